@@ -1,0 +1,51 @@
+# Two commands do everything on a fresh machine with Python 3.11+, make and git:
+#   make demo    run the main job on phantom data into results/report.html
+#   make test    all checks and tests
+PYTHON ?= python3
+VENV := .venv
+BIN := $(CURDIR)/$(VENV)/bin
+export PATH := $(BIN):$(PATH)
+
+.PHONY: demo test environment test-environment lint format reference rulegraph clean
+
+demo: environment
+	snakemake --profile profiles/local
+
+test: test-environment lint
+	pytest
+
+environment: $(VENV)/.installed
+test-environment: $(VENV)/.installed-test
+
+$(VENV)/.installed: requirements.txt pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "segsoup needs Python 3.11 or newer; call make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	pip install --quiet --disable-pip-version-check -r requirements.txt
+	pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed requirements-test.txt
+	pip install --quiet --disable-pip-version-check -r requirements-test.txt
+	touch $@
+
+lint: test-environment
+	ruff check .
+	ruff format --check .
+	snakefmt --check Snakefile rules
+	mypy
+	snakemake --lint
+	segsoup reference --check
+
+format: test-environment
+	ruff check --fix .
+	ruff format .
+	snakefmt Snakefile rules
+
+reference: environment
+	segsoup reference
+
+rulegraph: environment
+	snakemake --rulegraph --quiet all | dot -Tsvg > docs/rulegraph.svg
+
+clean:
+	rm -rf results .snakemake

@@ -1,0 +1,50 @@
+# segsoup: from one declared study to one model. Each chapter is a file in rules/.
+from snakemake.utils import min_version
+
+min_version("9.27")
+
+
+# A study is one whole file: --configfile takes the place of the default, it does not mix with it.
+if not workflow.configfiles:
+
+    configfile: "config.yaml"
+
+
+include: "rules/common.smk"
+
+
+pathvars:
+    results=study.results,
+    logs=f"{study.results}/logs",
+    benchmarks=f"{study.results}/benchmarks",
+
+
+report: "workflow/report/workflow.rst"
+
+
+wildcard_constraints:
+    fold=r"\d+",
+    trial=r"[0-9a-f]{8}",
+    recipe="|".join(study.soup.recipes),
+
+
+include: "rules/data.smk"
+include: "rules/train.smk"
+include: "rules/evaluate.smk"
+include: "rules/soup.smk"
+include: "rules/compare.smk"
+
+
+onstart:
+    check_start()
+
+
+onsuccess:
+    show_findings()
+
+
+rule all:
+    default_target: True
+    input:
+        "<results>/report.html",
+        "<results>/models/manifest.tsv",

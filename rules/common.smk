@@ -1,0 +1,105 @@
+# Reads and checks the study; holds what the chapters share.
+import os
+import sys
+from pathlib import Path
+
+REPOSITORY = Path(workflow.basedir)
+
+# The library of this very checkout, here and in the jobs, also where it is not installed.
+sys.path.insert(0, str(REPOSITORY / "src"))
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    [str(REPOSITORY / "src"), os.environ.get("PYTHONPATH", "")]
+).rstrip(os.pathsep)
+
+from snakemake.exceptions import WorkflowError
+
+from segsoup.cases.listing import list_files
+from segsoup.errors import InputError
+from segsoup.study import load
+from segsoup.sweep import trials as trials_of
+
+STUDY_FILE = str(workflow.configfiles[-1])
+
+try:
+    study = load(config, STUDY_FILE)
+    trials = {trial.id: trial for trial in trials_of(study, STUDY_FILE)}
+    # Sizes and dates stand for the contents, which the index rule hashes when they change.
+    listing = list_files(study.dataset)
+except InputError as error:
+    raise WorkflowError(str(error))
+
+FOLDS = study.folds.numbers
+CASE_SETS = ["selection", "test"]
+RUNS = [f"trials/{trial}" for trial in trials]
+if study.stem.source == "train":
+    RUNS.insert(0, "stem")
+
+
+def settings(*sections: str) -> dict:
+    """The named sections of the study with all defaults: what a rule's results hang on."""
+    return {section: STUDY_SETTINGS[section] for section in sections}
+
+
+STUDY_SETTINGS = study.model_dump(mode="json")
+
+# Where a job runs and what it needs does not change what it computes.
+for ignored in ("device", "workers"):
+    STUDY_SETTINGS["training"].pop(ignored)
+
+MODEL_SECTIONS = ("dataset", "regions", "preprocess", "network", "training")
+
+
+def trial_settings(wildcards) -> dict:
+    """What the result of one trial hangs on, beside its stem and its data."""
+    own = trials[wildcards.trial].study.model_dump(mode="json")
+    for ignored in ("device", "workers"):
+        own["training"].pop(ignored)
+    return {section: own[section] for section in ("network", "training", "optimizer")}
+
+
+def stem_of(wildcards) -> list[str]:
+    """The model that the trials of a fold start from, if there is one."""
+    if study.stem.source == "train":
+        return [f"{study.results}/fold{wildcards.fold}/stem/model.safetensors"]
+    if study.stem.source == "checkpoint":
+        return [study.stem.checkpoint]
+    return []
+
+
+def data_root() -> str:
+    """The folder of the scans."""
+    if study.dataset.layout == "phantom":
+        return f"{study.results}/phantom"
+    return study.dataset.root
+
+
+def needs(kind: str) -> dict:
+    """What a kind of job needs, for ``resources``; profiles map it onto a machine."""
+    return getattr(study.resources, kind).model_dump(exclude={"threads"})
+
+
+def fold_files(pattern: str, **wildcards) -> list[str]:
+    """One file name per fold and combination of the wildcards."""
+    return expand(f"<results>/fold{{fold}}/{pattern}", fold=FOLDS, **wildcards)
+
+
+def check_start() -> None:
+    """Stop before the first job if the study cannot work on this machine or with these data."""
+    from segsoup.checks import check_start
+
+    try:
+        check_start(study)
+    except InputError as error:
+        raise WorkflowError(str(error))
+
+
+def show_findings() -> None:
+    """Print the comparison and where the report lies, once there are any."""
+    overview = Path(study.results, "comparison", "overview.csv")
+    if overview.exists():
+        from segsoup.comparison import print_overview
+
+        print_overview(overview)
+    page = Path(study.results, "report.html")
+    if page.exists():
+        print(f"Report: {page}", flush=True)

@@ -1,0 +1,161 @@
+# Is the soup better than the best single model? Tables, figures, models and the report.
+
+
+localrules:
+    report,
+
+
+rule compare:
+    """Tables that compare the best single model with the soups, per fold and over all folds."""
+    input:
+        selections=fold_files("trials/{trial}/selection.csv", trial=trials),
+        tests=fold_files("trials/{trial}/test.csv", trial=trials),
+        recipes=fold_files("soups/{recipe}/recipe.json", recipe=study.soup.recipes),
+        soup_tests=fold_files("soups/{recipe}/test.csv", recipe=study.soup.recipes),
+    output:
+        overview=report(
+            multiext("<results>/comparison/overview", ".html", ".csv", ".md"),
+            caption="../workflow/report/overview.rst",
+            category="Comparison",
+            labels={"table": "over all folds"},
+        ),
+        folds=report(
+            expand(
+                "<results>/comparison/fold{fold}.{format}",
+                fold=FOLDS,
+                format=["html", "csv", "md"],
+            ),
+            caption="../workflow/report/fold_table.rst",
+            category="Comparison",
+            labels={"table": "per fold"},
+        ),
+    log:
+        "<logs>/compare.log",
+    benchmark:
+        "<benchmarks>/compare.tsv"
+    conda:
+        "../envs/segsoup.yaml"
+    threads: 1
+    resources:
+        **needs("tables"),
+    params:
+        folds=FOLDS,
+        trials=list(trials),
+        recipes=study.soup.recipes,
+        protocol=study.evaluation.protocol,
+    script:
+        "../workflow/scripts/compare.py"
+
+
+rule figures:
+    """Training curves, selection against test score, and how the greedy soup was built."""
+    input:
+        histories=fold_files("{run}/history.csv", run=RUNS),
+        selections=fold_files("trials/{trial}/selection.csv", trial=trials),
+        tests=fold_files("trials/{trial}/test.csv", trial=trials),
+        recipes=fold_files("soups/{recipe}/recipe.json", recipe=study.soup.recipes),
+        soup_tests=fold_files("soups/{recipe}/test.csv", recipe=study.soup.recipes),
+    output:
+        training_curves=report(
+            "<results>/figures/training_curves.svg",
+            caption="../workflow/report/training_curves.rst",
+            category="Figures",
+            labels={"figure": "training curves"},
+        ),
+        selection_against_test=report(
+            "<results>/figures/selection_against_test.svg",
+            caption="../workflow/report/selection_against_test.rst",
+            category="Figures",
+            labels={"figure": "selection against test score"},
+        ),
+        build_up=report(
+            "<results>/figures/build_up.svg",
+            caption="../workflow/report/build_up.rst",
+            category="Figures",
+            labels={"figure": "build-up of the soups"},
+        ),
+    log:
+        "<logs>/figures.log",
+    benchmark:
+        "<benchmarks>/figures.tsv"
+    conda:
+        "../envs/segsoup.yaml"
+    threads: 1
+    resources:
+        **needs("tables"),
+    params:
+        folds=FOLDS,
+        runs=RUNS,
+        trials=list(trials),
+        recipes=study.soup.recipes,
+        protocol=study.evaluation.protocol,
+    script:
+        "../workflow/scripts/figures.py"
+
+
+rule collect:
+    """Gather every model under a readable name, with a manifest of what it is and scores."""
+    input:
+        models=fold_files("{run}/model.safetensors", run=RUNS),
+        runs=fold_files("{run}/run.json", run=RUNS),
+        selections=fold_files("{run}/selection.csv", run=RUNS),
+        tests=fold_files("{run}/test.csv", run=RUNS),
+        soup_models=fold_files("soups/{recipe}/model.safetensors", recipe=study.soup.recipes),
+        recipes=fold_files("soups/{recipe}/recipe.json", recipe=study.soup.recipes),
+        soup_selections=fold_files("soups/{recipe}/selection.csv", recipe=study.soup.recipes),
+        soup_tests=fold_files("soups/{recipe}/test.csv", recipe=study.soup.recipes),
+    output:
+        manifest=report(
+            "<results>/models/manifest.tsv",
+            caption="../workflow/report/manifest.rst",
+            category="Models",
+            labels={"table": "all models"},
+        ),
+    log:
+        "<logs>/collect.log",
+    benchmark:
+        "<benchmarks>/collect.tsv"
+    conda:
+        "../envs/segsoup.yaml"
+    threads: 1
+    resources:
+        **needs("tables"),
+    params:
+        results=study.results,
+        folds=FOLDS,
+        runs=RUNS,
+        recipes=study.soup.recipes,
+    script:
+        "../workflow/scripts/collect.py"
+
+
+rule findings:
+    """Everything that the report shows."""
+    input:
+        rules.index.output.cases,
+        rules.folds.output,
+        rules.compare.output,
+        rules.figures.output,
+        rules.collect.output,
+        fold_files("soups/{recipe}/recipe.json", recipe=study.soup.recipes),
+
+
+rule report:
+    """One self-contained page: tables, figures, captions, rule graph and run times."""
+    input:
+        rules.findings.input,
+    output:
+        "<results>/report.html",
+    log:
+        "<logs>/report.log",
+    benchmark:
+        "<benchmarks>/report.tsv"
+    conda:
+        "../envs/segsoup.yaml"
+    threads: 1
+    resources:
+        **needs("tables"),
+    params:
+        snakefile=str(REPOSITORY / "Snakefile"),
+    script:
+        "../workflow/scripts/report.py"

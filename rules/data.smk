@@ -1,0 +1,102 @@
+# From a folder of scans to arrays and folds.
+
+
+rule phantom:
+    """Generate a labelled data set to try the workflow on."""
+    output:
+        directory("<results>/phantom"),
+    log:
+        "<logs>/phantom.log",
+    benchmark:
+        "<benchmarks>/phantom.tsv"
+    conda:
+        "../envs/segsoup.yaml"
+    threads: 1
+    resources:
+        **needs("tables"),
+    params:
+        phantom=study.dataset.phantom.model_dump(),
+    script:
+        "../workflow/scripts/phantom.py"
+
+
+rule index:
+    """Find the cases and check every file of them, before anything is computed."""
+    input:
+        phantom=rules.phantom.output if study.dataset.layout == "phantom" else [],
+        patients=study.dataset.patients or [],
+    output:
+        cases=report(
+            "<results>/cases.tsv",
+            caption="../workflow/report/cases.rst",
+            category="Data",
+            labels={"table": "cases"},
+        ),
+        rejected="<results>/rejected.tsv",
+    log:
+        "<logs>/index.log",
+    benchmark:
+        "<benchmarks>/index.tsv"
+    conda:
+        "../envs/segsoup.yaml"
+    threads: study.resources.preprocess.threads
+    resources:
+        **needs("preprocess"),
+    params:
+        **settings("dataset", "regions"),
+        root=data_root(),
+        listing=listing,
+    script:
+        "../workflow/scripts/index.py"
+
+
+rule folds:
+    """Split the cases by patient into training, selection and test cases of each fold."""
+    input:
+        cases="<results>/cases.tsv",
+        given=study.folds.file or [],
+    output:
+        report(
+            "<results>/folds.json",
+            caption="../workflow/report/folds.rst",
+            category="Data",
+            labels={"table": "folds"},
+        ),
+    log:
+        "<logs>/folds.log",
+    benchmark:
+        "<benchmarks>/folds.tsv"
+    conda:
+        "../envs/segsoup.yaml"
+    threads: 1
+    resources:
+        **needs("tables"),
+    params:
+        **settings("folds"),
+        protocol=study.evaluation.protocol,
+    script:
+        "../workflow/scripts/folds.py"
+
+
+rule preprocess:
+    """Orient, crop, resample and normalise the cases; only those that changed are done again."""
+    input:
+        cases="<results>/cases.tsv",
+    output:
+        manifest="<results>/preprocessed.tsv",
+    log:
+        "<logs>/preprocess.log",
+    benchmark:
+        "<benchmarks>/preprocess.tsv"
+    conda:
+        "../envs/segsoup.yaml"
+    threads: study.resources.preprocess.threads
+    resources:
+        **needs("preprocess"),
+    params:
+        **settings("preprocess"),
+        patch=study.training.patch,
+        root=data_root(),
+        folder=f"{study.results}/preprocessed",
+    script:
+        "../workflow/scripts/preprocess.py"

@@ -1,0 +1,34 @@
+# Trials averaged into one model.
+
+
+rule soup:
+    """Make a soup of a fold's trials, choosing on the selection cases."""
+    input:
+        folds="<results>/folds.json",
+        manifest="<results>/preprocessed.tsv",
+        models=expand("<results>/fold{{fold}}/trials/{trial}/model.safetensors", trial=trials),
+        selections=expand("<results>/fold{{fold}}/trials/{trial}/selection.csv", trial=trials),
+    output:
+        model="<results>/fold{fold}/soups/{recipe}/model.safetensors",
+        recipe=report(
+            "<results>/fold{fold}/soups/{recipe}/recipe.json",
+            caption="../workflow/report/recipe.rst",
+            category="Soups",
+            labels={"fold": "{fold}", "recipe": "{recipe}"},
+        ),
+        selection="<results>/fold{fold}/soups/{recipe}/selection.csv",
+    log:
+        "<logs>/fold{fold}/soups/{recipe}.log",
+    benchmark:
+        "<benchmarks>/fold{fold}/soups/{recipe}.tsv"
+    conda:
+        "../envs/segsoup.yaml"
+    threads: study.resources.evaluation.threads
+    resources:
+        **needs("evaluation"),
+    params:
+        **settings("evaluation"),
+        trials=list(trials),
+        folder=f"{study.results}/preprocessed",
+    script:
+        "../workflow/scripts/soup.py"

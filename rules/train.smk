@@ -1,0 +1,54 @@
+# One shared stem per fold, and the trials that branch from it.
+
+
+rule stem:
+    """Train the model of a fold that all of its trials branch from."""
+    input:
+        folds="<results>/folds.json",
+        manifest="<results>/preprocessed.tsv",
+    output:
+        model="<results>/fold{fold}/stem/model.safetensors",
+        history="<results>/fold{fold}/stem/history.csv",
+        run="<results>/fold{fold}/stem/run.json",
+    log:
+        "<logs>/fold{fold}/stem.log",
+    benchmark:
+        "<benchmarks>/fold{fold}/stem.tsv"
+    # Everything waits for the stems: they go first.
+    priority: 10
+    conda:
+        "../envs/segsoup.yaml"
+    threads: study.resources.training.threads
+    resources:
+        **needs("training"),
+    params:
+        **settings("network", "training", "optimizer", "stem"),
+        folder=f"{study.results}/preprocessed",
+    script:
+        "../workflow/scripts/train.py"
+
+
+rule trial:
+    """Train one hyperparameter combination on one fold."""
+    input:
+        folds="<results>/folds.json",
+        manifest="<results>/preprocessed.tsv",
+        stem=stem_of,
+    output:
+        model="<results>/fold{fold}/trials/{trial}/model.safetensors",
+        history="<results>/fold{fold}/trials/{trial}/history.csv",
+        run="<results>/fold{fold}/trials/{trial}/run.json",
+    log:
+        "<logs>/fold{fold}/trials/{trial}.log",
+    benchmark:
+        "<benchmarks>/fold{fold}/trials/{trial}.tsv"
+    conda:
+        "../envs/segsoup.yaml"
+    threads: study.resources.training.threads
+    resources:
+        **needs("training"),
+    params:
+        settings=trial_settings,
+        folder=f"{study.results}/preprocessed",
+    script:
+        "../workflow/scripts/train.py"

@@ -1,0 +1,101 @@
+"""Patches for training: every patch is a function of the run's seed and its own number."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from segsoup.augment import augment
+from segsoup.preprocess import PreprocessedCase, load_case
+from segsoup.regions import label_table, to_regions
+from segsoup.study import Training
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What the patches of a run are drawn from.
+
+    Attributes:
+        folder: where the preprocessed cases lie.
+        cases: names of the training cases, sorted.
+        regions: region name -> label values.
+        training: patch, batch size, foreground share, augmentation and workers.
+        seed: seeds of the run (any number of whole numbers).
+    """
+
+    folder: Path
+    cases: list[str]
+    regions: dict[str, list[int]]
+    training: Training
+    seed: tuple[int, ...]
+
+
+class Patches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
+    """Patches by number. Number 17 is the same patch in any process and in any order."""
+
+    def __init__(self, draw: Draw) -> None:
+        self.draw = draw
+        self.table = label_table(draw.regions)
+        self.cases = [load_case(draw.folder, name) for name in draw.cases]
+
+    def __getitem__(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Image (channel, x, y, z) and regions (region, x, y, z), both float32."""
+        random = np.random.default_rng([*self.draw.seed, number])
+        case = self.cases[random.integers(len(self.cases))]
+        window = self._window(case, random)
+        image = np.array(case.image[(slice(None), *window)], dtype=np.float32)
+        regions = to_regions(np.asarray(case.label[window]), self.table)
+        return torch.from_numpy(image), torch.from_numpy(regions.astype(np.float32))
+
+    def _window(self, case: PreprocessedCase, random: np.random.Generator) -> tuple[slice, ...]:
+        patch = np.array(self.draw.training.patch)
+        room = np.array(case.label.shape) - patch
+        start = random.integers(0, room + 1)
+        if random.random() < self.draw.training.foreground_share and len(case.foreground):
+            # A label value first, so that small structures are seen as often as large ones.
+            values = case.foreground[:, 0]
+            value = random.choice(np.unique(values))
+            voxel = random.choice(case.foreground[values == value])[1:]
+            start = np.clip(voxel - patch // 2, 0, room)
+        return tuple(slice(int(a), int(a + b)) for a, b in zip(start, patch, strict=True))
+
+
+def batches(
+    draw: Draw, first_step: int, last_step: int, device: torch.device
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Augmented batches of steps ``first_step`` to ``last_step`` - 1.
+
+    The batch of a step hangs on the seed and the step's number alone: not on the workers, nor
+    on where the run began.
+
+    Yields:
+        Images (batch, channel, x, y, z) and regions (batch, region, x, y, z) on ``device``.
+    """
+    size = draw.training.batch_size
+    loader = DataLoader(
+        Patches(draw),
+        batch_size=size,
+        sampler=range(first_step * size, last_step * size),
+        num_workers=draw.training.workers,
+        pin_memory=device.type == "cuda",
+        persistent_workers=draw.training.workers > 0,
+    )
+    for step, (images, regions) in enumerate(loader, start=first_step):
+        generator = torch.Generator()
+        generator.manual_seed(_seed([*draw.seed, step]))
+        yield augment(
+            images.to(device, non_blocking=True),
+            regions.to(device, non_blocking=True),
+            draw.training.augmentation,
+            generator,
+        )
+
+
+def _seed(numbers: list[int]) -> int:
+    """One seed out of several numbers, mixed so that neighbours share nothing."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)

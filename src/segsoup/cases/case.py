@@ -1,0 +1,38 @@
+"""What a case is, before any voxel is read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where one volume lies: a file, or one component of a 4D file."""
+
+    file: Path
+    component: int | None = None
+
+    def __str__(self) -> str:
+        return str(self.file) if self.component is None else f"{self.file}#{self.component}"
+
+    @classmethod
+    def parse(cls, text: str) -> Source:
+        """Read back what ``str`` wrote."""
+        file, mark, component = text.rpartition("#")
+        return cls(Path(file), int(component)) if mark else cls(Path(text))
+
+
+@dataclass(frozen=True)
+class Case:
+    """One patient visit.
+
+    Attributes:
+        name: the case's name, unique in the data set.
+        channels: channel name -> where its volume lies, in the study's order.
+        label: the label map, or None where the case is unlabelled.
+    """
+
+    name: str
+    channels: dict[str, Source]
+    label: Source | None

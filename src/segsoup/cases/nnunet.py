@@ -1,0 +1,36 @@
+"""nnU-Net v2 raw: ``dataset.json``, ``imagesTr/{case}_0000.nii.gz``, ``labelsTr/{case}.nii.gz``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from segsoup.cases.case import Case, Source
+from segsoup.cases.descriptions import check_channel_count, read_description
+
+
+def find_cases(root: Path, channels: list[str]) -> list[Case]:
+    """The training cases, sorted by name.
+
+    Args:
+        root: folder of the data set.
+        channels: names for its channels 0000, 0001, ... in order.
+
+    Raises:
+        InputError: if ``dataset.json`` is missing, broken, or describes other channels.
+    """
+    description = read_description(root)
+    check_channel_count(
+        root / "dataset.json", len(description.get("channel_names", {})), channels
+    )
+    ending = str(description.get("file_ending", ".nii.gz"))
+    images = (root / "imagesTr").glob(f"*_[0-9][0-9][0-9][0-9]{ending}")
+    names = sorted({path.name[: -len(ending) - 5] for path in images})
+    return [_case(root, name, channels, ending) for name in names]
+
+
+def _case(root: Path, name: str, channels: list[str], ending: str) -> Case:
+    sources = {
+        channel: Source(root / "imagesTr" / f"{name}_{number:04d}{ending}")
+        for number, channel in enumerate(channels)
+    }
+    return Case(name, sources, Source(root / "labelsTr" / f"{name}{ending}"))

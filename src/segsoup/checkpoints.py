@@ -1,0 +1,101 @@
+"""Weights on disk: safetensors files that say what they are."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from segsoup.errors import InputError
+from segsoup.files import whole
+from segsoup.study import Study
+
+Weights = dict[str, torch.Tensor]
+
+# One key only: safetensors writes several in random order, and files would differ by it.
+METADATA_KEY = "segsoup"
+
+
+def describe(study: Study) -> dict[str, Any]:
+    """What a model file has to say for it to be used or averaged with others."""
+    settings = study.model_dump(mode="json")
+    return {
+        "network": settings["network"],
+        "channels": settings["dataset"]["channels"],
+        "regions": settings["regions"],
+        "preprocess": settings["preprocess"],
+        "patch": settings["training"]["patch"],
+    }
+
+
+def save(path: Path, weights: Weights, description: dict[str, Any]) -> None:
+    """Write weights and their description, whole or not at all; the same input, the same bytes."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    with whole(path) as temporary:
+        metadata = {METADATA_KEY: json.dumps(description, sort_keys=True)}
+        save_file(tensors, str(temporary), metadata=metadata)
+
+
+def load(path: Path) -> tuple[Weights, dict[str, Any]]:
+    """Read weights and their description (empty if another program wrote the file).
+
+    Raises:
+        InputError: if the file is missing, damaged or not a safetensors file.
+    """
+    try:
+        with safe_open(str(path), framework="pt") as stream:
+            description = json.loads((stream.metadata() or {}).get(METADATA_KEY, "{}"))
+            weights = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
+    except FileNotFoundError as error:
+        raise InputError(
+            path, "no such file", "a model file (.safetensors)", "check the path"
+        ) from error
+    except (SafetensorError, ValueError, OSError) as error:
+        raise InputError(
+            path,
+            f"cannot be read as weights: {error}",
+            "a whole safetensors file; other formats could run code when they are loaded",
+            "convert the checkpoint to safetensors, or copy it anew if it was cut off",
+        ) from error
+    return weights, description
+
+
+def fit(model: nn.Module, weights: Weights, where: str | Path) -> None:
+    """Put weights into a model.
+
+    Raises:
+        InputError: if they do not fit, see ``check_fit``.
+    """
+    check_fit(model, weights, where)
+    model.load_state_dict(weights)
+
+
+def check_fit(model: nn.Module, weights: Weights, where: str | Path) -> None:
+    """Make sure that weights belong to a model's network.
+
+    Raises:
+        InputError: naming the first weights that are missing, unknown or of another shape.
+    """
+    own = model.state_dict()
+    missing = [name for name in own if name not in weights]
+    unknown = [name for name in weights if name not in own]
+    reshaped = [
+        f"{name} {list(weights[name].shape)} instead of {list(own[name].shape)}"
+        for name in own
+        if name in weights and weights[name].shape != own[name].shape
+    ]
+    for kind, names in (("lacks", missing), ("has unknown", unknown), ("has", reshaped)):
+        if names:
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            raise InputError(
+                where,
+                f"does not fit the network: it {kind} {', '.join(names[:3])}{more}",
+                "weights of the study's network, channels and regions",
+                "give a checkpoint of this very network, or set `network`, `dataset.channels` "
+                "and `regions` to the checkpoint's",
+            )

@@ -1,0 +1,28 @@
+"""What can be known to be wrong before the first job starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from segsoup import checkpoints
+from segsoup.cases.listing import check_root
+from segsoup.networks import build
+from segsoup.study import Study
+
+
+def check_start(study: Study) -> None:
+    """Make sure that a study can start: its folder, its network and its checkpoint.
+
+    Raises:
+        InputError: with the first thing that is wrong.
+    """
+    check_root(study.dataset)
+    # Shapes are known without memory for the weights.
+    with torch.device("meta"):
+        model = build(study.network, len(study.dataset.channels), len(study.regions))
+    if study.stem.checkpoint is not None:
+        path = Path(study.stem.checkpoint)
+        weights, _ = checkpoints.load(path)
+        checkpoints.check_fit(model, weights, path)

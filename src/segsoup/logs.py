@@ -1,0 +1,45 @@
+"""The log of a job: a readable file, and a mistake of the user's as one message."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from segsoup.errors import InputError
+
+FORMAT = "%(asctime)s %(message)s"
+
+
+@contextmanager
+def job_log(path: str | Path) -> Iterator[None]:
+    """Write what a job logs to its file, and errors to the terminal too.
+
+    An ``InputError`` ends the job with its message alone; any other exception is a defect and
+    keeps its traceback.
+    """
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    to_file = logging.FileHandler(path, mode="w", encoding="utf-8")
+    to_file.setFormatter(logging.Formatter(FORMAT, datefmt="%H:%M:%S"))
+    root = logging.getLogger()
+    root.addHandler(to_file)
+    root.setLevel(logging.INFO)
+    logging.captureWarnings(True)
+    # Remarks of libraries to their developers are noise in the log of a study.
+    warnings.simplefilter("ignore", FutureWarning)
+    warnings.simplefilter("ignore", DeprecationWarning)
+    try:
+        yield
+    except InputError as error:
+        logging.error("%s", error)
+        print(f"\nsegsoup: {error}\n", file=sys.stderr, flush=True)
+        sys.exit(1)
+    except Exception:
+        logging.exception("this is a defect in segsoup or in a library")
+        raise
+    finally:
+        root.removeHandler(to_file)
+        to_file.close()

@@ -1,0 +1,220 @@
+"""The workflow itself: Snakemake run for real on phantom data."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from segsoup import checkpoints
+from segsoup.comparison import mean_dice, read_rows
+from segsoup.files import sha256
+
+REPOSITORY = Path(__file__).parents[1]
+FOLD = "results/fold0"
+
+
+def snakemake(folder: Path, *arguments: str, config: Path | None = None, succeeds: bool = True):
+    """Run Snakemake in ``folder`` and return what it printed."""
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(REPOSITORY / "Snakefile")]
+    command += ["--configfile", str(config or REPOSITORY / "config.yaml"), *arguments]
+    result = subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, env=os.environ | {"COLUMNS": "120"}
+    )
+    printed = result.stdout + result.stderr
+    assert (result.returncode == 0) == succeeds, printed[-6000:]
+    return printed
+
+
+def write_study(path: Path, **changes: object) -> Path:
+    """The shipped study with some sections replaced."""
+    study = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
+    path.write_text(yaml.safe_dump(study | changes))
+    return path
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The study as shipped, run once, as `make demo` runs it."""
+    folder = tmp_path_factory.mktemp("demo")
+    printed = snakemake(folder, "--profile", str(REPOSITORY / "profiles" / "local"))
+    (folder / "printed.txt").write_text(printed)
+    return folder
+
+
+def trials_of(demo: Path) -> list[str]:
+    return sorted(path.name for path in (demo / FOLD / "trials").iterdir())
+
+
+def test_the_demo_ends_with_the_comparison_and_the_report(demo: Path) -> None:
+    printed = (demo / "printed.txt").read_text()
+    assert "Report: results/report.html" in printed
+    assert "Greedy Soup" in printed
+    page = (demo / "results/report.html").read_text()
+    for shown in ("overview", "training_curves", "manifest", "recipe.json"):
+        assert shown in page
+
+
+def test_a_second_call_does_nothing(demo: Path) -> None:
+    printed = snakemake(demo, "--profile", str(REPOSITORY / "profiles" / "local"))
+    assert "Nothing to be done" in printed
+
+
+def test_the_same_study_gives_the_same_bits(demo: Path, tmp_path: Path) -> None:
+    names = [f"{FOLD}/soups/greedy/model.safetensors", f"{FOLD}/soups/greedy/test.csv"]
+    for trial in trials_of(demo):
+        names += [f"{FOLD}/trials/{trial}/{name}" for name in ("model.safetensors", "test.csv")]
+        names.append(f"{FOLD}/trials/{trial}/history.csv")
+    profile = str(REPOSITORY / "profiles" / "local")
+    snakemake(tmp_path, "--profile", profile, *names)
+    for name in names:
+        assert sha256(tmp_path / name) == sha256(demo / name), name
+
+
+def test_tables_hold_the_numbers_of_the_case_rows(demo: Path) -> None:
+    scores = {
+        trial: mean_dice(read_rows(demo / FOLD / "trials" / trial / "selection.csv"))
+        for trial in trials_of(demo)
+    }
+    best = max(sorted(scores), key=lambda trial: scores[trial])
+    table = pd.read_csv(
+        demo / "results/comparison/fold0.csv", index_col=0, float_precision="round_trip"
+    )
+    for column, rows in (
+        ("Best Model (Fold 0)", demo / FOLD / "trials" / best / "test.csv"),
+        ("Greedy Soup (Fold 0)", demo / FOLD / "soups/greedy/test.csv"),
+    ):
+        case_rows = read_rows(rows)
+        assert table.loc["test_avg", column] == pytest.approx(
+            case_rows["dice"].mean(), rel=1e-12
+        )
+        for region, part in case_rows.groupby("region"):
+            assert table.loc[f"test_{region.lower()}", column] == pytest.approx(
+                part["dice"].mean(), rel=1e-12
+            )
+
+
+def test_the_greedy_soup_is_the_average_that_its_recipe_names(demo: Path) -> None:
+    recipe = json.loads((demo / FOLD / "soups/greedy/recipe.json").read_text())
+    assert len(recipe["decisions"]) == len(trials_of(demo))
+    weights = [
+        checkpoints.load(demo / FOLD / "trials" / part["trial"] / "model.safetensors")[0]
+        for part in recipe["ingredients"]
+    ]
+    soup, _ = checkpoints.load(demo / FOLD / "soups/greedy/model.safetensors")
+    for name, value in soup.items():
+        mean = sum(w[name].double() for w in weights) / len(weights)
+        assert (value.double() - mean).abs().max() < 1e-7
+    rows = read_rows(demo / FOLD / "soups/greedy/selection.csv")
+    assert mean_dice(rows) == recipe["score"]
+    assert recipe["score"] >= max(decision["single_score"] for decision in recipe["decisions"])
+
+
+def test_every_model_is_collected_with_its_hash(demo: Path) -> None:
+    manifest = pd.read_csv(demo / "results/models/manifest.tsv", sep="\t")
+    # Two folds, each with a stem, four trials and two soups.
+    assert len(manifest) == 2 * (1 + 4 + 2)
+    for row in manifest.itertuples():
+        assert sha256(demo / "results" / "models" / Path(row.path).name) == row.sha256
+
+
+def test_a_new_value_plans_its_own_runs_and_what_depends_on_them(
+    demo: Path, tmp_path: Path
+) -> None:
+    grid = {"training.loss": ["dice-focal", "dice-bce"], "optimizer.lr": [0.02, 0.01, 0.015]}
+    study = write_study(tmp_path / "more.yaml", sweep={"grid": grid})
+    printed = snakemake(demo, "-n", "--quiet", config=study)
+    counts = {
+        line.split()[0]: int(line.split()[1])
+        for line in printed.splitlines()
+        if len(line.split()) == 2 and line.split()[1].isdigit()
+    }
+    assert counts == {
+        "trial": 4,
+        "evaluate": 4,
+        "soup": 4,
+        "evaluate_soup": 4,
+        "compare": 1,
+        "figures": 1,
+        "collect": 1,
+        "report": 1,
+        "all": 1,
+        "total": 21,
+    }
+
+
+def test_a_changed_setting_of_the_trials_leaves_stems_alone(demo: Path, tmp_path: Path) -> None:
+    study = write_study(tmp_path / "soup.yaml", soup={"recipes": ["greedy"]})
+    printed = snakemake(demo, "-n", "--quiet", config=study)
+    assert "stem" not in printed
+    assert "trial " not in printed
+
+
+@pytest.mark.parametrize("example", sorted((REPOSITORY / "examples").glob("*.yaml")))
+def test_examples_can_be_planned(example: Path, tmp_path: Path) -> None:
+    printed = snakemake(tmp_path, "-n", "--quiet", config=example)
+    assert "trial" in printed
+
+
+def test_the_full_size_example_has_over_a_hundred_runs(tmp_path: Path) -> None:
+    printed = snakemake(
+        tmp_path, "-n", "--quiet", config=REPOSITORY / "examples" / "brats2024.yaml"
+    )
+    counts = dict(line.split() for line in printed.splitlines() if len(line.split()) == 2)
+    assert int(counts["trial"]) + int(counts["stem"]) > 100
+
+
+def test_the_rule_graph_is_drawn(tmp_path: Path) -> None:
+    graph = snakemake(tmp_path, "--rulegraph")
+    for rule in ("phantom", "index", "folds", "preprocess", "stem", "trial", "evaluate"):
+        assert f'label = "{rule}"' in graph
+
+
+def test_a_mistake_in_the_study_stops_before_any_job(tmp_path: Path) -> None:
+    study = write_study(tmp_path / "wrong.yaml", optimiser={"lr": 0.1})
+    printed = snakemake(tmp_path, "-n", config=study, succeeds=False)
+    assert "`optimiser`: there is no such key; did you mean `optimizer`?" in printed
+    assert "Traceback" not in printed
+
+
+def test_a_missing_data_set_stops_before_any_job(tmp_path: Path) -> None:
+    dataset = {"layout": "brats", "root": "nowhere", "channels": ["t1n"]}
+    study = write_study(tmp_path / "wrong.yaml", dataset=dataset)
+    printed = snakemake(tmp_path, "--cores", "1", config=study, succeeds=False)
+    assert "there is no folder nowhere" in printed
+    assert "correct `dataset.root`" in printed
+    assert not (tmp_path / "results" / "logs").exists()
+
+
+def test_a_checkpoint_that_does_not_fit_stops_before_any_job(tmp_path: Path) -> None:
+    import torch
+
+    checkpoints.save(tmp_path / "other.safetensors", {"weight": torch.zeros(2)}, {})
+    study = write_study(tmp_path / "wrong.yaml", stem="other.safetensors")
+    printed = snakemake(tmp_path, "--cores", "1", config=study, succeeds=False)
+    assert "other.safetensors: does not fit the network" in printed
+    assert not (tmp_path / "results" / "logs").exists()
+
+
+def test_a_bad_case_is_named_and_nothing_done_is_lost(demo: Path, tmp_path: Path) -> None:
+    phantom = tmp_path / "data"
+    subprocess.run(["cp", "-r", str(demo / "results" / "phantom"), str(phantom)], check=True)
+    dataset = {"layout": "brats", "root": "data", "channels": ["t1n", "t1c", "t2w", "t2f"]}
+    study = write_study(tmp_path / "study.yaml", dataset=dataset)
+    snakemake(tmp_path, "--cores", "1", "results/preprocessed.tsv", config=study)
+    kept = sorted((tmp_path / "results" / "preprocessed").iterdir())
+
+    broken = phantom / "Phantom-0001-000" / "Phantom-0001-000-t1c.nii.gz"
+    broken.write_bytes(broken.read_bytes()[:1000])
+    printed = snakemake(
+        tmp_path, "--cores", "1", "results/preprocessed.tsv", config=study, succeeds=False
+    )
+    assert "Phantom-0001-000-t1c.nii.gz" in printed
+    assert "to mend it" in printed
+    assert sorted((tmp_path / "results" / "preprocessed").iterdir()) == kept

@@ -1,0 +1,16 @@
+"""Find and check the cases of the data set."""
+
+from pathlib import Path
+
+from segsoup.cases.index import index_cases, write_cases, write_rejected
+
+from segsoup.logs import job_log
+from segsoup.study import load
+
+with job_log(snakemake.log[0]):
+    study = load(snakemake.config)
+    cases, rejected = index_cases(
+        study.dataset, study.regions, Path(snakemake.params.root), workers=snakemake.threads
+    )
+    write_cases(Path(snakemake.output.cases), cases)
+    write_rejected(Path(snakemake.output.rejected), rejected)

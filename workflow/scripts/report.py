@@ -1,0 +1,20 @@
+"""Write the report with Snakemake's own report command, over everything but itself."""
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import yaml
+
+from segsoup.files import whole
+from segsoup.logs import job_log
+
+with job_log(snakemake.log[0]), tempfile.TemporaryDirectory() as folder:
+    # The study as it is now, whichever files and options it was put together from.
+    config = Path(folder) / "study.yaml"
+    config.write_text(yaml.safe_dump(dict(snakemake.config)))
+    with whole(Path(snakemake.output[0])) as page, Path(snakemake.log[0]).open("a") as log:
+        command = ["snakemake", "findings", "--snakefile", snakemake.params.snakefile]
+        command += ["--configfile", str(config), "--report", str(page), "--nolock"]
+        subprocess.run([sys.executable, "-m", *command], check=True, stdout=log, stderr=log)
