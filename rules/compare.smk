@@ -39,6 +39,7 @@ rule compare:
     resources:
         **needs("tables"),
     params:
+        results=study.results,
         folds=FOLDS,
         trials=list(trials),
         recipes=study.soup.recipes,
@@ -84,6 +85,7 @@ rule figures:
     resources:
         **needs("tables"),
     params:
+        results=study.results,
         folds=FOLDS,
         runs=RUNS,
         trials=list(trials),

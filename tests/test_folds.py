@@ -19,7 +19,8 @@ PARTS = ("training", "selection", "test")
 @st.composite
 def cohorts(draw: st.DrawFn, spare: int = 2) -> tuple[dict[str, str], int]:
     """Cases with their patients, and a number of folds that they suffice for."""
-    count = draw(st.integers(2, 5))
+    # Two folds may leave one patient beside the test cases, and nothing to select on.
+    count = draw(st.integers(3, 5))
     sizes = draw(st.lists(st.integers(1, 4), min_size=count + spare, max_size=14))
     patients = {
         f"P{patient}-{visit}": f"P{patient}"
@@ -117,6 +118,11 @@ def test_too_few_patients() -> None:
     with pytest.raises(InputError, match=r"5 folds, but the data set has 1 patient") as caught:
         make_folds(patients, Folds(), "held-out")
     assert "at most 1" in str(caught.value)
+
+
+def test_two_folds() -> None:
+    for parts in parts_of(make_folds(singles(8), Folds(count=2), "held-out")):
+        assert [len(parts[part]) for part in PARTS] == [3, 1, 4]
 
 
 def test_nothing_left_to_select_on() -> None:

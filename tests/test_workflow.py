@@ -91,9 +91,7 @@ def test_tables_hold_the_numbers_of_the_case_rows(demo: Path) -> None:
         ("Greedy Soup (Fold 0)", demo / FOLD / "soups/greedy/test.csv"),
     ):
         case_rows = read_rows(rows)
-        assert table.loc["test_avg", column] == pytest.approx(
-            case_rows["dice"].mean(), rel=1e-12
-        )
+        assert table.loc["test_avg", column] == pytest.approx(case_rows["dice"].mean(), rel=1e-12)
         for region, part in case_rows.groupby("region"):
             assert table.loc[f"test_{region.lower()}", column] == pytest.approx(
                 part["dice"].mean(), rel=1e-12

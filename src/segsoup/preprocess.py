@@ -82,33 +82,20 @@ def preprocess_all(
         for case in cases
         if not _is_current(folder, case.name, fingerprint(case, settings, patch, [*case.channels]))
     ]
-    work = partial(_attempt, root=root, settings=settings, patch=patch, folder=folder)
+    work = partial(preprocess_case, root=root, settings=settings, patch=patch, folder=folder)
     if workers == 1 or len(todo) < 2:
-        problems = list(map(work, todo))
+        for case in todo:
+            work(case)
     else:
         # Other start methods import the main module again, which in a Snakemake script would
         # run the script once more.
         context = multiprocessing.get_context("fork")
         with ProcessPoolExecutor(min(workers, len(todo)), mp_context=context) as pool:
-            problems = list(pool.map(work, todo))
-    for problem in problems:
-        if problem is not None:
-            raise InputError(*problem)
+            list(pool.map(work, todo))
     lines = sorted(
         f"{case.name}\t{fingerprint(case, settings, patch, [*case.channels])}\n" for case in cases
     )
     files.write_text(manifest, "case\tfingerprint\n" + "".join(lines))
-
-
-def _attempt(
-    case: IndexedCase, root: Path, settings: Preprocess, patch: list[int], folder: Path
-) -> tuple[str, str, str, str] | None:
-    # An InputError does not survive the way between processes; its four parts do.
-    try:
-        preprocess_case(case, root, settings, patch, folder)
-    except InputError as error:
-        return error.where, error.found, error.expected, error.mend
-    return None
 
 
 def _is_current(folder: Path, name: str, current: str) -> bool:
@@ -352,11 +339,18 @@ def load_case(folder: Path, name: str) -> PreprocessedCase:
 
 
 def load_truth(folder: Path, name: str) -> Array:
-    """The true label map on the grid that ``restore`` returns: uint8 (x, y, z)."""
-    path = folder / f"{name}.truth.npy"
+    """The true label map on the grid that ``restore`` returns: uint8 (x, y, z).
+
+    Raises:
+        InputError: if the case is unlabelled.
+    """
     geometry = files.read_json(folder / f"{name}.json")
+    if not geometry["labelled"]:
+        raise InputError(
+            name, "has no label map", "a labelled case to score on", "add its label map"
+        )
     if geometry["has_truth"]:
-        return np.asarray(np.load(path))
+        return np.asarray(np.load(folder / f"{name}.truth.npy"))
     label = np.load(folder / f"{name}.label.npy", mmap_mode="r")
     return np.array(label[_inside(geometry)])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -120,7 +121,7 @@ def _read(source: Source) -> tuple[np.ndarray, np.ndarray]:
             "add the file, or leave the case out with `dataset.on_bad_case: skip`",
         )
     try:
-        image = nib.load(source.file)
+        image: Any = nib.load(source.file)
         data = np.asanyarray(image.dataobj)
         affine = np.asarray(image.affine, dtype=np.float64)
     except READ_ERRORS as error:

@@ -1,1 +1,20 @@
-"""placeholder"""
+"""Gather every model of the study under a readable name."""
+
+from pathlib import Path
+
+from segsoup.collection import collect, run_entry, soup_entry
+from segsoup.logs import job_log
+
+with job_log(snakemake.log[0]):
+    asked, entries = snakemake.params, []
+    for fold in asked.folds:
+        of_fold = Path(asked.results) / f"fold{fold}"
+        for run in asked.runs:
+            files = ("model.safetensors", "run.json", "selection.csv", "test.csv")
+            entries.append(run_entry(fold, run, *(of_fold / run / name for name in files)))
+        for recipe in asked.recipes:
+            files = ("model.safetensors", "recipe.json", "selection.csv", "test.csv")
+            folder = of_fold / "soups" / recipe
+            entries.append(soup_entry(fold, recipe, *(folder / name for name in files)))
+    manifest = Path(snakemake.output.manifest)
+    collect(entries, manifest.parent, manifest)

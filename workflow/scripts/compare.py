@@ -1,1 +1,15 @@
-"""placeholder"""
+"""Tables that compare the best single model of each fold with the soups."""
+
+from pathlib import Path
+
+from segsoup.comparison import compare_study, overview, write_fold_table, write_overview
+from segsoup.logs import job_log
+
+with job_log(snakemake.log[0]):
+    asked, folder = snakemake.params, Path(snakemake.output.overview[0]).parent
+    comparisons = compare_study(
+        Path(asked.results), asked.folds, asked.trials, asked.recipes, asked.protocol
+    )
+    for comparison in comparisons:
+        write_fold_table(comparison, folder / f"fold{comparison.fold}")
+    write_overview(overview(comparisons), folder / "overview")

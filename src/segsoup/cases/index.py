@@ -227,9 +227,7 @@ def _check(
         return problem
 
 
-def _indexed(
-    case: Case, patient: str, regions: dict[str, list[int]], root: Path
-) -> IndexedCase:
+def _indexed(case: Case, patient: str, regions: dict[str, list[int]], root: Path) -> IndexedCase:
     if case.label is None:
         raise InputError(
             case.name,

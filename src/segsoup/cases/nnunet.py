@@ -19,9 +19,7 @@ def find_cases(root: Path, channels: list[str]) -> list[Case]:
         InputError: if ``dataset.json`` is missing, broken, or describes other channels.
     """
     description = read_description(root)
-    check_channel_count(
-        root / "dataset.json", len(description.get("channel_names", {})), channels
-    )
+    check_channel_count(root / "dataset.json", len(description.get("channel_names", {})), channels)
     ending = str(description.get("file_ending", ".nii.gz"))
     images = (root / "imagesTr").glob(f"*_[0-9][0-9][0-9][0-9]{ending}")
     names = sorted({path.name[: -len(ending) - 5] for path in images})

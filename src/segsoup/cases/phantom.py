@@ -88,35 +88,27 @@ def make_case(
     return channels, label
 
 
-def _smooth_noise(
-    random: np.random.Generator, shape: tuple[int, ...], sigma: float
-) -> np.ndarray:
+def _smooth_noise(random: np.random.Generator, shape: tuple[int, ...], sigma: float) -> np.ndarray:
     """Smooth random field with mean 0 and standard deviation 1."""
     field = ndimage.gaussian_filter(random.normal(size=shape), sigma)
     return (field - field.mean()) / field.std()
 
 
-def _ellipsoid(
-    shape: tuple[int, ...], centre: np.ndarray, radii: np.ndarray
-) -> np.ndarray:
+def _ellipsoid(shape: tuple[int, ...], centre: np.ndarray, radii: np.ndarray) -> np.ndarray:
     """Distance from the centre in units of the radii (1 on the surface)."""
     axes = np.indices(shape, dtype=float)
     offsets = (axes - centre[:, None, None, None]) / radii[:, None, None, None]
     return np.sqrt((offsets**2).sum(axis=0))
 
 
-def _brain(
-    random: np.random.Generator, shape: tuple[int, ...]
-) -> tuple[np.ndarray, np.ndarray]:
+def _brain(random: np.random.Generator, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     sides = np.array(shape, dtype=float)
     distance = _ellipsoid(shape, (sides - 1) / 2, sides * random.uniform(0.42, 0.47, 3))
     distance = distance + 0.03 * _smooth_noise(random, shape, 4.0)
     return distance < 1, distance
 
 
-def _lesions(
-    random: np.random.Generator, brain: np.ndarray, shape: tuple[int, ...]
-) -> np.ndarray:
+def _lesions(random: np.random.Generator, brain: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Label map with one or two irregular lesions: core and rim inside of oedema."""
     label = np.zeros(shape, dtype=np.uint8)
     inner = np.argwhere(ndimage.binary_erosion(brain, iterations=5))

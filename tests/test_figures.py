@@ -1,0 +1,107 @@
+"""Figures: valid SVG, the same bytes twice, for one to five folds and one to a hundred trials."""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ElementTree
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from segsoup import figures
+
+SIZES = [(1, 1), (2, 4), (5, 100)]
+
+
+def histories(folds: int, trials: int):
+    random = np.random.default_rng(0)
+    names = ["stem", *(f"lr={number},loss=dice" for number in range(trials))]
+    return {
+        (fold, name): pd.DataFrame({"epoch": [1, 2, 3], "training_loss": random.random(3)})
+        for fold in range(folds)
+        for name in names
+    }
+
+
+def points(folds: int, trials: int) -> pd.DataFrame:
+    random = np.random.default_rng(1)
+    kinds = ["Best Model", *(trials - 1) * ["Trial"], "Greedy Soup", "Uniform Soup"]
+    return pd.DataFrame(
+        [
+            (f, str(i), kind, *random.random(2))
+            for f in range(folds)
+            for i, kind in enumerate(kinds)
+        ],
+        columns=["fold", "name", "kind", "selection", "test"],
+    )
+
+
+def records(folds: int, trials: int, protocol: str = "held-out"):
+    decisions = [
+        {
+            "trial": f"{number:08x}",
+            "single_score": 0.8 - number / 1000,
+            "candidate_score": 0.8 + number / 1000 * (1 if number % 2 else -1),
+            "best_score": 0.8 + number / 1000,
+            "accepted": number % 2 == 1 or number == 0,
+        }
+        for number in range(trials)
+    ]
+    return {fold: {"protocol": protocol, "decisions": decisions} for fold in range(folds)}
+
+
+def drawings(folds: int, trials: int):
+    return {
+        "curves": lambda path: figures.training_curves(histories(folds, trials), path),
+        "points": lambda path: figures.selection_against_test(
+            points(folds, trials), path, "held-out"
+        ),
+        "build_up": lambda path: figures.build_up(records(folds, trials), path),
+    }
+
+
+def words(path) -> list[str]:
+    """Texts of a figure: matplotlib draws letters as outlines and keeps the text as a comment."""
+    return re.findall(r"<!-- (.*?) -->", path.read_text())
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("name", ["curves", "points", "build_up"])
+def test_figures_are_svg_and_repeat(tmp_path, size, name):
+    first, second = tmp_path / "first.svg", tmp_path / "second.svg"
+    drawings(*size)[name](first)
+    drawings(*size)[name](second)
+    assert first.read_bytes() == second.read_bytes()
+    assert ElementTree.parse(first).getroot().tag == "{http://www.w3.org/2000/svg}svg"
+    assert [word for word in words(first) if word.startswith("Fold")] == [
+        f"Fold {fold}" for fold in range(size[0])
+    ]
+    assert not any("optimistic" in word for word in words(first))
+
+
+def test_axes_name_their_units(tmp_path):
+    for name, drawing in drawings(2, 4).items():
+        drawing(tmp_path / f"{name}.svg")
+    assert "training loss (no unit)" in words(tmp_path / "curves.svg")
+    assert "epoch (trials continue the stem)" in words(tmp_path / "curves.svg")
+    assert "mean test Dice (0 to 1)" in words(tmp_path / "points.svg")
+    assert "mean selection Dice (0 to 1)" in words(tmp_path / "build_up.svg")
+
+
+def test_published_protocol_is_marked(tmp_path):
+    figures.selection_against_test(points(1, 2), tmp_path / "points.svg", "published")
+    figures.build_up(records(1, 2, "published"), tmp_path / "build_up.svg")
+    for name in ("points", "build_up"):
+        assert any("optimistic" in word for word in words(tmp_path / f"{name}.svg"))
+
+
+def test_without_greedy_soup_the_figure_says_so(tmp_path):
+    figures.build_up({}, tmp_path / "build_up.svg")
+    assert words(tmp_path / "build_up.svg") == ["This study makes no greedy soup."]
+
+
+def test_a_diverged_run_and_no_stem_are_drawn(tmp_path):
+    history = pd.DataFrame({"epoch": [1, 2], "training_loss": [np.nan, np.inf]})
+    figures.training_curves({(0, "lr=1"): history}, tmp_path / "curves.svg")
+    assert "epoch" in words(tmp_path / "curves.svg")
