@@ -7,9 +7,8 @@ REPOSITORY = Path(workflow.basedir)
 
 # The library of this very checkout, here and in the jobs, also where it is not installed.
 sys.path.insert(0, str(REPOSITORY / "src"))
-os.environ["PYTHONPATH"] = os.pathsep.join(
-    [str(REPOSITORY / "src"), os.environ.get("PYTHONPATH", "")]
-).rstrip(os.pathsep)
+SEARCHED = [str(REPOSITORY / "src"), os.environ.get("PYTHONPATH")]
+os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, SEARCHED)))
 
 from snakemake.exceptions import WorkflowError
 
@@ -66,7 +65,17 @@ def stem_of(wildcards) -> list[str]:
     return []
 
 
-def data_root() -> str:
+def results_folder(wildcards) -> str:
+    """The folder that everything is written to."""
+    return study.results
+
+
+def preprocessed_folder(wildcards) -> str:
+    """The folder of the preprocessed cases, which their manifest stands for as an input."""
+    return f"{study.results}/preprocessed"
+
+
+def data_root(wildcards) -> str:
     """The folder of the scans."""
     if study.dataset.layout == "phantom":
         return f"{study.results}/phantom"

@@ -39,7 +39,7 @@ rule compare:
     resources:
         **needs("tables"),
     params:
-        results=study.results,
+        results=results_folder,
         folds=FOLDS,
         trials=list(trials),
         recipes=study.soup.recipes,
@@ -85,7 +85,7 @@ rule figures:
     resources:
         **needs("tables"),
     params:
-        results=study.results,
+        results=results_folder,
         folds=FOLDS,
         runs=RUNS,
         trials=list(trials),
@@ -123,7 +123,7 @@ rule collect:
     resources:
         **needs("tables"),
     params:
-        results=study.results,
+        results=results_folder,
         folds=FOLDS,
         runs=RUNS,
         recipes=study.soup.recipes,

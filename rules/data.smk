@@ -44,7 +44,7 @@ rule index:
         **needs("preprocess"),
     params:
         **settings("dataset", "regions"),
-        root=data_root(),
+        root=data_root,
         listing=listing,
     script:
         "../workflow/scripts/index.py"
@@ -96,7 +96,7 @@ rule preprocess:
     params:
         **settings("preprocess"),
         patch=study.training.patch,
-        root=data_root(),
-        folder=f"{study.results}/preprocessed",
+        root=data_root,
+        folder=preprocessed_folder,
     script:
         "../workflow/scripts/preprocess.py"

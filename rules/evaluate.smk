@@ -23,7 +23,7 @@ rule evaluate:
         **needs("evaluation"),
     params:
         **settings("evaluation"),
-        folder=f"{study.results}/preprocessed",
+        folder=preprocessed_folder,
     script:
         "../workflow/scripts/evaluate.py"
 
@@ -47,6 +47,6 @@ rule evaluate_soup:
         **needs("evaluation"),
     params:
         **settings("evaluation"),
-        folder=f"{study.results}/preprocessed",
+        folder=preprocessed_folder,
     script:
         "../workflow/scripts/evaluate.py"

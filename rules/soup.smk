@@ -29,6 +29,6 @@ rule soup:
     params:
         **settings("evaluation"),
         trials=list(trials),
-        folder=f"{study.results}/preprocessed",
+        folder=preprocessed_folder,
     script:
         "../workflow/scripts/soup.py"

@@ -23,7 +23,7 @@ rule stem:
         **needs("training"),
     params:
         **settings("network", "training", "optimizer", "stem"),
-        folder=f"{study.results}/preprocessed",
+        folder=preprocessed_folder,
     script:
         "../workflow/scripts/train.py"
 
@@ -49,6 +49,6 @@ rule trial:
         **needs("training"),
     params:
         settings=trial_settings,
-        folder=f"{study.results}/preprocessed",
+        folder=preprocessed_folder,
     script:
         "../workflow/scripts/train.py"

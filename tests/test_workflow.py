@@ -127,7 +127,7 @@ def test_a_new_value_plans_its_own_runs_and_what_depends_on_them(
 ) -> None:
     grid = {"training.loss": ["dice-focal", "dice-bce"], "optimizer.lr": [0.02, 0.01, 0.015]}
     study = write_study(tmp_path / "more.yaml", sweep={"grid": grid})
-    printed = snakemake(demo, "-n", "--quiet", config=study)
+    printed = snakemake(demo, "-n", "--quiet", "rules", "--cores", "1", config=study)
     counts = {
         line.split()[0]: int(line.split()[1])
         for line in printed.splitlines()
@@ -149,20 +149,26 @@ def test_a_new_value_plans_its_own_runs_and_what_depends_on_them(
 
 def test_a_changed_setting_of_the_trials_leaves_stems_alone(demo: Path, tmp_path: Path) -> None:
     study = write_study(tmp_path / "soup.yaml", soup={"recipes": ["greedy"]})
-    printed = snakemake(demo, "-n", "--quiet", config=study)
+    printed = snakemake(demo, "-n", "--quiet", "rules", "--cores", "1", config=study)
     assert "stem" not in printed
     assert "trial " not in printed
 
 
 @pytest.mark.parametrize("example", sorted((REPOSITORY / "examples").glob("*.yaml")))
 def test_examples_can_be_planned(example: Path, tmp_path: Path) -> None:
-    printed = snakemake(tmp_path, "-n", "--quiet", config=example)
+    printed = snakemake(tmp_path, "-n", "--quiet", "rules", "--cores", "1", config=example)
     assert "trial" in printed
 
 
 def test_the_full_size_example_has_over_a_hundred_runs(tmp_path: Path) -> None:
     printed = snakemake(
-        tmp_path, "-n", "--quiet", config=REPOSITORY / "examples" / "brats2024.yaml"
+        tmp_path,
+        "-n",
+        "--quiet",
+        "rules",
+        "--cores",
+        "1",
+        config=REPOSITORY / "examples" / "brats2024.yaml",
     )
     counts = dict(line.split() for line in printed.splitlines() if len(line.split()) == 2)
     assert int(counts["trial"]) + int(counts["stem"]) > 100

@@ -16,9 +16,7 @@ with job_log(snakemake.log[0]):
         for fold in asked.folds
         for run in asked.runs
     }
-    comparisons = compare_study(
-        results, asked.folds, asked.trials, asked.recipes, asked.protocol
-    )
+    comparisons = compare_study(results, asked.folds, asked.trials, asked.recipes, asked.protocol)
     greedy = {
         fold: read_json(results / f"fold{fold}" / "soups" / "greedy" / "recipe.json")
         for fold in asked.folds

@@ -1,0 +1,88 @@
+"""The command `segsoup`: looks at a study; the work itself is Snakemake's."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from segsoup.errors import InputError
+from segsoup.files import write_text
+from segsoup.reference import configuration_reference, schema_text
+from segsoup.study import read
+from segsoup.sweep import trials
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; a mistake of the user's is one message and exit code 1."""
+    asked = _parser().parse_args(arguments)
+    try:
+        return int(asked.command(asked))
+    except InputError as error:
+        print(f"segsoup: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="segsoup", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    check = commands.add_parser("check", help="check a study, its folder, network and checkpoint")
+    check.set_defaults(command=_check)
+    listing = commands.add_parser("trials", help="list the trials of a study with their ids")
+    listing.set_defaults(command=_trials)
+    for command in (check, listing):
+        command.add_argument("study", type=Path, help="study file, such as config.yaml")
+    reference = commands.add_parser(
+        "reference", help="write docs/configuration.md and schema/study.schema.json"
+    )
+    reference.add_argument(
+        "--check", action="store_true", help="only say whether they are current (exit code 1: no)"
+    )
+    reference.set_defaults(command=_reference)
+    return parser
+
+
+def _check(asked: argparse.Namespace) -> int:
+    study = read(asked.study)
+    found = trials(study, str(asked.study))
+    # Torch and MONAI take seconds to import, and a mistake in the file is told before.
+    from segsoup.checks import check_start
+
+    check_start(study)
+    folds = len(study.folds.numbers)
+    stems = folds if study.stem.source == "train" else 0
+    runs = stems + folds * len(found)
+    print(f"{asked.study}: {len(found)} trials x {folds} folds + {stems} stems = {runs} runs")
+    return 0
+
+
+def _trials(asked: argparse.Namespace) -> int:
+    from rich.console import Console
+    from rich.table import Table
+
+    study = read(asked.study)
+    table = Table("trial", *study.sweep.grid)
+    for trial in trials(study, str(asked.study)):
+        table.add_row(trial.id, *(str(value) for value in trial.parameters.values()))
+    Console().print(table)
+    return 0
+
+
+def _reference(asked: argparse.Namespace) -> int:
+    wanted = {
+        Path("docs/configuration.md"): configuration_reference(),
+        Path("schema/study.schema.json"): schema_text(),
+    }
+    stale = [p for p, text in wanted.items() if not p.is_file() or p.read_text() != text]
+    if asked.check:
+        for path in stale:
+            print(f"{path} is not current: run `segsoup reference`", file=sys.stderr)
+        return 1 if stale else 0
+    for path in stale:
+        write_text(path, wanted[path])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,42 @@
+"""What several test files share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from segsoup.cases.phantom import write_phantom
+from segsoup.study import Phantom
+
+SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "real_data: needs the scans in ../shared/data")
+
+
+@pytest.fixture(scope="session")
+def phantom_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six tiny phantom cases, written once; for reading only."""
+    folder = tmp_path_factory.mktemp("phantom") / "cases"
+    write_phantom(folder, Phantom(cases=6, shape=[32, 32, 24]))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def hippocampus_folder() -> Path:
+    """The Decathlon's hippocampus data, where they are at hand."""
+    return _real(SHARED_DATA / "Task04_Hippocampus")
+
+
+@pytest.fixture(scope="session")
+def brats_folder() -> Path:
+    """Two real BraTS-like cases, one of them unlabelled, where they are at hand."""
+    return _real(SHARED_DATA / "brats")
+
+
+def _real(folder: Path) -> Path:
+    if not folder.is_dir():
+        pytest.skip(f"the real scans are not at {folder}")
+    return folder

@@ -1,0 +1,128 @@
+"""Each folder layout: which cases are found in it, and what is said where it is broken."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from segsoup.cases.case import Source
+from segsoup.cases.layouts import READERS, find_cases
+from segsoup.errors import InputError
+
+
+def touch(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+
+
+def describe(root: Path, **content: Any) -> Path:
+    (root / "dataset.json").write_text(json.dumps(content))
+    return root
+
+
+@pytest.mark.parametrize("layout", READERS)
+def test_a_missing_or_empty_folder(tmp_path: Path, layout: Any) -> None:
+    with pytest.raises(InputError, match="no such folder") as caught:
+        find_cases(layout, tmp_path / "none", ["t1n"])
+    assert "dataset.root" in caught.value.mend
+    with pytest.raises(InputError, match=r"holds no cases|no such file") as caught:
+        find_cases(layout, tmp_path, ["t1n"])
+    assert str(tmp_path) in caught.value.where
+    assert "dataset.root" in caught.value.mend
+
+
+@pytest.mark.parametrize("group", ["", "TrainingData/"])
+def test_brats_2023(tmp_path: Path, group: str) -> None:
+    for name in ("BraTS-GLI-00005-001", "BraTS-GLI-00002-000"):
+        touch(tmp_path, *(f"{group}{name}/{name}-{end}.nii.gz" for end in ("t1n", "t1c", "seg")))
+    touch(tmp_path, "notes/readme.txt")
+    second, first = find_cases("brats", tmp_path, ["t1c", "t1n"])[::-1]
+    assert [first.name, second.name] == ["BraTS-GLI-00002-000", "BraTS-GLI-00005-001"]
+    folder = tmp_path / group / first.name
+    assert list(first.channels.items()) == [
+        ("t1c", Source(folder / f"{first.name}-t1c.nii.gz")),
+        ("t1n", Source(folder / f"{first.name}-t1n.nii.gz")),
+    ]
+    assert first.label == Source(folder / f"{first.name}-seg.nii.gz")
+
+
+def test_brats_2020(tmp_path: Path) -> None:
+    name = "BraTS20_Training_001"
+    touch(tmp_path, *(f"{name}/{name}_{end}.nii" for end in ("t1", "t1ce", "flair", "seg")))
+    (case,) = find_cases("brats", tmp_path, ["flair", "t1", "t1ce"])
+    found = [source.file.name for source in case.channels.values()]
+    assert found == [f"{name}_flair.nii", f"{name}_t1.nii", f"{name}_t1ce.nii"]
+
+
+def test_a_brats_case_with_missing_files_is_found_all_the_same(tmp_path: Path) -> None:
+    touch(tmp_path, "A-1/A-1-t1n.nii.gz")
+    (case,) = find_cases("brats", tmp_path, ["t1n", "t1c"])
+    assert case.channels["t1c"].file == tmp_path / "A-1" / "A-1-t1c.nii.gz"
+    assert case.label is None
+
+
+def test_decathlon(tmp_path: Path) -> None:
+    entries = [
+        {"image": f"./imagesTr/h_{n}.nii.gz", "label": f"./labelsTr/h_{n}.nii.gz"} for n in (2, 1)
+    ]
+    describe(tmp_path, modality={"0": "MRI"}, training=entries)
+    one, two = find_cases("decathlon", tmp_path, ["mri"])
+    assert (one.name, two.name) == ("h_1", "h_2")
+    assert one.channels == {"mri": Source(tmp_path / "imagesTr/h_1.nii.gz")}
+    assert one.label == Source(tmp_path / "labelsTr/h_1.nii.gz")
+
+
+def test_the_channels_of_a_decathlon_file_lie_in_one_4d_file(tmp_path: Path) -> None:
+    entries = [{"image": "imagesTr/p.nii.gz", "label": "labelsTr/p.nii.gz"}]
+    describe(tmp_path, modality={"0": "T2", "1": "ADC"}, training=entries)
+    (case,) = find_cases("decathlon", tmp_path, ["t2", "adc"])
+    image = tmp_path / "imagesTr/p.nii.gz"
+    assert case.channels == {"t2": Source(image, 0), "adc": Source(image, 1)}
+
+
+def test_nnunet(tmp_path: Path) -> None:
+    describe(tmp_path, channel_names={"0": "T1", "1": "T2"}, file_ending=".nii.gz")
+    touch(tmp_path, *(f"imagesTr/{case}_000{n}.nii.gz" for case in ("b_2", "a_1") for n in (0, 1)))
+    first, second = find_cases("nnunet", tmp_path, ["t1", "t2"])
+    assert (first.name, second.name) == ("a_1", "b_2")
+    assert first.channels["t2"] == Source(tmp_path / "imagesTr/a_1_0001.nii.gz")
+    assert first.label == Source(tmp_path / "labelsTr/a_1.nii.gz")
+
+
+@pytest.mark.parametrize("layout", ["decathlon", "nnunet"])
+@pytest.mark.parametrize(("content", "said"), [("{", "is not JSON"), ("[]", "is no JSON object")])
+def test_a_broken_description(tmp_path: Path, layout: Any, content: str, said: str) -> None:
+    (tmp_path / "dataset.json").write_text(content)
+    with pytest.raises(InputError, match=said) as caught:
+        find_cases(layout, tmp_path, ["t1"])
+    assert caught.value.where == str(tmp_path / "dataset.json")
+
+
+@pytest.mark.parametrize(
+    ("layout", "key"), [("decathlon", "modality"), ("nnunet", "channel_names")]
+)
+def test_another_number_of_channels(tmp_path: Path, layout: Any, key: str) -> None:
+    describe(tmp_path, **{key: {"0": "T1"}}, training=[])
+    with pytest.raises(InputError, match=r"describes 1 channel.* names 2") as caught:
+        find_cases(layout, tmp_path, ["t1", "t2"])
+    assert "dataset.channels" in caught.value.mend
+
+
+OUTSIDE = ["../x.nii.gz", "/etc/x.nii.gz", "a/../../x.nii.gz", ["x"]]
+
+
+# An entry without a label is an unlabelled case; one without an image is none.
+@pytest.mark.parametrize(
+    ("key", "path"), [("image", None), *((k, p) for k in ("image", "label") for p in OUTSIDE)]
+)
+def test_entries_outside_of_the_folder_are_refused(tmp_path: Path, key: str, path: object) -> None:
+    entry = {"image": "imagesTr/x.nii.gz", "label": "labelsTr/x.nii.gz"} | {key: path}
+    describe(tmp_path, modality={"0": "T1"}, training=[entry])
+    with pytest.raises(InputError, match="outside of the data set's folder") as caught:
+        find_cases("decathlon", tmp_path, ["t1"])
+    assert caught.value.where == str(tmp_path / "dataset.json")
+    assert repr(path) in caught.value.found
