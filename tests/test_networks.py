@@ -99,9 +99,7 @@ def test_regions_are_unions_of_labels() -> None:
 def test_augmentation_repeats_itself_and_keeps_labels_whole(preset: str) -> None:
     images = torch.randn(6, 2, 12, 14, 10)
     labels = (torch.rand(6, 3, 12, 14, 10) < 0.3).float()
-    twice = [
-        augment(images, labels, preset, torch.Generator().manual_seed(3)) for _ in range(2)
-    ]
+    twice = [augment(images, labels, preset, torch.Generator().manual_seed(3)) for _ in range(2)]
     assert torch.equal(twice[0][0], twice[1][0])
     assert torch.equal(twice[0][1], twice[1][1])
     assert set(twice[0][1].unique().tolist()) <= {0.0, 1.0}
