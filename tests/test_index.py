@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from segsoup.cases.brats import PATIENT_PATTERN
 from segsoup.cases.case import Source
 from segsoup.cases.index import index_cases, read_cases, write_cases, write_rejected
 from segsoup.errors import BadCases, InputError
@@ -211,3 +213,18 @@ def test_the_brats_folder(brats_folder: Path) -> None:
     assert cases[0].shape == (240, 240, 155)
     assert cases[0].labels == [0, 1, 2]
     assert rejected["AURORA-0001"].found == "has no label file"
+
+
+@pytest.mark.parametrize(
+    ("case", "patient"),
+    [
+        ("BraTS-GLI-00005-101", "BraTS-GLI-00005"),
+        ("Phantom-0003-001", "Phantom-0003"),
+        ("sub-001", "sub-001"),
+        ("UPENN-GBM-001", "UPENN-GBM-001"),
+        ("TCGA-DU-7294", "TCGA-DU-7294"),
+        ("BraTS20_Training_001", "BraTS20_Training_001"),
+    ],
+)
+def test_only_a_visit_behind_a_patients_number_is_taken_off(case: str, patient: str) -> None:
+    assert re.sub(PATIENT_PATTERN, r"\1", case) == patient

@@ -94,7 +94,10 @@ def test_nnunet(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("layout", ["decathlon", "nnunet"])
-@pytest.mark.parametrize(("content", "said"), [("{", "is not JSON"), ("[]", "is no JSON object")])
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [("{", "is not JSON"), ("[" * 100_000, "is not JSON"), ("[]", "is no JSON object")],
+)
 def test_a_broken_description(tmp_path: Path, layout: Any, content: str, said: str) -> None:
     (tmp_path / "dataset.json").write_text(content)
     with pytest.raises(InputError, match=said) as caught:
@@ -112,7 +115,7 @@ def test_another_number_of_channels(tmp_path: Path, layout: Any, key: str) -> No
     assert "dataset.channels" in caught.value.mend
 
 
-OUTSIDE = ["../x.nii.gz", "/etc/x.nii.gz", "a/../../x.nii.gz", ["x"]]
+OUTSIDE = ["../x.nii.gz", "/etc/x.nii.gz", "a/../../x.nii.gz", ".", "a\0b", ["x"]]
 
 
 # An entry without a label is an unlabelled case; one without an image is none.
@@ -126,3 +129,21 @@ def test_entries_outside_of_the_folder_are_refused(tmp_path: Path, key: str, pat
         find_cases("decathlon", tmp_path, ["t1"])
     assert caught.value.where == str(tmp_path / "dataset.json")
     assert repr(path) in caught.value.found
+
+
+@pytest.mark.parametrize(
+    ("layout", "key"), [("decathlon", "modality"), ("nnunet", "channel_names")]
+)
+@pytest.mark.parametrize("value", [3, None, "MRI"])
+def test_channels_of_another_form(tmp_path: Path, layout: Any, key: str, value: object) -> None:
+    describe(tmp_path, **{key: value}, training=[])
+    with pytest.raises(InputError, match="describes its channels as"):
+        find_cases(layout, tmp_path, ["t1"])
+
+
+@pytest.mark.parametrize("ending", [".mha", "/../x", "**", None])
+def test_nnunet_files_that_are_no_nifti(tmp_path: Path, ending: object) -> None:
+    describe(tmp_path, channel_names={"0": "T1"}, file_ending=ending)
+    with pytest.raises(InputError, match="its files end in") as caught:
+        find_cases("nnunet", tmp_path, ["t1"])
+    assert "convert" in caught.value.mend

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import resource
+import struct
 from pathlib import Path
 
 import nibabel as nib
@@ -147,3 +149,74 @@ def test_grids_that_differ(tmp_path: Path) -> None:
     assert same_grid(volume((7, 6, 5), 5e-4), first) is None
     assert same_grid(volume((7, 6, 4), 0), first) == "shape 7x6x4 instead of 7x6x5"
     assert "differs by up to 0.5 mm" in str(same_grid(volume((7, 6, 5), 0.5), first))
+
+
+@pytest.mark.parametrize("lost", [1, 4, 8, 9])
+def test_a_gzip_that_lost_its_last_bytes(tmp_path: Path, lost: int) -> None:
+    whole = save(tmp_path / "whole.nii.gz", noise(32, 32, 24)).read_bytes()
+    (tmp_path / "cut.nii.gz").write_bytes(whole[:-lost])
+    assert "again" in refused(tmp_path / "cut.nii.gz").mend
+
+
+@pytest.mark.parametrize("position", [-6, -2])
+def test_a_gzip_with_a_wrong_checksum_or_length(tmp_path: Path, position: int) -> None:
+    content = bytearray(save(tmp_path / "whole.nii.gz", noise(9, 9, 9)).read_bytes())
+    content[position] ^= 255
+    (tmp_path / "damaged.nii.gz").write_bytes(content)
+    assert "damaged" in refused(tmp_path / "damaged.nii.gz").found
+
+
+@pytest.mark.parametrize("padding", [b"\0" * 512, gzip.compress(b"", mtime=0)])
+def test_what_some_tools_put_behind_a_gzip(tmp_path: Path, padding: bytes) -> None:
+    path = save(tmp_path / "scan.nii.gz", noise(9, 9, 9))
+    path.write_bytes(path.read_bytes() + padding)
+    np.testing.assert_array_equal(read_volume(Source(path)).data, noise(9, 9, 9))
+
+
+def test_both_byte_orders_and_nifti_2(tmp_path: Path) -> None:
+    for kind in (nib.Nifti1Image, nib.Nifti2Image):
+        for order in "<>":
+            image = kind(noise(7, 6, 5), AFFINE, kind.header_class(endianness=order))
+            image.set_data_dtype(np.int16)
+            nib.save(image, tmp_path / "scan.nii.gz")
+            found = read_volume(Source(tmp_path / "scan.nii.gz"))
+            np.testing.assert_array_equal(found.data, noise(7, 6, 5))
+            np.testing.assert_array_equal(found.affine, AFFINE)
+
+
+def with_header(path: Path, offset: int, form: str, *values: float) -> Path:
+    content = bytearray(nib.Nifti1Image(noise(32, 32, 24), AFFINE).to_bytes())
+    struct.pack_into("<" + form, content, offset, *values)
+    path.write_bytes(gzip.compress(bytes(content)))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("offset", "form", "values", "said"),
+    [
+        (42, "hhh", (32767, 32767, 32767), "more than the file can hold"),
+        (42, "hhh", (2000, 2000, 1000), "more than the file can hold"),
+        (42, "h", (-5,), "has shape"),
+        (40, "h", (9,), "header is damaged"),
+        (70, "h", (999,), "header is damaged"),
+        (70, "h", (128,), "no plain numbers"),
+        (70, "h", (32,), "no plain numbers"),
+        (108, "f", (float("nan"),), "header is damaged"),
+        (108, "f", (1e30,), "more than the file can hold"),
+        (112, "f", (float("inf"),), "scaled by infinity"),
+        (280, "f", (float("nan"),), "affine"),
+        (280, "12f", (0.0,) * 12, "affine"),
+    ],
+)
+def test_headers_that_lie(
+    tmp_path: Path, offset: int, form: str, values: tuple[float, ...], said: str
+) -> None:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    problem = refused(with_header(tmp_path / "scan.nii.gz", offset, form, *values))
+    assert said in problem.found
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kB
+
+
+def test_numbers_too_large_for_float32(tmp_path: Path) -> None:
+    path = save(tmp_path / "scan.nii.gz", np.full((4, 4, 4), 1e300))
+    assert "not finite" in refused(path).found

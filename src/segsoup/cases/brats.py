@@ -10,8 +10,9 @@ from pathlib import Path
 
 from segsoup.cases.case import Case, Source
 
-# The visit at the end of a name from BraTS 2023 on, and of the phantom's names.
-PATIENT_PATTERN = r"^(.+)-\d{3}$"
+# The visit at the end of a name from BraTS 2023 on, and of the phantom's names. Only behind a
+# patient's number: sub-001 and sub-002 are two patients.
+PATIENT_PATTERN = r"^(.+-\d+)-\d{3}$"
 
 
 def find_cases(root: Path, channels: list[str]) -> list[Case]:

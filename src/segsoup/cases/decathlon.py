@@ -23,7 +23,7 @@ def find_cases(root: Path, channels: list[str]) -> list[Case]:
     where = root / "dataset.json"
     description = read_description(root)
     modalities = description.get("modality", description.get("channel_names", {}))
-    check_channel_count(where, len(modalities), channels)
+    check_channel_count(where, modalities, channels)
     entries = description.get("training")
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise InputError(where, "has no list `training`", "a list of cases", "mend the file")

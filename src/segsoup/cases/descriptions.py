@@ -25,23 +25,36 @@ def read_description(root: Path) -> dict[str, Any]:
             "the data set's dataset.json",
             "point `dataset.root` at the folder that holds it, or correct `dataset.layout`",
         ) from error
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(path, f"is not JSON: {error}", "a JSON file", "mend the file") from error
     if not isinstance(content, dict):
         raise InputError(path, "is no JSON object", "a JSON object", "mend the file")
     return content
 
 
-def check_channel_count(path: Path, found: int, channels: list[str]) -> None:
+def check_channel_count(path: Path, described: object, channels: list[str]) -> None:
     """Make sure that the study names as many channels as the data set has.
 
+    Args:
+        path: the file that describes the channels.
+        described: what it says of them: number -> name.
+        channels: the study's names.
+
     Raises:
-        InputError: if it does not.
+        InputError: if the numbers differ, or if nothing of this form is described.
     """
-    if found != len(channels):
+    if not isinstance(described, dict | list):
         raise InputError(
             path,
-            f"describes {found} channel(s), and the study names {len(channels)}: {channels}",
+            f"describes its channels as {described!r}",
+            "an object with one entry per channel (`modality` or `channel_names`)",
+            "mend the file",
+        )
+    if len(described) != len(channels):
+        raise InputError(
+            path,
+            f"describes {len(described)} channel(s), and the study names {len(channels)}: "
+            f"{channels}",
             "one name per channel, in the order of the file",
             "correct `dataset.channels` in the study",
         )
@@ -54,7 +67,7 @@ def inside(root: Path, entry: object, where: Path) -> Path:
         InputError: if it leads elsewhere.
     """
     path = root / str(entry)
-    if not isinstance(entry, str) or not path.resolve().is_relative_to(root.resolve()):
+    if not isinstance(entry, str) or "\0" in entry or not _below(path, root):
         raise InputError(
             where,
             f"names {entry!r}",
@@ -62,3 +75,8 @@ def inside(root: Path, entry: object, where: Path) -> Path:
             "correct the entry; files outside of the data set's folder are not read",
         )
     return path
+
+
+def _below(path: Path, root: Path) -> bool:
+    path, root = path.resolve(), root.resolve()
+    return path != root and path.is_relative_to(root)

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from segsoup.cases.case import Case, Source
 from segsoup.cases.descriptions import check_channel_count, read_description
+from segsoup.errors import InputError
+from segsoup.volumes import SUFFIXES
 
 
 def find_cases(root: Path, channels: list[str]) -> list[Case]:
@@ -19,8 +21,15 @@ def find_cases(root: Path, channels: list[str]) -> list[Case]:
         InputError: if ``dataset.json`` is missing, broken, or describes other channels.
     """
     description = read_description(root)
-    check_channel_count(root / "dataset.json", len(description.get("channel_names", {})), channels)
-    ending = str(description.get("file_ending", ".nii.gz"))
+    check_channel_count(root / "dataset.json", description.get("channel_names", {}), channels)
+    ending = description.get("file_ending", ".nii.gz")
+    if ending not in SUFFIXES:
+        raise InputError(
+            root / "dataset.json",
+            f"says that its files end in {ending!r}",
+            " or ".join(SUFFIXES),
+            "convert the volumes to NIfTI and correct `file_ending`",
+        )
     images = (root / "imagesTr").glob(f"*_[0-9][0-9][0-9][0-9]{ending}")
     names = sorted({path.name[: -len(ending) - 5] for path in images})
     return [_case(root, name, channels, ending) for name in names]
