@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-from segsoup.comparison import write_rows
-
 from segsoup import devices
+from segsoup.comparison import write_rows
 from segsoup.evaluation import load_model, score_cases
 from segsoup.files import read_json
 from segsoup.logs import job_log

@@ -3,9 +3,8 @@
 from pathlib import Path
 
 from segsoup.cases.index import read_cases
-from segsoup.folds import make_folds
-
 from segsoup.files import write_json
+from segsoup.folds import make_folds
 from segsoup.logs import job_log
 from segsoup.study import load
 

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from segsoup.cases.index import index_cases, write_cases, write_rejected
-
 from segsoup.logs import job_log
 from segsoup.study import load
 

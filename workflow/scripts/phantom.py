@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from segsoup.cases.phantom import write_phantom
-
 from segsoup.logs import job_log
 from segsoup.study import Phantom
 

@@ -3,9 +3,8 @@
 from pathlib import Path
 
 from segsoup.cases.index import read_cases
-from segsoup.preprocess import preprocess_all
-
 from segsoup.logs import job_log
+from segsoup.preprocess import preprocess_all
 from segsoup.study import load
 
 with job_log(snakemake.log[0]):

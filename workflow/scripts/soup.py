@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-from segsoup.comparison import mean_dice, read_rows, write_rows
-
 from segsoup import checkpoints, devices
+from segsoup.comparison import mean_dice, read_rows, write_rows
 from segsoup.evaluation import WeightsScorer
 from segsoup.files import read_json, write_json
 from segsoup.logs import job_log

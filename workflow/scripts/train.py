@@ -2,11 +2,10 @@
 
 from pathlib import Path
 
-from segsoup.preprocess import read_manifest
-
 from segsoup import checkpoints, devices, provenance
 from segsoup.files import read_json, write_json, write_text
 from segsoup.logs import job_log
+from segsoup.preprocess import read_manifest
 from segsoup.runs import stem_run, trial_run
 from segsoup.study import load
 from segsoup.sweep import trials
