@@ -178,6 +178,38 @@ def test_patients_by_table(phantom_folder: Path, tmp_path: Path, name: str, mark
         patients(phantom_folder, patients=str(tmp_path / "none.csv"))
 
 
+def test_a_patients_table_from_a_spreadsheet(phantom_folder: Path, tmp_path: Path) -> None:
+    names = sorted(path.name for path in phantom_folder.iterdir())
+    rows = ["case,patient", *(f"{name},anna" for name in names)]
+    table = tmp_path / "p.csv"
+    table.write_text("\r\n".join(rows), encoding="utf-8-sig")
+    assert set(patients(phantom_folder, patients=str(table))) == {"anna"}
+    table.write_text("\n".join(rows), encoding="utf-16")
+    with pytest.raises(InputError, match="is not UTF-8 text") as caught:
+        patients(phantom_folder, patients=str(table))
+    assert caught.value.where == str(table)
+    assert "save the table as UTF-8" in caught.value.mend
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ("Phantom-0000-000", "names no patient for the case Phantom-0000-000"),
+        ("Phantom-0000-000,", "names no patient for the case Phantom-0000-000"),
+        ("Phantom-0000-000,b", "to two patients, anna and b"),
+    ],
+)
+def test_a_patients_table_that_leaves_it_open(
+    phantom_folder: Path, tmp_path: Path, row: str, said: str
+) -> None:
+    names = sorted(path.name for path in phantom_folder.iterdir())
+    table = tmp_path / "p.csv"
+    table.write_text("\n".join(["case,patient", *(f"{name},anna" for name in names), row]))
+    with pytest.raises(InputError, match=said) as caught:
+        patients(phantom_folder, patients=str(table))
+    assert caught.value.where == str(table)
+
+
 def test_channels_of_one_4d_file(tmp_path: Path) -> None:
     root = tmp_path / "task"
     for name in ("imagesTr", "labelsTr"):

@@ -93,6 +93,15 @@ def test_nnunet(tmp_path: Path) -> None:
     assert first.label == Source(tmp_path / "labelsTr/a_1.nii.gz")
 
 
+def test_an_nnunet_label_without_images_is_found_all_the_same(tmp_path: Path) -> None:
+    describe(tmp_path, channel_names={"0": "T1"}, file_ending=".nii.gz")
+    touch(tmp_path, "imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz", "labelsTr/b.nii.gz")
+    touch(tmp_path, "imagesTr/._a_0000.nii.gz", "labelsTr/._a.nii.gz")
+    cases = find_cases("nnunet", tmp_path, ["t1"])
+    assert [case.name for case in cases] == ["a", "b"]
+    assert cases[1].channels == {"t1": Source(tmp_path / "imagesTr/b_0000.nii.gz")}
+
+
 @pytest.mark.parametrize("layout", ["decathlon", "nnunet"])
 @pytest.mark.parametrize(
     ("content", "said"),

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pytest
 
 from segsoup.cases.layouts import find_cases
 from segsoup.cases.phantom import case_names, make_case, write_phantom
+from segsoup.errors import InputError
 from segsoup.files import sha256
 from segsoup.study import Phantom
 
@@ -73,6 +75,14 @@ def test_it_looks_like_a_skull_stripped_brain_with_nested_lesions() -> None:
         lesion, tissue = channels["t2f"][label > 0], channels["t2f"][healthy]
         assert 0 < lesion.mean() - tissue.mean() < 2.5 * tissue.std()
     assert any(enhancing)
+
+
+def test_a_shape_without_room_for_a_lesion(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="leaves no room") as caught:
+        write_phantom(tmp_path, Phantom(cases=4, shape=[12, 12, 12]))
+    assert caught.value.where == "dataset.phantom.shape"
+    assert "larger" in caught.value.mend
+    write_phantom(tmp_path, Phantom(cases=4, shape=[16, 16, 16]))
 
 
 def test_some_lesions_do_not_enhance() -> None:

@@ -196,16 +196,7 @@ def _patients_from_file(path: Path) -> Callable[[str], str]:
             "a table with the columns case and patient",
             "correct `dataset.patients`",
         )
-    with path.open(newline="", encoding="utf-8") as stream:
-        rows = csv.DictReader(stream, delimiter="," if path.suffix == ".csv" else "\t")
-        if not {"case", "patient"} <= set(rows.fieldnames or []):
-            raise InputError(
-                path,
-                f"has the columns {rows.fieldnames}",
-                "the columns case and patient (.csv with commas, .tsv with tabs)",
-                "correct the first line of the file",
-            )
-        table = {row["case"]: row["patient"] for row in rows}
+    table = _patient_table(path)
 
     def find(name: str) -> str:
         if name not in table:
@@ -215,6 +206,40 @@ def _patients_from_file(path: Path) -> Callable[[str], str]:
         return table[name]
 
     return find
+
+
+def _patient_table(path: Path) -> dict[str, str]:
+    try:
+        # Spreadsheets put a byte order mark in front, which utf-8-sig takes off.
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            path, "is not UTF-8 text", "a CSV or TSV file in UTF-8", "save the table as UTF-8"
+        ) from error
+    rows = csv.DictReader(text.splitlines(), delimiter="," if path.suffix == ".csv" else "\t")
+    if not {"case", "patient"} <= set(rows.fieldnames or []):
+        raise InputError(
+            path,
+            f"has the columns {rows.fieldnames}",
+            "the columns case and patient (.csv with commas, .tsv with tabs)",
+            "correct the first line of the file",
+        )
+    table: dict[str, str] = {}
+    for row in rows:
+        case, patient = row["case"], row["patient"]
+        # Either mistake would put cases into wrong folds without a word.
+        if not patient:
+            raise InputError(
+                path, f"names no patient for the case {case}", "a patient in every row", "add it"
+            )
+        if table.setdefault(case, patient) != patient:
+            raise InputError(
+                path,
+                f"gives the case {case} to two patients, {table[case]} and {patient}",
+                "one patient per case",
+                "remove one of the rows",
+            )
+    return table
 
 
 def _check(

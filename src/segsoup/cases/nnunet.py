@@ -11,7 +11,7 @@ from segsoup.volumes import SUFFIXES
 
 
 def find_cases(root: Path, channels: list[str]) -> list[Case]:
-    """The training cases, sorted by name.
+    """The training cases, sorted by name: every name that has an image or a label.
 
     Args:
         root: folder of the data set.
@@ -31,8 +31,14 @@ def find_cases(root: Path, channels: list[str]) -> list[Case]:
             "convert the volumes to NIfTI and correct `file_ending`",
         )
     images = (root / "imagesTr").glob(f"*_[0-9][0-9][0-9][0-9]{ending}")
-    names = sorted({path.name[: -len(ending) - 5] for path in images})
-    return [_case(root, name, channels, ending) for name in names]
+    labels = (root / "labelsTr").glob(f"*{ending}")
+    # A label without images is a case too, to be told of when it is checked. Files that begin
+    # with a dot are what macOS leaves in archives.
+    names = {path.name[: -len(ending) - 5] for path in images}
+    names |= {path.name[: -len(ending)] for path in labels}
+    return [
+        _case(root, name, channels, ending) for name in sorted(names) if not name.startswith(".")
+    ]
 
 
 def _case(root: Path, name: str, channels: list[str], ending: str) -> Case:

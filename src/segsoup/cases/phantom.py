@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
+from segsoup.errors import InputError
 from segsoup.study import Phantom
-from segsoup.volumes import write_volume
+from segsoup.volumes import shape_text, write_volume
 
 NECROSIS, OEDEMA, ENHANCING = 1, 2, 3
 
@@ -41,6 +42,9 @@ def write_phantom(folder: Path, settings: Phantom) -> None:
     Args:
         folder: where the case folders go.
         settings: number of cases, largest shape (x, y, z) in voxels of 1 mm, and seed.
+
+    Raises:
+        InputError: if the shape is too small to hold a brain with a lesion.
     """
     for number, name in enumerate(case_names(settings.cases)):
         random = np.random.default_rng([settings.seed, number])
@@ -112,6 +116,13 @@ def _lesions(random: np.random.Generator, brain: np.ndarray, shape: tuple[int, .
     """Label map with one or two irregular lesions: core and rim inside of oedema."""
     label = np.zeros(shape, dtype=np.uint8)
     inner = np.argwhere(ndimage.binary_erosion(brain, iterations=5))
+    if not len(inner):
+        raise InputError(
+            "dataset.phantom.shape",
+            f"leaves no room for a lesion in a brain of {shape_text(shape)} voxels",
+            "sides of at least 16 voxels",
+            "make the volumes larger",
+        )
     smallest = min(shape)
     for _ in range(int(random.choice([1, 1, 2]))):
         centre = inner[random.integers(len(inner))].astype(float)
