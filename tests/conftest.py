@@ -5,11 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from segsoup.cases.phantom import write_phantom
 from segsoup.study import Phantom
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+
+# A loaded machine is no defect: properties are checked, not their speed.
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 
 def pytest_configure(config: pytest.Config) -> None:
