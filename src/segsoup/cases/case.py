@@ -20,7 +20,8 @@ class Source:
     def parse(cls, text: str) -> Source:
         """Read back what ``str`` wrote."""
         file, mark, component = text.rpartition("#")
-        return cls(Path(file), int(component)) if mark else cls(Path(text))
+        is_component = mark and component.isdecimal()
+        return cls(Path(file), int(component)) if is_component else cls(Path(text))
 
 
 @dataclass(frozen=True)
