@@ -24,8 +24,10 @@ Editors complete and check a study whose first line names `schema/study.schema.j
 
 def configuration_reference() -> str:
     """The content of ``docs/configuration.md``: one table per section of a study."""
-    parts = [HEADER, _table("The study", Study)]
-    parts += [_table(f"`{path}`", section) for path, section in _sections("", Study)]
+    parts = [HEADER, _table("The study", Study, None)]
+    parts += [
+        _table(f"`{path}`", section, values) for path, section, values in _sections("", Study)
+    ]
     return "\n".join(parts)
 
 
@@ -34,14 +36,17 @@ def schema_text() -> str:
     return json.dumps(json_schema(), indent=2) + "\n"
 
 
-def _sections(prefix: str, section: type[BaseModel]) -> list[tuple[str, type[BaseModel]]]:
-    """All sections below one, with their dotted paths; a type is described once."""
-    found: list[tuple[str, type[BaseModel]]] = []
+def _sections(
+    prefix: str, section: type[BaseModel]
+) -> list[tuple[str, type[BaseModel], BaseModel | None]]:
+    """All sections below one: dotted path, type, and what stands where none is given."""
+    found: list[tuple[str, type[BaseModel], BaseModel | None]] = []
     for name, field in section.model_fields.items():
         inner = _section_of(field)
-        if inner is not None and inner not in [known for _, known in found]:
-            path = f"{prefix}{name}"
-            found += [(path, inner), *_sections(f"{path}.", inner)]
+        if inner is not None:
+            path, value = f"{prefix}{name}", _default_value(field)
+            values = value if isinstance(value, BaseModel) else None
+            found += [(path, inner, values), *_sections(f"{path}.", inner)]
     return found
 
 
@@ -52,11 +57,13 @@ def _section_of(field: FieldInfo) -> type[BaseModel] | None:
     return None
 
 
-def _table(title: str, section: type[BaseModel]) -> str:
+def _table(title: str, section: type[BaseModel], values: BaseModel | None) -> str:
     lines = [f"## {title}", "", (section.__doc__ or "").strip().splitlines()[0], ""]
     lines += ["| key | value | default | meaning |", "|---|---|---|---|"]
     for name, field in section.model_fields.items():
-        cells = [f"`{name}`", _type(field), _default(field), field.description or ""]
+        # A section can have defaults of its own, as `resources.preprocess` has two threads.
+        default = _default_value(field) if values is None else getattr(values, name)
+        cells = [f"`{name}`", _type(field), _default_text(default), field.description or ""]
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join([*lines, ""])
 
@@ -90,10 +97,12 @@ def _type_text(annotation: Any) -> str:
     return names.get(annotation, "null" if annotation is type(None) else "any")
 
 
-def _default(field: FieldInfo) -> str:
-    if field.is_required():
+def _default_value(field: FieldInfo) -> Any:
+    """The default of a key; ``PydanticUndefined`` where it is required."""
+    return field.get_default(call_default_factory=True, validated_data={})
+
+
+def _default_text(default: Any) -> str:
+    if default is PydanticUndefined:
         return "required"
-    default = field.get_default(call_default_factory=True, validated_data={})
-    if default is PydanticUndefined or isinstance(default, BaseModel):
-        return "see below"
-    return f"`{json.dumps(default)}`"
+    return "see below" if isinstance(default, BaseModel) else f"`{json.dumps(default)}`"
