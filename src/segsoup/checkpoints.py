@@ -35,7 +35,15 @@ def describe(study: Study) -> dict[str, Any]:
 
 def save(path: Path, weights: Weights, description: dict[str, Any]) -> None:
     """Write weights and their description, whole or not at all; the same input, the same bytes."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    tensors: Weights = {}
+    storages: set[int] = set()
+    for name, tensor in weights.items():
+        tensors[name] = tensor.detach().cpu().contiguous()
+        storage = tensors[name].untyped_storage().data_ptr()
+        # Some networks (DynUNet) have one tensor under two names, which safetensors refuses.
+        if storage in storages:
+            tensors[name] = tensors[name].clone()
+        storages.add(storage)
     with whole(path) as temporary:
         metadata = {METADATA_KEY: json.dumps(description, sort_keys=True)}
         save_file(tensors, str(temporary), metadata=metadata)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
 from segsoup import checkpoints
 from segsoup.cases.listing import check_root
-from segsoup.networks import build
+from segsoup.networks import outline
 from segsoup.study import Study
 
 
@@ -19,9 +17,7 @@ def check_start(study: Study) -> None:
         InputError: with the first thing that is wrong.
     """
     check_root(study.dataset)
-    # Shapes are known without memory for the weights.
-    with torch.device("meta"):
-        model = build(study.network, len(study.dataset.channels), len(study.regions))
+    model = outline(study.network, len(study.dataset.channels), len(study.regions))
     if study.stem.checkpoint is not None:
         path = Path(study.stem.checkpoint)
         weights, _ = checkpoints.load(path)

@@ -35,27 +35,50 @@ def build(network: Network, channels: int, regions: int) -> nn.Module:
     Raises:
         InputError: if MONAI has no such network, or does not take these arguments.
     """
-    arguments: dict[str, Any] = {
+    filled: dict[str, Any] = {
         "spatial_dims": 3,
         "in_channels": channels,
         "out_channels": regions,
     }
     if network.name == "MedNeXt":
-        factory, arguments = _mednext(network, arguments)
+        factory, filled = _mednext(network, filled)
     else:
         factory = _by_name(network.name)
         taken = inspect.signature(factory).parameters
-        arguments = {key: value for key, value in arguments.items() if key in taken}
-        arguments |= network.arguments
+        filled = {key: value for key, value in filled.items() if key in taken}
+    _check_not_filled(network, filled)
+    arguments = _defaults(network) | filled | network.arguments
     try:
         return factory(**arguments)
-    except (TypeError, ValueError, AssertionError, NotImplementedError) as error:
+    except (
+        TypeError,
+        ValueError,
+        AssertionError,
+        NotImplementedError,
+        LookupError,
+        RuntimeError,
+        ImportError,
+    ) as error:
         raise InputError(
             "network.arguments",
             f"MONAI's {network.name} refuses {arguments}: {error}",
             f"arguments of monai.networks.nets.{network.name}{inspect.signature(factory)}",
             "correct `network.arguments` in the study",
         ) from error
+
+
+def outline(network: Network, channels: int, regions: int) -> nn.Module:
+    """Build a network for the names and shapes of its weights, without memory for them.
+
+    Args and raises: as ``build``.
+    """
+    try:
+        with torch.device("meta"):
+            return build(network, channels, regions)
+    except InputError:
+        # SwinUNETR and others read numbers out of tensors while they are built, which only works
+        # with memory; a real mistake is raised again.
+        return build(network, channels, regions)
 
 
 @contextmanager
@@ -76,15 +99,36 @@ def count_parameters(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
-def _mednext(network: Network, arguments: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    arguments = arguments | {
+def _mednext(network: Network, filled: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    filled = filled | {
         "kernel_size": network.kernel_size,
         "deep_supervision": network.deep_supervision,
     }
-    if network.size != "free":
-        return MEDNEXT_SIZES[network.size], arguments | network.arguments
+    return (nets.MedNeXt if network.size == "free" else MEDNEXT_SIZES[network.size]), filled
+
+
+def _defaults(network: Network) -> dict[str, Any]:
     # The published MedNeXt has residual connections in all of its blocks; MONAI's default has none.
-    return nets.MedNeXt, {"use_residual_connection": True} | arguments | network.arguments
+    free = network.name == "MedNeXt" and network.size == "free"
+    return {"use_residual_connection": True} if free else {}
+
+
+def _check_not_filled(network: Network, filled: dict[str, Any]) -> None:
+    """Refuse arguments that other parts of the study decide, so that they cannot disagree."""
+    homes = {
+        "spatial_dims": "nothing: volumes have three dimensions",
+        "in_channels": "`dataset.channels`",
+        "out_channels": "`regions`",
+        "kernel_size": "`network.kernel_size`",
+        "deep_supervision": "`network.deep_supervision`",
+    }
+    for key in filled.keys() & network.arguments.keys():
+        raise InputError(
+            f"network.arguments.{key}",
+            f"is given as {network.arguments[key]}, but the study fills it in ({filled[key]})",
+            f"`{key}` not among the arguments",
+            f"take it out; what sets it is {homes[key]}",
+        )
 
 
 def _by_name(name: str) -> Any:
