@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from segsoup import checkpoints
@@ -61,3 +62,50 @@ def test_missing_and_truncated_files_are_refused(tmp_path: Path) -> None:
 def test_a_checkpoint_that_does_not_fit_is_named(weights: dict, said: str) -> None:
     with pytest.raises(InputError, match=said):
         checkpoints.fit(nn.Linear(3, 2), weights, "file.safetensors")
+
+
+def test_what_does_not_fit_is_cut_short_and_leaves_the_model_alone() -> None:
+    model = nn.Sequential(*(nn.Linear(1, 1) for _ in range(4)))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(InputError, match=r"lacks 0\.bias, 1\.weight, 1\.bias and 4 more"):
+        checkpoints.fit(model, {"0.weight": torch.ones(1, 1)}, "file.safetensors")
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+
+
+def test_one_tensor_under_two_names_is_written_under_both(tmp_path: Path) -> None:
+    shared = torch.randn(4)
+    weights = {"a": shared, "b": shared, "c": shared[1:]}
+    checkpoints.save(tmp_path / "model.safetensors", weights, {})
+    loaded, _ = checkpoints.load(tmp_path / "model.safetensors")
+    assert all(torch.equal(loaded[name], weights[name]) for name in weights)
+
+
+def test_weights_of_another_program_have_no_description(tmp_path: Path) -> None:
+    save_file({"w": torch.ones(2)}, tmp_path / "other.safetensors", metadata={"format": "pt"})
+    weights, description = checkpoints.load(tmp_path / "other.safetensors")
+    assert weights["w"].tolist() == [1, 1]
+    assert description == {}
+
+
+@pytest.mark.parametrize("said", ["[1]", "{not json", "7"])
+def test_a_description_that_is_none_is_refused(tmp_path: Path, said: str) -> None:
+    file = tmp_path / "model.safetensors"
+    save_file({"w": torch.ones(2)}, file, metadata={checkpoints.METADATA_KEY: said})
+    with pytest.raises(InputError, match="cannot be read as weights"):
+        checkpoints.load(file)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\xff" * 8, (2**40).to_bytes(8, "little") + b"{}", b"\x02" + b"\0" * 7 + b"{]"],
+)
+def test_broken_headers_are_refused_before_memory_is_spent(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(content)
+    with pytest.raises(InputError, match="cannot be read as weights"):
+        checkpoints.load(file)
+
+
+def test_a_folder_is_no_model_file(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot be read as weights"):
+        checkpoints.load(tmp_path)

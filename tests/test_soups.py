@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pytest
@@ -14,7 +15,14 @@ from hypothesis import strategies as st
 from segsoup import checkpoints
 from segsoup.checkpoints import Weights
 from segsoup.errors import InputError
-from segsoup.soups import Ingredient, check_alike, greedy, recipe_record, uniform
+from segsoup.soups import (
+    Ingredient,
+    RunningSum,
+    check_alike,
+    greedy,
+    recipe_record,
+    uniform,
+)
 
 values = st.lists(
     st.lists(st.floats(-10, 10, width=32), min_size=3, max_size=3), min_size=1, max_size=6
@@ -106,6 +114,11 @@ def test_the_record_names_weights_hashes_and_decisions(tmp_path: Path) -> None:
             {"network": {"name": "y"}},
             "`network`",
         ),
+        (
+            {"w": torch.zeros(3).half(), "steps": torch.tensor([1])},
+            DESCRIPTION,
+            "`w` .*float16",
+        ),
     ],
 )
 def test_unlike_ingredients_are_refused_by_name(
@@ -117,3 +130,67 @@ def test_unlike_ingredients_are_refused_by_name(
     with pytest.raises(InputError, match=said) as caught:
         check_alike([*ingredients, other])
     assert "other.safetensors" in str(caught.value)
+
+
+@settings(deadline=None, max_examples=20)
+@given(values, st.randoms())
+def test_the_order_of_the_ingredients_does_not_show(
+    rows: list[list[float]], random: Random
+) -> None:
+    scores = [closeness({"w": torch.tensor(row)}) for row in rows]
+    with tempfile.TemporaryDirectory() as folder:
+        ingredients = write(Path(folder), rows, scores)
+        shuffled = random.sample(ingredients, len(ingredients))
+        for recipe in (uniform, greedy):
+            one, two = recipe(ingredients, closeness), recipe(shuffled, closeness)
+            assert torch.equal(one.weights["w"], two.weights["w"])
+            assert one.ingredients == two.ingredients
+            assert one.decisions == two.decisions
+
+
+@settings(deadline=None, max_examples=20)
+@given(values)
+def test_the_best_score_rises_with_every_ingredient_kept(rows: list[list[float]]) -> None:
+    scores = [closeness({"w": torch.tensor(row)}) for row in rows]
+    with tempfile.TemporaryDirectory() as folder:
+        made = greedy(write(Path(folder), rows, scores), closeness)
+    best = [decision.best_score for decision in made.decisions]
+    assert best[0] == max(scores)
+    for before, after, decision in zip(best, best[1:], made.decisions[1:], strict=False):
+        assert (after > before) == decision.accepted
+        assert decision.candidate_score is not None
+        assert after == (decision.candidate_score if decision.accepted else before)
+    assert made.score == best[-1] == closeness(made.weights)
+
+
+def test_a_single_model_is_its_own_soup_and_costs_no_evaluation(tmp_path: Path) -> None:
+    (ingredient,) = write(tmp_path, [[0.1, 0.2, 0.3]], [0.5])
+    made = greedy([ingredient], lambda weights: pytest.fail("evaluated"))
+    assert torch.equal(made.weights["w"], torch.tensor([0.1, 0.2, 0.3]))
+    assert made.score == 0.5
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_the_average_has_the_type_of_the_weights_but_not_its_errors(kind: torch.dtype) -> None:
+    """In half precision 2048 + 1 is 2048: a sum in the stored type would lose every addition."""
+    total = RunningSum()
+    for value in (2048.0, *[1.0] * 7):
+        total.add({"w": torch.tensor([value], dtype=kind)})
+    average = total.average_with()["w"]
+    assert average.dtype == kind
+    assert average.item() == torch.tensor(2055 / 8, dtype=torch.float64).to(kind).item()
+
+
+def test_trying_a_model_does_not_put_it_into_the_soup() -> None:
+    total = RunningSum()
+    first = {"w": torch.tensor([1.0])}
+    total.add(first)
+    assert total.average_with({"w": torch.tensor([3.0])})["w"].item() == 2
+    assert total.average_with()["w"].item() == 1
+    total.add({"w": torch.tensor([5.0])})
+    assert first["w"].item() == 1
+
+
+def test_a_soup_of_nothing_is_refused() -> None:
+    with pytest.raises(InputError, match="has no ingredients"):
+        check_alike([])

@@ -58,6 +58,8 @@ def load(path: Path) -> tuple[Weights, dict[str, Any]]:
     try:
         with safe_open(str(path), framework="pt") as stream:
             description = json.loads((stream.metadata() or {}).get(METADATA_KEY, "{}"))
+            if not isinstance(description, dict):
+                raise ValueError(f"its description is {description!r} instead of a mapping")
             weights = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
     except FileNotFoundError as error:
         raise InputError(
