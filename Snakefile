@@ -40,7 +40,12 @@ onstart:
 
 
 onsuccess:
+    study_lease.release()
     show_findings()
+
+
+onerror:
+    study_lease.release()
 
 
 rule all:

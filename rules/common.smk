@@ -13,7 +13,10 @@ os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, SEARCHED)))
 from snakemake.exceptions import WorkflowError
 
 from segsoup.cases.listing import list_files
-from segsoup.errors import InputError
+from segsoup.errors import InputError, Stopped
+from segsoup.lease import Lease
+from segsoup.progress import plan
+from segsoup.runs import run_settings, stem_optimizer
 from segsoup.study import load
 from segsoup.sweep import trials as trials_of
 
@@ -41,19 +44,30 @@ def settings(*sections: str) -> dict:
 
 STUDY_SETTINGS = study.model_dump(mode="json")
 
-# Where a job runs and what it needs does not change what it computes.
-for ignored in ("device", "workers"):
-    STUDY_SETTINGS["training"].pop(ignored)
 
-MODEL_SECTIONS = ("dataset", "regions", "preprocess", "network", "training")
+def length_and_settings(wildcards) -> tuple[int, dict]:
+    """Epochs of a run, and the settings that its result hangs on, beside its stem and its data."""
+    if wildcards.get("trial") is None:
+        epochs, own, optimizer = study.stem.epochs, study, stem_optimizer(study)
+    else:
+        own = trials[wildcards.trial].study
+        epochs, optimizer = own.training.epochs, own.optimizer
+    return epochs, run_settings(own, optimizer, epochs)
 
 
-def trial_settings(wildcards) -> dict:
-    """What the result of one trial hangs on, beside its stem and its data."""
-    own = trials[wildcards.trial].study.model_dump(mode="json")
-    for ignored in ("device", "workers"):
-        own["training"].pop(ignored)
-    return {section: own[section] for section in ("network", "training", "optimizer")}
+def state_folder(wildcards) -> str:
+    """Where a run keeps its states: beside the results, for a failed job's outputs are deleted."""
+    run = f"trials/{wildcards.trial}" if wildcards.get("trial") else "stem"
+    return f"{study.results}/.state/fold{wildcards.fold}/{run}"
+
+
+def training_plan(wildcards, output) -> str:
+    """What training a run now will do: it asks for the output so that it is no reason to rerun."""
+    epochs, settings = length_and_settings(wildcards)
+    steps_per_epoch = study.training.steps_per_epoch
+    if wildcards.get("trial"):
+        steps_per_epoch = trials[wildcards.trial].study.training.steps_per_epoch
+    return plan(Path(state_folder(wildcards)), settings, epochs, steps_per_epoch)
 
 
 def stem_of(wildcards) -> list[str]:
@@ -92,13 +106,19 @@ def fold_files(pattern: str, **wildcards) -> list[str]:
     return expand(f"<results>/fold{{fold}}/{pattern}", fold=FOLDS, **wildcards)
 
 
+# One Snakemake at a time; the lease of one that was killed is free at once on the same host.
+study_lease = Lease(Path(study.results, ".state"), study.recovery.lease_seconds, wait=False)
+
+
 def check_start() -> None:
     """Stop before the first job if the study cannot work on this machine or with these data."""
     from segsoup.checks import check_start
 
     try:
         check_start(study)
-    except InputError as error:
+        # Kept until this process ends, also where Snakemake's own lock is switched off.
+        study_lease.acquire()
+    except (InputError, Stopped) as error:
         raise WorkflowError(str(error))
 
 

@@ -22,8 +22,12 @@ rule stem:
     resources:
         **needs("training"),
     params:
-        **settings("network", "training", "optimizer", "stem"),
+        run=length_and_settings,
         folder=preprocessed_folder,
+        states=state_folder,
+        plan=training_plan,
+    message:
+        "Stem of fold {wildcards.fold}: {params.plan}."
     script:
         "../workflow/scripts/train.py"
 
@@ -48,7 +52,11 @@ rule trial:
     resources:
         **needs("training"),
     params:
-        settings=trial_settings,
+        run=length_and_settings,
         folder=preprocessed_folder,
+        states=state_folder,
+        plan=training_plan,
+    message:
+        "Trial {wildcards.trial} of fold {wildcards.fold}: {params.plan}."
     script:
         "../workflow/scripts/train.py"

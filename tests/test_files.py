@@ -23,6 +23,16 @@ def test_a_block_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path)
     assert list(file.parent.iterdir()) == [file]
 
 
+def test_who_reads_the_old_file_reads_it_to_its_end(tmp_path: Path) -> None:
+    """The new file takes the old one's name, not its place on the disk."""
+    file = tmp_path / "table.csv"
+    write_text(file, "old")
+    with file.open() as reader:
+        write_text(file, "new")
+        assert reader.read() == "old"
+    assert file.read_text() == "new"
+
+
 def test_a_first_file_that_fails_does_not_appear(tmp_path: Path) -> None:
     with pytest.raises(ValueError), whole(tmp_path / "table.csv"):
         raise ValueError

@@ -82,6 +82,23 @@ def test_every_size_and_kernel_is_monais_own(size: str, kernel: int) -> None:
     assert all(parameter.is_meta for parameter in model.parameters())
 
 
+def test_a_free_mednext_with_the_numbers_of_s_is_s() -> None:
+    """Roy et al. 2023, Table 1: two blocks per stage, expansion 2, and residual connections."""
+    numbers = {
+        "init_filters": 32,
+        "blocks_down": [2, 2, 2, 2],
+        "blocks_bottleneck": 2,
+        "blocks_up": [2, 2, 2, 2],
+        "encoder_expansion_ratio": 2,
+        "decoder_expansion_ratio": 2,
+        "bottleneck_expansion_ratio": 2,
+    }
+    networks = (Network(size="S"), Network(size="free", arguments=numbers))
+    built = [outline(network, channels=4, regions=3).state_dict() for network in networks]
+    shapes = [{name: weights.shape for name, weights in state.items()} for state in built]
+    assert shapes[0] == shapes[1]
+
+
 @pytest.mark.parametrize("deep", [False, True])
 def test_a_free_mednext_gives_a_logit_per_region_at_full_size(deep: bool) -> None:
     network = Network(size="free", arguments=TINY, deep_supervision=deep)

@@ -6,59 +6,28 @@ from pathlib import Path
 
 import pytest
 import torch
+from runs import preprocess_phantom, small_run, small_study
 
 from segsoup import checkpoints, training
-from segsoup.cases.index import index_cases
 from segsoup.errors import InputError
 from segsoup.evaluation import load_model, score_cases
 from segsoup.optimizers import RunOptimizer
-from segsoup.preprocess import preprocess_all
 from segsoup.runs import stem_run, trial_run
-from segsoup.study import Study, load
 from segsoup.sweep import trials
-from segsoup.training import Run, train
+from segsoup.training import train
 
 CPU = torch.device("cpu")
-NETWORK = {"init_filters": 2, "blocks_down": [0, 1], "blocks_up": [1, 0]}
-
-
-def study(**changes: object) -> Study:
-    settings = {
-        "dataset": {"channels": ["t1n", "t1c", "t2w", "t2f"]},
-        "regions": {"TC": [1, 3], "WT": [1, 2, 3], "ET": [3]},
-        "network": {"size": "free", "arguments": NETWORK},
-        "training": {"patch": [16, 16, 16], "epochs": 2, "steps_per_epoch": 3},
-        "optimizer": {"lr": 0.01},
-    }
-    return load(settings | changes)
 
 
 @pytest.fixture(scope="module")
 def cases(phantom_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     folder = tmp_path_factory.mktemp("preprocessed")
-    plain = study()
-    found, _ = index_cases(plain.dataset, plain.regions, phantom_folder, workers=1)
-    preprocess_all(
-        found,
-        root=phantom_folder,
-        settings=plain.preprocess,
-        patch=plain.training.patch,
-        folder=folder,
-        manifest=folder / "manifest.tsv",
-        workers=1,
-    )
-    return folder, [case.name for case in found]
-
-
-def run_of(settings: Study, cases: tuple[Path, list[str]]) -> Run:
-    folder, names = cases
-    return trial_run(trials(settings)[0], 0, names, folder, initial=None)
+    return folder, preprocess_phantom(phantom_folder, folder)
 
 
 def test_a_run_repeats_itself_with_and_without_workers(cases: tuple[Path, list[str]]) -> None:
-    settings = dict(study().training.model_dump())
     results = [
-        train(run_of(study(training=settings | {"workers": workers}), cases), CPU)
+        train(small_run(small_study(training={"workers": workers}), *cases), CPU)
         for workers in (0, 0, 2)
     ]
     for other in results[1:]:
@@ -79,8 +48,8 @@ def test_the_saved_and_evaluated_weights_are_the_averaged_ones(
             kept.append(self)
 
     monkeypatch.setattr(training, "RunOptimizer", Kept)
-    settings = study(optimizer={"name": name, "lr": 0.01})
-    trained = train(run_of(settings, cases), CPU)
+    settings = small_study(optimizer={"name": name, "lr": 0.01})
+    trained = train(small_run(settings, *cases), CPU)
     (optimizer,) = kept
     beta = settings.optimizer.momentum
     for key, y in optimizer.model.named_parameters():
@@ -102,7 +71,7 @@ def test_a_trial_starts_from_its_stem_with_other_patches(
     cases: tuple[Path, list[str]], tmp_path: Path
 ) -> None:
     folder, names = cases
-    settings = study(stem={"epochs": 1})
+    settings = small_study(stem={"epochs": 1})
     stem = stem_run(settings, 0, names, folder)
     stem_file = tmp_path / "stem.safetensors"
     checkpoints.save(stem_file, train(stem, CPU).weights, {})
@@ -116,8 +85,8 @@ def test_a_trial_starts_from_its_stem_with_other_patches(
 
 def test_case_rows_cover_every_case_and_region(cases: tuple[Path, list[str]]) -> None:
     folder, names = cases
-    settings = study()
-    model = training.initial_model(run_of(settings, cases), CPU)
+    settings = small_study()
+    model = training.initial_model(small_run(settings, *cases), CPU)
     rows = score_cases(model, names[:2], folder, settings, CPU)
     assert list(rows.columns) == ["case", "region", "dice", "loss"]
     assert list(zip(rows["case"], rows["region"], strict=True)) == [
@@ -127,20 +96,20 @@ def test_case_rows_cover_every_case_and_region(cases: tuple[Path, list[str]]) ->
 
 
 def test_a_diverged_run_says_what_to_do(cases: tuple[Path, list[str]]) -> None:
-    settings = study(
+    settings = small_study(
         optimizer={"name": "sgd", "schedule": "constant", "lr": 1e30},
-        training=study().training.model_dump() | {"gradient_clip": None},
+        training={"gradient_clip": None},
     )
     with pytest.raises(InputError, match=r"lower `optimizer\.lr`"):
-        train(run_of(settings, cases), CPU)
+        train(small_run(settings, *cases), CPU)
 
 
 def test_a_network_with_batch_norm_takes_its_statistics_anew(
     cases: tuple[Path, list[str]],
 ) -> None:
     arguments = {"channels": [4, 8], "strides": [2], "norm": "batch"}
-    settings = study(network={"name": "UNet", "arguments": arguments})
-    trained = train(run_of(settings, cases), CPU)
+    settings = small_study(network={"size": "S", "name": "UNet", "arguments": arguments})
+    trained = train(small_run(settings, *cases), CPU)
     means = [value for name, value in trained.weights.items() if name.endswith("running_mean")]
     assert means
     assert all(value.abs().sum() > 0 for value in means)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from segsoup.augment import augment
+from segsoup.interruption import ignore_signals
 from segsoup.preprocess import PreprocessedCase, load_case
 from segsoup.regions import label_table, to_regions
 from segsoup.study import Training
@@ -79,6 +80,9 @@ def batches(
     size = draw.training.batch_size
     loader = DataLoader(
         Patches(draw),
+        # Without one of its own the loader draws from torch's global random state.
+        generator=torch.Generator(),
+        worker_init_fn=_prepare_worker,
         batch_size=size,
         sampler=range(first_step * size, last_step * size),
         num_workers=draw.training.workers,
@@ -87,7 +91,7 @@ def batches(
     )
     for step, (images, regions) in enumerate(loader, start=first_step):
         generator = torch.Generator()
-        generator.manual_seed(_seed([*draw.seed, step]))
+        generator.manual_seed(mixed_seed([*draw.seed, step]))
         yield augment(
             images.to(device, non_blocking=True),
             regions.to(device, non_blocking=True),
@@ -96,6 +100,10 @@ def batches(
         )
 
 
-def _seed(numbers: list[int]) -> int:
+def _prepare_worker(_: int) -> None:
+    ignore_signals()
+
+
+def mixed_seed(numbers: Sequence[int]) -> int:
     """One seed out of several numbers, mixed so that neighbours share nothing."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialize
 from torch import nn
 
 from segsoup.errors import InputError
@@ -46,7 +46,8 @@ def save(path: Path, weights: Weights, description: dict[str, Any]) -> None:
         storages.add(storage)
     with whole(path) as temporary:
         metadata = {METADATA_KEY: json.dumps(description, sort_keys=True)}
-        save_file(tensors, str(temporary), metadata=metadata)
+        # By way of bytes: safetensors' own writing hides why it fails.
+        temporary.write_bytes(serialize(tensors, metadata=metadata))
 
 
 def load(path: Path) -> tuple[Weights, dict[str, Any]]:

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import fcntl
+import logging
+import math
 import os
-from contextlib import AbstractContextManager, nullcontext
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
+from pathlib import Path
 
 import torch
 
 from segsoup.errors import InputError
+
+log = logging.getLogger(__name__)
 
 PRECISIONS = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -34,8 +43,61 @@ def prepare(device: str, threads: int) -> torch.device:
             "a machine with a GPU and its driver",
             "set it to `auto` or `cpu`, or run the job on a GPU node",
         )
-    use_gpu = device == "cuda" or (device == "auto" and torch.cuda.is_available())
-    return torch.device("cuda" if use_gpu else "cpu")
+    if device == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", _free_gpu())
+
+
+def _free_gpu() -> int:
+    """The GPU to use: SLURM has allocated it, or it is one that no other job here has."""
+    if "SLURM_JOB_ID" in os.environ:
+        return 0
+    count = torch.cuda.device_count()
+    return claim([str(torch.cuda.get_device_properties(gpu).uuid) for gpu in range(count)])
+
+
+def claim(names: Sequence[str], patience: float = math.inf) -> int:
+    """Reserve one of several devices for this process, until it ends, however it ends.
+
+    The kernel keeps the reservations: a lock on a file per device, which dies with the process.
+
+    Args:
+        names: of the devices, the same in all processes of the machine.
+        patience: seconds to wait for one to become free.
+
+    Returns:
+        The index of the reserved device.
+
+    Raises:
+        TimeoutError: if none became free.
+    """
+    deadline = time.monotonic() + patience
+    while True:
+        for index, device in enumerate(names):
+            if _lock(Path(tempfile.gettempdir()) / f"segsoup-gpu-{device}.lock"):
+                return index
+        if time.monotonic() >= deadline:
+            raise TimeoutError(f"all of {', '.join(names)} are in use")
+        log.info("waiting for one of %d GPUs to become free", len(names))
+        time.sleep(min(2.0, max(0.0, deadline - time.monotonic())))
+
+
+# Open files are what holds the locks.
+_HELD: list[int] = []
+
+
+def _lock(path: Path) -> bool:
+    """Lock a file without waiting; another user's file will do, for reading is enough."""
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDONLY, 0o644))
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        return False
+    _HELD.append(handle)
+    return True
 
 
 def name(device: torch.device) -> str:

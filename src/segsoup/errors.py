@@ -32,6 +32,18 @@ class InputError(Exception):
         return InputError, (self.where, self.found, self.expected, self.mend)
 
 
+class Stopped(Exception):
+    """Work that ends before its time through nobody's mistake: it is to be done again later.
+
+    Scripts print the message alone and end with ``EXIT_STOPPED``, so that a workflow manager
+    takes the job for failed and repeats it.
+    """
+
+
+# sysexits.h: EX_TEMPFAIL, a failure that a later try may not meet.
+EXIT_STOPPED = 75
+
+
 class BadCases(InputError):
     """Several cases of a data set cannot be used; lists every one with its reason."""
 

@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from segsoup.errors import InputError
+
+REFUSALS = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space, or ask for a larger quota",
+    errno.EFBIG: "raise the limit on the size of files",
+    errno.EROFS: "make the file system writable",
+    errno.EACCES: "correct the permissions of the folder",
+    errno.EPERM: "correct the permissions of the folder",
+    errno.ENOENT: "put the folder back",
+    errno.ENOTDIR: "move the file away that is in the folder's place",
+    errno.EIO: "check the disk or the file server",
+    errno.ESTALE: "check the file server",
+}
 
 
 @contextmanager
@@ -18,20 +35,75 @@ def whole(path: Path) -> Iterator[Path]:
 
     The content is flushed to the disk before the rename, so that after a crash ``path`` is
     either the old file or the new one.
+
+    Raises:
+        InputError: if there is no room, or the folder is gone or cannot be written to; what
+            was at ``path`` before stays.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
+    with writable(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(
+            dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix
+        )
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            _flush(temporary)
+            # mkstemp makes files private; results are to be read by the user's group as well.
+            temporary.chmod(0o666 & ~_umask())
+            temporary.replace(path)
+            _flush(path.parent)
+        finally:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """As ``whole``, for a folder that is filled within the block; replaces an older one."""
+    with writable(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+        try:
+            yield temporary
+            temporary.chmod(0o777 & ~_umask())
+            if path.exists():
+                shutil.rmtree(path)
+            temporary.replace(path)
+            _flush(path.parent)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def writable(path: Path) -> Iterator[None]:
+    """Turn what the file system refuses within the block into a message that says what to do.
+
+    Raises:
+        InputError: naming ``path``, the reason and the mend.
+    """
     try:
-        yield temporary
-        with temporary.open("rb") as stream:
-            os.fsync(stream.fileno())
-        # mkstemp makes files private; results are to be read by the user's group as well.
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
+        yield
+    except OSError as error:
+        if error.errno not in REFUSALS:
+            raise
+        raise InputError(
+            path,
+            f"cannot be written: {error.strerror or error}",
+            "a folder that is there, can be written to and has room",
+            f"{REFUSALS[error.errno]}, then start again: what is done is kept, and runs go on "
+            "from their last saved state",
+        ) from error
+
+
+def _flush(path: Path) -> None:
+    """Wait until a file's content, or a folder's list of names, is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
     finally:
-        temporary.unlink(missing_ok=True)
+        os.close(handle)
 
 
 def _umask() -> int:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from segsoup.errors import InputError
+from segsoup.errors import EXIT_STOPPED, InputError, Stopped
 
 FORMAT = "%(asctime)s %(message)s"
 
@@ -18,11 +18,11 @@ FORMAT = "%(asctime)s %(message)s"
 def job_log(path: str | Path) -> Iterator[None]:
     """Write what a job logs to its file, and errors to the terminal too.
 
-    An ``InputError`` ends the job with its message alone; any other exception is a defect and
-    keeps its traceback.
+    An ``InputError`` ends the job with its message alone, and so does work that was stopped,
+    with ``EXIT_STOPPED``; any other exception is a defect and keeps its traceback.
     """
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    to_file = logging.FileHandler(path, mode="w", encoding="utf-8")
+    to_file = _LogFile(path, mode="w", encoding="utf-8")
     to_file.setFormatter(logging.Formatter(FORMAT, datefmt="%H:%M:%S"))
     root = logging.getLogger()
     root.addHandler(to_file)
@@ -37,9 +37,20 @@ def job_log(path: str | Path) -> Iterator[None]:
         logging.error("%s", error)
         print(f"\nsegsoup: {error}\n", file=sys.stderr, flush=True)
         sys.exit(1)
+    except Stopped as reason:
+        logging.info("%s", reason)
+        print(f"\nsegsoup: {reason}\n", file=sys.stderr, flush=True)
+        sys.exit(EXIT_STOPPED)
     except Exception:
         logging.exception("this is a defect in segsoup or in a library")
         raise
     finally:
         root.removeHandler(to_file)
         to_file.close()
+
+
+class _LogFile(logging.FileHandler):
+    """A log file that a full disk leaves incomplete: what fills the disk is told elsewhere."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Go on."""

@@ -52,6 +52,17 @@ class RunOptimizer:
         if self.schedule is not None:
             self.schedule.step()
 
+    def state(self) -> dict[str, Any]:
+        """Everything that the next step hangs on, beside the model's weights; not a copy."""
+        schedule = None if self.schedule is None else self.schedule.state_dict()
+        return {"optimizer": self.optimizer.state_dict(), "schedule": schedule}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what ``state`` returned; the model must hold the weights of that moment."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.schedule is not None:
+            self.schedule.load_state_dict(state["schedule"])
+
     @contextmanager
     def averaged_weights(self) -> Iterator[None]:
         """Within the block the model holds the weights to evaluate and to save.

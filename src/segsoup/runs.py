@@ -2,14 +2,80 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from segsoup.study import Study
+from segsoup.study import Optimizer, Study
 from segsoup.sweep import Trial
-from segsoup.training import Run
 
 # A trial must not see the patches of its stem again in the same order.
 STEM_STAGE, TRIAL_STAGE = 0, 1
+
+# Where a run trains and how it reads its patches does not change what it computes; its length
+# is an attribute of its own, and a stem's differs from that of the trials.
+NOT_RESULT = ("device", "workers", "epochs")
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one run trains.
+
+    Attributes:
+        study: the study with the run's own settings in place.
+        optimizer: its optimizer (a stem may have another one than the trials).
+        epochs: its length.
+        seed: seeds of its patches and augmentation; the first also of its initial weights.
+        cases: names of its training cases.
+        folder: the preprocessed cases.
+        initial: model file to start from, or None for random weights.
+    """
+
+    study: Study
+    optimizer: Optimizer
+    epochs: int
+    seed: tuple[int, ...]
+    cases: list[str]
+    folder: Path
+    initial: Path | None
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of the whole run."""
+        return self.epochs * self.study.training.steps_per_epoch
+
+    def settings(self) -> dict[str, Any]:
+        """The settings that its result hangs on, with all defaults."""
+        return run_settings(self.study, self.optimizer, self.epochs)
+
+
+def run_settings(study: Study, optimizer: Optimizer, epochs: int) -> dict[str, Any]:
+    """The settings that a run's result hangs on, with all defaults.
+
+    A schedule-free run of more epochs begins with the very steps of a shorter one, so that its
+    length is no setting of what it computes; a scheduled run's first step hangs on it.
+    """
+    content = study.model_dump(mode="json")
+    kept = {key: content[key] for key in ("regions", "preprocess", "network")}
+    training = {k: v for k, v in content["training"].items() if k not in NOT_RESULT}
+    length = {} if can_continue(optimizer) else {"epochs": epochs}
+    return {
+        "channels": content["dataset"]["channels"],
+        **kept,
+        "training": training,
+        "optimizer": optimizer.model_dump(mode="json"),
+        **length,
+    }
+
+
+def can_continue(optimizer: Optimizer) -> bool:
+    """Whether a finished run can be made longer without starting over."""
+    return optimizer.schedule == "schedule-free"
+
+
+def stem_optimizer(study: Study) -> Optimizer:
+    """The optimizer that a study's stems are trained with."""
+    return study.stem.optimizer or study.optimizer
 
 
 def stem_run(study: Study, fold: int, cases: list[str], folder: Path) -> Run:
@@ -23,7 +89,7 @@ def stem_run(study: Study, fold: int, cases: list[str], folder: Path) -> Run:
     """
     return Run(
         study=study,
-        optimizer=study.stem.optimizer or study.optimizer,
+        optimizer=stem_optimizer(study),
         epochs=study.stem.epochs,
         seed=(study.training.seed, fold, STEM_STAGE),
         cases=cases,

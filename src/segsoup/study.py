@@ -425,6 +425,23 @@ class Resources(Section):
     )
 
 
+class Recovery(Section):
+    """What a crash may cost; changes no result."""
+
+    save_minutes: float = Field(
+        5.0,
+        gt=0,
+        description="Minutes of training between two saved states of a run: what a killed run "
+        "repeats at most. A run that is asked to end saves its state at once.",
+    )
+    lease_seconds: float = Field(
+        60.0,
+        ge=1,
+        description="A run whose owner gave no sign of life for so many seconds may be taken "
+        "over by another process. File servers that are slow to show changes need more.",
+    )
+
+
 class Study(Section):
     """A declared study: from a folder of scans to one model."""
 
@@ -459,6 +476,9 @@ class Study(Section):
     soup: Soup = Field(default_factory=lambda: Soup(), description="How soups are made.")
     resources: Resources = Field(
         default_factory=lambda: Resources(), description="What jobs need from the machine."
+    )
+    recovery: Recovery = Field(
+        default_factory=lambda: Recovery(), description="What a crash may cost."
     )
 
     @field_validator("regions")

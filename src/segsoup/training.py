@@ -4,68 +4,29 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator
+import random
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import nn
 from torch.optim.swa_utils import update_bn
 
 from segsoup import checkpoints, devices, networks
-from segsoup.batches import Draw, batches
+from segsoup.batches import Draw, batches, mixed_seed
 from segsoup.errors import InputError
 from segsoup.losses import training_loss
 from segsoup.optimizers import RunOptimizer
-from segsoup.study import Optimizer, Study
+from segsoup.runs import Run
+from segsoup.states import State
 
 log = logging.getLogger(__name__)
 
 # Batches over which running statistics are taken anew for the averaged weights.
 BATCH_NORM_BATCHES = 20
-
-
-@dataclass(frozen=True)
-class Run:
-    """What one run trains.
-
-    Attributes:
-        study: the study with the run's own settings in place.
-        optimizer: its optimizer (a stem may have another one than the trials).
-        epochs: its length.
-        seed: seeds of its patches and augmentation; the first also of its initial weights.
-        cases: names of its training cases.
-        folder: the preprocessed cases.
-        initial: model file to start from, or None for random weights.
-    """
-
-    study: Study
-    optimizer: Optimizer
-    epochs: int
-    seed: tuple[int, ...]
-    cases: list[str]
-    folder: Path
-    initial: Path | None
-
-    @property
-    def steps(self) -> int:
-        """Optimizer steps of the whole run."""
-        return self.epochs * self.study.training.steps_per_epoch
-
-    def settings(self) -> dict[str, Any]:
-        """The settings that its result hangs on, with all defaults."""
-        study = self.study.model_dump(mode="json")
-        kept = {key: study[key] for key in ("regions", "preprocess", "network", "training")}
-        return {**kept, "optimizer": self.optimizer.model_dump(mode="json")}
-
-    @property
-    def draw(self) -> Draw:
-        """What its patches are drawn from."""
-        return Draw(
-            self.folder, sorted(self.cases), self.study.regions, self.study.training, self.seed
-        )
 
 
 @dataclass(frozen=True)
@@ -75,6 +36,52 @@ class Trained:
     weights: checkpoints.Weights
     history: pd.DataFrame
     parameter_count: int
+
+
+class Keeper(Protocol):
+    """Who keeps the states of a run (see ``guard.Guard``)."""
+
+    def newest(self) -> State | None:
+        """The state to go on from."""
+
+    def after_step(self, step: int, capture: Callable[[], State]) -> None:
+        """Save if it is time to; may raise to end the run."""
+
+    def after_epoch(self, rows: list[dict[str, float]]) -> None:
+        """Take note of the history so far."""
+
+    def save(self, step: int, capture: Callable[[], State]) -> None:
+        """Save now."""
+
+
+def train(run: Run, device: torch.device, keeper: Keeper | None = None) -> Trained:
+    """Train a run to its end, from its beginning or from the newest state that is kept.
+
+    Raises:
+        InputError: if the loss is no number any more, or the initial weights do not fit.
+        Stopped: if the keeper ends the run before its time.
+    """
+    session = _Session(run, device)
+    state = keeper.newest() if keeper else None
+    if state is not None:
+        session.restore(state)
+    stream = batches(draw_of(run), session.step, run.steps, device)
+    for images, regions in stream:
+        session.take_step(images, regions)
+        if session.epoch_ends:
+            session.end_epoch()
+            if keeper:
+                keeper.after_epoch(session.rows)
+        if keeper:
+            keeper.after_step(session.step, session.capture)
+    if keeper:
+        keeper.save(session.step, session.capture)
+    return session.result()
+
+
+def draw_of(run: Run) -> Draw:
+    """What the patches of a run are drawn from."""
+    return Draw(run.folder, sorted(run.cases), run.study.regions, run.study.training, run.seed)
 
 
 def initial_model(run: Run, device: torch.device) -> nn.Module:
@@ -92,70 +99,137 @@ def initial_model(run: Run, device: torch.device) -> nn.Module:
     return model.to(device)
 
 
-def train(run: Run, device: torch.device) -> Trained:
-    """Train a run from start to end.
-
-    Raises:
-        InputError: if the loss is no number any more, or the initial weights do not fit.
-    """
-    settings = run.study.training
-    model = initial_model(run, device).train()
-    optimizer = RunOptimizer(model, run.optimizer, run.steps)
-    step = _make_step(run, model, optimizer, device)
-    stream = batches(run.draw, 0, run.steps, device)
-    rows = []
-    for epoch in range(1, run.epochs + 1):
-        rows.append(_epoch(epoch, settings.steps_per_epoch, stream, step, optimizer))
-        log.info("epoch %d of %d: loss %.4f", epoch, run.epochs, rows[-1]["training_loss"])
-    with optimizer.averaged_weights():
-        estimate_batch_norm(model, run.draw, device)
-        weights = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
-    return Trained(weights, pd.DataFrame(rows), networks.count_parameters(model))
-
-
 def estimate_batch_norm(model: nn.Module, draw: Draw, device: torch.device) -> None:
     """Take a network's running statistics anew for the weights it holds now, if it has any."""
     if networks.has_batch_norm(model):
         update_bn((images for images, _ in batches(draw, 0, BATCH_NORM_BATCHES, device)), model)
 
 
-def _epoch(
-    epoch: int,
-    steps: int,
-    stream: Iterator[tuple[torch.Tensor, torch.Tensor]],
-    step: Any,
-    optimizer: RunOptimizer,
-) -> dict[str, float]:
-    lr = optimizer.lr
-    # Losses stay on the device until the epoch ends: fetching one waits for the device.
-    losses = torch.stack([step(*next(stream)) for _ in range(steps)])
-    mean = float(losses.double().mean())
-    if not math.isfinite(mean):
-        raise InputError(
-            f"epoch {epoch}",
-            "the training loss is no number any more",
-            "a finite loss",
-            "lower `optimizer.lr`, set `training.gradient_clip`, or add `optimizer.warmup_steps`",
-        )
-    return {"epoch": epoch, "step": epoch * steps, "training_loss": mean, "lr": lr}
+class _Session:
+    """A run under way: everything that its next step hangs on."""
+
+    def __init__(self, run: Run, device: torch.device) -> None:
+        self.run, self.device = run, device
+        self.settings = run.study.training
+        self.model = initial_model(run, device).train()
+        self.optimizer = RunOptimizer(self.model, run.optimizer, run.steps)
+        self.loss_function = training_loss(self.settings)
+        precise = self.settings.precision != "float16"
+        self.scaler = torch.amp.GradScaler(device.type, enabled=not precise)
+        self.step = 0
+        self.rows: list[dict[str, float]] = []
+        # Losses stay on the device until the epoch ends: fetching one waits for the device.
+        self.losses: list[torch.Tensor] = []
+        self.epoch_lr = self.optimizer.lr
+        _seed_everything(run.seed)
+
+    def take_step(self, images: torch.Tensor, regions: torch.Tensor) -> None:
+        """One optimizer step on a batch."""
+        self.optimizer.optimizer.zero_grad(set_to_none=True)
+        with devices.autocast(self.device, self.settings.precision):
+            logits = self.model(images)
+        loss: torch.Tensor = self.loss_function(logits, regions)
+        self.scaler.scale(loss).backward()
+        if self.settings.gradient_clip is not None:
+            self.scaler.unscale_(self.optimizer.optimizer)
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.gradient_clip)
+        self.optimizer.step(self.scaler)
+        self.losses.append(loss.detach())
+        self.step += 1
+
+    @property
+    def epoch_ends(self) -> bool:
+        return self.step % self.settings.steps_per_epoch == 0
+
+    def end_epoch(self) -> None:
+        """Put the epoch's row into the history."""
+        epoch = self.step // self.settings.steps_per_epoch
+        mean = float(torch.stack(self.losses).double().mean())
+        if not math.isfinite(mean):
+            raise InputError(
+                f"epoch {epoch}",
+                "the training loss is no number any more",
+                "a finite loss",
+                "lower `optimizer.lr`, set `training.gradient_clip`, or add "
+                "`optimizer.warmup_steps`",
+            )
+        row = {"epoch": epoch, "step": self.step, "training_loss": mean, "lr": self.epoch_lr}
+        self.rows.append(row)
+        self.losses = []
+        self.epoch_lr = self.optimizer.lr
+        log.info("epoch %d of %d: loss %.4f", epoch, self.run.epochs, mean)
+
+    def capture(self) -> State:
+        """A copy of everything, on the CPU, that training on does not change."""
+        state = {
+            "model": self.model.state_dict(),
+            **self.optimizer.state(),
+            "scaler": self.scaler.state_dict(),
+            "random": _random_states(self.device),
+            "rows": list(self.rows),
+            "losses": self.losses,
+            "epoch_lr": self.epoch_lr,
+        }
+        copied: State = _copy(state)
+        return copied
+
+    def restore(self, state: State) -> None:
+        """Go on from what ``capture`` returned."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.restore(state)
+        self.scaler.load_state_dict(state["scaler"])
+        self.rows = state["rows"]
+        self.losses = [loss.to(self.device) for loss in state["losses"]]
+        self.step, self.epoch_lr = state["step"], state["epoch_lr"]
+        _restore_random_states(state["random"], self.device)
+
+    def result(self) -> Trained:
+        """The averaged weights, with running statistics of their own, and the history."""
+        with self.optimizer.averaged_weights():
+            estimate_batch_norm(self.model, draw_of(self.run), self.device)
+            weights = _copy(dict(self.model.state_dict()))
+        history = pd.DataFrame(self.rows)
+        return Trained(weights, history, networks.count_parameters(self.model))
 
 
-def _make_step(run: Run, model: nn.Module, optimizer: RunOptimizer, device: torch.device) -> Any:
-    """A function that takes one optimizer step on a batch and returns its loss."""
-    settings = run.study.training
-    loss_function = training_loss(settings)
-    scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "float16")
+def _seed_everything(seed: tuple[int, ...]) -> None:
+    """Seed the global random states, from which dropout and the like draw."""
+    number = mixed_seed(seed)
+    torch.manual_seed(number)
+    random.seed(number)
+    np.random.seed(number % 2**32)
 
-    def step(images: torch.Tensor, regions: torch.Tensor) -> torch.Tensor:
-        optimizer.optimizer.zero_grad(set_to_none=True)
-        with devices.autocast(device, settings.precision):
-            logits = model(images)
-        loss: torch.Tensor = loss_function(logits, regions)
-        scaler.scale(loss).backward()
-        if settings.gradient_clip is not None:
-            scaler.unscale_(optimizer.optimizer)
-            nn.utils.clip_grad_norm_(model.parameters(), settings.gradient_clip)
-        optimizer.step(scaler)
-        return loss.detach()
 
-    return step
+def _random_states(device: torch.device) -> dict[str, Any]:
+    numpy: Any = np.random.get_state(legacy=True)
+    kind, keys, position, has_normal, normal = numpy
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+        "python": random.getstate(),
+        "numpy": (kind, torch.from_numpy(keys.astype(np.int64)), position, has_normal, normal),
+    }
+
+
+def _restore_random_states(states: dict[str, Any], device: torch.device) -> None:
+    torch.set_rng_state(states["torch"])
+    if states["cuda"] is not None and device.type == "cuda":
+        torch.cuda.set_rng_state(states["cuda"], device)
+    random.setstate(states["python"])
+    kind, keys, *others = states["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), *others))
+
+
+def _copy(value: Any) -> Any:
+    """A deep copy with all tensors on the CPU."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        # By way of a copy, which keeps a Counter a Counter.
+        result = value.copy()
+        for key, inner in value.items():
+            result[key] = _copy(inner)
+        return result
+    if isinstance(value, list | tuple):
+        return type(value)(_copy(inner) for inner in value)
+    return value

@@ -3,7 +3,9 @@
 from pathlib import Path
 
 from segsoup import checkpoints, devices, provenance
-from segsoup.files import read_json, write_json, write_text
+from segsoup.files import read_json, sha256, write_json, write_text
+from segsoup.guard import Guard
+from segsoup.journal import read_journal
 from segsoup.logs import job_log
 from segsoup.preprocess import read_manifest
 from segsoup.runs import stem_run, trial_run
@@ -14,7 +16,7 @@ from segsoup.training import train
 with job_log(snakemake.log[0]):
     study, fold = load(snakemake.config), int(snakemake.wildcards.fold)
     cases = read_json(Path(snakemake.input.folds))["folds"][str(fold)]["training"]
-    folder = Path(snakemake.params.folder)
+    folder, states = Path(snakemake.params.folder), Path(snakemake.params.states)
     if snakemake.rule == "stem":
         name, parameters = "stem", {}
         run = stem_run(study, fold, cases, folder)
@@ -24,34 +26,45 @@ with job_log(snakemake.log[0]):
         initial = Path(snakemake.input.stem[0]) if snakemake.input.stem else None
         run = trial_run(trial, fold, cases, folder, initial)
 
-    device = devices.prepare(study.training.device, snakemake.threads)
-    started = provenance.now()
-    trained = train(run, device)
+    fingerprints = read_manifest(Path(snakemake.input.manifest))
+    identity = {
+        "settings": run.settings(),
+        "initial": sha256(run.initial) if run.initial else None,
+        "data": provenance.data_fingerprint(fingerprints, cases),
+        "seed": list(run.seed),
+    }
+    with Guard(states, identity, run.steps, study.recovery) as guard:
+        device = devices.prepare(study.training.device, snakemake.threads)
+        started = provenance.now()
+        trained = train(run, device, guard)
 
-    checkpoints.save(Path(snakemake.output.model), trained.weights, checkpoints.describe(run.study))
-    write_text(Path(snakemake.output.history), trained.history.to_csv(index=False))
-    write_json(
-        Path(snakemake.output.run),
-        {
-            "fold": fold,
-            "run": name,
-            "parameters": parameters,
-            "epochs": run.epochs,
-            "steps": run.steps,
-            "parameter_count": trained.parameter_count,
-            "seed": list(run.seed),
-            "initial": str(run.initial) if run.initial else None,
-            "settings": run.settings(),
-            "data_fingerprint": provenance.data_fingerprint(
-                read_manifest(Path(snakemake.input.manifest)), cases
-            ),
-            "training_cases": len(cases),
-            "device": devices.name(device),
-            "threads": snakemake.threads,
-            "machine": provenance.machine(),
-            "versions": provenance.versions(),
-            "commit": provenance.commit(Path(__file__).parent),
-            "started": started,
-            "ended": provenance.now(),
-        },
-    )
+        guard.confirm()
+        description = checkpoints.describe(run.study)
+        checkpoints.save(Path(snakemake.output.model), trained.weights, description)
+        write_text(Path(snakemake.output.history), trained.history.to_csv(index=False))
+        write_json(
+            Path(snakemake.output.run),
+            {
+                "fold": fold,
+                "run": name,
+                "parameters": parameters,
+                "epochs": run.epochs,
+                "steps": run.steps,
+                "parameter_count": trained.parameter_count,
+                "initial": str(run.initial) if run.initial else None,
+                "initial_sha256": identity["initial"],
+                "settings": identity["settings"],
+                "seed": identity["seed"],
+                "data_fingerprint": identity["data"],
+                "training_cases": len(cases),
+                "device": devices.name(device),
+                "threads": snakemake.threads,
+                "machine": provenance.machine(),
+                "versions": provenance.versions(),
+                "commit": provenance.commit(Path(__file__).parent),
+                "attempts": [e for e in read_journal(states) if e["event"] == "start"],
+                "started": started,
+                "ended": provenance.now(),
+            },
+        )
+        guard.finish()
