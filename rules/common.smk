@@ -1,6 +1,7 @@
 # Reads and checks the study; holds what the chapters share.
 import os
 import sys
+from functools import cache
 from pathlib import Path
 
 REPOSITORY = Path(workflow.basedir)
@@ -12,6 +13,7 @@ os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, SEARCHED)))
 
 from snakemake.exceptions import WorkflowError
 
+from segsoup import requests
 from segsoup.cases.listing import list_files
 from segsoup.errors import InputError
 from segsoup.study import load
@@ -22,8 +24,6 @@ STUDY_FILE = str(workflow.configfiles[-1])
 try:
     study = load(config, STUDY_FILE)
     trials = {trial.id: trial for trial in trials_of(study, STUDY_FILE)}
-    # Sizes and dates stand for the contents, which the index rule hashes when they change.
-    listing = list_files(study.dataset)
 except InputError as error:
     raise WorkflowError(str(error))
 
@@ -82,9 +82,35 @@ def data_root(wildcards) -> str:
     return study.dataset.root
 
 
-def needs(kind: str) -> dict:
-    """What a kind of job needs, for ``resources``; profiles map it onto a machine."""
-    return getattr(study.resources, kind).model_dump(exclude={"threads"})
+def needs(rule: str) -> dict:
+    """What a rule asks for, for ``resources``; each value is a function of the attempt."""
+
+    def resource(name: str):
+        return lambda wildcards, attempt: requests.request(study, rule, attempt)[name]
+
+    return {name: resource(name) for name in requests.request(study, rule, 1)}
+
+
+def threads_of(rule: str) -> int:
+    """CPU cores of a rule, for ``threads``."""
+    return requests.needs_of(study, rule).threads
+
+
+@cache
+def list_files_once() -> str:
+    """The data set's listing; walking a folder of thousands of scans takes a while."""
+    try:
+        return list_files(study.dataset)
+    except InputError as error:
+        raise WorkflowError(str(error))
+
+
+def listing(wildcards) -> str:
+    """Sizes and dates of the scans stand for the contents, which the index rule hashes.
+
+    A function, so that only who plans or runs the index rule walks the data folder.
+    """
+    return list_files_once()
 
 
 def fold_files(pattern: str, **wildcards) -> list[str]:

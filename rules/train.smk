@@ -18,9 +18,9 @@ rule stem:
     priority: 10
     conda:
         "../envs/segsoup.yaml"
-    threads: study.resources.training.threads
+    threads: threads_of("stem")
     resources:
-        **needs("training"),
+        **needs("stem"),
     params:
         **settings("network", "training", "optimizer", "stem"),
         folder=preprocessed_folder,
@@ -44,9 +44,9 @@ rule trial:
         "<benchmarks>/fold{fold}/trials/{trial}.tsv"
     conda:
         "../envs/segsoup.yaml"
-    threads: study.resources.training.threads
+    threads: threads_of("trial")
     resources:
-        **needs("training"),
+        **needs("trial"),
     params:
         settings=trial_settings,
         folder=preprocessed_folder,
