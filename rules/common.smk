@@ -124,8 +124,27 @@ def check_start() -> None:
 
     try:
         check_start(study)
+        check_cluster()
     except InputError as error:
         raise WorkflowError(str(error))
+
+
+def check_cluster() -> None:
+    """On a Slurm cluster: refuse what no partition can serve, before anything is submitted."""
+    if workflow.executor_plugin.name != "slurm" or not workflow.executor_settings.partition_config:
+        return
+    from segsoup.placement import refuse_unservable
+    from segsoup.site import Site, check_rules, overridden_rules
+
+    asked = workflow.resource_settings
+    site = Site(
+        partition_file=Path(workflow.executor_settings.partition_config),
+        retries=workflow.execution_settings.retries,
+        groups=check_rules(dict(workflow.group_settings.overwrite_groups), "groups"),
+        components=dict(workflow.group_settings.group_components),
+        overridden=overridden_rules(asked.overwrite_resources, asked.default_resources or {}),
+    )
+    refuse_unservable(study, site)
 
 
 def show_findings() -> None:

@@ -190,11 +190,12 @@ class Cluster:
         self, working_folder: Path, profile: Path, study: Path, *arguments: str
     ) -> subprocess.Popen[str]:
         """Start Snakemake on this cluster; what it prints goes to printed.txt beside its work."""
-        command = [sys.executable, "-m", "snakemake", "--profile", str(profile)]
+        # The study stands last: its option would take file names that follow it for studies too.
+        command = [sys.executable, "-m", "snakemake", "--profile", str(profile), *arguments]
         command += ["--snakefile", str(REPOSITORY / "Snakefile"), "--configfile", str(study)]
         with (working_folder / "printed.txt").open("a") as printed:
             return subprocess.Popen(
-                [*command, *arguments],
+                command,
                 cwd=working_folder,
                 env=self.environment,
                 stdout=printed,
