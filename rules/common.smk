@@ -144,7 +144,7 @@ def check_cluster() -> None:
         components=dict(workflow.group_settings.group_components),
         overridden=overridden_rules(asked.overwrite_resources, asked.default_resources or {}),
     )
-    refuse_unservable(study, site)
+    refuse_unservable(study, site, {job.rule.name for job in workflow.dag.needrun_jobs()})
 
 
 def show_findings() -> None:

@@ -13,8 +13,9 @@ import pytest
 import yaml
 
 from segsoup import requests
+from segsoup.cases.phantom import write_phantom
 from segsoup.errors import InputError
-from segsoup.study import Study, load
+from segsoup.study import Phantom, Study, load
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -108,53 +109,51 @@ def test_every_rule_says_what_it_needs_and_what_it_waits_for(tmp_path: Path) -> 
     assert inside <= waits
 
 
-def test_new_needs_rerun_nothing_and_only_the_index_walks_the_data_folder(tmp_path: Path) -> None:
-    subprocess.run(
-        [sys.executable, "-c", WRITE_PHANTOM, str(tmp_path / "data")], check=True, timeout=120
-    )
+@pytest.fixture(scope="module")
+def indexed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study on files of its own whose cases are found and split."""
+    folder = tmp_path_factory.mktemp("indexed")
+    write_phantom(folder / "data", Phantom(cases=6, shape=[32, 32, 24]))
     study = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
     study["dataset"] = {"layout": "brats", "root": "data", "channels": ["t1n", "t1c"]}
-    (tmp_path / "study.yaml").write_text(yaml.safe_dump(study))
-    (tmp_path / "watch").mkdir()
-    (tmp_path / "watch" / "sitecustomize.py").write_text(WATCH.format(folder=tmp_path))
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join([str(tmp_path / "watch"), os.environ.get("PYTHONPATH", "")])
+    (folder / "study.yaml").write_text(yaml.safe_dump(study))
+    snakemake(folder, "results/folds.json", "--cores", "1", "--configfile", "study.yaml")
+    return folder
+
+
+def test_new_needs_rerun_nothing(indexed: Path) -> None:
+    study = yaml.safe_load((indexed / "study.yaml").read_text())
+    study["resources"] = {
+        "preprocess": {"threads": 1, "mem_mb": 777, "runtime": 7},
+        "tables": {"mem_mb": 555, "gpu": 1, "gpu_model": "a100"},
     }
-    target = ["results/folds.json", "--cores", "1", "--configfile", "study.yaml"]
-    printed = snakemake(tmp_path, *target, environment=environment)
-    assert "rule folds" in printed
-    walkers = process_ids(tmp_path / "walks.txt")
-    assert walkers & process_ids(tmp_path / "starts.txt", "--target-jobs index:")
-    of_folds = process_ids(tmp_path / "starts.txt", "--target-jobs folds:")
-    assert of_folds and not walkers & of_folds
-
-    study["resources"] = {"preprocess": {"threads": 1, "mem_mb": 777, "runtime": 7}}
-    (tmp_path / "study.yaml").write_text(yaml.safe_dump(study))
-    assert "Nothing to be done" in snakemake(tmp_path, "-n", *target)
+    (indexed / "other.yaml").write_text(yaml.safe_dump(study))
+    target = ["-n", "results/folds.json", "--cores", "1", "--configfile", "other.yaml"]
+    assert "Nothing to be done" in snakemake(indexed, *target)
 
 
-def process_ids(notes: Path, text: str = "") -> set[str]:
-    """Processes that noted a line which holds a text."""
-    return {line.split()[0] for line in notes.read_text().splitlines() if text in line}
+@pytest.mark.parametrize(
+    ("rule", "output", "walks"), [("index", "cases.tsv", True), ("folds", "folds.json", False)]
+)
+def test_only_a_job_of_the_index_walks_the_data_folder(
+    indexed: Path, tmp_path: Path, rule: str, output: str, walks: bool
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(WATCH.format(file=tmp_path / "walked"))
+    searched = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    # As a cluster's executor starts a job on a node.
+    job = ["--mode", "remote", "--target-jobs", f"{rule}:", "--allowed-rules", rule, "--force"]
+    options = ["--cores", "1", "--nolock", "--ignore-incomplete", "--configfile", "study.yaml"]
+    environment = os.environ | {"PYTHONPATH": searched}
+    snakemake(indexed, f"results/{output}", *job, *options, environment=environment)
+    assert (tmp_path / "walked").exists() == walks
 
 
-WRITE_PHANTOM = """
+# Python imports this at its start; it notes whether the process lists the data folder.
+WATCH = """
 import sys
 from pathlib import Path
-from segsoup.cases.phantom import write_phantom
-from segsoup.study import Phantom
-write_phantom(Path(sys.argv[1]), Phantom(cases=6, shape=[32, 32, 24]))
-"""
-
-# Python imports this at its start: it notes every process, and who lists the data folder.
-WATCH = """
-import os, sys
-def note(file, text):
-    with open("{folder}/" + file, "a") as out:
-        out.write(f"{{os.getpid()}} {{text}}\\n")
-note("starts.txt", " ".join(sys.orig_argv))
 def heard(event, arguments):
-    if event == "os.scandir" and str(arguments[0]).split("/")[0] == "data":
-        note("walks.txt", str(arguments[0]))
+    if event == "os.scandir" and str(arguments[0]) == "data":
+        Path("{file}").touch()
 sys.addaudithook(heard)
 """

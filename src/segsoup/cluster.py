@@ -7,8 +7,6 @@ import re
 import subprocess
 from dataclasses import dataclass
 
-from snakemake_executor_plugin_slurm.utils import parse_time_to_minutes
-
 from segsoup.errors import InputError
 
 # A controller that is overloaded answers late; one that is gone never does.
@@ -90,10 +88,24 @@ def parse_nodes(printed: str) -> list[Node]:
             cpus=int(cpus.rstrip("+")),
             mem_mb=int(memory.rstrip("+")),
             gpus=_gpus(gres),
-            max_runtime=math.inf if limit == "infinite" else parse_time_to_minutes(limit),
+            max_runtime=_minutes(limit),
         )
         nodes.append(node)
     return nodes
+
+
+def _minutes(limit: str) -> float:
+    """What sinfo prints: infinite, or days-hours:minutes:seconds without its leading parts.
+
+    The Slurm plugin would read 30:00, half an hour, as thirty hours.
+    """
+    if limit == "infinite":
+        return math.inf
+    days, _, clock = limit.rpartition("-")
+    seconds = 0
+    for part in clock.split(":"):
+        seconds = 60 * seconds + int(part)
+    return int(days or 0) * 24 * 60 + seconds / 60
 
 
 def _gpus(gres: str) -> dict[str, int]:

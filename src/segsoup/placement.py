@@ -10,7 +10,7 @@ import difflib
 import logging
 import math
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from snakemake_executor_plugin_slurm.partitions import Partition, get_best_partition
@@ -58,24 +58,31 @@ class Submission:
         return f"{gpus}{self.threads} CPU, {asked['mem_mb']} MB, {asked['runtime']} min"
 
 
-def submissions(study: Study, site: Site) -> list[list[Submission]]:
+def submissions(
+    study: Study, site: Site, rules: Collection[str] = requests.KINDS
+) -> list[list[Submission]]:
     """Everything that a study submits: per group or single rule, one entry per attempt.
+
+    Args:
+        study: the study.
+        site: the profile that it runs with.
+        rules: the rules that have something to do.
 
     Raises:
         InputError: if a group of the profile cannot be submitted.
     """
     members: dict[str, list[str]] = defaultdict(list)
     for rule in requests.KINDS:
-        if _is_submitted(rule, study) and rule not in site.overridden:
+        if rule in rules and _is_submitted(rule, study) and rule not in site.overridden:
             members[site.groups.get(rule, rule)].append(rule)
     attempts = range(1, site.retries + 2)
     planned = []
-    for group, rules in members.items():
-        name = f"{', '.join(rules)} (group {group})" if rules != [group] else group
-        copies = site.components.get(group, 1) if requests.JOB_PER[rules[0]] != "study" else 1
+    for group, grouped in members.items():
+        name = group if grouped == [group] else f"{', '.join(grouped)} (group {group})"
+        copies = 1 if requests.JOB_PER[grouped[0]] == "study" else site.components.get(group, 1)
         planned.append(
             [
-                Submission(name, attempt, requests.group_request(study, rules, attempt, copies))
+                Submission(name, attempt, requests.group_request(study, grouped, attempt, copies))
                 for attempt in attempts
             ]
         )
@@ -90,16 +97,21 @@ def _is_submitted(rule: str, study: Study) -> bool:
     return rule != "stem" or study.stem.source == "train"
 
 
-def refuse_unservable(study: Study, site: Site) -> None:
+def refuse_unservable(study: Study, site: Site, rules: Collection[str]) -> None:
     """Stop before the first submission if some attempt of some job could only pend for ever.
 
     Needs no node and no free place: it compares what is asked for with what the partitions have.
+
+    Args:
+        study: the study.
+        site: the profile that it runs with.
+        rules: the rules that have something to do.
 
     Raises:
         InputError: with everything that no partition serves.
     """
     nodes = read_nodes()
-    findings = [*check_partitions(site, nodes), *check_requests(study, site, nodes)]
+    findings = [*check_partitions(site, nodes), *check_requests(study, site, nodes, rules)]
     problems = [finding.problem for finding in findings if finding.problem is not None]
     if len(problems) == 1:
         raise problems[0]
@@ -166,14 +178,16 @@ def _broken_promises(partition: Partition, nodes: list[Node], where: str) -> Ite
             )
 
 
-def check_requests(study: Study, site: Site, nodes: list[Node]) -> Iterator[Finding]:
+def check_requests(
+    study: Study, site: Site, nodes: list[Node], rules: Collection[str] = requests.KINDS
+) -> Iterator[Finding]:
     """Which partition will serve each attempt of each submission, or that none can.
 
     Raises:
         InputError: if a group of the profile cannot be submitted.
     """
     partitions = site.partitions()
-    for attempts in submissions(study, site):
+    for attempts in submissions(study, site, rules):
         chosen = [choose(submission, partitions) for submission in attempts]
         route = ", ".join(
             f"attempt {submission.attempt} {name or 'nowhere'} ({submission})"
