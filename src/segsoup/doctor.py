@@ -232,7 +232,7 @@ def _no_gpu(answer: probe.Answer, where: str) -> InputError:
             where,
             f"torch sees no GPU: the node has no GPU driver ({handed})",
             "a GPU node with its driver",
-            "ask the cluster's administrators, or take the node out with --exclude",
+            "ask the cluster's administrators; `slurm-exclude-failed-nodes` in the profile avoids it",
         )
     return InputError(
         where,
