@@ -103,6 +103,38 @@ def test_a_busy_partition_is_told_instead_of_waited_for(
     assert "no answer within 2 s: the partition is busy" in printed
 
 
+def test_results_that_cannot_be_written_are_told(place: Path, capsys) -> None:
+    (place / "results").write_text("a file where the folder should be")
+    code, printed = examine(capsys, write_study(place))
+    assert code == 1
+    assert "fails partition cpu: a node reads and writes results" in printed
+    assert "results: cannot be written here" in printed
+
+
+def test_an_environment_that_does_not_work_on_a_node_is_told(
+    place: Path, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (place / "broken").mkdir()
+    (place / "broken" / "torch.py").write_text("raise ImportError('libcudart.so.12 is missing')")
+    searched = [str(place / "broken"), os.environ["PYTHONPATH"]]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(searched))
+    code, printed = examine(capsys, write_study(place))
+    assert code == 1
+    assert "ok    partition cpu: a node reads and writes results (cpu1)" in printed
+    assert "node cpu1: import torch: libcudart.so.12 is missing" in printed
+
+
+def test_a_python_that_the_nodes_do_not_have_is_told(
+    place: Path, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/only/here/python")
+    code, printed = examine(capsys, write_study(place))
+    assert code == 1
+    assert "fails partition cpu: a small job runs" in printed
+    assert "/only/here/python: No such file or directory" in printed
+    assert "on a file system that the nodes share" in printed
+
+
 def test_an_unknown_partition_is_named_with_the_nearest(place: Path, capsys) -> None:
     change_partition(place, "gpu-shrt", max_runtime=2, max_gpu=1)
     code, printed = examine(capsys, write_study(place), "--no-jobs")
@@ -196,6 +228,15 @@ def test_sacct_without_accounting_is_found_out(place: Path, capsys, cluster) -> 
     assert code == 1
     assert "fails the end of a job is seen with sacct" in printed
     assert "add `slurm-status-command: squeue` to the profile" in printed
+
+
+def test_an_squeue_that_forgets_too_early_is_found_out(place: Path, capsys, cluster) -> None:
+    # The test cluster remembers ended jobs for an hour.
+    changes = {"slurm-init-seconds-before-status-checks": 1201}
+    cluster.write_profile(place / "profile", **changes)
+    code, printed = examine(capsys, write_study(place), "--no-jobs")
+    assert code == 1
+    assert "squeue forgets ended jobs after 3600 s" in printed
 
 
 def test_without_a_controller_there_is_one_answer(place: Path, capsys, monkeypatch) -> None:

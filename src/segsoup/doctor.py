@@ -86,7 +86,10 @@ def check_status_command(site: Site) -> Finding:
     command = site.status_command or ("sacct" if shutil.which("sacct") else "squeue")
     what = f"the end of a job is seen with {command}"
     if command == "sacct":
-        answer = ask("sacct", "--noheader", "--allocations")
+        try:
+            answer = ask("sacct", "--noheader", "--allocations")
+        except InputError as error:
+            return Finding(what, error)
         if answer.returncode == 0:
             return Finding(what)
         problem = InputError(
@@ -111,9 +114,13 @@ def check_status_command(site: Site) -> Finding:
 def _first_served(
     planned: list[list[Submission]], partitions: list[Partition]
 ) -> dict[str, Submission]:
-    """Every partition that the study uses, with the first submission that goes there."""
+    """Every partition that the study uses, with the first submission that goes there.
+
+    One with GPUs stands for the partition, if there is one: a node has to show its GPU then.
+    """
     first: dict[str, Submission] = {}
-    for submission in (attempt for attempts in planned for attempt in attempts):
+    every = [attempt for attempts in planned for attempt in attempts]
+    for submission in sorted(every, key=lambda asked: not asked.resources["gpu"]):
         name = choose(submission, partitions)
         if name is not None:
             first.setdefault(name, submission)
@@ -133,7 +140,10 @@ def check_acceptance(site: Site, partition: str, submission: Submission) -> Find
     options.append(f"--cpus-per-task={submission.threads}")
     options += _gpu_option(submission, int(asked["gpu"]))
     what = f"partition {partition}: the controller would take {submission}"
-    answer = ask("sbatch", "--test-only", *options, "--wrap=true")
+    try:
+        answer = ask("sbatch", "--test-only", *options, "--wrap=true")
+    except InputError as error:
+        return Finding(what, error)
     if answer.returncode == 0:
         return Finding(what)
     problem = InputError(
@@ -232,7 +242,8 @@ def _no_gpu(answer: probe.Answer, where: str) -> InputError:
             where,
             f"torch sees no GPU: the node has no GPU driver ({handed})",
             "a GPU node with its driver",
-            "ask the cluster's administrators; `slurm-exclude-failed-nodes` in the profile avoids it",
+            "ask the cluster's administrators; `slurm-exclude-failed-nodes: NODE` in the profile "
+            "avoids it",
         )
     return InputError(
         where,
