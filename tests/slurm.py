@@ -275,6 +275,9 @@ def start() -> Cluster:
             cluster.stop()
             if attempt == 2:
                 raise AssertionError(f"the test cluster does not come up:\n{told}") from None
+        except BaseException:
+            cluster.stop()
+            raise
     raise AssertionError("unreachable")
 
 
