@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import get_args
 
 import numpy as np
@@ -188,3 +192,19 @@ def test_restarts_are_periods_of_equal_length(restarts: int) -> None:
     assert [t for t, rate in enumerate(rates) if rate == pytest.approx(LR)] == list(
         range(0, STEPS, STEPS // restarts)
     )
+
+
+def test_a_schedule_free_run_does_not_wait_for_torch_s_compiler() -> None:
+    code = """
+import sys, torch
+from segsoup.optimizers import RunOptimizer
+from segsoup.study import Optimizer
+model = torch.nn.Linear(2, 1)
+run = RunOptimizer(model, Optimizer(), 5)
+model(torch.ones(1, 2)).sum().backward()
+run.step(torch.amp.GradScaler("cpu", enabled=False))
+run.restore(run.state())
+assert "torch._dynamo" not in sys.modules
+"""
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1] / "src")}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +13,13 @@ from torch import nn
 from torch.optim import lr_scheduler
 
 from segsoup.study import Optimizer
+
+# On their first call torch imports its compiler, which takes longer than torch itself, only to
+# exclude these methods from compilation. Nothing here compiles an optimizer. (torch's own
+# optimizers import it all the same, in their first step.)
+for method in ("add_param_group", "state_dict", "load_state_dict"):
+    plain = inspect.unwrap(getattr(torch.optim.Optimizer, method))
+    vars(plain).setdefault("__dynamo_disable", plain)
 
 
 class RunOptimizer:
