@@ -127,6 +127,7 @@ rule collect:
         folds=FOLDS,
         runs=RUNS,
         recipes=study.soup.recipes,
+        protocol=study.evaluation.protocol,
     script:
         "../workflow/scripts/collect.py"
 

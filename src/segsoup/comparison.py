@@ -279,7 +279,7 @@ def overview(comparisons: Sequence[FoldComparison]) -> pd.DataFrame:
     for title in ordered[0].columns:
         row: dict[str, object] = {
             "model": title,
-            "protocol": _protocol_mark(ordered[0].protocol),
+            "protocol": protocol_mark(ordered[0].protocol),
             "folds": ", ".join(str(c.fold) for c in ordered),
             "ingredients": ", ".join(str(c.ingredients[title]) for c in ordered),
         }
@@ -296,7 +296,8 @@ def overview(comparisons: Sequence[FoldComparison]) -> pd.DataFrame:
     return pd.DataFrame(rows).set_index("model")
 
 
-def _protocol_mark(protocol: str) -> str:
+def protocol_mark(protocol: str) -> str:
+    """The protocol as tables name it: ``published`` says that its numbers are optimistic."""
     return f"published ({OPTIMISTIC})" if protocol == "published" else protocol
 
 
