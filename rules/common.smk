@@ -1,6 +1,7 @@
 # Reads and checks the study; holds what the chapters share.
 import os
 import sys
+from functools import cache
 from pathlib import Path
 
 REPOSITORY = Path(workflow.basedir)
@@ -12,6 +13,7 @@ os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, SEARCHED)))
 
 from snakemake.exceptions import WorkflowError
 
+from segsoup import requests
 from segsoup.cases.listing import list_files
 from segsoup.errors import InputError, Stopped
 from segsoup.lease import Lease
@@ -25,8 +27,6 @@ STUDY_FILE = str(workflow.configfiles[-1])
 try:
     study = load(config, STUDY_FILE)
     trials = {trial.id: trial for trial in trials_of(study, STUDY_FILE)}
-    # Sizes and dates stand for the contents, which the index rule hashes when they change.
-    listing = list_files(study.dataset)
 except InputError as error:
     raise WorkflowError(str(error))
 
@@ -96,9 +96,35 @@ def data_root(wildcards) -> str:
     return study.dataset.root
 
 
-def needs(kind: str) -> dict:
-    """What a kind of job needs, for ``resources``; profiles map it onto a machine."""
-    return getattr(study.resources, kind).model_dump(exclude={"threads"})
+def needs(rule: str) -> dict:
+    """What a rule asks for, for ``resources``; each value is a function of the attempt."""
+
+    def resource(name: str):
+        return lambda wildcards, attempt: requests.request(study, rule, attempt)[name]
+
+    return {name: resource(name) for name in requests.request(study, rule, 1)}
+
+
+def threads_of(rule: str) -> int:
+    """CPU cores of a rule, for ``threads``."""
+    return requests.needs_of(study, rule).threads
+
+
+@cache
+def list_files_once() -> str:
+    """The data set's listing; walking a folder of thousands of scans takes a while."""
+    try:
+        return list_files(study.dataset)
+    except InputError as error:
+        raise WorkflowError(str(error))
+
+
+def listing(wildcards) -> str:
+    """Sizes and dates of the scans stand for the contents, which the index rule hashes.
+
+    A function, so that only who plans or runs the index rule walks the data folder.
+    """
+    return list_files_once()
 
 
 def fold_files(pattern: str, **wildcards) -> list[str]:
@@ -116,10 +142,29 @@ def check_start() -> None:
 
     try:
         check_start(study)
+        check_cluster()
         # Kept until this process ends, also where Snakemake's own lock is switched off.
         study_lease.acquire()
     except (InputError, Stopped) as error:
         raise WorkflowError(str(error))
+
+
+def check_cluster() -> None:
+    """On a Slurm cluster: refuse what no partition can serve, before anything is submitted."""
+    if workflow.executor_plugin.name != "slurm" or not workflow.executor_settings.partition_config:
+        return
+    from segsoup.placement import refuse_unservable
+    from segsoup.site import Site, check_rules, overridden_rules
+
+    asked = workflow.resource_settings
+    site = Site(
+        partition_file=Path(workflow.executor_settings.partition_config),
+        retries=workflow.execution_settings.retries,
+        groups=check_rules(dict(workflow.group_settings.overwrite_groups), "groups"),
+        components=dict(workflow.group_settings.group_components),
+        overridden=overridden_rules(asked.overwrite_resources, asked.default_resources or {}),
+    )
+    refuse_unservable(study, site, {job.rule.name for job in workflow.dag.needrun_jobs()})
 
 
 def show_findings() -> None:

@@ -35,9 +35,9 @@ rule compare:
         "<benchmarks>/compare.tsv"
     conda:
         "../envs/segsoup.yaml"
-    threads: 1
+    threads: threads_of("compare")
     resources:
-        **needs("tables"),
+        **needs("compare"),
     params:
         results=results_folder,
         folds=FOLDS,
@@ -81,9 +81,9 @@ rule figures:
         "<benchmarks>/figures.tsv"
     conda:
         "../envs/segsoup.yaml"
-    threads: 1
+    threads: threads_of("figures")
     resources:
-        **needs("tables"),
+        **needs("figures"),
     params:
         results=results_folder,
         folds=FOLDS,
@@ -119,9 +119,9 @@ rule collect:
         "<benchmarks>/collect.tsv"
     conda:
         "../envs/segsoup.yaml"
-    threads: 1
+    threads: threads_of("collect")
     resources:
-        **needs("tables"),
+        **needs("collect"),
     params:
         results=results_folder,
         folds=FOLDS,
@@ -155,9 +155,9 @@ rule report:
         "<benchmarks>/report.tsv"
     conda:
         "../envs/segsoup.yaml"
-    threads: 1
+    threads: threads_of("report")
     resources:
-        **needs("tables"),
+        **needs("report"),
     params:
         snakefile=str(REPOSITORY / "Snakefile"),
     script:

@@ -11,9 +11,9 @@ rule phantom:
         "<benchmarks>/phantom.tsv"
     conda:
         "../envs/segsoup.yaml"
-    threads: 1
+    threads: threads_of("phantom")
     resources:
-        **needs("tables"),
+        **needs("phantom"),
     params:
         phantom=study.dataset.phantom.model_dump(),
     script:
@@ -39,9 +39,9 @@ rule index:
         "<benchmarks>/index.tsv"
     conda:
         "../envs/segsoup.yaml"
-    threads: study.resources.preprocess.threads
+    threads: threads_of("index")
     resources:
-        **needs("preprocess"),
+        **needs("index"),
     params:
         **settings("dataset", "regions"),
         root=data_root,
@@ -68,9 +68,9 @@ rule folds:
         "<benchmarks>/folds.tsv"
     conda:
         "../envs/segsoup.yaml"
-    threads: 1
+    threads: threads_of("folds")
     resources:
-        **needs("tables"),
+        **needs("folds"),
     params:
         **settings("folds"),
         protocol=study.evaluation.protocol,
@@ -90,7 +90,7 @@ rule preprocess:
         "<benchmarks>/preprocess.tsv"
     conda:
         "../envs/segsoup.yaml"
-    threads: study.resources.preprocess.threads
+    threads: threads_of("preprocess")
     resources:
         **needs("preprocess"),
     params:

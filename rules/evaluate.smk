@@ -18,9 +18,9 @@ rule evaluate:
         run="stem|trials/[0-9a-f]{8}",
     conda:
         "../envs/segsoup.yaml"
-    threads: study.resources.evaluation.threads
+    threads: threads_of("evaluate")
     resources:
-        **needs("evaluation"),
+        **needs("evaluate"),
     params:
         **settings("evaluation"),
         folder=preprocessed_folder,
@@ -42,9 +42,9 @@ rule evaluate_soup:
         "<benchmarks>/fold{fold}/soups/{recipe}-evaluate.tsv"
     conda:
         "../envs/segsoup.yaml"
-    threads: study.resources.evaluation.threads
+    threads: threads_of("evaluate_soup")
     resources:
-        **needs("evaluation"),
+        **needs("evaluate_soup"),
     params:
         **settings("evaluation"),
         folder=preprocessed_folder,

@@ -23,9 +23,9 @@ rule soup:
         "<benchmarks>/fold{fold}/soups/{recipe}.tsv"
     conda:
         "../envs/segsoup.yaml"
-    threads: study.resources.evaluation.threads
+    threads: threads_of("soup")
     resources:
-        **needs("evaluation"),
+        **needs("soup"),
     params:
         **settings("evaluation"),
         trials=list(trials),

@@ -18,9 +18,9 @@ rule stem:
     priority: 10
     conda:
         "../envs/segsoup.yaml"
-    threads: study.resources.training.threads
+    threads: threads_of("stem")
     resources:
-        **needs("training"),
+        **needs("stem"),
     params:
         run=length_and_settings,
         folder=preprocessed_folder,
@@ -48,9 +48,9 @@ rule trial:
         "<benchmarks>/fold{fold}/trials/{trial}.tsv"
     conda:
         "../envs/segsoup.yaml"
-    threads: study.resources.training.threads
+    threads: threads_of("trial")
     resources:
-        **needs("training"),
+        **needs("trial"),
     params:
         run=length_and_settings,
         folder=preprocessed_folder,

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import slurm
 from hypothesis import settings
 
 from segsoup.cases.phantom import write_phantom
@@ -27,6 +30,20 @@ def phantom_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("phantom") / "cases"
     write_phantom(folder, Phantom(cases=6, shape=[32, 32, 24]))
     return folder
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[slurm.Cluster]:
+    """A real Slurm cluster; mark its tests ``xdist_group("slurm")``, so that they share one."""
+    reason = slurm.missing()
+    if reason is not None:
+        assert "CI" not in os.environ, f"CI has to run the tests on Slurm: {reason}"
+        pytest.skip(reason)
+    cluster = slurm.start()
+    try:
+        yield cluster
+    finally:
+        cluster.stop()
 
 
 @pytest.fixture(scope="session")

@@ -42,16 +42,22 @@ class Patches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
     def __init__(self, draw: Draw) -> None:
         self.draw = draw
         self.table = label_table(draw.regions)
-        self.cases = [load_case(draw.folder, name) for name in draw.cases]
+        self._opened: dict[str, PreprocessedCase] = {}
 
     def __getitem__(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Image (channel, x, y, z) and regions (region, x, y, z), both float32."""
         random = np.random.default_rng([*self.draw.seed, number])
-        case = self.cases[random.integers(len(self.cases))]
+        case = self._case(self.draw.cases[random.integers(len(self.draw.cases))])
         window = self._window(case, random)
         image = np.array(case.image[(slice(None), *window)], dtype=np.float32)
         regions = to_regions(np.asarray(case.label[window]), self.table)
         return torch.from_numpy(image), torch.from_numpy(regions.astype(np.float32))
+
+    def _case(self, name: str) -> PreprocessedCase:
+        # Opened when first drawn: the first step need not wait for hundreds of files.
+        if name not in self._opened:
+            self._opened[name] = load_case(self.draw.folder, name)
+        return self._opened[name]
 
     def _window(self, case: PreprocessedCase, random: np.random.Generator) -> tuple[slice, ...]:
         patch = np.array(self.draw.training.patch)

@@ -6,12 +6,16 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from segsoup.errors import InputError
 from segsoup.files import write_text
 from segsoup.reference import configuration_reference, schema_text
 from segsoup.study import read
 from segsoup.sweep import trials
+
+if TYPE_CHECKING:
+    from segsoup.placement import Finding
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,6 +37,18 @@ def _parser() -> argparse.ArgumentParser:
     listing.set_defaults(command=_trials)
     for command in (check, listing):
         command.add_argument("study", type=Path, help="study file, such as config.yaml")
+    doctor = commands.add_parser(
+        "doctor", help="check, before anything is submitted, that a study will run on a cluster"
+    )
+    doctor.add_argument("study", type=Path, help="study file, such as config.yaml")
+    doctor.add_argument(
+        "--profile", type=Path, default=Path("profiles/slurm"), help="default: %(default)s"
+    )
+    doctor.add_argument(
+        "--seconds", type=float, default=60, help="how long to wait for a free node (default: 60)"
+    )
+    doctor.add_argument("--no-jobs", action="store_true", help="run no small jobs on the nodes")
+    doctor.set_defaults(command=_doctor)
     reference = commands.add_parser(
         "reference", help="write docs/configuration.md and schema/study.schema.json"
     )
@@ -67,6 +83,34 @@ def _trials(asked: argparse.Namespace) -> int:
         table.add_row(trial.id, *(str(value) for value in trial.parameters.values()))
     Console().print(table)
     return 0
+
+
+def _doctor(asked: argparse.Namespace) -> int:
+    study = read(asked.study)
+    # Importing Snakemake's Slurm plugin asks the cluster for its settings.
+    from segsoup.doctor import examine
+    from segsoup.site import read_site
+
+    site = read_site(asked.profile)
+    failed = False
+    for finding in examine(study, site, Path(study.results), asked.seconds, not asked.no_jobs):
+        failed |= finding.problem is not None
+        _print_finding(finding)
+    return 1 if failed else 0
+
+
+def _print_finding(finding: Finding) -> None:
+    """One line per check, and under a failed one what was found and how to mend it."""
+    from rich.console import Console
+    from rich.text import Text
+
+    problem = finding.problem
+    mark = Text("ok   ", "green") if problem is None else Text("fails", "bold red")
+    lines = Text.assemble(mark, " ", finding.what)
+    if problem is not None:
+        lines.append(f"\n        {problem.where}: {problem.found}")
+        lines.append(f"\n        expected: {problem.expected}\n        to mend it: {problem.mend}")
+    Console(soft_wrap=True, highlight=False).print(lines)
 
 
 def _reference(asked: argparse.Namespace) -> int:

@@ -57,10 +57,12 @@ class Guard:
         self.folder, self.identity, self.steps, self.settings = folder, identity, steps, settings
         self.interruption = Interruption()
         self.lease = Lease(folder, settings.lease_seconds)
+        # Copying and writing, also where the writing ran beside the training.
         self.seconds_saving = 0.0
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="state")
         self._writing: Future[None] | None = None
         self._saved_at = time.monotonic()
+        self._stepped = False
         self._exits = ExitStack()
 
     def __enter__(self) -> Guard:
@@ -108,6 +110,9 @@ class Guard:
             LeaseLost: another copy has taken over.
             InputError: a state could not be written.
         """
+        if not self._stepped:
+            self._stepped = True
+            note(self.folder, "first step", step=step)
         if self._writing is not None and self._writing.done():
             self._wait()
         if self.lease.lost:
@@ -142,7 +147,10 @@ class Guard:
             InputError: it could not be written.
         """
         self._wait()
-        self._write(step, capture())
+        began = time.monotonic()
+        state = capture()
+        self.seconds_saving += time.monotonic() - began
+        self._write(step, state)
 
     def confirm(self) -> None:
         """Make sure that results may be written.
@@ -158,10 +166,12 @@ class Guard:
         note(self.folder, "finished")
 
     def _write(self, step: int, state: State) -> None:
+        began = time.monotonic()
         self.lease.confirm()
         save_state(self.folder, step, {**state, "step": step, "identity": self.identity})
         write_progress(self.folder, self.identity, step, self.steps)
         note(self.folder, "saved", step=step)
+        self.seconds_saving += time.monotonic() - began
 
     def _show(self, rows: list[dict[str, float]]) -> None:
         write_text(self.folder / HISTORY, pd.DataFrame(rows).to_csv(index=False))

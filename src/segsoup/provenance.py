@@ -57,8 +57,8 @@ def data_fingerprint(fingerprints: dict[str, str], cases: Iterable[str]) -> str:
 
 
 def now() -> str:
-    """The time in UTC, to the second, as ISO 8601."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
+    """The time in UTC, to the millisecond, as ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def machine() -> dict[str, Any]:

@@ -410,8 +410,28 @@ class Needs(Section):
 
     threads: int = Field(1, ge=1, description="CPU cores.")
     gpu: int = Field(0, ge=0, description="GPUs.")
-    mem_mb: int = Field(2000, ge=100, description="Main memory in MB.")
-    runtime: int = Field(60, ge=1, description="Longest run time in minutes.")
+    gpu_model: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9_.]+$",
+        description="GPU model by the cluster's name for it (`sinfo -o %G`); null: any.",
+    )
+    mem_mb: int = Field(
+        2000,
+        ge=100,
+        description="Main memory in MB of the first attempt; the second gets twice as much.",
+    )
+    runtime: int = Field(
+        60,
+        ge=1,
+        description="Longest run time in minutes of the first attempt; the second gets twice as "
+        "much.",
+    )
+
+    @model_validator(mode="after")
+    def _model_goes_with_a_gpu(self) -> Needs:
+        if self.gpu_model is not None and self.gpu == 0:
+            raise ValueError("`gpu_model` goes with a `gpu` of at least 1")
+        return self
 
 
 class Resources(Section):

@@ -1,0 +1,151 @@
+"""What each rule asks of a machine or a cluster: the one place that says so.
+
+The workflow takes its ``threads`` and ``resources`` from here, and the doctor asks the same
+functions what will be submitted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from graphlib import TopologicalSorter
+
+from segsoup.errors import InputError
+from segsoup.study import Needs, Study
+
+# Snakemake's names of resources -> whole numbers, and the name of a GPU model.
+Request = dict[str, int | str]
+
+KINDS = {
+    "phantom": "tables",
+    "index": "preprocess",
+    "folds": "tables",
+    "preprocess": "preprocess",
+    "stem": "training",
+    "trial": "training",
+    "evaluate": "evaluation",
+    "soup": "evaluation",
+    "evaluate_soup": "evaluation",
+    "compare": "tables",
+    "figures": "tables",
+    "collect": "tables",
+    "report": "tables",
+}
+
+# Rules that run beside Snakemake itself and are never submitted.
+LOCAL = frozenset({"report"})
+
+# Rules within which one job waits for another; members of a group run in this order.
+WAITS_FOR: Mapping[str, frozenset[str]] = {
+    "index": frozenset({"phantom"}),
+    "folds": frozenset({"index"}),
+    "preprocess": frozenset({"index"}),
+    "evaluate": frozenset({"trial"}),
+    "evaluate_soup": frozenset({"soup"}),
+}
+
+# What there is one job for. A group over two of these would join jobs of a whole fold or study.
+JOB_PER = {
+    **dict.fromkeys(("phantom", "index", "folds", "preprocess"), "study"),
+    **dict.fromkeys(("compare", "figures", "collect", "report"), "study"),
+    "stem": "fold",
+    **dict.fromkeys(("trial", "evaluate"), "run"),
+    **dict.fromkeys(("soup", "evaluate_soup"), "recipe"),
+}
+
+
+def needs_of(study: Study, rule: str) -> Needs:
+    """The part of the study's ``resources`` that a rule goes by."""
+    needs: Needs = getattr(study.resources, KINDS[rule])
+    return needs
+
+
+def request(study: Study, rule: str, attempt: int) -> Request:
+    """What a job of a rule asks for.
+
+    Args:
+        study: the study.
+        rule: name of the rule.
+        attempt: 1 for the first. Memory and run time grow with it: what failed once may have
+            run out of either.
+
+    Returns:
+        GPUs, memory in MB, run time in minutes and CPU cores, and the GPU model if one is set.
+    """
+    needs = needs_of(study, rule)
+    asked: Request = {
+        "gpu": needs.gpu,
+        "mem_mb": needs.mem_mb * attempt,
+        "runtime": needs.runtime * attempt,
+        "cpus_per_task": needs.threads,
+    }
+    if needs.gpu_model is not None:
+        asked["gpu_model"] = needs.gpu_model
+    return asked
+
+
+def group_request(study: Study, rules: Iterable[str], attempt: int, copies: int = 1) -> Request:
+    """What one submission asks for that runs jobs of several rules.
+
+    Members that wait for each other follow one another, so that run times add up and the
+    largest of everything else counts; the others run side by side, so that everything but the
+    run time adds up. This is how Snakemake counts.
+
+    Args:
+        study: the study.
+        rules: names of the rules of the group.
+        attempt: 1 for the first.
+        copies: runs or recipes that share a submission (Snakemake's ``group-components``).
+
+    Raises:
+        InputError: if members ask for different GPU models, or a group would join the jobs of
+            a whole fold.
+    """
+    rules = sorted(rules)
+    _check_unit(rules)
+    _check_model(study, rules)
+    total = request(study, rules[0], attempt) | {"gpu": 0, "mem_mb": 0, "runtime": 0}
+    total["cpus_per_task"] = 0
+    for layer in _layers(rules):
+        members = [request(study, rule, attempt) for rule in layer]
+        for name in ("gpu", "mem_mb", "cpus_per_task"):
+            side_by_side = copies * sum(int(member[name]) for member in members)
+            total[name] = max(int(total[name]), side_by_side)
+        total["runtime"] = int(total["runtime"]) + max(int(m["runtime"]) for m in members)
+        for member in members:
+            total |= {name: value for name, value in member.items() if name == "gpu_model"}
+    return total
+
+
+def _layers(rules: list[str]) -> list[list[str]]:
+    """The rules in the order in which they run; those of one layer run side by side."""
+    sorter = TopologicalSorter({rule: WAITS_FOR.get(rule, set()) & set(rules) for rule in rules})
+    sorter.prepare()
+    layers = []
+    while sorter.is_active():
+        ready = sorted(sorter.get_ready())
+        layers.append(ready)
+        sorter.done(*ready)
+    return layers
+
+
+def _check_unit(rules: list[str]) -> None:
+    units = {rule: JOB_PER[rule] for rule in rules}
+    if len(set(units.values())) > 1:
+        raise InputError(
+            "groups",
+            "one group holds " + ", ".join(f"{rule} (one per {units[rule]})" for rule in rules),
+            "rules of one kind: Snakemake would join the jobs of a whole fold into one submission",
+            "give them groups of their own in the profile",
+        )
+
+
+def _check_model(study: Study, rules: list[str]) -> None:
+    models = {rule: needs_of(study, rule).gpu_model for rule in rules}
+    named = sorted({model for model in models.values() if model is not None})
+    if len(named) > 1:
+        raise InputError(
+            "resources",
+            f"{', '.join(rules)} run in one submission and ask for {' and '.join(named)}",
+            "one `gpu_model` for all members of a group",
+            "use the same `gpu_model`, or take a rule out of the profile's `groups`",
+        )

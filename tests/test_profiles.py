@@ -1,0 +1,138 @@
+"""The shipped profiles: one for this machine and its GPUs, one for a Slurm cluster."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import slurm
+import yaml
+from snakemake.profiles import ProfileConfigFileParser
+
+from segsoup import requests
+from segsoup.placement import choose, submissions
+from segsoup.site import read_site
+from segsoup.study import read
+
+REPOSITORY = Path(__file__).parents[1]
+LOCAL = REPOSITORY / "profiles" / "local"
+SLURM = REPOSITORY / "profiles" / "slurm"
+
+
+def plan(folder: Path, profile: Path, study: Path, *arguments: str) -> str:
+    """What a dry run prints."""
+    command = [sys.executable, "-m", "snakemake", "-n", "--profile", str(profile)]
+    command += ["--snakefile", str(REPOSITORY / "Snakefile"), "--configfile", str(study)]
+    result = subprocess.run([*command, *arguments], cwd=folder, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout + result.stderr
+
+
+def local_gpus() -> str | None:
+    """The limit on GPUs that Snakemake gets from the local profile."""
+    with (LOCAL / "config.yaml").open() as stream:
+        resources = ProfileConfigFileParser().parse(stream).get("resources")
+    return None if resources is None else resources[0]
+
+
+@pytest.mark.parametrize(
+    ("visible", "limit"),
+    [("0,1", "gpu=2"), ("3", "gpu=1"), ("GPU-8f2a,GPU-11c0", "gpu=2"), ("", None), ("-1", None)],
+)
+def test_runs_on_this_machine_are_limited_by_the_gpus_that_it_may_see(
+    visible: str, limit: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert local_gpus() == limit
+
+
+def test_without_the_variable_the_machine_s_own_gpus_count(monkeypatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    count = len(list(Path("/dev").glob("nvidia[0-9]*")))
+    assert local_gpus() == (f"gpu={count}" if count else None)
+
+
+@pytest.mark.parametrize("visible", ["", "0,1"])
+def test_a_study_for_gpus_can_be_planned_on_any_machine(
+    visible: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    printed = plan(tmp_path, LOCAL, REPOSITORY / "examples" / "brats2024.yaml", "--quiet", "rules")
+    assert re.search(r"^trial +100$", printed, re.MULTILINE)
+
+
+def test_a_study_of_500_runs_makes_one_submission_per_run_and_a_few(tmp_path: Path) -> None:
+    study = yaml.safe_load((REPOSITORY / "examples" / "brats2024.yaml").read_text())
+    study["sweep"] = {"grid": {"optimizer.lr": [0.0001 * (1 + i) for i in range(100)]}}
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(study))
+    printed = plan(tmp_path, SLURM, tmp_path / "study.yaml")
+    groups = re.findall(r"^\[.*\] Group job (\w+) ", printed, re.MULTILINE)
+    alone = re.findall(r"^rule (\w+):$", printed, re.MULTILINE)
+    # The report is made beside Snakemake.
+    names = {*groups, *alone} - {"all", *requests.LOCAL}
+    counts = {name: (groups + alone).count(name) for name in names}
+    # A run is a trial and its scores; the scores of the five stems are five more of them.
+    assert counts == {"data": 1, "stem": 5, "run": 5 * 100 + 5, "soup": 5 * 2, "tables": 1}
+
+
+def test_the_shipped_partitions_serve_the_full_size_example_in_every_attempt() -> None:
+    site = read_site(SLURM)
+    study = read(REPOSITORY / "examples" / "brats2024.yaml")
+    routes = {
+        attempts[0].name: [choose(submission, site.partitions()) for submission in attempts]
+        for attempts in submissions(study, site)
+    }
+    assert routes == {
+        "index, folds, preprocess (group data)": ["cpu", "cpu", "cpu"],
+        "stem": ["gpu-short", "gpu-long", "gpu-long"],
+        "trial, evaluate (group run)": ["gpu-short", "gpu-long", "gpu-long"],
+        "soup, evaluate_soup (group soup)": ["gpu-short", "gpu-short", "gpu-short"],
+        "compare, figures, collect (group tables)": ["cpu", "cpu", "cpu"],
+    }
+
+
+@pytest.mark.xdist_group("slurm")
+def test_groups_and_attempts_are_submitted_as_foretold(
+    cluster: slurm.Cluster, tmp_path: Path
+) -> None:
+    study = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
+    study["dataset"]["phantom"] = {"cases": 6, "shape": [32, 32, 24]}
+    study["folds"] = {"count": 2, "run": [0]}
+    # The test cluster's GPUs are fake: every attempt of the stem fails.
+    study["training"]["device"] = "cuda"
+    study["resources"] = {
+        "preprocess": {"threads": 2, "mem_mb": 1500, "runtime": 3},
+        "training": {"gpu": 1, "mem_mb": 1000, "runtime": 2},
+        "evaluation": {"gpu": 1, "mem_mb": 1000, "runtime": 1},
+        "tables": {"mem_mb": 700, "runtime": 4},
+    }
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(study))
+    profile = cluster.write_profile(tmp_path / "profile", retries=1)
+    before = len(cluster.jobs())
+    process = cluster.snakemake(tmp_path, profile, tmp_path / "study.yaml")
+    process.wait(timeout=400)
+    printed = (tmp_path / "printed.txt").read_text()
+    assert printed.count("torch sees no GPU") >= 2, printed
+
+    # Phantom, index, then folds beside preprocess: 4 + 3 + 4 minutes, 700 + 1500 MB.
+    data = ("cpu", "COMPLETED", "11:00", "2200M")
+    # Two minutes fit the short partition, four do not.
+    stem = [("gpu-short", "FAILED", "2:00", "1000M"), ("gpu-long", "FAILED", "4:00", "2000M")]
+    jobs = cluster.jobs()[before:]
+    assert [(job.partition, job.state, job.time_limit, job.memory) for job in jobs] == [data, *stem]
+
+    site = read_site(profile)
+    foretold = submissions(read(tmp_path / "study.yaml"), site)[:2]
+    planned = [foretold[0][0], *foretold[1]]
+    assert [choose(submission, site.partitions()) for submission in planned] == [
+        job.partition for job in jobs
+    ]
+    assert [f"{submission.resources['mem_mb']}M" for submission in planned] == [
+        job.memory for job in jobs
+    ]
+    assert [f"{submission.resources['runtime']}:00" for submission in planned] == [
+        job.time_limit for job in jobs
+    ]
