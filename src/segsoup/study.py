@@ -147,7 +147,8 @@ class Folds(Section):
     file: str | None = Field(
         None,
         description="A given split instead: a MONAI datalist (JSON with `fold` in each case of "
-        "`training`; fold -1 means training only) or nnU-Net's splits_final.json.",
+        "`training`; fold -1 or none means training only) or nnU-Net's splits_final.json. Cases "
+        "that `dataset.on_bad_case: skip` leaves out are left out of it too.",
     )
 
     @model_validator(mode="after")
