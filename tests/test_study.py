@@ -58,6 +58,7 @@ def test_shipped_studies_are_right(file: Path) -> None:
         ({"dataset": {"channels": ["t1n", "t1n"]}}, "names a channel twice"),
         ({"dataset": {"channels": ["a"], "patient_pattern": "x"}}, "exactly one names the patient"),
         ({"folds": {"count": 3, "run": [3]}}, "folds are 0 to 2"),
+        ({"sweep": None}, "the key is empty: give it a value, or leave it out"),
         ({"sweep": {"grid": {"optimizer.lr": []}}}, "has no values, so the sweep has no trials"),
         ({"soup": {"recipes": ["gredy"]}}, "did you mean `greedy`?"),
         ({"stem": {"source": "checkpoint"}}, "`checkpoint` goes with"),

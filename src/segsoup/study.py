@@ -570,6 +570,8 @@ def _explain(problem: Any) -> str:
         allowed = re.findall(r"'([^']*)'", problem["ctx"]["expected"])
         near = difflib.get_close_matches(str(problem["input"]), allowed, n=1, cutoff=0.5)
         message += f"; did you mean `{near[0]}`?" if near else ""
+    if problem["input"] is None:
+        message += "; the key is empty: give it a value, or leave it out"
     shown = found if len(found) <= 80 else found[:77] + "..."
     return f"`{path}`: {message} (found: {shown})"
 

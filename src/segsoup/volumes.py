@@ -169,7 +169,7 @@ def _content(file: Path) -> bytes:
             file,
             f"no such file{_nearest(file)}",
             "a NIfTI file (.nii or .nii.gz)",
-            "add the file, or leave the case out with `dataset.on_bad_case: skip`",
+            "add the file or correct its name, or leave the case out",
         )
     if not file.name.endswith(SUFFIXES):
         raise _unreadable(file, "its name ends in neither .nii nor .nii.gz", "convert it to NIfTI")
