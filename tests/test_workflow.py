@@ -11,39 +11,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-import yaml
+from workflows import REPOSITORY, planned, snakemake, write_study
 
 from segsoup import checkpoints
 from segsoup.comparison import mean_dice, read_rows
 from segsoup.files import sha256
 
-REPOSITORY = Path(__file__).parents[1]
 FOLD = "results/fold0"
-
-
-def snakemake(folder: Path, *arguments: str, config: Path | None = None, succeeds: bool = True):
-    """Run Snakemake in ``folder`` and return what it printed."""
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(REPOSITORY / "Snakefile")]
-    command += ["--configfile", str(config or REPOSITORY / "config.yaml"), *arguments]
-    result = subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, env=os.environ | {"COLUMNS": "120"}
-    )
-    printed = result.stdout + result.stderr
-    assert (result.returncode == 0) == succeeds, printed[-6000:]
-    return printed
-
-
-def planned(printed: str) -> dict[str, int]:
-    """Jobs per rule that a dry run announces."""
-    words = [line.split() for line in printed.splitlines()]
-    return {line[0]: int(line[1]) for line in words if len(line) == 2 and line[1].isdigit()}
-
-
-def write_study(path: Path, **changes: object) -> Path:
-    """The shipped study with some sections replaced."""
-    study = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
-    path.write_text(yaml.safe_dump(study | changes, sort_keys=False))
-    return path
 
 
 @pytest.fixture(scope="module")

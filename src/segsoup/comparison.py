@@ -430,6 +430,8 @@ def terminal_table(frame: pd.DataFrame) -> Table:
         f"model of the same fold; protocol: {protocol.partition(' ')[0]}"
     )
     table = Table(title=title, caption=caption, box=box.SIMPLE_HEAD, caption_justify="left")
+    # Title and caption are wrapped to the table's width, which two models alone leave narrow.
+    table.min_width = len(OPTIMISTIC) + 4
     table.add_column("", no_wrap=True)
     for model in shown.index:
         table.add_column(str(model), justify="right")
