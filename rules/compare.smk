@@ -5,6 +5,13 @@ localrules:
     report,
 
 
+def table(name: str, label: str, caption: str) -> list:
+    """A table in all of its formats; the report shows one page for each label."""
+    stem = f"<results>/comparison/{name}"
+    shown = report(f"{stem}.html", caption=caption, category="Comparison", labels={"table": label})
+    return [shown, f"{stem}.csv", f"{stem}.md"]
+
+
 rule compare:
     """Tables that compare the best single model with the soups, per fold and over all folds."""
     input:
@@ -13,22 +20,13 @@ rule compare:
         recipes=fold_files("soups/{recipe}/recipe.json", recipe=study.soup.recipes),
         soup_tests=fold_files("soups/{recipe}/test.csv", recipe=study.soup.recipes),
     output:
-        overview=report(
-            multiext("<results>/comparison/overview", ".html", ".csv", ".md"),
-            caption="../workflow/report/overview.rst",
-            category="Comparison",
-            labels={"table": "over all folds"},
-        ),
-        folds=report(
-            expand(
-                "<results>/comparison/fold{fold}.{format}",
-                fold=FOLDS,
-                format=["html", "csv", "md"],
-            ),
-            caption="../workflow/report/fold_table.rst",
-            category="Comparison",
-            labels={"table": "per fold"},
-        ),
+        **{
+            f"fold{fold}": table(
+                f"fold{fold}", f"fold {fold}", "../workflow/report/fold_table.rst"
+            )
+            for fold in FOLDS
+        },
+        overview=table("overview", "over all folds", "../workflow/report/overview.rst"),
     log:
         "<logs>/compare.log",
     benchmark:

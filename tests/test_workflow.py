@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -40,6 +41,20 @@ def test_the_demo_ends_with_the_comparison_and_the_report(demo: Path) -> None:
     page = (demo / "results/report.html").read_text()
     for shown in ("overview", "training_curves", "manifest", "recipe.json"):
         assert shown in page
+
+
+def test_every_result_in_the_report_can_be_reached(demo: Path) -> None:
+    page = (demo / "results/report.html").read_text()
+    (content,) = re.findall(
+        r'<script id="results">\s*var results = (\{.*?\});?\s*</script>', page, re.S
+    )
+    # The report lists results by their labels: of two with the same ones, only one is shown.
+    labels = [
+        json.dumps(result["labels"], sort_keys=True) for result in json.loads(content).values()
+    ]
+    assert len(set(labels)) == len(labels) > 10
+    for table in ("over all folds", "fold 0", "fold 1"):
+        assert json.dumps({"table": table}) in labels
 
 
 def test_a_second_call_does_nothing(demo: Path) -> None:
