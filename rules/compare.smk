@@ -5,13 +5,6 @@ localrules:
     report,
 
 
-def table(name: str, label: str, caption: str) -> list:
-    """A table in all of its formats; the report shows one page for each label."""
-    stem = f"<results>/comparison/{name}"
-    shown = report(f"{stem}.html", caption=caption, category="Comparison", labels={"table": label})
-    return [shown, f"{stem}.csv", f"{stem}.md"]
-
-
 rule compare:
     """Tables that compare the best single model with the soups, per fold and over all folds."""
     input:
@@ -20,13 +13,27 @@ rule compare:
         recipes=fold_files("soups/{recipe}/recipe.json", recipe=study.soup.recipes),
         soup_tests=fold_files("soups/{recipe}/test.csv", recipe=study.soup.recipes),
     output:
-        **{
-            f"fold{fold}": table(
-                f"fold{fold}", f"fold {fold}", "../workflow/report/fold_table.rst"
+        overview=report(
+            "<results>/comparison/overview.html",
+            caption="../workflow/report/overview.rst",
+            category="Comparison",
+            labels={"table": "over all folds"},
+        ),
+        # Labels of their own: of results with the same ones, the report shows only one.
+        folds=[
+            report(
+                f"<results>/comparison/fold{fold}.html",
+                caption="../workflow/report/fold_table.rst",
+                category="Comparison",
+                labels={"table": f"fold {fold}"},
             )
             for fold in FOLDS
-        },
-        overview=table("overview", "over all folds", "../workflow/report/overview.rst"),
+        ],
+        others=expand(
+            "<results>/comparison/{table}.{format}",
+            table=["overview", *(f"fold{fold}" for fold in FOLDS)],
+            format=["csv", "md"],
+        ),
     log:
         "<logs>/compare.log",
     benchmark:

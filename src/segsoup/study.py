@@ -15,10 +15,13 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    GetJsonSchemaHandler,
     ValidationError,
     field_validator,
     model_validator,
 )
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from segsoup.errors import InputError
 
@@ -353,6 +356,15 @@ class Stem(Section):
     checkpoint: str | None = Field(
         None, description="Weights to fine-tune from (.safetensors), for `source: checkpoint`."
     )
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """The section, or one of its short forms: editors must not mark them as mistakes."""
+        section = handler.resolve_ref_schema(handler(core))
+        text = {"type": "string", "description": "`none`, or the path of a checkpoint"}
+        return {"title": "Stem", "anyOf": [section, text]}
 
     @model_validator(mode="before")
     @classmethod
