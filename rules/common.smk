@@ -31,7 +31,6 @@ except InputError as error:
     raise WorkflowError(str(error))
 
 FOLDS = study.folds.numbers
-CASE_SETS = ["selection", "test"]
 RUNS = [f"trials/{trial}" for trial in trials]
 if study.stem.source == "train":
     RUNS.insert(0, "stem")

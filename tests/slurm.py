@@ -56,6 +56,7 @@ SITE = {
     "latency-wait": 10,
     "slurm-status-command": "squeue",
     "slurm-init-seconds-before-status-checks": 2,
+    "max-status-checks-per-second": 1,
 }
 
 GRES = """\
@@ -168,6 +169,14 @@ class Cluster:
         (self.folder / "spool" / node).mkdir(parents=True, exist_ok=True)
         self.run("slurmd", "-N", node)
         self.wait_for(node, "idle")
+
+    def kill_controller(self) -> None:
+        """Lose the controller; what runs on the nodes runs on."""
+        self._signal(self.folder / "pid" / "slurmctld", signal.SIGKILL)
+
+    def start_controller(self) -> None:
+        """Bring the controller (back) up, with what it had saved of its jobs."""
+        self.run("slurmctld", "-i")
 
     def wait_for(self, node: str, state: str, seconds: float = 60) -> None:
         """Wait until the controller sees a node in a state."""
@@ -291,7 +300,7 @@ def _start_daemons(cluster: Cluster) -> None:
         "--seed-file": munge / "seed",
     }
     cluster.run("munged", "--force", *(f"{key}={value}" for key, value in files.items()))
-    cluster.run("slurmctld", "-i")
+    cluster.start_controller()
     for node in NODES:
         (cluster.folder / "spool" / node).mkdir(parents=True)
         cluster.run("slurmd", "-N", node)

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import slurm
 import yaml
 from snakemake.profiles import ProfileConfigFileParser
 
@@ -92,47 +91,3 @@ def test_the_shipped_partitions_serve_the_full_size_example_in_every_attempt() -
         "soup, evaluate_soup (group soup)": ["gpu-short", "gpu-short", "gpu-short"],
         "compare, figures, collect (group tables)": ["cpu", "cpu", "cpu"],
     }
-
-
-@pytest.mark.xdist_group("slurm")
-def test_groups_and_attempts_are_submitted_as_foretold(
-    cluster: slurm.Cluster, tmp_path: Path
-) -> None:
-    study = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
-    study["dataset"]["phantom"] = {"cases": 6, "shape": [32, 32, 24]}
-    study["folds"] = {"count": 2, "run": [0]}
-    # The test cluster's GPUs are fake: every attempt of the stem fails.
-    study["training"]["device"] = "cuda"
-    study["resources"] = {
-        "preprocess": {"threads": 2, "mem_mb": 1500, "runtime": 3},
-        "training": {"gpu": 1, "mem_mb": 1000, "runtime": 2},
-        "evaluation": {"gpu": 1, "mem_mb": 1000, "runtime": 1},
-        "tables": {"mem_mb": 700, "runtime": 4},
-    }
-    (tmp_path / "study.yaml").write_text(yaml.safe_dump(study))
-    profile = cluster.write_profile(tmp_path / "profile", retries=1)
-    before = len(cluster.jobs())
-    process = cluster.snakemake(tmp_path, profile, tmp_path / "study.yaml")
-    process.wait(timeout=400)
-    printed = (tmp_path / "printed.txt").read_text()
-    assert printed.count("torch sees no GPU") >= 2, printed
-
-    # Phantom, index, then folds beside preprocess: 4 + 3 + 4 minutes, 700 + 1500 MB.
-    data = ("cpu", "COMPLETED", "11:00", "2200M")
-    # Two minutes fit the short partition, four do not.
-    stem = [("gpu-short", "FAILED", "2:00", "1000M"), ("gpu-long", "FAILED", "4:00", "2000M")]
-    jobs = cluster.jobs()[before:]
-    assert [(job.partition, job.state, job.time_limit, job.memory) for job in jobs] == [data, *stem]
-
-    site = read_site(profile)
-    foretold = submissions(read(tmp_path / "study.yaml"), site)[:2]
-    planned = [foretold[0][0], *foretold[1]]
-    assert [choose(submission, site.partitions()) for submission in planned] == [
-        job.partition for job in jobs
-    ]
-    assert [f"{submission.resources['mem_mb']}M" for submission in planned] == [
-        job.memory for job in jobs
-    ]
-    assert [f"{submission.resources['runtime']}:00" for submission in planned] == [
-        job.time_limit for job in jobs
-    ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -73,7 +74,8 @@ class Guard:
             exits.callback(self._writer.shutdown)
             self._exits = exits.pop_all()
         taken = {"taken_from": str(self.lease.taken_from)} if self.lease.taken_from else {}
-        note(self.folder, "start", owner=asdict(self.lease.owner), **taken)
+        gpus = os.environ.get("CUDA_VISIBLE_DEVICES")
+        note(self.folder, "start", owner=asdict(self.lease.owner), visible_gpus=gpus, **taken)
         return self
 
     def newest(self) -> State | None:
