@@ -14,20 +14,25 @@ rule compare:
         soup_tests=fold_files("soups/{recipe}/test.csv", recipe=study.soup.recipes),
     output:
         overview=report(
-            multiext("<results>/comparison/overview", ".html", ".csv", ".md"),
+            "<results>/comparison/overview.html",
             caption="../workflow/report/overview.rst",
             category="Comparison",
             labels={"table": "over all folds"},
         ),
-        folds=report(
-            expand(
-                "<results>/comparison/fold{fold}.{format}",
-                fold=FOLDS,
-                format=["html", "csv", "md"],
-            ),
-            caption="../workflow/report/fold_table.rst",
-            category="Comparison",
-            labels={"table": "per fold"},
+        # Labels of their own: of results with the same ones, the report shows only one.
+        folds=[
+            report(
+                f"<results>/comparison/fold{fold}.html",
+                caption="../workflow/report/fold_table.rst",
+                category="Comparison",
+                labels={"table": f"fold {fold}"},
+            )
+            for fold in FOLDS
+        ],
+        others=expand(
+            "<results>/comparison/{table}.{format}",
+            table=["overview", *(f"fold{fold}" for fold in FOLDS)],
+            format=["csv", "md"],
         ),
     log:
         "<logs>/compare.log",
@@ -127,6 +132,7 @@ rule collect:
         folds=FOLDS,
         runs=RUNS,
         recipes=study.soup.recipes,
+        protocol=study.evaluation.protocol,
     script:
         "../workflow/scripts/collect.py"
 

@@ -54,6 +54,7 @@ rule folds:
     """Split the cases by patient into training, selection and test cases of each fold."""
     input:
         cases="<results>/cases.tsv",
+        rejected="<results>/rejected.tsv",
         given=study.folds.file or [],
     output:
         report(

@@ -25,6 +25,11 @@ def test_weights_come_back_to_the_bit_and_files_are_alike(tmp_path: Path) -> Non
     assert sha256(tmp_path / "one") == sha256(tmp_path / "two")
 
 
+def test_the_description_keeps_the_order_of_the_regions(tmp_path: Path) -> None:
+    checkpoints.save(tmp_path / "m", {"w": torch.zeros(1)}, {"regions": {"WT": [1], "TC": [2]}})
+    assert list(checkpoints.load(tmp_path / "m")[1]["regions"]) == ["WT", "TC"]
+
+
 class Harmful:
     def __reduce__(self) -> tuple:
         return Path.touch, (Path("harmed"),)

@@ -41,7 +41,7 @@ def manifest_of(path: Path) -> list[dict[str, str]]:
 
 def test_models_get_readable_names_and_right_hashes(entries, tmp_path):
     folder = tmp_path / "models"
-    collect(entries, folder, folder / "manifest.tsv")
+    collect(entries, folder, folder / "manifest.tsv", "held-out")
     rows = manifest_of(folder / "manifest.tsv")
     assert [row["path"] for row in rows] == [
         "fold0_stem.safetensors",
@@ -54,6 +54,7 @@ def test_models_get_readable_names_and_right_hashes(entries, tmp_path):
         "kind",
         "parameters",
         "epochs",
+        "protocol",
         "selection_score",
         "test_avg",
         "test_tc",
@@ -72,24 +73,24 @@ def test_models_get_readable_names_and_right_hashes(entries, tmp_path):
 
 
 def test_links_take_no_space_and_copies_serve_where_links_fail(entries, tmp_path, monkeypatch):
-    linked = collect(entries, tmp_path / "linked", tmp_path / "linked" / "manifest.tsv")
+    linked = collect(entries, tmp_path / "linked", tmp_path / "linked" / "manifest.tsv", "held-out")
     assert (tmp_path / "linked" / "fold0_stem.safetensors").samefile(entries[2].model)
 
     def refuse(*_: object) -> None:
         raise OSError("no hard links here")
 
     monkeypatch.setattr(Path, "hardlink_to", refuse)
-    copied = collect(entries, tmp_path / "copied", tmp_path / "copied" / "manifest.tsv")
+    copied = collect(entries, tmp_path / "copied", tmp_path / "copied" / "manifest.tsv", "held-out")
     assert not (tmp_path / "copied" / "fold0_stem.safetensors").samefile(entries[2].model)
     pd.testing.assert_frame_equal(linked, copied)
 
 
 def test_stale_files_go_and_their_models_stay(entries, tmp_path):
     folder = tmp_path / "models"
-    collect(entries, folder, folder / "manifest.tsv")
+    collect(entries, folder, folder / "manifest.tsv", "held-out")
     (folder / ".collect.crashed").mkdir()
     (folder / "old.safetensors").write_bytes(b"old")
-    collect(entries[:1], folder, folder / "manifest.tsv")
+    collect(entries[:1], folder, folder / "manifest.tsv", "held-out")
     assert sorted(path.name for path in folder.iterdir()) == [
         "fold0_soup_greedy.safetensors",
         "manifest.tsv",
@@ -99,16 +100,22 @@ def test_stale_files_go_and_their_models_stay(entries, tmp_path):
 
 def test_collecting_again_changes_nothing_and_follows_new_models(entries, tmp_path):
     folder = tmp_path / "models"
-    collect(entries, folder, folder / "manifest.tsv")
+    collect(entries, folder, folder / "manifest.tsv", "held-out")
     before = (folder / "manifest.tsv").read_bytes()
-    collect(entries[::-1], folder, folder / "manifest.tsv")
+    collect(entries[::-1], folder, folder / "manifest.tsv", "held-out")
     assert (folder / "manifest.tsv").read_bytes() == before
     assert len(list(folder.iterdir())) == 4
     fresh = tmp_path / "fresh"
     fresh.write_bytes(b"retrained")
     fresh.replace(entries[2].model)
-    collect(entries, folder, folder / "manifest.tsv")
+    collect(entries, folder, folder / "manifest.tsv", "held-out")
     assert (folder / "fold0_stem.safetensors").read_bytes() == b"retrained"
+
+
+def test_numbers_of_the_published_protocol_are_marked(entries, tmp_path):
+    collect(entries, tmp_path / "models", tmp_path / "manifest.tsv", "published")
+    rows = manifest_of(tmp_path / "manifest.tsv")
+    assert all(comparison.OPTIMISTIC in row["protocol"] for row in rows)
 
 
 def test_long_and_odd_parameters_make_a_legal_name(entries):

@@ -7,6 +7,7 @@ import json
 import math
 import re
 import statistics
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -19,41 +20,18 @@ from rich.console import Console
 from segsoup import comparison
 from segsoup.errors import InputError
 
-# Fold 0 of the published study: rows in the published order.
+# Fold 0 of the published study: its numbers, the regions in a study's order.
 PUBLISHED = """\
 metric,Best Model (Fold 0),Greedy Soup (Fold 0)
 test_avg,0.8220043778419495,0.8254003524780273
-test_et,0.7842099070549011,0.7878062725067139
-test_loss,0.19675968370089927,0.19331554230302572
 test_tc,0.8237403035163879,0.8270795941352844
 test_wt,0.8580629825592041,0.8613150715827942
+test_et,0.7842099070549011,0.7878062725067139
+test_loss,0.19675968370089927,0.19331554230302572
 """
-NAMES = ["test_avg", "test_et", "test_loss", "test_tc", "test_wt"]
-BEST = dict(
-    zip(
-        NAMES,
-        [
-            0.8220043778419495,
-            0.7842099070549011,
-            0.19675968370089927,
-            0.8237403035163879,
-            0.8580629825592041,
-        ],
-        strict=True,
-    )
-)
-GREEDY = dict(
-    zip(
-        NAMES,
-        [
-            0.8254003524780273,
-            0.7878062725067139,
-            0.19331554230302572,
-            0.8270795941352844,
-            0.8613150715827942,
-        ],
-        strict=True,
-    )
+BEST, GREEDY = (
+    {row["metric"]: float(row[f"{title} (Fold 0)"]) for row in csv.DictReader(StringIO(PUBLISHED))}
+    for title in ("Best Model", "Greedy Soup")
 )
 
 
@@ -188,7 +166,8 @@ def test_means_are_those_of_plain_python_in_any_order(cases, random):
         for region in ("TC", "wt")
     }
     found = comparison.summary(rows)
-    assert set(found) == {"test_avg", "test_tc", "test_wt", "test_loss"}
+    order = [f"test_{region.lower()}" for region in next(iter(cases.values()))[0]]
+    assert list(found) == ["test_avg", *order, "test_loss"]
     assert found["test_tc"] == means["TC"] and found["test_wt"] == means["wt"]
     assert found["test_avg"] == statistics.fmean(means.values()) == comparison.mean_dice(rows)
     assert found["test_loss"] == statistics.fmean(loss for _, loss in cases.values())
@@ -263,6 +242,21 @@ def test_overview_means_and_deviations(tmp_path):
     cell = f"{soup['test_et_mean']:.4f} ± {soup['test_et_std']:.4f}"
     assert cell in (tmp_path / "overview.md").read_text()
     assert cell in (tmp_path / "overview.html").read_text()
+
+
+@pytest.mark.parametrize("protocol", ["held-out", "published"])
+def test_the_terminal_table_fits_80_columns_line_by_line(tmp_path, protocol):
+    folds = [compared(tmp_path / str(k), protocol, k, gain=-0.1 * k) for k in range(3)]
+    frame = comparison.overview(folds)
+    frame = pd.concat([frame, frame.loc[["Greedy Soup"]].rename({"Greedy Soup": "Uniform Soup"})])
+    console = Console(width=80, record=True, file=(tmp_path / "out").open("w"))
+    console.print(comparison.terminal_table(frame))
+    lines = console.export_text().splitlines()
+    first = [line.split()[0] for line in lines if line.strip()]
+    rows = ["test_avg", "test_tc", "test_wt", "test_et", "test_loss", "difference", "ingredients"]
+    start = first.index("test_avg")
+    assert first[start : start + len(rows)] == rows
+    assert any(comparison.OPTIMISTIC in line.lower() for line in lines) == (protocol == "published")
 
 
 def test_one_fold_has_no_deviation_and_prints(tmp_path):

@@ -96,6 +96,30 @@ def test_published_protocol_is_marked(tmp_path):
         assert any("optimistic" in word for word in words(tmp_path / f"{name}.svg"))
 
 
+def two_models(selection: float, test: float) -> pd.DataFrame:
+    """A best model with the given scores, and a trial that lies 0.01 below it in both."""
+    rows = [
+        (0, "a", "Best Model", selection, test),
+        (0, "b", "Trial", selection - 0.01, test - 0.01),
+    ]
+    return pd.DataFrame(rows, columns=["fold", "name", "kind", "selection", "test"])
+
+
+def test_the_legend_names_the_line_of_equal_scores_only_where_it_is_drawn(tmp_path):
+    for name, test in (("near", 0.805), ("far", 0.5)):
+        figures.selection_against_test(two_models(0.8, test), tmp_path / f"{name}.svg", "held-out")
+    assert "equal scores" in words(tmp_path / "near.svg")
+    assert "equal scores" not in words(tmp_path / "far.svg")
+
+
+def test_a_soup_of_the_best_model_alone_does_not_hide_it(tmp_path):
+    points = two_models(0.8, 0.8)
+    soup = points.iloc[[0]].assign(name="Greedy Soup", kind="Greedy Soup")
+    figures.selection_against_test(pd.concat([points, soup]), tmp_path / "one.svg", "held-out")
+    drawing = (tmp_path / "one.svg").read_text()
+    assert f"fill: none; stroke: {figures.BLUE.lower()}" in drawing
+
+
 def test_without_greedy_soup_the_figure_says_so(tmp_path):
     figures.build_up({}, tmp_path / "build_up.svg")
     assert words(tmp_path / "build_up.svg") == ["This study makes no greedy soup."]

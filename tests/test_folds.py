@@ -167,6 +167,37 @@ def test_training_only_cases_are_never_selected_on(given_split: Any) -> None:
         make_folds(singles(3), given_split(content, count=2, run=[0]), "held-out")
 
 
+def test_an_entry_without_fold_is_for_training_only(given_split: Any) -> None:
+    marked = entries(case_1=0, case_2=1, case_3=1, case_4=-1)
+    unmarked = entries(case_1=0, case_2=1, case_3=1)
+    unmarked["training"].append({"case": "case_4"})
+    one, other = (
+        make_folds(singles(4), given_split(content, name, count=2, run=[0]), "held-out")
+        for content, name in ((marked, "marked.json"), (unmarked, "unmarked.json"))
+    )
+    assert one == other
+    assert "case_4" in other["folds"]["0"]["training"]
+
+
+@pytest.mark.parametrize("form", ["datalist", "nnunet"])
+def test_a_case_that_cannot_be_used_is_left_out_of_a_given_split(
+    given_split: Any, form: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    content: Any = entries(case_1=0, case_2=0, case_3=1, case_4=1, case_5=1)
+    if form == "nnunet":
+        content = [{"train": ["case_3", "case_4", "case_5"], "val": ["case_1", "case_2"]}]
+    usable = {case: patient for case, patient in singles(4).items() if case != "case_2"}
+    split = given_split(content, count=2, run=[0])
+    with caplog.at_level("INFO"):
+        folds = make_folds(usable, split, "held-out", left_out=["case_2", "case_5"])["folds"]["0"]
+    assert folds["test"] == ["case_1"]
+    assert sorted(folds["training"] + folds["selection"]) == ["case_3", "case_4"]
+    for case in ("case_2", "case_5"):
+        assert f"case {case} is left out, see rejected.tsv" in caplog.text
+    with pytest.raises(InputError, match="not have: case_5"):
+        make_folds(usable, split, "held-out", left_out=["case_2"])
+
+
 def test_datalist_of_files(given_split: Any) -> None:
     patients = singles(12) | {"case_1_b": "case_1_b"}
     content = {
@@ -202,7 +233,8 @@ def test_nnunet_splits(given_split: Any) -> None:
         ("{", "is not JSON"),
         ("3", r"another form \(int\)"),
         ({"train": []}, r"another form \(dict\)"),
-        ({"training": [{"case": "case_1"}]}, r"entry 0 .* no usable `fold` \(None\)"),
+        ({"training": [{"case": "case_1", "fold": None}]}, r"entry 0 .* no usable `fold` \(None\)"),
+        ({"training": [{"case": "case_1"}]}, r"has no fold 0 \(its folds: none\)"),
         ({"training": ["case_1"]}, "entry 0 .* no usable `fold`"),
         (entries(case_1=-2), r"no usable `fold` \(-2\)"),
         (entries(case_1=0, strange=1), "names 1 case.* does not have: strange"),

@@ -13,7 +13,13 @@ import pytest
 
 from segsoup.cases.brats import PATIENT_PATTERN
 from segsoup.cases.case import Source
-from segsoup.cases.index import index_cases, read_cases, write_cases, write_rejected
+from segsoup.cases.index import (
+    index_cases,
+    read_cases,
+    read_rejected,
+    write_cases,
+    write_rejected,
+)
 from segsoup.errors import BadCases, InputError
 from segsoup.study import Dataset
 
@@ -70,6 +76,7 @@ def test_tables_are_read_back(phantom_folder: Path, tmp_path: Path) -> None:
     write_rejected(tmp_path / "rejected.tsv", {"A": InputError("file", "found", "right", "mend")})
     lines = (tmp_path / "rejected.tsv").read_text().splitlines()
     assert lines == ["case\twhere\tfound\texpected\tmend", "A\tfile\tfound\tright\tmend"]
+    assert read_rejected(tmp_path / "rejected.tsv") == ["A"]
 
 
 def test_the_hash_follows_the_content_and_not_the_date(folder: Path) -> None:
@@ -125,6 +132,15 @@ def test_a_case_without_label(folder: Path) -> None:
     with pytest.raises(BadCases, match=rf"{BAD}: has no label file") as caught:
         index_cases(dataset(), REGIONS, folder, workers=1)
     assert "add the label file" in caught.value.mend
+
+
+def test_a_folder_whose_files_have_other_names_is_a_bad_case(folder: Path) -> None:
+    for file in (folder / BAD).iterdir():
+        file.rename(file.with_name(file.name.removeprefix(f"{BAD}-")))
+    _, rejected = index_cases(dataset(on_bad_case="skip"), REGIONS, folder, workers=1)
+    assert list(rejected) == [BAD]
+    assert rejected[BAD].where == str(folder / BAD / f"{BAD}-t1n.nii.gz")
+    assert "nearest in its folder: t1n.nii.gz" in rejected[BAD].found
 
 
 def test_all_bad_cases_are_listed_at_once(folder: Path) -> None:

@@ -10,7 +10,9 @@ import pytest
 
 from segsoup.cases.case import Source
 from segsoup.cases.layouts import READERS, find_cases
+from segsoup.cases.listing import list_files
 from segsoup.errors import InputError
+from segsoup.study import Dataset
 
 
 def touch(root: Path, *names: str) -> None:
@@ -63,6 +65,20 @@ def test_a_brats_case_with_missing_files_is_found_all_the_same(tmp_path: Path) -
     (case,) = find_cases("brats", tmp_path, ["t1n", "t1c"])
     assert case.channels["t1c"].file == tmp_path / "A-1" / "A-1-t1c.nii.gz"
     assert case.label is None
+
+
+def test_a_brats_folder_with_files_of_other_names_is_found_all_the_same(tmp_path: Path) -> None:
+    touch(tmp_path, "A-1/A-1-t1n.nii.gz", "B-2/t1n.nii.gz", "B-2/seg.nii.gz")
+    (tmp_path / "C-3").mkdir()
+    touch(tmp_path, ".git/x.nii.gz", "notes/readme.txt", "A-1/masks/brain.nii.gz")
+    cases = find_cases("brats", tmp_path, ["t1n"])
+    assert [case.name for case in cases] == ["A-1", "B-2", "C-3"]
+    assert cases[1].channels["t1n"].file == tmp_path / "B-2" / "B-2-t1n.nii.gz"
+
+
+def test_a_volume_beside_the_case_folders_makes_no_case(tmp_path: Path) -> None:
+    touch(tmp_path, "HGG/B_1/B_1_t1.nii.gz", "HGG/B_2/B_2_t1.nii.gz", "HGG/atlas.nii.gz")
+    assert [case.name for case in find_cases("brats", tmp_path, ["t1"])] == ["B_1", "B_2"]
 
 
 def test_decathlon(tmp_path: Path) -> None:
@@ -138,6 +154,30 @@ def test_entries_outside_of_the_folder_are_refused(tmp_path: Path, key: str, pat
         find_cases("decathlon", tmp_path, ["t1"])
     assert caught.value.where == str(tmp_path / "dataset.json")
     assert repr(path) in caught.value.found
+
+
+def test_links_that_lead_out_of_the_folder_are_the_users_own(tmp_path: Path) -> None:
+    touch(tmp_path, "store/1.nii.gz", "store/labels/1.nii.gz")
+    root = tmp_path / "task"
+    (root / "imagesTr").mkdir(parents=True)
+    (root / "imagesTr" / "x.nii.gz").symlink_to(tmp_path / "store" / "1.nii.gz")
+    (root / "labelsTr").symlink_to(tmp_path / "store" / "labels")
+    entry = {"image": "./imagesTr/x.nii.gz", "label": "./labelsTr/1.nii.gz"}
+    describe(root, modality={"0": "T1"}, training=[entry])
+    (case,) = find_cases("decathlon", root, ["t1"])
+    assert case.channels["t1"].file == root / "imagesTr" / "x.nii.gz"
+    assert case.label == Source(root / "labelsTr" / "1.nii.gz")
+
+
+def test_a_change_behind_a_link_is_noticed(tmp_path: Path) -> None:
+    touch(tmp_path, "store/a.nii.gz", "task/dataset.json")
+    (tmp_path / "task" / "imagesTr").symlink_to(tmp_path / "store")
+    (tmp_path / "store" / "back").symlink_to(tmp_path / "task")
+    dataset = Dataset(layout="decathlon", root=str(tmp_path / "task"), channels=["t1"])
+    before = list_files(dataset)
+    assert list_files(dataset) == before
+    (tmp_path / "store" / "a.nii.gz").write_bytes(b"changed")
+    assert list_files(dataset) != before
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from monai.networks.nets.mednext import create_mednext
 
 from segsoup.checkpoints import load, save
 from segsoup.errors import InputError
-from segsoup.networks import build, count_parameters, outline, seeded
+from segsoup.networks import build, check_outputs, count_parameters, outline, seeded
 from segsoup.study import Network
 
 TINY = {
@@ -134,3 +134,47 @@ def test_a_network_that_needs_memory_to_be_built_has_an_outline_all_the_same() -
     """SwinUNETR reads numbers out of tensors, which torch's meta device has none of."""
     network = Network(name="SwinUNETR", arguments={"feature_size": 12})
     assert count_parameters(outline(network, channels=1, regions=2)) > 0
+
+
+DEEP = {"kernel_size": [3, 3, 3], "strides": [1, 2, 2], "upsample_kernel_size": [2, 2]}
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("UNet", {"channels": [4, 8], "strides": [2]}),
+        ("DynUNet", DEEP | {"filters": [8, 8, 8]}),
+        ("SwinUNETR", {"feature_size": 12, "depths": [1] * 4, "num_heads": [1] * 4}),
+        ("UNETR", {"img_size": [64] * 3, "hidden_size": 24, "mlp_dim": 24, "num_heads": 2}),
+        ("SegResNetDS", {"init_filters": 8, "blocks_down": [1, 1], "dsdepth": 2}),
+        ("MedNeXt", {}),
+    ],
+)
+def test_networks_of_monai_give_one_map_per_region(name: str, arguments: dict) -> None:
+    network = Network(name=name, arguments=arguments, deep_supervision=name == "MedNeXt")
+    check_outputs(outline(network, 4, 3), channels=4, regions=3, patch=[64, 64, 64])
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "side", "said"),
+    [
+        ("UNet", {"channels": [4, 8, 8], "strides": [2, 2]}, 18, r"fails on a patch of \[18, 16,"),
+        ("DynUNet", DEEP | {"filters": [8, 8, 8], "deep_supervision": True}, 16, "in training"),
+        ("BasicUNetPlusPlus", {"features": [4] * 6}, 32, "gives list when it is evaluated"),
+        ("DenseNet121", {}, 64, "DenseNet121 (gives|fails)"),
+    ],
+)
+def test_what_is_no_segmentation_of_the_patch_is_refused(
+    name: str, arguments: dict, side: int, said: str
+) -> None:
+    patch = [side, side, side] if side > 18 else [side, 16, 16]
+    model = outline(Network(name=name, arguments=arguments), 4, 3)
+    with pytest.raises(InputError, match=said) as caught:
+        check_outputs(model, channels=4, regions=3, patch=patch)
+    assert "network.arguments" in caught.value.mend
+
+
+def test_a_check_of_a_full_size_network_takes_no_memory() -> None:
+    network = Network(size="L", deep_supervision=True)
+    model = outline(network, 4, 3)
+    check_outputs(model, channels=4, regions=3, patch=[512, 512, 512])

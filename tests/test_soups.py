@@ -132,6 +132,17 @@ def test_unlike_ingredients_are_refused_by_name(
     assert "other.safetensors" in str(caught.value)
 
 
+def test_outputs_in_another_order_are_refused(tmp_path: Path) -> None:
+    found = []
+    for number, order in enumerate((["WT", "TC"], ["TC", "WT"])):
+        path = tmp_path / f"{number}.safetensors"
+        regions = {name: {"WT": [1, 2], "TC": [1]}[name] for name in order}
+        checkpoints.save(path, {"w": torch.zeros(2)}, {"regions": regions})
+        found.append(Ingredient(str(number), path, 0.5))
+    with pytest.raises(InputError, match="`regions` is"):
+        check_alike(found)
+
+
 @settings(deadline=None, max_examples=20)
 @given(values, st.randoms())
 def test_the_order_of_the_ingredients_does_not_show(

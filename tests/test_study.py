@@ -6,11 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 import yaml
 
 from segsoup.errors import InputError
-from segsoup.study import Study, load, read
+from segsoup.study import Study, json_schema, load, read
 
 REPOSITORY = Path(__file__).parents[1]
 SMALLEST: dict[str, Any] = {"dataset": {"channels": ["t1n"]}, "regions": {"WT": [1, 2, 3]}}
@@ -58,6 +59,7 @@ def test_shipped_studies_are_right(file: Path) -> None:
         ({"dataset": {"channels": ["t1n", "t1n"]}}, "names a channel twice"),
         ({"dataset": {"channels": ["a"], "patient_pattern": "x"}}, "exactly one names the patient"),
         ({"folds": {"count": 3, "run": [3]}}, "folds are 0 to 2"),
+        ({"sweep": None}, "the key is empty: give it a value, or leave it out"),
         ({"sweep": {"grid": {"optimizer.lr": []}}}, "has no values, so the sweep has no trials"),
         ({"soup": {"recipes": ["gredy"]}}, "did you mean `greedy`?"),
         ({"stem": {"source": "checkpoint"}}, "`checkpoint` goes with"),
@@ -72,6 +74,13 @@ def test_a_mistake_is_named_with_its_key_and_mend(changes: dict[str, Any], said:
 def test_all_mistakes_are_told_at_once() -> None:
     message = refused(optimizer={"lr": -1}, folds={"count": 1})
     assert "2 setting(s) are wrong" in message
+
+
+@pytest.mark.parametrize("stem", ["none", "model.safetensors", {"epochs": 3}])
+def test_editors_accept_every_form_of_the_stem(stem: Any) -> None:
+    jsonschema.validate(SMALLEST | {"stem": stem}, json_schema())
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(SMALLEST | {"stem": {"epoch": 3}}, json_schema())
 
 
 def test_short_forms_of_the_stem() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-import yaml
+from workflows import REPOSITORY, planned, snakemake, write_study
 
 from segsoup import checkpoints
 from segsoup.comparison import mean_dice, read_rows
@@ -20,33 +21,7 @@ from segsoup.files import sha256
 # One worker runs the demo study, for all of these tests.
 pytestmark = pytest.mark.xdist_group("demo")
 
-REPOSITORY = Path(__file__).parents[1]
 FOLD = "results/fold0"
-
-
-def snakemake(folder: Path, *arguments: str, config: Path | None = None, succeeds: bool = True):
-    """Run Snakemake in ``folder`` and return what it printed."""
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(REPOSITORY / "Snakefile")]
-    command += ["--configfile", str(config or REPOSITORY / "config.yaml"), *arguments]
-    result = subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, env=os.environ | {"COLUMNS": "120"}
-    )
-    printed = result.stdout + result.stderr
-    assert (result.returncode == 0) == succeeds, printed[-6000:]
-    return printed
-
-
-def planned(printed: str) -> dict[str, int]:
-    """Jobs per rule that a dry run announces."""
-    words = [line.split() for line in printed.splitlines()]
-    return {line[0]: int(line[1]) for line in words if len(line) == 2 and line[1].isdigit()}
-
-
-def write_study(path: Path, **changes: object) -> Path:
-    """The shipped study with some sections replaced."""
-    study = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
-    path.write_text(yaml.safe_dump(study | changes, sort_keys=False))
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +44,20 @@ def test_the_demo_ends_with_the_comparison_and_the_report(demo: Path) -> None:
     page = (demo / "results/report.html").read_text()
     for shown in ("overview", "training_curves", "manifest", "recipe.json"):
         assert shown in page
+
+
+def test_every_result_in_the_report_can_be_reached(demo: Path) -> None:
+    page = (demo / "results/report.html").read_text()
+    (content,) = re.findall(
+        r'<script id="results">\s*var results = (\{.*?\});?\s*</script>', page, re.S
+    )
+    # The report lists results by their labels: of two with the same ones, only one is shown.
+    labels = [
+        json.dumps(result["labels"], sort_keys=True) for result in json.loads(content).values()
+    ]
+    assert len(set(labels)) == len(labels) > 10
+    for table in ("over all folds", "fold 0", "fold 1"):
+        assert json.dumps({"table": table}) in labels
 
 
 def test_a_second_call_does_nothing(demo: Path) -> None:

@@ -45,7 +45,8 @@ def save(path: Path, weights: Weights, description: dict[str, Any]) -> None:
             tensors[name] = tensors[name].clone()
         storages.add(storage)
     with whole(path) as temporary:
-        metadata = {METADATA_KEY: json.dumps(description, sort_keys=True)}
+        # Not sorted: the regions' order is that of the network's outputs.
+        metadata = {METADATA_KEY: json.dumps(description)}
         # By way of bytes: safetensors' own writing hides why it fails.
         temporary.write_bytes(serialize(tensors, metadata=metadata))
 

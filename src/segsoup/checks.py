@@ -6,19 +6,21 @@ from pathlib import Path
 
 from segsoup import checkpoints
 from segsoup.cases.listing import check_root
-from segsoup.networks import outline
+from segsoup.networks import check_outputs, outline
 from segsoup.study import Study
 
 
 def check_start(study: Study) -> None:
-    """Make sure that a study can start: its folder, its network and its checkpoint.
+    """Make sure that a study can start: its folder, its checkpoint, its network and its patch.
 
     Raises:
         InputError: with the first thing that is wrong.
     """
     check_root(study.dataset)
-    model = outline(study.network, len(study.dataset.channels), len(study.regions))
+    channels, regions = len(study.dataset.channels), len(study.regions)
+    model = outline(study.network, channels, regions)
     if study.stem.checkpoint is not None:
         path = Path(study.stem.checkpoint)
         weights, _ = checkpoints.load(path)
         checkpoints.check_fit(model, weights, path)
+    check_outputs(model, channels, regions, study.training.patch)

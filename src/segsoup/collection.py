@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-from segsoup.comparison import mean_dice, read_rows, summary
+from segsoup.comparison import mean_dice, protocol_mark, read_rows, summary
 from segsoup.files import read_json, sha256, write_text
 from segsoup.sweep import readable
 
@@ -103,7 +103,7 @@ def soup_entry(
     )
 
 
-def collect(entries: Sequence[Entry], folder: Path, manifest: Path) -> pd.DataFrame:
+def collect(entries: Sequence[Entry], folder: Path, manifest: Path, protocol: str) -> pd.DataFrame:
     """Put every model into ``folder`` under its readable name, and write the manifest.
 
     Models are hard links where the file system allows them, so that they take no further space.
@@ -114,11 +114,12 @@ def collect(entries: Sequence[Entry], folder: Path, manifest: Path) -> pd.DataFr
         entries: the models.
         folder: belongs to the collection alone.
         manifest: the TSV file to write; its ``path`` column counts from the manifest's folder.
+        protocol: by which the models were scored; ``published`` is marked as optimistic.
 
     Returns:
         The manifest: ``fold``, ``trial``, ``kind``, ``parameters`` (JSON), ``epochs``,
-        ``selection_score``, ``test_avg``, ``test_<region>``..., ``test_loss``, ``sha256`` and
-        ``path``.
+        ``protocol``, ``selection_score``, ``test_avg``, ``test_<region>``..., ``test_loss``,
+        ``sha256`` and ``path``.
     """
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
@@ -132,6 +133,7 @@ def collect(entries: Sequence[Entry], folder: Path, manifest: Path) -> pd.DataFr
                 "kind": entry.kind,
                 "parameters": json.dumps(entry.parameters, sort_keys=True),
                 "epochs": entry.epochs,
+                "protocol": protocol_mark(protocol),
                 "selection_score": entry.selection_score,
                 **entry.test,
                 "sha256": sha256(target),

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -92,7 +93,8 @@ def summary(rows: pd.DataFrame) -> dict[str, float]:
     """The numbers of one model: ``test_avg``, ``test_<region>`` in lower case, ``test_loss``.
 
     Args:
-        rows: case rows; a case's loss stands in each of its rows and counts once.
+        rows: case rows, the regions of a case in the study's order, which the summary keeps; a
+            case's loss stands in each of its rows and counts once.
     """
     losses = rows.drop_duplicates("case")["loss"]
     regions = {f"test_{region.lower()}": mean for region, mean in _region_means(rows).items()}
@@ -245,11 +247,10 @@ def fold_table(
         protocol: ``published`` is marked in the name of the index.
 
     Returns:
-        Rows ``test_avg``, then ``test_<region>`` and ``test_loss`` alphabetically; columns
-        ``Best Model (Fold k)``, ``Greedy Soup (Fold k)``, ...
+        Rows ``test_avg``, then ``test_<region>`` in the study's order, then ``test_loss``;
+        columns ``Best Model (Fold k)``, ``Greedy Soup (Fold k)``, ...
     """
-    names = {name for column in columns.values() for name in column}
-    index = ["test_avg", *sorted(names - {"test_avg"})]
+    index = list(next(iter(columns.values())))
     table = pd.DataFrame(
         {
             f"{title} (Fold {fold})": [column[name] for name in index]
@@ -278,7 +279,7 @@ def overview(comparisons: Sequence[FoldComparison]) -> pd.DataFrame:
     for title in ordered[0].columns:
         row: dict[str, object] = {
             "model": title,
-            "protocol": _protocol_mark(ordered[0].protocol),
+            "protocol": protocol_mark(ordered[0].protocol),
             "folds": ", ".join(str(c.fold) for c in ordered),
             "ingredients": ", ".join(str(c.ingredients[title]) for c in ordered),
         }
@@ -295,7 +296,8 @@ def overview(comparisons: Sequence[FoldComparison]) -> pd.DataFrame:
     return pd.DataFrame(rows).set_index("model")
 
 
-def _protocol_mark(protocol: str) -> str:
+def protocol_mark(protocol: str) -> str:
+    """The protocol as tables name it: ``published`` says that its numbers are optimistic."""
     return f"published ({OPTIMISTIC})" if protocol == "published" else protocol
 
 
@@ -418,16 +420,23 @@ def read_overview(path: Path) -> pd.DataFrame:
 def terminal_table(frame: pd.DataFrame) -> Table:
     """The overview for a terminal: models side by side, so that it fits 80 columns."""
     shown = shown_overview(frame)
-    table = Table(
-        title=f"Dice and loss on the test cases, folds {shown['folds'].iloc[0]}",
-        caption=f"mean ± standard deviation over folds\nprotocol {shown['protocol'].iloc[0]}",
+    protocol = str(shown["protocol"].iloc[0])
+    folds = str(shown["folds"].iloc[0])
+    title = f"Dice and loss on the test cases, fold{'s' if ',' in folds else ''} {folds}"
+    if OPTIMISTIC in protocol:
+        title += f"\n[not italic bold]{OPTIMISTIC[0].upper()}{OPTIMISTIC[1:]}"
+    caption = (
+        "mean ± standard deviation over folds; difference: of test_avg to the best "
+        f"model of the same fold; protocol: {protocol.partition(' ')[0]}"
     )
-    table.add_column("")
+    table = Table(title=title, caption=caption, box=box.SIMPLE_HEAD, caption_justify="left")
+    # Title and caption are wrapped to the table's width, which two models alone leave narrow.
+    table.min_width = len(OPTIMISTIC) + 4
+    table.add_column("", no_wrap=True)
     for model in shown.index:
         table.add_column(str(model), justify="right")
     for name in shown.columns.drop(["folds", "protocol"]):
-        label = "difference in test_avg" if name == "difference" else str(name)
-        table.add_row(label, *shown[name].astype(str))
+        table.add_row(str(name), *shown[name].astype(str))
     return table
 
 

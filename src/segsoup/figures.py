@@ -105,7 +105,14 @@ def selection_against_test(points: pd.DataFrame, path: Path, protocol: str) -> N
     soups = [kind for kind in dict.fromkeys(points["kind"]) if kind not in ("Trial", BEST_MODEL)]
     looks: dict[str, dict[str, Any]] = {
         "Trial": {"marker": "o", "color": GREY, "alpha": 0.7, "s": 22, "linewidths": 0},
-        BEST_MODEL: {"marker": "o", "color": BLUE, "s": 46, "linewidths": 0},
+        # A ring, so that a soup of this one model does not hide it.
+        BEST_MODEL: {
+            "marker": "o",
+            "facecolors": "none",
+            "edgecolors": BLUE,
+            "s": 190,
+            "linewidths": 1.6,
+        },
     }
     for number, soup in enumerate(soups):
         marker = SOUP_MARKERS[number % len(SOUP_MARKERS)]
@@ -123,33 +130,39 @@ def selection_against_test(points: pd.DataFrame, path: Path, protocol: str) -> N
             for order, (kind, look) in enumerate(looks.items()):
                 chosen = here[here["kind"] == kind]
                 axes.scatter(chosen["selection"], chosen["test"], zorder=2 + order, **look)
-            _diagonal(axes)
         _label_axes(panels, "mean selection Dice (0 to 1)", "mean test Dice (0 to 1)")
         handles = [_legend_mark(kind, look) for kind, look in looks.items()]
-        handles.append(Line2D([], [], color=GREY, lw=0.8, ls="--", label="equal scores"))
+        drawn = [_diagonal(axes) for axes in panels.values()]
+        if any(drawn):
+            handles.append(Line2D([], [], color=GREY, lw=0.8, ls="--", label="equal scores"))
         _finish(figure, handles, protocol, path)
 
 
-def _diagonal(axes: Axes) -> None:
-    # The view stays as the points ask for it; the line is drawn only where it passes through.
+def _diagonal(axes: Axes) -> bool:
+    """Draw the line of equal scores where it passes through the view, and say whether it does."""
+    # The view stays as the points ask for it.
     horizontal, vertical = axes.get_xlim(), axes.get_ylim()
     low, high = max(horizontal[0], vertical[0]), min(horizontal[1], vertical[1])
-    if low < high:
+    passes = low < high
+    if passes:
         axes.plot([low, high], [low, high], color=GREY, linewidth=0.8, linestyle="--", zorder=1)
     axes.set_xlim(horizontal)
     axes.set_ylim(vertical)
     axes.locator_params(nbins=5)
+    return passes
 
 
 def _legend_mark(kind: str, look: Mapping[str, Any]) -> Line2D:
-    size = math.sqrt(look["s"])
+    face = look.get("facecolors", look.get("color"))
     return Line2D(
         [],
         [],
         linestyle="",
         marker=look["marker"],
-        color=look["color"],
-        markersize=size,
+        markerfacecolor=face,
+        markeredgecolor=look.get("edgecolors", face),
+        markeredgewidth=look["linewidths"],
+        markersize=math.sqrt(look["s"]),
         label=kind,
     )
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -15,6 +16,10 @@ import numpy as np
 from segsoup.errors import InputError
 from segsoup.study import Folds, Protocol
 
+log = logging.getLogger(__name__)
+
+# The fold of a datalist's entries that no fold tests on.
+TRAINING_ONLY = -1
 FORMS = "a MONAI datalist (object with `training`) or nnU-Net's splits_final.json (list of folds)"
 
 
@@ -33,7 +38,12 @@ class Split:
     training_only: set[str] = field(default_factory=set)
 
 
-def make_folds(patients: dict[str, str], folds: Folds, protocol: Protocol) -> dict[str, Any]:
+def make_folds(
+    patients: dict[str, str],
+    folds: Folds,
+    protocol: Protocol,
+    left_out: Collection[str] = (),
+) -> dict[str, Any]:
     """Split cases into cross-validation folds, by patient.
 
     The result depends on the cases, their patients and the settings only, not on the order
@@ -44,6 +54,7 @@ def make_folds(patients: dict[str, str], folds: Folds, protocol: Protocol) -> di
         folds: how to split, or the file with a given split.
         protocol: ``held-out`` keeps selection cases apart from the test cases; under
             ``published`` they are the same.
+        left_out: cases that cannot be used; a given split may name them all the same.
 
     Returns:
         The content of folds.json: ``{"protocol": ..., "folds": {"0": {"training": [...],
@@ -58,7 +69,7 @@ def make_folds(patients: dict[str, str], folds: Folds, protocol: Protocol) -> di
         splits = _random_splits(patients, folds)
         where = "folds"
     else:
-        splits = _given_splits(Path(folds.file), patients, folds)
+        splits = _given_splits(Path(folds.file), patients, folds, left_out)
         where = folds.file
     return {
         "protocol": protocol,
@@ -162,17 +173,34 @@ def _check_apart(split: Split, number: int, patients: dict[str, str], where: str
             )
 
 
-def _given_splits(path: Path, patients: dict[str, str], folds: Folds) -> dict[int, Split]:
+def _given_splits(
+    path: Path, patients: dict[str, str], folds: Folds, left_out: Collection[str]
+) -> dict[int, Split]:
     content = _read(path)
+    known = {*patients, *left_out}
     if isinstance(content, list):
-        return _nnunet_splits(content, path, patients, folds)
+        splits = _nnunet_splits(content, path, known, folds)
+        return {number: _without(split, left_out, path) for number, split in splits.items()}
     if isinstance(content, dict) and isinstance(content.get("training"), list):
-        return _datalist_splits(content["training"], path, patients, folds)
+        splits = _datalist_splits(content["training"], path, known, folds)
+        return {number: _without(split, left_out, path) for number, split in splits.items()}
     raise InputError(
         path,
         f"is JSON of another form ({type(content).__name__})",
         FORMS,
         "correct the file or `folds.file`",
+    )
+
+
+def _without(split: Split, left_out: Collection[str], path: Path) -> Split:
+    """A split without the cases that cannot be used, each of which is logged."""
+    gone = sorted({*split.test, *split.rest} & {*left_out})
+    for case in gone:
+        log.info("%s: case %s is left out, see rejected.tsv", path, case)
+    return Split(
+        [case for case in split.test if case not in gone],
+        [case for case in split.rest if case not in gone],
+        split.training_only,
     )
 
 
@@ -190,7 +218,7 @@ def _read(path: Path) -> Any:
 
 
 def _nnunet_splits(
-    content: list[Any], path: Path, patients: dict[str, str], folds: Folds
+    content: list[Any], path: Path, known: Collection[str], folds: Folds
 ) -> dict[int, Split]:
     _check_numbers(folds, set(range(len(content))), path)
     splits = {}
@@ -205,7 +233,7 @@ def _nnunet_splits(
                 "correct the file or `folds.file`",
             )
         rest, test = (sorted(set(side or [])) for side in sides)
-        _check_known([*rest, *test], patients, path)
+        _refuse_unknown([case for case in [*rest, *test] if case not in known], path)
         both = sorted(set(rest) & set(test))
         if both:
             raise InputError(
@@ -219,9 +247,9 @@ def _nnunet_splits(
 
 
 def _datalist_splits(
-    entries: list[Any], path: Path, patients: dict[str, str], folds: Folds
+    entries: list[Any], path: Path, known: Collection[str], folds: Folds
 ) -> dict[int, Split]:
-    numbers = _datalist_numbers(entries, path, patients)
+    numbers = _datalist_numbers(entries, path, known)
     _check_numbers(folds, {number for number in numbers.values() if number >= 0}, path)
     training_only = {case for case, number in numbers.items() if number < 0}
     return {
@@ -234,20 +262,21 @@ def _datalist_splits(
     }
 
 
-def _datalist_numbers(entries: list[Any], path: Path, patients: dict[str, str]) -> dict[str, int]:
+def _datalist_numbers(entries: list[Any], path: Path, known: Collection[str]) -> dict[str, int]:
     """Case -> the number of the fold that tests on it, -1 for none."""
     found: list[tuple[str, int]] = []
     unknown: list[str] = []
     for position, entry in enumerate(entries):
-        number = entry.get("fold") if isinstance(entry, dict) else None
-        if not isinstance(number, int) or isinstance(number, bool) or number < -1:
+        # As in MONAI, an entry without `fold` is one that every fold trains on.
+        number = entry.get("fold", TRAINING_ONLY) if isinstance(entry, dict) else None
+        if not isinstance(number, int) or isinstance(number, bool) or number < TRAINING_ONLY:
             raise InputError(
                 path,
                 f"entry {position} of `training` has no usable `fold` ({number!r})",
-                "a fold counted from 0, or -1 for training only, in every entry",
+                "a fold counted from 0, or -1 or no `fold` at all for training only",
                 "correct the entry",
             )
-        case = _case_of(entry, patients)
+        case = _case_of(entry, known)
         if case is None:
             unknown.append(_describe(entry))
         else:
@@ -282,13 +311,13 @@ def _describe(entry: dict[str, Any]) -> str:
     return _named(entry) or (str(files[0]) if files else "an entry without `case` and `image`")
 
 
-def _case_of(entry: dict[str, Any], patients: dict[str, str]) -> str | None:
+def _case_of(entry: dict[str, Any], known: Collection[str]) -> str | None:
     """The case that a datalist entry names, or whose name its files or their folder bear."""
     named = _named(entry)
     if named is not None:
-        return named if named in patients else None
+        return named if named in known else None
     texts = [text for file in _files(entry) for text in (file.name, file.parent.name)]
-    matches = {case for text in texts for case in patients if case in text and _bears(text, case)}
+    matches = {case for text in texts for case in known if case in text and _bears(text, case)}
     return max(matches, key=lambda case: (len(case), case), default=None)
 
 
@@ -307,10 +336,6 @@ def _check_numbers(folds: Folds, available: set[int], path: Path) -> None:
             f"the folds to run: {', '.join(map(str, folds.numbers))}",
             "set `folds.count` to the file's number of folds, or `folds.run` to some of them",
         )
-
-
-def _check_known(cases: Iterable[str], patients: dict[str, str], path: Path) -> None:
-    _refuse_unknown([case for case in cases if case not in patients], path)
 
 
 def _refuse_unknown(unknown: list[str], path: Path) -> None:

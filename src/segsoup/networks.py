@@ -81,6 +81,55 @@ def outline(network: Network, channels: int, regions: int) -> nn.Module:
         return build(network, channels, regions)
 
 
+@torch.inference_mode()
+def check_outputs(model: nn.Module, channels: int, regions: int, patch: list[int]) -> None:
+    """Make sure that a network takes the patch and segments it, without computing anything.
+
+    Args:
+        model: from ``outline``; its weights are given up.
+        channels: number of input channels.
+        regions: number of outputs.
+        patch: patch size in voxels (x, y, z).
+
+    Raises:
+        InputError: if it fails on the patch, or gives something else than one map per region.
+    """
+    model = model.to("meta")
+    # Two, for in training some networks normalise over the batch.
+    image = torch.zeros(2, channels, *patch, device="meta")
+    expected = (2, regions, *patch)
+    for training in (True, False):
+        output = _pass(model.train(training), image)
+        # Deep supervision: coarser maps behind the first, while training only.
+        several = training and isinstance(output, list | tuple)
+        maps = list(output) if several else [output]
+        shapes = [tuple(m.shape) if isinstance(m, torch.Tensor) else type(m).__name__ for m in maps]
+        if shapes[0] != expected or any(s[:2] != expected[:2] for s in shapes):
+            raise InputError(
+                "network",
+                f"{type(model).__name__} gives {', '.join(map(str, shapes))} "
+                f"{'in training' if training else 'when it is evaluated'}",
+                f"{expected} (batch, region, x, y, z), and coarser maps only behind it in a list",
+                "take a segmentation network of MONAI, or correct `network.arguments`",
+            )
+
+
+def _pass(model: nn.Module, image: torch.Tensor) -> Any:
+    try:
+        return model(image)
+    except Exception as error:
+        raise InputError(
+            "training.patch",
+            f"{type(model).__name__} fails on a patch of {list(image.shape[2:])} voxels: "
+            f"{str(error).splitlines()[0]}",
+            "a patch that the network takes: most need sides divisible by the factor by which "
+            "they shrink their input, and more than that",
+            "install the package that is named"
+            if isinstance(error, ImportError)
+            else "take sides divisible by 16 or 32, or correct `network.arguments`",
+        ) from error
+
+
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Within the block torch draws from ``seed``; its random state is put back afterwards."""

@@ -15,10 +15,13 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    GetJsonSchemaHandler,
     ValidationError,
     field_validator,
     model_validator,
 )
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from segsoup.errors import InputError
 
@@ -147,7 +150,8 @@ class Folds(Section):
     file: str | None = Field(
         None,
         description="A given split instead: a MONAI datalist (JSON with `fold` in each case of "
-        "`training`; fold -1 means training only) or nnU-Net's splits_final.json.",
+        "`training`; fold -1 or none means training only) or nnU-Net's splits_final.json. Cases "
+        "that `dataset.on_bad_case: skip` leaves out are left out of it too.",
     )
 
     @model_validator(mode="after")
@@ -352,6 +356,15 @@ class Stem(Section):
     checkpoint: str | None = Field(
         None, description="Weights to fine-tune from (.safetensors), for `source: checkpoint`."
     )
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """The section, or one of its short forms: editors must not mark them as mistakes."""
+        section = handler.resolve_ref_schema(handler(core))
+        text = {"type": "string", "description": "`none`, or the path of a checkpoint"}
+        return {"title": "Stem", "anyOf": [section, text]}
 
     @model_validator(mode="before")
     @classmethod
@@ -569,6 +582,8 @@ def _explain(problem: Any) -> str:
         allowed = re.findall(r"'([^']*)'", problem["ctx"]["expected"])
         near = difflib.get_close_matches(str(problem["input"]), allowed, n=1, cutoff=0.5)
         message += f"; did you mean `{near[0]}`?" if near else ""
+    if problem["input"] is None:
+        message += "; the key is empty: give it a value, or leave it out"
     shown = found if len(found) <= 80 else found[:77] + "..."
     return f"`{path}`: {message} (found: {shown})"
 

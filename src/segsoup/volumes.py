@@ -6,6 +6,7 @@ checksum included, so that a truncated or damaged one is noticed wherever the da
 
 from __future__ import annotations
 
+import difflib
 import math
 import zlib
 from dataclasses import dataclass
@@ -166,9 +167,9 @@ def _content(file: Path) -> bytes:
     if not file.is_file():
         raise InputError(
             file,
-            "no such file",
+            f"no such file{_nearest(file)}",
             "a NIfTI file (.nii or .nii.gz)",
-            "add the file, or leave the case out with `dataset.on_bad_case: skip`",
+            "add the file or correct its name, or leave the case out",
         )
     if not file.name.endswith(SUFFIXES):
         raise _unreadable(file, "its name ends in neither .nii nor .nii.gz", "convert it to NIfTI")
@@ -179,6 +180,15 @@ def _content(file: Path) -> bytes:
     if not content:
         raise _unreadable(file, "it is empty")
     return content
+
+
+def _nearest(file: Path) -> str:
+    """Which names come nearest to a missing file's, in words: it may be called otherwise."""
+    if not file.parent.is_dir():
+        return f"; there is no folder {file.parent} either"
+    names = [p.name for p in file.parent.iterdir() if p.name.endswith(SUFFIXES)]
+    near = difflib.get_close_matches(file.name, names, n=3, cutoff=0.3)
+    return f"; nearest in its folder: {', '.join(near)}" if near else ""
 
 
 def _unreadable(file: Path, reason: str, mend: str | None = None) -> InputError:

@@ -17,4 +17,4 @@ with job_log(snakemake.log[0]):
             folder = of_fold / "soups" / recipe
             entries.append(soup_entry(fold, recipe, *(folder / name for name in files)))
     manifest = Path(snakemake.output.manifest)
-    collect(entries, manifest.parent, manifest)
+    collect(entries, manifest.parent, manifest, asked.protocol)

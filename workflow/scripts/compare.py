@@ -6,7 +6,7 @@ from segsoup.comparison import compare_study, overview, write_fold_table, write_
 from segsoup.logs import job_log
 
 with job_log(snakemake.log[0]):
-    asked, folder = snakemake.params, Path(snakemake.output.overview[0]).parent
+    asked, folder = snakemake.params, Path(snakemake.output.overview).parent
     comparisons = compare_study(
         Path(asked.results), asked.folds, asked.trials, asked.recipes, asked.protocol
     )

@@ -8,11 +8,17 @@ from segsoup.comparison import compare_study, points
 from segsoup.figures import build_up, selection_against_test, training_curves
 from segsoup.files import read_json
 from segsoup.logs import job_log
+from segsoup.study import load
+from segsoup.sweep import readable, trials
 
 with job_log(snakemake.log[0]):
+    study = load(snakemake.config)
     asked, results = snakemake.params, Path(snakemake.params.results)
+    names = {trial.id: f"{trial.id} {readable(trial.parameters)}" for trial in trials(study)}
     histories = {
-        (fold, Path(run).name): pd.read_csv(results / f"fold{fold}" / run / "history.csv")
+        (fold, names.get(Path(run).name, run)): pd.read_csv(
+            results / f"fold{fold}" / run / "history.csv"
+        )
         for fold in asked.folds
         for run in asked.runs
     }

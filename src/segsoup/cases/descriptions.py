@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from segsoup.errors import InputError
@@ -63,20 +63,22 @@ def check_channel_count(path: Path, described: object, channels: list[str]) -> N
 def inside(root: Path, entry: object, where: Path) -> Path:
     """A path that ``dataset.json`` names, as long as it stays in the data set's folder.
 
+    Links are followed: whoever put them into the folder wants the files that they lead to, while
+    ``dataset.json`` may come from anyone.
+
     Raises:
         InputError: if it leads elsewhere.
     """
-    path = root / str(entry)
-    if not isinstance(entry, str) or "\0" in entry or not _below(path, root):
+    if not isinstance(entry, str) or "\0" in entry or not _is_below(entry):
         raise InputError(
             where,
             f"names {entry!r}",
             f"a file inside {root}",
             "correct the entry; files outside of the data set's folder are not read",
         )
-    return path
+    return root / entry
 
 
-def _below(path: Path, root: Path) -> bool:
-    path, root = path.resolve(), root.resolve()
-    return path != root and path.is_relative_to(root)
+def _is_below(entry: str) -> bool:
+    path = PurePath(entry)
+    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts

@@ -126,6 +126,12 @@ def write_rejected(path: Path, rejected: dict[str, InputError]) -> None:
     _write_table(path, ["case", "where", "found", "expected", "mend"], rows)
 
 
+def read_rejected(path: Path) -> list[str]:
+    """Names of the cases that ``rejected.tsv`` lists."""
+    with path.open(newline="", encoding="utf-8") as stream:
+        return [row["case"] for row in csv.DictReader(stream, delimiter="\t")]
+
+
 def _write_table(path: Path, header: list[str], rows: list[list[str]]) -> None:
     with whole(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, delimiter="\t", lineterminator="\n")
@@ -253,11 +259,14 @@ def _check(
 
 
 def _indexed(case: Case, patient: str, regions: dict[str, list[int]], root: Path) -> IndexedCase:
-    if case.label is None:
+    image = next(iter(case.channels.values())).file
+    # Without its images either, the case's files have other names, which the images tell.
+    if case.label is None and image.is_file():
         raise InputError(
-            case.name,
+            image.parent if image.parent.name == case.name else image,
             "has no label file",
-            "a label map for every case that is trained or scored on",
+            "a label map for every case that is trained or scored on (the `brats` layout: "
+            "a file that ends in -seg.nii.gz or _seg.nii.gz behind the case's name)",
             "add the label file, or leave the case out",
         )
     first: tuple[Source, Volume] | None = None
@@ -265,7 +274,7 @@ def _indexed(case: Case, patient: str, regions: dict[str, list[int]], root: Path
         volume = read_volume(source)
         first = first or (source, volume)
         _check_grid(source, volume, *first)
-    assert first is not None
+    assert first is not None and case.label is not None
     label = read_label(case.label)
     _check_grid(case.label, label, *first)
     labels = np.unique(label.data).tolist()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from segsoup.errors import InputError
@@ -35,9 +37,23 @@ def list_files(dataset: Dataset) -> str:
         return dataset.phantom.model_dump_json()
     root = Path(dataset.root or "")
     digest = hashlib.sha256()
-    for path in sorted(root.rglob("*")):
+    for path in sorted(_files(root)):
         if path.is_file():
             status = path.stat()
             entry = f"{path.relative_to(root)} {status.st_size} {status.st_mtime_ns}\n"
             digest.update(entry.encode())
     return digest.hexdigest()
+
+
+def _files(root: Path) -> Iterator[Path]:
+    """All files below a folder, also behind links to folders (which ``rglob`` does not follow)."""
+    visited: set[str] = set()
+    for folder, folders, names in os.walk(root, followlinks=True):
+        place = os.path.realpath(folder)
+        if place in visited:
+            # A link back to where we come from would never end.
+            folders.clear()
+            continue
+        visited.add(place)
+        folders.sort()
+        yield from (Path(folder, name) for name in names)
