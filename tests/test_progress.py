@@ -64,6 +64,13 @@ def test_where_and_how_fast_a_run_trains_changes_nothing(tmp_path: Path) -> None
     assert planned(tmp_path, study, 4) == "is trained already (4 epochs)"
 
 
+def test_regions_in_another_order_are_another_run(tmp_path: Path) -> None:
+    study = small_study()
+    trained(tmp_path, study, step=40, epochs=4)
+    turned = study.model_copy(update={"regions": dict(reversed(study.regions.items()))})
+    assert planned(tmp_path, turned, 4).startswith("starts over with 4 epochs: `regions` was")
+
+
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"identity'])
 def test_a_damaged_file_is_as_none(tmp_path: Path, content: str) -> None:
     (tmp_path / PROGRESS).write_text(content)

@@ -56,11 +56,13 @@ def run_settings(study: Study, optimizer: Optimizer, epochs: int) -> dict[str, A
     length is no setting of what it computes; a scheduled run's first step hangs on it.
     """
     content = study.model_dump(mode="json")
-    kept = {key: content[key] for key in ("regions", "preprocess", "network")}
+    kept = {key: content[key] for key in ("preprocess", "network")}
     training = {k: v for k, v in content["training"].items() if k not in NOT_RESULT}
     length = {} if can_continue(optimizer) else {"epochs": epochs}
     return {
         "channels": content["dataset"]["channels"],
+        # A list, for their order is that of the network's outputs.
+        "regions": [[name, labels] for name, labels in content["regions"].items()],
         **kept,
         "training": training,
         "optimizer": optimizer.model_dump(mode="json"),
