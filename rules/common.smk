@@ -143,9 +143,20 @@ def check_start() -> None:
         check_start(study)
         check_cluster()
         # Kept until this process ends, also where Snakemake's own lock is switched off.
-        study_lease.acquire()
+        study_lease.acquire(tell_waiting())
     except (InputError, Stopped) as error:
         raise WorkflowError(str(error))
+
+
+def tell_waiting():
+    """Say once that the lease of a Snakemake on another host is being watched."""
+
+    @cache
+    def tell() -> None:
+        seconds = study.recovery.lease_seconds
+        print(f"Waiting up to {seconds:g} s: is {study_lease.taken_from} alive?", flush=True)
+
+    return tell
 
 
 def check_cluster() -> None:
