@@ -20,6 +20,7 @@ from segsoup.lease import Lease
 from segsoup.progress import plan
 from segsoup.runs import run_settings, stem_optimizer
 from segsoup.study import load
+from segsoup.sweep import readable
 from segsoup.sweep import trials as trials_of
 
 STUDY_FILE = str(workflow.configfiles[-1])
@@ -58,6 +59,17 @@ def state_folder(wildcards) -> str:
     """Where a run keeps its states: beside the results, for a failed job's outputs are deleted."""
     run = f"trials/{wildcards.trial}" if wildcards.get("trial") else "stem"
     return f"{study.results}/.state/fold{wildcards.fold}/{run}"
+
+
+def case_score_cache(wildcards) -> str:
+    """Where the case scores of a fold's candidate soups are kept, for all recipes."""
+    return f"{study.results}/.state/fold{wildcards.fold}/candidates.jsonl"
+
+
+def trial_groups() -> list[str]:
+    """What each trial shares with the others of its group, for the hierarchical recipe."""
+    keys = study.soup.group_by or list(study.sweep.grid)[:1]
+    return [readable({key: trial.parameters[key] for key in keys}) for trial in trials.values()]
 
 
 def training_plan(wildcards, output) -> str:

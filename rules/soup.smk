@@ -29,6 +29,9 @@ rule soup:
     params:
         **settings("evaluation"),
         trials=list(trials),
+        race=study.soup.race,
+        groups=lambda wildcards: trial_groups() if wildcards.recipe == "hierarchical" else None,
         folder=preprocessed_folder,
+        cache=case_score_cache,
     script:
         "../workflow/scripts/soup.py"

@@ -1,10 +1,11 @@
-"""Soups: exact averages, and the greedy recipe against a plain second implementation."""
+"""Recipes, against plain second implementations of the published algorithms."""
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import tempfile
 from pathlib import Path
-from random import Random
 
 import numpy as np
 import pytest
@@ -15,193 +16,205 @@ from hypothesis import strategies as st
 from segsoup import checkpoints
 from segsoup.checkpoints import Weights
 from segsoup.errors import InputError
+from segsoup.files import sha256
+from segsoup.selection import LOSS, Cache, CaseScore, Scores, Selection, mean_score
 from segsoup.soups import (
     Ingredient,
-    RunningSum,
+    Made,
+    best,
     check_alike,
+    descending,
     greedy,
+    hierarchical,
+    rebuild,
     recipe_record,
     uniform,
 )
 
-values = st.lists(
-    st.lists(st.floats(-10, 10, width=32), min_size=3, max_size=3), min_size=1, max_size=6
-)
 DESCRIPTION = {"network": {"name": "x"}}
+CASES = [f"case{n}" for n in range(6)]
+# Where the perfect weights of each case lie.
+TARGETS = np.random.default_rng(1).normal(0, 1, (len(CASES), 3))
+rows = st.lists(
+    st.lists(st.floats(-2, 2, width=32), min_size=3, max_size=3), min_size=1, max_size=7
+)
 
 
-def write(folder: Path, rows: list[list[float]], scores: list[float]) -> list[Ingredient]:
+def made_up_dice(weights: torch.Tensor, case: str) -> CaseScore:
+    """How near weights are to a case's target, between 0 and 1."""
+    distance = np.abs(weights.double().numpy() - TARGETS[CASES.index(case)])
+    near = np.exp(-distance)
+    return {"TC": float(near[:2].mean()), "WT": float(near[2]), LOSS: float(distance.sum())}
+
+
+class MadeUp:
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def use(self, weights: Weights) -> None:
+        self.weights = weights["w"]
+
+    def score(self, case: str) -> CaseScore:
+        self.asked += 1
+        return made_up_dice(self.weights, case)
+
+
+def all_scores(weights: torch.Tensor) -> Scores:
+    return {case: made_up_dice(weights, case) for case in CASES}
+
+
+def write(folder: Path, models: list[list[float]], groups: int = 1) -> list[Ingredient]:
     found = []
-    for number, (row, score) in enumerate(zip(rows, scores, strict=True)):
+    for number, row in enumerate(models):
         path = folder / f"{number}.safetensors"
         weights = {"w": torch.tensor(row), "steps": torch.tensor([7 + number])}
         checkpoints.save(path, weights, DESCRIPTION)
-        found.append(Ingredient(f"trial{number}", path, score))
+        scores = all_scores(weights["w"])
+        group = f"group{number % groups}"
+        found.append(Ingredient(f"trial{number}", path, sha256(path), scores, group))
     return found
 
 
-def closeness(weights: Weights) -> float:
-    """A made-up score: how near the weights are to a point."""
-    return -float((weights["w"].double() - torch.tensor([1.0, 2.0, 3.0])).abs().sum())
+def selection_with(scorers: int = 1) -> Selection:
+    return Selection(CASES, [MadeUp() for _ in range(scorers)], Cache(None, ""))
 
 
-@settings(deadline=None, max_examples=30)
-@given(values)
-def test_the_uniform_soup_is_the_float64_mean(rows: list[list[float]]) -> None:
+def plain_greedy(ingredients: list[Ingredient]) -> list[str]:
+    """Wortsman et al. 2022, recipe 1, written down naively: everything is evaluated in full."""
+    ordered = descending(ingredients)
+    soup, top = [ordered[0]], ordered[0].score
+    for ingredient in ordered[1:]:
+        together = [*soup, ingredient]
+        total = sum(checkpoints.load(i.path)[0]["w"].double() for i in together)
+        score = mean_score(all_scores((total / len(together)).float()))
+        if score > top:
+            soup, top = together, score
+    return [ingredient.trial for ingredient in soup]
+
+
+@settings(max_examples=60)
+@given(rows)
+def test_greedy_keeps_what_the_plain_algorithm_keeps(models: list[list[float]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        made = uniform(write(Path(folder), rows, [0.0] * len(rows)), closeness)
-    expected = np.mean(np.array(rows, dtype=np.float64), axis=0)
-    np.testing.assert_allclose(made.weights["w"].numpy(), expected, rtol=1e-6, atol=1e-6)
-    assert made.weights["w"].dtype == torch.float32
-    assert made.weights["steps"].tolist() == [7]
+        ingredients = write(Path(folder), models)
+        selection = selection_with()
+        made = greedy(ingredients, selection)
+        assert made.trials == plain_greedy(ingredients)
+        assert made.scores == all_scores(made.weights["w"])
+    assert selection.inferences <= (len(models) - 1) * len(CASES)
+    assert len(made.decisions) == len(models)
+    assert made.score >= max(ingredient.score for ingredient in ingredients)
 
 
-def plain_greedy(rows: list[list[float]], scores: list[float]) -> tuple[list[int], int]:
-    """The published algorithm, written down naively."""
-    order = sorted(range(len(rows)), key=lambda i: (-scores[i], f"trial{i}"))
-    kept, best, evaluations = [order[0]], scores[order[0]], 0
-    for i in order[1:]:
-        mean = np.mean(np.array([rows[j] for j in [*kept, i]], dtype=np.float64), axis=0)
-        score = closeness({"w": torch.tensor(mean).float()})
-        evaluations += 1
-        if score > best:
-            kept, best = [*kept, i], score
-    return kept, evaluations
-
-
-@settings(deadline=None, max_examples=30)
-@given(values)
-def test_greedy_keeps_what_the_plain_algorithm_keeps(rows: list[list[float]]) -> None:
-    scores = [closeness({"w": torch.tensor(row)}) for row in rows]
-    calls = []
-
-    def counted(weights: Weights) -> float:
-        calls.append(weights)
-        return closeness(weights)
-
+@settings(max_examples=30)
+@given(rows, st.integers(2, 4))
+def test_looking_ahead_changes_nothing(models: list[list[float]], scorers: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        ingredients = write(Path(folder), rows, scores)
-        made = greedy(ingredients, counted)
-    kept, evaluations = plain_greedy(rows, scores)
-    assert [part.trial for part in made.ingredients] == [f"trial{i}" for i in kept]
-    assert len(calls) == evaluations == len(rows) - 1
-    assert made.score == max(d.best_score for d in made.decisions if d.best_score is not None)
+        ingredients = write(Path(folder), models)
+        alone, ahead = selection_with(1), selection_with(scorers)
+        one, other = greedy(ingredients, alone), greedy(ingredients, ahead)
+    assert one.mixture == other.mixture
+    assert one.scores == other.scores
+    assert [d.accepted for d in one.decisions] == [d.accepted for d in other.decisions]
+    assert ahead.inferences - other.wasted <= alone.inferences + other.wasted
 
 
-def test_an_equal_score_is_not_kept_and_ties_go_by_name(tmp_path: Path) -> None:
-    ingredients = write(tmp_path, [[1.0, 2.0, 3.0]] * 3, [0.0] * 3)
-    made = greedy(list(reversed(ingredients)), closeness)
-    assert [part.trial for part in made.ingredients] == ["trial0"]
-    assert [d.accepted for d in made.decisions] == [True, False, False]
+@settings(max_examples=30)
+@given(rows)
+def test_the_uniform_soup_is_the_float64_mean(models: list[list[float]]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        selection = selection_with()
+        made = uniform(write(Path(folder), models), selection)
+        weights = made.weights["w"]
+    expected = np.mean(np.array(models, dtype=np.float64), axis=0)
+    np.testing.assert_allclose(weights.numpy(), expected, rtol=1e-6, atol=1e-6)
+    assert selection.inferences == len(CASES)
+    assert made.scores == all_scores(weights)
 
 
-def test_the_record_names_weights_hashes_and_decisions(tmp_path: Path) -> None:
-    record = recipe_record(
-        "uniform", uniform(write(tmp_path, [[0.0] * 3, [1.0] * 3], [0, 1]), closeness)
-    )
-    assert [part["weight"] for part in record["ingredients"]] == [0.5, 0.5]
-    assert all(len(part["sha256"]) == 64 for part in record["ingredients"])
-    assert len(record["decisions"]) == 2
+def test_the_best_model_costs_nothing(tmp_path: Path) -> None:
+    ingredients = write(tmp_path, [[2.0, 2, 2], [0, 0, 0], [1, 1, 1]])
+    selection = selection_with()
+    made = best(ingredients, selection)
+    assert made.trials == [descending(ingredients)[0].trial]
+    assert selection.inferences == 0
 
 
-@pytest.mark.parametrize(
-    ("weights", "description", "said"),
-    [
-        ({"v": torch.zeros(3)}, DESCRIPTION, "`steps`|`v`"),
-        ({"w": torch.zeros(4), "steps": torch.tensor([1])}, DESCRIPTION, "`w`"),
-        (
-            {"w": torch.zeros(3), "steps": torch.tensor([1])},
-            {"network": {"name": "y"}},
-            "`network`",
-        ),
-        (
-            {"w": torch.zeros(3).half(), "steps": torch.tensor([1])},
-            DESCRIPTION,
-            "`w` .*float16",
-        ),
-    ],
-)
-def test_unlike_ingredients_are_refused_by_name(
-    tmp_path: Path, weights: Weights, description: dict, said: str
-) -> None:
-    ingredients = write(tmp_path, [[0.0] * 3], [0.0])
-    checkpoints.save(tmp_path / "other.safetensors", weights, description)
-    other = Ingredient("other", tmp_path / "other.safetensors", 0.0)
-    with pytest.raises(InputError, match=said) as caught:
-        check_alike([*ingredients, other])
-    assert "other.safetensors" in str(caught.value)
+def test_hierarchical_is_greedy_over_the_soups_of_groups(tmp_path: Path) -> None:
+    random = np.random.default_rng(5)
+    for attempt in range(8):
+        folder = tmp_path / str(attempt)
+        folder.mkdir()
+        models = random.normal(0, 0.7, (6, 3)).astype(np.float32).tolist()
+        ingredients = write(folder, models, groups=2)
+        made = hierarchical(ingredients, selection_with())
+        soups = []
+        for group in ("group0", "group1"):
+            members = [i for i in ingredients if i.group == group]
+            kept = plain_greedy(members)
+            weights = [
+                checkpoints.load(i.path)[0]["w"].double() for i in members if i.trial in kept
+            ]
+            average = (sum(weights) / len(weights)).float()
+            soups.append((mean_score(all_scores(average)), average, kept))
+        soups.sort(key=lambda soup: -soup[0])
+        both = (soups[0][1].double() + soups[1][1].double()) / 2
+        improves = mean_score(all_scores(both.float())) > soups[0][0]
+        expected = both if improves else soups[0][1].double()
+        torch.testing.assert_close(made.weights["w"].double(), expected, rtol=1e-6, atol=1e-6)
+        assert set(made.trials) == {t for _, _, kept in soups[: 1 + improves] for t in kept}
+        assert sum(part.weight for part in made.mixture) == pytest.approx(1)
 
 
-def test_outputs_in_another_order_are_refused(tmp_path: Path) -> None:
-    found = []
+@pytest.mark.parametrize("recipe", [greedy, uniform, hierarchical])
+def test_a_soup_is_made_again_from_its_recipe_alone_to_the_bit(tmp_path: Path, recipe) -> None:
+    models = np.random.default_rng(3).normal(0, 0.5, (5, 3)).astype(np.float32).tolist()
+    selection = selection_with()
+    made: Made = recipe(write(tmp_path, models, groups=2), selection)
+    record = json.loads(json.dumps(recipe_record(recipe.__name__, made, selection, 1.0)))
+    again = rebuild(record)
+    assert again.keys() == made.weights.keys()
+    for name, value in made.weights.items():
+        assert torch.equal(again[name], value)
+    assert record["case_inferences"] == selection.inferences
+
+
+def test_a_recipe_whose_ingredient_changed_is_refused(tmp_path: Path) -> None:
+    selection = selection_with()
+    made = uniform(write(tmp_path, [[1.0, 2, 3], [0, 0, 0]]), selection)
+    record = recipe_record("uniform", made, selection, 1.0)
+    write(tmp_path, [[1.5, 2, 3]])
+    with pytest.raises(InputError, match="another file"):
+        rebuild(record)
+
+
+def test_ties_go_by_the_trial(tmp_path: Path) -> None:
+    ingredients = write(tmp_path, [[1.0, 1, 1]] * 3)
+    assert [i.trial for i in descending(ingredients[::-1])] == ["trial0", "trial1", "trial2"]
+    # An equal average improves nothing.
+    assert greedy(ingredients, selection_with()).trials == ["trial0"]
+
+
+def test_ingredients_of_other_networks_regions_or_shapes_are_refused(tmp_path: Path) -> None:
+    good = write(tmp_path, [[1.0, 2.0, 3.0]])[0]
+    for name, weights, description, reason in (
+        ("network", {"w": torch.ones(3)}, {"network": {"name": "y"}}, "`network`"),
+        ("shape", {"w": torch.ones(4), "steps": torch.tensor([1])}, DESCRIPTION, "`w`"),
+        ("names", {"v": torch.ones(3)}, DESCRIPTION, "only one of them has"),
+    ):
+        path = tmp_path / f"{name}.safetensors"
+        checkpoints.save(path, weights, description)
+        other = dataclasses.replace(good, trial=name, path=path)
+        with pytest.raises(InputError, match=reason) as caught:
+            check_alike([good, other])
+        assert str(path) in str(caught.value)
+    # Regions of another order are other outputs of the network.
+    paths = []
     for number, order in enumerate((["WT", "TC"], ["TC", "WT"])):
-        path = tmp_path / f"{number}.safetensors"
+        paths.append(tmp_path / f"order{number}.safetensors")
         regions = {name: {"WT": [1, 2], "TC": [1]}[name] for name in order}
-        checkpoints.save(path, {"w": torch.zeros(2)}, {"regions": regions})
-        found.append(Ingredient(str(number), path, 0.5))
+        checkpoints.save(paths[-1], {"w": torch.zeros(2)}, {"regions": regions})
     with pytest.raises(InputError, match="`regions` is"):
-        check_alike(found)
-
-
-@settings(deadline=None, max_examples=20)
-@given(values, st.randoms())
-def test_the_order_of_the_ingredients_does_not_show(
-    rows: list[list[float]], random: Random
-) -> None:
-    scores = [closeness({"w": torch.tensor(row)}) for row in rows]
-    with tempfile.TemporaryDirectory() as folder:
-        ingredients = write(Path(folder), rows, scores)
-        shuffled = random.sample(ingredients, len(ingredients))
-        for recipe in (uniform, greedy):
-            one, two = recipe(ingredients, closeness), recipe(shuffled, closeness)
-            assert torch.equal(one.weights["w"], two.weights["w"])
-            assert one.ingredients == two.ingredients
-            assert one.decisions == two.decisions
-
-
-@settings(deadline=None, max_examples=20)
-@given(values)
-def test_the_best_score_rises_with_every_ingredient_kept(rows: list[list[float]]) -> None:
-    scores = [closeness({"w": torch.tensor(row)}) for row in rows]
-    with tempfile.TemporaryDirectory() as folder:
-        made = greedy(write(Path(folder), rows, scores), closeness)
-    best = [decision.best_score for decision in made.decisions]
-    assert best[0] == max(scores)
-    for before, after, decision in zip(best, best[1:], made.decisions[1:], strict=False):
-        assert (after > before) == decision.accepted
-        assert decision.candidate_score is not None
-        assert after == (decision.candidate_score if decision.accepted else before)
-    assert made.score == best[-1] == closeness(made.weights)
-
-
-def test_a_single_model_is_its_own_soup_and_costs_no_evaluation(tmp_path: Path) -> None:
-    (ingredient,) = write(tmp_path, [[0.1, 0.2, 0.3]], [0.5])
-    made = greedy([ingredient], lambda weights: pytest.fail("evaluated"))
-    assert torch.equal(made.weights["w"], torch.tensor([0.1, 0.2, 0.3]))
-    assert made.score == 0.5
-
-
-@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
-def test_the_average_has_the_type_of_the_weights_but_not_its_errors(kind: torch.dtype) -> None:
-    """In half precision 2048 + 1 is 2048: a sum in the stored type would lose every addition."""
-    total = RunningSum()
-    for value in (2048.0, *[1.0] * 7):
-        total.add({"w": torch.tensor([value], dtype=kind)})
-    average = total.average_with()["w"]
-    assert average.dtype == kind
-    assert average.item() == torch.tensor(2055 / 8, dtype=torch.float64).to(kind).item()
-
-
-def test_trying_a_model_does_not_put_it_into_the_soup() -> None:
-    total = RunningSum()
-    first = {"w": torch.tensor([1.0])}
-    total.add(first)
-    assert total.average_with({"w": torch.tensor([3.0])})["w"].item() == 2
-    assert total.average_with()["w"].item() == 1
-    total.add({"w": torch.tensor([5.0])})
-    assert first["w"].item() == 1
-
-
-def test_a_soup_of_nothing_is_refused() -> None:
-    with pytest.raises(InputError, match="has no ingredients"):
+        check_alike([dataclasses.replace(good, path=path) for path in paths])
+    with pytest.raises(InputError, match="no ingredients"):
         check_alike([])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -57,12 +59,41 @@ def load(path: Path) -> tuple[Weights, dict[str, Any]]:
     Raises:
         InputError: if the file is missing, damaged or not a safetensors file.
     """
+    with _opened(path) as stream:
+        return dict(_tensors(stream)), _description(stream)
+
+
+def stream(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
+    """Names and tensors of a model file one after the other, mapped from the disk, not copied.
+
+    A tensor may be used until the next one is asked for.
+
+    Raises:
+        InputError: as ``load``.
+    """
+    with _opened(path) as opened:
+        yield from _tensors(opened)
+
+
+def shapes(path: Path) -> tuple[dict[str, tuple[tuple[int, ...], str]], dict[str, Any]]:
+    """Name -> shape and type of the weights, and the description; reads the header alone.
+
+    Raises:
+        InputError: as ``load``.
+    """
+    with _opened(path) as opened:
+        parts = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118
+        found = {
+            name: (tuple(part.get_shape()), str(part.get_dtype())) for name, part in parts.items()
+        }
+        return found, _description(opened)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     try:
-        with safe_open(str(path), framework="pt") as stream:
-            description = json.loads((stream.metadata() or {}).get(METADATA_KEY, "{}"))
-            if not isinstance(description, dict):
-                raise ValueError(f"its description is {description!r} instead of a mapping")
-            weights = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
+        with safe_open(str(path), framework="pt") as opened:
+            yield opened
     except FileNotFoundError as error:
         raise InputError(
             path, "no such file", "a model file (.safetensors)", "check the path"
@@ -74,7 +105,18 @@ def load(path: Path) -> tuple[Weights, dict[str, Any]]:
             "a whole safetensors file; other formats could run code when they are loaded",
             "convert the checkpoint to safetensors, or copy it anew if it was cut off",
         ) from error
-    return weights, description
+
+
+def _tensors(opened: Any) -> Iterator[tuple[str, torch.Tensor]]:
+    for name in opened.keys():  # noqa: SIM118
+        yield name, opened.get_tensor(name)
+
+
+def _description(opened: Any) -> dict[str, Any]:
+    description = json.loads((opened.metadata() or {}).get(METADATA_KEY, "{}"))
+    if not isinstance(description, dict):
+        raise ValueError(f"its description is {description!r} instead of a mapping")
+    return description
 
 
 def fit(model: nn.Module, weights: Weights, where: str | Path) -> None:

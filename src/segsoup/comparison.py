@@ -115,7 +115,9 @@ def best_trial(scores: Mapping[str, float]) -> str:
 
 
 def soup_title(recipe: str) -> str:
-    """``greedy`` -> ``Greedy Soup``."""
+    """``greedy`` -> ``Greedy Soup``; the best single model is no soup."""
+    if recipe == "best":
+        return "Best Single"
     return f"{recipe.replace('-', ' ').title()} Soup"
 
 

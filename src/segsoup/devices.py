@@ -48,6 +48,13 @@ def prepare(device: str, threads: int) -> torch.device:
     return torch.device("cuda", _free_gpu())
 
 
+def several(device: torch.device, count: int) -> list[torch.device]:
+    """Devices for so many models at once: a GPU each if there are enough, else the one given."""
+    if device.type == "cpu" or count == 1 or torch.cuda.device_count() < count:
+        return [device] * count
+    return [torch.device("cuda", number) for number in range(count)]
+
+
 def _free_gpu() -> int:
     """The GPU to use: SLURM has allocated it, or it is one that no other job here has."""
     if "SLURM_JOB_ID" in os.environ:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,12 +15,12 @@ from torch import nn
 
 from segsoup import checkpoints, devices, networks
 from segsoup.batches import Draw
-from segsoup.comparison import mean_dice
 from segsoup.inference import predict_logits
 from segsoup.losses import make_loss
 from segsoup.metrics import dice
 from segsoup.preprocess import PreprocessedCase, load_case, load_truth, restore
 from segsoup.regions import label_table, to_regions
+from segsoup.selection import LOSS, CaseScore, Scores
 from segsoup.study import Study
 from segsoup.training import estimate_batch_norm
 
@@ -40,7 +42,7 @@ def load_model(path: Path, study: Study, device: torch.device) -> nn.Module:
 
 
 class WeightsScorer:
-    """Scores weights on the selection cases of one fold: what a soup recipe chooses by."""
+    """Scores weights on single cases of one fold: what a soup recipe chooses by."""
 
     def __init__(
         self, study: Study, fold: dict[str, list[str]], folder: Path, device: torch.device
@@ -49,28 +51,81 @@ class WeightsScorer:
 
         Args:
             study: the study.
-            fold: names of its `training` and `selection` cases.
+            fold: names of its `training` cases, which running statistics are taken from.
             folder: the preprocessed cases.
             device: where to compute.
         """
         self.study, self.fold, self.folder, self.device = study, fold, folder, device
         model = networks.build(study.network, len(study.dataset.channels), len(study.regions))
-        self.model = model.to(device)
+        self.model = model.to(device).eval()
 
-    def rows(self, weights: checkpoints.Weights) -> pd.DataFrame:
-        """Case rows of a model with these weights; running statistics are put into ``weights``."""
+    def use(self, weights: checkpoints.Weights) -> None:
+        """Take these weights from now on, with running statistics of their own if they have any."""
         self.model.load_state_dict(weights)
         if networks.has_batch_norm(self.model):
             training = self.study.training
             cases = sorted(self.fold["training"])
             draw = Draw(self.folder, cases, self.study.regions, training, (training.seed,))
             estimate_batch_norm(self.model, draw, self.device)
-            weights.update({k: v.cpu().clone() for k, v in self.model.state_dict().items()})
-        return score_cases(self.model, self.fold["selection"], self.folder, self.study, self.device)
+            self.model.eval()
 
-    def __call__(self, weights: checkpoints.Weights) -> float:
-        """Mean selection Dice of a model with these weights."""
-        return mean_dice(self.rows(weights))
+    def score(self, case: str) -> CaseScore:
+        """Dice per region on one case, and the loss."""
+        rows = score_case(self.model, case, self.folder, self.study, self.device)
+        dices = {str(row["region"]): float(str(row["dice"])) for row in rows}
+        return {**dices, LOSS: float(str(rows[0]["loss"]))}
+
+    def settled(self, weights: checkpoints.Weights) -> checkpoints.Weights:
+        """Weights as they are to be saved: with running statistics of their own."""
+        if not networks.has_batch_norm(self.model):
+            return weights
+        self.use(weights)
+        return {name: value.cpu().clone() for name, value in self.model.state_dict().items()}
+
+
+def scoring_context(study: Study, fold: dict[str, list[str]], fingerprints: dict[str, str]) -> str:
+    """A hash of what selection scores hang on beside the weights.
+
+    Args:
+        study: the study.
+        fold: its fold.
+        fingerprints: case -> fingerprint of its preprocessed arrays.
+    """
+    content = study.model_dump(mode="json")
+    training = content["training"]
+    context = {
+        "network": content["network"],
+        "regions": list(content["regions"].items()),
+        "evaluation": content["evaluation"],
+        "patch": training["patch"],
+        "precision": training["precision"],
+        "selection": {case: fingerprints[case] for case in sorted(fold["selection"])},
+        # What running statistics are taken from.
+        "training": {case: fingerprints[case] for case in sorted(fold["training"])},
+    }
+    return hashlib.sha256(json.dumps(context, sort_keys=True).encode()).hexdigest()
+
+
+def scores_of(rows: pd.DataFrame) -> Scores:
+    """Case rows by case: region -> Dice, and the loss."""
+    return {
+        str(case): {
+            **dict(zip(part["region"], part["dice"], strict=True)),
+            LOSS: part["loss"].iloc[0],
+        }
+        for case, part in rows.groupby("case", sort=False)
+    }
+
+
+def rows_of(scores: Scores) -> pd.DataFrame:
+    """Case rows again: ``case``, ``region``, ``dice``, ``loss``."""
+    rows = [
+        {"case": case, "region": region, "dice": value, "loss": score[LOSS]}
+        for case, score in scores.items()
+        for region, value in score.items()
+        if region != LOSS
+    ]
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def score_cases(

@@ -43,7 +43,7 @@ ScheduleName = Literal[
     "polynomial",
     "multi-step",
 ]
-RecipeName = Literal["uniform", "greedy"]
+RecipeName = Literal["greedy", "uniform", "hierarchical", "best"]
 
 
 class Section(BaseModel):
@@ -407,7 +407,27 @@ class Soup(Section):
         ["greedy", "uniform"],
         min_length=1,
         description="`greedy`: best first, one kept if the selection Dice of the average strictly "
-        "improves (Wortsman et al. 2022); `uniform`: the average of all.",
+        "improves (Wortsman et al. 2022); `uniform`: the average of all; `hierarchical`: greedy "
+        "within groups of like trials, then across the groups (Sanjeev et al. 2024); `best`: the "
+        "best single model.",
+    )
+    group_by: list[str] | None = Field(
+        None,
+        description="Swept keys in which the trials of a group of `hierarchical` agree; the first "
+        "key of the sweep by default.",
+    )
+    race: float | None = Field(
+        None,
+        gt=0,
+        lt=0.5,
+        description="Stop a candidate when a paired test over the cases seen says that it will "
+        "not win, at this error rate; null stops only what cannot win any more.",
+    )
+    at_once: int = Field(
+        1,
+        ge=1,
+        description="Candidates evaluated at the same time, each on a GPU of its own where there "
+        "are GPUs; the outcome is the same.",
     )
 
     @field_validator("recipes")

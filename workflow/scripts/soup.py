@@ -1,41 +1,49 @@
 """Make one soup of the trials of a fold."""
 
+import time
 from pathlib import Path
 
 from segsoup import checkpoints, devices
-from segsoup.comparison import mean_dice, read_rows, write_rows
-from segsoup.evaluation import WeightsScorer
-from segsoup.files import read_json, write_json
+from segsoup.comparison import read_rows, write_rows
+from segsoup.evaluation import WeightsScorer, rows_of, scores_of, scoring_context
+from segsoup.files import read_json, sha256, write_json
 from segsoup.logs import job_log
+from segsoup.preprocess import read_manifest
+from segsoup.selection import Cache, Selection
 from segsoup.soups import RECIPES, Ingredient, check_alike, recipe_record
 from segsoup.study import load
 
 with job_log(snakemake.log[0]):
-    study = load(snakemake.config)
-    device = devices.prepare(study.training.device, snakemake.threads)
-    fold = read_json(Path(snakemake.input.folds))["folds"][snakemake.wildcards.fold]
-    selections = {
-        trial: read_rows(Path(path))
-        for trial, path in zip(snakemake.params.trials, snakemake.input.selections, strict=True)
-    }
+    study, began = load(snakemake.config), time.monotonic()
+    asked, given, made_of = snakemake.params, snakemake.input, snakemake.output
+    fold = read_json(Path(given.folds))["folds"][snakemake.wildcards.fold]
+    groups = asked.groups or [""] * len(asked.trials)
     ingredients = [
-        Ingredient(trial, Path(model), mean_dice(selections[trial]))
-        for trial, model in zip(snakemake.params.trials, snakemake.input.models, strict=True)
+        Ingredient(trial, Path(model), sha256(Path(model)), scores_of(read_rows(Path(rows))), group)
+        for trial, model, rows, group in zip(
+            asked.trials, given.models, given.selections, groups, strict=True
+        )
     ]
     description = check_alike(ingredients)
-    scorer = WeightsScorer(study, fold, Path(snakemake.params.folder), device)
-    made = RECIPES[snakemake.wildcards.recipe](ingredients, scorer)
 
-    alone = len(made.ingredients) == 1
-    rows = selections[made.ingredients[0].trial] if alone else scorer.rows(made.weights)
-    checkpoints.save(Path(snakemake.output.model), made.weights, description)
-    write_rows(Path(snakemake.output.selection), rows)
+    device = devices.prepare(study.training.device, snakemake.threads)
+    scorers = [
+        WeightsScorer(study, fold, Path(asked.folder), place)
+        for place in devices.several(device, study.soup.at_once)
+    ]
+    context = scoring_context(study, fold, read_manifest(Path(given.manifest)))
+    cache = Cache(Path(asked.cache), context)
+    selection = Selection(fold["selection"], scorers, cache, study.soup.race)
+    made = RECIPES[snakemake.wildcards.recipe](ingredients, selection)
+
+    checkpoints.save(Path(made_of.model), scorers[0].settled(made.weights), description)
+    write_rows(Path(made_of.selection), rows_of(made.scores))
     write_json(
-        Path(snakemake.output.recipe),
+        Path(made_of.recipe),
         {
             "fold": int(snakemake.wildcards.fold),
             "protocol": study.evaluation.protocol,
             "selection_cases": len(fold["selection"]),
-            **recipe_record(snakemake.wildcards.recipe, made),
+            **recipe_record(snakemake.wildcards.recipe, made, selection, time.monotonic() - began),
         },
     )
