@@ -12,7 +12,7 @@ demo: environment
 	snakemake --profile profiles/local
 
 test: test-environment lint
-	pytest --numprocesses 2 --dist loadgroup
+	pytest --numprocesses 2 --dist loadfile
 
 environment: $(VENV)/.installed
 test-environment: $(VENV)/.installed-test

@@ -34,7 +34,7 @@ def phantom_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[slurm.Cluster]:
-    """A real Slurm cluster; mark its tests ``xdist_group("slurm")``, so that they share one."""
+    """A real Slurm cluster; one per worker of a parallel test run."""
     reason = slurm.missing()
     if reason is not None:
         assert "CI" not in os.environ, f"CI has to run the tests on Slurm: {reason}"

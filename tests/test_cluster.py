@@ -32,8 +32,6 @@ from segsoup.placement import choose, submissions
 from segsoup.site import read_site
 from segsoup.study import read
 
-pytestmark = pytest.mark.xdist_group("slurm")
-
 RESOURCES: dict[str, dict[str, int]] = {
     "preprocess": {"threads": 2, "mem_mb": 2000, "runtime": 5},
     "training": {"gpu": 1, "mem_mb": 1500, "runtime": 1},

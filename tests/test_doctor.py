@@ -61,9 +61,6 @@ def examine(capsys: pytest.CaptureFixture[str], study: str, *arguments: str) -> 
     return code, capsys.readouterr().out
 
 
-pytestmark = pytest.mark.xdist_group("slurm")
-
-
 def test_a_healthy_cluster_is_told_line_by_line(place: Path, capsys) -> None:
     code, printed = examine(capsys, write_study(place), "--no-jobs")
     assert code == 0, printed

@@ -25,8 +25,6 @@ from segsoup.journal import read_journal
 from segsoup.study import read
 from segsoup.sweep import trials
 
-pytestmark = pytest.mark.xdist_group("recovery")
-
 SWEEP = {"grid": {"optimizer.schedule": ["schedule-free", "cosine"]}}
 STEM_EPOCHS = list(range(1, TINY["stem"]["epochs"] + 1))
 

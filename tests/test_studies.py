@@ -17,9 +17,6 @@ from segsoup.comparison import OPTIMISTIC
 from segsoup.files import sha256
 from segsoup.study import Phantom
 
-# One worker runs the studies, for all of these tests.
-pytestmark = pytest.mark.xdist_group("studies")
-
 PROFILE = ["--profile", str(REPOSITORY / "profiles" / "local")]
 # What BraTS called its contrasts up to 2021, when the enhancing tumour was label 4.
 CONTRASTS = {"t1n": "t1", "t1c": "t1ce", "t2w": "t2", "t2f": "flair"}

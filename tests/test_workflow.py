@@ -18,9 +18,6 @@ from segsoup import checkpoints
 from segsoup.comparison import mean_dice, read_rows
 from segsoup.files import sha256
 
-# One worker runs the demo study, for all of these tests.
-pytestmark = pytest.mark.xdist_group("demo")
-
 FOLD = "results/fold0"
 
 
