@@ -66,7 +66,7 @@ def training_curves(histories: Mapping[tuple[int, str], pd.DataFrame], path: Pat
         label = "epoch (trials continue the stem)" if has_stem else "epoch"
         _label_axes(panels, label, "training loss (no unit)")
         for axes in panels.values():
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, min_n_ticks=1))
         handles = [Line2D([], [], color=BLACK, lw=2, label="stem")] if has_stem else []
         if len(names) <= FEW_RUNS:
             handles += [Line2D([], [], color=colours[name], label=name) for name in names]
