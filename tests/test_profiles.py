@@ -70,6 +70,8 @@ def test_a_study_of_500_runs_makes_one_submission_per_run_and_a_few(tmp_path: Pa
     printed = plan(tmp_path, SLURM, tmp_path / "study.yaml")
     groups = re.findall(r"^\[.*\] Group job (\w+) ", printed, re.MULTILINE)
     alone = re.findall(r"^rule (\w+):$", printed, re.MULTILINE)
+    # A training is announced by what will be done to it.
+    alone += [rule.lower() for rule in re.findall(r"^Job \d+: (Stem) of", printed, re.MULTILINE)]
     # The report is made beside Snakemake.
     names = {*groups, *alone} - {"all", *requests.LOCAL}
     counts = {name: (groups + alone).count(name) for name in names}
