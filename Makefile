@@ -12,7 +12,7 @@ demo: environment
 	snakemake --profile profiles/local
 
 test: test-environment lint
-	pytest --numprocesses 2 --dist loadfile
+	pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 environment: $(VENV)/.installed
 test-environment: $(VENV)/.installed-test
