@@ -9,11 +9,15 @@ from typing import Any
 import pytest
 import torch
 from runs import preprocess_phantom, small_run, small_study
+from studies import TARGET, epochs_trained, run_locally, write_tiny
 
+from segsoup.comparison import best_trial, mean_dice, read_rows
 from segsoup.errors import InputError
+from segsoup.files import read_json
 from segsoup.ingredients import checkpoint_steps, ingredients_of, models_of, written_beside
 from segsoup.runs import stem_run
 from segsoup.states import State
+from segsoup.study import read
 from segsoup.sweep import trials
 from segsoup.training import train
 
@@ -149,3 +153,29 @@ def test_only_checkpoints_that_a_run_has_passed_belong_to_what_it_is(
 def test_more_checkpoints_than_steps_are_refused() -> None:
     with pytest.raises(InputError, match="checkpoints"):
         small_study(training={"checkpoints": 7})
+
+
+def test_the_workflow_takes_all_ingredients_for_candidates(tmp_path: Path) -> None:
+    training = {"epochs": 2, "checkpoints": 2, "steps_per_epoch": 4}
+    study = write_tiny(tmp_path, training=training, stem={"epochs": 1}, soup=BOTH)
+    run_locally(tmp_path, TARGET)
+    fold = tmp_path / "results" / "fold0"
+    candidates = [model for trial in trials(read(study)) for model in models_of(trial)]
+    scores = {
+        model: mean_dice(read_rows(fold / "trials" / model / "selection.csv"))
+        for model in candidates
+    }
+    assert len(candidates) == 8
+    record = read_json(fold / "soups" / "greedy" / "recipe.json")
+    assert sorted(decision["trial"] for decision in record["decisions"]) == sorted(candidates)
+    best = best_trial(scores)
+    assert f"Best Model is trial {best}" in (tmp_path / "results/comparison/fold0.md").read_text()
+
+    # What was lost comes out of the run's last state, without another step.
+    lost = fold / "trials" / candidates[1]
+    before = (lost / "model.safetensors").read_bytes()
+    (lost / "model.safetensors").unlink()
+    states = tmp_path / "results/.state/fold0/trials" / candidates[0]
+    run_locally(tmp_path, str(lost.relative_to(tmp_path) / "model.safetensors"))
+    assert (lost / "model.safetensors").read_bytes() == before
+    assert epochs_trained(states) == [1, 2]
