@@ -16,6 +16,12 @@ from snakemake.exceptions import WorkflowError
 from segsoup import requests
 from segsoup.cases.listing import list_files
 from segsoup.errors import InputError, Stopped
+from segsoup.ingredients import (
+    INGREDIENT_PATTERN,
+    ingredients_of,
+    models_of,
+    written_beside,
+)
 from segsoup.lease import Lease
 from segsoup.progress import plan
 from segsoup.runs import run_settings, stem_optimizer
@@ -35,6 +41,11 @@ FOLDS = study.folds.numbers
 RUNS = [f"trials/{trial}" for trial in trials]
 if study.stem.source == "train":
     RUNS.insert(0, "stem")
+# Models of the trials, as folders below trials/: those that go into soups, and those that the
+# best single one is chosen among.
+INGREDIENTS = [model for trial in trials.values() for model in ingredients_of(trial)]
+CANDIDATES = [model for trial in trials.values() for model in models_of(trial)]
+MODELS = [run for run in RUNS if run == "stem"] + [f"trials/{model}" for model in CANDIDATES]
 
 
 def settings(*sections: str) -> dict:
@@ -48,11 +59,11 @@ STUDY_SETTINGS = study.model_dump(mode="json")
 def length_and_settings(wildcards) -> tuple[int, dict]:
     """Epochs of a run, and the settings that its result hangs on, beside its stem and its data."""
     if wildcards.get("trial") is None:
-        epochs, own, optimizer = study.stem.epochs, study, stem_optimizer(study)
-    else:
-        own = trials[wildcards.trial].study
-        epochs, optimizer = own.training.epochs, own.optimizer
-    return epochs, run_settings(own, optimizer, epochs)
+        epochs, optimizer = study.stem.epochs, stem_optimizer(study)
+        return epochs, run_settings(study, optimizer, epochs)
+    own = trials[wildcards.trial].study
+    epochs, count = own.training.epochs, own.training.checkpoints
+    return epochs, run_settings(own, own.optimizer, epochs, count, own.soup.weights)
 
 
 def state_folder(wildcards) -> str:
@@ -67,9 +78,10 @@ def case_score_cache(wildcards) -> str:
 
 
 def trial_groups() -> list[str]:
-    """What each trial shares with the others of its group, for the hierarchical recipe."""
+    """What each ingredient shares with the others of its group, for the hierarchical recipe."""
     keys = study.soup.group_by or list(study.sweep.grid)[:1]
-    return [readable({key: trial.parameters[key] for key in keys}) for trial in trials.values()]
+    of_ingredients = [trials[model.partition("/")[0]] for model in INGREDIENTS]
+    return [readable({key: trial.parameters[key] for key in keys}) for trial in of_ingredients]
 
 
 def training_plan(wildcards, output) -> str:

@@ -8,8 +8,8 @@ localrules:
 rule compare:
     """Tables that compare the best single model with the soups, per fold and over all folds."""
     input:
-        selections=fold_files("trials/{trial}/selection.csv", trial=trials),
-        tests=fold_files("trials/{trial}/test.csv", trial=trials),
+        selections=fold_files("trials/{trial}/selection.csv", trial=CANDIDATES),
+        tests=fold_files("trials/{trial}/test.csv", trial=CANDIDATES),
         recipes=fold_files("soups/{recipe}/recipe.json", recipe=study.soup.recipes),
         soup_tests=fold_files("soups/{recipe}/test.csv", recipe=study.soup.recipes),
     output:
@@ -46,7 +46,7 @@ rule compare:
     params:
         results=results_folder,
         folds=FOLDS,
-        trials=list(trials),
+        trials=CANDIDATES,
         recipes=study.soup.recipes,
         protocol=study.evaluation.protocol,
     script:
@@ -57,8 +57,8 @@ rule figures:
     """Training curves, selection against test score, and how the greedy soup was built."""
     input:
         histories=fold_files("{run}/history.csv", run=RUNS),
-        selections=fold_files("trials/{trial}/selection.csv", trial=trials),
-        tests=fold_files("trials/{trial}/test.csv", trial=trials),
+        selections=fold_files("trials/{trial}/selection.csv", trial=CANDIDATES),
+        tests=fold_files("trials/{trial}/test.csv", trial=CANDIDATES),
         recipes=fold_files("soups/{recipe}/recipe.json", recipe=study.soup.recipes),
         soup_tests=fold_files("soups/{recipe}/test.csv", recipe=study.soup.recipes),
     output:
@@ -93,7 +93,7 @@ rule figures:
         results=results_folder,
         folds=FOLDS,
         runs=RUNS,
-        trials=list(trials),
+        trials=CANDIDATES,
         recipes=study.soup.recipes,
         protocol=study.evaluation.protocol,
     script:
@@ -103,10 +103,10 @@ rule figures:
 rule collect:
     """Gather every model under a readable name, with a manifest of what it is and scores."""
     input:
-        models=fold_files("{run}/model.safetensors", run=RUNS),
+        models=fold_files("{run}/model.safetensors", run=MODELS),
         runs=fold_files("{run}/run.json", run=RUNS),
-        selections=fold_files("{run}/selection.csv", run=RUNS),
-        tests=fold_files("{run}/test.csv", run=RUNS),
+        selections=fold_files("{run}/selection.csv", run=MODELS),
+        tests=fold_files("{run}/test.csv", run=MODELS),
         soup_models=fold_files("soups/{recipe}/model.safetensors", recipe=study.soup.recipes),
         recipes=fold_files("soups/{recipe}/recipe.json", recipe=study.soup.recipes),
         soup_selections=fold_files("soups/{recipe}/selection.csv", recipe=study.soup.recipes),
@@ -130,7 +130,7 @@ rule collect:
     params:
         results=results_folder,
         folds=FOLDS,
-        runs=RUNS,
+        models=MODELS,
         recipes=study.soup.recipes,
         protocol=study.evaluation.protocol,
     script:

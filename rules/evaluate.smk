@@ -15,7 +15,7 @@ rule evaluate:
     benchmark:
         "<benchmarks>/fold{fold}/{run}-evaluate.tsv"
     wildcard_constraints:
-        run="stem|trials/[0-9a-f]{8}",
+        run=f"stem|trials/[0-9a-f]{{8}}(/{INGREDIENT_PATTERN})?",
     conda:
         "../envs/segsoup.yaml"
     threads: threads_of("evaluate")

@@ -6,8 +6,8 @@ rule soup:
     input:
         folds="<results>/folds.json",
         manifest="<results>/preprocessed.tsv",
-        models=expand("<results>/fold{{fold}}/trials/{trial}/model.safetensors", trial=trials),
-        selections=expand("<results>/fold{{fold}}/trials/{trial}/selection.csv", trial=trials),
+        models=expand("<results>/fold{{fold}}/trials/{trial}/model.safetensors", trial=INGREDIENTS),
+        selections=expand("<results>/fold{{fold}}/trials/{trial}/selection.csv", trial=INGREDIENTS),
     output:
         model="<results>/fold{fold}/soups/{recipe}/model.safetensors",
         recipe=report(
@@ -28,7 +28,7 @@ rule soup:
         **needs("soup"),
     params:
         **settings("evaluation"),
-        trials=list(trials),
+        trials=INGREDIENTS,
         race=study.soup.race,
         groups=lambda wildcards: trial_groups() if wildcards.recipe == "hierarchical" else None,
         folder=preprocessed_folder,

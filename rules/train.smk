@@ -42,6 +42,10 @@ rule trial:
         model="<results>/fold{fold}/trials/{trial}/model.safetensors",
         history="<results>/fold{fold}/trials/{trial}/history.csv",
         run="<results>/fold{fold}/trials/{trial}/run.json",
+        ingredients=expand(
+            "<results>/fold{{fold}}/trials/{{trial}}/{name}/model.safetensors",
+            name=written_beside(study),
+        ),
     log:
         "<logs>/fold{fold}/trials/{trial}.log",
     benchmark:

@@ -67,7 +67,7 @@ def run_entry(fold: int, run: str, model: Path, record: Path, selection: Path, t
 
     Args:
         fold: number of the fold.
-        run: ``stem`` or ``trials/<id>``.
+        run: ``stem``, ``trials/<id>``, or ``trials/<id>/<name>`` for other weights of a trial.
         model: its model.safetensors.
         record: its run.json.
         selection: its case rows on the selection cases.
@@ -76,7 +76,7 @@ def run_entry(fold: int, run: str, model: Path, record: Path, selection: Path, t
     content = read_json(Path(record))
     return Entry(
         fold=int(fold),
-        trial=run.rpartition("/")[2],
+        trial=run.removeprefix("trials/"),
         kind="trial" if "/" in run else "stem",
         parameters=content["parameters"],
         epochs=content["epochs"],

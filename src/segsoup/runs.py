@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from segsoup.study import Optimizer, Study
+from segsoup.ingredients import checkpoint_steps
+from segsoup.study import Optimizer, Study, WeightsKind
 from segsoup.sweep import Trial
 
 # A trial must not see the patches of its stem again in the same order.
 STEM_STAGE, TRIAL_STAGE = 0, 1
 
 # Where a run trains and how it reads its patches does not change what it computes; its length
-# is an attribute of its own, and a stem's differs from that of the trials.
-NOT_RESULT = ("device", "workers", "epochs")
+# is an attribute of its own, and a stem's differs from that of the trials. Checkpoints do not
+# change it either, but a run that has passed some without keeping them is of no use.
+NOT_RESULT = ("device", "workers", "epochs", "checkpoints")
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,8 @@ class Run:
         cases: names of its training cases.
         folder: the preprocessed cases.
         initial: model file to start from, or None for random weights.
+        checkpoints: number of checkpoints along it, the last one at its end.
+        weights: kinds of weights that are kept of each.
     """
 
     study: Study
@@ -38,6 +43,8 @@ class Run:
     cases: list[str]
     folder: Path
     initial: Path | None
+    checkpoints: int = 1
+    weights: tuple[WeightsKind, ...] = ("averaged",)
 
     @property
     def steps(self) -> int:
@@ -46,27 +53,37 @@ class Run:
 
     def settings(self) -> dict[str, Any]:
         """The settings that its result hangs on, with all defaults."""
-        return run_settings(self.study, self.optimizer, self.epochs)
+        return run_settings(self.study, self.optimizer, self.epochs, self.checkpoints, self.weights)
 
 
-def run_settings(study: Study, optimizer: Optimizer, epochs: int) -> dict[str, Any]:
+def run_settings(
+    study: Study,
+    optimizer: Optimizer,
+    epochs: int,
+    checkpoints: int = 1,
+    weights: Sequence[WeightsKind] = ("averaged",),
+) -> dict[str, Any]:
     """The settings that a run's result hangs on, with all defaults.
 
     A schedule-free run of more epochs begins with the very steps of a shorter one, so that its
     length is no setting of what it computes; a scheduled run's first step hangs on it.
     """
     content = study.model_dump(mode="json")
-    kept = {key: content[key] for key in ("preprocess", "network")}
+    shared = {key: content[key] for key in ("preprocess", "network")}
     training = {k: v for k, v in content["training"].items() if k not in NOT_RESULT}
     length = {} if can_continue(optimizer) else {"epochs": epochs}
+    early = checkpoint_steps(epochs * study.training.steps_per_epoch, checkpoints)[:-1]
+    # What a run keeps at its end can be asked of its last state; what it passes cannot.
+    kept = {"checkpoints": {"steps": early, "weights": list(weights)}} if early else {}
     return {
         "channels": content["dataset"]["channels"],
         # A list, for their order is that of the network's outputs.
         "regions": [[name, labels] for name, labels in content["regions"].items()],
-        **kept,
+        **shared,
         "training": training,
         "optimizer": optimizer.model_dump(mode="json"),
         **length,
+        **kept,
     }
 
 
@@ -110,4 +127,6 @@ def trial_run(trial: Trial, fold: int, cases: list[str], folder: Path, initial: 
         cases=cases,
         folder=folder,
         initial=initial,
+        checkpoints=trial.study.training.checkpoints,
+        weights=tuple(trial.study.soup.weights),
     )

@@ -43,6 +43,7 @@ ScheduleName = Literal[
     "polynomial",
     "multi-step",
 ]
+WeightsKind = Literal["averaged", "raw"]
 RecipeName = Literal["greedy", "uniform", "hierarchical", "best"]
 
 
@@ -246,6 +247,13 @@ class Training(Section):
     batch_size: int = Field(2, ge=1, description="Patches per step.")
     epochs: int = Field(100, ge=1, description="Epochs of a trial.")
     steps_per_epoch: int = Field(250, ge=1, description="Optimizer steps per epoch.")
+    checkpoints: int = Field(
+        1,
+        ge=1,
+        description="Checkpoints along each trial, at equal distances, the last one at its end; "
+        "all of them are ingredients of soups. A trial with several cannot be made longer "
+        "without starting over.",
+    )
     foreground_share: float = Field(
         0.33,
         ge=0,
@@ -291,6 +299,12 @@ class Training(Section):
         if min(value) < 8:
             raise ValueError("every side must be at least 8 voxels")
         return value
+
+    @model_validator(mode="after")
+    def _checkpoints_fit(self) -> Training:
+        if self.checkpoints > self.epochs * self.steps_per_epoch:
+            raise ValueError("`checkpoints` must not be more than the steps of a run")
+        return self
 
 
 class Optimizer(Section):
@@ -411,6 +425,13 @@ class Soup(Section):
         "within groups of like trials, then across the groups (Sanjeev et al. 2024); `best`: the "
         "best single model.",
     )
+    weights: list[WeightsKind] = Field(
+        ["averaged"],
+        min_length=1,
+        description="Which weights of a schedule-free run are ingredients: `averaged`, those to "
+        "evaluate; `raw`, those that gradients are taken at, worse alone and often better in "
+        "soups. Other schedules have one kind only.",
+    )
     group_by: list[str] | None = Field(
         None,
         description="Swept keys in which the trials of a group of `hierarchical` agree; the first "
@@ -430,11 +451,11 @@ class Soup(Section):
         "are GPUs; the outcome is the same.",
     )
 
-    @field_validator("recipes")
+    @field_validator("recipes", "weights")
     @classmethod
-    def _recipes_differ(cls, value: list[str]) -> list[str]:
+    def _names_differ(cls, value: list[str]) -> list[str]:
         if len(set(value)) != len(value):
-            raise ValueError("names a recipe twice")
+            raise ValueError("names the same twice")
         return value
 
 

@@ -14,6 +14,7 @@ from segsoup.study import Optimizer, Section, Study, Training, load
 SWEPT_SECTIONS: dict[str, type[Section]] = {"optimizer": Optimizer, "training": Training}
 NOT_SWEPT = {
     "training.patch": "the preprocessed volumes, which all trials share, are padded to it",
+    "training.checkpoints": "the files of all trials have the same names",
     "training.device": "it says where a run trains, not how",
     "training.workers": "it says how a run reads its patches, not how it trains",
 }

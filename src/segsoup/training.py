@@ -6,6 +6,7 @@ import logging
 import math
 import random
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -18,10 +19,12 @@ from torch.optim.swa_utils import update_bn
 from segsoup import checkpoints, devices, networks
 from segsoup.batches import Draw, batches, mixed_seed
 from segsoup.errors import InputError
+from segsoup.ingredients import checkpoint_steps, name_of
 from segsoup.losses import training_loss
 from segsoup.optimizers import RunOptimizer
 from segsoup.runs import Run
 from segsoup.states import State
+from segsoup.study import WeightsKind
 
 log = logging.getLogger(__name__)
 
@@ -31,11 +34,19 @@ BATCH_NORM_BATCHES = 20
 
 @dataclass(frozen=True)
 class Trained:
-    """What a run leaves behind: the weights to evaluate, and one row per epoch."""
+    """What a run leaves behind.
+
+    Attributes:
+        weights: those to evaluate: averaged, at its end.
+        history: one row per epoch.
+        parameter_count: trained numbers of the network.
+        beside: other weights that were asked for, by their names (see ``ingredients``).
+    """
 
     weights: checkpoints.Weights
     history: pd.DataFrame
     parameter_count: int
+    beside: dict[str, checkpoints.Weights]
 
 
 class Keeper(Protocol):
@@ -68,6 +79,7 @@ def train(run: Run, device: torch.device, keeper: Keeper | None = None) -> Train
     stream = batches(draw_of(run), session.step, run.steps, device)
     for images, regions in stream:
         session.take_step(images, regions)
+        session.keep_checkpoint()
         if session.epoch_ends:
             session.end_epoch()
             if keeper:
@@ -121,6 +133,9 @@ class _Session:
         # Losses stay on the device until the epoch ends: fetching one waits for the device.
         self.losses: list[torch.Tensor] = []
         self.epoch_lr = self.optimizer.lr
+        self.checkpoint_steps = checkpoint_steps(run.steps, run.checkpoints)
+        # Before the end: a part of the state, so that a resumed run has them to the bit.
+        self.kept: dict[str, checkpoints.Weights] = {}
         _seed_everything(run.seed)
 
     def take_step(self, images: torch.Tensor, regions: torch.Tensor) -> None:
@@ -136,6 +151,17 @@ class _Session:
         self.optimizer.step(self.scaler)
         self.losses.append(loss.detach())
         self.step += 1
+
+    def keep_checkpoint(self) -> None:
+        """Keep the weights if this is a checkpoint before the end."""
+        if self.step in self.checkpoint_steps[:-1]:
+            number = self.checkpoint_steps.index(self.step) + 1
+            for kind in self.run.weights:
+                with self._holding(kind):
+                    self.kept[name_of(kind, number)] = _copy(dict(self.model.state_dict()))
+
+    def _holding(self, kind: WeightsKind) -> AbstractContextManager[None]:
+        return self.optimizer.averaged_weights() if kind == "averaged" else nullcontext()
 
     @property
     def epoch_ends(self) -> bool:
@@ -169,6 +195,7 @@ class _Session:
             "rows": list(self.rows),
             "losses": self.losses,
             "epoch_lr": self.epoch_lr,
+            "kept": dict(self.kept),
         }
         copied: State = _copy(state)
         return copied
@@ -179,17 +206,30 @@ class _Session:
         self.optimizer.restore(state)
         self.scaler.load_state_dict(state["scaler"])
         self.rows = state["rows"]
+        # States of versions before there were checkpoints have none.
+        self.kept = state.get("kept", {})
         self.losses = [loss.to(self.device) for loss in state["losses"]]
         self.step, self.epoch_lr = state["step"], state["epoch_lr"]
         _restore_random_states(state["random"], self.device)
 
     def result(self) -> Trained:
-        """The averaged weights, with running statistics of their own, and the history."""
+        """The averaged weights, those kept beside them, and the history."""
         with self.optimizer.averaged_weights():
-            estimate_batch_norm(self.model, draw_of(self.run), self.device)
-            weights = _copy(dict(self.model.state_dict()))
+            weights = self._settled()
+        beside: dict[str, checkpoints.Weights] = {}
+        if "raw" in self.run.weights:
+            beside[name_of("raw", len(self.checkpoint_steps))] = self._settled()
+        for name, kept in self.kept.items():
+            self.model.load_state_dict(kept)
+            beside[name] = self._settled()
         history = pd.DataFrame(self.rows)
-        return Trained(weights, history, networks.count_parameters(self.model))
+        return Trained(weights, history, networks.count_parameters(self.model), beside)
+
+    def _settled(self) -> checkpoints.Weights:
+        """A copy of what the model holds, with running statistics of its own."""
+        estimate_batch_norm(self.model, draw_of(self.run), self.device)
+        copied: checkpoints.Weights = _copy(dict(self.model.state_dict()))
+        return copied
 
 
 def _seed_everything(seed: tuple[int, ...]) -> None:

@@ -9,9 +9,12 @@ with job_log(snakemake.log[0]):
     asked, entries = snakemake.params, []
     for fold in asked.folds:
         of_fold = Path(asked.results) / f"fold{fold}"
-        for run in asked.runs:
-            files = ("model.safetensors", "run.json", "selection.csv", "test.csv")
-            entries.append(run_entry(fold, run, *(of_fold / run / name for name in files)))
+        for name in asked.models:
+            model = of_fold / name
+            # The checkpoints of a trial lie below it.
+            record = of_fold.joinpath(*Path(name).parts[:2], "run.json")
+            files = (model / file for file in ("selection.csv", "test.csv"))
+            entries.append(run_entry(fold, name, model / "model.safetensors", record, *files))
         for recipe in asked.recipes:
             files = ("model.safetensors", "recipe.json", "selection.csv", "test.csv")
             folder = of_fold / "soups" / recipe

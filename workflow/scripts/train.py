@@ -41,6 +41,8 @@ with job_log(snakemake.log[0]):
         guard.confirm()
         description = checkpoints.describe(run.study)
         checkpoints.save(Path(snakemake.output.model), trained.weights, description)
+        for path in map(Path, snakemake.output.get("ingredients", [])):
+            checkpoints.save(path, trained.beside[path.parent.name], description)
         write_text(Path(snakemake.output.history), trained.history.to_csv(index=False))
         write_json(
             Path(snakemake.output.run),
