@@ -340,11 +340,14 @@ def write_fold_table(comparison: FoldComparison, stem: Path) -> None:
     parts = ", ".join(
         f"{title} {count}" for title, count in comparison.ingredients.items() if title != BEST_MODEL
     )
+    singles = [name for name in comparison.selection_scores if name not in comparison.columns]
+    # With several checkpoints there are more models than trials.
+    kind = "models of the trials" if any("/" in name for name in singles) else "trials"
     caption = (
         f"Fold {comparison.fold}: test_loss and Dice (0 to 1) on the test cases. "
         f"Best Model is trial {comparison.best_trial}, the highest of "
-        f"{len(comparison.selection_scores) - len(comparison.columns) + 1} trials on the selection "
-        f"cases. Ingredients: {parts}."
+        f"{len(singles)} {kind} on the selection cases. "
+        f"Ingredients: {parts}."
     )
     _write(table, shown, stem, caption, comparison.protocol == "published")
 
