@@ -47,13 +47,14 @@ STEM_STEPS, BRANCH_STEPS = 160, 25
 
 
 def declare(folder: Path) -> Any:
-    """The example study with a patch that takes a case in few windows."""
+    """The example study with a patch that takes most cases in one window."""
     from segsoup.study import load
 
     study = yaml.safe_load((REPOSITORY / "examples" / "hippocampus.yaml").read_text())
     study["dataset"]["root"] = str(REAL)
     study["evaluation"] = {"overlap": 0}
-    study["training"] |= {"patch": [32, 48, 32], "epochs": 1, "steps_per_epoch": BRANCH_STEPS}
+    study["training"] |= {"patch": [40, 56, 40], "batch_size": 1, "epochs": 1}
+    study["training"]["steps_per_epoch"] = BRANCH_STEPS
     rates = [0.01, 0.014, 0.02, 0.03]
     study["sweep"] = {"grid": {"optimizer.lr": rates, "training.seed": list(range(5))}}
     if not REAL.is_dir():
