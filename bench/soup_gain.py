@@ -249,8 +249,9 @@ def judge(
     from segsoup import checkpoints
     from segsoup.evaluation import WeightsScorer
     from segsoup.files import sha256
+    from segsoup.recipes import best, greedy, uniform
     from segsoup.selection import Cache, Selection, case_mean
-    from segsoup.soups import Ingredient, Made, best, greedy, uniform
+    from segsoup.soups import Ingredient, Made
 
     torch.set_num_threads(1)
     study = declared(root, training={"patch": WINDOW})

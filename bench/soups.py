@@ -163,8 +163,8 @@ def ours(
     scorer: Any, ingredients: list[Any], cases: list[str], race: float | None = None
 ) -> list[str]:
     """segsoup's greedy; the single scores are there already."""
+    from segsoup.recipes import greedy
     from segsoup.selection import Cache, Selection
-    from segsoup.soups import greedy
 
     return greedy(ingredients, Selection(cases, [scorer], Cache(None, ""), race)).trials
 

@@ -17,19 +17,9 @@ from segsoup import checkpoints
 from segsoup.checkpoints import Weights
 from segsoup.errors import InputError
 from segsoup.files import sha256
+from segsoup.recipes import best, greedy, hierarchical, uniform
 from segsoup.selection import LOSS, Cache, CaseScore, Scores, Selection, mean_score
-from segsoup.soups import (
-    Ingredient,
-    Made,
-    best,
-    check_alike,
-    descending,
-    greedy,
-    hierarchical,
-    rebuild,
-    recipe_record,
-    uniform,
-)
+from segsoup.soups import Ingredient, Made, check_alike, descending, rebuild, recipe_record
 
 DESCRIPTION = {"network": {"name": "x"}}
 CASES = [f"case{n}" for n in range(6)]

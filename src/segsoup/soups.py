@@ -3,25 +3,24 @@
 Wortsman et al., Model soups: averaging weights of multiple fine-tuned models improves accuracy
 without increasing inference time, ICML 2022.
 
-A recipe is a function from the ingredients and the selection scores to a mixture. A new one is a
-function of that form and an entry in ``RECIPES``.
+What goes into one, what a recipe (``segsoup.recipes``) hands back, and the record of it, which is
+enough to make the soup again.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from segsoup import checkpoints
-from segsoup.averaging import Part, RunningSum, average, equal_parts
+from segsoup.averaging import Part, average, equal_parts
 from segsoup.checkpoints import Weights
 from segsoup.errors import InputError
 from segsoup.files import sha256
-from segsoup.selection import Candidate, Outcome, Scores, Selection, mean_score
+from segsoup.selection import Scores, Selection, mean_score
 
 log = logging.getLogger(__name__)
 
@@ -105,163 +104,14 @@ class Made:
         return average(self.mixture)
 
 
-Recipe = Callable[[Sequence[Ingredient], Selection], Made]
-
-
 def descending(ingredients: Sequence[Ingredient]) -> list[Ingredient]:
     """Best selection score first; equal scores by trial, so that the order is always the same."""
     return sorted(ingredients, key=lambda ingredient: (-ingredient.score, ingredient.trial))
 
 
-def best(ingredients: Sequence[Ingredient], selection: Selection) -> Made:
-    """The single model with the best selection score; costs no evaluation."""
-    first, *rest = descending(ingredients)
-    decisions = [Decision(first.trial, first.score, first.score, first.score, accepted=True)]
-    decisions += [Decision(i.trial, i.score, None, first.score, accepted=False) for i in rest]
-    return Made(_equal([first]), [first.trial], decisions, first.scores)
-
-
-def uniform(ingredients: Sequence[Ingredient], selection: Selection) -> Made:
-    """The average of all ingredients, evaluated once."""
-    ordered = descending(ingredients)
-    mixture = _equal(ordered)
-    outcome = selection.score_all(Candidate(mixture, partial(average, mixture)))
-    decisions = [Decision(i.trial, i.score, None, None, accepted=True) for i in ordered]
-    return Made(mixture, [i.trial for i in ordered], decisions, outcome.scores)
-
-
-def greedy(ingredients: Sequence[Ingredient], selection: Selection) -> Made:
-    """Best first; one is kept if the score of the average strictly improves.
-
-    The single models' scores are known from their evaluation, and what a kept candidate scored
-    is what the soup scores: N ingredients cost at most N - 1 evaluations. With several scorers
-    the next candidates are evaluated at once, as if those before were left out; what turns out
-    to be wrong about that is thrown away, so that the outcome is the same.
-    """
-    first, *waiting = descending(ingredients)
-    pot = _Pot(first)
-    while waiting:
-        ahead = waiting[: len(selection.scorers)]
-        outcomes = selection.challenge([pot.candidate(i) for i in ahead], pot.scores)
-        for position, (ingredient, outcome) in enumerate(zip(ahead, outcomes, strict=True)):
-            accepted = pot.decide(ingredient, outcome)
-            waiting.pop(0)
-            if accepted:
-                pot.wasted += sum(o.inferences for o in outcomes[position + 1 :])
-                break
-    mixture = _equal(pot.kept)
-    return Made(mixture, [i.trial for i in pot.kept], pot.decisions, pot.scores, pot.wasted)
-
-
-@dataclass
-class _Pot:
-    """A greedy soup in the making."""
-
-    first: Ingredient
-    kept: list[Ingredient] = field(default_factory=list)
-    decisions: list[Decision] = field(default_factory=list)
-    wasted: int = 0
-
-    def __post_init__(self) -> None:
-        self.total, self.scores, self.best = RunningSum(), self.first.scores, self.first.score
-        self.total.add(self.first.path)
-        self.kept.append(self.first)
-        self.decisions.append(
-            Decision(self.first.trial, self.best, self.best, self.best, accepted=True)
-        )
-
-    def candidate(self, ingredient: Ingredient) -> Candidate:
-        """The soup with one more ingredient."""
-        mixture = _equal([*self.kept, ingredient])
-        return Candidate(mixture, partial(self.total.average_with, ingredient.path))
-
-    def decide(self, ingredient: Ingredient, outcome: Outcome) -> bool:
-        """Keep an ingredient if the soup with it is strictly better."""
-        accepted = outcome.score is not None and outcome.score > self.best
-        if accepted:
-            assert outcome.score is not None
-            self.total.add(ingredient.path)
-            self.kept.append(ingredient)
-            self.best, self.scores = outcome.score, outcome.scores
-        self.decisions.append(
-            Decision(
-                ingredient.trial,
-                ingredient.score,
-                outcome.score,
-                self.best,
-                accepted,
-                None if outcome.score is not None else outcome.at_most,
-                outcome.stopped,
-                outcome.inferences,
-            )
-        )
-        log.info(
-            "%s: soup with it scores %s%.6f, %s",
-            ingredient.trial,
-            "" if outcome.score is not None else "at most ",
-            outcome.at_most,
-            "kept" if accepted else "left out",
-        )
-        return accepted
-
-
-def hierarchical(ingredients: Sequence[Ingredient], selection: Selection) -> Made:
-    """Greedy soups within groups of like ingredients first, then greedy across their soups.
-
-    After Sanjeev et al., FissionFusion: fast geometric generation and hierarchical souping for
-    medical image analysis, 2024. Groups are best first; each counts as one, however many
-    ingredients it holds.
-    """
-    groups: dict[str, list[Ingredient]] = {}
-    for ingredient in ingredients:
-        groups.setdefault(ingredient.group, []).append(ingredient)
-    soups = {name: greedy(members, selection) for name, members in sorted(groups.items())}
-    order = sorted(soups, key=lambda name: (-soups[name].score, name))
-    kept, scores, decisions = [order[0]], soups[order[0]].scores, []
-    for soup in soups.values():
-        decisions += soup.decisions
-    for name in order[1:]:
-        mixture = _across([soups[k] for k in [*kept, name]])
-        (outcome,) = selection.challenge([Candidate(mixture, partial(average, mixture))], scores)
-        accepted = outcome.score is not None and outcome.score > mean_score(scores)
-        if accepted:
-            kept, scores = [*kept, name], outcome.scores
-        decisions.append(
-            Decision(
-                f"group {name}",
-                soups[name].score,
-                outcome.score,
-                mean_score(scores),
-                accepted,
-                None if outcome.score is not None else outcome.at_most,
-                outcome.stopped,
-                outcome.inferences,
-            )
-        )
-    trials = [trial for name in kept for trial in soups[name].trials]
-    wasted = sum(soup.wasted for soup in soups.values())
-    return Made(_across([soups[name] for name in kept]), trials, decisions, scores, wasted)
-
-
-def _across(soups: Sequence[Made]) -> list[Part]:
-    """The mixture in which each soup has the same weight."""
-    return [
-        Part(part.path, part.sha256, part.weight / len(soups))
-        for soup in soups
-        for part in soup.mixture
-    ]
-
-
-def _equal(ingredients: Sequence[Ingredient]) -> list[Part]:
+def in_equal_parts(ingredients: Sequence[Ingredient]) -> list[Part]:
+    """The mixture in which every ingredient has the same weight."""
     return equal_parts([(ingredient.path, ingredient.sha256) for ingredient in ingredients])
-
-
-RECIPES: dict[str, Recipe] = {
-    "best": best,
-    "uniform": uniform,
-    "greedy": greedy,
-    "hierarchical": hierarchical,
-}
 
 
 def check_alike(ingredients: Sequence[Ingredient]) -> dict[str, Any]:

@@ -9,8 +9,9 @@ from segsoup.evaluation import WeightsScorer, rows_of, scores_of, scoring_contex
 from segsoup.files import read_json, sha256, write_json
 from segsoup.logs import job_log
 from segsoup.preprocess import read_manifest
+from segsoup.recipes import RECIPES
 from segsoup.selection import Cache, Selection
-from segsoup.soups import RECIPES, Ingredient, check_alike, recipe_record
+from segsoup.soups import Ingredient, check_alike, recipe_record
 from segsoup.study import load
 
 with job_log(snakemake.log[0]):
