@@ -84,6 +84,13 @@ def trial_groups() -> list[str]:
     return [readable({key: trial.parameters[key] for key in keys}) for trial in of_ingredients]
 
 
+def learned_settings() -> dict:
+    """What the learned recipe hangs on, beside the models and the evaluation."""
+    patches = ("batch_size", "foreground_share", "seed")
+    training = {key: STUDY_SETTINGS["training"][key] for key in patches}
+    return STUDY_SETTINGS["soup"]["learned"] | training
+
+
 def training_plan(wildcards, output) -> str:
     """What training a run now will do: it asks for the output so that it is no reason to rerun."""
     epochs, settings = length_and_settings(wildcards)

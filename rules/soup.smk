@@ -30,6 +30,7 @@ rule soup:
         **settings("evaluation"),
         trials=INGREDIENTS,
         race=study.soup.race,
+        learned=lambda wildcards: learned_settings() if wildcards.recipe == "learned" else None,
         groups=lambda wildcards: trial_groups() if wildcards.recipe == "hierarchical" else None,
         folder=preprocessed_folder,
         cache=case_score_cache,

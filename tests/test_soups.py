@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,14 @@ class MadeUp:
     def score(self, case: str) -> CaseScore:
         self.asked += 1
         return made_up_dice(self.weights, case)
+
+    def gradient(self, weights: Weights, cases: Sequence[str], step: int) -> Weights:
+        """Of the mean loss over the cases, by torch itself."""
+        parameter = weights["w"].double().requires_grad_()
+        targets = torch.from_numpy(TARGETS[[CASES.index(case) for case in cases]])
+        (-torch.exp(-(parameter - targets).abs()).mean()).backward()
+        assert parameter.grad is not None
+        return {"w": parameter.grad}
 
 
 def all_scores(weights: torch.Tensor) -> Scores:

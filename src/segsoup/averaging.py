@@ -6,8 +6,9 @@ recipe comes down to, and enough to make the soup again to the bit.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -24,14 +25,27 @@ class Part:
         path: its model file.
         sha256: hash of the file.
         weight: its share of the average; those of a mixture sum to 1.
+        blocks: its share of single blocks of the network, where they differ (see ``block_of``);
+            those of a block sum to 1 too.
     """
 
     path: Path
     sha256: str
     weight: float
+    blocks: Mapping[str, float] = field(default_factory=dict)
+
+    def share(self, name: str) -> float:
+        """Its share of the average of one of the network's tensors."""
+        return self.blocks.get(block_of(name), self.weight)
 
 
 Mixture = Sequence[Part]
+
+
+def block_of(name: str) -> str:
+    """The block that a tensor belongs to: `enc_stages.1` for `enc_stages.1.0.conv1.weight`."""
+    match = re.match(r"[^.]+(\.\d+)?", name)
+    return match.group() if match else name
 
 
 def equal_parts(files: Sequence[tuple[Path, str]]) -> list[Part]:
@@ -50,9 +64,10 @@ class RunningSum:
         self._sums: Weights = {}
         self._kept: Weights = {}
 
-    def add(self, path: Path, factor: float = 1.0) -> None:
-        """Add one model file, times a factor."""
+    def add(self, path: Path, share: Callable[[str], float] | None = None) -> None:
+        """Add one model file, each tensor times the share that its name has (1 by default)."""
         for name, value in checkpoints.stream(path):
+            factor = 1.0 if share is None else share(name)
             if not value.is_floating_point():
                 self._kept.setdefault(name, value.clone())
             elif name in self._sums:
@@ -92,10 +107,10 @@ def average(mixture: Mixture) -> Weights:
     that model to the bit.
     """
     total = RunningSum()
-    if len({part.weight for part in mixture}) == 1:
+    if len({part.weight for part in mixture}) == 1 and not any(part.blocks for part in mixture):
         for part in mixture:
             total.add(part.path)
         return total.average_with()
     for part in mixture:
-        total.add(part.path, part.weight)
+        total.add(part.path, part.share)
     return total.total()

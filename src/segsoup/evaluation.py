@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from segsoup import checkpoints, devices, networks
-from segsoup.batches import Draw
+from segsoup.batches import Draw, batches
 from segsoup.inference import predict_logits
 from segsoup.losses import make_loss
 from segsoup.metrics import dice
@@ -74,6 +74,30 @@ class WeightsScorer:
         rows = score_case(self.model, case, self.folder, self.study, self.device)
         dices = {str(row["region"]): float(str(row["dice"])) for row in rows}
         return {**dices, LOSS: float(str(rows[0]["loss"]))}
+
+    def gradient(
+        self, weights: checkpoints.Weights, cases: Sequence[str], step: int
+    ) -> checkpoints.Weights:
+        """The evaluation loss' gradient by the weights, on the batch of patches of a step.
+
+        Running statistics are those of the weights given, for taking them anew costs more than
+        the step.
+        """
+        self.model.load_state_dict(weights)
+        training = self.study.training.model_copy(update={"augmentation": "none", "workers": 0})
+        draw = Draw(self.folder, sorted(cases), self.study.regions, training, (training.seed,))
+        ((images, regions),) = batches(draw, step, step + 1, self.device)
+        # Small gradients would vanish in float16 without a scaler.
+        precision = "float32" if training.precision == "float16" else training.precision
+        with devices.autocast(self.device, precision):
+            logits = self.model(images)
+        self.model.zero_grad(set_to_none=True)
+        make_loss(self.study.evaluation.loss)(logits.float(), regions).backward()
+        return {
+            name: parameter.grad.cpu()
+            for name, parameter in self.model.named_parameters()
+            if parameter.grad is not None
+        }
 
     def settled(self, weights: checkpoints.Weights) -> checkpoints.Weights:
         """Weights as they are to be saved: with running statistics of their own."""

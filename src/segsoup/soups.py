@@ -85,6 +85,7 @@ class Made:
         decisions: in the order in which they were taken.
         scores: its case scores on the selection cases.
         wasted: inferences of candidates that were evaluated ahead in vain.
+        gradient_steps: steps of mixing weights that were learned.
     """
 
     mixture: list[Part]
@@ -92,6 +93,7 @@ class Made:
     decisions: list[Decision]
     scores: Scores
     wasted: int = 0
+    gradient_steps: int = 0
 
     @property
     def score(self) -> float:
@@ -170,6 +172,7 @@ def recipe_record(recipe: str, made: Made, selection: Selection, seconds: float)
             {
                 "trial": trial,
                 "weight": part.weight,
+                **({"blocks": dict(part.blocks)} if part.blocks else {}),
                 "selection_score": single[trial],
                 "sha256": part.sha256,
                 "path": str(part.path),
@@ -179,6 +182,7 @@ def recipe_record(recipe: str, made: Made, selection: Selection, seconds: float)
         "decisions": [asdict(decision) for decision in made.decisions],
         "case_inferences": selection.inferences,
         "wasted_inferences": made.wasted,
+        "gradient_steps": made.gradient_steps,
         "seconds": round(seconds, 1),
     }
 
@@ -203,5 +207,6 @@ def rebuild(record: dict[str, Any], folder: Path = Path()) -> Weights:
                 f"the model with the SHA-256 {ingredient['sha256']}",
                 "put it back, or make the soup anew",
             )
-        mixture.append(Part(path, ingredient["sha256"], ingredient["weight"]))
+        blocks = ingredient.get("blocks", {})
+        mixture.append(Part(path, ingredient["sha256"], ingredient["weight"], blocks))
     return average(mixture)

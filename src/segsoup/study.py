@@ -44,7 +44,7 @@ ScheduleName = Literal[
     "multi-step",
 ]
 WeightsKind = Literal["averaged", "raw"]
-RecipeName = Literal["greedy", "uniform", "hierarchical", "best"]
+RecipeName = Literal["greedy", "uniform", "hierarchical", "learned", "best"]
 
 
 class Section(BaseModel):
@@ -414,6 +414,23 @@ class Sweep(Section):
         return value
 
 
+class Learned(Section):
+    """How the `learned` recipe finds its mixing weights."""
+
+    per: Literal["model", "block"] = Field(
+        "model",
+        description="One mixing weight per ingredient and whole `model`, or per `block` of the "
+        "network.",
+    )
+    steps: int = Field(
+        40,
+        ge=1,
+        description="Steps of Adam, each on a batch of patches of the selection cases (patch, "
+        "batch size and share of foreground are those of the training).",
+    )
+    lr: float = Field(0.1, gt=0, description="Learning rate of the weights' logits.")
+
+
 class Soup(Section):
     """Which soups are made of the trials."""
 
@@ -422,8 +439,9 @@ class Soup(Section):
         min_length=1,
         description="`greedy`: best first, one kept if the selection Dice of the average strictly "
         "improves (Wortsman et al. 2022); `uniform`: the average of all; `hierarchical`: greedy "
-        "within groups of like trials, then across the groups (Sanjeev et al. 2024); `best`: the "
-        "best single model.",
+        "within groups of like trials, then across the groups (Sanjeev et al. 2024); "
+        "`learned`: mixing weights found on the selection cases by gradient, kept only if they pay "
+        "on cases that they were not learned on; `best`: the best single model.",
     )
     weights: list[WeightsKind] = Field(
         ["averaged"],
@@ -437,6 +455,7 @@ class Soup(Section):
         description="Swept keys in which the trials of a group of `hierarchical` agree; the first "
         "key of the sweep by default.",
     )
+    learned: Learned = Field(default_factory=Learned, description="See below.")
     race: float | None = Field(
         None,
         gt=0,

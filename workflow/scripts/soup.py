@@ -9,7 +9,7 @@ from segsoup.evaluation import WeightsScorer, rows_of, scores_of, scoring_contex
 from segsoup.files import read_json, sha256, write_json
 from segsoup.logs import job_log
 from segsoup.preprocess import read_manifest
-from segsoup.recipes import RECIPES
+from segsoup.recipes import recipe_of
 from segsoup.selection import Cache, Selection
 from segsoup.soups import Ingredient, check_alike, recipe_record
 from segsoup.study import load
@@ -35,7 +35,7 @@ with job_log(snakemake.log[0]):
     context = scoring_context(study, fold, read_manifest(Path(given.manifest)))
     cache = Cache(Path(asked.cache), context)
     selection = Selection(fold["selection"], scorers, cache, study.soup.race)
-    made = RECIPES[snakemake.wildcards.recipe](ingredients, selection)
+    made = recipe_of(snakemake.wildcards.recipe, study.soup)(ingredients, selection)
 
     checkpoints.save(Path(made_of.model), scorers[0].settled(made.weights), description)
     write_rows(Path(made_of.selection), rows_of(made.scores))
