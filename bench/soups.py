@@ -1,34 +1,40 @@
 """What souping costs: segsoup beside the published study's procedure and model-soups' algorithm.
 
-Twenty tiny models (branches of one stem) are souped greedily over twenty selection cases:
+Twenty tiny models are souped greedily over twenty selection cases:
 
     published     all N evaluated to sort them, then for every ingredient the candidate AND the
                   incumbent again: 3 N - 2 evaluations, three whole models in memory
     model-soups   Wortsman et al.'s reference: all N evaluated, then N - 1 candidates
     segsoup       single scores reused from the evaluation that ran, candidates stopped early
+    race          the same with ``soup.race`` at 1 % error
 
-Averaging alone is measured on files of the size of MedNeXt-B. The last line is one JSON object:
+once with branches of one stem, which are nearly equal, and once with branches of five stems, most
+of which cannot be averaged. Averaging alone is measured on files of the size of MedNeXt-B. The last
+line is one JSON object; of one stem, with ``five_stems_`` before it of five:
 
     inferences_vs_published     their case inferences over ours
     inferences_vs_model_soups   their case inferences over ours
-    same_ingredients            whether all three keep the same
+    same_ingredients            whether all keep the same
     seconds_vs_published, seconds_vs_model_soups   their time over ours
+    read_vs_published, read_vs_model_soups         bytes of model files read, theirs over ours
     early_stop_saves            share of the candidates' case inferences that the bound saves
     race_saves                  share that the race at 1 % error saves; race_same_ingredients
     average_vs_read             our time over that of reading the files (below 1.5 is the aim)
     average_vs_floor            the same over reading into one buffer that is used again
-    peak_mb_n5, peak_mb_n40     peak memory of averaging 5 and 40 files
+    peak_mb_n5, peak_mb_n40     memory that averaging 5 and 40 files takes beside the program
+    peak_mb_candidate           that of one more file to a running sum: what greedy does
+    peak_mb_published           that of the published procedure's three models for it
 """
 
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +50,7 @@ MODELS = 20
 SELECTION = 20
 TRAINING = 16
 STEM_STEPS, BRANCH_STEPS = 160, 25
+RATES, SEEDS = [0.01, 0.014, 0.02, 0.03], [0, 1, 2, 3, 4]
 
 
 def declare(folder: Path) -> Any:
@@ -55,8 +62,7 @@ def declare(folder: Path) -> Any:
     study["evaluation"] = {"overlap": 0}
     study["training"] |= {"patch": [40, 56, 40], "batch_size": 1, "epochs": 1}
     study["training"]["steps_per_epoch"] = BRANCH_STEPS
-    rates = [0.01, 0.014, 0.02, 0.03]
-    study["sweep"] = {"grid": {"optimizer.lr": rates, "training.seed": list(range(5))}}
+    study["sweep"] = {"grid": {"optimizer.lr": RATES, "training.seed": SEEDS}}
     if not REAL.is_dir():
         study["dataset"] |= {"layout": "phantom", "channels": ["t1n"]}
         study["regions"] = {"TC": [1, 3], "WT": [1, 2, 3]}
@@ -82,27 +88,39 @@ def prepare(study: Any, folder: Path) -> tuple[list[str], list[str]]:
     return names[:TRAINING], names[TRAINING:]
 
 
-def train_models(study: Any, folder: Path, cases: list[str]) -> dict[str, Path]:
-    """One stem, and its branches: trial -> model file."""
+def train_stem(study: Any, folder: Path, cases: list[str], seed: int) -> Path:
+    """A stem of its own; returns its model file."""
     import torch
 
     from segsoup import checkpoints
-    from segsoup.runs import stem_run, trial_run
+    from segsoup.runs import stem_run
+    from segsoup.training import train
+
+    training = study.training.model_copy(update={"steps_per_epoch": STEM_STEPS, "seed": seed})
+    stem = study.stem.model_copy(update={"epochs": 1})
+    run = stem_run(study.model_copy(update={"training": training, "stem": stem}), 0, cases, folder)
+    path = folder / f"stem{seed}.safetensors"
+    checkpoints.save(path, train(run, torch.device("cpu")).weights, {})
+    return path
+
+
+def train_models(
+    study: Any, folder: Path, cases: list[str], stem_of: Callable[[int], Path]
+) -> dict[str, Path]:
+    """The branches, each of the stem that its seed has: trial -> model file."""
+    import torch
+
+    from segsoup import checkpoints
+    from segsoup.runs import trial_run
     from segsoup.sweep import trials
     from segsoup.training import train
 
-    cpu = torch.device("cpu")
-    longer = study.training.model_copy(update={"steps_per_epoch": STEM_STEPS})
-    stem_study = study.model_copy(
-        update={"training": longer, "stem": study.stem.model_copy(update={"epochs": 1})}
-    )
-    stem = folder / "stem.safetensors"
-    checkpoints.save(stem, train(stem_run(stem_study, 0, cases, folder), cpu).weights, {})
     paths = {}
-    for trial in trials(study)[:MODELS]:
-        paths[trial.id] = folder / f"{trial.id}.safetensors"
-        run = trial_run(trial, 0, cases, folder, stem)
-        checkpoints.save(paths[trial.id], train(run, cpu).weights, {})
+    for trial in trials(study):
+        stem = stem_of(trial.parameters["training.seed"])
+        paths[trial.id] = folder / f"{stem.stem}-{trial.id}.safetensors"
+        trained = train(trial_run(trial, 0, cases, folder, stem), torch.device("cpu"))
+        checkpoints.save(paths[trial.id], trained.weights, {})
     return paths
 
 
@@ -170,61 +188,108 @@ def ours(
 
 
 def measure_greedy(folder: Path) -> dict[str, Any]:
-    """All procedures on the same models and cases."""
+    """All procedures on models of one stem and on models of five."""
     import torch
-
-    from segsoup.checkpoints import load
-    from segsoup.files import sha256
-    from segsoup.soups import Ingredient
 
     torch.set_num_threads(1)
     study = declare(folder)
     training, cases = prepare(study, folder)
-    paths = train_models(study, folder, training)
     scorer = evaluator(study, {"training": training}, folder)
+    stems = {seed: train_stem(study, folder, training, seed) for seed in SEEDS}
+    one = train_models(study, folder, training, lambda _: stems[SEEDS[0]])
+    five = train_models(study, folder, training, lambda seed: stems[seed])
+    of_five = compare_procedures(scorer, five, cases, "five stems")
+    return {
+        "models": MODELS,
+        "cases": len(cases),
+        **compare_procedures(scorer, one, cases, "one stem"),
+        **{f"five_stems_{name}": value for name, value in of_five.items()},
+    }
+
+
+def compare_procedures(
+    scorer: Any, paths: dict[str, Path], cases: list[str], title: str
+) -> dict[str, Any]:
+    """Every procedure on the same models and cases: what it kept and what it cost."""
+    from segsoup.checkpoints import load
+    from segsoup.files import sha256
+    from segsoup.soups import Ingredient
+
     # What the workflow's evaluation of single models has done long before.
     ingredients = [
         Ingredient(trial, path, sha256(path), evaluate(scorer, load(path)[0], cases))
         for trial, path in paths.items()
     ]
-    kept, inferences, seconds = {}, {}, {}
     procedures: dict[str, Callable[[], list[str]]] = {
         "published": lambda: published(scorer, paths, cases),
         "model-soups": lambda: model_soups(scorer, paths, cases),
         "segsoup": lambda: ours(scorer, ingredients, cases),
         "race": lambda: ours(scorer, ingredients, cases, race=0.01),
     }
+    kept: dict[str, list[str]] = {}
+    cost: dict[str, dict[str, float]] = {}
     for name, procedure in procedures.items():
-        scorer.inferences, began = 0, time.monotonic()
-        kept[name] = procedure()
-        inferences[name], seconds[name] = scorer.inferences, time.monotonic() - began
-    print_procedures(kept, inferences, seconds)
-    full = (MODELS - 1) * len(cases)
-    return {
-        "models": MODELS,
-        "cases": len(cases),
-        "accepted": len(kept["segsoup"]),
-        "inferences_vs_published": round(inferences["published"] / inferences["segsoup"], 2),
-        "inferences_vs_model_soups": round(inferences["model-soups"] / inferences["segsoup"], 2),
+        with counted_reading() as read:
+            scorer.inferences, began = 0, time.monotonic()
+            kept[name] = procedure()
+            seconds = time.monotonic() - began
+        cost[name] = {"inferences": scorer.inferences, "seconds": seconds, "read": sum(read)}
+    print_procedures(kept, cost, title)
+    return ratios(kept, cost, (MODELS - 1) * len(cases))
+
+
+@contextmanager
+def counted_reading() -> Iterator[list[int]]:
+    """Sizes of the model files that are opened meanwhile."""
+    from segsoup import checkpoints
+
+    sizes: list[int] = []
+    opened = checkpoints._opened
+
+    def counting(path: Path) -> Any:
+        sizes.append(path.stat().st_size)
+        return opened(path)
+
+    checkpoints._opened = counting
+    try:
+        yield sizes
+    finally:
+        checkpoints._opened = opened
+
+
+def ratios(
+    kept: dict[str, list[str]], cost: dict[str, dict[str, float]], full: int
+) -> dict[str, Any]:
+    """Their cost over ours; ``full`` case inferences would see all cases of all candidates."""
+    found: dict[str, Any] = {"accepted": len(kept["segsoup"])}
+    for measure in ("inferences", "seconds", "read"):
+        for other in ("published", "model-soups"):
+            ratio = cost[other][measure] / cost["segsoup"][measure]
+            found[f"{measure}_vs_{other.replace('-', '_')}"] = round(ratio, 2)
+    return found | {
         "same_ingredients": kept["published"] == kept["model-soups"] == kept["segsoup"],
-        "seconds_vs_published": round(seconds["published"] / seconds["segsoup"], 2),
-        "seconds_vs_model_soups": round(seconds["model-soups"] / seconds["segsoup"], 2),
-        "early_stop_saves": round(1 - inferences["segsoup"] / full, 3),
-        "race_saves": round(1 - inferences["race"] / full, 3),
+        "early_stop_saves": round(1 - cost["segsoup"]["inferences"] / full, 3),
+        "race_saves": round(1 - cost["race"]["inferences"] / full, 3),
         "race_same_ingredients": kept["race"] == kept["segsoup"],
     }
 
 
 def print_procedures(
-    kept: dict[str, list[str]], inferences: dict[str, int], seconds: dict[str, float]
+    kept: dict[str, list[str]], cost: dict[str, dict[str, float]], title: str
 ) -> None:
     """The procedures side by side."""
-    data = "hippocampus, real scans" if REAL.is_dir() else "phantom"
-    table = Table(title=f"Greedy souping of {MODELS} models over {SELECTION} cases ({data})")
-    for name in ("procedure", "case inferences", "seconds", "ingredients kept"):
+    data = "hippocampus" if REAL.is_dir() else "phantom"
+    table = Table(title=f"{MODELS} models of {title}, {SELECTION} cases ({data})")
+    for name in ("procedure", "case inferences", "seconds", "MB read", "kept"):
         table.add_column(name, justify="left" if name == "procedure" else "right")
-    for name in kept:
-        table.add_row(name, str(inferences[name]), f"{seconds[name]:.1f}", str(len(kept[name])))
+    for name, of_it in cost.items():
+        table.add_row(
+            name,
+            str(of_it["inferences"]),
+            f"{of_it['seconds']:.1f}",
+            f"{of_it['read'] / 1e6:.1f}",
+            str(len(kept[name])),
+        )
     Console().print(table)
 
 
@@ -263,7 +328,7 @@ def measure_average(folder: Path) -> dict[str, Any]:
             began = time.perf_counter()
             work()
             timed[name] = min(timed.get(name, 1e9), time.perf_counter() - began)
-    peaks = {count: peak_memory(folder, count) for count in (5, 40)}
+    peaks = {count: peak_memory(folder, "average", count) for count in (5, 40)}
     size = paths[0].stat().st_size / 1e6
     print(f"{MODELS} files of {size:.0f} MB: {MODELS * size:.0f} MB read, each once")
     return {
@@ -272,6 +337,8 @@ def measure_average(folder: Path) -> dict[str, Any]:
         "average_s": round(timed["average"], 3),
         "peak_mb_n5": peaks[5],
         "peak_mb_n40": peaks[40],
+        "peak_mb_candidate": peak_memory(folder, "candidate", 5),
+        "peak_mb_published": peak_memory(folder, "published", 5),
     }
 
 
@@ -283,18 +350,42 @@ def read_into_one_buffer(paths: list[Path]) -> None:
             stream.readinto(buffer)
 
 
-def peak_memory(folder: Path, count: int) -> int:
-    """Peak memory in MB of a process that averages so many files."""
-    command = [sys.executable, __file__, "--average", str(folder), str(count)]
+def peak_memory(folder: Path, work: str, count: int) -> int:
+    """Peak memory in MB that a process of its own takes for some work on so many files."""
+    command = [sys.executable, __file__, "--memory", work, str(folder), str(count)]
     return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
-def average_only(folder: Path, count: int) -> None:
+def take_memory(work: str, folder: Path, count: int) -> None:
     """What ``peak_memory`` measures."""
-    from segsoup.averaging import average, equal_parts
+    from segsoup.averaging import RunningSum, average, equal_parts
+    from segsoup.checkpoints import load
 
-    average(equal_parts([(folder / f"large{n}.safetensors", str(n)) for n in range(count)]))
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+    paths = [folder / f"large{number}.safetensors" for number in range(count)]
+    before = resident("VmRSS")
+    if work == "average":
+        average(equal_parts([(path, path.name) for path in paths]))
+    elif work == "candidate":
+        total = RunningSum()
+        for path in paths[:-1]:
+            total.add(path)
+        total.average_with(paths[-1])
+    else:
+        soup, added = load(paths[0])[0], load(paths[1])[0]
+        candidate = {name: (value + added[name]) / 2 for name, value in soup.items()}
+        assert len(candidate) == len(soup)
+    print(round((resident("VmHWM") - before) / 1024))
+
+
+def resident(field: str) -> int:
+    """Resident memory of this process in kB: at its peak (VmHWM) or now (VmRSS).
+
+    getrusage's peak would be that of the process which started this one.
+    """
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field):
+            return int(line.split()[1])
+    raise ValueError(field)
 
 
 def main() -> None:
@@ -311,7 +402,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--average"]:
-        average_only(Path(sys.argv[2]), int(sys.argv[3]))
+    if sys.argv[1:2] == ["--memory"]:
+        take_memory(sys.argv[2], Path(sys.argv[3]), int(sys.argv[4]))
     else:
         main()
