@@ -9,6 +9,7 @@ chosen on the selection cases too. What the table compares:
     averaged / raw        schedule-free's running average, or the point it takes gradients at
     constant, cosine      AdamW without any averaging
     subset                constant, each branch on 70 % of the training cases
+    long                  one run from scratch that gets the steps of the stem and of all branches
 
 (The iterate z that schedule-free takes its steps with is no model: it scored 0.25 to 0.5 where
 the other two scored 0.84.) The last line is one JSON object:
@@ -29,6 +30,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -69,6 +71,7 @@ class Branch:
         optimizer: its settings.
         share: of the training cases that it sees.
         from_stem: whether it starts from the fold's stem.
+        epochs: trained, of 25 steps each; from scratch the stem's are added.
     """
 
     kind: str
@@ -76,6 +79,7 @@ class Branch:
     optimizer: dict[str, Any]
     share: float = 1.0
     from_stem: bool = True
+    epochs: int = BRANCH_EPOCHS
 
     @property
     def name(self) -> str:
@@ -83,22 +87,36 @@ class Branch:
         return f"{self.kind}-lr{self.optimizer['lr']}-seed{self.seed}"
 
 
-BRANCHES = [
+STEM_BRANCHES = [
     *(Branch("schedule-free", seed, AVERAGING) for seed in range(3)),
     *(Branch("constant", seed, CONSTANT) for seed in range(3)),
     *(Branch("cosine", seed, COSINE) for seed in range(3)),
     *(Branch("subset", seed, CONSTANT, share=0.7) for seed in range(2)),
+]
+ALL_STEPS = BRANCH_EPOCHS * len(STEM_BRANCHES)
+BRANCHES = [
+    # The longest first, so that they do not run alone at the end.
+    Branch("long-cosine", 0, COSINE, from_stem=False, epochs=ALL_STEPS),
+    Branch("long-schedule-free", 0, AVERAGING, from_stem=False, epochs=ALL_STEPS),
+    *STEM_BRANCHES,
     *(Branch("scratch", seed, AVERAGING, from_stem=False) for seed in range(2)),
 ]
 
 
 # Which checkpoints, by name, go into the soups of a row.
-def _of(*parts: str) -> Callable[[str], bool]:
-    return lambda name: all(part in name for part in parts)
+def _of(kind: str, *parts: str) -> Callable[[str], bool]:
+    return lambda name: name.startswith(kind) and all(part in name for part in parts)
+
+
+def from_stem(name: str) -> bool:
+    """Whether a checkpoint's branch starts from the stem."""
+    return not name.startswith(("scratch", "long"))
 
 
 ROWS: dict[str, Callable[[str], bool]] = {
     "scratch, averaged": _of("scratch", "averaged", "-2"),
+    "long, cosine": _of("long-cosine"),
+    "long, schedule-free, averaged": _of("long-schedule-free", "averaged"),
     "schedule-free, averaged, last": _of("schedule-free", "averaged-2"),
     "schedule-free, averaged, path": _of("schedule-free", "averaged"),
     "schedule-free, raw, last": _of("schedule-free", "raw-2"),
@@ -108,8 +126,8 @@ ROWS: dict[str, Callable[[str], bool]] = {
     "constant, subsets, path": _of("subset", "weights"),
     "cosine, last": _of("cosine", "weights-2"),
     "cosine, path": _of("cosine", "weights"),
-    "all branches, last": lambda name: "scratch" not in name and name.endswith("-2"),
-    "all branches, path": lambda name: "scratch" not in name,
+    "all branches, last": lambda name: from_stem(name) and name.endswith("-2"),
+    "all branches, path": from_stem,
 }
 HEADLINE = "all branches, path"
 
@@ -219,7 +237,7 @@ def train_branch(
     from segsoup.training import train
 
     torch.set_num_threads(1)
-    epochs = BRANCH_EPOCHS + (0 if branch.from_stem else STEM_EPOCHS)
+    epochs = branch.epochs + (0 if branch.from_stem else STEM_EPOCHS)
     training = {"epochs": epochs, "seed": branch.seed}
     study = declared(root, training=training, optimizer=branch.optimizer)
     chance = np.random.default_rng(branch.seed)
@@ -249,9 +267,10 @@ def judge(
     from segsoup import checkpoints
     from segsoup.evaluation import WeightsScorer
     from segsoup.files import sha256
-    from segsoup.recipes import best, greedy, uniform
+    from segsoup.recipes import best, greedy, hierarchical, learned, uniform
     from segsoup.selection import Cache, Selection, case_mean
     from segsoup.soups import Ingredient, Made
+    from segsoup.study import Learned
 
     torch.set_num_threads(1)
     study = declared(root, training={"patch": WINDOW})
@@ -261,17 +280,19 @@ def judge(
     def single(path: Path) -> Ingredient:
         scorer.use(checkpoints.load(path)[0])
         scores = {case: scorer.score(case) for case in split["selection"]}
-        return Ingredient(path.stem, path, sha256(path), scores)
+        # Groups of the hierarchical recipe: branches of one kind.
+        kind = path.stem.partition("-lr")[0]
+        return Ingredient(path.stem, path, sha256(path), scores, kind)
 
     def tested(weights: checkpoints.Weights) -> list[float]:
         scorer.use(weights)
         return [case_mean(scorer.score(case)) for case in split["test"]]
 
     singles = [single(path) for path in paths]
-    known: dict[tuple[str, ...], list[float]] = {}
+    known: dict[str, list[float]] = {}
 
     def tested_once(soup: Made) -> list[float]:
-        parts = tuple(sorted(soup.trials))
+        parts = json.dumps([[p.sha256, p.weight, p.blocks] for p in soup.mixture])
         if parts not in known:
             known[parts] = tested(soup.weights)
         return known[parts]
@@ -281,6 +302,10 @@ def judge(
     for row, belongs in ROWS.items():
         own = [ingredient for ingredient in singles if belongs(ingredient.trial)]
         recipes = {"best": best, "uniform": uniform, "greedy": greedy}
+        if row == HEADLINE:
+            per_block = partial(learned, settings=Learned(per="block"))
+            recipes |= {"hierarchical": hierarchical, "learned": learned}
+            recipes |= {"learned per block": per_block}
         made = {name: recipe(own, selection) for name, recipe in recipes.items()}
         cases |= {f"{row}: {name}": tested_once(soup) for name, soup in made.items()}
         kept = len(made["greedy"].trials)
@@ -322,11 +347,26 @@ def show(rows: pd.DataFrame, cases: pd.DataFrame, title: str) -> None:
         table.add_column(column, justify="left" if column == "ingredients" else "right")
     table.add_column("greedy minus best [95 %]", justify="right", no_wrap=True)
     for row, of_row in rows.groupby("row", sort=False):
-        scores = [f"{cases[f'{row}: {name}'].mean():.4f}" for name in ("best", "uniform", "greedy")]
+        names = ("best", "uniform", "greedy")
+        scores = [f"{cases[f'{row}: {name}'].mean():.4f}" for name in names]
         kept = ", ".join(str(number) for number in of_row["kept"])
         gain = interval(cases[f"{row}: greedy"] - cases["best of all"])
         shown = "{:+.4f} [{:+.4f}, {:+.4f}]".format(*gain)
         table.add_row(str(row), str(of_row["ingredients"].iloc[0]), *scores, kept, shown)
+    Console(width=110).print(table)
+
+
+def show_recipes(cases: pd.DataFrame) -> None:
+    """Print what each recipe makes of all branches."""
+    table = Table(title=f"recipes, {HEADLINE}")
+    for column in ("recipe", "test Dice", "minus best [95 %]"):
+        table.add_column(column, justify="left" if column == "recipe" else "right")
+    for column in cases.columns:
+        row, _, recipe = column.partition(": ")
+        if row == HEADLINE:
+            gain = interval(cases[column] - cases["best of all"])
+            shown = "{:+.4f} [{:+.4f}, {:+.4f}]".format(*gain)
+            table.add_row(recipe, f"{cases[column].mean():.4f}", shown)
     Console(width=110).print(table)
 
 
@@ -351,6 +391,7 @@ def main() -> None:
     minutes = (time.monotonic() - began) / 60
     best = cases["best of all"].mean()
     show(rows, cases, f"{data}, {minutes:.0f} min: test Dice; best of all kinds {best:.4f}")
+    show_recipes(cases)
     gain, low, high = interval(cases[f"{HEADLINE}: greedy"] - cases["best of all"])
     result = {
         "gain_dice": round(gain, 5),
