@@ -5,7 +5,8 @@ The last line is one JSON object:
 
     kills             SIGKILLs sent
     killed_writing    those sent while a state was being written
-    identical         whether the SHA-256 of the final weights is the undisturbed run's
+    identical         whether the SHA-256 of all weights that the run leaves, at its end and at its
+                      checkpoints, are the undisturbed run's; models: their number
     interval_s        seconds between saved states during the storm
     lost_s            seconds of training repeated per kill, on average
     lost_s_max        and at most
@@ -78,10 +79,12 @@ def train(folder: Path, states: Path, target: Path, save_minutes: float) -> None
             trained = train_run(run, torch.device("cpu"), guard)
             seconds = time.monotonic() - began
             guard.confirm()
-            checkpoints.save(target, trained.weights, checkpoints.describe(study))
+            for kept, weights in {"model": trained.weights, **trained.beside}.items():
+                path = target / f"{kept}.safetensors"
+                checkpoints.save(path, weights, checkpoints.describe(study))
             guard.finish()
     report = {"training_s": seconds, "saving_s": guard.seconds_saving}
-    target.with_suffix(".json").write_text(json.dumps(report))
+    (target / "times.json").write_text(json.dumps(report))
 
 
 def prepare(folder: Path) -> tuple[str, int]:
@@ -158,10 +161,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         data, count = prepare(folder)
-        calm = start(folder, folder / "calm", folder / "calm.safetensors", 5.0)
+        calm = start(folder, folder / "calm", folder / "calm-models", 5.0)
 
         minutes = INTERVAL_SECONDS / 60
-        states, target = folder / "storm", folder / "storm.safetensors"
+        states, target = folder / "storm", folder / "storm-models"
         chance, lost, writing = random.Random(), [], 0
         for _ in range(KILLS):
             process = start(folder, states, target, minutes)
@@ -171,13 +174,17 @@ def main() -> None:
                 path.unlink()
         assert start(folder, states, target, minutes).wait() == 0
         assert calm.wait() == 0
-        identical = sha256(target) == sha256(folder / "calm.safetensors")
-        report = json.loads((folder / "calm.json").read_text())
-        stormy = json.loads((folder / "storm.json").read_text())
+        calm_hashes, hashes = (
+            {path.name: sha256(path) for path in models.glob("*.safetensors")}
+            for models in (folder / "calm-models", target)
+        )
+        report = json.loads((folder / "calm-models" / "times.json").read_text())
+        stormy = json.loads((target / "times.json").read_text())
     result = {
         "kills": KILLS,
         "killed_writing": writing,
-        "identical": identical,
+        "identical": hashes == calm_hashes,
+        "models": len(hashes),
         "interval_s": INTERVAL_SECONDS,
         "lost_s": round(sum(lost) / KILLS, 2),
         "lost_s_max": round(max(lost), 2),
