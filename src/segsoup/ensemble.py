@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any
 
 import torch
@@ -27,7 +27,7 @@ from segsoup.study import Study
 RECIPE = "ensemble"
 # Kept beside a case's scores; names of regions have no spaces.
 ONE_MODEL, WHOLE = "seconds of one model", "seconds of the ensemble"
-# Logits stay finite: within +-36, where the probability of a single float64 is 0 or 1.
+# Keeps logits finite, within 36 of 0; beyond, a probability in float64 is 0 or 1.
 SMALLEST = torch.finfo(torch.float64).eps
 
 
@@ -75,8 +75,8 @@ class Scored:
     Attributes:
         scores: by case.
         inferences: cases times models that were run now.
-        seconds_per_case: for `one_model` and for the `ensemble`, the mean over the cases, as
-            measured when each case was predicted.
+        seconds_per_case: for `one_model` and for the `ensemble`, the median over the cases (the
+            first one warms a GPU up), as measured when each case was predicted.
     """
 
     scores: Scores
@@ -165,8 +165,8 @@ def score_ensemble(
         {case: _without_seconds(known[case]) for case in cases},
         len(missing) * len(files),
         {
-            "one_model": fmean(known[case][ONE_MODEL] for case in cases),
-            "ensemble": fmean(known[case][WHOLE] for case in cases),
+            "one_model": median(known[case][ONE_MODEL] for case in cases),
+            "ensemble": median(known[case][WHOLE] for case in cases),
         },
     )
 

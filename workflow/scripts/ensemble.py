@@ -19,8 +19,8 @@ with job_log(snakemake.log[0]):
     asked, given, made_of = snakemake.params, snakemake.input, snakemake.output
     fold = read_json(Path(given.folds))["folds"][snakemake.wildcards.fold]
     kept = set(asked.trials)
-    if given.recipe:
-        kept = {part["trial"] for part in read_json(Path(given.recipe))["ingredients"]}
+    for soup in given.recipe:
+        kept = {part["trial"] for part in read_json(Path(soup))["ingredients"]}
     ingredients = [
         Ingredient(trial, Path(model), sha256(Path(model)), scores_of(read_rows(Path(rows))))
         for trial, model, rows in zip(asked.trials, given.models, given.selections, strict=True)
