@@ -25,7 +25,8 @@ report: "workflow/report/workflow.rst"
 wildcard_constraints:
     fold=r"\d+",
     trial=r"[0-9a-f]{8}",
-    recipe="|".join(study.soup.recipes),
+    # An ensemble has a rule of its own; without any soup nothing may match.
+    recipe="|".join(study.soup.averaging_recipes) or r"(?!)",
 
 
 include: "rules/data.smk"

@@ -46,6 +46,8 @@ if study.stem.source == "train":
 INGREDIENTS = [model for trial in trials.values() for model in ingredients_of(trial)]
 CANDIDATES = [model for trial in trials.values() for model in models_of(trial)]
 MODELS = [run for run in RUNS if run == "stem"] + [f"trials/{model}" for model in CANDIDATES]
+# Recipes whose outcome is a model; an ensemble has no file of its own.
+SOUPS = study.soup.averaging_recipes
 
 
 def settings(*sections: str) -> dict:
@@ -75,6 +77,18 @@ def state_folder(wildcards) -> str:
 def case_score_cache(wildcards) -> str:
     """Where the case scores of a fold's candidate soups are kept, for all recipes."""
     return f"{study.results}/.state/fold{wildcards.fold}/candidates.jsonl"
+
+
+def ensemble_case_scores(wildcards) -> str:
+    """Where a fold's ensemble keeps its case scores: apart from those that soups choose by."""
+    return f"{study.results}/.state/fold{wildcards.fold}/ensemble.jsonl"
+
+
+def recipe_of_ensemble(wildcards) -> list[str]:
+    """The soup whose ingredients the ensemble has, if it has not all."""
+    if study.soup.ensemble_of == "all":
+        return []
+    return [f"{study.results}/fold{wildcards.fold}/soups/{study.soup.ensemble_of}/recipe.json"]
 
 
 def trial_groups() -> list[str]:

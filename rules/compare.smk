@@ -107,10 +107,10 @@ rule collect:
         runs=fold_files("{run}/run.json", run=RUNS),
         selections=fold_files("{run}/selection.csv", run=MODELS),
         tests=fold_files("{run}/test.csv", run=MODELS),
-        soup_models=fold_files("soups/{recipe}/model.safetensors", recipe=study.soup.recipes),
-        recipes=fold_files("soups/{recipe}/recipe.json", recipe=study.soup.recipes),
-        soup_selections=fold_files("soups/{recipe}/selection.csv", recipe=study.soup.recipes),
-        soup_tests=fold_files("soups/{recipe}/test.csv", recipe=study.soup.recipes),
+        soup_models=fold_files("soups/{recipe}/model.safetensors", recipe=SOUPS),
+        recipes=fold_files("soups/{recipe}/recipe.json", recipe=SOUPS),
+        soup_selections=fold_files("soups/{recipe}/selection.csv", recipe=SOUPS),
+        soup_tests=fold_files("soups/{recipe}/test.csv", recipe=SOUPS),
     output:
         manifest=report(
             "<results>/models/manifest.tsv",
@@ -131,7 +131,7 @@ rule collect:
         results=results_folder,
         folds=FOLDS,
         models=MODELS,
-        recipes=study.soup.recipes,
+        recipes=SOUPS,
         protocol=study.evaluation.protocol,
     script:
         "../workflow/scripts/collect.py"

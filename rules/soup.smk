@@ -1,4 +1,4 @@
-# Trials averaged into one model.
+# Trials averaged into one model, and the ensemble that this replaces.
 
 
 rule soup:
@@ -36,3 +36,39 @@ rule soup:
         cache=case_score_cache,
     script:
         "../workflow/scripts/soup.py"
+
+
+rule ensemble:
+    """Score the mean of the probabilities of several trials: what a soup is measured against."""
+    input:
+        folds="<results>/folds.json",
+        manifest="<results>/preprocessed.tsv",
+        models=expand("<results>/fold{{fold}}/trials/{trial}/model.safetensors", trial=INGREDIENTS),
+        selections=expand("<results>/fold{{fold}}/trials/{trial}/selection.csv", trial=INGREDIENTS),
+        recipe=recipe_of_ensemble,
+    output:
+        recipe=report(
+            "<results>/fold{fold}/soups/ensemble/recipe.json",
+            caption="../workflow/report/ensemble.rst",
+            category="Soups",
+            labels={"fold": "{fold}", "recipe": "ensemble"},
+        ),
+        selection="<results>/fold{fold}/soups/ensemble/selection.csv",
+        test="<results>/fold{fold}/soups/ensemble/test.csv",
+    log:
+        "<logs>/fold{fold}/soups/ensemble.log",
+    benchmark:
+        "<benchmarks>/fold{fold}/soups/ensemble.tsv"
+    conda:
+        "../envs/segsoup.yaml"
+    threads: threads_of("ensemble")
+    resources:
+        **needs("ensemble"),
+    params:
+        **settings("evaluation"),
+        trials=INGREDIENTS,
+        made_of=study.soup.ensemble_of,
+        folder=preprocessed_folder,
+        cache=ensemble_case_scores,
+    script:
+        "../workflow/scripts/ensemble.py"

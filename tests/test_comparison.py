@@ -124,6 +124,51 @@ def test_published_protocol_is_marked_in_every_file(tmp_path):
     assert header.startswith('"metric (published protocol, optimistic)",')
 
 
+def with_ensemble(folder: Path, models: int, fold: int = 0):
+    """A fold with a greedy soup of two and an ensemble of more models."""
+    names = [f"{number:08x}" for number in range(models)]
+    recipe, test = soup_files(folder / "e", 0.82, names, GREEDY)
+    record = json.loads(recipe.read_text()) | {"models_per_prediction": models}
+    recipe.write_text(json.dumps(record))
+    return comparison.compare_fold(
+        fold,
+        {"aaaa0000": files(folder / "a", 0.7, GREEDY), "bbbb0000": files(folder / "b", 0.8, BEST)},
+        {
+            "greedy": soup_files(folder / "g", 0.81, ["bbbb0000", "aaaa0000"], GREEDY),
+            "ensemble": (recipe, test),
+        },
+        "held-out",
+    )
+
+
+def test_an_ensemble_stands_in_the_published_table_with_its_cost_in_the_caption(tmp_path):
+    comparison.write_fold_table(with_ensemble(tmp_path, 5), tmp_path / "fold0")
+    table = pd.read_csv(tmp_path / "fold0.csv", index_col=0)
+    assert list(table) == ["Best Model (Fold 0)", "Greedy Soup (Fold 0)", "Ensemble (Fold 0)"]
+    assert list(table.index) == ["test_avg", "test_tc", "test_wt", "test_et", "test_loss"]
+    cost = "Ensemble: the mean probabilities of 5 models, 5 times the inference cost"
+    for ending in ("md", "html"):
+        assert cost in (tmp_path / f"fold0.{ending}").read_text()
+
+
+def test_the_overview_says_how_many_networks_run_for_a_prediction(tmp_path):
+    folds = [with_ensemble(tmp_path / str(fold), 5 - fold, fold) for fold in range(2)]
+    frame = comparison.overview(folds[::-1])
+    assert frame["models_per_prediction"].to_dict() == {
+        "Best Model": "1, 1",
+        "Greedy Soup": "1, 1",
+        "Ensemble": "5, 4",
+    }
+    assert frame.loc["Ensemble", "ingredients"] == "5, 4"
+    comparison.write_overview(frame, tmp_path / "overview")
+    pd.testing.assert_frame_equal(comparison.read_overview(tmp_path / "overview.csv"), frame)
+    for ending in ("csv", "md", "html"):
+        text = (tmp_path / f"overview.{ending}").read_text()
+        assert "models_per_prediction" in text and "5, 4" in text
+    kinds = comparison.points(folds)["kind"]
+    assert (kinds == "Ensemble").sum() == 2
+
+
 def test_the_best_model_is_chosen_by_selection_not_by_test(tmp_path):
     fold = compared(tmp_path)
     assert fold.test_scores["aaaa0000"] > fold.test_scores["bbbb0000"]
@@ -245,15 +290,18 @@ def test_overview_means_and_deviations(tmp_path):
 
 
 @pytest.mark.parametrize("protocol", ["held-out", "published"])
-def test_the_terminal_table_fits_80_columns_line_by_line(tmp_path, protocol):
+@pytest.mark.parametrize("others", [["Uniform Soup"], ["Uniform Soup", "Ensemble"]])
+def test_the_terminal_table_fits_80_columns_line_by_line(tmp_path, protocol, others):
     folds = [compared(tmp_path / str(k), protocol, k, gain=-0.1 * k) for k in range(3)]
     frame = comparison.overview(folds)
-    frame = pd.concat([frame, frame.loc[["Greedy Soup"]].rename({"Greedy Soup": "Uniform Soup"})])
+    for title in others:
+        frame = pd.concat([frame, frame.loc[["Greedy Soup"]].rename({"Greedy Soup": title})])
     console = Console(width=80, record=True, file=(tmp_path / "out").open("w"))
     console.print(comparison.terminal_table(frame))
     lines = console.export_text().splitlines()
     first = [line.split()[0] for line in lines if line.strip()]
     rows = ["test_avg", "test_tc", "test_wt", "test_et", "test_loss", "difference", "ingredients"]
+    rows += ["models", "prediction"]
     start = first.index("test_avg")
     assert first[start : start + len(rows)] == rows
     assert any(comparison.OPTIMISTIC in line.lower() for line in lines) == (protocol == "published")

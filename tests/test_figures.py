@@ -120,6 +120,20 @@ def test_a_soup_of_the_best_model_alone_does_not_hide_it(tmp_path):
     assert f"fill: none; stroke: {figures.BLUE.lower()}" in drawing
 
 
+def test_every_recipe_has_a_colour_and_a_shape_of_its_own(tmp_path):
+    kinds = [*(f"{name} Soup" for name in ("Greedy", "Uniform", "Hierarchical", "Learned"))]
+    kinds += ["Best Single", "Ensemble"]
+    assert len(set(figures.SOUP_COLOURS)) == len(set(figures.SOUP_MARKERS)) == len(kinds)
+    # Those of the trials and of the best model are taken.
+    assert not {figures.GREY, figures.BLUE} & set(figures.SOUP_COLOURS)
+    rows = [(0, kind, kind, 0.8 + n / 100, 0.8) for n, kind in enumerate(kinds)]
+    frame = pd.DataFrame(rows, columns=["fold", "name", "kind", "selection", "test"])
+    figures.selection_against_test(frame, tmp_path / "six.svg", "held-out")
+    assert set(kinds) <= set(words(tmp_path / "six.svg"))
+    drawing = (tmp_path / "six.svg").read_text()
+    assert all(f"fill: {colour.lower()}" in drawing for colour in figures.SOUP_COLOURS[:-1])
+
+
 def test_without_greedy_soup_the_figure_says_so(tmp_path):
     figures.build_up({}, tmp_path / "build_up.svg")
     assert words(tmp_path / "build_up.svg") == ["This study makes no greedy soup."]

@@ -95,7 +95,10 @@ def test_a_group_with_two_gpu_models_is_refused() -> None:
 
 
 def test_every_rule_says_what_it_needs_and_what_it_waits_for(tmp_path: Path) -> None:
-    config = ["--configfile", str(REPOSITORY / "config.yaml")]
+    study = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
+    study["soup"] = {"recipes": ["greedy", "ensemble"], "ensemble_of": "greedy"}
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(study))
+    config = ["--configfile", "study.yaml"]
     graph = snakemake(tmp_path, *config, "--rulegraph")
     names = dict(re.findall(r'(\d+)\[label = "(\w+)"', graph))
     assert set(names.values()) - {"all"} == set(requests.KINDS)

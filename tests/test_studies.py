@@ -10,11 +10,11 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
-from workflows import REPOSITORY, snakemake, write_study
+from workflows import REPOSITORY, planned, snakemake, write_study
 
 from segsoup.cases.phantom import write_phantom
-from segsoup.comparison import OPTIMISTIC
-from segsoup.files import sha256
+from segsoup.comparison import OPTIMISTIC, mean_dice, read_rows
+from segsoup.files import read_json, sha256
 from segsoup.study import Phantom
 
 PROFILE = ["--profile", str(REPOSITORY / "profiles" / "local")]
@@ -151,3 +151,109 @@ def test_fine_tuning_of_a_checkpoint_on_nnunets_folders_and_folds(
     assert json.loads((tmp_path / run).read_text())["initial_sha256"] == sha256(checkpoint)
     folds = json.loads((tmp_path / "results" / "folds.json").read_text())["folds"]["0"]
     assert folds["test"] == names[:3]
+
+
+def write_with_ensemble(file: Path, recipes: list[str], **soup: Any) -> Path:
+    """A study of one fold and three trials."""
+    return write_study(
+        file,
+        dataset={
+            "layout": "phantom",
+            "channels": ["t1n", "t1c", "t2w", "t2f"],
+            "phantom": {"cases": 8, "shape": [24, 28, 24]},
+        },
+        folds={"count": 2, "run": [0], "selection_share": 0.4},
+        network=NETWORK,
+        training=TRAINING,
+        stem="none",
+        sweep={"grid": {"optimizer.lr": [0.01, 0.02, 0.03]}},
+        soup={"recipes": recipes, **soup},
+    )
+
+
+ALL_RECIPES = ["greedy", "uniform", "ensemble"]
+ENSEMBLE = Path("results/fold0/soups/ensemble")
+
+
+@pytest.fixture(scope="module")
+def with_ensemble(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study that sets an ensemble beside its soups."""
+    folder = tmp_path_factory.mktemp("ensemble")
+    study = write_with_ensemble(folder / "study.yaml", ALL_RECIPES)
+    (folder / "printed.txt").write_text(snakemake(folder, *PROFILE, config=study))
+    return folder
+
+
+def test_an_ensemble_is_scored_as_all_models_are_and_has_no_file(with_ensemble: Path) -> None:
+    folder = with_ensemble / ENSEMBLE
+    assert sorted(file.name for file in folder.iterdir()) == [
+        "recipe.json",
+        "selection.csv",
+        "test.csv",
+    ]
+    fold = read_json(with_ensemble / "results/folds.json")["folds"]["0"]
+    record, rows = read_json(folder / "recipe.json"), read_rows(folder / "selection.csv")
+    assert rows["case"].unique().tolist() == fold["selection"]
+    assert read_rows(folder / "test.csv")["case"].unique().tolist() == fold["test"]
+    assert record["score"] == mean_dice(rows)
+    assert record["models_per_prediction"] == len(record["ingredients"]) == 3
+    assert record["case_inferences"] == 3 * len([*fold["selection"], *fold["test"]])
+    assert record["seconds_per_case"]["ensemble"] > record["seconds_per_case"]["one_model"] > 0
+    manifest = pd.read_csv(with_ensemble / "results/models/manifest.tsv", sep="\t")
+    assert "ensemble" not in set(manifest["trial"]) and "greedy" in set(manifest["trial"])
+
+
+def test_the_ensemble_and_its_cost_are_shown_wherever_soups_are(with_ensemble: Path) -> None:
+    results = with_ensemble / "results"
+    table = pd.read_csv(results / "comparison/fold0.csv", index_col=0, float_precision="round_trip")
+    scored = mean_dice(read_rows(with_ensemble / ENSEMBLE / "test.csv"))
+    assert table.loc["test_avg", "Ensemble (Fold 0)"] == scored
+    overview = pd.read_csv(results / "comparison/overview.csv", index_col=0)
+    assert overview.loc["Ensemble", "models_per_prediction"] == 3
+    assert overview.loc["Greedy Soup", "models_per_prediction"] == 1
+    printed = (with_ensemble / "printed.txt").read_text()
+    assert "Ensemble" in printed and "models per" in printed
+    page = (results / "report.html").read_text()
+    assert '{"fold": "0", "recipe": "ensemble"}' in page
+    assert "averages the probabilities of the models instead of their weights" in page
+    assert "a <em>soup</em> (greedy, uniform)" in page
+    assert "<!-- Ensemble -->" in (results / "figures/selection_against_test.svg").read_text()
+    again = snakemake(with_ensemble, *PROFILE, config=with_ensemble / "study.yaml")
+    assert "Nothing to be done" in again
+
+
+def test_an_ensemble_that_was_cut_off_evaluates_no_case_again(with_ensemble: Path) -> None:
+    folder = with_ensemble / ENSEMBLE
+    before = (folder / "test.csv").read_bytes()
+    kept = with_ensemble / "results/.state/fold0/ensemble.jsonl"
+    lines = kept.read_text().splitlines()
+    assert len(lines) == read_json(folder / "recipe.json")["case_inferences"] / 3
+    # Killed while it wrote down its second last case.
+    kept.write_text("\n".join([*lines[:-2], lines[-2][:40]]) + "\n")
+    for file in folder.iterdir():
+        file.unlink()
+    snakemake(
+        with_ensemble, *PROFILE, str(ENSEMBLE / "test.csv"), config=with_ensemble / "study.yaml"
+    )
+    assert read_json(folder / "recipe.json")["case_inferences"] == 2 * 3
+    assert (folder / "test.csv").read_bytes() == before
+
+
+def test_an_ensemble_of_what_a_soup_kept(with_ensemble: Path, tmp_path: Path) -> None:
+    study = write_with_ensemble(tmp_path / "kept.yaml", ALL_RECIPES, ensemble_of="greedy")
+    plan = snakemake(with_ensemble, "-n", "--quiet", "rules", "--cores", "1", config=study)
+    assert planned(plan)["ensemble"] == 1 and "soup" not in planned(plan)
+    snakemake(with_ensemble, *PROFILE, str(ENSEMBLE / "recipe.json"), config=study)
+    soup = read_json(with_ensemble / "results/fold0/soups/greedy/recipe.json")
+    record = read_json(with_ensemble / ENSEMBLE / "recipe.json")
+    assert record["ensemble_of"] == "greedy"
+    kept = {part["trial"]: part["sha256"] for part in soup["ingredients"]}
+    assert {part["trial"]: part["sha256"] for part in record["ingredients"]} == kept
+    assert record["models_per_prediction"] == len(kept)
+
+
+def test_an_ensemble_without_any_soup_can_be_planned(tmp_path: Path) -> None:
+    study = write_with_ensemble(tmp_path / "alone.yaml", ["ensemble"])
+    plan = snakemake(tmp_path, "-n", "--quiet", "rules", "--cores", "1", config=study)
+    assert planned(plan)["ensemble"] == 1
+    assert not {"soup", "evaluate_soup"} & planned(plan).keys()

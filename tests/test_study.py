@@ -62,6 +62,14 @@ def test_shipped_studies_are_right(file: Path) -> None:
         ({"sweep": None}, "the key is empty: give it a value, or leave it out"),
         ({"sweep": {"grid": {"optimizer.lr": []}}}, "has no values, so the sweep has no trials"),
         ({"soup": {"recipes": ["gredy"]}}, "did you mean `greedy`?"),
+        (
+            {"soup": {"recipes": ["greedy", "ensemble"], "ensemble_of": "uniform"}},
+            "`soup.ensemble_of` is `uniform`, which `soup.recipes` does not name",
+        ),
+        (
+            {"soup": {"recipes": ["best", "ensemble"], "ensemble_of": "best"}},
+            "`soup.ensemble_of`: Input should be 'all', 'greedy'",
+        ),
         ({"stem": {"source": "checkpoint"}}, "`checkpoint` goes with"),
         ({"training": {"patch": [100, 128, 128]}}, "100 is not divisible by 16"),
         ({"preprocess": {"spacing": [1, 0, 1]}}, "above 0 mm"),

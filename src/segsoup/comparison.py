@@ -21,7 +21,10 @@ from segsoup.errors import InputError
 from segsoup.files import read_json, write_text
 
 COLUMNS = ["case", "region", "dice", "loss"]
-BEST_MODEL = "Best Model"
+BEST_MODEL, ENSEMBLE = "Best Model", "Ensemble"
+COST = "models_per_prediction"
+# In 80 columns one model more has room only if there is less space between them.
+ROOMY_MODELS = 3
 OPTIMISTIC = "optimistic: chosen and scored on the same cases"
 
 STYLE = """
@@ -115,9 +118,11 @@ def best_trial(scores: Mapping[str, float]) -> str:
 
 
 def soup_title(recipe: str) -> str:
-    """``greedy`` -> ``Greedy Soup``; the best single model is no soup."""
+    """``greedy`` -> ``Greedy Soup``; the best single model and the ensemble are no soups."""
     if recipe == "best":
         return "Best Single"
+    if recipe == "ensemble":
+        return ENSEMBLE
     return f"{recipe.replace('-', ' ').title()} Soup"
 
 
@@ -131,6 +136,7 @@ class FoldComparison:
         best_trial: id of the trial with the highest selection score.
         columns: title (``Best Model``, ``Greedy Soup``, ...) -> summary on the test cases.
         ingredients: title -> number of trials in the model.
+        models_per_prediction: title -> networks that run for one prediction: the inference cost.
         selection_scores: trial id or title of a soup -> mean Dice on the selection cases.
         test_scores: trial id or title of a soup -> mean Dice on the test cases.
     """
@@ -140,6 +146,7 @@ class FoldComparison:
     best_trial: str
     columns: dict[str, dict[str, float]]
     ingredients: dict[str, int]
+    models_per_prediction: dict[str, int]
     selection_scores: dict[str, float]
     test_scores: dict[str, float]
 
@@ -185,6 +192,8 @@ def compare_fold(
         | {title: summary(tests[title]) for title in records},
         ingredients={BEST_MODEL: 1}
         | {title: len(record["ingredients"]) for title, record in records.items()},
+        models_per_prediction={BEST_MODEL: 1}
+        | {title: int(record.get("models_per_prediction", 1)) for title, record in records.items()},
         selection_scores=selection_scores
         | {title: float(record["score"]) for title, record in records.items()},
         test_scores={name: mean_dice(rows) for name, rows in tests.items()},
@@ -270,11 +279,11 @@ def overview(comparisons: Sequence[FoldComparison]) -> pd.DataFrame:
     """All folds: one row per kind of model.
 
     Returns:
-        Index ``model``; columns ``protocol``, ``folds``, ``ingredients`` (per fold, in the order
-        of ``folds``), ``<metric>_mean`` and ``<metric>_std`` over the folds (sample standard
-        deviation; not a number for one fold) for ``test_avg``, each region and ``test_loss``,
-        and ``difference_mean`` and ``difference_std`` of ``test_avg`` to the best model of the
-        same fold.
+        Index ``model``; columns ``protocol``, ``folds``, ``ingredients`` and
+        ``models_per_prediction`` (per fold, in the order of ``folds``), ``<metric>_mean`` and
+        ``<metric>_std`` over the folds (sample standard deviation; not a number for one fold) for
+        ``test_avg``, each region and ``test_loss``, and ``difference_mean`` and
+        ``difference_std`` of ``test_avg`` to the best model of the same fold.
     """
     ordered = sorted(comparisons, key=lambda comparison: comparison.fold)
     rows = []
@@ -284,6 +293,7 @@ def overview(comparisons: Sequence[FoldComparison]) -> pd.DataFrame:
             "protocol": protocol_mark(ordered[0].protocol),
             "folds": ", ".join(str(c.fold) for c in ordered),
             "ingredients": ", ".join(str(c.ingredients[title]) for c in ordered),
+            COST: ", ".join(str(c.models_per_prediction[title]) for c in ordered),
         }
         for metric in ordered[0].table().index:
             row |= _spread(metric, [c.columns[title][metric] for c in ordered])
@@ -349,14 +359,22 @@ def write_fold_table(comparison: FoldComparison, stem: Path) -> None:
         f"{len(singles)} {kind} on the selection cases. "
         f"Ingredients: {parts}."
     )
+    if ENSEMBLE in comparison.columns:
+        caption += f" {_ensemble_cost(comparison.models_per_prediction[ENSEMBLE])}"
     _write(table, shown, stem, caption, comparison.protocol == "published")
+
+
+def _ensemble_cost(count: int) -> str:
+    models = "1 model, the" if count == 1 else f"{count} models, {count} times the"
+    return f"{ENSEMBLE}: the mean probabilities of {models} inference cost."
 
 
 def write_overview(frame: pd.DataFrame, stem: Path) -> None:
     """Write the overview: full precision in ``stem``.csv, mean ± deviation in .md and .html."""
     caption = (
         "All folds: mean ± standard deviation over the folds of Dice (0 to 1) and loss on the test "
-        "cases; the difference is that of test_avg to the best model of the same fold."
+        "cases; the difference is that of test_avg to the best model of the same fold; "
+        f"{COST} is the inference cost: networks that run for one prediction, per fold."
     )
     optimistic = frame["protocol"].str.startswith("published").any()
     _write(frame, shown_overview(frame), stem, caption, bool(optimistic))
@@ -404,7 +422,7 @@ def shown_overview(frame: pd.DataFrame) -> pd.DataFrame:
         for metric in metrics
     }
     return pd.DataFrame(
-        {**shown, **{name: frame[name] for name in ("ingredients", "folds", "protocol")}},
+        {**shown, **{name: frame[name] for name in ("ingredients", COST, "folds", "protocol")}},
         index=frame.index,
     )
 
@@ -418,7 +436,7 @@ def _rounded(mean: float, deviation: float, signed: bool) -> str:
 
 def read_overview(path: Path) -> pd.DataFrame:
     """Read an overview.csv that `write_overview` wrote, bit by bit."""
-    text = {"model": str, "protocol": str, "folds": str, "ingredients": str}
+    text = {"model": str, "protocol": str, "folds": str, "ingredients": str, COST: str}
     return pd.read_csv(path, dtype=text, float_precision="round_trip").set_index("model")
 
 
@@ -437,11 +455,15 @@ def terminal_table(frame: pd.DataFrame) -> Table:
     table = Table(title=title, caption=caption, box=box.SIMPLE_HEAD, caption_justify="left")
     # Title and caption are wrapped to the table's width, which two models alone leave narrow.
     table.min_width = len(OPTIMISTIC) + 4
+    if len(shown) > ROOMY_MODELS:
+        table.padding, table.pad_edge, table.collapse_padding = (0, 0, 0, 0), False, True
     table.add_column("", no_wrap=True)
     for model in shown.index:
         table.add_column(str(model), justify="right")
     for name in shown.columns.drop(["folds", "protocol"]):
-        table.add_row(str(name), *shown[name].astype(str))
+        # On two lines: the column is as wide as its longest name.
+        label = "models per\nprediction" if name == COST else str(name)
+        table.add_row(label, *shown[name].astype(str))
     return table
 
 

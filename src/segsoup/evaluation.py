@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -71,9 +71,7 @@ class WeightsScorer:
 
     def score(self, case: str) -> CaseScore:
         """Dice per region on one case, and the loss."""
-        rows = score_case(self.model, case, self.folder, self.study, self.device)
-        dices = {str(row["region"]): float(str(row["dice"])) for row in rows}
-        return {**dices, LOSS: float(str(rows[0]["loss"]))}
+        return case_score(score_case(self.model, case, self.folder, self.study, self.device))
 
     def gradient(
         self, weights: checkpoints.Weights, cases: Sequence[str], step: int
@@ -141,6 +139,12 @@ def scores_of(rows: pd.DataFrame) -> Scores:
     }
 
 
+def case_score(rows: Sequence[Mapping[str, object]]) -> CaseScore:
+    """The rows of one case as region -> Dice, and the loss."""
+    dices = {str(row["region"]): float(str(row["dice"])) for row in rows}
+    return {**dices, LOSS: float(str(rows[0]["loss"]))}
+
+
 def rows_of(scores: Scores) -> pd.DataFrame:
     """Case rows again: ``case``, ``region``, ``dice``, ``loss``."""
     rows = [
@@ -177,22 +181,36 @@ def score_case(
 ) -> list[dict[str, object]]:
     """Rows of one case; ``model`` is in evaluation mode."""
     preprocessed = load_case(folder, case)
-    logits = _predict(model, preprocessed, study, device)
-    loss = _loss(logits, preprocessed, study, device)
+    return score_logits(predict(model, preprocessed, study, device), preprocessed, folder, study)
+
+
+def score_logits(
+    logits: torch.Tensor, case: PreprocessedCase, folder: Path, study: Study
+) -> list[dict[str, object]]:
+    """Rows of one case from its prediction, whatever predicted it.
+
+    Args:
+        logits: (region, x, y, z), float32, on the preprocessed grid.
+        case: the case.
+        folder: the preprocessed cases.
+        study: regions and evaluation loss.
+    """
+    loss = _loss(logits, case, study)
     probabilities = torch.sigmoid(logits).cpu().numpy()
-    prediction = restore(probabilities, preprocessed.geometry) > THRESHOLD
-    truth = to_regions(np.asarray(load_truth(folder, case)), label_table(study.regions))
+    prediction = restore(probabilities, case.geometry) > THRESHOLD
+    truth = to_regions(np.asarray(load_truth(folder, case.name)), label_table(study.regions))
     scores = dice(torch.from_numpy(prediction), torch.from_numpy(truth)).tolist()
-    log.info("%s: mean Dice %.4f", case, sum(scores) / len(scores))
+    log.info("%s: mean Dice %.4f", case.name, sum(scores) / len(scores))
     return [
-        {"case": case, "region": region, "dice": score, "loss": loss}
+        {"case": case.name, "region": region, "dice": score, "loss": loss}
         for region, score in zip(study.regions, scores, strict=True)
     ]
 
 
-def _predict(
+def predict(
     model: nn.Module, case: PreprocessedCase, study: Study, device: torch.device
 ) -> torch.Tensor:
+    """Logits (region, x, y, z), float32, of a whole case by a model in evaluation mode."""
     image = torch.from_numpy(np.array(case.image, dtype=np.float32)).to(device)
     with devices.autocast(device, study.training.precision):
         return predict_logits(
@@ -204,9 +222,7 @@ def _predict(
         )
 
 
-def _loss(
-    logits: torch.Tensor, case: PreprocessedCase, study: Study, device: torch.device
-) -> float:
+def _loss(logits: torch.Tensor, case: PreprocessedCase, study: Study) -> float:
     target = to_regions(np.asarray(case.label), label_table(study.regions))
-    target_tensor = torch.from_numpy(target.astype(np.float32)).to(device)
+    target_tensor = torch.from_numpy(target.astype(np.float32)).to(logits.device)
     return float(make_loss(study.evaluation.loss)(logits[None], target_tensor[None]))

@@ -23,8 +23,9 @@ from segsoup.files import whole
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 BLUE, VERMILLION, PURPLE, GREY = "#0072B2", "#D55E00", "#CC79A7", "#8A8A8A"
 RUN_COLOURS = [BLUE, ORANGE, GREEN, VERMILLION, SKY, PURPLE]
-SOUP_COLOURS = [VERMILLION, ORANGE, GREEN, PURPLE]
-SOUP_MARKERS = ["*", "D", "s", "P"]
+# One of each per recipe: the shapes differ too, for print without colours.
+SOUP_COLOURS = [VERMILLION, ORANGE, GREEN, PURPLE, SKY, BLACK]
+SOUP_MARKERS = ["*", "D", "s", "P", "^", "X"]
 STYLE: dict[Any, Any] = {
     "axes.grid": True,
     "axes.spines.right": False,

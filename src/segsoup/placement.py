@@ -94,6 +94,10 @@ def _is_submitted(rule: str, study: Study) -> bool:
         return False
     if rule == "phantom":
         return study.dataset.layout == "phantom"
+    if rule in ("soup", "evaluate_soup"):
+        return bool(study.soup.averaging_recipes)
+    if rule == "ensemble":
+        return "ensemble" in study.soup.recipes
     return rule != "stem" or study.stem.source == "train"
 
 

@@ -25,6 +25,7 @@ KINDS = {
     "evaluate": "evaluation",
     "soup": "evaluation",
     "evaluate_soup": "evaluation",
+    "ensemble": "evaluation",
     "compare": "tables",
     "figures": "tables",
     "collect": "tables",
@@ -47,7 +48,7 @@ WAITS_FOR: Mapping[str, frozenset[str]] = {
 JOB_PER = {
     **dict.fromkeys(("phantom", "index", "folds", "preprocess"), "study"),
     **dict.fromkeys(("compare", "figures", "collect", "report"), "study"),
-    "stem": "fold",
+    **dict.fromkeys(("stem", "ensemble"), "fold"),
     **dict.fromkeys(("trial", "evaluate"), "run"),
     **dict.fromkeys(("soup", "evaluate_soup"), "recipe"),
 }

@@ -51,6 +51,14 @@ class Scorer(Protocol):
         """Gradient of the loss by some weights, on that batch of the cases' patches."""
 
 
+class Keyed(Protocol):
+    """Something whose case scores can be kept."""
+
+    @property
+    def key(self) -> str:
+        """Says what the scores are of."""
+
+
 @dataclass(frozen=True)
 class Candidate:
     """An average that is to be scored.
@@ -125,11 +133,11 @@ class Cache:
             if entry["context"] == self.context:
                 self._known.setdefault(entry["candidate"], {})[entry["case"]] = entry["score"]
 
-    def known(self, candidate: Candidate) -> Scores:
+    def known(self, candidate: Keyed) -> Scores:
         """The case scores of a candidate that are known."""
         return self._known.setdefault(candidate.key, {})
 
-    def keep(self, candidate: Candidate, case: str, score: CaseScore) -> None:
+    def keep(self, candidate: Keyed, case: str, score: CaseScore) -> None:
         """Keep one case score."""
         self.known(candidate)[case] = score
         if self.path is None:

@@ -44,7 +44,9 @@ ScheduleName = Literal[
     "multi-step",
 ]
 WeightsKind = Literal["averaged", "raw"]
-RecipeName = Literal["greedy", "uniform", "hierarchical", "learned", "best"]
+# Recipes that choose ingredients and average them.
+SoupName = Literal["greedy", "uniform", "hierarchical", "learned"]
+RecipeName = Literal[SoupName, "best", "ensemble"]
 
 
 class Section(BaseModel):
@@ -441,7 +443,14 @@ class Soup(Section):
         "improves (Wortsman et al. 2022); `uniform`: the average of all; `hierarchical`: greedy "
         "within groups of like trials, then across the groups (Sanjeev et al. 2024); "
         "`learned`: mixing weights found on the selection cases by gradient, kept only if they pay "
-        "on cases that they were not learned on; `best`: the best single model.",
+        "on cases that they were not learned on; `best`: the best single model; `ensemble`: no "
+        "soup but what soups replace, the mean of the probabilities of all ingredients, each of "
+        "them run on every case.",
+    )
+    ensemble_of: Literal["all", SoupName] = Field(
+        "all",
+        description="Models of the `ensemble`: `all` ingredients, or those that another of the "
+        "study's `recipes` kept.",
     )
     weights: list[WeightsKind] = Field(
         ["averaged"],
@@ -476,6 +485,11 @@ class Soup(Section):
         if len(set(value)) != len(value):
             raise ValueError("names the same twice")
         return value
+
+    @property
+    def averaging_recipes(self) -> list[RecipeName]:
+        """The recipes that make one model; an ensemble stays several."""
+        return [recipe for recipe in self.recipes if recipe != "ensemble"]
 
 
 class Needs(Section):
@@ -512,7 +526,7 @@ class Resources(Section):
 
     preprocess: Needs = Field(Needs(threads=2), description="Index and preprocess.")
     training: Needs = Field(Needs(), description="Stem and trial.")
-    evaluation: Needs = Field(Needs(), description="Evaluate and soup.")
+    evaluation: Needs = Field(Needs(), description="Evaluate, soup and ensemble.")
     tables: Needs = Field(
         Needs(mem_mb=1000, runtime=20), description="Folds, compare, figures, collect, report."
     )
@@ -622,6 +636,7 @@ def load(config: dict[str, Any], where: str = "config.yaml") -> Study:
             "correct the settings named above",
         ) from error
     _check_divisible(study, where)
+    _check_ensemble(study, where)
     return study
 
 
@@ -684,6 +699,18 @@ def _check_divisible(study: Study, where: str) -> None:
             f"`training.patch` is {study.training.patch}; {wrong[0]} is not divisible by {factor}",
             f"sides divisible by {factor}, by which MedNeXt shrinks its input",
             f"take {-(-wrong[0] // factor) * factor} instead of {wrong[0]}",
+        )
+
+
+def _check_ensemble(study: Study, where: str) -> None:
+    recipes, source = study.soup.recipes, study.soup.ensemble_of
+    if "ensemble" in recipes and source not in ("all", *recipes):
+        soups = [recipe for recipe in recipes if recipe not in ("ensemble", "best")]
+        raise InputError(
+            where,
+            f"`soup.ensemble_of` is `{source}`, which `soup.recipes` does not name",
+            f"one of {', '.join(['all', *soups])}",
+            f"add `{source}` to `soup.recipes`, or take one of those",
         )
 
 

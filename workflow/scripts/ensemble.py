@@ -1,0 +1,57 @@
+"""Score the mean probabilities of a fold's models: the costly reference of the soups."""
+
+import time
+from pathlib import Path
+
+from segsoup import devices
+from segsoup.comparison import read_rows, write_rows
+from segsoup.ensemble import Ensemble, ensemble_record, score_ensemble
+from segsoup.evaluation import rows_of, scores_of, scoring_context
+from segsoup.files import read_json, sha256, write_json
+from segsoup.logs import job_log
+from segsoup.preprocess import read_manifest
+from segsoup.selection import Cache
+from segsoup.soups import Ingredient, check_alike, descending
+from segsoup.study import load
+
+with job_log(snakemake.log[0]):
+    study, began = load(snakemake.config), time.monotonic()
+    asked, given, made_of = snakemake.params, snakemake.input, snakemake.output
+    fold = read_json(Path(given.folds))["folds"][snakemake.wildcards.fold]
+    kept = set(asked.trials)
+    for soup in given.recipe:
+        kept = {part["trial"] for part in read_json(Path(soup))["ingredients"]}
+    ingredients = [
+        Ingredient(trial, Path(model), sha256(Path(model)), scores_of(read_rows(Path(rows))))
+        for trial, model, rows in zip(asked.trials, given.models, given.selections, strict=True)
+        if trial in kept
+    ]
+    check_alike(ingredients)
+    ensemble = Ensemble(descending(ingredients))
+
+    device = devices.prepare(study.training.device, snakemake.threads)
+    cases = sorted({*fold["selection"], *fold["test"]})
+    # Its scores hang on the very cases that are scored: each model brings its own statistics.
+    scored_on = {"selection": cases, "training": []}
+    context = scoring_context(study, scored_on, read_manifest(Path(given.manifest)))
+    cache = Cache(Path(asked.cache), context)
+    scored = score_ensemble(ensemble, cases, Path(asked.folder), study, device, cache)
+
+    for name in ("selection", "test"):
+        scores = {case: scored.scores[case] for case in cases if case in fold[name]}
+        write_rows(Path(made_of[name]), rows_of(scores))
+    write_json(
+        Path(made_of.recipe),
+        {
+            "fold": int(snakemake.wildcards.fold),
+            "protocol": study.evaluation.protocol,
+            "selection_cases": len(fold["selection"]),
+            **ensemble_record(
+                ensemble,
+                asked.made_of,
+                scored,
+                fold["selection"],
+                time.monotonic() - began,
+            ),
+        },
+    )
