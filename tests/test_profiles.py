@@ -79,6 +79,23 @@ def test_a_study_of_500_runs_makes_one_submission_per_run_and_a_few(tmp_path: Pa
     assert counts == {"data": 1, "stem": 5, "run": 5 * 100 + 5, "soup": 5 * 2, "tables": 1}
 
 
+@pytest.mark.parametrize(
+    ("recipes", "submitted"),
+    [
+        (["greedy"], {"soup, evaluate_soup (group soup)"}),
+        (["greedy", "ensemble"], {"soup, evaluate_soup (group soup)", "ensemble"}),
+        (["ensemble"], {"ensemble"}),
+    ],
+)
+def test_soups_and_ensembles_are_foretold_where_the_study_has_them(
+    recipes: list[str], submitted: set[str]
+) -> None:
+    study = read(REPOSITORY / "examples" / "brats2024.yaml")
+    study = study.model_copy(update={"soup": study.soup.model_copy(update={"recipes": recipes})})
+    names = {attempts[0].name for attempts in submissions(study, read_site(SLURM))}
+    assert {name for name in names if "soup" in name or "ensemble" in name} == submitted
+
+
 def test_the_shipped_partitions_serve_the_full_size_example_in_every_attempt() -> None:
     site = read_site(SLURM)
     study = read(REPOSITORY / "examples" / "brats2024.yaml")

@@ -23,7 +23,7 @@ from segsoup.files import read_json, write_text
 COLUMNS = ["case", "region", "dice", "loss"]
 BEST_MODEL, ENSEMBLE = "Best Model", "Ensemble"
 COST = "models_per_prediction"
-# In 80 columns one model more has room only if there is less space between them.
+# One model more fits into 80 columns only if there is less space between them.
 ROOMY_MODELS = 3
 OPTIMISTIC = "optimistic: chosen and scored on the same cases"
 
