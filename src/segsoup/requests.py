@@ -25,8 +25,10 @@ KINDS = {
     "evaluate": "evaluation",
     "soup": "evaluation",
     "evaluate_soup": "evaluation",
+    "basin": "evaluation",
     "compare": "tables",
     "figures": "tables",
+    "basins": "tables",
     "collect": "tables",
     "report": "tables",
 }
@@ -46,8 +48,8 @@ WAITS_FOR: Mapping[str, frozenset[str]] = {
 # What there is one job for. A group over two of these would join jobs of a whole fold or study.
 JOB_PER = {
     **dict.fromkeys(("phantom", "index", "folds", "preprocess"), "study"),
-    **dict.fromkeys(("compare", "figures", "collect", "report"), "study"),
-    "stem": "fold",
+    **dict.fromkeys(("compare", "figures", "basins", "collect", "report"), "study"),
+    **dict.fromkeys(("stem", "basin"), "fold"),
     **dict.fromkeys(("trial", "evaluate"), "run"),
     **dict.fromkeys(("soup", "evaluate_soup"), "recipe"),
 }
