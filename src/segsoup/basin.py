@@ -258,9 +258,9 @@ def basin_record(
                 "trial": line.trial,
                 "selection_score": line.score,
                 "losses": [_or_none(loss) for loss in line.losses],
-                "dices": list(line.dices),
+                "dices": [_or_none(dice) for dice in line.dices],
                 "barrier": _or_none(line.barrier),
-                "lift": line.lift,
+                "lift": _or_none(line.lift),
             }
             for line in lines
         ],
@@ -273,7 +273,7 @@ def basin_record(
 
 
 def _or_none(value: float) -> float | None:
-    # JSON knows no infinity.
+    # A diverged model's; JSON has no word for it.
     return value if math.isfinite(value) else None
 
 
@@ -284,7 +284,7 @@ def lines_of(record: Mapping[str, Any]) -> list[Line]:
             line["trial"],
             line["selection_score"],
             tuple(math.nan if loss is None else loss for loss in line["losses"]),
-            tuple(line["dices"]),
+            tuple(math.nan if dice is None else dice for dice in line["dices"]),
         )
         for line in record["lines"]
     ]

@@ -238,6 +238,8 @@ def barriers(records: Mapping[int, Mapping[str, Any]], path: Path) -> None:
     with mpl.rc_context(STYLE):
         figure, panels = _panels(sorted(records))
         for fold, axes in panels.items():
+            if not lines[fold]:
+                axes.text(0.5, 0.5, "one model only", ha="center", transform=axes.transAxes)
             for line in lines[fold]:
                 axes.plot(
                     records[fold]["points"],
@@ -277,6 +279,8 @@ def weight_distances(records: Mapping[int, Mapping[str, Any]], path: Path) -> No
                 vmin=0,
                 vmax=float(finite.max(initial=0)) or 1,
                 interpolation="none",
+                # Ranks from 1, as in the build-up.
+                extent=(0.5, len(values[fold]) + 0.5, len(values[fold]) + 0.5, 0.5),
             )
             _name_models(axes, records[fold]["models"])
         if panels:
@@ -288,8 +292,10 @@ def weight_distances(records: Mapping[int, Mapping[str, Any]], path: Path) -> No
 def _name_models(axes: Axes, names: Sequence[str]) -> None:
     if len(names) > FEW_INGREDIENTS:
         axes.set_xlabel("models, best single model first")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(MaxNLocator(integer=True, nbins=8))
         return
-    places = np.arange(len(names))
+    places = np.arange(1, len(names) + 1)
     axes.set_xticks(places, names, rotation=60, ha="right", rotation_mode="anchor", fontsize=7)
     axes.set_yticks(places, names, fontsize=7)
 
