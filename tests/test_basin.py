@@ -188,8 +188,8 @@ def test_the_verdict_on_a_fold() -> None:
     assert "nothing to average" in sentence([], "train")
     near = sentence([line(barrier=0.001), line("c", barrier=0.0031)], "train")
     assert near == (
-        "These models share a basin: of the barriers between the best one and the 2 other(s), the "
-        "highest is 0.0031."
+        "These models share a basin: the highest barrier between the best one and the 2 others is "
+        "0.0031."
     )
     apart = [line(barrier=0.3), line("c", barrier=0.01), line("d", barrier=0.1)]
     for stem, advice in (
@@ -206,7 +206,7 @@ def test_the_verdict_on_a_fold() -> None:
 def test_why_greedy_kept_one() -> None:
     assert "no other" in why_one([], 0.9, True)
     basins = why_one([line(barrier=0.1), line("c", barrier=0.2)], 0.9, True)
-    assert "each of the 2 other(s) lies in another basin" in basins
+    assert "a barrier parts it from the 2 others" in basins
     # Nothing is gained by averaging averages; models in other basins do not count.
     flat = [line(score=0.9, lift=0.0004), line("c", barrier=0.3, lift=-0.3)]
     assert "does not lift a pair (by +0.0004" in why_one(flat, 0.9, False)

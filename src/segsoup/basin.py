@@ -175,8 +175,8 @@ def sentence(lines: Sequence[Line], stem: str) -> str:
     highest = max(line.barrier for line in lines)
     if not apart:
         return (
-            f"These models share a basin: of the barriers between the best one and the "
-            f"{len(lines)} other(s), the highest is {highest:.4f}."
+            "These models share a basin: the highest barrier between the best one and the "
+            f"{_others(lines)} is {highest:.4f}."
         )
     advice = {
         "train": "they have left the stem's basin: shorten the branches or lower their rates",
@@ -187,6 +187,10 @@ def sentence(lines: Sequence[Line], stem: str) -> str:
         f"These models do not share a basin: {len(apart)} of {len(lines)} lie behind a barrier "
         f"above {SHARED_BARRIER} from the best one (highest {highest:.4f}); {advice}."
     )
+
+
+def _others(lines: Sequence[Line]) -> str:
+    return "other one" if len(lines) == 1 else f"{len(lines)} others"
 
 
 def why_one(lines: Sequence[Line], best_score: float, averaged: bool) -> str:
@@ -205,7 +209,7 @@ def why_one(lines: Sequence[Line], best_score: float, averaged: bool) -> str:
     if not lines:
         return f"{kept}: there is no other."
     if not near:
-        return f"{kept}: each of the {len(lines)} other(s) lies in another basin."
+        return f"{kept}: a barrier parts it from the {_others(lines)}."
     highest = max(line.lift for line in near)
     if highest < LEAST_LIFT:
         text = f"{kept}: averaging does not lift a pair (by {highest:+.4f} Dice at most)."
