@@ -62,6 +62,7 @@ def test_shipped_studies_are_right(file: Path) -> None:
         ({"sweep": None}, "the key is empty: give it a value, or leave it out"),
         ({"sweep": {"grid": {"optimizer.lr": []}}}, "has no values, so the sweep has no trials"),
         ({"soup": {"recipes": ["gredy"]}}, "did you mean `greedy`?"),
+        ({"soup": {"barrier_points": 2}}, "so that the middle of the line is among the points"),
         ({"stem": {"source": "checkpoint"}}, "`checkpoint` goes with"),
         ({"training": {"patch": [100, 128, 128]}}, "100 is not divisible by 16"),
         ({"preprocess": {"spacing": [1, 0, 1]}}, "above 0 mm"),

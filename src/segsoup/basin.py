@@ -22,7 +22,7 @@ from rich.console import Console
 
 from segsoup import checkpoints
 from segsoup.averaging import Part, average
-from segsoup.comparison import write_table
+from segsoup.comparison import protocol_mark, write_table
 from segsoup.files import read_json
 from segsoup.selection import LOSS, Candidate, Scores, Selection, case_mean, mean_score
 from segsoup.soups import Ingredient
@@ -339,7 +339,8 @@ def table(basins: Sequence[Basin]) -> pd.DataFrame:
 
     Returns:
         Index ``fold``; columns ``model``, ``distance`` to the best model (share of its norm),
-        ``barrier`` (loss) and ``lift`` (Dice) on the line to it, and ``selection_score`` (Dice).
+        ``barrier`` (loss) and ``lift`` (Dice) on the line to it, ``selection_score`` (Dice), and
+        ``protocol``.
     """
     rows = []
     for record in (basin.record for basin in basins):
@@ -355,6 +356,7 @@ def table(basins: Sequence[Basin]) -> pd.DataFrame:
                     "barrier": line.barrier if line else math.nan,
                     "lift": line.lift if line else math.nan,
                     "selection_score": line.score if line else record["best_score"],
+                    "protocol": protocol_mark(record["protocol"]),
                 }
             )
     return pd.DataFrame(rows).set_index("fold")
