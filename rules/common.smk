@@ -18,6 +18,7 @@ from segsoup.cases.listing import list_files
 from segsoup.errors import InputError, Stopped
 from segsoup.ingredients import (
     INGREDIENT_PATTERN,
+    averaged_already,
     ingredients_of,
     models_of,
     written_beside,
@@ -229,6 +230,10 @@ def show_findings() -> None:
         from segsoup.comparison import print_overview
 
         print_overview(overview)
+    if Path(study.results, "comparison", "basin.csv").exists():
+        from segsoup.basin import print_findings, read_basins
+
+        print_findings(read_basins(Path(study.results), FOLDS, study.soup.recipes))
     page = Path(study.results, "report.html")
     if page.exists():
         print(f"Report: {page}", flush=True)

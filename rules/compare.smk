@@ -100,6 +100,48 @@ rule figures:
         "../workflow/scripts/figures.py"
 
 
+rule basins:
+    """Whether the models of each fold share a basin, and why greedy kept one where it did."""
+    input:
+        basins=fold_files("basin.json"),
+        recipes=fold_files("soups/{recipe}/recipe.json", recipe=study.soup.recipes),
+    output:
+        table=report(
+            "<results>/comparison/basin.html",
+            caption="../workflow/report/basin.rst",
+            category="Basin",
+            labels={"result": "do the models share a basin?"},
+        ),
+        others=expand("<results>/comparison/basin.{format}", format=["csv", "md"]),
+        barriers=report(
+            "<results>/figures/barriers.svg",
+            caption="../workflow/report/barriers.rst",
+            category="Basin",
+            labels={"result": "barriers"},
+        ),
+        weight_distances=report(
+            "<results>/figures/weight_distances.svg",
+            caption="../workflow/report/weight_distances.rst",
+            category="Basin",
+            labels={"result": "distances of the weights"},
+        ),
+    log:
+        "<logs>/basins.log",
+    benchmark:
+        "<benchmarks>/basins.tsv"
+    conda:
+        "../envs/segsoup.yaml"
+    threads: threads_of("basins")
+    resources:
+        **needs("basins"),
+    params:
+        results=results_folder,
+        folds=FOLDS,
+        recipes=study.soup.recipes,
+    script:
+        "../workflow/scripts/basins.py"
+
+
 rule collect:
     """Gather every model under a readable name, with a manifest of what it is and scores."""
     input:
@@ -144,6 +186,7 @@ rule findings:
         rules.folds.output,
         rules.compare.output,
         rules.figures.output,
+        rules.basins.output,
         rules.collect.output,
         fold_files("soups/{recipe}/recipe.json", recipe=study.soup.recipes),
 

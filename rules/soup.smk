@@ -72,3 +72,34 @@ rule ensemble:
         cache=ensemble_case_scores,
     script:
         "../workflow/scripts/ensemble.py"
+
+
+rule basin:
+    """Whether the models of a fold can be averaged: barriers to the best one, and distances."""
+    input:
+        folds="<results>/folds.json",
+        manifest="<results>/preprocessed.tsv",
+        models=expand("<results>/fold{{fold}}/trials/{trial}/model.safetensors", trial=INGREDIENTS),
+        selections=expand("<results>/fold{{fold}}/trials/{trial}/selection.csv", trial=INGREDIENTS),
+    output:
+        "<results>/fold{fold}/basin.json",
+    log:
+        "<logs>/fold{fold}/basin.log",
+    benchmark:
+        "<benchmarks>/fold{fold}/basin.tsv"
+    conda:
+        "../envs/segsoup.yaml"
+    threads: threads_of("basin")
+    resources:
+        **needs("basin"),
+    params:
+        **settings("evaluation"),
+        trials=INGREDIENTS,
+        cases=study.soup.barrier_cases,
+        points=study.soup.barrier_points,
+        stem=study.stem.source,
+        averaged=all(averaged_already(trial) for trial in trials.values()),
+        folder=preprocessed_folder,
+        cache=case_score_cache,
+    script:
+        "../workflow/scripts/basin.py"

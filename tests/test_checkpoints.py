@@ -30,6 +30,18 @@ def test_the_description_keeps_the_order_of_the_regions(tmp_path: Path) -> None:
     assert list(checkpoints.load(tmp_path / "m")[1]["regions"]) == ["WT", "TC"]
 
 
+def test_a_stretch_of_weights_lies_end_to_end_in_the_order_of_names(tmp_path: Path) -> None:
+    weights = {"b": torch.randn(3, 4), "a": torch.randn(5).half(), "an": torch.tensor([3])}
+    checkpoints.save(tmp_path / "m", weights, {})
+    whole = torch.cat([weights["a"].double(), weights["b"].double().flatten()]).numpy()
+    for start, stop in ((0, 17), (2, 3), (4, 7), (6, 99), (17, 20), (99, 100)):
+        found = checkpoints.stretch(tmp_path / "m", start, stop)
+        assert found.dtype == "float64"
+        assert found.tolist() == whole[start:stop].tolist()
+    with pytest.raises(InputError, match="no such file"):
+        checkpoints.stretch(tmp_path / "none", 0, 1)
+
+
 class Harmful:
     def __reduce__(self) -> tuple:
         return Path.touch, (Path("harmed"),)

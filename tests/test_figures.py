@@ -51,6 +51,20 @@ def records(folds: int, trials: int, protocol: str = "held-out"):
     return {fold: {"protocol": protocol, "decisions": decisions} for fold in range(folds)}
 
 
+def basins(folds: int, trials: int, protocol: str = "held-out"):
+    random = np.random.default_rng(2)
+    names = [f"{number:08x}" for number in range(trials)]
+    lines = [{"trial": name, "losses": random.random(5).tolist()} for name in names[1:]]
+    record = {
+        "protocol": protocol,
+        "points": [0, 0.25, 0.5, 0.75, 1],
+        "lines": lines,
+        "models": names,
+        "distances": random.random((trials, trials)).tolist(),
+    }
+    return dict.fromkeys(range(folds), record)
+
+
 def drawings(folds: int, trials: int):
     return {
         "curves": lambda path: figures.training_curves(histories(folds, trials), path),
@@ -58,6 +72,8 @@ def drawings(folds: int, trials: int):
             points(folds, trials), path, "held-out"
         ),
         "build_up": lambda path: figures.build_up(records(folds, trials), path),
+        "barriers": lambda path: figures.barriers(basins(folds, trials), path),
+        "distances": lambda path: figures.weight_distances(basins(folds, trials), path),
     }
 
 
@@ -67,7 +83,7 @@ def words(path) -> list[str]:
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("name", ["curves", "points", "build_up"])
+@pytest.mark.parametrize("name", ["curves", "points", "build_up", "barriers", "distances"])
 def test_figures_are_svg_and_repeat(tmp_path, size, name):
     first, second = tmp_path / "first.svg", tmp_path / "second.svg"
     drawings(*size)[name](first)
@@ -87,12 +103,17 @@ def test_axes_name_their_units(tmp_path):
     assert "epoch (trials continue the stem)" in words(tmp_path / "curves.svg")
     assert "mean test Dice (0 to 1)" in words(tmp_path / "points.svg")
     assert "mean selection Dice (0 to 1)" in words(tmp_path / "build_up.svg")
+    assert "from the best model (0) to the other (1)" in words(tmp_path / "barriers.svg")
+    assert "loss on selection cases (no unit)" in words(tmp_path / "barriers.svg")
+    assert "distance of the weights" in words(tmp_path / "distances.svg")
 
 
 def test_published_protocol_is_marked(tmp_path):
     figures.selection_against_test(points(1, 2), tmp_path / "points.svg", "published")
     figures.build_up(records(1, 2, "published"), tmp_path / "build_up.svg")
-    for name in ("points", "build_up"):
+    figures.barriers(basins(1, 2, "published"), tmp_path / "barriers.svg")
+    figures.weight_distances(basins(1, 2, "published"), tmp_path / "distances.svg")
+    for name in ("points", "build_up", "barriers", "distances"):
         assert any("optimistic" in word for word in words(tmp_path / f"{name}.svg"))
 
 
@@ -143,3 +164,22 @@ def test_a_diverged_run_and_no_stem_are_drawn(tmp_path):
     history = pd.DataFrame({"epoch": [1, 2], "training_loss": [np.nan, np.inf]})
     figures.training_curves({(0, "lr=1"): history}, tmp_path / "curves.svg")
     assert "epoch" in words(tmp_path / "curves.svg")
+
+
+def test_diverged_models_leave_gaps_and_a_single_one_is_said(tmp_path):
+    record = basins(1, 2)[0]
+    record["lines"][0]["losses"] = [0.2, None, None, None, None]
+    record["distances"] = [[0.0, None], [None, 0.0]]
+    figures.barriers({0: record}, tmp_path / "barriers.svg")
+    figures.weight_distances({0: record}, tmp_path / "distances.svg")
+    assert ElementTree.parse(tmp_path / "distances.svg").getroot() is not None
+    figures.barriers(basins(1, 1), tmp_path / "alone.svg")
+    assert "one model only" in words(tmp_path / "alone.svg")
+
+
+def test_models_are_named_where_there_are_few(tmp_path):
+    for trials in (4, 40):
+        figures.weight_distances(basins(1, trials), tmp_path / f"{trials}.svg")
+    assert "00000003" in words(tmp_path / "4.svg")
+    assert "00000003" not in words(tmp_path / "40.svg")
+    assert "models, best single model first" in words(tmp_path / "40.svg")

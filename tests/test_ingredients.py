@@ -14,7 +14,13 @@ from studies import TARGET, epochs_trained, run_locally, write_tiny
 from segsoup.comparison import best_trial, mean_dice, read_rows
 from segsoup.errors import InputError
 from segsoup.files import read_json
-from segsoup.ingredients import checkpoint_steps, ingredients_of, models_of, written_beside
+from segsoup.ingredients import (
+    averaged_already,
+    checkpoint_steps,
+    ingredients_of,
+    models_of,
+    written_beside,
+)
 from segsoup.runs import stem_run
 from segsoup.states import State
 from segsoup.study import read
@@ -82,6 +88,21 @@ def test_no_weights_of_a_scheduled_run_count_twice(weights: list[str]) -> None:
     assert ingredients_of(trial) == [trial.id, f"{trial.id}/{weights[0]}-1"]
     beside = {f"{trial.id}/{name}" for name in written_beside(study)}
     assert set(ingredients_of(trial)) - {trial.id} <= beside
+
+
+@pytest.mark.parametrize(
+    ("schedule", "weights", "averaged"),
+    [
+        ("schedule-free", ["averaged"], True),
+        ("schedule-free", ["averaged", "raw"], False),
+        ("cosine", ["averaged"], False),
+    ],
+)
+def test_only_schedule_free_weights_are_averages_already(
+    schedule: str, weights: list[str], averaged: bool
+) -> None:
+    (trial,) = trials(small_study(optimizer={"schedule": schedule}, soup={"weights": weights}))
+    assert averaged_already(trial) == averaged
 
 
 def test_what_a_run_leaves_beside_its_model_has_the_names_that_the_plan_gives(

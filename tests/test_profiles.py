@@ -75,8 +75,16 @@ def test_a_study_of_500_runs_makes_one_submission_per_run_and_a_few(tmp_path: Pa
     # The report is made beside Snakemake.
     names = {*groups, *alone} - {"all", *requests.LOCAL}
     counts = {name: (groups + alone).count(name) for name in names}
+    # One job per fold measures its basin.
     # A run is a trial and its scores; the scores of the five stems are five more of them.
-    assert counts == {"data": 1, "stem": 5, "run": 5 * 100 + 5, "soup": 5 * 2, "tables": 1}
+    assert counts == {
+        "data": 1,
+        "stem": 5,
+        "run": 5 * 100 + 5,
+        "soup": 5 * 2,
+        "basin": 5,
+        "tables": 1,
+    }
 
 
 @pytest.mark.parametrize(
@@ -108,5 +116,6 @@ def test_the_shipped_partitions_serve_the_full_size_example_in_every_attempt() -
         "stem": ["gpu-short", "gpu-long", "gpu-long"],
         "trial, evaluate (group run)": ["gpu-short", "gpu-long", "gpu-long"],
         "soup, evaluate_soup (group soup)": ["gpu-short", "gpu-short", "gpu-short"],
-        "compare, figures, collect (group tables)": ["cpu", "cpu", "cpu"],
+        "basin": ["gpu-short", "gpu-short", "gpu-short"],
+        "compare, figures, basins, collect (group tables)": ["cpu", "cpu", "cpu"],
     }

@@ -115,9 +115,10 @@ def test_every_number_of_the_published_protocol_is_marked(published: Path) -> No
     results = published / "results"
     shown = [*(results / "comparison").iterdir(), results / "models" / "manifest.tsv"]
     shown += [
-        results / "figures" / f"{name}.svg" for name in ("selection_against_test", "build_up")
+        results / "figures" / f"{name}.svg"
+        for name in ("selection_against_test", "build_up", "barriers", "weight_distances")
     ]
-    assert len(shown) == 9
+    assert len(shown) == 14
     for file in shown:
         assert "optimistic" in file.read_text().lower(), file
     assert OPTIMISTIC in (published / "printed.txt").read_text().lower()

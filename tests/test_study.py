@@ -70,6 +70,7 @@ def test_shipped_studies_are_right(file: Path) -> None:
             {"soup": {"recipes": ["best", "ensemble"], "ensemble_of": "best"}},
             "`soup.ensemble_of`: Input should be 'all', 'greedy'",
         ),
+        ({"soup": {"barrier_points": 2}}, "so that the middle of the line is among the points"),
         ({"stem": {"source": "checkpoint"}}, "`checkpoint` goes with"),
         ({"training": {"patch": [100, 128, 128]}}, "100 is not divisible by 16"),
         ({"preprocess": {"spacing": [1, 0, 1]}}, "above 0 mm"),

@@ -38,8 +38,16 @@ def test_the_demo_ends_with_the_comparison_and_the_report(demo: Path) -> None:
     printed = (demo / "printed.txt").read_text()
     assert "Report: results/report.html" in printed
     assert "Greedy Soup" in printed
+    assert re.search(r"Fold 1: These models( do not)? share a basin", printed)
     page = (demo / "results/report.html").read_text()
-    for shown in ("overview", "training_curves", "manifest", "recipe.json"):
+    for shown in (
+        "overview",
+        "training_curves",
+        "manifest",
+        "recipe.json",
+        "basin",
+        "barriers.svg",
+    ):
         assert shown in page
 
 
@@ -55,6 +63,8 @@ def test_every_result_in_the_report_can_be_reached(demo: Path) -> None:
     assert len(set(labels)) == len(labels) > 10
     for table in ("over all folds", "fold 0", "fold 1"):
         assert json.dumps({"table": table}) in labels
+    for part in ("do the models share a basin?", "barriers", "distances of the weights"):
+        assert json.dumps({"result": part}) in labels
 
 
 def test_a_second_call_does_nothing(demo: Path) -> None:
@@ -110,6 +120,32 @@ def test_the_greedy_soup_is_the_average_that_its_recipe_names(demo: Path) -> Non
     assert recipe["score"] >= max(decision["single_score"] for decision in recipe["decisions"])
 
 
+def test_every_fold_says_whether_its_models_share_a_basin(demo: Path) -> None:
+    for fold in (0, 1):
+        record = json.loads((demo / f"results/fold{fold}/basin.json").read_text())
+        folder = demo / f"results/fold{fold}/trials"
+        scores = {
+            trial: mean_dice(read_rows(folder / trial / "selection.csv"))
+            for trial in trials_of(demo)
+        }
+        assert record["best_score"] == max(scores.values())
+        assert sorted(record["models"]) == sorted(scores)
+        assert len(record["cases"]) == 4
+        # The ends of a line are what the evaluation found.
+        ends = [(record["best"], 0), *((line["trial"], -1) for line in record["lines"])]
+        for (trial, end), line in zip(ends, [record["lines"][0], *record["lines"]], strict=True):
+            rows = read_rows(folder / trial / "selection.csv")
+            rows = rows[rows["case"].isin(record["cases"])]
+            assert line["losses"][end] == pytest.approx(rows["loss"].mean(), rel=1e-12)
+            assert line["dices"][end] == pytest.approx(rows["dice"].mean(), rel=1e-12)
+        assert 0 < record["distances"][0][1] < 2
+        assert record["sentence"] in (demo / "results/comparison/basin.md").read_text()
+    # Three lines, three points, four cases; the greedy recipe may have seen some of them.
+    assert record["case_inferences"] <= 3 * 3 * 4
+    table = pd.read_csv(demo / "results/comparison/basin.csv")
+    assert table.groupby("fold").size().to_dict() == {0: 4, 1: 4}
+
+
 def test_every_model_is_collected_with_its_hash(demo: Path) -> None:
     manifest = pd.read_csv(demo / "results/models/manifest.tsv", sep="\t")
     # Two folds, each with a stem, four trials and two soups.
@@ -129,12 +165,14 @@ def test_a_new_value_plans_its_own_runs_and_what_depends_on_them(
         "evaluate": 4,
         "soup": 4,
         "evaluate_soup": 4,
+        "basin": 2,
+        "basins": 1,
         "compare": 1,
         "figures": 1,
         "collect": 1,
         "report": 1,
         "all": 1,
-        "total": 21,
+        "total": 24,
     }
 
 
@@ -144,10 +182,11 @@ def test_fewer_recipes_train_nothing(demo: Path, tmp_path: Path) -> None:
     assert planned(printed) == {
         "compare": 1,
         "figures": 1,
+        "basins": 1,
         "collect": 1,
         "report": 1,
         "all": 1,
-        "total": 5,
+        "total": 6,
     }
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
@@ -87,6 +89,36 @@ def shapes(path: Path) -> tuple[dict[str, tuple[tuple[int, ...], str]], dict[str
             name: (tuple(part.get_shape()), str(part.get_dtype())) for name, part in parts.items()
         }
         return found, _description(opened)
+
+
+def stretch(path: Path, start: int, stop: int) -> np.ndarray:
+    """Part of a model's floating-point weights, laid end to end in the order of their names.
+
+    Args:
+        path: the model file; only what is asked for is read from it.
+        start: the first number.
+        stop: the number after the last; more than there are gives those that there are.
+
+    Returns:
+        float64, at most ``stop - start`` numbers.
+
+    Raises:
+        InputError: as ``load``.
+    """
+    pieces, before = [np.empty(0)], 0
+    with _opened(path) as opened:
+        for name in sorted(opened.keys()):
+            header = opened.get_slice(name)
+            if not header.get_dtype().startswith(("F", "BF")):
+                continue
+            count = math.prod(header.get_shape())
+            first, last = max(start - before, 0), min(stop - before, count)
+            if first < last:
+                # Mapped from the disk: nothing but the slice is read.
+                part = opened.get_tensor(name).reshape(-1)[first:last]
+                pieces.append(part.double().numpy())
+            before += count
+    return np.concatenate(pieces)
 
 
 @contextmanager

@@ -361,7 +361,7 @@ def write_fold_table(comparison: FoldComparison, stem: Path) -> None:
     )
     if ENSEMBLE in comparison.columns:
         caption += f" {_ensemble_cost(comparison.models_per_prediction[ENSEMBLE])}"
-    _write(table, shown, stem, caption, comparison.protocol == "published")
+    write_table(table, shown, stem, caption, comparison.protocol == "published")
 
 
 def _ensemble_cost(count: int) -> str:
@@ -377,12 +377,21 @@ def write_overview(frame: pd.DataFrame, stem: Path) -> None:
         f"{COST} is the inference cost: networks that run for one prediction, per fold."
     )
     optimistic = frame["protocol"].str.startswith("published").any()
-    _write(frame, shown_overview(frame), stem, caption, bool(optimistic))
+    write_table(frame, shown_overview(frame), stem, caption, bool(optimistic))
 
 
-def _write(
+def write_table(
     frame: pd.DataFrame, shown: pd.DataFrame, stem: Path, caption: str, optimistic: bool
 ) -> None:
+    """Write a table as ``stem``.csv, .md and .html.
+
+    Args:
+        frame: with every digit, for the CSV file.
+        shown: the texts of the other two.
+        stem: path without ending.
+        caption: stands above the table; an empty line in it is a new paragraph.
+        optimistic: whether the table is marked as chosen and scored on the same cases.
+    """
     mark = OPTIMISTIC[0].upper() + OPTIMISTIC[1:] + "."
     write_text(_beside(stem, "csv"), frame.to_csv(na_rep="nan", lineterminator="\n"))
     # Text, not numbers: tabulate would round them to six digits.
@@ -402,7 +411,9 @@ def _beside(stem: Path, ending: str) -> Path:
 def _page(shown: pd.DataFrame, caption: str, mark: str | None, stem: Path) -> str:
     flat = shown.rename_axis(columns=shown.index.name).rename_axis(index=None)
     table = flat.to_html(border=0)
-    text = html.escape(caption) + (f"<br><strong>{html.escape(mark)}</strong>" if mark else "")
+    text = html.escape(caption).replace("\n\n", "<br>") + (
+        f"<br><strong>{html.escape(mark)}</strong>" if mark else ""
+    )
     head, opening, body = table.partition('<table class="dataframe">')
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'

@@ -188,9 +188,7 @@ def build_up(records: Mapping[int, Mapping[str, Any]], path: Path) -> None:
             _mark("o", VERMILLION, "white", "soup with it: left out"),
             _mark("_", GREY, GREY, "the model alone"),
         ]
-        published = any(record.get("protocol") == "published" for record in records.values())
-        protocol = "published" if published else "held-out"
-        _finish(figure, handles if panels else [], protocol, path)
+        _finish(figure, handles if panels else [], _protocol(records), path)
 
 
 def _mark(marker: str, edge: str, face: str, label: str) -> Line2D:
@@ -225,6 +223,87 @@ def _build_up_panel(axes: Axes, decisions: Sequence[Mapping[str, Any]]) -> None:
     else:
         names = [str(decision["trial"]) for decision in decisions]
         axes.set_xticks(ranks, names, rotation=60, ha="right", rotation_mode="anchor", fontsize=7)
+
+
+def barriers(records: Mapping[int, Mapping[str, Any]], path: Path) -> None:
+    """Loss on the straight lines from the best model of each fold to its other ones.
+
+    Args:
+        records: fold -> content of its basin.json.
+        path: the SVG file.
+    """
+    lines = {fold: record["lines"] for fold, record in records.items()}
+    names = sorted({line["trial"] for fold in lines.values() for line in fold})
+    colours = _run_colours(names)
+    few = len(names) <= FEW_RUNS
+    with mpl.rc_context(STYLE):
+        figure, panels = _panels(sorted(records))
+        for fold, axes in panels.items():
+            if not lines[fold]:
+                axes.text(0.5, 0.5, "one model only", ha="center", transform=axes.transAxes)
+            for line in lines[fold]:
+                axes.plot(
+                    records[fold]["points"],
+                    np.array(line["losses"], dtype=np.float64),
+                    color=colours[line["trial"]],
+                    linewidth=1.2,
+                    alpha=0.9 if few else 0.5,
+                    marker="o",
+                    markersize=3,
+                )
+        _label_axes(
+            panels, "from the best model (0) to the other (1)", "loss on selection cases (no unit)"
+        )
+        if few:
+            handles = [Line2D([], [], color=colours[name], label=name) for name in names]
+        else:
+            handles = [Line2D([], [], color=BLUE, alpha=0.6, label="a line per other model")]
+        _finish(figure, handles, _protocol(records), path)
+
+
+def weight_distances(records: Mapping[int, Mapping[str, Any]], path: Path) -> None:
+    """Pairwise distances of the weights of each fold's models, the best model first.
+
+    Args:
+        records: fold -> content of its basin.json.
+        path: the SVG file.
+    """
+    values = {fold: np.array(r["distances"], dtype=np.float64) for fold, r in records.items()}
+    finite = np.concatenate([value[np.isfinite(value)] for value in values.values()])
+    with mpl.rc_context(STYLE | {"axes.grid": False}):
+        figure, panels = _panels(sorted(records))
+        for fold, axes in panels.items():
+            # One scale for all folds.
+            picture = axes.imshow(
+                values[fold],
+                cmap="cividis",
+                vmin=0,
+                vmax=float(finite.max(initial=0)) or 1,
+                interpolation="none",
+                # Ranks from 1, as in the build-up.
+                extent=(0.5, len(values[fold]) + 0.5, len(values[fold]) + 0.5, 0.5),
+            )
+            _name_models(axes, records[fold]["models"])
+        if panels:
+            bar = figure.colorbar(picture, ax=list(panels.values()))
+            bar.set_label("distance of the weights\n(share of the best model's norm)")
+        _finish(figure, [], _protocol(records), path)
+
+
+def _name_models(axes: Axes, names: Sequence[str]) -> None:
+    if len(names) > FEW_INGREDIENTS:
+        axes.set_xlabel("models, best single model first")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+        return
+    places = np.arange(1, len(names) + 1)
+    axes.set_xticks(places, names, rotation=60, ha="right", rotation_mode="anchor", fontsize=7)
+    axes.set_yticks(places, names, fontsize=7)
+
+
+def _protocol(records: Mapping[int, Mapping[str, Any]]) -> str:
+    published = any(record.get("protocol") == "published" for record in records.values())
+    return "published" if published else "held-out"
 
 
 def _panels(folds: Iterable[int]) -> tuple[Figure, dict[int, Axes]]:

@@ -51,6 +51,12 @@ def ingredients_of(trial: Trial) -> list[str]:
     return [trial.id] * with_model + [f"{trial.id}/{name}" for name in beside]
 
 
+def averaged_already(trial: Trial) -> bool:
+    """Whether all ingredients of a trial are averages of its own run."""
+    study = trial.study
+    return study.optimizer.schedule == "schedule-free" and "raw" not in study.soup.weights
+
+
 def models_of(trial: Trial) -> list[str]:
     """The models of a trial that may be the best single one: its own, and all ingredients."""
     return list(dict.fromkeys([trial.id, *ingredients_of(trial)]))

@@ -26,8 +26,10 @@ KINDS = {
     "soup": "evaluation",
     "evaluate_soup": "evaluation",
     "ensemble": "evaluation",
+    "basin": "evaluation",
     "compare": "tables",
     "figures": "tables",
+    "basins": "tables",
     "collect": "tables",
     "report": "tables",
 }
@@ -47,8 +49,8 @@ WAITS_FOR: Mapping[str, frozenset[str]] = {
 # What there is one job for. A group over two of these would join jobs of a whole fold or study.
 JOB_PER = {
     **dict.fromkeys(("phantom", "index", "folds", "preprocess"), "study"),
-    **dict.fromkeys(("compare", "figures", "collect", "report"), "study"),
-    **dict.fromkeys(("stem", "ensemble"), "fold"),
+    **dict.fromkeys(("compare", "figures", "basins", "collect", "report"), "study"),
+    **dict.fromkeys(("stem", "ensemble", "basin"), "fold"),
     **dict.fromkeys(("trial", "evaluate"), "run"),
     **dict.fromkeys(("soup", "evaluate_soup"), "recipe"),
 }

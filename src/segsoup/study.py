@@ -478,12 +478,31 @@ class Soup(Section):
         description="Candidates evaluated at the same time, each on a GPU of its own where there "
         "are GPUs; the outcome is the same.",
     )
+    barrier_cases: int = Field(
+        4,
+        ge=1,
+        description="Selection cases, from the easiest to the hardest, that the barrier between "
+        "the best model and each other is measured on.",
+    )
+    barrier_points: int = Field(
+        3,
+        ge=1,
+        description="Points on the straight line between two models at which it is measured, at "
+        "equal distances; odd, so that their average is one of them.",
+    )
 
     @field_validator("recipes", "weights")
     @classmethod
     def _names_differ(cls, value: list[str]) -> list[str]:
         if len(set(value)) != len(value):
             raise ValueError("names the same twice")
+        return value
+
+    @field_validator("barrier_points")
+    @classmethod
+    def _the_middle_is_a_point(cls, value: int) -> int:
+        if value % 2 == 0:
+            raise ValueError("must be odd, so that the middle of the line is among the points")
         return value
 
     @property
@@ -526,9 +545,10 @@ class Resources(Section):
 
     preprocess: Needs = Field(Needs(threads=2), description="Index and preprocess.")
     training: Needs = Field(Needs(), description="Stem and trial.")
-    evaluation: Needs = Field(Needs(), description="Evaluate, soup and ensemble.")
+    evaluation: Needs = Field(Needs(), description="Evaluate, soup, ensemble and basin.")
     tables: Needs = Field(
-        Needs(mem_mb=1000, runtime=20), description="Folds, compare, figures, collect, report."
+        Needs(mem_mb=1000, runtime=20),
+        description="Folds, compare, figures, basins, collect, report.",
     )
 
 

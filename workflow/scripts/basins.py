@@ -1,0 +1,15 @@
+"""Tables and figures of whether the models of each fold share a basin."""
+
+from pathlib import Path
+
+from segsoup.basin import read_basins, write_basins
+from segsoup.figures import barriers, weight_distances
+from segsoup.logs import job_log
+
+with job_log(snakemake.log[0]):
+    asked, made_of = snakemake.params, snakemake.output
+    basins = read_basins(Path(asked.results), asked.folds, asked.recipes)
+    write_basins(basins, Path(made_of.table).with_suffix(""))
+    records = {basin.record["fold"]: basin.record for basin in basins}
+    barriers(records, Path(made_of.barriers))
+    weight_distances(records, Path(made_of.weight_distances))
