@@ -206,7 +206,7 @@ def test_the_record_has_the_form_of_a_soup_s_and_the_cost(
     assert 0 < seconds["one_model"] <= seconds["ensemble"]
     # All that a soup's record says, but for its choices.
     soup = recipe_record("uniform", made_of(models, scored.scores), Selected(), 1.0)
-    assert soup.keys() - record.keys() == {"decisions", "wasted_inferences"}
+    assert soup.keys() - record.keys() == {"decisions", "wasted_inferences", "gradient_steps"}
     assert soup["ingredients"][0].keys() == record["ingredients"][0].keys()
 
 
