@@ -9,7 +9,7 @@ chosen on the selection cases too. What the table compares:
     averaged / raw        schedule-free's running average, or the point it takes gradients at
     constant, cosine      AdamW without any averaging
     subset                constant, each branch on 70 % of the training cases
-    long                  one run from scratch, cosine, with the steps of the stem and of all branches
+    long                  one cosine run from scratch, with the steps of stem and all branches
 
 (The iterate z that schedule-free takes its steps with is no model: it scored 0.25 to 0.5 where
 the other two scored 0.84.) The last line is one JSON object:
