@@ -10,11 +10,14 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from workflows import REPOSITORY, planned, snakemake, write_study
 
+from segsoup import checkpoints
 from segsoup.cases.phantom import write_phantom
 from segsoup.comparison import OPTIMISTIC, mean_dice, read_rows
 from segsoup.files import read_json, sha256
+from segsoup.soups import rebuild
 from segsoup.study import Phantom
 
 PROFILE = ["--profile", str(REPOSITORY / "profiles" / "local")]
@@ -168,11 +171,12 @@ def write_with_ensemble(file: Path, recipes: list[str], **soup: Any) -> Path:
         training=TRAINING,
         stem="none",
         sweep={"grid": {"optimizer.lr": [0.01, 0.02, 0.03]}},
-        soup={"recipes": recipes, **soup},
+        soup={"recipes": recipes, "learned": {"per": "block", "steps": 3}, **soup},
     )
 
 
-ALL_RECIPES = ["greedy", "uniform", "ensemble"]
+SOUPS = ["greedy", "uniform", "hierarchical", "learned"]
+ALL_RECIPES = [*SOUPS, "ensemble"]
 ENSEMBLE = Path("results/fold0/soups/ensemble")
 
 
@@ -204,6 +208,17 @@ def test_an_ensemble_is_scored_as_all_models_are_and_has_no_file(with_ensemble: 
     assert "ensemble" not in set(manifest["trial"]) and "greedy" in set(manifest["trial"])
 
 
+@pytest.mark.parametrize("recipe", SOUPS)
+def test_every_soup_is_made_again_from_its_recipe_to_the_bit(
+    with_ensemble: Path, recipe: str
+) -> None:
+    folder = with_ensemble / f"results/fold1/soups/{recipe}"
+    again = rebuild(read_json(folder / "recipe.json"), with_ensemble)
+    saved, _ = checkpoints.load(folder / "model.safetensors")
+    assert again.keys() == saved.keys()
+    assert all(torch.equal(again[name], value) for name, value in saved.items())
+
+
 def test_the_ensemble_and_its_cost_are_shown_wherever_soups_are(with_ensemble: Path) -> None:
     results = with_ensemble / "results"
     table = pd.read_csv(results / "comparison/fold0.csv", index_col=0, float_precision="round_trip")
@@ -217,7 +232,7 @@ def test_the_ensemble_and_its_cost_are_shown_wherever_soups_are(with_ensemble: P
     page = (results / "report.html").read_text()
     assert '{"fold": "0", "recipe": "ensemble"}' in page
     assert "averages the probabilities of the models instead of their weights" in page
-    assert "a <em>soup</em> (greedy, uniform)" in page
+    assert "a <em>soup</em> (greedy, uniform, hierarchical, learned)" in page
     assert "<!-- Ensemble -->" in (results / "figures/selection_against_test.svg").read_text()
     again = snakemake(with_ensemble, *PROFILE, config=with_ensemble / "study.yaml")
     assert "Nothing to be done" in again

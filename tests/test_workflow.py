@@ -34,6 +34,12 @@ def trials_of(demo: Path) -> list[str]:
     return sorted(path.name for path in (demo / FOLD / "trials").iterdir())
 
 
+def models_of(demo: Path) -> list[str]:
+    """All ingredients: the trials' models and what lies beside them."""
+    trials = demo / FOLD / "trials"
+    return sorted(str(path.parent.relative_to(trials)) for path in trials.rglob("selection.csv"))
+
+
 def test_the_demo_ends_with_the_comparison_and_the_report(demo: Path) -> None:
     printed = (demo / "printed.txt").read_text()
     assert "Report: results/report.html" in printed
@@ -74,9 +80,9 @@ def test_a_second_call_does_nothing(demo: Path) -> None:
 
 def test_the_same_study_gives_the_same_bits(demo: Path, tmp_path: Path) -> None:
     names = [f"{FOLD}/soups/greedy/model.safetensors", f"{FOLD}/soups/greedy/test.csv"]
-    for trial in trials_of(demo):
-        names += [f"{FOLD}/trials/{trial}/{name}" for name in ("model.safetensors", "test.csv")]
-        names.append(f"{FOLD}/trials/{trial}/history.csv")
+    for model in models_of(demo):
+        names += [f"{FOLD}/trials/{model}/{name}" for name in ("model.safetensors", "test.csv")]
+    names += [f"{FOLD}/trials/{trial}/history.csv" for trial in trials_of(demo)]
     profile = str(REPOSITORY / "profiles" / "local")
     snakemake(tmp_path, "--profile", profile, *names)
     for name in names:
@@ -86,7 +92,7 @@ def test_the_same_study_gives_the_same_bits(demo: Path, tmp_path: Path) -> None:
 def test_tables_hold_the_numbers_of_the_case_rows(demo: Path) -> None:
     scores = {
         trial: mean_dice(read_rows(demo / FOLD / "trials" / trial / "selection.csv"))
-        for trial in trials_of(demo)
+        for trial in models_of(demo)
     }
     best = max(sorted(scores), key=lambda trial: scores[trial])
     table = pd.read_csv(
@@ -106,7 +112,7 @@ def test_tables_hold_the_numbers_of_the_case_rows(demo: Path) -> None:
 
 def test_the_greedy_soup_is_the_average_that_its_recipe_names(demo: Path) -> None:
     recipe = json.loads((demo / FOLD / "soups/greedy/recipe.json").read_text())
-    assert len(recipe["decisions"]) == len(trials_of(demo))
+    assert len(recipe["decisions"]) == len(models_of(demo)) == 12
     weights = [
         checkpoints.load(demo / FOLD / "trials" / part["trial"] / "model.safetensors")[0]
         for part in recipe["ingredients"]
@@ -126,7 +132,7 @@ def test_every_fold_says_whether_its_models_share_a_basin(demo: Path) -> None:
         folder = demo / f"results/fold{fold}/trials"
         scores = {
             trial: mean_dice(read_rows(folder / trial / "selection.csv"))
-            for trial in trials_of(demo)
+            for trial in models_of(demo)
         }
         assert record["best_score"] == max(scores.values())
         assert sorted(record["models"]) == sorted(scores)
@@ -140,16 +146,17 @@ def test_every_fold_says_whether_its_models_share_a_basin(demo: Path) -> None:
             assert line["dices"][end] == pytest.approx(rows["dice"].mean(), rel=1e-12)
         assert 0 < record["distances"][0][1] < 2
         assert record["sentence"] in (demo / "results/comparison/basin.md").read_text()
-    # Three lines, three points, four cases; the greedy recipe may have seen some of them.
-    assert record["case_inferences"] <= 3 * 3 * 4
+    # Eleven lines, three points, four cases; the greedy recipe may have seen some of them.
+    assert record["case_inferences"] <= 11 * 3 * 4
     table = pd.read_csv(demo / "results/comparison/basin.csv")
-    assert table.groupby("fold").size().to_dict() == {0: 4, 1: 4}
+    assert table.groupby("fold").size().to_dict() == {0: 12, 1: 12}
 
 
 def test_every_model_is_collected_with_its_hash(demo: Path) -> None:
     manifest = pd.read_csv(demo / "results/models/manifest.tsv", sep="\t")
-    # Two folds, each with a stem, four trials and two soups.
-    assert len(manifest) == 2 * (1 + 4 + 2)
+    # Two folds, each with a stem, four trials of which two have four models and two have two, and
+    # two soups.
+    assert len(manifest) == 2 * (1 + 2 * 4 + 2 * 2 + 2)
     for row in manifest.itertuples():
         assert sha256(demo / "results" / "models" / Path(row.path).name) == row.sha256
 
@@ -157,14 +164,15 @@ def test_every_model_is_collected_with_its_hash(demo: Path) -> None:
 def test_a_new_value_plans_its_own_runs_and_what_depends_on_them(
     demo: Path, tmp_path: Path
 ) -> None:
-    grid = {"training.loss": ["dice-focal", "dice-bce"], "optimizer.lr": [0.02, 0.01, 0.015]}
+    grid = {"training.seed": [0, 2, 1], "optimizer.schedule": ["constant", "schedule-free"]}
     study = write_study(tmp_path / "more.yaml", sweep={"grid": grid})
     printed = snakemake(demo, "-n", "--quiet", "rules", "--cores", "1", config=study)
     assert planned(printed) == {
         "trial": 4,
-        "evaluate": 4,
+        "evaluate": 12,
         "soup": 4,
         "evaluate_soup": 4,
+        "ensemble": 2,
         "basin": 2,
         "basins": 1,
         "compare": 1,
@@ -172,12 +180,13 @@ def test_a_new_value_plans_its_own_runs_and_what_depends_on_them(
         "collect": 1,
         "report": 1,
         "all": 1,
-        "total": 24,
+        "total": 34,
     }
 
 
 def test_fewer_recipes_train_nothing(demo: Path, tmp_path: Path) -> None:
-    study = write_study(tmp_path / "soup.yaml", soup={"recipes": ["greedy"]})
+    soup = {"recipes": ["greedy"], "weights": ["averaged", "raw"]}
+    study = write_study(tmp_path / "soup.yaml", soup=soup)
     printed = snakemake(demo, "-n", "--quiet", "rules", "--cores", "1", config=study)
     assert planned(printed) == {
         "compare": 1,
