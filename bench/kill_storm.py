@@ -46,7 +46,8 @@ def declared(root: Path, save_minutes: float) -> dict[str, Any]:
     """The example study on a few cases, or on the phantom where there are no real scans."""
     study = yaml.safe_load(EXAMPLE.read_text())
     study["dataset"]["root"] = str(root)
-    study["training"]["epochs"] = EPOCHS
+    study["training"] |= {"epochs": EPOCHS, "checkpoints": 3}
+    study["soup"] = {"weights": ["averaged", "raw"]}
     study["recovery"] = {"save_minutes": save_minutes}
     if root != REAL:
         study["dataset"] |= {"layout": "phantom", "channels": ["t1n"]}
