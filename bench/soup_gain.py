@@ -273,6 +273,10 @@ def judge(
     torch.set_num_threads(1)
     study = declared(root, training={"patch": WINDOW})
     scorer = WeightsScorer(study, split, folder, torch.device("cpu"))
+    # The window is larger than some cases; gradients are taken on the patches of the training.
+    scorer.gradient = WeightsScorer(  # type: ignore[method-assign]
+        declared(root), split, folder, torch.device("cpu")
+    ).gradient
     selection = Selection(split["selection"], [scorer], Cache(None, ""), None)
 
     def single(path: Path) -> Ingredient:
