@@ -274,9 +274,7 @@ def judge(
     study = declared(root, training={"patch": WINDOW})
     scorer = WeightsScorer(study, split, folder, torch.device("cpu"))
     # The window is larger than some cases; gradients are taken on the patches of the training.
-    scorer.gradient = WeightsScorer(  # type: ignore[method-assign]
-        declared(root), split, folder, torch.device("cpu")
-    ).gradient
+    scorer.gradient = WeightsScorer(declared(root), split, folder, torch.device("cpu")).gradient
     selection = Selection(split["selection"], [scorer], Cache(None, ""), None)
 
     def single(path: Path) -> Ingredient:
