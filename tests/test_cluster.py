@@ -128,8 +128,8 @@ def test_a_study_runs_through_the_partitions(
     site, declared = read_site(study.profile), read(study.folder / "study.yaml")
     foretold = [attempts[0] for attempts in submissions(declared, site)]
     # Data, the stem, two trials with their scores, one soup with its scores, the tables. The
-    # scores of the stem and the figures are not asked for here.
-    data, stem, run, soup, table = foretold
+    # scores of the stem, the figures and the basin are not asked for here.
+    data, stem, run, soup, _, table = foretold
     wanted = [data, stem, run, run, soup, table]
     jobs = study.jobs()
     assert [job.state for job in jobs] == ["COMPLETED"] * len(wanted)

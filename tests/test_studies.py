@@ -212,7 +212,7 @@ def test_an_ensemble_is_scored_as_all_models_are_and_has_no_file(with_ensemble: 
 def test_every_soup_is_made_again_from_its_recipe_to_the_bit(
     with_ensemble: Path, recipe: str
 ) -> None:
-    folder = with_ensemble / f"results/fold1/soups/{recipe}"
+    folder = with_ensemble / f"results/fold0/soups/{recipe}"
     again = rebuild(read_json(folder / "recipe.json"), with_ensemble)
     saved, _ = checkpoints.load(folder / "model.safetensors")
     assert again.keys() == saved.keys()
