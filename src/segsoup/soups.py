@@ -9,7 +9,6 @@ enough to make the soup again.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,8 +20,6 @@ from segsoup.checkpoints import Weights
 from segsoup.errors import InputError
 from segsoup.files import sha256
 from segsoup.selection import Scores, Selection, mean_score
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
