@@ -187,7 +187,9 @@ def check_start() -> None:
 
     try:
         check_start(study)
-        check_cluster()
+        if workflow.executor_plugin.name == "slurm":
+            check_cluster()
+            remember_job_age()
         # Kept until this process ends, also where Snakemake's own lock is switched off.
         study_lease.acquire(tell_waiting())
     except (InputError, Stopped) as error:
@@ -207,7 +209,7 @@ def tell_waiting():
 
 def check_cluster() -> None:
     """On a Slurm cluster: refuse what no partition can serve, before anything is submitted."""
-    if workflow.executor_plugin.name != "slurm" or not workflow.executor_settings.partition_config:
+    if not workflow.executor_settings.partition_config:
         return
     from segsoup.placement import refuse_unservable
     from segsoup.site import Site, check_rules, overridden_rules
@@ -221,6 +223,20 @@ def check_cluster() -> None:
         overridden=overridden_rules(asked.overwrite_resources, asked.default_resources or {}),
     )
     refuse_unservable(study, site, {job.rule.name for job in workflow.dag.needrun_jobs()})
+
+
+def remember_job_age() -> None:
+    """Let `squeue` tell of ended jobs also after the controller was away.
+
+    The Slurm plugin (2.8.0) asks for MinJobAge before every round of status queries. Where the
+    controller does not answer just then, it asks `sacct` for the whole round: in vain where there
+    is no accounting, and after the round it has forgotten its jobs and waits for ever.
+    """
+    import snakemake_executor_plugin_slurm as plugin
+
+    age = plugin.get_min_job_age()
+    if age is not None:
+        plugin.get_min_job_age = lambda: age
 
 
 def show_findings() -> None:

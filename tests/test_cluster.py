@@ -88,13 +88,23 @@ class Disturbed:
     def ends_well(self, seconds: float = 400) -> None:
         """The study ends, and with the very bytes of the undisturbed one."""
         assert self.process is not None
-        code = self.process.wait(timeout=seconds)
-        printed = (self.folder / "printed.txt").read_text()
-        assert code == 0, printed[-6000:]
+        try:
+            code: int | str = self.process.wait(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            code = f"still running after {seconds:.0f} s"
+        assert code == 0, self.evidence(code)
         # What comes after the stem is as undisturbed as ever, and sooner done here.
         run_locally(self.folder, TARGET)
         assert tables(self.folder) == tables(self.calm)
         assert sha256(self.folder / MODEL) == sha256(self.calm / MODEL)
+
+    def evidence(self, code: int | str) -> str:
+        """What is known of a study that did not end well."""
+        jobs = "\n".join(str(job) for job in self.jobs())
+        events = "\n".join(str(event) for event in read_journal(self.states)[-5:])
+        printed = (self.folder / "printed.txt").read_text()[-6000:]
+        controller = (self.cluster.folder / "log" / "slurmctld.log").read_text()[-6000:]
+        return f"exit status: {code}\n{jobs}\n{events}\n{printed}\n{controller}"
 
     def stop(self) -> None:
         """Leave nothing running for the next test."""
@@ -205,8 +215,9 @@ def test_a_run_outlives_the_controller(study: Disturbed, cluster: slurm.Cluster)
     study.start()
     wait_for_epoch(study.states, 3)
     cluster.kill_controller()
-    # Longer than Snakemake's own patience with a controller that does not answer.
-    time.sleep(10)
+    # Longer than Snakemake's own patience with a controller that does not answer, and long enough
+    # for a round of status queries to begin meanwhile.
+    time.sleep(25)
     cluster.start_controller()
     study.ends_well()
     assert study.states_of("rule_stem") == ["COMPLETED"]
