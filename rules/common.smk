@@ -49,6 +49,8 @@ CANDIDATES = [model for trial in trials.values() for model in models_of(trial)]
 MODELS = [run for run in RUNS if run == "stem"] + [f"trials/{model}" for model in CANDIDATES]
 # Recipes whose outcome is a model; an ensemble has no file of its own.
 SOUPS = study.soup.averaging_recipes
+# The models that are compared with each other, as folders of a fold; an ensemble joins them later.
+COMPARED = ["best", *(f"soups/{recipe}" for recipe in SOUPS)]
 
 
 def settings(*sections: str) -> dict:
@@ -83,6 +85,11 @@ def case_score_cache(wildcards) -> str:
 def ensemble_case_scores(wildcards) -> str:
     """Where a fold's ensemble keeps its case scores: apart from those that soups choose by."""
     return f"{study.results}/.state/fold{wildcards.fold}/ensemble.jsonl"
+
+
+def selection_predictions(wildcards) -> str:
+    """Where predictions of selection cases lie while a fold's post-processing is chosen."""
+    return f"{study.results}/.state/fold{wildcards.fold}/predictions"
 
 
 def recipe_of_ensemble(wildcards) -> list[str]:

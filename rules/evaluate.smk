@@ -22,31 +22,85 @@ rule evaluate:
     resources:
         **needs("evaluate"),
     params:
-        **settings("evaluation"),
+        **settings("evaluation", "metrics"),
         folder=preprocessed_folder,
     script:
         "../workflow/scripts/evaluate.py"
 
 
-rule evaluate_soup:
-    """Score a soup on the test cases of its fold, once; its recipe chose on the selection cases."""
+rule best:
+    """The best single model of a fold by its selection score: what soups are compared with."""
+    input:
+        models=expand("<results>/fold{{fold}}/trials/{trial}/model.safetensors", trial=CANDIDATES),
+        selections=expand("<results>/fold{{fold}}/trials/{trial}/selection.csv", trial=CANDIDATES),
+    output:
+        "<results>/fold{fold}/best/model.safetensors",
+    log:
+        "<logs>/fold{fold}/best.log",
+    benchmark:
+        "<benchmarks>/fold{fold}/best.tsv"
+    conda:
+        "../envs/segsoup.yaml"
+    threads: threads_of("best")
+    resources:
+        **needs("best"),
+    params:
+        trials=CANDIDATES,
+    script:
+        "../workflow/scripts/best.py"
+
+
+rule postprocessing:
+    """Choose a fold's post-processing on its selection cases: one for all models compared."""
     input:
         folds="<results>/folds.json",
         manifest="<results>/preprocessed.tsv",
-        model="<results>/fold{fold}/soups/{recipe}/model.safetensors",
+        models=expand("<results>/fold{{fold}}/{model}/model.safetensors", model=COMPARED),
     output:
-        test="<results>/fold{fold}/soups/{recipe}/test.csv",
+        "<results>/fold{fold}/postprocessing.json",
     log:
-        "<logs>/fold{fold}/soups/{recipe}-evaluate.log",
+        "<logs>/fold{fold}/postprocessing.log",
     benchmark:
-        "<benchmarks>/fold{fold}/soups/{recipe}-evaluate.tsv"
+        "<benchmarks>/fold{fold}/postprocessing.tsv"
     conda:
         "../envs/segsoup.yaml"
-    threads: threads_of("evaluate_soup")
+    threads: threads_of("postprocessing")
     resources:
-        **needs("evaluate_soup"),
+        **needs("postprocessing"),
     params:
-        **settings("evaluation"),
+        **settings("evaluation", "postprocessing"),
+        models=COMPARED,
+        folder=preprocessed_folder,
+        predictions=selection_predictions,
+    script:
+        "../workflow/scripts/postprocessing.py"
+
+
+rule evaluate_soups:
+    """Score a fold's soups on its test cases, once, and all that is compared after post-processing."""
+    input:
+        folds="<results>/folds.json",
+        manifest="<results>/preprocessed.tsv",
+        postprocessing="<results>/fold{fold}/postprocessing.json",
+        best="<results>/fold{fold}/best/model.safetensors",
+        soups=expand("<results>/fold{{fold}}/soups/{recipe}/model.safetensors", recipe=SOUPS),
+    output:
+        best_postprocessed="<results>/fold{fold}/best/postprocessed.csv",
+        tests=expand("<results>/fold{{fold}}/soups/{recipe}/test.csv", recipe=SOUPS),
+        postprocessed=expand(
+            "<results>/fold{{fold}}/soups/{recipe}/postprocessed.csv", recipe=SOUPS
+        ),
+    log:
+        "<logs>/fold{fold}/soups-evaluate.log",
+    benchmark:
+        "<benchmarks>/fold{fold}/soups-evaluate.tsv"
+    conda:
+        "../envs/segsoup.yaml"
+    threads: threads_of("evaluate_soups")
+    resources:
+        **needs("evaluate_soups"),
+    params:
+        **settings("evaluation", "metrics"),
         folder=preprocessed_folder,
     script:
-        "../workflow/scripts/evaluate.py"
+        "../workflow/scripts/evaluate_soups.py"

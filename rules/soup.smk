@@ -46,6 +46,7 @@ rule ensemble:
         models=expand("<results>/fold{{fold}}/trials/{trial}/model.safetensors", trial=INGREDIENTS),
         selections=expand("<results>/fold{{fold}}/trials/{trial}/selection.csv", trial=INGREDIENTS),
         recipe=recipe_of_ensemble,
+        postprocessing="<results>/fold{fold}/postprocessing.json",
     output:
         recipe=report(
             "<results>/fold{fold}/soups/ensemble/recipe.json",
@@ -55,6 +56,7 @@ rule ensemble:
         ),
         selection="<results>/fold{fold}/soups/ensemble/selection.csv",
         test="<results>/fold{fold}/soups/ensemble/test.csv",
+        postprocessed="<results>/fold{fold}/soups/ensemble/postprocessed.csv",
     log:
         "<logs>/fold{fold}/soups/ensemble.log",
     benchmark:
@@ -65,7 +67,7 @@ rule ensemble:
     resources:
         **needs("ensemble"),
     params:
-        **settings("evaluation"),
+        **settings("evaluation", "metrics"),
         trials=INGREDIENTS,
         made_of=study.soup.ensemble_of,
         folder=preprocessed_folder,

@@ -22,10 +22,11 @@ from rich.console import Console
 
 from segsoup import checkpoints
 from segsoup.averaging import Part, average
-from segsoup.comparison import protocol_mark, write_table
+from segsoup.comparison import protocol_mark
 from segsoup.files import read_json
 from segsoup.selection import LOSS, Candidate, Scores, Selection, case_mean, mean_score
 from segsoup.soups import Ingredient
+from segsoup.tables import write_table
 
 # Frankle et al. call two models connected where the error rises by less than 2 % between them.
 # The Dice loss lies between 0 and 1 like their error.

@@ -15,7 +15,8 @@ from typing import Any
 
 import pandas as pd
 
-from segsoup.comparison import mean_dice, protocol_mark, read_rows, summary
+from segsoup.case_rows import mean_dice, read_rows, summary
+from segsoup.comparison import protocol_mark
 from segsoup.files import read_json, sha256, write_text
 from segsoup.sweep import readable
 

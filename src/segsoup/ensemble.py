@@ -7,26 +7,32 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
+import pandas as pd
 import torch
 from torch import nn
 
 from segsoup import checkpoints
-from segsoup.evaluation import case_score, load_model, predict, score_logits
+from segsoup.case_rows import COLUMNS, mean_dice
+from segsoup.evaluation import DICE_ALONE, Rows, in_the_scan, load_model, predict, scoring_of
+from segsoup.postprocessing import Postprocessing
 from segsoup.preprocess import PreprocessedCase, load_case
-from segsoup.selection import Cache, CaseScore, Scores, mean_score
+from segsoup.selection import Cache, CaseScore
 from segsoup.soups import Ingredient, in_equal_parts
 from segsoup.study import Study
 
 RECIPE = "ensemble"
-# Kept beside a case's scores; names of regions have no spaces.
+# What is kept of a case: its time, and what its rows hold, as `plain TC dice`; names of regions
+# have no spaces.
 ONE_MODEL, WHOLE = "seconds of one model", "seconds of the ensemble"
+PLAIN, AFTER = "plain", "postprocessed"
 # Keeps logits finite, within 36 of 0; beyond, a probability in float64 is 0 or 1.
 SMALLEST = torch.finfo(torch.float64).eps
 
@@ -73,13 +79,15 @@ class Scored:
     """The scores of an ensemble.
 
     Attributes:
-        scores: by case.
+        rows: case rows, as of a single model.
+        postprocessed: those of the measured cases after post-processing.
         inferences: cases times models that were run now.
         seconds_per_case: for `one_model` and for the `ensemble`, the median over the cases (the
             first one warms a GPU up), as measured when each case was predicted.
     """
 
-    scores: Scores
+    rows: pd.DataFrame
+    postprocessed: pd.DataFrame
     inferences: int
     seconds_per_case: dict[str, float]
 
@@ -136,6 +144,8 @@ def score_ensemble(
     study: Study,
     device: torch.device,
     cache: Cache,
+    measured: Collection[str],
+    postprocessing: Postprocessing,
 ) -> Scored:
     """Score an ensemble on preprocessed cases, as a single model is scored.
 
@@ -143,9 +153,11 @@ def score_ensemble(
         ensemble: its ingredients fit the study's network.
         cases: names.
         folder: the preprocessed cases.
-        study: patch, overlap, regions and evaluation loss.
+        study: patch, overlap, regions, evaluation loss and metrics.
         device: where to compute.
         cache: what is known of it from a run that was cut off.
+        measured: cases that all metrics are taken of, before and after post-processing.
+        postprocessing: the fold's.
 
     Raises:
         InputError: if a model file cannot be read or does not fit the network.
@@ -158,11 +170,16 @@ def score_ensemble(
         for name in missing:
             case = load_case(folder, name)
             mean = mean_prediction(model, files, case, study, device)
-            score = case_score(score_logits(mean.logits, case, folder, study))
-            seconds = {ONE_MODEL: mean.seconds_one_model, WHOLE: mean.seconds}
-            cache.keep(ensemble, name, {**score, **seconds})
+            scan = in_the_scan(mean.logits, case, folder, study)
+            scoring = scoring_of(study) if name in measured else DICE_ALONE
+            kept = {ONE_MODEL: mean.seconds_one_model, WHOLE: mean.seconds}
+            kept |= _flat(PLAIN, scan.rows(study, scoring))
+            if name in measured:
+                kept |= _flat(AFTER, scan.rows(study, scoring, postprocessing))
+            cache.keep(ensemble, name, kept)
     return Scored(
-        {case: _without_seconds(known[case]) for case in cases},
+        _table(PLAIN, known, cases, study),
+        _table(AFTER, known, [case for case in cases if case in measured], study),
         len(missing) * len(files),
         {
             "one_model": median(known[case][ONE_MODEL] for case in cases),
@@ -171,12 +188,34 @@ def score_ensemble(
     )
 
 
-def _without_seconds(kept: CaseScore) -> CaseScore:
-    return {name: value for name, value in kept.items() if name not in (ONE_MODEL, WHOLE)}
+def _flat(kind: str, rows: Rows) -> dict[str, float]:
+    """Case rows of one case as the numbers that a cache keeps."""
+    return {
+        f"{kind} {row['region']} {metric}": float(str(value))
+        for row in rows
+        for metric, value in row.items()
+        if metric not in ("case", "region")
+    }
+
+
+def _table(
+    kind: str, known: Mapping[str, CaseScore], cases: Sequence[str], study: Study
+) -> pd.DataFrame:
+    """The case rows that were kept."""
+    measures = [*COLUMNS[2:], *study.metrics.names]
+    rows = [
+        {"case": case, "region": region}
+        | {
+            metric: known[case].get(f"{kind} {region} {metric}", math.nan) for metric in measures
+        }
+        for case in cases
+        for region in study.regions
+    ]
+    return pd.DataFrame(rows, columns=[*COLUMNS, *study.metrics.names])
 
 
 def ensemble_record(
-    ensemble: Ensemble, made_of: str, scored: Scored, selection: Sequence[str], seconds: float
+    ensemble: Ensemble, made_of: str, scored: Scored, selection: Collection[str], seconds: float
 ) -> dict[str, Any]:
     """What ``recipe.json`` says of an ensemble, in the form of a soup's.
 
@@ -190,7 +229,7 @@ def ensemble_record(
     return {
         "recipe": RECIPE,
         "ensemble_of": made_of,
-        "score": mean_score({case: scored.scores[case] for case in selection}),
+        "score": mean_dice(scored.rows[scored.rows["case"].isin(list(selection))]),
         "ingredients": [
             {
                 "trial": ingredient.trial,

@@ -5,19 +5,23 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from segsoup import checkpoints, devices, networks
 from segsoup.batches import Draw, batches
+from segsoup.case_rows import COLUMNS
 from segsoup.inference import predict_logits
 from segsoup.losses import make_loss
-from segsoup.metrics import dice
+from segsoup.metrics import Scoring, score_regions
+from segsoup.postprocessing import Postprocessing
 from segsoup.preprocess import PreprocessedCase, load_case, load_truth, restore
 from segsoup.regions import label_table, to_regions
 from segsoup.selection import LOSS, CaseScore, Scores
@@ -26,8 +30,9 @@ from segsoup.training import estimate_batch_norm
 
 log = logging.getLogger(__name__)
 
-COLUMNS = ["case", "region", "dice", "loss"]
 THRESHOLD = 0.5
+DICE_ALONE = Scoring(metrics=())
+Rows = list[dict[str, object]]
 
 
 def load_model(path: Path, study: Study, device: torch.device) -> nn.Module:
@@ -156,38 +161,112 @@ def rows_of(scores: Scores) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
+def scoring_of(study: Study) -> Scoring:
+    """What the study measures on test cases."""
+    asked = study.metrics
+    return Scoring(
+        metrics=tuple(asked.names),
+        tolerance=asked.surface_tolerance,
+        lesion_dilation=asked.lesion_dilation,
+        lesion_smallest=asked.lesion_smallest,
+    )
+
+
 def score_cases(
-    model: nn.Module, cases: Iterable[str], folder: Path, study: Study, device: torch.device
-) -> pd.DataFrame:
+    model: nn.Module,
+    cases: Iterable[str],
+    folder: Path,
+    study: Study,
+    device: torch.device,
+    measured: Collection[str] = (),
+    postprocessing: Postprocessing | None = None,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Score a model on preprocessed cases, in the voxels of each scan.
 
     Args:
         model: with the weights to score, on ``device``.
         cases: names.
         folder: the preprocessed cases.
-        study: patch, overlap, regions and evaluation loss.
+        study: patch, overlap, regions, evaluation loss and metrics.
         device: where to compute.
+        measured: cases that all metrics of the study are taken of; Dice and loss of the others.
+        postprocessing: if given, measured cases are scored after it too.
 
     Returns:
-        Case rows: ``case``, ``region``, ``dice``, and ``loss`` (that of the case, in each row).
+        Case rows: ``case``, ``region``, ``dice``, ``loss`` (that of the case, in each row), the
+        metrics; and the case rows after post-processing, if one was given.
     """
     model.eval()
-    rows = [row for case in cases for row in score_case(model, case, folder, study, device)]
-    return pd.DataFrame(rows, columns=COLUMNS)
+    plain: Rows = []
+    after: Rows = []
+    for name in cases:
+        case = load_case(folder, name)
+        logits = predict(model, case, study, device)
+        scoring = scoring_of(study) if name in measured else DICE_ALONE
+        scan = in_the_scan(logits, case, folder, study)
+        plain += scan.rows(study, scoring)
+        if postprocessing is not None and name in measured:
+            after += scan.rows(study, scoring, postprocessing)
+    columns = [*COLUMNS, *study.metrics.names]
+    return (
+        pd.DataFrame(plain).reindex(columns=columns if measured else COLUMNS),
+        pd.DataFrame(after, columns=columns),
+    )
+
+
+@dataclass(frozen=True)
+class ScanPrediction:
+    """A prediction beside the truth, in the voxels of the scan.
+
+    Attributes:
+        case: name of the case.
+        probabilities: float32 (region, x, y, z).
+        truth: booleans of the same shape.
+        spacing: of the voxels, in mm (x, y, z).
+        loss: the evaluation loss.
+    """
+
+    case: str
+    probabilities: NDArray[np.float32]
+    truth: NDArray[np.bool_]
+    spacing: list[float]
+    loss: float
+
+    def mask(self, postprocessing: Postprocessing | None = None) -> NDArray[np.bool_]:
+        """The predicted regions (region, x, y, z)."""
+        if postprocessing is None:
+            return self.probabilities > THRESHOLD
+        return postprocessing.apply(self.probabilities, self.spacing)
+
+    def rows(
+        self, study: Study, scoring: Scoring, postprocessing: Postprocessing | None = None
+    ) -> Rows:
+        """Its case rows, one per region."""
+        scores = score_regions(
+            self.mask(postprocessing), self.truth, self.spacing, scoring, torch.get_num_threads()
+        )
+        mean = sum(score["dice"] for score in scores) / len(scores)
+        after = " after post-processing" if postprocessing else ""
+        log.info("%s: mean Dice %.4f%s", self.case, mean, after)
+        return [
+            {"case": self.case, "region": region, "dice": score["dice"], "loss": self.loss} | score
+            for region, score in zip(study.regions, scores, strict=True)
+        ]
 
 
 def score_case(
     model: nn.Module, case: str, folder: Path, study: Study, device: torch.device
-) -> list[dict[str, object]]:
-    """Rows of one case; ``model`` is in evaluation mode."""
+) -> Rows:
+    """Dice and loss of one case; ``model`` is in evaluation mode."""
     preprocessed = load_case(folder, case)
-    return score_logits(predict(model, preprocessed, study, device), preprocessed, folder, study)
+    logits = predict(model, preprocessed, study, device)
+    return in_the_scan(logits, preprocessed, folder, study).rows(study, DICE_ALONE)
 
 
-def score_logits(
+def in_the_scan(
     logits: torch.Tensor, case: PreprocessedCase, folder: Path, study: Study
-) -> list[dict[str, object]]:
-    """Rows of one case from its prediction, whatever predicted it.
+) -> ScanPrediction:
+    """A prediction of a case, whatever predicted it, brought back to the scan.
 
     Args:
         logits: (region, x, y, z), float32, on the preprocessed grid.
@@ -195,16 +274,13 @@ def score_logits(
         folder: the preprocessed cases.
         study: regions and evaluation loss.
     """
-    loss = _loss(logits, case, study)
-    probabilities = torch.sigmoid(logits).cpu().numpy()
-    prediction = restore(probabilities, case.geometry) > THRESHOLD
-    truth = to_regions(np.asarray(load_truth(folder, case.name)), label_table(study.regions))
-    scores = dice(torch.from_numpy(prediction), torch.from_numpy(truth)).tolist()
-    log.info("%s: mean Dice %.4f", case.name, sum(scores) / len(scores))
-    return [
-        {"case": case.name, "region": region, "dice": score, "loss": loss}
-        for region, score in zip(study.regions, scores, strict=True)
-    ]
+    return ScanPrediction(
+        case.name,
+        restore(torch.sigmoid(logits).cpu().numpy(), case.geometry),
+        to_regions(np.asarray(load_truth(folder, case.name)), label_table(study.regions)),
+        case.geometry["spacing_before"],
+        _loss(logits, case, study),
+    )
 
 
 def predict(

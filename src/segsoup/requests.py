@@ -24,9 +24,12 @@ KINDS = {
     "trial": "training",
     "evaluate": "evaluation",
     "soup": "evaluation",
-    "evaluate_soup": "evaluation",
+    "best": "tables",
+    "postprocessing": "evaluation",
+    "evaluate_soups": "evaluation",
     "ensemble": "evaluation",
     "basin": "evaluation",
+    "case_slices": "evaluation",
     "compare": "tables",
     "figures": "tables",
     "basins": "tables",
@@ -43,16 +46,18 @@ WAITS_FOR: Mapping[str, frozenset[str]] = {
     "folds": frozenset({"index"}),
     "preprocess": frozenset({"index"}),
     "evaluate": frozenset({"trial"}),
-    "evaluate_soup": frozenset({"soup"}),
+    "postprocessing": frozenset({"best"}),
+    "evaluate_soups": frozenset({"postprocessing"}),
 }
 
 # What there is one job for. A group over two of these would join jobs of a whole fold or study.
 JOB_PER = {
     **dict.fromkeys(("phantom", "index", "folds", "preprocess"), "study"),
-    **dict.fromkeys(("compare", "figures", "basins", "collect", "report"), "study"),
-    **dict.fromkeys(("stem", "ensemble", "basin"), "fold"),
+    **dict.fromkeys(("compare", "figures", "basins", "case_slices", "collect", "report"), "study"),
+    **dict.fromkeys(("stem", "best", "postprocessing", "evaluate_soups"), "fold"),
+    **dict.fromkeys(("ensemble", "basin"), "fold"),
     **dict.fromkeys(("trial", "evaluate"), "run"),
-    **dict.fromkeys(("soup", "evaluate_soup"), "recipe"),
+    **dict.fromkeys(("soup",), "recipe"),
 }
 
 

@@ -43,6 +43,7 @@ ScheduleName = Literal[
     "polynomial",
     "multi-step",
 ]
+MetricName = Literal["hd95", "nsd", "sensitivity", "precision", "lesion_dice", "lesion_hd95"]
 WeightsKind = Literal["averaged", "raw"]
 # Recipes that choose ingredients and average them.
 SoupName = Literal["greedy", "uniform", "hierarchical", "learned"]
@@ -193,6 +194,35 @@ class Evaluation(Section):
         description="Loss written beside the scores; the same for all trials, whatever they "
         "trained with, so that it can be compared.",
     )
+
+
+class Metrics(Section):
+    """What models are measured by on test cases, beside Dice and loss, by which they are chosen."""
+
+    names: list[MetricName] = Field(
+        ["hd95", "nsd", "sensitivity", "precision", "lesion_dice", "lesion_hd95"],
+        description="`hd95`: 95th percentile of the Hausdorff distance in mm; `nsd`: normalised "
+        "surface Dice; `sensitivity`; `precision`; `lesion_dice`, `lesion_hd95`: lesion by lesion, "
+        "as the BraTS challenges score since 2023.",
+    )
+    surface_tolerance: float = Field(
+        1.0, gt=0, description="Distance in mm up to which `nsd` takes surfaces for the same."
+    )
+    lesion_dilation: int = Field(
+        3,
+        ge=0,
+        description="Voxels by which true lesions are dilated: what touches then is one lesion.",
+    )
+    lesion_smallest: float = Field(
+        50, ge=0, description="Lesions of at most this volume in mm³ do not count."
+    )
+
+    @field_validator("names")
+    @classmethod
+    def _names_differ(cls, value: list[str]) -> list[str]:
+        if len(set(value)) != len(value):
+            raise ValueError("names the same twice")
+        return value
 
 
 class Preprocess(Section):
@@ -584,6 +614,9 @@ class Study(Section):
     )
     folds: Folds = Field(default_factory=lambda: Folds(), description="Cross-validation.")
     evaluation: Evaluation = Field(default_factory=lambda: Evaluation(), description="Scoring.")
+    metrics: Metrics = Field(
+        default_factory=lambda: Metrics(), description="Measures on test cases."
+    )
     preprocess: Preprocess = Field(
         default_factory=lambda: Preprocess(), description="From scans to arrays."
     )

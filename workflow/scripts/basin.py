@@ -4,7 +4,7 @@ from pathlib import Path
 
 from segsoup import devices
 from segsoup.basin import basin_record, spread
-from segsoup.comparison import read_rows
+from segsoup.case_rows import read_rows
 from segsoup.evaluation import WeightsScorer, scores_of, scoring_context
 from segsoup.files import read_json, sha256, write_json
 from segsoup.logs import job_log

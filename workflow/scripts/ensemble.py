@@ -1,14 +1,17 @@
 """Score the mean probabilities of a fold's models: the costly reference of the soups."""
 
+import hashlib
+import json
 import time
 from pathlib import Path
 
 from segsoup import devices
-from segsoup.comparison import read_rows, write_rows
+from segsoup.case_rows import COLUMNS, read_rows, write_rows
 from segsoup.ensemble import Ensemble, ensemble_record, score_ensemble
-from segsoup.evaluation import rows_of, scores_of, scoring_context
+from segsoup.evaluation import scores_of, scoring_context
 from segsoup.files import read_json, sha256, write_json
 from segsoup.logs import job_log
+from segsoup.postprocessing import Postprocessing
 from segsoup.preprocess import read_manifest
 from segsoup.selection import Cache
 from segsoup.soups import Ingredient, check_alike, descending
@@ -34,12 +37,18 @@ with job_log(snakemake.log[0]):
     # Its scores hang on the very cases that are scored: each model brings its own statistics.
     scored_on = {"selection": cases, "training": []}
     context = scoring_context(study, scored_on, read_manifest(Path(given.manifest)))
-    cache = Cache(Path(asked.cache), context)
-    scored = score_ensemble(ensemble, cases, Path(asked.folder), study, device, cache)
+    chosen = read_json(Path(given.postprocessing))["chosen"]
+    measured = json.dumps([context, study.metrics.model_dump(), chosen, fold["test"]])
+    cache = Cache(Path(asked.cache), hashlib.sha256(measured.encode()).hexdigest())
+    postprocessing = Postprocessing.from_record(chosen)
+    scored = score_ensemble(
+        ensemble, cases, Path(asked.folder), study, device, cache, fold["test"], postprocessing
+    )
 
-    for name in ("selection", "test"):
-        scores = {case: scored.scores[case] for case in cases if case in fold[name]}
-        write_rows(Path(made_of[name]), rows_of(scores))
+    rows = scored.rows
+    write_rows(Path(made_of.selection), rows.loc[rows["case"].isin(fold["selection"]), COLUMNS])
+    write_rows(Path(made_of.test), rows[rows["case"].isin(fold["test"])])
+    write_rows(Path(made_of.postprocessed), scored.postprocessed)
     write_json(
         Path(made_of.recipe),
         {

@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 
 from segsoup import checkpoints, devices
-from segsoup.comparison import read_rows, write_rows
+from segsoup.case_rows import read_rows, write_rows
 from segsoup.evaluation import WeightsScorer, rows_of, scores_of, scoring_context
 from segsoup.files import read_json, sha256, write_json
 from segsoup.logs import job_log
