@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, Final, NamedTuple, Protocol, Self
 
 import cc3d
 import numpy as np
@@ -37,7 +37,7 @@ from segsoup.study import PostprocessingSearch, Replacement
 
 log = logging.getLogger(__name__)
 
-NEIGHBOURS = 26
+NEIGHBOURS: Final = 26
 # Voxel sizes come out of float32 headers: 10 voxels of 1 mm³ must not be found to be below 10 mm³.
 TOLERANCE = 1e-6
 # Part of a prediction's key: to be raised whenever what is kept of it comes out differently.
@@ -231,7 +231,7 @@ class CroppedPrediction:
         if probabilities.shape != truth.shape:
             raise ValueError(f"{case}: prediction and truth differ in shape")
         above = probabilities > lowest
-        window = (slice(None), *box_of(above.any(axis=0)))
+        window = (slice(None), *box_of(np.asarray(above.any(axis=0))))
         inside = np.ascontiguousarray(truth[window])
         space = (1, 2, 3)
         return cls(
@@ -501,8 +501,8 @@ def _dices_of_masks(
     """Dices of some regions, given by their numbers, by masks (x, y, z) in the box."""
     return [
         dice(
-            np.count_nonzero(mask & cropped.truth[number]),
-            np.count_nonzero(mask),
+            int(np.count_nonzero(mask & cropped.truth[number])),
+            int(np.count_nonzero(mask)),
             cropped.true_voxels[number],
         )
         for number, mask in zip(numbers, masks, strict=True)
