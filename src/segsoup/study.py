@@ -29,6 +29,9 @@ Triple = Annotated[list[int], Field(min_length=3, max_length=3)]
 Spacing = Annotated[list[float], Field(min_length=3, max_length=3)]
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_]*$"
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+Probability = Annotated[float, Field(gt=0, lt=1)]
+CubicMillimetres = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+SomeCubicMillimetres = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 Layout = Literal["phantom", "decathlon", "brats", "nnunet"]
 Protocol = Literal["held-out", "published"]
@@ -541,6 +544,65 @@ class Soup(Section):
         return [recipe for recipe in self.recipes if recipe != "ensemble"]
 
 
+class Replacement(Section):
+    """The replacement of a region that came out too small to be believed."""
+
+    region: Name = Field(
+        ..., description="Region that is emptied where too little of it is left, such as ET."
+    )
+    by: Name = Field(..., description="Region that gets its voxels, such as TC.")
+    below: list[SomeCubicMillimetres] = Field(
+        ...,
+        min_length=1,
+        description="Volumes in mm³ to try; less than the chosen one of the region in a case is "
+        "too little.",
+    )
+
+    @model_validator(mode="after")
+    def _regions_differ(self) -> Replacement:
+        if self.region == self.by:
+            raise ValueError("`region` and `by` must be two different regions")
+        return self
+
+
+class PostprocessingSearch(Section):
+    """What is tried on the predictions of a fold's selection cases, once for all recipes."""
+
+    thresholds: list[Probability] = Field(
+        [0.3, 0.4, 0.5, 0.6, 0.7],
+        min_length=1,
+        description="Probabilities above which a voxel belongs to a region, chosen per region; "
+        "0.5 is always among those tried.",
+    )
+    smallest_components: list[CubicMillimetres] = Field(
+        [0, 10, 50, 100, 500],
+        min_length=1,
+        description="Volumes in mm³ below which a connected component is dropped, chosen per "
+        "region; 0, which drops none, is always among those tried.",
+    )
+    replace: Replacement | None = Field(
+        None,
+        description="Replace a region that came out too small by another one: BraTS practice, "
+        "where a tiny enhancing tumour is taken for necrosis (Isensee et al. 2020); null never "
+        "does.",
+    )
+
+    @property
+    def searches(self) -> bool:
+        """Whether there is anything to choose from."""
+        return len(self.thresholds_tried) * len(self.smallest_tried) > 1 or bool(self.replace)
+
+    @property
+    def thresholds_tried(self) -> list[float]:
+        """Rising, with 0.5."""
+        return sorted({*self.thresholds, 0.5})
+
+    @property
+    def smallest_tried(self) -> list[float]:
+        """Rising, in mm³, from 0."""
+        return sorted({*self.smallest_components, 0.0})
+
+
 class Needs(Section):
     """What one kind of job needs from the machine."""
 
@@ -634,6 +696,11 @@ class Study(Section):
     )
     sweep: Sweep = Field(default_factory=lambda: Sweep(), description="What the trials differ in.")
     soup: Soup = Field(default_factory=lambda: Soup(), description="How soups are made.")
+    postprocessing: PostprocessingSearch = Field(
+        default_factory=lambda: PostprocessingSearch(),
+        description="What is tried on predictions. `thresholds: [0.5]`, `smallest_components: "
+        "[0]` and no `replace` leave them as they are.",
+    )
     resources: Resources = Field(
         default_factory=lambda: Resources(), description="What jobs need from the machine."
     )
@@ -690,6 +757,7 @@ def load(config: dict[str, Any], where: str = "config.yaml") -> Study:
         ) from error
     _check_divisible(study, where)
     _check_ensemble(study, where)
+    _check_replacement(study, where)
     return study
 
 
@@ -765,6 +833,22 @@ def _check_ensemble(study: Study, where: str) -> None:
             f"one of {', '.join(['all', *soups])}",
             f"add `{source}` to `soup.recipes`, or take one of those",
         )
+
+
+def _check_replacement(study: Study, where: str) -> None:
+    replacement = study.postprocessing.replace
+    if replacement is None:
+        return
+    for key, region in (("region", replacement.region), ("by", replacement.by)):
+        if region not in study.regions:
+            near = difflib.get_close_matches(region, study.regions, n=1, cutoff=0.5)
+            raise InputError(
+                where,
+                f"`postprocessing.replace.{key}` is `{region}`, which `regions` does not name"
+                + (f"; did you mean `{near[0]}`?" if near else ""),
+                f"one of {', '.join(study.regions)}",
+                "name one of those, or leave `postprocessing.replace` out",
+            )
 
 
 def json_schema() -> dict[str, Any]:
