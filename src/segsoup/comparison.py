@@ -14,6 +14,8 @@ from segsoup.errors import InputError
 from segsoup.files import read_json
 
 BEST_MODEL, ENSEMBLE = "Best Model", "Ensemble"
+# The recipe that only copies the best ingredient.
+BEST_SINGLE = "Best Single"
 OPTIMISTIC = "optimistic: chosen and scored on the same cases"
 
 
@@ -33,7 +35,7 @@ def best_trial(scores: Mapping[str, float]) -> str:
 def soup_title(recipe: str) -> str:
     """``greedy`` -> ``Greedy Soup``; the best single model and the ensemble are no soups."""
     if recipe == "best":
-        return "Best Single"
+        return BEST_SINGLE
     if recipe == "ensemble":
         return ENSEMBLE
     return f"{recipe.replace('-', ' ').title()} Soup"

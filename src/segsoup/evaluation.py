@@ -200,10 +200,8 @@ def score_cases(
     plain: Rows = []
     after: Rows = []
     for name in cases:
-        case = load_case(folder, name)
-        logits = predict(model, case, study, device)
+        scan = prediction_in_the_scan(model, name, folder, study, device)
         scoring = scoring_of(study) if name in measured else DICE_ALONE
-        scan = in_the_scan(logits, case, folder, study)
         plain += scan.rows(study, scoring)
         if postprocessing is not None and name in measured:
             after += scan.rows(study, scoring, postprocessing)
@@ -258,9 +256,15 @@ def score_case(
     model: nn.Module, case: str, folder: Path, study: Study, device: torch.device
 ) -> Rows:
     """Dice and loss of one case; ``model`` is in evaluation mode."""
-    preprocessed = load_case(folder, case)
-    logits = predict(model, preprocessed, study, device)
-    return in_the_scan(logits, preprocessed, folder, study).rows(study, DICE_ALONE)
+    return prediction_in_the_scan(model, case, folder, study, device).rows(study, DICE_ALONE)
+
+
+def prediction_in_the_scan(
+    model: nn.Module, name: str, folder: Path, study: Study, device: torch.device
+) -> ScanPrediction:
+    """What a model in evaluation mode predicts of a preprocessed case."""
+    case = load_case(folder, name)
+    return in_the_scan(predict(model, case, study, device), case, folder, study)
 
 
 def in_the_scan(

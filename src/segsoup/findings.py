@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +12,19 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from segsoup.comparison import BEST_MODEL, ENSEMBLE, FoldComparison, protocol_mark
+from segsoup.comparison import BEST_MODEL, BEST_SINGLE, ENSEMBLE, FoldComparison, protocol_mark
 from segsoup.significance import (
     Difference,
-    Effect,
-    SeedSpread,
     conclusion,
     effects_of,
     holm,
-    marginal_effects,
     paired_difference,
-    seed_spread,
 )
-from segsoup.tables import GREEDY, POINTS, UNKNOWN, interval, write_table
+from segsoup.overview import COST
+from segsoup.tables import shown_difference, shown_p, write_table
 
 Parameters = Mapping[str, Mapping[str, Any]]
-SCHEDULE, SEED = "optimizer.schedule", "training.seed"
+SCHEDULE = "optimizer.schedule"
 SCHEDULE_FREE = "schedule-free"
 RECIPE_QUESTION = "Is the recipe better than the best single model?"
 ENSEMBLE_QUESTION = "Is the ensemble better than the soup that replaces it?"
@@ -63,9 +60,9 @@ class _Comparison:
     question: str
     first: str
     second: str
-    # Fold -> differences of its cases.
-    folds: Mapping[int, NDArray[np.float64]]
     cost: str
+    # Of first minus second, over some of the folds.
+    difference: Callable[[Sequence[FoldComparison]], Difference]
 
 
 def find(comparisons: Sequence[FoldComparison], parameters: Parameters) -> list[Finding]:
@@ -76,16 +73,15 @@ def find(comparisons: Sequence[FoldComparison], parameters: Parameters) -> list[
         parameters: trial id -> swept dotted key -> value.
     """
     made = [*_of_recipes(comparisons), *_of_schedules(comparisons, parameters)]
-    scopes = [None, *(c.fold for c in comparisons)] if len(comparisons) > 1 else [None]
-    return [finding for scope in scopes for finding in _judged(made, scope)]
+    single = [(c.fold, [c]) for c in comparisons] if len(comparisons) > 1 else []
+    return [finding for fold, of in [(None, comparisons), *single] for finding in _judge(made, fold, of)]
 
 
-def _judged(made: Sequence[_Comparison], fold: int | None) -> list[Finding]:
-    """The comparisons over all folds or in one, with p values for so many of them."""
-    differences = [
-        paired_difference(list(c.folds.values()) if fold is None else [c.folds[fold]])
-        for c in made
-    ]
+def _judge(
+    made: Sequence[_Comparison], fold: int | None, comparisons: Sequence[FoldComparison]
+) -> list[Finding]:
+    """The comparisons over some folds, with p values for so many of them."""
+    differences = [c.difference(comparisons) for c in made]
     adjusted = holm([difference.p for difference in differences])
     return [
         Finding(
@@ -107,31 +103,40 @@ def _of_recipes(comparisons: Sequence[FoldComparison]) -> list[_Comparison]:
     pairs = [(RECIPE_QUESTION, soup, BEST_MODEL) for soup in soups]
     if ENSEMBLE in soups:
         # What an ensemble has to beat to be worth its cost.
-        rivals = [soup for soup in soups if soup not in (ENSEMBLE, "Best Single")]
+        rivals = [soup for soup in soups if soup not in (ENSEMBLE, BEST_SINGLE)]
         pairs += [(ENSEMBLE_QUESTION, ENSEMBLE, soup) for soup in rivals]
     return [
         _Comparison(
             question,
-            _in_a_sentence(first),
-            _in_a_sentence(second),
-            {c.fold: _minus(_scores(c, first), _scores(c, second)) for c in comparisons},
+            in_a_sentence(first),
+            in_a_sentence(second),
             f"{_cost(comparisons, first)} against {_cost(comparisons, second)}",
+            partial(difference_of, first, second),
         )
         for question, first, second in pairs
     ]
 
 
-def _in_a_sentence(title: str) -> str:
-    return title[0].lower() + title[1:].replace("Soup", "soup").replace("Model", "model")
+def in_a_sentence(title: str) -> str:
+    """``Greedy Soup`` -> ``greedy soup``."""
+    return title.lower()
+
+
+def difference_of(
+    first: str, second: str, comparisons: Sequence[FoldComparison]
+) -> Difference:
+    """The difference in mean Dice of two of the compared models, first minus second."""
+    return paired_difference(
+        [
+            np.asarray(_scores(c, first) - _scores(c, second), dtype=np.float64)
+            for c in comparisons
+        ]
+    )
 
 
 def _scores(comparison: FoldComparison, title: str) -> pd.Series:
     name = comparison.best_trial if title == BEST_MODEL else title
     return comparison.case_scores[name]
-
-
-def _minus(first: pd.Series, second: pd.Series) -> NDArray[np.float64]:
-    return np.asarray((first - second).to_numpy(), dtype=np.float64)
 
 
 def _cost(comparisons: Sequence[FoldComparison], title: str) -> str:
@@ -144,30 +149,76 @@ def _of_schedules(
     comparisons: Sequence[FoldComparison], parameters: Parameters
 ) -> list[_Comparison]:
     """Schedule-free against each other schedule of the sweep, over trials alike in the rest."""
-    schedules = {values[SCHEDULE] for values in parameters.values() if SCHEDULE in values}
+    schedules = [str(values[SCHEDULE]) for values in parameters.values() if SCHEDULE in values]
     if SCHEDULE_FREE not in schedules:
         return []
-    made = []
-    for effect in effects_of(SCHEDULE, SCHEDULE_FREE, _trial_scores(comparisons), parameters):
-        if effect.value == SCHEDULE_FREE or not effect.differences:
-            continue
-        # An effect is that of the other value; the question is asked the other way round.
-        folds = {fold: -values for fold, values in effect.differences.items()}
-        made.append(
-            _Comparison(
-                SCHEDULE_QUESTION, SCHEDULE_FREE, str(effect.value), folds, "1 against 1"
-            )
+    return [
+        _Comparison(
+            SCHEDULE_QUESTION,
+            SCHEDULE_FREE,
+            schedule,
+            "1 against 1",
+            partial(_difference_of_schedules, schedule, parameters),
         )
-    return made
+        for schedule in dict.fromkeys(schedules)
+        if schedule != SCHEDULE_FREE
+    ]
 
 
-def _trial_scores(
+def _difference_of_schedules(
+    schedule: str, parameters: Parameters, comparisons: Sequence[FoldComparison]
+) -> Difference:
+    effects = effects_of(SCHEDULE, schedule, trial_scores(comparisons), parameters)
+    (effect,) = [effect for effect in effects if effect.value == SCHEDULE_FREE]
+    # No two trials alike in the rest: nothing to compare.
+    return effect.difference or paired_difference([])
+
+
+def trial_scores(
     comparisons: Sequence[FoldComparison],
 ) -> dict[int, dict[str, NDArray[np.float64]]]:
-    """Fold -> trial -> case scores, the cases in one order; the models to evaluate alone."""
+    """Fold -> trial -> case scores, the cases in one order; each trial's own model alone."""
     return {
         c.fold: {
             trial: c.case_scores[trial].to_numpy() for trial in c.trials if "/" not in trial
         }
         for c in comparisons
     }
+
+
+def write_findings(findings: Sequence[Finding], protocol: str, stem: Path) -> None:
+    """Write all comparisons as a table: a row each, over all folds first."""
+    frame = pd.DataFrame(
+        [
+            {
+                "question": finding.question,
+                "first": finding.first,
+                "second": finding.second,
+                "folds": "all" if finding.fold is None else str(finding.fold),
+                "cases": finding.difference.cases,
+                "difference": finding.difference.mean,
+                "low": finding.difference.low,
+                "high": finding.difference.high,
+                "p": finding.difference.p,
+                "p_holm": finding.p,
+                COST: finding.cost,
+                "conclusion": finding.sentence,
+                "protocol": protocol_mark(protocol),
+            }
+            for finding in findings
+        ]
+    ).set_index("question")
+    shown = frame.drop(columns=["difference", "low", "high", "protocol"])
+    shown.columns = [name.replace("_", " ") for name in shown.columns]
+    shown.insert(
+        4, "difference in Dice points [95 %]", [shown_difference(f.difference) for f in findings]
+    )
+    for name in ("p", "p holm"):
+        shown[name] = [shown_p(value) for value in shown[name]]
+    caption = (
+        "Mean Dice over the regions, paired over the test cases: first minus second. 95 % interval: "
+        "BCa bootstrap, cases resampled within their fold. p: two-sided Wilcoxon signed-rank test, "
+        "cases ranked within their fold; p holm: adjusted for the comparisons over the same folds. "
+        "models per prediction: first against second."
+    )
+    write_table(frame, shown.astype(str), stem, caption, protocol == "published")

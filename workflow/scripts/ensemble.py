@@ -37,7 +37,7 @@ with job_log(snakemake.log[0]):
     # Its scores hang on the very cases that are scored: each model brings its own statistics.
     scored_on = {"selection": cases, "training": []}
     context = scoring_context(study, scored_on, read_manifest(Path(given.manifest)))
-    chosen = read_json(Path(given.postprocessing))["chosen"]
+    chosen = read_json(Path(given.postprocessing))["postprocessing"]
     measured = json.dumps([context, study.metrics.model_dump(), chosen, fold["test"]])
     cache = Cache(Path(asked.cache), hashlib.sha256(measured.encode()).hexdigest())
     postprocessing = Postprocessing.from_record(chosen)
