@@ -162,12 +162,17 @@ def fewest_voxels(volume: float, spacing: Sequence[float]) -> int:
 
 def box_of(mask: Mask) -> tuple[slice, ...]:
     """The smallest box (x, y, z) that holds all voxels of a mask; without any, an empty one."""
-    (box,) = ndimage.find_objects(mask.view(np.uint8)) or [(slice(0, 0),) * mask.ndim]
+    if not mask.any():
+        return (slice(0, 0),) * mask.ndim
+    (box,) = ndimage.find_objects(mask.view(np.uint8))
     return tuple(box)
 
 
 def _components(mask: Mask) -> tuple[NDArray[np.unsignedinteger[Any]], NDArray[np.int64]]:
     """Numbers of the connected components (x, y, z), and their voxels by number from 0, outside."""
+    if not mask.size:
+        # cc3d hands an empty mask back as it is, and booleans number nothing.
+        return np.zeros(mask.shape, np.uint16), np.zeros(1, np.int64)
     labels = cc3d.connected_components(mask, connectivity=NEIGHBOURS)
     return labels, np.bincount(labels.ravel(), minlength=1)
 
