@@ -1,0 +1,48 @@
+"""The papers that a study's methods rest on, numbered in the order in which they are cited."""
+
+from __future__ import annotations
+
+WORKS = {
+    "adamw": "Loshchilov I, Hutter F. Decoupled weight decay regularization. ICLR 2019.",
+    "bootstrap": "Efron B. Better bootstrap confidence intervals. Journal of the American "
+    "Statistical Association 1987;82(397):171–185.",
+    "hierarchical": "Sanjeev S, Zhaksylyk N, Almakky I, et al. FissionFusion: fast geometric "
+    "generation and hierarchical souping for medical image analysis. MICCAI 2024.",
+    "holm": "Holm S. A simple sequentially rejective multiple test procedure. Scandinavian "
+    "Journal of Statistics 1979;6(2):65–70.",
+    "mednext": "Roy S, Koehler G, Ulrich C, et al. MedNeXt: transformer-driven scaling of "
+    "ConvNets for medical image segmentation. MICCAI 2023.",
+    "monai": "Cardoso MJ, Li W, Brown R, et al. MONAI: an open-source framework for deep "
+    "learning in healthcare. arXiv:2211.02701, 2022.",
+    "nnunet": "Isensee F, Jaeger PF, Kohl SAA, Petersen J, Maier-Hein KH. nnU-Net: a "
+    "self-configuring method for deep learning-based biomedical image segmentation. Nature "
+    "Methods 2021;18:203–211.",
+    "radam": "Liu L, Jiang H, He P, et al. On the variance of the adaptive learning rate and "
+    "beyond. ICLR 2020.",
+    "schedule-free": "Defazio A, Yang X, Mehta H, Mishchenko K, Khaled A, Cutkosky A. The road "
+    "less scheduled. NeurIPS 2024.",
+    "snakemake": "Mölder F, Jablonski KP, Letcher B, et al. Sustainable data analysis with "
+    "Snakemake. F1000Research 2021;10:33.",
+    "soups": "Wortsman M, Ilharco G, Gadre SY, et al. Model soups: averaging weights of multiple "
+    "fine-tuned models improves accuracy without increasing inference time. ICML 2022.",
+    "wilcoxon": "Wilcoxon F. Individual comparisons by ranking methods. Biometrics Bulletin "
+    "1945;1(6):80–83.",
+}
+
+
+class Citations:
+    """Marks for a text, as ``[1]``; a work keeps the number of its first citation."""
+
+    def __init__(self) -> None:
+        self.cited: list[str] = []
+
+    def __call__(self, *works: str) -> str:
+        """The mark of one or several of `WORKS`."""
+        self.cited += [work for work in dict.fromkeys(works) if work not in self.cited]
+        numbers = sorted(self.cited.index(work) + 1 for work in works)
+        return f"[{', '.join(map(str, numbers))}]"
+
+    @property
+    def references(self) -> list[str]:
+        """What has been cited, in the order of the numbers."""
+        return [WORKS[work] for work in self.cited]

@@ -1,0 +1,558 @@
+"""The methods of a study as a paper tells them, written from the study itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from segsoup.ingredients import ingredients_of
+from segsoup.literature import Citations
+from segsoup.runs import stem_optimizer
+from segsoup.study import Optimizer, Study
+from segsoup.sweep import Trial
+from segsoup.sweep import trials as trials_of
+from segsoup.wording import counted, counted_range, listed, magnitude, percent, times
+
+LAYOUTS = {
+    "phantom": "computer-generated phantoms",
+    "decathlon": "stored in the layout of the Medical Segmentation Decathlon",
+    "brats": "stored in the layout of the BraTS challenge",
+    "nnunet": "stored in the layout of nnU-Net",
+}
+NORMALISATIONS = {
+    "zscore-nonzero": "each channel was normalised to zero mean and unit variance over its "
+    "non-zero voxels",
+    "zscore": "each channel was normalised to zero mean and unit variance",
+}
+AUGMENTATIONS = {
+    "flips-intensity": ["mirroring", "intensity scaling and shifting"],
+    "affine-contrast": [
+        "mirroring",
+        "rotation",
+        "scaling",
+        "changes of intensity, contrast and gamma",
+    ],
+    "full": [
+        "mirroring",
+        "rotation",
+        "scaling",
+        "changes of intensity, contrast and gamma",
+        "noise",
+        "blurring",
+        "simulated low resolution",
+    ],
+}
+LOSSES = {
+    "dice": "Dice loss",
+    "dice-bce": "sum of Dice loss and binary cross-entropy",
+    "dice-focal": "sum of Dice loss and focal loss",
+}
+DEEP_SUPERVISION = {
+    "same": "weighted equally",
+    "exp": "their weights halved with each coarser stage",
+    "two": "weighted 1 at full size and 0.5 otherwise",
+}
+OPTIMIZERS = {"adamw": "AdamW", "sgd": "stochastic gradient descent", "radam": "RAdam"}
+SETTING_NAMES = {
+    "optimizer.name": "optimizer",
+    "optimizer.schedule": "learning-rate schedule",
+    "optimizer.lr": "learning rate",
+    "optimizer.weight_decay": "weight decay",
+    "optimizer.momentum": "momentum",
+    "optimizer.second_beta": "second beta",
+    "optimizer.warmup_steps": "number of warm-up steps",
+    "optimizer.restarts": "number of cosine periods",
+    "optimizer.power": "power of the polynomial",
+    "optimizer.milestones": "milestones",
+    "optimizer.gamma": "factor at the milestones",
+    "training.batch_size": "batch size",
+    "training.epochs": "number of epochs",
+    "training.steps_per_epoch": "steps per epoch",
+    "training.foreground_share": "share of patches centred on a labelled voxel",
+    "training.augmentation": "augmentation",
+    "training.loss": "loss",
+    "training.loss_over": "extent of the Dice loss",
+    "training.deep_supervision_weights": "weights of the deep supervision",
+    "training.gradient_clip": "largest norm of the gradient",
+    "training.precision": "precision",
+    "training.seed": "random seed",
+}
+SCHEDULES = {
+    "schedule-free": "schedule-free",
+    "constant": "a constant rate",
+    "cosine": "cosine annealing",
+    "cosine-warmup": "cosine annealing after warm-up",
+    "cosine-warmup-restarts": "cosine annealing with warm restarts",
+    "polynomial": "polynomial decay",
+    "multi-step": "multi-step decay",
+}
+VALUE_NAMES = {
+    "optimizer.name": OPTIMIZERS,
+    "optimizer.schedule": SCHEDULES,
+    "training.loss": LOSSES,
+}
+PACKAGES = {"torch": "PyTorch", "monai": "MONAI", "schedulefree": "schedulefree"}
+
+
+@dataclass(frozen=True)
+class FoldSize:
+    """Cases of one fold."""
+
+    training: int
+    selection: int
+    test: int
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the study alone does not say.
+
+    Attributes:
+        cases: usable cases of the data set.
+        patients: patients that they show.
+        folds: number of the fold -> how many cases it has of each kind.
+        parameter_count: trained weights of the network.
+        devices: what the models were trained on, without repetition.
+        commit: git commit of segsoup; None if it is not known.
+        metrics: a clause for each metric of the test cases beside Dice, as ``the 95th percentile
+            of the Hausdorff distance (mm)``.
+        statistics: whether differences were tested.
+        postprocessing: a sentence on what happens to predictions, if anything does.
+    """
+
+    cases: int
+    patients: int
+    folds: Mapping[int, FoldSize]
+    parameter_count: int | None = None
+    devices: Sequence[str] = ()
+    commit: str | None = None
+    metrics: Sequence[str] = ()
+    statistics: bool = False
+    postprocessing: str | None = None
+
+
+@dataclass(frozen=True)
+class Methods:
+    """A methods section.
+
+    Attributes:
+        parts: heading -> text, in their order.
+        references: the papers that the texts cite by their numbers, from 1.
+    """
+
+    parts: dict[str, str]
+    references: list[str] = field(default_factory=list)
+
+    @property
+    def paragraph(self) -> str:
+        """All of it as one paragraph."""
+        return " ".join(self.parts.values())
+
+
+def methods(study: Study, versions: Mapping[str, str], facts: Facts) -> Methods:
+    """Tell how a study was done, for a paper.
+
+    Args:
+        study: the study.
+        versions: package -> version, as ``provenance.versions`` gives them.
+        facts: what the study alone does not say.
+    """
+    cite, trials = Citations(), trials_of(study)
+    parts = {
+        "Data": [
+            _cases(study, facts),
+            _regions(study),
+            _preprocessing(study),
+            _folds(study, facts),
+        ],
+        "Network and training": [
+            _network(study, facts, cite),
+            _patches(study),
+            _loss(study),
+            _augmentation(study, cite),
+            _optimization(study, cite),
+            _branching(study, cite),
+            _sweep(study, trials, facts, cite),
+        ],
+        "Model averaging": [_ingredients(study, trials), *_recipes(study, cite)],
+        "Evaluation": [
+            _inference(study, cite),
+            facts.postprocessing,
+            _protocol(study),
+            _metrics(facts),
+            _statistics(facts, cite),
+        ],
+        "Software": [_software(versions, facts, cite)],
+    }
+    texts = {heading: " ".join(filter(None, sentences)) for heading, sentences in parts.items()}
+    return Methods(texts, cite.references)
+
+
+def methods_paragraph(study: Study, versions: Mapping[str, str], facts: Facts) -> str:
+    """`methods` as one paragraph, without its references."""
+    return methods(study, versions, facts).paragraph
+
+
+def _cases(study: Study, facts: Facts) -> str:
+    cases = counted(facts.cases, "case")
+    if facts.patients == facts.cases:
+        source = f"{cases} of {'one patient' if facts.cases == 1 else 'as many patients'}"
+    else:
+        source = f"{cases} of {counted(facts.patients, 'patient')}"
+    if study.dataset.layout == "phantom":
+        source = cases
+    channels = study.dataset.channels
+    return (
+        f"The data set comprised {source}, {LAYOUTS[study.dataset.layout]}, with "
+        f"{counted(len(channels), 'input channel')} ({listed(channels)})."
+    )
+
+
+def _regions(study: Study) -> str:
+    named = [
+        f"{region} (label{'s' if len(labels) > 1 else ''} {listed(labels)})"
+        for region, labels in study.regions.items()
+    ]
+    if len(named) == 1:
+        return f"The segmentation target was {named[0]}."
+    labels = [label for labels in study.regions.values() for label in labels]
+    overlapping = "overlapping " if len(set(labels)) < len(labels) else ""
+    return f"The segmentation targets were {len(named)} {overlapping}regions: {listed(named)}."
+
+
+def _preprocessing(study: Study) -> str:
+    settings = study.preprocess
+    steps = ["oriented to RAS"]
+    if settings.crop:
+        steps.append("cropped to the bounding box of their non-zero voxels")
+    if settings.spacing is not None:
+        steps.append(f"resampled to {times(settings.spacing)} mm")
+    sentence = f"Volumes were {listed(steps)}"
+    if settings.normalisation in NORMALISATIONS:
+        sentence += f"; {NORMALISATIONS[settings.normalisation]}"
+    return sentence + "."
+
+
+def _folds(study: Study, facts: Facts) -> str:
+    sizes = list(facts.folds.values())
+    training = counted_range([size.training for size in sizes], "case")
+    selection = counted_range([size.selection for size in sizes], "case")
+    test = counted_range([size.test for size in sizes], "case")
+    where = f"Fold {next(iter(facts.folds))}" if len(sizes) == 1 else "Each fold"
+    if study.evaluation.protocol == "published":
+        parts = f"{training} for training and {test} for both model selection and scoring"
+    else:
+        parts = f"{training} for training, {selection} for model selection and {test} for testing"
+    return f"{_split(study, sorted(facts.folds))} {where} had {parts}."
+
+
+def _split(study: Study, numbers: Sequence[int]) -> str:
+    folds = study.folds
+    used = f"{'fold' if len(numbers) == 1 else 'folds'} {listed(numbers)}"
+    if folds.file is not None:
+        return f"A predefined cross-validation split by patient was used ({used})."
+    split = f"Cases were split at random by patient into {folds.count} folds (seed {folds.seed})"
+    if len(numbers) == folds.count:
+        return f"{split} for cross-validation."
+    return f"{split}, of which {used} {'was' if len(numbers) == 1 else 'were'} used."
+
+
+def _network(study: Study, facts: Facts, cite: Citations) -> str:
+    network = study.network
+    is_mednext = network.name == "MedNeXt"
+    name = f"MedNeXt {cite('mednext')}" if is_mednext else network.name
+    traits = []
+    if is_mednext:
+        traits += [f"size {network.size}"] if network.size != "free" else []
+        traits += [f"{times(3 * [network.kernel_size])} kernels"]
+    traits += [f"{key} = {_shown(value)}" for key, value in network.arguments.items()]
+    if facts.parameter_count is not None:
+        traits.append(f"{magnitude(facts.parameter_count)} parameters")
+    described = f" ({', '.join(traits)})" if traits else ""
+    return (
+        f"The network was {name}{described} in the implementation of MONAI {cite('monai')}, with "
+        f"one sigmoid output per region."
+    )
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        return "(" + ", ".join(map(_shown, value)) + ")"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _patches(study: Study) -> str:
+    training, swept = study.training, study.sweep.grid
+    sentence = f"It was trained on patches of {times(training.patch)} voxels"
+    if "training.foreground_share" not in swept and training.foreground_share > 0:
+        sentence += f", {percent(training.foreground_share)} of them centred on a labelled voxel"
+    if "training.batch_size" not in swept:
+        sentence += f", with a batch size of {training.batch_size}"
+    if "training.precision" not in swept:
+        full = training.precision == "float32"
+        sentence += (
+            ", in single precision" if full else f", in mixed precision ({training.precision})"
+        )
+    return sentence + "."
+
+
+def _loss(study: Study) -> str:
+    training, swept = study.training, study.sweep.grid
+    if "training.loss" in swept:
+        sentence = ""
+    else:
+        sentence = f"The loss was the {LOSSES[training.loss]}"
+        if "training.loss_over" not in swept:
+            over = "batch" if training.loss_over == "batch" else "sample"
+            sentence += f", with Dice computed per {over}"
+        sentence += "."
+    if study.network.deep_supervision:
+        deep = "Deep supervision added the losses of the coarser outputs"
+        if "training.deep_supervision_weights" not in swept:
+            deep += f", {DEEP_SUPERVISION[training.deep_supervision_weights]}"
+        sentence = f"{sentence} {deep}.".strip()
+    return sentence
+
+
+def _augmentation(study: Study, cite: Citations) -> str:
+    preset = study.training.augmentation
+    if "training.augmentation" in study.sweep.grid or preset not in AUGMENTATIONS:
+        return ""
+    parts = listed(AUGMENTATIONS[preset])
+    return f"Patches were augmented by {parts}, with the ranges of nnU-Net {cite('nnunet')}."
+
+
+def _optimization(study: Study, cite: Citations) -> str:
+    sentence = f"The optimizer was {_optimizer(study.optimizer, study.sweep.grid, cite)}"
+    clip = study.training.gradient_clip
+    if clip is not None and "training.gradient_clip" not in study.sweep.grid:
+        sentence += f"; gradients were clipped to a norm of {clip:g}"
+    return sentence + "."
+
+
+def _optimizer(optimizer: Optimizer, swept: Mapping[str, object], cite: Citations) -> str:
+    """An optimizer with its settings, without those that trials differ in."""
+    fixed = {key for key in Optimizer.model_fields if f"optimizer.{key}" not in swept}
+    settings = [
+        f"learning rate {optimizer.lr:g}" * ("lr" in fixed),
+        f"momentum {optimizer.momentum:g}" * (optimizer.name == "sgd" and "momentum" in fixed),
+        f"β = ({optimizer.momentum:g}, {optimizer.second_beta:g})"
+        * (optimizer.name != "sgd" and {"momentum", "second_beta"} <= fixed),
+        f"weight decay {optimizer.weight_decay:g}" * ("weight_decay" in fixed),
+    ]
+    described = f" ({', '.join(filter(None, settings))})" if any(settings) else ""
+    name = OPTIMIZERS[optimizer.name] if "name" in fixed else "varied between trials"
+    if "name" in fixed and optimizer.name in ("adamw", "radam"):
+        name += f" {cite(optimizer.name)}"
+    schedule = _schedule(optimizer, fixed, cite) if "schedule" in fixed else ""
+    return name + schedule + described
+
+
+def _schedule(optimizer: Optimizer, fixed: set[str], cite: Citations) -> str:
+    name = optimizer.schedule
+    warmup = ""
+    if optimizer.warmup_steps and "warmup_steps" in fixed:
+        warmup = f" and {counted(optimizer.warmup_steps, 'step')} of linear warm-up"
+    if name == "schedule-free":
+        # RAdam takes no warm-up there.
+        warmup = "" if optimizer.name == "radam" else warmup
+        return f" in its schedule-free form {cite('schedule-free')}" + warmup.replace(
+            " and", " with"
+        )
+    if name == "multi-step":
+        shares = listed(percent(share) for share in optimizer.milestones)
+        return f", its rate multiplied by {optimizer.gamma:g} after {shares} of the run"
+    phrase = {
+        "constant": "a constant rate",
+        "cosine": "cosine annealing",
+        "cosine-warmup": f"cosine annealing{warmup}",
+        "cosine-warmup-restarts": f"cosine annealing with warm restarts "
+        f"({counted(optimizer.restarts, 'period')}){warmup}",
+        "polynomial": f"polynomial decay (power {optimizer.power:g})",
+    }
+    return f" with {phrase[name]}"
+
+
+def _branching(study: Study, cite: Citations) -> str:
+    training, stem, swept = study.training, study.stem, study.sweep.grid
+    length = ""
+    if "training.epochs" not in swept and "training.steps_per_epoch" not in swept:
+        steps = counted(training.steps_per_epoch, "step")
+        length = f" for {counted(training.epochs, 'epoch')} of {steps}"
+    if stem.source == "checkpoint":
+        return f"Every trial fine-tuned the same given weights{length}."
+    if stem.source == "none":
+        return f"Every trial was trained from random initial weights{length}."
+    own = ""
+    if stem_optimizer(study) != study.optimizer or any(
+        key.startswith("optimizer.") for key in swept
+    ):
+        own = f" with {_optimizer(stem_optimizer(study), {}, cite)}"
+    stem_length = f"{counted(stem.epochs, 'epoch')} of {counted(training.steps_per_epoch, 'step')}"
+    return (
+        f"In each fold a shared stem was trained from random initial weights for {stem_length}{own}; "
+        f"every trial branched from it and was trained further{length}."
+    )
+
+
+def _sweep(study: Study, trials: Sequence[Trial], facts: Facts, cite: Citations) -> str:
+    grid = study.sweep.grid
+    models = counted(len(trials) * len(facts.folds), "trained model")
+    if len(trials) == 1:
+        return f"One trial was trained per fold (seed {study.training.seed}), {models} in all."
+    axes = []
+    for key, values in grid.items():
+        shown = listed(_value(key, value, cite) for value in values)
+        axes.append(f"{SETTING_NAMES.get(key, key)} ({shown})")
+    combinations = "values" if len(grid) == 1 else "combinations"
+    sentence = (
+        f"The trials covered all {combinations} of {listed(axes)}: {counted(len(trials), 'trial')} "
+        f"per fold, {models} in all."
+    )
+    if "training.seed" not in grid:
+        sentence += f" All trials had the random seed {study.training.seed}."
+    return sentence
+
+
+def _value(key: str, value: Any, cite: Citations) -> str:
+    """A swept value; what stands for another paper is cited."""
+    name = VALUE_NAMES.get(key, {}).get(value, _shown(value))
+    return f"{name} {cite(value)}" if value in ("schedule-free", "adamw", "radam") else name
+
+
+def _ingredients(study: Study, trials: Sequence[Trial]) -> str:
+    count = sum(len(ingredients_of(trial)) for trial in trials)
+    candidates = counted(count, "candidate model")
+    checkpoints = study.training.checkpoints
+    kept = []
+    if checkpoints > 1:
+        kept.append(f"{checkpoints} equally spaced checkpoints of each trial")
+    if set(study.soup.weights) == {"averaged", "raw"}:
+        kept.append("of schedule-free runs both the averaged and the raw weights")
+    elif study.soup.weights == ["raw"]:
+        kept.append("of schedule-free runs the raw weights")
+    if not kept:
+        return f"The final weights of the trials gave {candidates} per fold."
+    return f"With {listed(kept)}, the trials gave {candidates} per fold."
+
+
+def _recipes(study: Study, cite: Citations) -> list[str]:
+    soup, sentences = study.soup, []
+    for recipe in soup.recipes:
+        if recipe == "greedy":
+            sentences.append(
+                f"The greedy soup {cite('soups')} visited the candidates from the highest selection "
+                "Dice to the lowest and kept each whose inclusion strictly improved the selection "
+                "Dice of the averaged weights."
+            )
+        elif recipe == "uniform":
+            sentences.append(
+                f"The uniform soup {cite('soups')} averaged the weights of all candidates."
+            )
+        elif recipe == "hierarchical":
+            sentences.append(_hierarchical(study, cite))
+        elif recipe == "learned":
+            sentences.append(_learned(study, cite))
+        elif recipe == "ensemble":
+            of_all = soup.ensemble_of == "all"
+            members = "all candidates" if of_all else f"the members of the {soup.ensemble_of} soup"
+            sentences.append(
+                f"For reference, an ensemble averaged the predicted probabilities of {members}, each "
+                "of which was run on every case."
+            )
+    if soup.race is not None:
+        sentences.append(
+            "The evaluation of a candidate average was ended early where a paired sequential test "
+            f"rejected an improvement (error rate {soup.race:g})."
+        )
+    return sentences
+
+
+def _hierarchical(study: Study, cite: Citations) -> str:
+    keys = study.soup.group_by or list(study.sweep.grid)[:1]
+    groups = listed(SETTING_NAMES.get(key, key) for key in keys)
+    within = f"groups of trials that agreed in {groups}" if keys else "the trials"
+    return (
+        f"The hierarchical soup {cite('hierarchical')} was built greedily within {within} and then "
+        "across the resulting soups."
+    )
+
+
+def _learned(study: Study, cite: Citations) -> str:
+    learned = study.soup.learned
+    each = "block of the network" if learned.per == "block" else "model"
+    return (
+        f"The learned soup {cite('soups')} had one mixing weight per ingredient and {each}, found by "
+        f"{counted(learned.steps, 'step')} of Adam (learning rate {learned.lr:g}) on the selection "
+        "cases, and was adopted only where it improved on the best single model on selection cases "
+        "that were left out of its fitting."
+    )
+
+
+def _inference(study: Study, cite: Citations) -> str:
+    return (
+        f"Whole volumes were segmented with a sliding window of {times(study.training.patch)} voxels, "
+        f"an overlap of {percent(study.evaluation.overlap)} and Gaussian weighting {cite('nnunet')}; "
+        "probabilities were mapped back to the voxels of the original scan and thresholded at 0.5."
+    )
+
+
+def _protocol(study: Study) -> str:
+    others = [
+        f"the {recipe}{' soup' * (recipe != 'ensemble')}"
+        for recipe in study.soup.recipes
+        if recipe != "best"
+    ]
+    if study.evaluation.protocol == "published":
+        return (
+            "Models were chosen and scored on the same held-out cases, so that all reported scores are "
+            "optimistic. The best single model of a fold was the candidate with the highest mean Dice "
+            "on these cases."
+        )
+    scored = f"{listed(['it', *others])} {'were' if others else 'was'}"
+    return (
+        "The best single model of a fold was the candidate with the highest mean Dice on the "
+        f"selection cases; {scored} scored once on the fold's test cases, which had no part in "
+        "training or selection."
+    )
+
+
+def _metrics(facts: Facts) -> str:
+    sentence = (
+        "The primary metric was the Dice coefficient of each region, averaged over the cases and then "
+        "over the regions; a region absent from the reference scored 1 if it was absent from the "
+        "prediction as well and 0 otherwise."
+    )
+    if facts.metrics:
+        sentence += f" Secondary metrics were {listed(facts.metrics)}."
+    return sentence
+
+
+def _statistics(facts: Facts, cite: Citations) -> str:
+    if not facts.statistics:
+        return ""
+    several = len(facts.folds) > 1
+    blocks = "that resampled folds as blocks, " if several else ""
+    strata = " stratified by fold" if several else ""
+    return (
+        "Models were compared by their paired differences on the test cases, with 95 % "
+        f"bias-corrected and accelerated bootstrap confidence intervals {cite('bootstrap')} {blocks}"
+        f"and by Wilcoxon signed-rank tests {cite('wilcoxon')}{strata}, "
+        "with p values adjusted for multiple comparisons by "
+        f"Holm's method {cite('holm')}."
+    )
+
+
+def _software(versions: Mapping[str, str], facts: Facts, cite: Citations) -> str:
+    packages = [f"{name} {versions[key]}" for key, name in PACKAGES.items() if key in versions]
+    commit = f" (commit {facts.commit})" if facts.commit else ""
+    sentence = (
+        f"The study was run with segsoup {versions['segsoup']}{commit}, a workflow for Snakemake "
+        f"{versions['snakemake']} {cite('snakemake')}, on Python {versions['python']} with "
+        f"{listed(packages)}."
+    )
+    if facts.devices:
+        devices = ["a CPU" if device.startswith("cpu") else device for device in facts.devices]
+        sentence += f" Models were trained on {listed(dict.fromkeys(devices))}."
+    return sentence
