@@ -6,33 +6,73 @@ localrules:
 
 
 rule compare:
-    """Tables that compare the best single model with the soups, per fold and over all folds."""
+    """The answer and its tables: the best single model against the soups, per fold and over all."""
     input:
         selections=fold_files("trials/{trial}/selection.csv", trial=CANDIDATES),
         tests=fold_files("trials/{trial}/test.csv", trial=CANDIDATES),
         recipes=fold_files("soups/{recipe}/recipe.json", recipe=study.soup.recipes),
         soup_tests=fold_files("soups/{recipe}/test.csv", recipe=study.soup.recipes),
+        best_postprocessed=fold_files("best/postprocessed.csv"),
+        soups_postprocessed=fold_files(
+            "soups/{recipe}/postprocessed.csv", recipe=study.soup.recipes
+        ),
+        postprocessing=fold_files("postprocessing.json"),
     output:
+        answer=report(
+            "<results>/comparison/answer.html",
+            caption="../workflow/report/answer.rst",
+            category=SECTIONS["answer"],
+            labels={"result": "is the soup better?"},
+        ),
+        answer_text="<results>/comparison/answer.rst",
+        comparisons=report(
+            "<results>/comparison/comparisons.html",
+            caption="../workflow/report/comparisons.rst",
+            category=SECTIONS["answer"],
+            labels={"result": "all comparisons"},
+        ),
         overview=report(
             "<results>/comparison/overview.html",
             caption="../workflow/report/overview.rst",
-            category="Comparison",
-            labels={"table": "over all folds"},
+            category=SECTIONS["tables"],
+            labels={"table": "1 overview"},
         ),
         # Labels of their own: of results with the same ones, the report shows only one.
         folds=[
             report(
                 f"<results>/comparison/fold{fold}.html",
                 caption="../workflow/report/fold_table.rst",
-                category="Comparison",
-                labels={"table": f"fold {fold}"},
+                category=SECTIONS["tables"],
+                labels={"table": f"2 fold {fold}"},
             )
             for fold in FOLDS
         ],
+        hyperparameters=report(
+            "<results>/comparison/hyperparameters.html",
+            caption="../workflow/report/hyperparameters.rst",
+            category=SECTIONS["tables"],
+            labels={"table": "3 hyperparameters"},
+        ),
+        seeds=report(
+            "<results>/comparison/seeds.html",
+            caption="../workflow/report/seeds.rst",
+            category=SECTIONS["tables"],
+            labels={"table": "4 seeds"},
+        ),
+        postprocessing=report(
+            "<results>/comparison/postprocessing.html",
+            caption="../workflow/report/postprocessing.rst",
+            category=SECTIONS["tables"],
+            labels={"table": "5 post-processing"},
+        ),
+        postprocessed=report(
+            "<results>/comparison/overview_postprocessed.html",
+            caption="../workflow/report/overview.rst",
+            category=SECTIONS["tables"],
+            labels={"table": "6 overview after post-processing"},
+        ),
         others=expand(
-            "<results>/comparison/{table}.{format}",
-            table=["overview", *(f"fold{fold}" for fold in FOLDS)],
-            format=["csv", "md"],
+            "<results>/comparison/{table}.{format}", table=TABLES, format=["csv", "md", "tex"]
         ),
     log:
         "<logs>/compare.log",
@@ -54,7 +94,7 @@ rule compare:
 
 
 rule figures:
-    """Training curves, selection against test score, and how the greedy soup was built."""
+    """Curves, build-up, scores of all runs, differences of cases, effects of what is swept."""
     input:
         histories=fold_files("{run}/history.csv", run=RUNS),
         selections=fold_files("trials/{trial}/selection.csv", trial=CANDIDATES),
@@ -62,23 +102,41 @@ rule figures:
         recipes=fold_files("soups/{recipe}/recipe.json", recipe=study.soup.recipes),
         soup_tests=fold_files("soups/{recipe}/test.csv", recipe=study.soup.recipes),
     output:
-        training_curves=report(
-            "<results>/figures/training_curves.svg",
-            caption="../workflow/report/training_curves.rst",
-            category="Figures",
-            labels={"figure": "training curves"},
+        differences=[
+            report(
+                f"<results>/figures/differences_{recipe}.html",
+                caption="../workflow/report/differences.rst",
+                category=SECTIONS["figures"],
+                labels={"figure": f"1 differences of cases, {recipe}"},
+            )
+            for recipe in study.soup.recipes
+        ],
+        build_up=report(
+            "<results>/figures/build_up.html",
+            caption="../workflow/report/build_up.rst",
+            category=SECTIONS["figures"],
+            labels={"figure": "2 build-up of the soups"},
         ),
         selection_against_test=report(
-            "<results>/figures/selection_against_test.svg",
+            "<results>/figures/selection_against_test.html",
             caption="../workflow/report/selection_against_test.rst",
-            category="Figures",
-            labels={"figure": "selection against test score"},
+            category=SECTIONS["figures"],
+            labels={"figure": "3 selection against test score"},
         ),
-        build_up=report(
-            "<results>/figures/build_up.svg",
-            caption="../workflow/report/build_up.rst",
-            category="Figures",
-            labels={"figure": "build-up of the soups"},
+        hyperparameters=report(
+            "<results>/figures/hyperparameters.html",
+            caption="../workflow/report/hyperparameter_effects.rst",
+            category=SECTIONS["figures"],
+            labels={"figure": "4 effects of hyperparameters"},
+        ),
+        training_curves=report(
+            "<results>/figures/training_curves.html",
+            caption="../workflow/report/training_curves.rst",
+            category=SECTIONS["figures"],
+            labels={"figure": "5 training curves"},
+        ),
+        others=expand(
+            "<results>/figures/{figure}.{format}", figure=FIGURES, format=["svg", "png"]
         ),
     log:
         "<logs>/figures.log",
@@ -98,6 +156,40 @@ rule figures:
         protocol=study.evaluation.protocol,
     script:
         "../workflow/scripts/figures.py"
+
+
+rule case_slices:
+    """The best, the median and the worst case with what is true and what the models say."""
+    input:
+        folds="<results>/folds.json",
+        manifest="<results>/preprocessed.tsv",
+        best=fold_files("best/model.safetensors"),
+        soups=fold_files("{model}/model.safetensors", model=SHOWN),
+        tests=fold_files("{model}/test.csv", model=SHOWN),
+    output:
+        page=report(
+            "<results>/figures/case_slices.html",
+            caption="../workflow/report/case_slices.rst",
+            category=SECTIONS["figures"],
+            labels={"figure": "6 best, median and worst case"},
+        ),
+        others=expand("<results>/figures/case_slices.{format}", format=["svg", "png"]),
+    log:
+        "<logs>/case_slices.log",
+    benchmark:
+        "<benchmarks>/case_slices.tsv"
+    conda:
+        "../envs/segsoup.yaml"
+    threads: threads_of("case_slices")
+    resources:
+        **needs("case_slices"),
+    params:
+        **settings("evaluation"),
+        folds=FOLDS,
+        shown=SHOWN,
+        folder=preprocessed_folder,
+    script:
+        "../workflow/scripts/case_slices.py"
 
 
 rule basins:

@@ -205,9 +205,7 @@ def _table(
     measures = [*COLUMNS[2:], *study.metrics.names]
     rows = [
         {"case": case, "region": region}
-        | {
-            metric: known[case].get(f"{kind} {region} {metric}", math.nan) for metric in measures
-        }
+        | {metric: known[case].get(f"{kind} {region} {metric}", math.nan) for metric in measures}
         for case in cases
         for region in study.regions
     ]

@@ -74,7 +74,9 @@ def find(comparisons: Sequence[FoldComparison], parameters: Parameters) -> list[
     """
     made = [*_of_recipes(comparisons), *_of_schedules(comparisons, parameters)]
     single = [(c.fold, [c]) for c in comparisons] if len(comparisons) > 1 else []
-    return [finding for fold, of in [(None, comparisons), *single] for finding in _judge(made, fold, of)]
+    return [
+        finding for fold, of in [(None, comparisons), *single] for finding in _judge(made, fold, of)
+    ]
 
 
 def _judge(
@@ -122,15 +124,10 @@ def in_a_sentence(title: str) -> str:
     return title.lower()
 
 
-def difference_of(
-    first: str, second: str, comparisons: Sequence[FoldComparison]
-) -> Difference:
+def difference_of(first: str, second: str, comparisons: Sequence[FoldComparison]) -> Difference:
     """The difference in mean Dice of two of the compared models, first minus second."""
     return paired_difference(
-        [
-            np.asarray(_scores(c, first) - _scores(c, second), dtype=np.float64)
-            for c in comparisons
-        ]
+        [np.asarray(_scores(c, first) - _scores(c, second), dtype=np.float64) for c in comparisons]
     )
 
 
@@ -179,9 +176,7 @@ def trial_scores(
 ) -> dict[int, dict[str, NDArray[np.float64]]]:
     """Fold -> trial -> case scores, the cases in one order; each trial's own model alone."""
     return {
-        c.fold: {
-            trial: c.case_scores[trial].to_numpy() for trial in c.trials if "/" not in trial
-        }
+        c.fold: {trial: c.case_scores[trial].to_numpy() for trial in c.trials if "/" not in trial}
         for c in comparisons
     }
 

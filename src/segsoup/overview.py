@@ -135,7 +135,9 @@ def _cells(
         )
     difference = paired_difference(
         [
-            (by_case(rows[title], metric, region) - by_case(rows[BEST_MODEL], metric, region)).to_numpy()
+            (
+                by_case(rows[title], metric, region) - by_case(rows[BEST_MODEL], metric, region)
+            ).to_numpy()
             for rows in scored
         ]
     )
@@ -188,7 +190,13 @@ def write_overview(frame: pd.DataFrame, stem: Path, after_postprocessing: bool =
         "fold."
     )
     optimistic = protocol.startswith("published")
-    write_table(frame.set_index("model"), shown_overview(frame).set_index("model"), stem, caption, optimistic)
+    write_table(
+        frame.set_index("model"),
+        shown_overview(frame).set_index("model"),
+        stem,
+        caption,
+        optimistic,
+    )
 
 
 def read_overview(path: Path) -> pd.DataFrame:

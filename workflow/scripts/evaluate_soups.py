@@ -15,7 +15,9 @@ with job_log(snakemake.log[0]):
     given, made_of = snakemake.input, snakemake.output
     device = devices.prepare(study.training.device, snakemake.threads)
     cases = sorted(read_json(Path(given.folds))["folds"][snakemake.wildcards.fold]["test"])
-    postprocessing = Postprocessing.from_record(read_json(Path(given.postprocessing))["postprocessing"])
+    postprocessing = Postprocessing.from_record(
+        read_json(Path(given.postprocessing))["postprocessing"]
+    )
 
     models = [given.best, *given.soups]
     # The best model was scored as it is when it was one of many.
