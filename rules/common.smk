@@ -50,6 +50,18 @@ MODELS = [run for run in RUNS if run == "stem"] + [f"trials/{model}" for model i
 # Recipes whose outcome is a model; an ensemble has no file of its own.
 SOUPS = study.soup.averaging_recipes
 
+# The report's menu sorts by name: from the answer to what it rests on.
+SECTIONS = {
+    "answer": "1 Answer",
+    "tables": "2 Tables",
+    "figures": "3 Figures",
+    "basin": "4 Basin and soups",
+    "methods": "5 Methods",
+    "provenance": "6 Provenance",
+    "run_times": "7 Run times",
+    "data": "8 Data and models",
+}
+
 
 def settings(*sections: str) -> dict:
     """The named sections of the study with all defaults: what a rule's results hang on."""

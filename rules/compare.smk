@@ -2,6 +2,8 @@
 
 
 localrules:
+    methods,
+    run_times,
     report,
 
 
@@ -13,10 +15,18 @@ rule compare:
         recipes=fold_files("soups/{recipe}/recipe.json", recipe=study.soup.recipes),
         soup_tests=fold_files("soups/{recipe}/test.csv", recipe=study.soup.recipes),
     output:
+        answer=report(
+            "<results>/comparison/answer.html",
+            caption="../workflow/report/answer.rst",
+            category=SECTIONS["answer"],
+            labels={"answer": "in one paragraph"},
+        ),
+        # The report's first page begins with it.
+        answer_text="<results>/comparison/answer.rst",
         overview=report(
             "<results>/comparison/overview.html",
             caption="../workflow/report/overview.rst",
-            category="Comparison",
+            category=SECTIONS["tables"],
             labels={"table": "over all folds"},
         ),
         # Labels of their own: of results with the same ones, the report shows only one.
@@ -24,7 +34,7 @@ rule compare:
             report(
                 f"<results>/comparison/fold{fold}.html",
                 caption="../workflow/report/fold_table.rst",
-                category="Comparison",
+                category=SECTIONS["tables"],
                 labels={"table": f"fold {fold}"},
             )
             for fold in FOLDS
@@ -65,19 +75,19 @@ rule figures:
         training_curves=report(
             "<results>/figures/training_curves.svg",
             caption="../workflow/report/training_curves.rst",
-            category="Figures",
+            category=SECTIONS["figures"],
             labels={"figure": "training curves"},
         ),
         selection_against_test=report(
             "<results>/figures/selection_against_test.svg",
             caption="../workflow/report/selection_against_test.rst",
-            category="Figures",
+            category=SECTIONS["figures"],
             labels={"figure": "selection against test score"},
         ),
         build_up=report(
             "<results>/figures/build_up.svg",
             caption="../workflow/report/build_up.rst",
-            category="Figures",
+            category=SECTIONS["figures"],
             labels={"figure": "build-up of the soups"},
         ),
     log:
@@ -109,20 +119,20 @@ rule basins:
         table=report(
             "<results>/comparison/basin.html",
             caption="../workflow/report/basin.rst",
-            category="Basin",
+            category=SECTIONS["basin"],
             labels={"result": "do the models share a basin?"},
         ),
         others=expand("<results>/comparison/basin.{format}", format=["csv", "md"]),
         barriers=report(
             "<results>/figures/barriers.svg",
             caption="../workflow/report/barriers.rst",
-            category="Basin",
+            category=SECTIONS["basin"],
             labels={"result": "barriers"},
         ),
         weight_distances=report(
             "<results>/figures/weight_distances.svg",
             caption="../workflow/report/weight_distances.rst",
-            category="Basin",
+            category=SECTIONS["basin"],
             labels={"result": "distances of the weights"},
         ),
     log:
@@ -157,7 +167,7 @@ rule collect:
         manifest=report(
             "<results>/models/manifest.tsv",
             caption="../workflow/report/manifest.rst",
-            category="Models",
+            category=SECTIONS["data"],
             labels={"table": "all models"},
         ),
     log:
@@ -179,6 +189,82 @@ rule collect:
         "../workflow/scripts/collect.py"
 
 
+rule methods:
+    """The methods as a paper tells them, and where the numbers come from."""
+    input:
+        cases="<results>/cases.tsv",
+        folds="<results>/folds.json",
+        runs=fold_files("{run}/run.json", run=RUNS),
+        models=rules.collect.output.manifest,
+    output:
+        methods=report(
+            "<results>/report/methods.html",
+            caption="../workflow/report/methods.rst",
+            category=SECTIONS["methods"],
+            labels={"text": "methods and references"},
+        ),
+        methods_text="<results>/report/methods.md",
+        provenance=report(
+            "<results>/report/provenance.html",
+            caption="../workflow/report/provenance.rst",
+            category=SECTIONS["provenance"],
+            labels={"provenance": "versions, commit and hashes"},
+        ),
+        study=report(
+            "<results>/report/study.yaml",
+            caption="../workflow/report/study.rst",
+            category=SECTIONS["provenance"],
+            labels={"provenance": "the study with all defaults"},
+        ),
+        others=expand("<results>/report/provenance.{format}", format=["csv", "md"]),
+    log:
+        "<logs>/methods.log",
+    benchmark:
+        "<benchmarks>/methods.tsv"
+    conda:
+        "../envs/segsoup.yaml"
+    threads: threads_of("methods")
+    resources:
+        **needs("methods"),
+    params:
+        study=STUDY_SETTINGS,
+    script:
+        "../workflow/scripts/methods.py"
+
+
+rule run_times:
+    """What the jobs took, by the benchmark files of all the others."""
+    input:
+        rules.compare.output,
+        rules.figures.output,
+        rules.basins.output,
+        rules.methods.output,
+    output:
+        table=report(
+            "<results>/report/run_times.html",
+            caption="../workflow/report/run_times.rst",
+            category=SECTIONS["run_times"],
+            labels={"table": "time and memory of each rule"},
+        ),
+        others=expand("<results>/report/run_times.{format}", format=["csv", "md"]),
+    log:
+        "<logs>/run_times.log",
+    benchmark:
+        "<benchmarks>/run_times.tsv"
+    conda:
+        "../envs/segsoup.yaml"
+    threads: threads_of("run_times")
+    resources:
+        **needs("run_times"),
+    params:
+        benchmarks=f"{study.results}/benchmarks",
+        folds=FOLDS,
+        trials=list(trials),
+        recipes=study.soup.recipes,
+    script:
+        "../workflow/scripts/run_times.py"
+
+
 rule findings:
     """Everything that the report shows."""
     input:
@@ -188,6 +274,8 @@ rule findings:
         rules.figures.output,
         rules.basins.output,
         rules.collect.output,
+        rules.methods.output,
+        rules.run_times.output,
         fold_files("soups/{recipe}/recipe.json", recipe=study.soup.recipes),
 
 
@@ -208,5 +296,6 @@ rule report:
         **needs("report"),
     params:
         snakefile=str(REPOSITORY / "Snakefile"),
+        stylesheet=str(REPOSITORY / "workflow" / "report" / "report.css"),
     script:
         "../workflow/scripts/report.py"

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from segsoup.comparison import BEST_MODEL, COST, OPTIMISTIC, shown_overview
 from segsoup.files import write_text
 from segsoup.pages import page
+from segsoup.wording import counted
 
 # What reStructuredText would read as markup.
 MARKUP = re.compile(r"([\\*`|_<>\[\]{}])")
@@ -63,6 +65,53 @@ def write_answer(
         f'<p class="lead">{html.escape(headline)}</p>\n<p>{html.escape(paragraph)}</p>\n{shown}'
     )
     write_text(path_html, page("Answer", content))
+
+
+def preliminary_answer(frame: pd.DataFrame) -> list[str]:
+    """Headline and sentences from the overview alone, which says nothing of uncertainty.
+
+    Args:
+        frame: from ``comparison.overview``.
+    """
+    folds = counted(str(frame["folds"].iloc[0]).count(",") + 1, "fold")
+    others = frame.drop(index=BEST_MODEL)
+    if others.empty:
+        return [f"The best single model has a mean Dice of {_dice(frame.iloc[0])} over {folds}."]
+    gains = [
+        f"The {title} has a mean Dice of {_dice(row)}, {_gain(float(row['difference_mean']))}."
+        for title, row in others.iterrows()
+    ]
+    sentences = [
+        f"Over {folds}, the best single model of each fold has a mean Dice of "
+        f"{_dice(frame.loc[BEST_MODEL])} on the test cases.",
+        *gains[1:],
+    ]
+    if OPTIMISTIC in str(frame["protocol"].iloc[0]):
+        sentences.append(f"All numbers are {OPTIMISTIC}.")
+    return [gains[0], *sentences]
+
+
+def _dice(row: pd.Series) -> str:
+    return f"{row['test_avg_mean']:.4f}"
+
+
+def _gain(difference: float) -> str:
+    if difference == 0:
+        return "the same as the best single model"
+    direction = "more" if difference > 0 else "less"
+    return f"{abs(difference):.4f} {direction} than the best single model"
+
+
+def key_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """The numbers that the answer rests on, as texts: few enough for the report's first page."""
+    shown = shown_overview(frame)
+    return pd.DataFrame(
+        {
+            "Dice": shown["test_avg"],
+            "difference to the best model": shown["difference"],
+            "models per prediction": shown[COST],
+        }
+    )
 
 
 def _plain(text: str) -> str:

@@ -16,6 +16,8 @@ log = logging.getLogger(__name__)
 MEMORY = "peak_memory_mb"
 TOTAL = "all rules"
 COLUMNS = ["jobs", "total_seconds", "median_seconds", "longest_seconds", MEMORY]
+# Written by what comes after the sum: they are of an earlier time.
+LATER = ("run_times", "report")
 # Files of single runs and recipes are named after them, and lie in a folder of their kind.
 FOLDERS = {"trials": "trial", "soups": "soup"}
 
@@ -81,7 +83,7 @@ def _belongs(
     parts = place.parts
     fold = re.fullmatch(r"fold(\d+)", parts[0])
     if fold is None:
-        return True
+        return place.stem not in LATER
     if int(fold[1]) not in folds:
         return False
     if len(parts) < 3 or parts[1] not in FOLDERS:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from segsoup.answer import key_table, preliminary_answer, write_answer
 from segsoup.comparison import compare_study, overview, write_fold_table, write_overview
 from segsoup.logs import job_log
 
@@ -12,4 +13,9 @@ with job_log(snakemake.log[0]):
     )
     for comparison in comparisons:
         write_fold_table(comparison, folder / f"fold{comparison.fold}")
-    write_overview(overview(comparisons), folder / "overview")
+    frame = overview(comparisons)
+    write_overview(frame, folder / "overview")
+    made_of, (headline, *sentences) = snakemake.output, preliminary_answer(frame)
+    write_answer(
+        Path(made_of.answer_text), Path(made_of.answer), sentences, headline, key_table(frame)
+    )
