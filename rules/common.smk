@@ -52,6 +52,25 @@ SOUPS = study.soup.averaging_recipes
 # The models that are compared with each other, as folders of a fold; an ensemble joins them later.
 COMPARED = ["best", *(f"soups/{recipe}" for recipe in SOUPS)]
 
+# Those whose predictions are shown, case by case.
+SHOWN = [f"soups/{recipe}" for recipe in SOUPS if recipe != "best"][:1] or ["best"]
+TABLES = ["comparisons", "overview", *(f"fold{fold}" for fold in FOLDS), "hyperparameters"]
+TABLES += ["seeds", "postprocessing", "overview_postprocessed"]
+FIGURES = ["build_up", "selection_against_test", "hyperparameters", "training_curves"]
+FIGURES += [f"differences_{recipe}" for recipe in study.soup.recipes]
+
+# The report's menu sorts by name: from the answer to what it rests on.
+SECTIONS = {
+    "answer": "1 Answer",
+    "tables": "2 Tables",
+    "figures": "3 Figures",
+    "basin": "4 Basin and soups",
+    "methods": "5 Methods",
+    "provenance": "6 Provenance",
+    "run_times": "7 Run times",
+    "data": "8 Data and models",
+}
+
 
 def settings(*sections: str) -> dict:
     """The named sections of the study with all defaults: what a rule's results hang on."""

@@ -2,6 +2,8 @@
 
 
 localrules:
+    methods,
+    run_times,
     report,
 
 
@@ -84,6 +86,7 @@ rule compare:
     resources:
         **needs("compare"),
     params:
+        **settings("sweep"),
         results=results_folder,
         folds=FOLDS,
         trials=CANDIDATES,
@@ -148,6 +151,7 @@ rule figures:
     resources:
         **needs("figures"),
     params:
+        **settings("sweep"),
         results=results_folder,
         folds=FOLDS,
         runs=RUNS,
@@ -201,20 +205,25 @@ rule basins:
         table=report(
             "<results>/comparison/basin.html",
             caption="../workflow/report/basin.rst",
-            category="Basin",
+            category=SECTIONS["basin"],
             labels={"result": "do the models share a basin?"},
         ),
-        others=expand("<results>/comparison/basin.{format}", format=["csv", "md"]),
+        others=expand("<results>/comparison/basin.{format}", format=["csv", "md", "tex"]),
+        figures=expand(
+            "<results>/figures/{figure}.{format}",
+            figure=["barriers", "weight_distances"],
+            format=["svg", "png"],
+        ),
         barriers=report(
-            "<results>/figures/barriers.svg",
+            "<results>/figures/barriers.html",
             caption="../workflow/report/barriers.rst",
-            category="Basin",
+            category=SECTIONS["basin"],
             labels={"result": "barriers"},
         ),
         weight_distances=report(
-            "<results>/figures/weight_distances.svg",
+            "<results>/figures/weight_distances.html",
             caption="../workflow/report/weight_distances.rst",
-            category="Basin",
+            category=SECTIONS["basin"],
             labels={"result": "distances of the weights"},
         ),
     log:
@@ -249,7 +258,7 @@ rule collect:
         manifest=report(
             "<results>/models/manifest.tsv",
             caption="../workflow/report/manifest.rst",
-            category="Models",
+            category=SECTIONS["data"],
             labels={"table": "all models"},
         ),
     log:
@@ -271,6 +280,83 @@ rule collect:
         "../workflow/scripts/collect.py"
 
 
+rule methods:
+    """The methods as a paper tells them, and where the numbers come from."""
+    input:
+        cases="<results>/cases.tsv",
+        folds="<results>/folds.json",
+        runs=fold_files("{run}/run.json", run=RUNS),
+        models=rules.collect.output.manifest,
+    output:
+        methods=report(
+            "<results>/report/methods.html",
+            caption="../workflow/report/methods.rst",
+            category=SECTIONS["methods"],
+            labels={"text": "methods and references"},
+        ),
+        methods_text="<results>/report/methods.md",
+        provenance=report(
+            "<results>/report/provenance.html",
+            caption="../workflow/report/provenance.rst",
+            category=SECTIONS["provenance"],
+            labels={"provenance": "versions, commit and hashes"},
+        ),
+        study=report(
+            "<results>/report/study.yaml",
+            caption="../workflow/report/study.rst",
+            category=SECTIONS["provenance"],
+            labels={"provenance": "the study with all defaults"},
+        ),
+        others=expand("<results>/report/provenance.{format}", format=["csv", "md", "tex"]),
+    log:
+        "<logs>/methods.log",
+    benchmark:
+        "<benchmarks>/methods.tsv"
+    conda:
+        "../envs/segsoup.yaml"
+    threads: threads_of("methods")
+    resources:
+        **needs("methods"),
+    params:
+        study=STUDY_SETTINGS,
+    script:
+        "../workflow/scripts/methods.py"
+
+
+rule run_times:
+    """What the jobs took, by the benchmark files of all the others."""
+    input:
+        rules.compare.output,
+        rules.figures.output,
+        rules.basins.output,
+        rules.case_slices.output,
+        rules.methods.output,
+    output:
+        table=report(
+            "<results>/report/run_times.html",
+            caption="../workflow/report/run_times.rst",
+            category=SECTIONS["run_times"],
+            labels={"table": "time and memory of each rule"},
+        ),
+        others=expand("<results>/report/run_times.{format}", format=["csv", "md", "tex"]),
+    log:
+        "<logs>/run_times.log",
+    benchmark:
+        "<benchmarks>/run_times.tsv"
+    conda:
+        "../envs/segsoup.yaml"
+    threads: threads_of("run_times")
+    resources:
+        **needs("run_times"),
+    params:
+        benchmarks=f"{study.results}/benchmarks",
+        folds=FOLDS,
+        trials=list(trials),
+        recipes=study.soup.recipes,
+    script:
+        "../workflow/scripts/run_times.py"
+
+
 rule findings:
     """Everything that the report shows."""
     input:
@@ -278,8 +364,11 @@ rule findings:
         rules.folds.output,
         rules.compare.output,
         rules.figures.output,
+        rules.case_slices.output,
         rules.basins.output,
         rules.collect.output,
+        rules.methods.output,
+        rules.run_times.output,
         fold_files("soups/{recipe}/recipe.json", recipe=study.soup.recipes),
 
 
@@ -300,5 +389,6 @@ rule report:
         **needs("report"),
     params:
         snakefile=str(REPOSITORY / "Snakefile"),
+        stylesheet=str(REPOSITORY / "workflow" / "report" / "report.css"),
     script:
         "../workflow/scripts/report.py"

@@ -29,7 +29,7 @@ rule index:
         cases=report(
             "<results>/cases.tsv",
             caption="../workflow/report/cases.rst",
-            category="Data",
+            category=SECTIONS["data"],
             labels={"table": "cases"},
         ),
         rejected="<results>/rejected.tsv",
@@ -60,7 +60,7 @@ rule folds:
         report(
             "<results>/folds.json",
             caption="../workflow/report/folds.rst",
-            category="Data",
+            category=SECTIONS["data"],
             labels={"table": "folds"},
         ),
     log:

@@ -13,7 +13,7 @@ rule soup:
         recipe=report(
             "<results>/fold{fold}/soups/{recipe}/recipe.json",
             caption="../workflow/report/recipe.rst",
-            category="Soups",
+            category=SECTIONS["basin"],
             labels={"fold": "{fold}", "recipe": "{recipe}"},
         ),
         selection="<results>/fold{fold}/soups/{recipe}/selection.csv",
@@ -51,7 +51,7 @@ rule ensemble:
         recipe=report(
             "<results>/fold{fold}/soups/ensemble/recipe.json",
             caption="../workflow/report/ensemble.rst",
-            category="Soups",
+            category=SECTIONS["basin"],
             labels={"fold": "{fold}", "recipe": "ensemble"},
         ),
         selection="<results>/fold{fold}/soups/ensemble/selection.csv",

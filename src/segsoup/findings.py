@@ -127,11 +127,15 @@ def in_a_sentence(title: str) -> str:
 def difference_of(first: str, second: str, comparisons: Sequence[FoldComparison]) -> Difference:
     """The difference in mean Dice of two of the compared models, first minus second."""
     return paired_difference(
-        [np.asarray(_scores(c, first) - _scores(c, second), dtype=np.float64) for c in comparisons]
+        [
+            np.asarray(scores_of_model(c, first) - scores_of_model(c, second), dtype=np.float64)
+            for c in comparisons
+        ]
     )
 
 
-def _scores(comparison: FoldComparison, title: str) -> pd.Series:
+def scores_of_model(comparison: FoldComparison, title: str) -> pd.Series:
+    """Test case -> mean Dice of one of the compared models."""
     name = comparison.best_trial if title == BEST_MODEL else title
     return comparison.case_scores[name]
 

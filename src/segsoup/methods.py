@@ -48,6 +48,11 @@ LOSSES = {
     "dice-bce": "sum of Dice loss and binary cross-entropy",
     "dice-focal": "sum of Dice loss and focal loss",
 }
+LOSS_NAMES = {
+    "dice": "Dice",
+    "dice-bce": "Dice with binary cross-entropy",
+    "dice-focal": "Dice with focal loss",
+}
 DEEP_SUPERVISION = {
     "same": "weighted equally",
     "exp": "their weights halved with each coarser stage",
@@ -90,7 +95,7 @@ SCHEDULES = {
 VALUE_NAMES = {
     "optimizer.name": OPTIMIZERS,
     "optimizer.schedule": SCHEDULES,
-    "training.loss": LOSSES,
+    "training.loss": LOSS_NAMES,
 }
 PACKAGES = {"torch": "PyTorch", "monai": "MONAI", "schedulefree": "schedulefree"}
 
@@ -159,7 +164,7 @@ def methods(study: Study, versions: Mapping[str, str], facts: Facts) -> Methods:
         facts: what the study alone does not say.
     """
     cite, trials = Citations(), trials_of(study)
-    parts = {
+    parts: dict[str, list[str | None]] = {
         "Data": [
             _cases(study, facts),
             _regions(study),
@@ -391,8 +396,8 @@ def _branching(study: Study, cite: Citations) -> str:
         own = f" with {_optimizer(stem_optimizer(study), {}, cite)}"
     stem_length = f"{counted(stem.epochs, 'epoch')} of {counted(training.steps_per_epoch, 'step')}"
     return (
-        f"In each fold a shared stem was trained from random initial weights for {stem_length}{own}; "
-        f"every trial branched from it and was trained further{length}."
+        f"In each fold a shared stem was trained from random initial weights for "
+        f"{stem_length}{own}; every trial branched from it and was trained further{length}."
     )
 
 
@@ -442,9 +447,9 @@ def _recipes(study: Study, cite: Citations) -> list[str]:
     for recipe in soup.recipes:
         if recipe == "greedy":
             sentences.append(
-                f"The greedy soup {cite('soups')} visited the candidates from the highest selection "
-                "Dice to the lowest and kept each whose inclusion strictly improved the selection "
-                "Dice of the averaged weights."
+                f"The greedy soup {cite('soups')} visited the candidates from the highest "
+                "selection Dice to the lowest and kept each whose inclusion strictly improved the "
+                "selection Dice of the averaged weights."
             )
         elif recipe == "uniform":
             sentences.append(
@@ -458,8 +463,8 @@ def _recipes(study: Study, cite: Citations) -> list[str]:
             of_all = soup.ensemble_of == "all"
             members = "all candidates" if of_all else f"the members of the {soup.ensemble_of} soup"
             sentences.append(
-                f"For reference, an ensemble averaged the predicted probabilities of {members}, each "
-                "of which was run on every case."
+                f"For reference, an ensemble averaged the predicted probabilities of {members}, "
+                "each of which was run on every case."
             )
     if soup.race is not None:
         sentences.append(
@@ -483,17 +488,18 @@ def _learned(study: Study, cite: Citations) -> str:
     learned = study.soup.learned
     each = "block of the network" if learned.per == "block" else "model"
     return (
-        f"The learned soup {cite('soups')} had one mixing weight per ingredient and {each}, found by "
-        f"{counted(learned.steps, 'step')} of Adam (learning rate {learned.lr:g}) on the selection "
-        "cases, and was adopted only where it improved on the best single model on selection cases "
-        "that were left out of its fitting."
+        f"The learned soup {cite('soups')} had one mixing weight per ingredient and {each}, found "
+        f"by {counted(learned.steps, 'step')} of Adam (learning rate {learned.lr:g}) on the "
+        "selection cases, and was adopted only where it improved on the best single model on "
+        "selection cases that were left out of its fitting."
     )
 
 
 def _inference(study: Study, cite: Citations) -> str:
+    window, overlap = times(study.training.patch), percent(study.evaluation.overlap)
     return (
-        f"Whole volumes were segmented with a sliding window of {times(study.training.patch)} voxels, "
-        f"an overlap of {percent(study.evaluation.overlap)} and Gaussian weighting {cite('nnunet')}; "
+        f"Whole volumes were segmented with a sliding window of {window} voxels, an overlap of "
+        f"{overlap} and Gaussian weighting {cite('nnunet')}; "
         "probabilities were mapped back to the voxels of the original scan and thresholded at 0.5."
     )
 
@@ -506,9 +512,9 @@ def _protocol(study: Study) -> str:
     ]
     if study.evaluation.protocol == "published":
         return (
-            "Models were chosen and scored on the same held-out cases, so that all reported scores are "
-            "optimistic. The best single model of a fold was the candidate with the highest mean Dice "
-            "on these cases."
+            "Models were chosen and scored on the same held-out cases, so that all reported scores "
+            "are optimistic. The best single model of a fold was the candidate with the highest "
+            "mean Dice on these cases."
         )
     scored = f"{listed(['it', *others])} {'were' if others else 'was'}"
     return (
@@ -520,9 +526,9 @@ def _protocol(study: Study) -> str:
 
 def _metrics(facts: Facts) -> str:
     sentence = (
-        "The primary metric was the Dice coefficient of each region, averaged over the cases and then "
-        "over the regions; a region absent from the reference scored 1 if it was absent from the "
-        "prediction as well and 0 otherwise."
+        "The primary metric was the Dice coefficient of each region, averaged over the cases and "
+        "then over the regions; a region absent from the reference scored 1 if it was absent from "
+        "the prediction as well and 0 otherwise."
     )
     if facts.metrics:
         sentence += f" Secondary metrics were {listed(facts.metrics)}."
@@ -537,10 +543,10 @@ def _statistics(facts: Facts, cite: Citations) -> str:
     strata = " stratified by fold" if several else ""
     return (
         "Models were compared by their paired differences on the test cases, with 95 % "
-        f"bias-corrected and accelerated bootstrap confidence intervals {cite('bootstrap')} {blocks}"
-        f"and by Wilcoxon signed-rank tests {cite('wilcoxon')}{strata}, "
-        "with p values adjusted for multiple comparisons by "
-        f"Holm's method {cite('holm')}."
+        "bias-corrected and accelerated bootstrap confidence intervals "
+        f"{cite('bootstrap')} {blocks}and by Wilcoxon signed-rank tests "
+        f"{cite('wilcoxon')}{strata}, with p values adjusted for multiple "
+        f"comparisons by Holm's method {cite('holm')}."
     )
 
 

@@ -34,11 +34,13 @@ KINDS = {
     "figures": "tables",
     "basins": "tables",
     "collect": "tables",
+    "methods": "tables",
+    "run_times": "tables",
     "report": "tables",
 }
 
 # Rules that run beside Snakemake itself and are never submitted.
-LOCAL = frozenset({"report"})
+LOCAL = frozenset({"methods", "run_times", "report"})
 
 # Rules within which one job waits for another; members of a group run in this order.
 WAITS_FOR: Mapping[str, frozenset[str]] = {
@@ -53,7 +55,8 @@ WAITS_FOR: Mapping[str, frozenset[str]] = {
 # What there is one job for. A group over two of these would join jobs of a whole fold or study.
 JOB_PER = {
     **dict.fromkeys(("phantom", "index", "folds", "preprocess"), "study"),
-    **dict.fromkeys(("compare", "figures", "basins", "case_slices", "collect", "report"), "study"),
+    **dict.fromkeys(("compare", "figures", "basins", "case_slices", "collect"), "study"),
+    **dict.fromkeys(("methods", "run_times", "report"), "study"),
     **dict.fromkeys(("stem", "best", "postprocessing", "evaluate_soups"), "fold"),
     **dict.fromkeys(("ensemble", "basin"), "fold"),
     **dict.fromkeys(("trial", "evaluate"), "run"),

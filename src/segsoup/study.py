@@ -640,7 +640,7 @@ class Resources(Section):
     evaluation: Needs = Field(Needs(), description="Evaluate, soup, ensemble and basin.")
     tables: Needs = Field(
         Needs(mem_mb=1000, runtime=20),
-        description="Folds, compare, figures, basins, collect, report.",
+        description="Folds, compare, figures, basins, collect, methods, run times, report.",
     )
 
 

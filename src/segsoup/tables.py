@@ -13,20 +13,12 @@ import pandas as pd
 from segsoup.comparison import OPTIMISTIC
 from segsoup.files import write_text
 from segsoup.metrics import METRICS
+from segsoup.pages import page
 from segsoup.significance import Difference
 
 POINTS = 100
 UNKNOWN = "–"
 
-STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #1a1a1a; margin: 1.5rem; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-caption { text-align: left; padding-bottom: .7rem; max-width: 62rem; }
-caption strong { color: #a33c00; }
-th, td { padding: .3rem .9rem; text-align: right; border-bottom: 1px solid #d8d8d8; }
-thead th { border-bottom: 2px solid #1a1a1a; vertical-align: bottom; }
-tbody th { text-align: left; font-weight: 600; }
-""".strip()
 # What LaTeX reads as something else than itself.
 LATEX = str.maketrans(
     {
@@ -98,15 +90,6 @@ def _html(shown: pd.DataFrame, caption: str, mark: str | None) -> str:
     opening = '<table class="dataframe">'
     head, _, body = flat.to_html(border=0).partition(opening)
     return f"{head}{opening}\n<caption>{text}</caption>{body}"
-
-
-def page(title: str, body: str) -> str:
-    """A page that stands alone, in the style of all tables."""
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f"<title>{html.escape(title)}</title>\n<style>\n{STYLE}\n</style>\n</head>\n<body>\n"
-        f"{body}\n</body>\n</html>\n"
-    )
 
 
 def heading(metric: str) -> str:

@@ -1,15 +1,41 @@
-"""Tables that compare the best single model of each fold with the soups."""
+"""The answer and its tables: the best single model of each fold against the soups."""
 
 from pathlib import Path
 
-from segsoup.comparison import compare_study, overview, write_fold_table, write_overview
+from segsoup.answer import answer_of, key_table, write_answer
+from segsoup.comparison import compare_study
+from segsoup.files import read_json
+from segsoup.findings import find, trial_scores, write_findings
 from segsoup.logs import job_log
+from segsoup.overview import overview, write_fold_table, write_overview
+from segsoup.postprocessed import write_without_and_with
+from segsoup.significance import marginal_effects
+from segsoup.study import load
+from segsoup.sweep import trials
+from segsoup.sweep_effects import seed_spreads, write_effects, write_seeds
 
 with job_log(snakemake.log[0]):
-    asked, folder = snakemake.params, Path(snakemake.output.overview).parent
+    asked, made_of = snakemake.params, snakemake.output
+    folder, protocol = Path(made_of.overview).parent, asked.protocol
+    parameters = {trial.id: trial.parameters for trial in trials(load(snakemake.config))}
     comparisons = compare_study(
-        Path(asked.results), asked.folds, asked.trials, asked.recipes, asked.protocol
+        Path(asked.results), asked.folds, asked.trials, asked.recipes, protocol
     )
+    findings = find(comparisons, parameters)
+    spreads = seed_spreads(comparisons, parameters)
+    frame = overview(comparisons)
+
+    headline, sentences = answer_of(findings, spreads, comparisons)
+    answer = Path(made_of.answer_text), Path(made_of.answer)
+    write_answer(*answer, sentences, headline, key_table(frame))
+    write_findings(findings, protocol, folder / "comparisons")
+    write_overview(frame, folder / "overview")
     for comparison in comparisons:
         write_fold_table(comparison, folder / f"fold{comparison.fold}")
-    write_overview(overview(comparisons), folder / "overview")
+    effects = marginal_effects(trial_scores(comparisons), parameters)
+    write_effects(effects, protocol, folder / "hyperparameters")
+    write_seeds(spreads, comparisons, folder / "seeds")
+    chosen = [read_json(Path(path)) for path in snakemake.input.postprocessing]
+    write_without_and_with(comparisons, chosen, folder / "postprocessing")
+    after = overview(comparisons, after_postprocessing=True)
+    write_overview(after, folder / "overview_postprocessed", after_postprocessing=True)

@@ -4,32 +4,55 @@ from pathlib import Path
 
 import pandas as pd
 
-from segsoup.comparison import compare_study, points
-from segsoup.figures import build_up, selection_against_test, training_curves
+from segsoup.comparison import compare_study, points, soup_title
+from segsoup.figures import (
+    build_up,
+    hyperparameter_effects,
+    paired_differences,
+    selection_against_test,
+    training_curves,
+)
 from segsoup.files import read_json
 from segsoup.logs import job_log
 from segsoup.study import load
 from segsoup.sweep import readable, trials
+from segsoup.figure_data import case_differences, drawn_effects, intervals_of
 
 with job_log(snakemake.log[0]):
     study = load(snakemake.config)
     asked, results = snakemake.params, Path(snakemake.params.results)
-    names = {trial.id: f"{trial.id} {readable(trial.parameters)}" for trial in trials(study)}
+    folder = Path(snakemake.output.build_up).parent
+    swept = {trial.id: trial for trial in trials(study)}
+    names = {
+        model: f"{model} {readable(swept[model.partition('/')[0]].parameters)}"
+        for model in asked.trials
+    }
     histories = {
-        (fold, names.get(Path(run).name, run)): pd.read_csv(
-            results / f"fold{fold}" / run / "history.csv"
-        )
+        (fold, Path(run).name): pd.read_csv(results / f"fold{fold}" / run / "history.csv")
         for fold in asked.folds
         for run in asked.runs
     }
-    comparisons = compare_study(results, asked.folds, asked.trials, asked.recipes, asked.protocol)
+    comparisons = compare_study(
+        results, asked.folds, asked.trials, asked.recipes, asked.protocol, postprocessed=False
+    )
     greedy = {
         fold: read_json(results / f"fold{fold}" / "soups" / "greedy" / "recipe.json")
         for fold in asked.folds
         if "greedy" in asked.recipes
     }
-    training_curves(histories, Path(snakemake.output.training_curves))
-    selection_against_test(
-        points(comparisons), Path(snakemake.output.selection_against_test), asked.protocol
-    )
-    build_up(greedy, Path(snakemake.output.build_up))
+    training_curves(histories, folder / "training_curves.svg", names)
+    file = folder / "selection_against_test.svg"
+    selection_against_test(points(comparisons), file, asked.protocol, names)
+    build_up(greedy, folder / "build_up.svg", names)
+    parameters = {trial.id: trial.parameters for trial in swept.values()}
+    effects = drawn_effects(comparisons, parameters, names)
+    hyperparameter_effects(effects, folder / "hyperparameters.svg", asked.protocol)
+    for recipe in asked.recipes:
+        title = soup_title(recipe)
+        paired_differences(
+            case_differences(comparisons, title),
+            folder / f"differences_{recipe}.svg",
+            asked.protocol,
+            intervals_of(comparisons, title),
+            title,
+        )

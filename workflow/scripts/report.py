@@ -17,4 +17,5 @@ with job_log(snakemake.log[0]), tempfile.TemporaryDirectory() as folder:
     with whole(Path(snakemake.output[0])) as page, Path(snakemake.log[0]).open("a") as log:
         command = ["snakemake", "findings", "--snakefile", snakemake.params.snakefile]
         command += ["--configfile", str(config), "--report", str(page), "--nolock"]
+        command += ["--report-stylesheet", snakemake.params.stylesheet]
         subprocess.run([sys.executable, "-m", *command], check=True, stdout=log, stderr=log)

@@ -1,0 +1,159 @@
+"""The answer of a study: one paragraph that the report begins with, written from the numbers."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+
+import pandas as pd
+
+from segsoup.case_rows import ALL_REGIONS, mean_dice
+from segsoup.comparison import BEST_MODEL, OPTIMISTIC, FoldComparison
+from segsoup.files import write_text
+from segsoup.findings import ENSEMBLE_QUESTION, Finding, in_a_sentence
+from segsoup.overview import GREEDY, published_columns, shown_overview
+from segsoup.pages import page
+from segsoup.significance import SeedSpread
+from segsoup.tables import POINTS
+from segsoup.wording import counted, listed
+
+# What reStructuredText would read as markup.
+MARKUP = re.compile(r"([\\*`|_<>\[\]{}])")
+
+
+def answer_paragraph(sentences: Sequence[str]) -> str:
+    """Sentences as one paragraph on one line.
+
+    Raises:
+        ValueError: if there are none.
+    """
+    paragraph = " ".join(" ".join(sentences).split())
+    if not paragraph:
+        raise ValueError("an answer needs at least one sentence")
+    return paragraph
+
+
+def write_answer(
+    path_rst: Path,
+    path_html: Path,
+    sentences: Sequence[str],
+    headline: str,
+    table: pd.DataFrame | None = None,
+) -> None:
+    """Write the answer for the report's first page and as a page of its own.
+
+    Args:
+        path_rst: reStructuredText, which the report's first page includes.
+        path_html: the page.
+        sentences: plain text; together they are the paragraph.
+        headline: plain text, the answer in a few words.
+        table: the key numbers as texts, below the paragraph.
+    """
+    headline, paragraph = answer_paragraph([headline]), answer_paragraph(sentences)
+    shown = "" if table is None else _table(table)
+    lines = [
+        ".. class:: answer-headline",
+        "",
+        _plain(headline),
+        "",
+        ".. class:: answer",
+        "",
+        _plain(paragraph),
+        "",
+    ]
+    if shown:
+        lines += [".. raw:: html", "", *(f"   {line}" for line in shown.splitlines()), ""]
+    write_text(path_rst, "\n".join(lines))
+    content = (
+        f'<p class="lead">{html.escape(headline)}</p>\n<p>{html.escape(paragraph)}</p>\n{shown}'
+    )
+    write_text(path_html, page("Answer", content))
+
+
+def answer_of(
+    findings: Sequence[Finding],
+    spreads: Mapping[int, SeedSpread],
+    comparisons: Sequence[FoldComparison],
+) -> tuple[str, list[str]]:
+    """The headline and the sentences of the paragraph.
+
+    Args:
+        findings: all comparisons, over all folds first.
+        spreads: fold -> how much the seed alone moves the scores.
+        comparisons: the folds.
+    """
+    whole = [finding for finding in findings if finding.fold is None]
+    if not whole:
+        return "This study has no soup to compare with the best single model.", []
+    first, *rest = sorted(whole, key=lambda finding: finding.first != in_a_sentence(GREEDY))
+    means = [mean_dice(c.rows[BEST_MODEL]) for c in comparisons]
+    sentences = [
+        f"The best single model of each fold, chosen among {_range(comparisons)}, has a mean Dice of "
+        f"{fmean(means):.4f} on the test cases.",
+        _ingredients(comparisons),
+        *(_sentence(finding) for finding in rest),
+        _seeds(spreads, first),
+    ]
+    if comparisons[0].protocol == "published":
+        sentences.append(f"All numbers are {OPTIMISTIC}.")
+    return _capital(first.sentence), [sentence for sentence in sentences if sentence]
+
+
+def _capital(sentence: str) -> str:
+    return f"{sentence[0].upper()}{sentence[1:]}."
+
+
+def _range(comparisons: Sequence[FoldComparison]) -> str:
+    return counted(max(len(c.trials) for c in comparisons), "model")
+
+
+def _ingredients(comparisons: Sequence[FoldComparison]) -> str:
+    soup = list(published_columns(comparisons[0]))[-1]
+    counts = [str(c.ingredients[soup]) for c in comparisons]
+    if soup == BEST_MODEL:
+        return ""
+    models = "model" if counts == ["1"] else "models"
+    folds = f" in folds {listed([str(c.fold) for c in comparisons])}" if len(counts) > 1 else ""
+    return f"The {in_a_sentence(soup)} is made of {listed(counts)} {models}{folds}."
+
+
+def _sentence(finding: Finding) -> str:
+    cost = ""
+    if finding.question == ENSEMBLE_QUESTION:
+        cost = f" It runs {finding.cost.replace(' against ', ' models for one prediction, the soup ')}."
+    return _capital(finding.sentence) + cost
+
+
+def _seeds(spreads: Mapping[int, SeedSpread], first: Finding) -> str:
+    if not spreads:
+        return ""
+    deviation = fmean(spread.deviation for spread in spreads.values())
+    return (
+        f"The seed alone moves a model by {POINTS * deviation:.2f} Dice points (standard deviation), "
+        f"beside this difference of {POINTS * first.difference.mean:+.2f}."
+    )
+
+
+def key_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """The numbers that the answer rests on, as texts: few enough for the report's first page.
+
+    Args:
+        frame: from `overview.overview`.
+    """
+    shown = shown_overview(frame)
+    shown = shown[shown["region"] == ALL_REGIONS].set_index("model")
+    return shown[["Dice", "difference in Dice points [95 %]", "models per prediction"]]
+
+
+def _plain(text: str) -> str:
+    """Text that reStructuredText shows as it is."""
+    # The escaped space keeps a number or a dash at the start from opening a list.
+    return "\\ " + MARKUP.sub(r"\\\1", text)
+
+
+def _table(table: pd.DataFrame) -> str:
+    flat = table.rename_axis(columns=table.index.name).rename_axis(index=None)
+    return flat.to_html(border=0, classes="answer", justify="unset")

@@ -1,0 +1,31 @@
+"""Draw the best, the median and the worst case with the outlines of truth and predictions."""
+
+from pathlib import Path
+
+from segsoup import devices
+from segsoup.comparison import soup_title
+from segsoup.figures import case_slices
+from segsoup.logs import job_log
+from segsoup.shown_cases import cases_to_show, slice_of
+from segsoup.study import load
+
+with job_log(snakemake.log[0]):
+    study, given, asked = load(snakemake.config), snakemake.input, snakemake.params
+    device = devices.prepare(study.training.device, snakemake.threads)
+    tests = dict(zip(asked.folds, map(Path, given.tests), strict=True))
+    models = dict(zip(asked.folds, zip(given.best, given.soups, strict=True), strict=True))
+    slices = [
+        slice_of(
+            rank,
+            fold,
+            case,
+            (Path(models[fold][0]), Path(models[fold][1])),
+            Path(asked.folder),
+            study,
+            device,
+        )
+        for rank, fold, case in cases_to_show(tests)
+    ]
+    figure = Path(snakemake.output.page).with_suffix(".svg")
+    recipe = Path(asked.shown).name
+    case_slices(slices, figure, study.evaluation.protocol, soup_title(recipe))

@@ -1,0 +1,56 @@
+"""The methods as a paper tells them, and where the numbers come from."""
+
+from pathlib import Path
+
+import pandas as pd
+import yaml
+
+from segsoup import provenance
+from segsoup.cases.index import read_cases
+from segsoup.files import read_json, sha256, write_text
+from segsoup.logs import job_log
+from segsoup.methods import Facts, FoldSize, methods
+from segsoup.pages import write_section
+from segsoup.provenance_table import provenance_table, write_provenance
+from segsoup.study import load
+
+with job_log(snakemake.log[0]):
+    study = load(snakemake.config)
+    given, made_of = snakemake.input, snakemake.output
+    folds = read_json(Path(given.folds))["folds"]
+    cases = read_cases(Path(given.cases))
+    runs = [read_json(Path(run)) for run in given.runs]
+    models = pd.read_csv(given.models, sep="\t", dtype=str)
+    versions = runs[0]["versions"] | {"snakemake": provenance.versions()["snakemake"]}
+
+    written = methods(
+        study,
+        versions,
+        Facts(
+            cases=len(cases),
+            patients=len({case.patient for case in cases}),
+            folds={
+                int(fold): FoldSize(**{part: len(names) for part, names in parts.items()})
+                for fold, parts in folds.items()
+            },
+            parameter_count=runs[0]["parameter_count"],
+            devices=list(dict.fromkeys(run["device"] for run in runs)),
+            commit=runs[0]["commit"],
+        ),
+    )
+    write_section(
+        Path(made_of.methods),
+        Path(made_of.methods_text),
+        "Methods",
+        written.parts,
+        written.references,
+    )
+
+    settings = yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False)
+    write_text(Path(made_of.study), settings)
+    files = {
+        Path(name).name: sha256(Path(name)) for name in (made_of.study, given.cases, given.folds)
+    }
+    report = provenance.versions() | {"commit": provenance.commit(Path(__file__).parent)}
+    table = provenance_table(runs, models, files, {k: report[k] for k in ("segsoup", "commit")})
+    write_provenance(table, Path(made_of.provenance).with_suffix(""))
