@@ -54,9 +54,9 @@ SOLID: tuple[float, tuple[float, ...]] = (0, ())
 # Light lines on dark ones and the reverse: images are light in some places, dark in others. The
 # dashes differ, for print without colours.
 OUTLINES = (
-    Outline("truth", "white", BLACK, 1.5, SOLID),
-    Outline("best model", SKY, BLACK, 1.2, (0, (4, 2))),
-    Outline("soup", ORANGE, BLACK, 1.4, (0, (1, 1.3))),
+    Outline("truth", "white", BLACK, 1.3, SOLID),
+    Outline("best model", SKY, BLACK, 1.1, (0, (4, 2))),
+    Outline("soup", ORANGE, BLACK, 1.3, (0, (1, 1.3))),
 )
 
 
@@ -143,8 +143,8 @@ def _rows(cases: Sequence[CaseSlice]) -> Drawing[tuple[int, str]]:
     regions = list(cases[0].regions) if cases else []
     across = max(1, len(regions))
     side = min(WIDEST_PANEL, PANELS_IN_A_ROW * PANEL_WIDTH / across)
-    # The images alone have this height; every row has a title above and a line below.
-    height = side * max((_height_to_width(case) for case in cases), default=1) + 3 * LINE_HEIGHT
+    # The images alone have this height; every row has a title above and two lines below.
+    height = side * max((_height_to_width(case) for case in cases), default=1) + 4 * LINE_HEIGHT
     width = max(side * across, 1.4 * PANEL_WIDTH)
     figure = Figure(figsize=(width, height * max(1, len(cases))), layout="constrained")
     FigureCanvasSVG(figure)
@@ -180,7 +180,7 @@ def _panel(axes: Axes, case: CaseSlice, region: str, tooltips: Tooltips) -> None
         said = "" if score is None else f", Dice {score:.4f}"
         if drawn is not None:
             tooltips.curve(drawn, f"{case.case}: {outline.label}, {region}{said}")
-    axes.set_xlabel(f"{region}: Dice {best:.3f} best model, {soup:.3f} soup", fontsize=8)
+    axes.set_xlabel(f"{region}\nDice: best model {best:.3f}, soup {soup:.3f}", fontsize=8)
     _frame(axes, case)
 
 
@@ -203,24 +203,34 @@ def _outline(
         linewidths=outline.width,
     )
     drawn.set_linestyle([outline.style])
-    drawn.set_path_effects([withStroke(linewidth=outline.width + 1.2, foreground=outline.beneath)])
+    drawn.set_path_effects([withStroke(linewidth=outline.width + 1, foreground=outline.beneath)])
     return drawn
 
 
 def _window(case: CaseSlice) -> tuple[float, float, float, float]:
-    """What is shown of an image, in mm: left, right, bottom, top; without its empty margin."""
-    content = case.image != case.image[0, 0]
-    for masks in case.regions.values():
-        content = content | np.any(masks, axis=0)
+    """What is shown of an image, in mm: left, right, bottom, top; a half of the body or more.
+
+    Around the outlines, as these would be too small to compare in the whole image.
+    """
+    outlined = np.any([mask for masks in case.regions.values() for mask in masks], axis=0)
+    # The corner is background; where it is not, the image is its own content.
+    body = (case.image != case.image[0, 0]) | outlined
     ends: list[float] = []
-    for axis in (0, 1):
-        places = np.flatnonzero(content.any(axis=1 - axis))
+    for axis, spacing in enumerate(case.spacing):
         length = case.image.shape[axis]
-        first, last = (places[0], places[-1]) if places.size else (0, length - 1)
-        ends.append(max(0, first - MARGIN) * case.spacing[axis])
-        ends.append(min(length, last + 1 + MARGIN) * case.spacing[axis])
+        first, last = _extent(body, axis) or (0, length)
+        inner = _extent(outlined, axis) or (first, last)
+        size = max((last - first) / 2, inner[1] - inner[0]) + 2 * MARGIN
+        middle = min(max(sum(inner) / 2, first + size / 2 - MARGIN), last - size / 2 + MARGIN)
+        ends += [spacing * max(0, middle - size / 2), spacing * min(length, middle + size / 2)]
     left, right, bottom, top = ends
     return left, right, bottom, top
+
+
+def _extent(mask: Mask, axis: int) -> tuple[int, int] | None:
+    """Where a mask begins and ends along an axis."""
+    places = np.flatnonzero(mask.any(axis=1 - axis))
+    return (int(places[0]), int(places[-1]) + 1) if places.size else None
 
 
 def _height_to_width(case: CaseSlice) -> float:
@@ -256,10 +266,10 @@ def _frame(axes: Axes, case: CaseSlice) -> None:
     for place, letter in ((0.02, "R"), (0.98, "L")):
         axes.text(
             place,
-            0.5,
+            0.98,
             letter,
             ha="left" if letter == "R" else "right",
-            va="center",
+            va="top",
             color="white",
             fontsize=SMALL_LETTERS,
             path_effects=edge,
@@ -275,7 +285,7 @@ def _handles() -> list[Line2D]:
             color=outline.colour,
             linestyle=outline.style,
             linewidth=outline.width,
-            path_effects=[withStroke(linewidth=outline.width + 1.2, foreground=outline.beneath)],
+            path_effects=[withStroke(linewidth=outline.width + 1, foreground=outline.beneath)],
             label=outline.label,
         )
         for outline in OUTLINES

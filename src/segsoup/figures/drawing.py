@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
@@ -20,6 +21,7 @@ from segsoup.figures.style import (
     BLUE,
     DOTS_PER_INCH,
     FEW_RUNS,
+    LEGEND_MARK_WIDTH,
     LETTER_WIDTH,
     LINE_HEIGHT,
     PANEL_HEIGHT,
@@ -94,9 +96,7 @@ class Drawing(Generic[Panel]):
     def _add_legend(self, handles: Sequence[Line2D | Patch]) -> None:
         if not handles:
             return
-        longest = max(len(str(handle.get_label())) for handle in handles)
-        needed = 0.7 + LETTER_WIDTH * longest
-        columns = max(1, min(len(handles), int(self.figure.get_figwidth() // needed)))
+        columns = _legend_columns(handles, self.figure.get_figwidth())
         rows = math.ceil(len(handles) / columns)
         self.figure.set_figheight(self.figure.get_figheight() + LINE_HEIGHT * rows)
         self.figure.legend(handles=list(handles), loc="outside lower center", ncols=columns)
@@ -107,6 +107,17 @@ class Drawing(Generic[Panel]):
             colour = VERMILLION if marked else "black"
             text = "\n".join(line for line in (title, marked) if line)
             self.figure.suptitle(text, color=colour, fontsize=9)
+
+
+def _legend_columns(handles: Sequence[Line2D | Patch], width: float) -> int:
+    """How many columns of a legend fit side by side into a width in inches."""
+    letters = [len(str(handle.get_label())) for handle in handles]
+    for columns in range(len(handles), 1, -1):
+        # Matplotlib fills one column after the other.
+        longest = [max(column) for column in np.array_split(letters, columns)]
+        if sum(LEGEND_MARK_WIDTH + LETTER_WIDTH * length for length in longest) <= width:
+            return columns
+    return 1
 
 
 def styled(**changes: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import fill
 
 import numpy as np
 import pandas as pd
@@ -17,10 +18,10 @@ from segsoup.figures.tooltips import Tooltips
 
 # Neighbouring dots end up far apart, in the same places each time.
 GOLDEN = (5**0.5 - 1) / 2
-SPREAD = 0.5
+SPREAD = 0.64
 MANY_DOTS = 200
-# Letters of all values together that fit side by side under a panel.
-LETTERS_ABREAST = 34
+# Letters that fit side by side under a panel.
+LETTERS_ABREAST = 42
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,8 @@ class HyperparameterEffects:
         means: a row per key and value, in the order to draw them: ``key``, ``value`` (text),
             ``mean`` (mean test Dice, 0 to 1), ``low`` and ``high``: where the 95 % interval of the
             difference to the key's reference value ends, seen from the mean of the reference
-            value, or NaN where there is none, as for the reference value itself.
+            value, or NaN where there is none, as for the reference value itself; ``reference``:
+            whether this is the reference value (bool).
     """
 
     trials: pd.DataFrame
@@ -64,6 +66,7 @@ def hyperparameter_effects(effects: HyperparameterEffects, path: Path, protocol:
         handles = [
             mark("o", GREY, GREY, "a trial in a fold", 4),
             mark("D", BLACK, BLACK, "mean over trials and folds", 5),
+            mark("D", BLACK, "white", "mean of the reference value", 5),
             Line2D(
                 [],
                 [],
@@ -77,6 +80,7 @@ def hyperparameter_effects(effects: HyperparameterEffects, path: Path, protocol:
 
 def _dots(axes: Axes, values: Sequence[str], trials: pd.DataFrame, tooltips: Tooltips) -> None:
     trials = trials[np.isfinite(trials["score"])].sort_values(["score", "fold", "trial"])
+    many = len(trials) > MANY_DOTS
     for place, value in enumerate(values):
         here = trials[trials["value"] == value]
         sideways = (np.arange(1, len(here) + 1) * GOLDEN % 1 - 0.5) * SPREAD
@@ -84,8 +88,8 @@ def _dots(axes: Axes, values: Sequence[str], trials: pd.DataFrame, tooltips: Too
             place + sideways,
             here["score"],
             color=GREY,
-            alpha=0.7,
-            s=8 if len(trials) > MANY_DOTS else 18,
+            alpha=0.3 if many else 0.7,
+            s=5 if many else 18,
             linewidths=0,
         )
         tooltips.marks(
@@ -103,7 +107,14 @@ def _means(axes: Axes, means: pd.DataFrame, tooltips: Tooltips) -> None:
     known = table[np.isfinite(table[["low", "high"]]).all(axis="columns")]
     axes.vlines(known["place"], known["low"], known["high"], color=BLACK, linewidth=1.6, zorder=3)
     dots = axes.scatter(
-        table["place"], table["mean"], marker="D", color=BLACK, s=30, linewidths=0, zorder=4
+        table["place"],
+        table["mean"],
+        marker="D",
+        facecolors=["white" if reference else BLACK for reference in table["reference"]],
+        edgecolors=BLACK,
+        s=28,
+        linewidths=1.2,
+        zorder=4,
     )
     texts = []
     for row in table.itertuples(index=False):
@@ -118,8 +129,10 @@ def _name_values(axes: Axes, values: Sequence[str]) -> None:
     places = np.arange(len(values))
     axes.set_xlim(-0.6, len(values) - 0.4)
     axes.grid(False, axis="x")
-    if sum(len(value) + 2 for value in values) <= LETTERS_ABREAST:
-        axes.set_xticks(places, values)
+    room = LETTERS_ABREAST // max(1, len(values))
+    wrapped = [fill(value, max(1, room), break_long_words=False) for value in values]
+    if all(len(line) <= room for text in wrapped for line in text.splitlines()):
+        axes.set_xticks(places, wrapped)
     else:
         axes.set_xticks(
             places, values, rotation=60, ha="right", rotation_mode="anchor", fontsize=SMALL_LETTERS

@@ -53,7 +53,7 @@ def paired_differences(
             _cases(axes, fold, differences[fold], drawing.tooltips)
         if not differences:
             drawing.say("There is no soup to compare.")
-        drawing.label_axes("", "soup minus best model\n(Dice points, 0 to 100)")
+        drawing.label_axes("", "soup minus best model\n(Dice points; 1 is 0.01 Dice)")
         for fold, axes in drawing.panels.items():
             _name_cases(axes, _sorted(differences[fold]))
         drawing.share_heights()

@@ -49,8 +49,8 @@ def selection_against_test(
 
 def _looks(soups: Sequence[str]) -> dict[str, dict[str, Any]]:
     looks: dict[str, dict[str, Any]] = {
-        TRIAL: {"marker": "o", "color": GREY, "alpha": 0.7, "s": 22, "linewidths": 0},
-        # A ring, so that a soup of this one model does not hide it.
+        # A ring, so that a soup of this one model does not hide it; below the trials, so that
+        # those within it can be pointed at.
         BEST_MODEL: {
             "marker": "o",
             "facecolors": "none",
@@ -58,6 +58,7 @@ def _looks(soups: Sequence[str]) -> dict[str, dict[str, Any]]:
             "s": 190,
             "linewidths": 1.6,
         },
+        TRIAL: {"marker": "o", "color": GREY, "alpha": 0.7, "s": 22, "linewidths": 0},
     }
     for number, soup in enumerate(soups):
         marker = SOUP_MARKERS[number % len(SOUP_MARKERS)]

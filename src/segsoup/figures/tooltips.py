@@ -22,7 +22,9 @@ NO_NAMES: Mapping[str, str] = MappingProxyType({})
 SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 MARKS = {f"{{{SVG}}}use", f"{{{SVG}}}path"}
 # Points. Wider areas than this reach over the neighbours where there are many curves.
-REACH, REACH_OF_MANY = 8.0, 3.0
+REACH, REACH_OF_MANY = 8.0, 4.0
+# Of the area around the curve that is pointed at.
+AREA = "#E69F00"
 PAGE = """<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -31,7 +33,8 @@ PAGE = """<!DOCTYPE html>
 <style>
 body {{ margin: 1rem; background: #fff; font: 14px/1.5 system-ui, sans-serif; color: #555; }}
 svg {{ display: block; max-width: 100%; height: auto; }}
-.mark, .curve, .cell {{ cursor: help; }}
+.mark, .curve, .cell, .area {{ cursor: help; }}
+.area:hover {{ stroke-opacity: .3 !important; }}
 .curve:hover > .line {{ stroke-width: 3.5 !important; stroke-opacity: 1 !important; }}
 .mark:hover {{ filter: drop-shadow(0 0 1.2px #000) drop-shadow(0 0 1.2px #000); }}
 .cell:hover {{ stroke: #fff !important; stroke-width: 1.5 !important; }}
@@ -92,15 +95,24 @@ class Tooltips:
         ElementTree.register_namespace("", SVG)
         ElementTree.register_namespace("xlink", XLINK)
         tree = ElementTree.parse(path, parser)
-        for group in tree.getroot().iter(f"{{{SVG}}}g"):
+        for parent in list(tree.getroot().iter(f"{{{SVG}}}g")):
+            self._name_children(parent)
+        tree.write(path, encoding="utf-8", xml_declaration=True)
+
+    def _name_children(self, parent: ElementTree.Element) -> None:
+        areas, first = [], 0
+        for position, group in enumerate(parent):
             titles = self._titles.get(group.get("id", ""))
             if titles is None:
                 continue
-            if titles.kind == "curve":
-                _name_curve(group, titles)
-            else:
+            if titles.kind != "curve":
                 _name_marks(group, titles)
-        tree.write(path, encoding="utf-8", xml_declaration=True)
+                continue
+            first = first if areas else position
+            areas.extend(_name_curve(group, titles))
+        # Below all curves of the panel, so that none lies under the area of its neighbour.
+        for area in reversed(areas):
+            parent.insert(first, area)
 
     def page(self, drawing: str, title: str) -> str:
         """A page of its own that holds an SVG drawing; it refers to nothing outside itself."""
@@ -119,33 +131,35 @@ def _name_marks(group: ElementTree.Element, titles: _Titles) -> None:
         raise ValueError(f"{group.get('id')}: {len(marks)} marks, {len(titles.texts)} texts")
     for mark, text in zip(marks, titles.texts, strict=True):
         mark.set("class", titles.kind)
-        # A cell has no colour of its own and would not notice the pointer.
-        if titles.kind == "cell":
-            mark.set("pointer-events", "all")
-        ElementTree.SubElement(mark, f"{{{SVG}}}title").text = text
+        # What has no colour inside, as a ring or a cell, would not notice the pointer there.
+        mark.set("pointer-events", "all")
+        mark.append(_title(text))
 
 
-def _name_curve(group: ElementTree.Element, titles: _Titles) -> None:
+def _name_curve(group: ElementTree.Element, titles: _Titles) -> list[ElementTree.Element]:
+    """Name a curve, and return the area around it in which the same is said."""
     group.set("class", titles.kind)
-    title = ElementTree.Element(f"{{{SVG}}}title")
-    title.text = titles.texts[0]
-    group.insert(0, title)
-    line = group.find(f"{{{SVG}}}path")
-    if line is None:
-        return
-    # A thin line is hard to point at: the same line again, wide and invisible. The colours move
-    # to an element around the line, so that its double can have others.
-    name = f"{group.get('id')}-line"
-    around = ElementTree.Element(
-        f"{{{SVG}}}g", {"class": "line", "style": line.attrib.pop("style", "")}
-    )
+    group.insert(0, _title(titles.texts[0]))
+    lines = group.findall(f"{{{SVG}}}path")
+    if not lines:
+        return []
+    # A thin line is hard to point at: the area is the same line, wide and invisible. The colours
+    # move to an element around the line, so that its double can have others.
+    line = lines[-1]
+    style = {"class": "line", "style": line.attrib.pop("style", "")}
+    around = ElementTree.Element(f"{{{SVG}}}g", style)
     group.insert(list(group).index(line), around)
     group.remove(line)
-    line.set("id", name)
     around.append(line)
-    area = f"fill: none; stroke: #000; stroke-opacity: 0; stroke-width: {titles.reach:g}"
-    double = ElementTree.Element(
-        f"{{{SVG}}}use",
-        {f"{{{XLINK}}}href": f"#{name}", "style": area, "pointer-events": "stroke"},
-    )
-    group.insert(1, double)
+    line.set("id", f"{group.get('id')}-line")
+    wide = f"fill: none; stroke: {AREA}; stroke-opacity: 0; stroke-width: {titles.reach:g}"
+    double = {f"{{{XLINK}}}href": f"#{line.get('id')}", "class": "area", "style": wide}
+    area = ElementTree.Element(f"{{{SVG}}}use", double | {"pointer-events": "stroke"})
+    area.append(_title(titles.texts[0]))
+    return [area]
+
+
+def _title(text: str) -> ElementTree.Element:
+    title = ElementTree.Element(f"{{{SVG}}}title")
+    title.text = text
+    return title

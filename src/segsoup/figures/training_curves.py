@@ -35,7 +35,13 @@ def training_curves(
         for (fold, run), history in histories.items():
             stem = histories.get((fold, "stem"))
             start = 0.0 if stem is None or run == "stem" else float(stem["epoch"].max())
-            curve = _curve(drawing.panels[fold], history, start, run, colours.get(run, BLACK))
+            curve = _curve(drawing.panels[fold], history, start)
+            if run == "stem":
+                curve.set(color=BLACK, linewidth=2)
+            else:
+                curve.set(
+                    color=colours[run], linewidth=1.1 if few else 0.8, alpha=0.75 if few else 0.4
+                )
             text = f"fold {fold}, {names.get(run, run)}\n{_last_loss(history)}"
             drawing.tooltips.curve(curve, text, many=not few)
         has_stem = any(run == "stem" for _, run in histories)
@@ -60,13 +66,10 @@ def _last_loss(history: pd.DataFrame) -> str:
     return f"training loss {last['training_loss']:.4f} after {last['epoch']:g} epochs"
 
 
-def _curve(axes: Axes, history: pd.DataFrame, start: float, run: str, colour: str) -> Line2D:
+def _curve(axes: Axes, history: pd.DataFrame, start: float) -> Line2D:
     (curve,) = axes.plot(
         history["epoch"] + start,
         history["training_loss"],
-        color=colour,
-        linewidth=2 if run == "stem" else 1.1,
-        alpha=1 if run == "stem" else 0.75,
         marker="o" if len(history) <= 10 else None,
         markersize=3,
     )
