@@ -138,9 +138,7 @@ rule figures:
             category=SECTIONS["figures"],
             labels={"figure": "5 training curves"},
         ),
-        others=expand(
-            "<results>/figures/{figure}.{format}", figure=FIGURES, format=["svg", "png"]
-        ),
+        others=expand("<results>/figures/{figure}.{format}", figure=FIGURES, format=["svg", "png"]),
     log:
         "<logs>/figures.log",
     benchmark:
@@ -190,7 +188,7 @@ rule case_slices:
     params:
         **settings("evaluation"),
         folds=FOLDS,
-        shown=SHOWN,
+        shown=SHOWN[0],
         folder=preprocessed_folder,
     script:
         "../workflow/scripts/case_slices.py"

@@ -33,8 +33,10 @@ rule best:
     input:
         models=expand("<results>/fold{{fold}}/trials/{trial}/model.safetensors", trial=CANDIDATES),
         selections=expand("<results>/fold{{fold}}/trials/{trial}/selection.csv", trial=CANDIDATES),
+        tests=expand("<results>/fold{{fold}}/trials/{trial}/test.csv", trial=CANDIDATES),
     output:
-        "<results>/fold{fold}/best/model.safetensors",
+        model="<results>/fold{fold}/best/model.safetensors",
+        test="<results>/fold{fold}/best/test.csv",
     log:
         "<logs>/fold{fold}/best.log",
     benchmark:

@@ -91,8 +91,8 @@ def answer_of(
     first, *rest = sorted(whole, key=lambda finding: finding.first != in_a_sentence(GREEDY))
     means = [mean_dice(c.rows[BEST_MODEL]) for c in comparisons]
     sentences = [
-        f"The best single model of each fold, chosen among {_range(comparisons)}, has a mean Dice of "
-        f"{fmean(means):.4f} on the test cases.",
+        f"The best single model of each fold, chosen among {_range(comparisons)}, has a mean "
+        f"Dice of {fmean(means):.4f} on the test cases.",
         _ingredients(comparisons),
         *(_sentence(finding) for finding in rest),
         _seeds(spreads, first),
@@ -121,10 +121,10 @@ def _ingredients(comparisons: Sequence[FoldComparison]) -> str:
 
 
 def _sentence(finding: Finding) -> str:
-    cost = ""
-    if finding.question == ENSEMBLE_QUESTION:
-        cost = f" It runs {finding.cost.replace(' against ', ' models for one prediction, the soup ')}."
-    return _capital(finding.sentence) + cost
+    if finding.question != ENSEMBLE_QUESTION:
+        return _capital(finding.sentence)
+    many, few = finding.cost.split(" against ")
+    return f"{_capital(finding.sentence)} It runs {many} models for one prediction, the soup {few}."
 
 
 def _seeds(spreads: Mapping[int, SeedSpread], first: Finding) -> str:
@@ -132,8 +132,8 @@ def _seeds(spreads: Mapping[int, SeedSpread], first: Finding) -> str:
         return ""
     deviation = fmean(spread.deviation for spread in spreads.values())
     return (
-        f"The seed alone moves a model by {POINTS * deviation:.2f} Dice points (standard deviation), "
-        f"beside this difference of {POINTS * first.difference.mean:+.2f}."
+        f"The seed alone moves a model by {POINTS * deviation:.2f} Dice points (standard "
+        f"deviation), beside this difference of {POINTS * first.difference.mean:+.2f}."
     )
 
 

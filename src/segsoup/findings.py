@@ -13,6 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from segsoup.comparison import BEST_MODEL, BEST_SINGLE, ENSEMBLE, FoldComparison, protocol_mark
+from segsoup.overview import COST
 from segsoup.significance import (
     Difference,
     conclusion,
@@ -20,7 +21,6 @@ from segsoup.significance import (
     holm,
     paired_difference,
 )
-from segsoup.overview import COST
 from segsoup.tables import shown_difference, shown_p, write_table
 
 Parameters = Mapping[str, Mapping[str, Any]]
@@ -215,9 +215,9 @@ def write_findings(findings: Sequence[Finding], protocol: str, stem: Path) -> No
     for name in ("p", "p holm"):
         shown[name] = [shown_p(value) for value in shown[name]]
     caption = (
-        "Mean Dice over the regions, paired over the test cases: first minus second. 95 % interval: "
-        "BCa bootstrap, cases resampled within their fold. p: two-sided Wilcoxon signed-rank test, "
-        "cases ranked within their fold; p holm: adjusted for the comparisons over the same folds. "
+        "Mean Dice over the regions, paired over the test cases: first minus second. 95 % "
+        "interval: BCa bootstrap, cases resampled within their fold. p: two-sided Wilcoxon "
+        "signed-rank test, cases ranked within their fold; p holm: adjusted for the comparisons over the same folds. "
         "models per prediction: first against second."
     )
     write_table(frame, shown.astype(str), stem, caption, protocol == "published")

@@ -183,11 +183,11 @@ def write_overview(frame: pd.DataFrame, stem: Path, after_postprocessing: bool =
     caption = (
         f"Folds {frame['folds'].iloc[0]}, {frame['cases'].iloc[0]} test cases"
         f"{', after post-processing' if after_postprocessing else ''}; protocol: "
-        f"{protocol.partition(' ')[0]}. Mean ± standard deviation over the folds. The difference is "
-        "that of the means over all cases to the best single model of the same fold, in Dice "
-        "points (hundredths), with a 95 % bootstrap interval. models per prediction is the inference "
-        "cost: networks that run for one prediction, per fold; ingredients: models averaged, per "
-        "fold."
+        f"{protocol.partition(' ')[0]}. Mean ± standard deviation over the folds. The difference "
+        "is that of the means over all cases to the best single model of the same fold, in Dice "
+        "points (hundredths), with a 95 % bootstrap interval. models per prediction is the "
+        "inference cost: networks that run for one prediction, per fold; ingredients: models "
+        "averaged, per fold."
     )
     optimistic = protocol.startswith("published")
     write_table(

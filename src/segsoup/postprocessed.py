@@ -66,8 +66,8 @@ def write_without_and_with(
         for values in zip(frame["difference"], frame["low"], frame["high"], strict=True)
     ]
     caption = (
-        "Mean Dice over all test cases without and with post-processing. It was chosen in each fold "
-        "on the selection cases alone, the same for all models."
+        "Mean Dice over all test cases without and with post-processing. It was chosen in each "
+        "fold on the selection cases alone, the same for all models."
     )
     chosen = "\n\n".join(f"Fold {record['fold']}: {told(record)}" for record in records)
     optimistic = comparisons[0].protocol == "published"

@@ -16,6 +16,8 @@ from segsoup.significance import Effect, SeedSpread, holm, seed_spread
 from segsoup.tables import POINTS, shown_difference, shown_p, write_table
 
 SEED = "training.seed"
+EFFECT_COLUMNS = ["key", "value", "trials", "mean", "pairs", "difference", "low", "high", "p"]
+EFFECT_COLUMNS += ["p_holm", "protocol"]
 
 
 def write_effects(effects: Sequence[Effect], protocol: str, stem: Path) -> None:
@@ -38,8 +40,7 @@ def write_effects(effects: Sequence[Effect], protocol: str, stem: Path) -> None:
             }
             for effect in effects
         ],
-        columns=["key", "value", "trials", "mean", "pairs", "difference", "low", "high", "p"]
-        + ["p_holm", "protocol"],
+        columns=EFFECT_COLUMNS,
     ).set_index("key")
     shown = frame[["value", "trials", "pairs"]].astype(str)
     shown.insert(2, "mean Dice", [f"{mean:.4f}" for mean in frame["mean"]])
@@ -48,9 +49,9 @@ def write_effects(effects: Sequence[Effect], protocol: str, stem: Path) -> None:
     ]
     shown["p"], shown["p holm"] = frame["p"].map(shown_p), frame["p_holm"].map(shown_p)
     caption = (
-        "Marginal effects on the mean Dice on the test cases: each value of a swept key beside its "
-        "first one, over pairs of trials that agree in all other keys, paired over the cases. p holm: "
-        "adjusted for all rows."
+        "Marginal effects on the mean Dice on the test cases: each value of a swept key beside "
+        "its first one, over pairs of trials that agree in all other keys, paired over the cases. "
+        "p holm: adjusted for all rows."
     )
     if not effects:
         caption = "Nothing is swept."
@@ -105,8 +106,8 @@ def write_seeds(
         shown[heading] = [f"{POINTS * value:{sign}.2f}" for value in frame[name]]
     caption = (
         f"How much the seed alone moves the mean Dice on the test cases, beside the gain of the "
-        f"{in_a_sentence(soup)} over the best single model. seed deviation: standard deviation over "
-        "the seeds of trials that agree in all else, pooled over their settings."
+        f"{in_a_sentence(soup)} over the best single model. seed deviation: standard deviation "
+        "over the seeds of trials that agree in all else, pooled over their settings."
         if rows
         else "No trial runs under several seeds."
     )

@@ -1,4 +1,4 @@
-"""Copy the best single model of a fold."""
+"""Copy the best single model of a fold, and its scores."""
 
 import shutil
 from pathlib import Path
@@ -15,5 +15,9 @@ with job_log(snakemake.log[0]):
         for trial, rows in zip(trials, given.selections, strict=True)
     }
     best = trials.index(best_trial(scores))
-    with whole(Path(snakemake.output[0])) as copy:
-        shutil.copyfile(given.models[best], copy)
+    for source, target in (
+        (given.models[best], snakemake.output.model),
+        (given.tests[best], snakemake.output.test),
+    ):
+        with whole(Path(target)) as copy:
+            shutil.copyfile(source, copy)

@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from segsoup.comparison import compare_study, points, soup_title
+from segsoup.figure_data import case_differences, drawn_effects, intervals_of
 from segsoup.figures import (
     build_up,
     hyperparameter_effects,
@@ -16,7 +17,6 @@ from segsoup.files import read_json
 from segsoup.logs import job_log
 from segsoup.study import load
 from segsoup.sweep import readable, trials
-from segsoup.figure_data import case_differences, drawn_effects, intervals_of
 
 with job_log(snakemake.log[0]):
     study = load(snakemake.config)
