@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import slurm
+from filelock import FileLock
 from hypothesis import settings
+from playwright.sync_api import Browser, sync_playwright
+from workflows import REPOSITORY, snakemake
 
 from segsoup.cases.phantom import write_phantom
 from segsoup.study import Phantom
@@ -30,6 +34,35 @@ def phantom_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("phantom") / "cases"
     write_phantom(folder, Phantom(cases=6, shape=[32, 32, 24]))
     return folder
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The study as shipped, run once, as `make demo` runs it; for reading only."""
+    # The workers of a parallel test run have folders of their own in one that they share.
+    own = tmp_path_factory.getbasetemp()
+    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    folder = shared / "demo"
+    with FileLock(shared / "demo.lock"):
+        if not (folder / "printed.txt").exists():
+            folder.mkdir(exist_ok=True)
+            printed = snakemake(folder, "--profile", str(REPOSITORY / "profiles" / "local"))
+            (folder / "printed.txt").write_text(printed)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """The machine's own browser, without a window."""
+    programs = ("chromium", "chromium-browser", "google-chrome")
+    program = next(filter(None, map(shutil.which, programs)), None)
+    if program is None:
+        assert "CI" not in os.environ, "CI has to install chromium"
+        pytest.skip("there is no browser")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield browser
+        browser.close()
 
 
 @pytest.fixture(scope="session")

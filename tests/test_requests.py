@@ -106,9 +106,9 @@ def test_every_rule_says_what_it_needs_and_what_it_waits_for(tmp_path: Path) -> 
     edges = {(names[before], names[after]) for before, after in arrows}
     waits = {(before, after) for after, all_of in requests.WAITS_FOR.items() for before in all_of}
     assert waits <= edges
-    # No other two rules of one kind of job wait for each other, but for the report.
+    # No other two rules of one kind of job wait for each other, but for those beside Snakemake.
     kinds = requests.JOB_PER | {"all": "end"}
-    inside = {(a, b) for a, b in edges if kinds[a] == kinds[b] and b != "report"}
+    inside = {(a, b) for a, b in edges if kinds[a] == kinds[b] and b not in requests.LOCAL}
     assert inside <= waits
 
 

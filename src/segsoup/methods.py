@@ -476,11 +476,13 @@ def _recipes(study: Study, cite: Citations) -> list[str]:
 
 def _hierarchical(study: Study, cite: Citations) -> str:
     keys = study.soup.group_by or list(study.sweep.grid)[:1]
+    name = f"The hierarchical soup {cite('hierarchical')} was built greedily"
+    if not keys:
+        return f"{name} from all candidates."
     groups = listed(SETTING_NAMES.get(key, key) for key in keys)
-    within = f"groups of trials that agreed in {groups}" if keys else "the trials"
     return (
-        f"The hierarchical soup {cite('hierarchical')} was built greedily within {within} and then "
-        "across the resulting soups."
+        f"{name} within groups of trials that agreed in {groups} and then across the resulting "
+        "soups."
     )
 
 

@@ -1,0 +1,177 @@
+"""The methods paragraph: true for every study, and good English."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from segsoup.literature import WORKS
+from segsoup.methods import Facts, FoldSize, Methods, methods, methods_paragraph
+from segsoup.study import load
+from segsoup.wording import counted, counted_range, listed, magnitude
+
+REPOSITORY = Path(__file__).parents[1]
+VERSIONS = {
+    "segsoup": "0.1.0",
+    "python": "3.11.7",
+    "torch": "2.13.0",
+    "monai": "1.6.1",
+    "schedulefree": "1.4.1",
+    "snakemake": "9.27.1",
+}
+FACTS = Facts(
+    cases=30,
+    patients=24,
+    folds={0: FoldSize(14, 6, 10), 1: FoldSize(15, 5, 10)},
+    parameter_count=12_345,
+    devices=["cpu"],
+    commit="0123abc",
+)
+
+
+def written(facts: Facts = FACTS, **changes: dict[str, Any]) -> Methods:
+    """The methods of the shipped study with sections merged into it."""
+    study = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
+    for section, values in changes.items():
+        study[section] = study.get(section, {}) | values
+    return methods(load(study), VERSIONS, facts)
+
+
+def test_the_paragraph_tells_data_network_training_soups_and_evaluation() -> None:
+    text = written().paragraph
+    for told in (
+        "30 cases",
+        "4 input channels (t1n, t1c, t2w and t2f)",
+        "3 overlapping regions: TC (labels 1 and 3)",
+        "oriented to RAS",
+        "14 or 15 cases for training, 5 or 6 cases for model selection and 10 cases for testing",
+        "12,345 parameters",
+        "32 × 32 × 32 voxels",
+        "4 trials per fold, 8 trained models in all",
+        "12 candidate models per fold",
+        "scored once on the fold's test cases",
+        "segsoup 0.1.0 (commit 0123abc)",
+        "trained on a CPU",
+    ):
+        assert told in text
+
+
+def test_one_paragraph_is_all_parts_in_their_order() -> None:
+    study = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
+    assert methods_paragraph(load(study), VERSIONS, FACTS) == " ".join(written().parts.values())
+
+
+def test_references_are_numbered_as_cited_and_every_one_of_them_is_cited() -> None:
+    told = written()
+    marks = [
+        int(n) for mark in re.findall(r"\[([\d, ]+)\]", told.paragraph) for n in mark.split(",")
+    ]
+    first_seen = list(dict.fromkeys(marks))
+    assert first_seen == list(range(1, len(told.references) + 1))
+
+
+@pytest.mark.parametrize(
+    ("changes", "cited"),
+    [
+        ({}, {"mednext", "soups", "adamw", "schedule-free"}),
+        ({"soup": {"recipes": ["hierarchical"]}}, {"mednext", "hierarchical", "adamw"}),
+        ({"soup": {"recipes": ["ensemble"]}}, {"mednext", "adamw"}),
+        ({"optimizer": {"name": "radam"}}, {"mednext", "radam", "soups"}),
+        ({"optimizer": {"name": "sgd"}}, {"mednext", "soups"}),
+    ],
+)
+def test_only_what_the_study_uses_is_cited(changes: dict[str, Any], cited: set[str]) -> None:
+    references = written(**changes, stem={"source": "none", "optimizer": None}).references
+    names = {name for name, work in WORKS.items() if work in references}
+    always = {"monai", "nnunet", "snakemake", "schedule-free"}
+    assert names - always == cited - always
+
+
+def test_a_network_that_is_no_mednext_is_named_without_its_traits() -> None:
+    study = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
+    study["network"] = {"name": "UNet", "arguments": {"channels": [8, 16], "strides": [2]}}
+    told = methods(load(study), VERSIONS, FACTS)
+    assert "The network was UNet (channels = (8, 16), strides = (2), 12,345" in told.paragraph
+    assert "kernels" not in told.paragraph
+    assert WORKS["mednext"] not in told.references
+
+
+def test_the_published_protocol_is_called_optimistic() -> None:
+    text = written(evaluation={"protocol": "published"}).paragraph
+    assert "all reported scores are optimistic" in text
+    assert "10 cases for both model selection and scoring" in text
+    assert "scored once" not in text
+
+
+def test_a_swept_setting_stands_with_its_values_and_not_as_a_base_setting() -> None:
+    grid = {"optimizer.lr": [0.001, 0.002, 0.004], "training.loss": ["dice", "dice-bce"]}
+    text = written(sweep={"grid": grid}, stem={"source": "none"}).paragraph
+    assert "learning rate (0.001, 0.002 and 0.004)" in text
+    assert "loss (Dice and Dice with binary cross-entropy)" in text
+    assert "learning rate 0.01" not in text
+    assert "The loss was" not in text
+    assert "6 trials per fold" in text
+
+
+def test_statistics_secondary_metrics_and_postprocessing_are_told_where_there_are_any() -> None:
+    plain = written().paragraph
+    assert "bootstrap" not in plain and "Secondary" not in plain
+    metrics = ["the 95th percentile of the Hausdorff distance (mm)", "lesion-wise Dice"]
+    sentence = "Components below 10 voxels were removed."
+    facts = Facts(30, 30, FACTS.folds, metrics=metrics, statistics=True, postprocessing=sentence)
+    told = written(facts)
+    assert "Secondary metrics were the 95th percentile of the Hausdorff distance (mm) and" in (
+        told.paragraph
+    )
+    assert "resampled folds as blocks" in told.paragraph
+    assert sentence in told.paragraph
+    assert {WORKS["bootstrap"], WORKS["holm"], WORKS["wilcoxon"]} <= set(told.references)
+
+
+CHOICES: dict[str, list[dict[str, Any]]] = {
+    "dataset": [
+        {},
+        {"layout": "nnunet", "root": "x", "channels": ["mri"]},
+        {"layout": "brats", "root": "x"},
+    ],
+    "stem": [{"source": "none"}, {"source": "checkpoint", "checkpoint": "a.safetensors"}, {}],
+    "sweep": [
+        {"grid": {}},
+        {"grid": {"training.seed": [1]}},
+        {"grid": {"training.epochs": [3, 4]}},
+    ],
+    "soup": [
+        {"recipes": ["best"]},
+        {"recipes": ["greedy", "uniform", "hierarchical", "learned", "ensemble"], "race": 0.05},
+        {"recipes": ["ensemble"], "weights": ["raw"]},
+    ],
+    "preprocess": [{}, {"crop": False, "spacing": [1, 1, 2.5], "normalisation": "none"}],
+}
+
+
+@pytest.mark.parametrize("folds", [{3: FoldSize(1, 1, 1)}, FACTS.folds])
+def test_every_study_is_told_in_correct_sentences(folds: dict[int, FoldSize]) -> None:
+    facts = Facts(cases=1 if len(folds) == 1 else 9, patients=1, folds=folds)
+    for combination in itertools.product(*CHOICES.values()):
+        told = written(facts, **dict(zip(CHOICES, combination, strict=True)))
+        for text in told.parts.values():
+            assert re.match(r"[A-Z]", text) and text.endswith(".")
+            assert not re.search(r"  | [,.;)]|\(\)|\.\.|,,|None|\bone \w+s\b|\b1 \w+s\b", text), (
+                text
+            )
+            assert not re.search(r"\. [a-z]", text), text
+
+
+def test_numbers_and_lists_read_well() -> None:
+    assert [counted(n, "case") for n in (1, 2, 1200)] == ["one case", "2 cases", "1,200 cases"]
+    assert counted(2, "study") == "2 studies"
+    assert counted_range([5, 5], "case") == "5 cases"
+    assert counted_range([6, 5], "case") == "5 or 6 cases"
+    assert counted_range([9, 5, 6], "case") == "5 to 9 cases"
+    assert [listed(parts) for parts in ("a", "ab", "abc")] == ["a", "a and b", "a, b and c"]
+    assert [magnitude(n) for n in (950, 12_345, 10_520_000)] == ["950", "12,345", "10.5 million"]
