@@ -217,7 +217,7 @@ def write_findings(findings: Sequence[Finding], protocol: str, stem: Path) -> No
     caption = (
         "Mean Dice over the regions, paired over the test cases: first minus second. 95 % "
         "interval: BCa bootstrap, cases resampled within their fold. p: two-sided Wilcoxon "
-        "signed-rank test, cases ranked within their fold; p holm: adjusted for the comparisons over the same folds. "
-        "models per prediction: first against second."
+        "signed-rank test, cases ranked within their fold; p holm: adjusted for the comparisons "
+        "over the same folds. models per prediction: first against second."
     )
     write_table(frame, shown.astype(str), stem, caption, protocol == "published")
