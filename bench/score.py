@@ -3,9 +3,10 @@
 The case is a phantom of 240 x 240 x 155 voxels with three regions: a lobed tumour of 120 x 110 x
 90 voxels with a core and a ring, four satellites, and a prediction with errors of all kinds. The
 real case in ../shared/data, which has no enhancing tumour, is scored besides where it is at hand,
-with a perturbed truth for the prediction. The packages: MONAI for Dice and the counts, surface-distance
-for distances, and the lesion-wise definition written out with scipy, cc3d and surface-distance as
-the challenge's own code has it, each lesion on the whole volume. The last line is one JSON object:
+with a perturbed truth for the prediction. The packages: MONAI for Dice and the counts,
+surface-distance for distances, and the lesion-wise definition written out with scipy, cc3d and
+surface-distance, each lesion on the whole volume as in the challenge's own code. The last line is
+one JSON object:
 
     seconds_per_case      all metrics, three regions, two threads (below 3 is the aim)
     seconds_one_thread    the same on one thread
@@ -24,7 +25,6 @@ the challenge's own code has it, each lesion on the whole volume. The last line 
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -129,7 +129,8 @@ def packages_counts(pair: Pair) -> list[tuple[float, ...]]:
     import torch
     from monai.metrics import compute_confusion_matrix_metric, get_confusion_matrix
 
-    prediction, truth = (torch.from_numpy(mask)[None] for mask in pair)
+    # Booleans give no true positives there, and no error.
+    prediction, truth = (torch.from_numpy(mask)[None].float() for mask in pair)
     matrix = get_confusion_matrix(prediction, truth)
     names = ("sensitivity", "precision")
     columns = (compute_confusion_matrix_metric(name, matrix)[0].tolist() for name in names)
@@ -223,10 +224,19 @@ def measure_peak(path: Path) -> None:
 
     stored = np.load(path)
     pair = stored["prediction"], stored["truth"]
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_mb()
     ours(pair, tuple(METRICS), 2)
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(before / 1024, most / 1024)
+    print(before, peak_mb())
+
+
+def peak_mb() -> float:
+    """The most memory this process has had; getrusage would count its parent's at the start."""
+    (line,) = (
+        line
+        for line in Path("/proc/self/status").read_text().splitlines()
+        if line.startswith("VmHWM")
+    )
+    return int(line.split()[1]) / 1024
 
 
 def compare(pair: Pair, table: Table) -> tuple[float, float, float]:

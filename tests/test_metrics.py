@@ -15,7 +15,13 @@ import numpy as np
 import pytest
 import surface_distance
 import torch
-from monai.metrics import compute_dice, compute_hausdorff_distance, compute_surface_dice
+from monai.metrics import (
+    compute_confusion_matrix_metric,
+    compute_dice,
+    compute_hausdorff_distance,
+    compute_surface_dice,
+    get_confusion_matrix,
+)
 from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial.distance import cdist
@@ -181,6 +187,17 @@ def test_empty_regions(prediction: Mask, truth: Mask, expected: list[float]) -> 
 def test_sensitivity_is_what_was_found_and_precision_what_was_right() -> None:
     row = scores(box((0, 0, 0), (4, 4, 1)), box((0, 2, 0), (4, 6, 1)))
     assert (row["sensitivity"], row["precision"]) == (8 / 24, 8 / 16)
+
+
+def test_sensitivity_and_precision_are_those_of_monai() -> None:
+    for prediction, truth, spacing in random_cases(20, empty=False):
+        # MONAI finds no true positives in booleans.
+        pair = (torch.from_numpy(mask)[None, None].float() for mask in (prediction, truth))
+        matrix = get_confusion_matrix(*pair)
+        row = scores(prediction, truth, spacing)
+        for name in ("sensitivity", "precision"):
+            expected = compute_confusion_matrix_metric(name, matrix).item()
+            assert row[name] == pytest.approx(expected, abs=1e-6)
 
 
 # Distances
