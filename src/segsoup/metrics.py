@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 Mask = NDArray[np.bool_]
 Distances = NDArray[np.float64]
+Places = NDArray[np.int64]
+Labels = NDArray[np.unsignedinteger]
 Spacing = tuple[float, float, float]
 
 # The diagonal of a BraTS volume in mm, to the millimetre.
@@ -246,8 +248,12 @@ class _Region:
         return _count(self.prediction, self.truth)
 
     @cached_property
+    def pair(self) -> _SurfacePair:
+        return _SurfacePair(self.prediction, self.truth, self.spacing)
+
+    @cached_property
     def surfaces(self) -> SurfaceDistances:
-        return surface_distances(self.prediction, self.truth, self.spacing)
+        return self.pair.distances()
 
     @cached_property
     def lesions(self) -> _LesionScores:
@@ -255,69 +261,57 @@ class _Region:
         found = match_lesions(self.prediction, self.truth, self.scoring.lesion_dilation)
         smallest = self.scoring.lesion_smallest * (1 + ROUNDING)
         volumes = found.voxels * math.prod(self.spacing)
-        scored = [lesion for lesion in range(len(volumes)) if volumes[lesion] > smallest]
+        scored = np.flatnonzero(volumes > smallest).tolist()
         number = len(scored) + found.false_positives
         if not number:
             return _LesionScores(1.0, 0.0)
-        dices, distances = 0.0, found.false_positives * EMPTY_DISTANCE
-        for lesion in scored:
-            score = self._lesion(found, lesion)
-            dices, distances = dices + score.dice, distances + score.hd95
+        distances = found.false_positives * EMPTY_DISTANCE
+        if "lesion_hd95" in self.scoring.metrics:
+            distances += self._lesion_distances(found, scored)
+        dices = sum(found.dice(lesion) for lesion in scored)
         return _LesionScores(dices / number, distances / number)
 
-    def _lesion(self, found: Lesions, lesion: int) -> _LesionScores:
-        """Scores of one true lesion; the distances only if they are asked for."""
-        if not found.matches[lesion]:
-            return _LesionScores(0.0, EMPTY_DISTANCE)
-        everything = len(found.voxels) == 1 and not found.false_positives
-        prediction, truth = (self.prediction, self.truth) if everything else found.masks(lesion)
-        counts = self.counts if everything else _count(prediction, truth)
-        dice = 2 * counts.both / (counts.prediction + counts.truth)
-        if "lesion_hd95" not in self.scoring.metrics:
-            return _LesionScores(dice, math.nan)
-        if everything:
-            return _LesionScores(dice, hausdorff95(self.surfaces))
-        return _LesionScores(dice, hausdorff95(surface_distances(prediction, truth, self.spacing)))
+    def _lesion_distances(self, found: Lesions, scored: list[int]) -> float:
+        """Sum of the distances of true lesions."""
+        if scored == [0] and not found.false_positives:
+            return hausdorff95(self.surfaces)
+        true_lesion = _owners(self.pair.truth, found.truth)
+        component = _owners(self.pair.prediction, found.prediction)
+        total = 0.0
+        for lesion in scored:
+            belongs = np.zeros(found.component_voxels.size + 1, dtype=bool)
+            belongs[list(found.matches[lesion])] = True
+            part = self.pair.distances(true_lesion == lesion + 1, belongs[component])
+            total += hausdorff95(part)
+        return total
 
 
 @dataclass(frozen=True)
 class Lesions:
-    """The lesions of a truth, and which of the prediction's belong to each.
+    """The lesions of a truth, and which of the prediction's components belong to each.
 
     Attributes:
-        truth: (x, y, z), the number of each voxel's lesion, from 1, and 0 outside.
-        prediction: the same of the prediction's connected components.
+        truth: (x, y, z), from 1, the number of the lesion that each voxel of the dilated truth
+            belongs to; 0 outside.
+        prediction: the same of the prediction's connected components, which are not dilated.
         voxels: of each true lesion.
-        matches: for each true lesion, the numbers of the predicted components that belong to it.
-        false_positives: number of predicted components that belong to no true lesion.
+        component_voxels: of each predicted component.
+        matches: for each true lesion, the numbers of the components that belong to it, with the
+            number of voxels they share.
+        false_positives: number of components that belong to no true lesion.
     """
 
-    truth: NDArray[np.unsignedinteger]
-    prediction: NDArray[np.unsignedinteger]
+    truth: Labels
+    prediction: Labels
     voxels: NDArray[np.int64]
-    matches: list[list[int]]
+    component_voxels: NDArray[np.int64]
+    matches: list[dict[int, int]]
     false_positives: int
 
-    @cached_property
-    def _boxes(self) -> tuple[list[tuple[slice, ...]], list[tuple[slice, ...]]]:
-        """Where each true lesion and each predicted component is."""
-        truth, prediction = (
-            ndimage.find_objects(labels.astype(np.int32, copy=False))
-            for labels in (self.truth, self.prediction)
-        )
-        return truth, prediction
-
-    def masks(self, lesion: int) -> tuple[Mask, Mask]:
-        """A true lesion (from 0) and what was predicted for it, cut out: (prediction, truth)."""
-        truth_boxes, prediction_boxes = self._boxes
-        boxes = [truth_boxes[lesion], *(prediction_boxes[n - 1] for n in self.matches[lesion])]
-        box = tuple(
-            slice(min(part.start for part in parts), max(part.stop for part in parts))
-            for parts in zip(*boxes, strict=True)
-        )
-        belongs = np.zeros(len(prediction_boxes) + 1, dtype=bool)
-        belongs[self.matches[lesion]] = True
-        return belongs[self.prediction[box]], self.truth[box] == lesion + 1
+    def dice(self, lesion: int) -> float:
+        """Dice of a true lesion (from 0) with all that was predicted for it."""
+        predicted = sum(int(self.component_voxels[number - 1]) for number in self.matches[lesion])
+        return 2 * sum(self.matches[lesion].values()) / (int(self.voxels[lesion]) + predicted)
 
 
 def match_lesions(prediction: Mask, truth: Mask, dilation: int) -> Lesions:
@@ -326,11 +320,12 @@ def match_lesions(prediction: Mask, truth: Mask, dilation: int) -> Lesions:
     The truth is dilated ``dilation`` times by the 18 voxels that share a face or an edge. What
     touches then (26 voxels) is one lesion: the truth within it. The predicted components (26
     voxels, not dilated, of whatever size) that meet the dilated lesion belong to it, all of them
-    together, and one may belong to several. Those that belong to none are false positives. The
-    scores of a region are sums over its true lesions, each with all that belongs to it (nothing:
-    Dice 0 and 374 mm), false positives adding 0 and 374 mm each, over the number of both. True
-    lesions of at most the smallest volume count nowhere, and neither does what belongs to
-    them; false positives count however small. With nothing to count, Dice is 1 and the
+    together, and one may belong to several. Those that belong to none are false positives.
+
+    The scores of a region are sums over its true lesions, each with all that belongs to it
+    (nothing: Dice 0 and 374 mm), and over the false positives (0 and 374 mm each, however
+    small), divided by the number of both. True lesions of at most the smallest volume count
+    nowhere, and neither does what belongs to them alone. With nothing to count, Dice is 1 and the
     distance 0.
 
     Source: https://github.com/rachitsaluja/BraTS-2023-Metrics.
@@ -340,25 +335,41 @@ def match_lesions(prediction: Mask, truth: Mask, dilation: int) -> Lesions:
         truth: booleans of the same shape.
         dilation: times; 0 for none.
     """
-    dilated, number = cc3d.connected_components(
-        dilate(truth, dilation), connectivity=TOUCHING, return_N=True
-    )
-    components, predicted = cc3d.connected_components(
-        prediction, connectivity=TOUCHING, return_N=True
-    )
+    dilated, number = _components(dilate(truth, dilation))
+    components, predicted = _components(prediction)
     near = prediction & (dilated > 0)
-    pairs = np.unique(dilated[near].astype(np.int64) * (predicted + 1) + components[near])
-    matches: list[list[int]] = [[] for _ in range(number)]
-    for pair in pairs.tolist():
+    pairs = dilated[near].astype(np.int64) * (predicted + 1) + components[near]
+    size = (number + 1) * (predicted + 1)
+    shared = _tally(pairs[truth[near]], size)
+    matches: list[dict[int, int]] = [{} for _ in range(number)]
+    for pair in _tally(pairs, size):
         lesion, component = divmod(pair, predicted + 1)
-        matches[lesion - 1].append(component)
+        matches[lesion - 1][component] = shared.get(pair, 0)
     return Lesions(
-        truth=dilated * truth,
+        truth=dilated,
         prediction=components,
         voxels=np.bincount(dilated[truth], minlength=number + 1)[1:],
+        component_voxels=np.bincount(components[prediction], minlength=predicted + 1)[1:],
         matches=matches,
-        false_positives=predicted - len({number for match in matches for number in match}),
+        false_positives=predicted - len(set[int]().union(*matches)),
     )
+
+
+def _components(mask: Mask) -> tuple[Labels, int]:
+    """Connected components of a mask, numbered from 1, and how many there are."""
+    if not mask.size:
+        return np.zeros(mask.shape, dtype=np.uint16), 0
+    return cc3d.connected_components(mask, connectivity=TOUCHING, return_N=True)
+
+
+def _tally(numbers: NDArray[np.int64], size: int) -> dict[int, int]:
+    """How often each number below ``size`` occurs, of those that do."""
+    if size <= numbers.size:
+        counts = np.bincount(numbers)
+        occurring = np.flatnonzero(counts)
+        return dict(zip(occurring.tolist(), counts[occurring].tolist(), strict=True))
+    occurring, counts = np.unique(numbers, return_counts=True)
+    return dict(zip(occurring.tolist(), counts.tolist(), strict=True))
 
 
 def dilate(mask: Mask, times: int) -> Mask:
@@ -410,13 +421,7 @@ def surface_distances(prediction: Mask, truth: Mask, spacing: Spacing) -> Surfac
         truth: booleans of the same shape.
         spacing: mm along x, y and z.
     """
-    predicted, true = _surface(prediction, spacing), _surface(truth, spacing)
-    return SurfaceDistances(
-        from_truth=_distances(true, predicted, spacing),
-        from_prediction=_distances(predicted, true, spacing),
-        truth_areas=true.areas,
-        prediction_areas=predicted.areas,
-    )
+    return _SurfacePair(prediction, truth, spacing).distances()
 
 
 def hausdorff95(surfaces: SurfaceDistances) -> float:
@@ -467,12 +472,12 @@ class _Surface:
 
     Attributes:
         corners: booleans on the grid of corners, with an edge of ``REACH`` that none lies in.
-        places: where they are in the flat array of corners.
+        places: where they are in the flat array of corners, ascending.
         areas: square mm of each.
     """
 
     corners: Mask
-    places: NDArray[np.int64]
+    places: Places
     areas: Distances
 
 
@@ -494,44 +499,143 @@ def _areas(spacing: Spacing) -> Distances:
     return areas
 
 
-def _distances(surface: _Surface, other: _Surface, spacing: Spacing) -> Distances:
-    """From each corner of a surface to the nearest of the other, in mm."""
-    distances = np.full(surface.places.size, np.inf)
-    if not other.places.size:
-        return distances
-    left = _near(surface, other, spacing, distances)
-    if not left.size:
-        return distances
-    places = surface.places[left]
-    if left.size * VOXELS_PER_POINT > other.corners.size:
-        away = ndimage.distance_transform_edt(~other.corners, sampling=spacing)
-        distances[left] = away.ravel()[places]
-        return distances
-    points, corners = (
-        np.column_stack(np.unravel_index(flat, other.corners.shape))
-        for flat in (places, other.places)
-    )
-    tree = cKDTree(corners * spacing, balanced_tree=False, compact_nodes=False)
-    nearest = tree.query(points * spacing)[1]
-    distances[left] = np.sqrt((((points - corners[nearest]) * spacing) ** 2).sum(axis=1))
-    return distances
+def _owners(surface: _Surface, labels: Labels) -> Labels:
+    """The label of each corner of a surface: components that do not touch share no corner."""
+    padded = np.pad(labels, 1)
+    corners = np.unravel_index(surface.places, surface.corners.shape)
+    first = np.ravel_multi_index([along - REACH for along in corners], padded.shape)
+    owners = np.zeros(first.size, dtype=labels.dtype)
+    flat = padded.ravel()
+    for around in np.ndindex(2, 2, 2):
+        np.maximum(owners, flat[first + np.ravel_multi_index(around, padded.shape)], out=owners)
+    return owners
 
 
-def _near(
-    surface: _Surface, other: _Surface, spacing: Spacing, distances: Distances
-) -> NDArray[np.int64]:
-    """Fill in the distances of corners with the other surface near; returns which are left."""
-    flat = other.corners.ravel()
-    strides = np.array(other.corners.strides) // other.corners.itemsize
-    left, places = np.arange(surface.places.size), surface.places
-    for step, length in zip(*_steps(spacing), strict=True):
-        found = flat[places + step @ strides]
-        distances[left[found]] = length
-        missed = ~found
-        left, places = left[missed], places[missed]
-        if not left.size:
-            break
-    return left
+@dataclass(frozen=True)
+class _SurfacePair:
+    """The surfaces of two masks, and the way from each to the other."""
+
+    prediction_mask: Mask
+    truth_mask: Mask
+    spacing: Spacing
+
+    @cached_property
+    def prediction(self) -> _Surface:
+        return _surface(self.prediction_mask, self.spacing)
+
+    @cached_property
+    def truth(self) -> _Surface:
+        return _surface(self.truth_mask, self.spacing)
+
+    @cached_property
+    def from_prediction(self) -> _Nearest:
+        return _to_surface(self.prediction, self.truth, self.spacing)
+
+    @cached_property
+    def from_truth(self) -> _Nearest:
+        return _to_surface(self.truth, self.prediction, self.spacing)
+
+    def distances(
+        self, truth_part: Mask | None = None, prediction_part: Mask | None = None
+    ) -> SurfaceDistances:
+        """Distances between both surfaces, or between some corners of one and of the other."""
+        if truth_part is None or prediction_part is None:
+            truth_areas, prediction_areas = self.truth.areas, self.prediction.areas
+            forth, back = self.from_truth.lengths, self.from_prediction.lengths
+        else:
+            truth_areas = self.truth.areas[truth_part]
+            prediction_areas = self.prediction.areas[prediction_part]
+            forth = self._between(self.from_truth, truth_part, prediction_part)
+            back = self._between(self.from_prediction, prediction_part, truth_part)
+        return SurfaceDistances(forth, back, truth_areas, prediction_areas)
+
+    def _between(self, nearest: _Nearest, part: Mask, other_part: Mask) -> Distances:
+        """Distances of some corners to some of the other surface, from those of all to all.
+
+        A corner whose nearest is among those of the other part need not be looked at again.
+        """
+        lengths = nearest.lengths[part]
+        if not other_part.any():
+            return np.full(lengths.size, np.inf)
+        others = nearest.other.places
+        met = other_part[np.searchsorted(others, nearest.places[part])]
+        left = np.flatnonzero(~met)
+        if left.size:
+            places = nearest.surface.places[part][left]
+            shape = nearest.other.corners.shape
+            lengths[left] = _search(places, others[other_part], shape, self.spacing)[0]
+        return lengths
+
+
+@dataclass(frozen=True)
+class _Nearest:
+    """For each corner of a surface the nearest of another one.
+
+    Attributes:
+        surface: the surface with the corners.
+        other: the other one.
+        lengths: mm; infinite if the other surface has no corner.
+        places: of the nearest corner, in the flat array of corners.
+    """
+
+    surface: _Surface
+    other: _Surface
+    lengths: Distances
+    places: Places
+
+
+def _to_surface(surface: _Surface, other: _Surface, spacing: Spacing) -> _Nearest:
+    """From each corner of a surface to the nearest of another."""
+    lengths = np.full(surface.places.size, np.inf)
+    nearest = np.zeros(surface.places.size, dtype=np.int64)
+    if other.places.size:
+        flat, shape = other.corners.ravel(), other.corners.shape
+        left, places = np.arange(surface.places.size), surface.places
+        for step, length in zip(*_steps(spacing), strict=True):
+            reached = places + (step[0] * shape[1] + step[1]) * shape[2] + step[2]
+            found = flat[reached]
+            lengths[left[found]] = length
+            nearest[left[found]] = reached[found]
+            missed = ~found
+            left, places = left[missed], places[missed]
+        if left.size:
+            lengths[left], nearest[left] = _search(places, other.places, shape, spacing)
+    return _Nearest(surface, other, lengths, nearest)
+
+
+def _search(
+    places: Places, corners: Places, shape: tuple[int, ...], spacing: Spacing
+) -> tuple[Distances, Places]:
+    """The nearest of some corners to each place, however far: mm, and where it is."""
+    if places.size * VOXELS_PER_POINT > math.prod(shape):
+        outside = np.ones(math.prod(shape), dtype=bool)
+        outside[corners] = False
+        feature: NDArray[np.int32] = ndimage.distance_transform_edt(
+            outside.reshape(shape),
+            sampling=spacing,
+            return_distances=False,
+            return_indices=True,
+        )
+        x, y, z = feature.reshape(3, -1)[:, places]
+        nearest: Places = np.ravel_multi_index((x, y, z), shape).astype(np.int64)
+    else:
+        tree = cKDTree(
+            _coordinates(corners, shape) * spacing, balanced_tree=False, compact_nodes=False
+        )
+        nearest = corners[tree.query(_coordinates(places, shape) * spacing)[1]]
+    steps = _coordinates(places, shape) - _coordinates(nearest, shape)
+    return _lengths(steps, spacing), nearest
+
+
+def _coordinates(places: Places, shape: tuple[int, ...]) -> Places:
+    """Indices (place, 3) of places in a flat array."""
+    return np.column_stack(np.unravel_index(places, shape))
+
+
+def _lengths(steps: NDArray[np.int64], spacing: Spacing) -> Distances:
+    """Lengths in mm of steps (step, 3) in voxels, the same for the same step."""
+    lengths: Distances = np.sqrt(((steps * spacing) ** 2).sum(axis=1))
+    return lengths
 
 
 @lru_cache(maxsize=16)
@@ -543,7 +647,7 @@ def _steps(spacing: Spacing) -> tuple[NDArray[np.int64], Distances]:
     """
     along = np.arange(-REACH, REACH + 1)
     steps = np.stack(np.meshgrid(along, along, along, indexing="ij"), axis=-1).reshape(-1, 3)
-    lengths = np.sqrt(((steps * spacing) ** 2).sum(axis=1))
+    lengths = _lengths(steps, spacing)
     order = np.argsort(lengths, kind="stable")
     order = order[lengths[order] < (REACH + 1) * min(spacing)]
     return steps[order], lengths[order]
