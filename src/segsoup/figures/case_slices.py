@@ -177,11 +177,17 @@ def _panel(axes: Axes, case: CaseSlice, region: str, tooltips: Tooltips) -> None
     for outline, mask in zip(OUTLINES, case.regions[region], strict=True):
         drawn = _outline(axes, mask, case.spacing, outline)
         score = scores[outline.label]
-        said = "" if score is None else f", Dice {score:.4f}"
+        said = "" if score is None else f", Dice {_score(score, 4)}"
         if drawn is not None:
             tooltips.curve(drawn, f"{case.case}: {outline.label}, {region}{said}")
-    axes.set_xlabel(f"{region}\nDice: best model {best:.3f}, soup {soup:.3f}", fontsize=8)
+    axes.set_xlabel(
+        f"{region}\nDice: best model {_score(best, 3)}, soup {_score(soup, 3)}", fontsize=8
+    )
     _frame(axes, case)
+
+
+def _score(score: float, digits: int) -> str:
+    return f"{score:.{digits}f}" if math.isfinite(score) else "undefined"
 
 
 def _outline(
