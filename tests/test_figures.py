@@ -134,7 +134,7 @@ def drawings(folds: int, trials: int):
             differences(folds, trials),
             path,
             "held-out",
-            {fold: (0.01, -0.01, 0.03) if trials > 1 else None for fold in range(folds)},
+            dict.fromkeys(range(folds), (0.01, -0.01, 0.03) if trials > 1 else None),
         ),
         "effects": lambda path: figures.hyperparameter_effects(
             effects(folds, trials), path, "held-out"

@@ -84,7 +84,11 @@ def test_the_text_of_a_point_stands_at_that_point(tmp_path):
     points.loc[8, "selection"] = np.inf
     figures.selection_against_test(points, tmp_path / "points.svg", "held-out")
     found = marks(tmp_path / "points.svg")
-    assert len(found) == len(points) - 3
+    assert len(titles(tmp_path / "points.svg")) == len(points) - 3
+    # The ring around the best model is a path of its own.
+    (ring,) = marks(tmp_path / "points.svg", "path")
+    assert ring.startswith("fold 0, Best Model: 0\n")
+    assert len(found) == len(points) - 4
     places, scores = [], []
     for title, mark in found.items():
         places.append((float(mark.get("x")), -float(mark.get("y"))))
@@ -92,7 +96,7 @@ def test_the_text_of_a_point_stands_at_that_point(tmp_path):
     for axis in (0, 1):
         there, said = np.array(places)[:, axis], np.array(scores)[:, axis]
         assert np.corrcoef(there, said)[0, 1] > 0.99999
-    named = points[np.isfinite(points[["selection", "test"]]).all(axis="columns")]
+    named = points[np.isfinite(points[["selection", "test"]]).all(axis="columns")].iloc[1:]
     for row in named.itertuples():
         title = next(title for title in found if f"{row.selection:.4f}, test" in title)
         assert row.kind in title or row.name in title.split("\n")[0]
