@@ -218,7 +218,7 @@ def test_axes_name_their_units(tmp_path):
     assert "distance of the weights" in words(tmp_path / "distances.svg")
     assert "(Dice points; 1 is 0.01 Dice)" in words(tmp_path / "differences.svg")
     assert "mean test Dice (0 to 1)" in words(tmp_path / "effects.svg")
-    assert "10 mm" in words(tmp_path / "slices.svg")
+    assert "5 mm" in words(tmp_path / "slices.svg")
 
 
 def test_published_protocol_is_marked(tmp_path):
