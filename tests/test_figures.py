@@ -1,9 +1,12 @@
-"""Figures: valid SVG, the same bytes twice, for one to five folds and one to a hundred trials."""
+"""Figures: valid, the same bytes twice, for one to five folds and one to a hundred trials."""
 
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 import xml.etree.ElementTree as ElementTree
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,6 +15,8 @@ import pytest
 from segsoup import figures
 
 SIZES = [(1, 1), (2, 4), (5, 100)]
+NAMES = ["curves", "points", "build_up", "barriers", "distances"]
+NAMES += ["differences", "effects", "slices"]
 
 
 def histories(folds: int, trials: int):
@@ -65,8 +70,76 @@ def basins(folds: int, trials: int, protocol: str = "held-out"):
     return dict.fromkeys(range(folds), record)
 
 
+def differences(folds: int, cases: int):
+    random = np.random.default_rng(3)
+    return {
+        fold: pd.DataFrame(
+            {
+                "case": [f"case-{number:03}" for number in range(cases)],
+                "best": random.random(cases),
+                "soup": random.random(cases),
+            }
+        )
+        for fold in range(folds)
+    }
+
+
+def effects(folds: int, trials: int) -> figures.HyperparameterEffects:
+    random = np.random.default_rng(4)
+    swept = {"optimizer.lr": ["0.1", "0.01"], "training.loss": ["dice", "dice+ce", "focal"]}
+    rows = [
+        (fold, f"{number:08x}", f"{number:08x} of {key}", key, values[number % len(values)], score)
+        for key, values in swept.items()
+        for fold in range(folds)
+        for number, score in enumerate(random.random(trials))
+    ]
+    means = [
+        (key, value, 0.5, np.nan if place == 0 else 0.4, np.nan if place == 0 else 0.6, place == 0)
+        for key, values in swept.items()
+        for place, value in enumerate(values)
+    ]
+    return figures.HyperparameterEffects(
+        pd.DataFrame(rows, columns=["fold", "trial", "name", "key", "value", "score"]),
+        pd.DataFrame(means, columns=["key", "value", "mean", "low", "high", "reference"]),
+    )
+
+
+def ball(x: float, y: float, radius: float) -> np.ndarray:
+    across, up = np.mgrid[:40, :30]
+    return (across - x) ** 2 + (up - y) ** 2 < radius**2
+
+
+def case_slice(rank: str, regions: int) -> figures.CaseSlice:
+    image = np.where(ball(20, 15, 14), 100.0 + np.arange(30), 0.0)
+    names = ["WT", "TC", "ET", "cavity"][:regions]
+    masks = (ball(18, 15, 5), ball(19, 15, 5), ball(18, 14, 4))
+    return figures.CaseSlice(
+        rank=rank,
+        case=f"case-{rank}",
+        fold=1,
+        spacing=(1.0, 2.0),
+        image=image,
+        regions=dict.fromkeys(names, masks),
+        dice=dict.fromkeys(names, (0.7, 0.75)),
+    )
+
+
+def slices(folds: int) -> list[figures.CaseSlice]:
+    return [case_slice(rank, min(folds, 4)) for rank in ("best", "median", "worst")[:folds]]
+
+
 def drawings(folds: int, trials: int):
     return {
+        "differences": lambda path: figures.paired_differences(
+            differences(folds, trials),
+            path,
+            "held-out",
+            dict.fromkeys(range(folds), (0.01, -0.01, 0.03) if trials > 1 else None),
+        ),
+        "effects": lambda path: figures.hyperparameter_effects(
+            effects(folds, trials), path, "held-out"
+        ),
+        "slices": lambda path: figures.case_slices(slices(folds), path, "held-out"),
         "curves": lambda path: figures.training_curves(histories(folds, trials), path),
         "points": lambda path: figures.selection_against_test(
             points(folds, trials), path, "held-out"
@@ -83,17 +156,54 @@ def words(path) -> list[str]:
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("name", ["curves", "points", "build_up", "barriers", "distances"])
-def test_figures_are_svg_and_repeat(tmp_path, size, name):
-    first, second = tmp_path / "first.svg", tmp_path / "second.svg"
+@pytest.mark.parametrize("name", NAMES)
+def test_figures_are_written_three_times_and_repeat(tmp_path, size, name):
+    first, second = tmp_path / "first.svg", tmp_path / "again" / "first.svg"
     drawings(*size)[name](first)
     drawings(*size)[name](second)
-    assert first.read_bytes() == second.read_bytes()
+    for kind in (".svg", ".png", ".html"):
+        once, twice = first.with_suffix(kind), second.with_suffix(kind)
+        assert once.read_bytes() == twice.read_bytes()
+    assert sorted(file.name for file in second.parent.iterdir()) == [
+        "first.html",
+        "first.png",
+        "first.svg",
+    ]
+    assert first.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
     assert ElementTree.parse(first).getroot().tag == "{http://www.w3.org/2000/svg}svg"
+    panels = range(size[0]) if name not in ("effects", "slices") else []
     assert [word for word in words(first) if word.startswith("Fold")] == [
-        f"Fold {fold}" for fold in range(size[0])
+        f"Fold {fold}" for fold in panels
     ]
     assert not any("optimistic" in word for word in words(first))
+
+
+def test_a_fresh_process_writes_the_same_bytes(tmp_path):
+    code = (
+        "import sys; from pathlib import Path; import test_figures\n"
+        "for name, drawing in test_figures.drawings(2, 4).items():\n"
+        "    drawing(Path(sys.argv[1]) / f'{name}.svg')\n"
+    )
+    subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "there")],
+        check=True,
+        cwd=Path(__file__).parent,
+        timeout=300,
+    )
+    for name, drawing in drawings(2, 4).items():
+        drawing(tmp_path / "here" / f"{name}.svg")
+    here = {file.name: file.read_bytes() for file in (tmp_path / "here").iterdir()}
+    there = {file.name: file.read_bytes() for file in (tmp_path / "there").iterdir()}
+    assert len(here) == 3 * len(NAMES)
+    assert here == there
+
+
+def test_files_name_no_date_and_no_version(tmp_path):
+    drawings(1, 2)["points"](tmp_path / "points.svg")
+    for file in tmp_path.iterdir():
+        assert b"matplotlib.org" not in file.read_bytes()
+        assert b"Software" not in file.read_bytes()
+        assert b"dc:date" not in file.read_bytes()
 
 
 def test_axes_name_their_units(tmp_path):
@@ -106,6 +216,9 @@ def test_axes_name_their_units(tmp_path):
     assert "from the best model (0) to the other (1)" in words(tmp_path / "barriers.svg")
     assert "loss on selection cases (no unit)" in words(tmp_path / "barriers.svg")
     assert "distance of the weights" in words(tmp_path / "distances.svg")
+    assert "(Dice points; 1 is 0.01 Dice)" in words(tmp_path / "differences.svg")
+    assert "mean test Dice (0 to 1)" in words(tmp_path / "effects.svg")
+    assert "5 mm" in words(tmp_path / "slices.svg")
 
 
 def test_published_protocol_is_marked(tmp_path):
@@ -113,7 +226,11 @@ def test_published_protocol_is_marked(tmp_path):
     figures.build_up(records(1, 2, "published"), tmp_path / "build_up.svg")
     figures.barriers(basins(1, 2, "published"), tmp_path / "barriers.svg")
     figures.weight_distances(basins(1, 2, "published"), tmp_path / "distances.svg")
-    for name in ("points", "build_up", "barriers", "distances"):
+    none = dict.fromkeys(range(1))
+    figures.paired_differences(differences(1, 2), tmp_path / "pairs.svg", "published", none)
+    figures.hyperparameter_effects(effects(1, 2), tmp_path / "effects.svg", "published")
+    figures.case_slices(slices(1), tmp_path / "slices.svg", "published")
+    for name in ("points", "build_up", "barriers", "distances", "pairs", "effects", "slices"):
         assert any("optimistic" in word for word in words(tmp_path / f"{name}.svg"))
 
 

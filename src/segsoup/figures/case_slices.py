@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -177,11 +178,17 @@ def _panel(axes: Axes, case: CaseSlice, region: str, tooltips: Tooltips) -> None
     for outline, mask in zip(OUTLINES, case.regions[region], strict=True):
         drawn = _outline(axes, mask, case.spacing, outline)
         score = scores[outline.label]
-        said = "" if score is None else f", Dice {score:.4f}"
+        said = "" if score is None else f", Dice {_score(score, 4)}"
         if drawn is not None:
             tooltips.curve(drawn, f"{case.case}: {outline.label}, {region}{said}")
-    axes.set_xlabel(f"{region}\nDice: best model {best:.3f}, soup {soup:.3f}", fontsize=8)
+    axes.set_xlabel(
+        f"{region}\nDice: best model {_score(best, 3)}, soup {_score(soup, 3)}", fontsize=8
+    )
     _frame(axes, case)
+
+
+def _score(score: float, digits: int) -> str:
+    return f"{score:.{digits}f}" if math.isfinite(score) else "undefined"
 
 
 def _outline(
@@ -246,35 +253,34 @@ def _frame(axes: Axes, case: CaseSlice) -> None:
     axes.set_xticks([])
     axes.set_yticks([])
     axes.spines[:].set_visible(False)
-    edge = [withStroke(linewidth=2.5, foreground=BLACK)]
     length = max(
         (bar for bar in BAR_LENGTHS if bar <= (right - left) * BAR_SHARE), default=BAR_LENGTHS[0]
     )
     end, up = left + 0.04 * (right - left), bottom + 0.04 * (top - bottom)
+    edge = [withStroke(linewidth=4, foreground=BLACK)]
     axes.plot([end + length, end], [up, up], color="white", linewidth=2.5, path_effects=edge)
-    axes.annotate(
-        f"{length} mm",
-        (end + length / 2, up),
-        xytext=(0, 3),
-        textcoords="offset points",
-        ha="center",
-        va="bottom",
+    _write(axes, f"{length} mm", (0.96 - length / (right - left) / 2, 0.06), "center", "bottom")
+    _write(axes, "R", (0.02, 0.98), "left", "top")
+    _write(axes, "L", (0.98, 0.98), "right", "top")
+
+
+def _write(
+    axes: Axes,
+    text: str,
+    place: tuple[float, float],
+    across: Literal["left", "center", "right"],
+    up: Literal["bottom", "top"],
+) -> None:
+    axes.text(
+        *place,
+        text,
+        ha=across,
+        va=up,
         color="white",
         fontsize=SMALL_LETTERS,
-        path_effects=edge,
+        bbox={"facecolor": BLACK, "alpha": 0.6, "pad": 1, "linewidth": 0},
+        transform=axes.transAxes,
     )
-    for place, letter in ((0.02, "R"), (0.98, "L")):
-        axes.text(
-            place,
-            0.98,
-            letter,
-            ha="left" if letter == "R" else "right",
-            va="top",
-            color="white",
-            fontsize=SMALL_LETTERS,
-            path_effects=edge,
-            transform=axes.transAxes,
-        )
 
 
 def _handles() -> list[Line2D]:

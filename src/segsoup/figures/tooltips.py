@@ -100,7 +100,8 @@ class Tooltips:
         tree.write(path, encoding="utf-8", xml_declaration=True)
 
     def _name_children(self, parent: ElementTree.Element) -> None:
-        areas, first = [], 0
+        areas: list[ElementTree.Element] = []
+        first = 0
         for position, group in enumerate(parent):
             titles = self._titles.get(group.get("id", ""))
             if titles is None:

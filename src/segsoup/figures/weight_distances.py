@@ -69,11 +69,15 @@ def _name_pairs(
     cells.set_array(None)
     cells.set_facecolor((1, 1, 1, 0))
     texts = [
-        f"{names.get(one, one)}\n{names.get(other, other)}\ndistance {distances[row, column]:.4f}"
+        f"{names.get(one, one)}\n{names.get(other, other)}\n{_distance(distances[row, column])}"
         for row, one in enumerate(models)
         for column, other in enumerate(models)
     ]
     tooltips.cells(cells, texts)
+
+
+def _distance(distance: float) -> str:
+    return f"distance {distance:.4f}" if np.isfinite(distance) else "no distance: one has diverged"
 
 
 def _name_models(axes: Axes, models: Sequence[str]) -> None:
