@@ -63,6 +63,18 @@ def all_means(folds: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
     return sums / (len(first) + len(second))
 
 
+def spread_given_back(folds: Sequence[NDArray[np.float64]]) -> list[NDArray[np.float64]]:
+    """The folds with the sample variance (n - 1) in place of the resamples' (n), as of one fold."""
+    total = sum(map(len, folds))
+    return [
+        fold.mean()
+        + (fold - fold.mean())
+        * (fold.std(ddof=1) / fold.std(ddof=0))
+        / math.sqrt(total / (total - 1))
+        for fold in folds
+    ]
+
+
 def bca_by_enumeration(folds: Sequence[NDArray[np.float64]]) -> tuple[float, float]:
     """Efron's interval with neither random numbers nor a jackknife.
 
@@ -83,13 +95,30 @@ def bca_by_enumeration(folds: Sequence[NDArray[np.float64]]) -> tuple[float, flo
 
 def test_the_interval_is_efrons_of_cases_resampled_within_their_fold() -> None:
     found = paired_difference(SKEWED)
-    low, high = bca_by_enumeration(SKEWED)
-    noise = 0.05 * float(all_means(SKEWED).std())
+    folds = spread_given_back(SKEWED)
+    low, high = bca_by_enumeration(folds)
+    noise = 0.05 * float(all_means(folds).std())
     assert found.low == pytest.approx(low, abs=noise)
     assert found.high == pytest.approx(high, abs=noise)
     # The percentile interval of the same means is further off than that: the oracle tells.
-    percentiles = np.quantile(all_means(SKEWED), [0.025, 0.975])
+    percentiles = np.quantile(all_means(folds), [0.025, 0.975])
     assert np.abs(percentiles - [low, high]).max() > 3 * noise
+
+
+def test_the_interval_of_one_fold_is_scipys() -> None:
+    values = np.random.default_rng(0).exponential(1, 40)
+    found = paired_difference([values])
+    expected = stats.bootstrap((values,), np.mean, n_resamples=40_000, rng=1).confidence_interval
+    noise = 0.05 * float(stats.sem(values))
+    assert [found.low, found.high] == pytest.approx([expected.low, expected.high], abs=noise)
+
+
+def test_the_interval_of_small_folds_is_as_wide_as_their_standard_error_says() -> None:
+    """Cochran's of a stratified mean: resamples of two cases alone have half of the variance."""
+    folds = folds_of(*[[-0.1, 0.3]] * 20)
+    error = math.sqrt(sum(len(fold) * float(fold.var(ddof=1)) for fold in folds)) / 40
+    found = paired_difference(folds)
+    assert found.high - found.low == pytest.approx(2 * 1.96 * error, rel=0.1)
 
 
 def test_the_mean_counts_every_case_once_whatever_the_size_of_its_fold() -> None:
@@ -192,7 +221,8 @@ def test_neither_the_order_of_cases_nor_of_folds_matters(
 def test_numbers_stay_where_they_belong(folds: list[NDArray[np.float64]]) -> None:
     found, values = paired_difference(folds), np.concatenate(folds)
     assert 0 < found.p <= 1
-    assert values.min() - 1e-9 <= found.low <= found.high <= values.max() + 1e-9
+    assert 2 * values.min() - values.max() <= found.low <= found.high
+    assert found.high <= 2 * values.max() - values.min()
     assert found.mean == pytest.approx(values.mean(), abs=1e-9)
 
 
