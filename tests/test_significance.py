@@ -153,6 +153,11 @@ def test_the_interval_moves_with_the_differences(shift: float) -> None:
     assert [there.low, there.high] == pytest.approx([here.low + shift, here.high + shift])
 
 
+def test_a_tiny_spread_within_folds_that_are_far_apart_has_an_interval() -> None:
+    found = paired_difference(folds_of([1.0, 1.0 + 1e-11], [2.0, 2.0 + 1e-11]))
+    assert found.low < found.mean < found.high < found.low + 1e-10
+
+
 def test_equal_differences_leave_an_interval_of_one_point() -> None:
     found = paired_difference(folds_of([0.1] * 3, [0.1] * 4))
     assert found.low == found.high == found.mean == pytest.approx(0.1)

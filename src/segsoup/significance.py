@@ -141,7 +141,7 @@ def _interval(blocks: Folds, confidence: float) -> tuple[float, float]:
     if all(np.ptp(block) == 0 for block in blocks):
         return mean, mean
     shares = [len(block) / cases for block in blocks]
-    samples = [_stretched(block, cases) - mean for block in blocks]
+    samples = [_deviations(block, cases) for block in blocks]
     # Centred and scaled, so that rounding takes nothing from small differences.
     scale = max(float(np.abs(sample).max()) for sample in samples)
 
@@ -165,11 +165,11 @@ def _interval(blocks: Folds, confidence: float) -> tuple[float, float]:
     return mean + scale * float(interval.low), mean + scale * float(interval.high)
 
 
-def _stretched(block: NDArray[np.float64], cases: int) -> NDArray[np.float64]:
+def _deviations(block: NDArray[np.float64], cases: int) -> NDArray[np.float64]:
     # Resamples of n cases have (n - 1) / n of their variance. One block of all cases is left as it
     # is, which is the interval as Efron defined it.
-    count, center = len(block), block.mean()
-    return center + math.sqrt(count / (count - 1) * (cases - 1) / cases) * (block - center)
+    count = len(block)
+    return math.sqrt(count / (count - 1) * (cases - 1) / cases) * (block - block.mean())
 
 
 def _signed_rank(blocks: Folds) -> float:
