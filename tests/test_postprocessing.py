@@ -14,9 +14,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from runs import preprocess_phantom, small_study
 from scipy import ndimage
 
-from segsoup import evaluation
+from segsoup import evaluation, networks
 from segsoup.files import read_json, write_json
 from segsoup.metrics import dice as dice_of_metrics
 from segsoup.postprocessing import (
@@ -35,6 +36,8 @@ from segsoup.postprocessing import (
     score_rules,
     unchanged,
 )
+from segsoup.preprocess import load_case, load_truth, restore
+from segsoup.regions import label_table, to_regions
 from segsoup.study import PostprocessingSearch, Replacement
 
 REGIONS = ["TC", "WT", "ET"]
@@ -215,6 +218,30 @@ def test_without_post_processing_evaluation_says_the_same() -> None:
         unchanged(REGIONS).apply(whole.probabilities, whole.spacing),
         whole.probabilities > evaluation.THRESHOLD,
     )
+
+
+def test_doing_nothing_scores_as_evaluation_does(phantom_folder: Path, tmp_path: Path) -> None:
+    """A network's predictions, put back into the voxels of the scan, kept and scored."""
+    cases = preprocess_phantom(phantom_folder, tmp_path)[:2]
+    study, cpu = small_study(), torch.device("cpu")
+    torch.manual_seed(0)
+    model = networks.build(study.network, 4, 3).eval()
+
+    @torch.inference_mode()
+    def predict(name: str) -> WholePrediction:
+        case = load_case(tmp_path, name)
+        logits = evaluation.predict(model, case, study, cpu)
+        truth = to_regions(load_truth(tmp_path, name), label_table(study.regions))
+        probabilities = restore(torch.sigmoid(logits).numpy(), case.geometry)
+        return WholePrediction(probabilities, truth, case.geometry["spacing_before"])
+
+    kept = predictions_of("best", "abc", cases, predict, tmp_path / "kept", "context", SEARCH)
+    record = choose(kept, SEARCH, REGIONS).record
+    rows = evaluation.score_cases(model, cases, tmp_path, study, cpu)
+    for region, part in rows.groupby("region"):
+        assert record["regions"][region]["unchanged"] == pytest.approx(
+            part["dice"].mean(), abs=1e-6
+        )
 
 
 def one_case(
