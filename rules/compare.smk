@@ -216,7 +216,7 @@ rule methods:
             category=SECTIONS["provenance"],
             labels={"provenance": "the study with all defaults"},
         ),
-        others=expand("<results>/report/provenance.{format}", format=["csv", "md"]),
+        provenance_table="<results>/report/provenance.csv",
     log:
         "<logs>/methods.log",
     benchmark:
