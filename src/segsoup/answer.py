@@ -109,9 +109,14 @@ def key_table(frame: pd.DataFrame) -> pd.DataFrame:
         {
             "Dice": shown["test_avg"],
             "difference to the best model": shown["difference"],
-            "models per prediction": shown[COST],
+            "models per prediction": shown[COST].map(_distinct),
         }
     )
+
+
+def _distinct(values: str) -> str:
+    """Values of folds, each once."""
+    return ", ".join(dict.fromkeys(values.split(", ")))
 
 
 def _plain(text: str) -> str:

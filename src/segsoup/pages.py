@@ -76,6 +76,6 @@ def write_text_table(table: pd.DataFrame, stem: Path, caption: str) -> None:
         caption: stands above the table.
     """
     write_text(stem.with_name(f"{stem.name}.csv"), table.to_csv(lineterminator="\n"))
-    shown = table.to_html(border=0, classes="text", justify="unset")
+    shown = table.to_html(border=0, classes="text", justify="unset", index_names=False)
     content = f"<p>{html.escape(caption)}</p>\n{shown}"
     write_text(stem.with_name(f"{stem.name}.html"), page(stem.name, content))
