@@ -305,7 +305,7 @@ rule methods:
             category=SECTIONS["provenance"],
             labels={"provenance": "the study with all defaults"},
         ),
-        others=expand("<results>/report/provenance.{format}", format=["csv", "md", "tex"]),
+        provenance_table="<results>/report/provenance.csv",
     log:
         "<logs>/methods.log",
     benchmark:

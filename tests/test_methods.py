@@ -30,7 +30,7 @@ FACTS = Facts(
     folds={0: FoldSize(14, 6, 10), 1: FoldSize(15, 5, 10)},
     parameter_count=12_345,
     devices=["cpu"],
-    commit="0123abc",
+    commits=["0123abc"],
 )
 
 

@@ -36,15 +36,20 @@ class Reading:
     complaints: list[str] = field(default_factory=list)
     asked_for: list[str] = field(default_factory=list)
 
-    def begin(self) -> None:
-        """Load the report anew."""
+    def load(self) -> None:
+        """Open the file."""
         self.page.goto((self.results / "report.html").as_uri())
+        self.page.get_by_text("General").wait_for()
+
+    def begin(self) -> None:
+        """Go back to the first page and the whole menu."""
+        self.page.evaluate("app.setView({navbarMode: 'menu', content: 'rulegraph'})")
         self.page.get_by_text("General").wait_for()
 
     def read(self, section: str) -> list[str]:
         """Go to a section by the menu; returns the paths of the results that lie in it."""
         self.begin()
-        self.page.locator("nav").get_by_text(section, exact=True).click()
+        self.page.locator("nav li").get_by_text(section, exact=True).click()
         return self.page.evaluate("section => Object.values(categories[section]).flat()", section)
 
     def kind(self, path: str) -> str:
@@ -69,9 +74,10 @@ class Reading:
 
 
 def inside(shown: Locator) -> Frame:
-    """The page within a frame, once it is there."""
+    """The page within a frame, once something of it is drawn."""
     frame = shown.element_handle().content_frame()
-    frame.wait_for_load_state()
+    assert frame is not None
+    frame.locator("table, svg, p").first.wait_for()
     return frame
 
 
@@ -93,7 +99,7 @@ def report(browser: Browser, demo: Path) -> Iterator[Reading]:
         lambda message: message.type == "error" and reading.complaints.append(message.text),
     )
     page.set_default_timeout(20_000)
-    reading.begin()
+    reading.load()
     yield reading
     page.close()
 
@@ -125,6 +131,16 @@ def test_the_first_thing_to_see_is_the_answer_with_the_numbers_of_the_tables(
         assert f"{numbers.test_avg_mean:.4f}" in row.inner_text()
 
 
+def test_every_number_of_the_answer_stands_in_a_table(report: Reading) -> None:
+    report.begin()
+    tables = (report.results / "comparison").glob("*.csv")
+    cells = re.findall(r"-?\d+\.\d+(?:e-?\d+)?", " ".join(table.read_text() for table in tables))
+    for part in report.page.locator(".answer-headline, p.answer").all():
+        for number in re.findall(r"\d+\.\d+", part.inner_text()):
+            digits = len(number.partition(".")[2])
+            assert any(f"{abs(float(cell)):.{digits}f}" == number for cell in cells), number
+
+
 def test_the_menu_leads_from_the_answer_to_the_run_times(report: Reading) -> None:
     report.begin()
     items = [item.strip() for item in report.page.locator("nav li").all_inner_texts()]
@@ -142,7 +158,8 @@ def test_every_table_and_figure_of_a_section_is_drawn(report: Reading, section: 
         box = shown.bounding_box()
         assert box is not None and min(box["width"], box["height"]) > 100, path
         if report.kind(path) != "text/html":
-            assert shown.evaluate("image => image.complete && image.naturalWidth > 100"), path
+            width = shown.evaluate("image => image.decode().then(() => image.naturalWidth)")
+            assert width > 100, path
             continue
         drawn = inside(shown).locator("table, svg, p").first
         box = drawn.bounding_box()
@@ -157,8 +174,7 @@ def test_every_link_of_the_first_page_leads_somewhere(report: Reading) -> None:
     for number in range(len(names)):
         report.begin()
         links.nth(number).click()
-        elsewhere = report.page.locator("iframe, #timeline, nav tbody tr").first
-        elsewhere.wait_for()
+        report.page.locator("iframe, #timeline, nav tbody tr").first.wait_for()
 
 
 def test_links_of_the_first_page_open_the_overview_beside_its_section(report: Reading) -> None:
@@ -168,7 +184,7 @@ def test_links_of_the_first_page_open_the_overview_beside_its_section(report: Re
     overview = pd.read_csv(report.results / "comparison/overview.csv", index_col=0)
     for number in overview["test_avg_mean"]:
         assert f"{number:.4f}" in text
-    assert "over all folds" in report.page.locator("nav").inner_text()
+    assert report.page.locator("nav").get_by_role("cell", name="over all folds").is_visible()
 
 
 def test_tooltips_say_what_the_marks_of_a_figure_are(report: Reading) -> None:

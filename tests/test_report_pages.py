@@ -20,9 +20,9 @@ def test_the_answer_is_shown_as_it_was_written_whatever_it_holds(tmp_path: Path)
     table = pd.DataFrame({"Dice <": ["0.9"]}, index=pd.Index(["Greedy & Soup"], name="model"))
     rst, page = tmp_path / "answer.rst", tmp_path / "answer.html"
     write_answer(rst, page, [AWKWARD, "Two\nlines."], "- Yes: *maybe*", table)
-    body = publish_parts(
-        rst.read_text(), writer="html", settings_overrides={"report_level": 1}
-    )["body"]
+    body = publish_parts(rst.read_text(), writer="html", settings_overrides={"report_level": 1})[
+        "body"
+    ]
     assert "system-message" not in body and "<em>" not in body and "<ol" not in body
     for text in (body, page.read_text()):
         assert "*Dice* of `a_` &lt;b&gt; &amp; |c| \\ is 0.9 ± 0.1_ [1]: see" in text
@@ -146,3 +146,6 @@ def test_provenance_says_what_all_trainings_recorded(tmp_path: Path) -> None:
     ]
     write_provenance(table, tmp_path / "provenance")
     assert "data of fold 1" in (tmp_path / "provenance.html").read_text()
+    assert (
+        (tmp_path / "provenance.csv").read_text().startswith("part,name,value\nsoftware,segsoup,")
+    )

@@ -145,7 +145,13 @@ def key_table(frame: pd.DataFrame) -> pd.DataFrame:
     """
     shown = shown_overview(frame)
     shown = shown[shown["region"] == ALL_REGIONS].set_index("model")
+    shown["models per prediction"] = shown["models per prediction"].map(_distinct)
     return shown[["Dice", "difference in Dice points [95 %]", "models per prediction"]]
+
+
+def _distinct(values: str) -> str:
+    """Values of folds, each once."""
+    return ", ".join(dict.fromkeys(values.split(", ")))
 
 
 def _plain(text: str) -> str:

@@ -119,7 +119,7 @@ class Facts:
         folds: number of the fold -> how many cases it has of each kind.
         parameter_count: trained weights of the network.
         devices: what the models were trained on, without repetition.
-        commit: git commit of segsoup; None if it is not known.
+        commits: git commits of segsoup that the models were trained with.
         metrics: a clause for each metric of the test cases beside Dice, as ``the 95th percentile
             of the Hausdorff distance (mm)``.
         statistics: whether differences were tested.
@@ -131,7 +131,7 @@ class Facts:
     folds: Mapping[int, FoldSize]
     parameter_count: int | None = None
     devices: Sequence[str] = ()
-    commit: str | None = None
+    commits: Sequence[str] = ()
     metrics: Sequence[str] = ()
     statistics: bool = False
     postprocessing: str | None = None
@@ -554,7 +554,8 @@ def _statistics(facts: Facts, cite: Citations) -> str:
 
 def _software(versions: Mapping[str, str], facts: Facts, cite: Citations) -> str:
     packages = [f"{name} {versions[key]}" for key, name in PACKAGES.items() if key in versions]
-    commit = f" (commit {facts.commit})" if facts.commit else ""
+    several = "s" if len(facts.commits) > 1 else ""
+    commit = f" (commit{several} {listed(facts.commits)})" if facts.commits else ""
     sentence = (
         f"The study was run with segsoup {versions['segsoup']}{commit}, a workflow for Snakemake "
         f"{versions['snakemake']} {cite('snakemake')}, on Python {versions['python']} with "

@@ -6,6 +6,8 @@ import html
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import pandas as pd
+
 from segsoup.files import write_text
 
 STYLE = """
@@ -18,6 +20,8 @@ thead th { border-bottom: 2px solid #1a1a1a; vertical-align: bottom; }
 tbody th { text-align: left; font-weight: 600; }
 p, h1, ol.references { max-width: 46rem; }
 p.lead { font-size: 1.3rem; font-weight: 600; line-height: 1.35; }
+table.text :is(th, td) { text-align: left; vertical-align: top; }
+table.text td { font-family: ui-monospace, monospace; font-size: .87rem; }
 ol.references { font-size: .87rem; color: #444; }
 """.strip()
 
@@ -67,3 +71,17 @@ def write_section(
         numbered = "\n".join(f"{n}. {reference}" for n, reference in enumerate(references, 1))
         plain += ["## References", numbered]
     write_text(markdown_file, "\n\n".join(plain) + "\n")
+
+
+def write_text_table(table: pd.DataFrame, stem: Path, caption: str) -> None:
+    """Write a table of texts as ``stem``.csv and, set flush left, ``stem``.html.
+
+    Args:
+        table: its index may have several levels; what repeats in a level is shown once.
+        stem: path without ending.
+        caption: stands above the table.
+    """
+    write_text(stem.with_name(f"{stem.name}.csv"), table.to_csv(lineterminator="\n"))
+    shown = table.to_html(border=0, classes="text", justify="unset", index_names=False)
+    content = f"<p>{html.escape(caption)}</p>\n{shown}"
+    write_text(stem.with_name(f"{stem.name}.html"), page(stem.name, content))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from segsoup.tables import write_table
+from segsoup.pages import write_text_table
 
 COLUMNS = ["part", "name", "value"]
 CAPTION = (
@@ -34,7 +34,7 @@ def provenance_table(
         report: name -> version of what the comparison was made with.
 
     Returns:
-        Index ``part``; columns ``name`` and ``value``.
+        Index ``part`` and ``name``; column ``value``.
     """
     packages = list(dict.fromkeys(name for run in runs for name in run["versions"]))
     rows = [
@@ -49,7 +49,7 @@ def provenance_table(
         ("model", f"fold {model.fold}, {_name(model.kind, model.trial)}", model.sha256)
         for model in models.itertuples()
     ]
-    return pd.DataFrame(rows, columns=COLUMNS).set_index("part")
+    return pd.DataFrame(rows, columns=COLUMNS).set_index(COLUMNS[:2])
 
 
 def _all(values: Iterable[str | None]) -> str:
@@ -84,5 +84,5 @@ def _name(kind: str, trial: str) -> str:
 
 
 def write_provenance(table: pd.DataFrame, stem: Path) -> None:
-    """Write the table as ``stem``.csv, .md and .html."""
-    write_table(table, table, stem, CAPTION, optimistic=False)
+    """Write the table as ``stem``.csv and .html."""
+    write_text_table(table, stem, CAPTION)

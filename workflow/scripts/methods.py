@@ -35,7 +35,7 @@ with job_log(snakemake.log[0]):
             },
             parameter_count=runs[0]["parameter_count"],
             devices=list(dict.fromkeys(run["device"] for run in runs)),
-            commit=runs[0]["commit"],
+            commits=list(dict.fromkeys(run["commit"][:12] for run in runs)),
         ),
     )
     write_section(
