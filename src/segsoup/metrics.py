@@ -359,7 +359,11 @@ def _components(mask: Mask) -> tuple[Labels, int]:
     """Connected components of a mask, numbered from 1, and how many there are."""
     if not mask.size:
         return np.zeros(mask.shape, dtype=np.uint16), 0
-    return cc3d.connected_components(mask, connectivity=TOUCHING, return_N=True)
+    # cc3d 4.1.1 fails on some masks of a few voxels that reach the border.
+    labels, number = cc3d.connected_components(
+        np.pad(mask, 1), connectivity=TOUCHING, return_N=True
+    )
+    return labels[1:-1, 1:-1, 1:-1], number
 
 
 def _tally(numbers: NDArray[np.int64], size: int) -> dict[int, int]:
