@@ -273,10 +273,10 @@ def test_distances_are_those_of_all_corners_to_all_corners() -> None:
         np.testing.assert_allclose(ours.from_prediction, every.min(axis=0), atol=1e-9)
 
 
-@pytest.mark.parametrize("points", [0, 10**9], ids=["tree", "transform"])
-def test_both_ways_to_look_far_give_the_same(points: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("cost", [0.0, math.inf], ids=["tree", "transform"])
+def test_both_ways_to_look_far_give_the_same(cost: float, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = [scores(*case) for case in random_cases(12)]
-    monkeypatch.setattr(metrics, "VOXELS_PER_POINT", points)
+    monkeypatch.setattr(metrics, "TREE_COST", cost)
     for case, row in zip(random_cases(12), expected, strict=True):
         assert scores(*case) == pytest.approx(row, rel=1e-12)
 

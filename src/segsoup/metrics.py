@@ -43,8 +43,9 @@ ROUNDING = 1e-5
 # Most of a surface lies within this many voxels of the other one, and is found there by looking:
 # a tenth of the time of a distance transform of the volume.
 REACH = 3
-# A tree takes some 10 us for a point, a distance transform 0.1 us for a voxel.
-VOXELS_PER_POINT = 100
+# A tree takes some 10 us for a point in 70,000 corners and less than 1 us in 150: about the root.
+# A distance transform takes some 0.1 us for a voxel.
+TREE_COST = 0.4
 
 TOUCHING: Final = 26
 ALL_INSIDE = 255
@@ -611,7 +612,7 @@ def _search(
     places: Places, corners: Places, shape: tuple[int, ...], spacing: Spacing
 ) -> tuple[Distances, Places]:
     """The nearest of some corners to each place, however far: mm, and where it is."""
-    if places.size * VOXELS_PER_POINT > math.prod(shape):
+    if TREE_COST * places.size * math.sqrt(corners.size) > math.prod(shape):
         outside = np.ones(math.prod(shape), dtype=bool)
         outside[corners] = False
         feature: NDArray[np.int32] = ndimage.distance_transform_edt(
