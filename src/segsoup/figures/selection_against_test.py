@@ -18,6 +18,8 @@ from segsoup.figures.style import BLUE, GREY, SOUP_COLOURS, SOUP_MARKERS
 from segsoup.figures.tooltips import NO_NAMES, Tooltips
 
 TRIAL = "Trial"
+# Per fold; the dots of more are smaller.
+MANY_MODELS = 200
 
 
 def selection_against_test(
@@ -32,9 +34,8 @@ def selection_against_test(
         protocol: ``published`` is marked as optimistic.
         names: ``name`` of a point -> text for its tooltip.
     """
-    looks = _looks(
-        [kind for kind in dict.fromkeys(points["kind"]) if kind not in (TRIAL, BEST_MODEL)]
-    )
+    soups = [kind for kind in dict.fromkeys(points["kind"]) if kind not in (TRIAL, BEST_MODEL)]
+    looks = _looks(soups, many=points.groupby("fold").size().max() > MANY_MODELS)
     with styled():
         drawing = in_panels(sorted(points["fold"].unique()))
         for fold, axes in drawing.panels.items():
@@ -47,7 +48,7 @@ def selection_against_test(
         drawing.finish(handles, protocol, path)
 
 
-def _looks(soups: Sequence[str]) -> dict[str, dict[str, Any]]:
+def _looks(soups: Sequence[str], many: bool) -> dict[str, dict[str, Any]]:
     looks: dict[str, dict[str, Any]] = {
         # A ring, so that a soup of this one model does not hide it; below the trials, so that
         # those within it can be pointed at.
@@ -58,7 +59,13 @@ def _looks(soups: Sequence[str]) -> dict[str, dict[str, Any]]:
             "s": 190,
             "linewidths": 1.6,
         },
-        TRIAL: {"marker": "o", "color": GREY, "alpha": 0.7, "s": 22, "linewidths": 0},
+        TRIAL: {
+            "marker": "o",
+            "color": GREY,
+            "alpha": 0.5 if many else 0.7,
+            "s": 10 if many else 22,
+            "linewidths": 0,
+        },
     }
     for number, soup in enumerate(soups):
         marker = SOUP_MARKERS[number % len(SOUP_MARKERS)]

@@ -39,9 +39,8 @@ def training_curves(
             if run == "stem":
                 curve.set(color=BLACK, linewidth=2)
             else:
-                curve.set(
-                    color=colours[run], linewidth=1.1 if few else 0.8, alpha=0.75 if few else 0.4
-                )
+                width, opacity = (1.1, 0.75) if few else (0.8, _opacity(len(runs)))
+                curve.set(color=colours[run], linewidth=width, alpha=opacity)
             text = f"fold {fold}, {names.get(run, run)}\n{_last_loss(history)}"
             drawing.tooltips.curve(curve, text, many=not few)
         has_stem = any(run == "stem" for _, run in histories)
@@ -57,6 +56,11 @@ def training_curves(
         else:
             handles.append(Line2D([], [], color=BLUE, alpha=0.6, label=f"{len(runs)} trials"))
         drawing.finish(handles, "held-out", path)
+
+
+def _opacity(curves: int) -> float:
+    """The more curves, the fainter each, so that one sees where most of them are."""
+    return min(0.4, max(0.1, 40 / curves))
 
 
 def _last_loss(history: pd.DataFrame) -> str:
