@@ -234,8 +234,10 @@ rule basins:
     resources:
         **needs("basins"),
     params:
+        **settings("sweep"),
         results=results_folder,
         folds=FOLDS,
+        trials=CANDIDATES,
         recipes=study.soup.recipes,
     script:
         "../workflow/scripts/basins.py"

@@ -74,11 +74,12 @@ def drawn_effects(
                 "mean": effect.mean,
                 "low": low,
                 "high": high,
+                "reference": effect.value == effect.reference,
             }
         )
     return HyperparameterEffects(
         pd.DataFrame(trials, columns=["fold", "trial", "name", "key", "value", "score"]),
-        pd.DataFrame(means, columns=["key", "value", "mean", "low", "high"]),
+        pd.DataFrame(means, columns=["key", "value", "mean", "low", "high", "reference"]),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,6 +72,12 @@ def readable(parameters: dict[str, Any]) -> str:
     """A name for people and files, as ``lr=0.01,loss=dice``; ``base`` if nothing is swept."""
     parts = (f"{key.rpartition('.')[2]}={value}" for key, value in parameters.items())
     return ",".join(parts).replace("/", "-").replace(" ", "") or "base"
+
+
+def model_names(study: Study, models: Iterable[str]) -> dict[str, str]:
+    """Model of a trial (its id, or its id and a folder below it) -> both with its settings."""
+    swept = {trial.id: readable(trial.parameters) for trial in trials(study)}
+    return {model: f"{model} {swept[model.partition('/')[0]]}" for model in models}
 
 
 def _check_sweepable(key: str, where: str) -> None:

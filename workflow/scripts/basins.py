@@ -5,11 +5,14 @@ from pathlib import Path
 from segsoup.basin import read_basins, write_basins
 from segsoup.figures import barriers, weight_distances
 from segsoup.logs import job_log
+from segsoup.study import load
+from segsoup.sweep import model_names
 
 with job_log(snakemake.log[0]):
     asked, made_of = snakemake.params, snakemake.output
     basins = read_basins(Path(asked.results), asked.folds, asked.recipes)
     write_basins(basins, Path(made_of.table).with_suffix(""))
     records = {basin.record["fold"]: basin.record for basin in basins}
-    barriers(records, Path(made_of.barriers))
-    weight_distances(records, Path(made_of.weight_distances))
+    names = model_names(load(snakemake.config), asked.trials)
+    barriers(records, Path(made_of.barriers).with_suffix(".svg"), names)
+    weight_distances(records, Path(made_of.weight_distances).with_suffix(".svg"), names)

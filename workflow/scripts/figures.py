@@ -16,17 +16,13 @@ from segsoup.figures import (
 from segsoup.files import read_json
 from segsoup.logs import job_log
 from segsoup.study import load
-from segsoup.sweep import readable, trials
+from segsoup.sweep import model_names, trials
 
 with job_log(snakemake.log[0]):
     study = load(snakemake.config)
     asked, results = snakemake.params, Path(snakemake.params.results)
     folder = Path(snakemake.output.build_up).parent
-    swept = {trial.id: trial for trial in trials(study)}
-    names = {
-        model: f"{model} {readable(swept[model.partition('/')[0]].parameters)}"
-        for model in asked.trials
-    }
+    names = model_names(study, asked.trials)
     histories = {
         (fold, Path(run).name): pd.read_csv(results / f"fold{fold}" / run / "history.csv")
         for fold in asked.folds
@@ -44,7 +40,7 @@ with job_log(snakemake.log[0]):
     file = folder / "selection_against_test.svg"
     selection_against_test(points(comparisons), file, asked.protocol, names)
     build_up(greedy, folder / "build_up.svg", names)
-    parameters = {trial.id: trial.parameters for trial in swept.values()}
+    parameters = {trial.id: trial.parameters for trial in trials(study)}
     effects = drawn_effects(comparisons, parameters, names)
     hyperparameter_effects(effects, folder / "hyperparameters.svg", asked.protocol)
     for recipe in asked.recipes:
