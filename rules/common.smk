@@ -269,9 +269,11 @@ def show_findings() -> None:
     """Print the comparison and where the report lies, once there are any."""
     overview = Path(study.results, "comparison", "overview.csv")
     if overview.exists():
-        from segsoup.comparison import print_overview
+        from segsoup.findings import print_conclusions
+        from segsoup.overview import print_overview
 
         print_overview(overview)
+        print_conclusions(overview.with_name("comparisons.csv"))
     if Path(study.results, "comparison", "basin.csv").exists():
         from segsoup.basin import print_findings, read_basins
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from rich.console import Console
 
 from segsoup.comparison import BEST_MODEL, BEST_SINGLE, ENSEMBLE, FoldComparison, protocol_mark
 from segsoup.overview import COST
@@ -221,3 +222,10 @@ def write_findings(findings: Sequence[Finding], protocol: str, stem: Path) -> No
         "over the same folds. models per prediction: first against second."
     )
     write_table(frame, shown.astype(str), stem, caption, protocol == "published")
+
+
+def print_conclusions(path: Path, console: Console | None = None) -> None:
+    """Print what a comparisons.csv concludes over all folds, a line each."""
+    frame = pd.read_csv(path, dtype=str)
+    for sentence in frame.loc[frame["folds"] == "all", "conclusion"]:
+        (console or Console()).print(f"{sentence[0].upper()}{sentence[1:]}.", highlight=False)
