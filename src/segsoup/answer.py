@@ -14,7 +14,7 @@ from segsoup.case_rows import ALL_REGIONS, mean_dice
 from segsoup.comparison import BEST_MODEL, OPTIMISTIC, FoldComparison
 from segsoup.files import write_text
 from segsoup.findings import ENSEMBLE_QUESTION, Finding, in_a_sentence
-from segsoup.overview import GREEDY, published_columns, shown_overview
+from segsoup.overview import published_columns, shown_overview
 from segsoup.pages import page
 from segsoup.significance import SeedSpread
 from segsoup.tables import POINTS
@@ -88,14 +88,17 @@ def answer_of(
     whole = [finding for finding in findings if finding.fold is None]
     if not whole:
         return "This study has no soup to compare with the best single model.", []
-    first, *rest = sorted(whole, key=lambda finding: finding.first != in_a_sentence(GREEDY))
+    soup = in_a_sentence(list(published_columns(comparisons[0]))[-1])
+    first, *rest = sorted(whole, key=lambda finding: finding.first != soup)
     means = [mean_dice(c.rows[BEST_MODEL]) for c in comparisons]
+    told = [f for f in rest if f.question != ENSEMBLE_QUESTION or f.second == soup]
     sentences = [
         f"The best single model of each fold, chosen among {_range(comparisons)}, has a mean "
         f"Dice of {fmean(means):.4f} on the test cases.",
         _ingredients(comparisons),
-        *(_sentence(finding) for finding in rest),
+        *(_sentence(finding) for finding in told),
         _seeds(spreads, first),
+        "The p values are adjusted for the number of comparisons." if rest else "",
     ]
     if comparisons[0].protocol == "published":
         sentences.append(f"All numbers are {OPTIMISTIC}.")

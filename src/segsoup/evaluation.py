@@ -179,8 +179,7 @@ def score_cases(
     study: Study,
     device: torch.device,
     measured: Collection[str] = (),
-    postprocessing: Postprocessing | None = None,
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+) -> pd.DataFrame:
     """Score a model on preprocessed cases, in the voxels of each scan.
 
     Args:
@@ -189,27 +188,51 @@ def score_cases(
         folder: the preprocessed cases.
         study: patch, overlap, regions, evaluation loss and metrics.
         device: where to compute.
-        measured: cases that all metrics of the study are taken of; Dice and loss of the others.
-        postprocessing: if given, measured cases are scored after it too.
+        measured: cases that all metrics of the study are taken of, not only Dice and loss.
 
     Returns:
-        Case rows: ``case``, ``region``, ``dice``, ``loss`` (that of the case, in each row), the
-        metrics; and the case rows after post-processing, if one was given.
+        Case rows: ``case``, ``region``, ``dice``, ``loss`` (that of the case, in each row), and
+        the metrics if there are measured cases.
     """
     model.eval()
-    plain: Rows = []
+    rows: Rows = []
+    for name in cases:
+        scan = prediction_in_the_scan(model, name, folder, study, device)
+        rows += scan.rows(study, scoring_of(study) if name in measured else DICE_ALONE)
+    columns = [*COLUMNS, *(study.metrics.names if measured else [])]
+    return pd.DataFrame(rows).reindex(columns=columns)
+
+
+def score_before_and_after(
+    model: nn.Module,
+    cases: Iterable[str],
+    folder: Path,
+    study: Study,
+    device: torch.device,
+    postprocessing: Postprocessing,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Score a model by all metrics, without and with post-processing, on the same predictions.
+
+    Args:
+        model: with the weights to score, on ``device``.
+        cases: names.
+        folder: the preprocessed cases.
+        study: patch, overlap, regions, evaluation loss and metrics.
+        device: where to compute.
+        postprocessing: of the fold.
+
+    Returns:
+        Case rows of the model as it is, and after post-processing.
+    """
+    model.eval()
+    before: Rows = []
     after: Rows = []
     for name in cases:
         scan = prediction_in_the_scan(model, name, folder, study, device)
-        scoring = scoring_of(study) if name in measured else DICE_ALONE
-        plain += scan.rows(study, scoring)
-        if postprocessing is not None and name in measured:
-            after += scan.rows(study, scoring, postprocessing)
+        before += scan.rows(study, scoring_of(study))
+        after += scan.rows(study, scoring_of(study), postprocessing)
     columns = [*COLUMNS, *study.metrics.names]
-    return (
-        pd.DataFrame(plain).reindex(columns=columns if measured else COLUMNS),
-        pd.DataFrame(after, columns=columns),
-    )
+    return pd.DataFrame(before, columns=columns), pd.DataFrame(after, columns=columns)
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ import pandas as pd
 
 from segsoup.comparison import BEST_MODEL, FoldComparison
 from segsoup.figures import HyperparameterEffects
-from segsoup.findings import Parameters, difference_of, scores_of_model, trial_scores
-from segsoup.significance import marginal_effects
+from segsoup.findings import Parameters, difference_of, scores_of_model
+from segsoup.sweep_effects import SEED, effects
 
 
 def case_differences(comparisons: Sequence[FoldComparison], title: str) -> dict[int, pd.DataFrame]:
@@ -59,9 +59,10 @@ def drawn_effects(
         for c in comparisons
         for trial, values in parameters.items()
         for key, value in values.items()
+        if key != SEED
     ]
     means, reference = [], math.nan
-    for effect in marginal_effects(trial_scores(comparisons), parameters):
+    for effect in effects(comparisons, parameters):
         if effect.difference is None:
             low = high = math.nan
             reference = effect.mean if effect.value == effect.reference else reference

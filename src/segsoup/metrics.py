@@ -25,7 +25,7 @@ from scipy.spatial import cKDTree
 from surface_distance.lookup_tables import create_table_neighbour_code_to_surface_area
 
 if TYPE_CHECKING:
-    import torch
+    pass
 
 Mask = NDArray[np.bool_]
 Distances = NDArray[np.float64]
@@ -163,20 +163,6 @@ def dice_of(prediction: Mask, truth: Mask) -> float:
         truth: booleans of the same shape.
     """
     return _dice(_count(prediction, truth))
-
-
-def dice(prediction: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-    """``dice_of`` of each region.
-
-    Args:
-        prediction: booleans (region, x, y, z).
-        truth: booleans of the same shape.
-
-    Returns:
-        float32 (region,).
-    """
-    pairs = zip(prediction.cpu().numpy(), truth.cpu().numpy(), strict=True)
-    return prediction.new_empty(0).float().new_tensor([dice_of(*pair) for pair in pairs])
 
 
 def _score_region(

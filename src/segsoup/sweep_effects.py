@@ -10,14 +10,25 @@ from pathlib import Path
 import pandas as pd
 
 from segsoup.comparison import BEST_MODEL, FoldComparison, protocol_mark
-from segsoup.findings import Parameters, difference_of, in_a_sentence
+from segsoup.findings import Parameters, difference_of, in_a_sentence, trial_scores
 from segsoup.overview import published_columns
-from segsoup.significance import Effect, SeedSpread, holm, seed_spread
+from segsoup.significance import Effect, SeedSpread, holm, marginal_effects, seed_spread
 from segsoup.tables import POINTS, shown_difference, shown_p, write_table
 
 SEED = "training.seed"
 EFFECT_COLUMNS = ["key", "value", "trials", "mean", "pairs", "difference", "low", "high", "p"]
 EFFECT_COLUMNS += ["p_holm", "protocol"]
+
+
+def effects(comparisons: Sequence[FoldComparison], parameters: Parameters) -> list[Effect]:
+    """What each value of each hyperparameter does; a seed is none and has a table of its own.
+
+    Args:
+        comparisons: the folds.
+        parameters: trial id -> swept dotted key -> value.
+    """
+    found = marginal_effects(trial_scores(comparisons), parameters)
+    return [effect for effect in found if effect.key != SEED]
 
 
 def write_effects(effects: Sequence[Effect], protocol: str, stem: Path) -> None:

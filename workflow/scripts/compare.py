@@ -5,14 +5,13 @@ from pathlib import Path
 from segsoup.answer import answer_of, key_table, write_answer
 from segsoup.comparison import compare_study
 from segsoup.files import read_json
-from segsoup.findings import find, trial_scores, write_findings
+from segsoup.findings import find, write_findings
 from segsoup.logs import job_log
 from segsoup.overview import overview, write_fold_table, write_overview
 from segsoup.postprocessed import write_without_and_with
-from segsoup.significance import marginal_effects
 from segsoup.study import load
 from segsoup.sweep import trials
-from segsoup.sweep_effects import seed_spreads, write_effects, write_seeds
+from segsoup.sweep_effects import effects, seed_spreads, write_effects, write_seeds
 
 with job_log(snakemake.log[0]):
     asked, made_of = snakemake.params, snakemake.output
@@ -32,8 +31,7 @@ with job_log(snakemake.log[0]):
     write_overview(frame, folder / "overview")
     for comparison in comparisons:
         write_fold_table(comparison, folder / f"fold{comparison.fold}")
-    effects = marginal_effects(trial_scores(comparisons), parameters)
-    write_effects(effects, protocol, folder / "hyperparameters")
+    write_effects(effects(comparisons, parameters), protocol, folder / "hyperparameters")
     write_seeds(spreads, comparisons, folder / "seeds")
     chosen = [read_json(Path(path)) for path in snakemake.input.postprocessing]
     write_without_and_with(comparisons, chosen, folder / "postprocessing")

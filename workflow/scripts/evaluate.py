@@ -17,7 +17,7 @@ with job_log(snakemake.log[0]):
 
     cases = sorted({*fold["selection"], *fold["test"]})
     folder = Path(snakemake.params.folder)
-    rows, _ = score_cases(model, cases, folder, study, device, measured=fold["test"])
+    rows = score_cases(model, cases, folder, study, device, measured=fold["test"])
     chosen_by = rows.loc[rows["case"].isin(fold["selection"]), COLUMNS]
     write_rows(Path(snakemake.output.selection), chosen_by)
     write_rows(Path(snakemake.output.test), rows[rows["case"].isin(fold["test"])])

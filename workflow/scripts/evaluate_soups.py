@@ -4,7 +4,7 @@ from pathlib import Path
 
 from segsoup import devices
 from segsoup.case_rows import write_rows
-from segsoup.evaluation import load_model, score_cases
+from segsoup.evaluation import load_model, score_before_and_after
 from segsoup.files import read_json
 from segsoup.logs import job_log
 from segsoup.postprocessing import Postprocessing
@@ -24,14 +24,9 @@ with job_log(snakemake.log[0]):
     tests = [None, *made_of.tests]
     postprocessed = [made_of.best_postprocessed, *made_of.postprocessed]
     for path, test, after in zip(models, tests, postprocessed, strict=True):
-        rows, rows_after = score_cases(
-            load_model(Path(path), study, device),
-            cases,
-            Path(snakemake.params.folder),
-            study,
-            device,
-            measured=cases,
-            postprocessing=postprocessing,
+        model, folder = load_model(Path(path), study, device), Path(snakemake.params.folder)
+        rows, rows_after = score_before_and_after(
+            model, cases, folder, study, device, postprocessing
         )
         if test is not None:
             write_rows(Path(test), rows)
