@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,26 @@ def written(facts: Facts = FACTS, **changes: dict[str, Any]) -> Methods:
     for section, values in changes.items():
         study[section] = study.get(section, {}) | values
     return methods(load(study), VERSIONS, facts)
+
+
+def everything(folds: Mapping[int, FoldSize]) -> Facts:
+    """Facts of a study that measures, searches and tests all there is."""
+    return replace(
+        FACTS,
+        folds=folds,
+        metrics={
+            "names": ["hd95", "nsd", "precision", "lesion_dice"],
+            "surface_tolerance": 1.0,
+            "lesion_dilation": 3,
+            "lesion_smallest": 50,
+        },
+        postprocessing={
+            "thresholds": [0.4],
+            "smallest_components": [10, 50],
+            "replace": {"region": "ET", "by": "TC", "below": [100]},
+        },
+        statistics=True,
+    )
 
 
 def test_the_paragraph_tells_data_network_training_soups_and_evaluation() -> None:
@@ -121,16 +143,27 @@ def test_a_swept_setting_stands_with_its_values_and_not_as_a_base_setting() -> N
 def test_statistics_secondary_metrics_and_postprocessing_are_told_where_there_are_any() -> None:
     plain = written().paragraph
     assert "bootstrap" not in plain and "Secondary" not in plain
-    metrics = ["the 95th percentile of the Hausdorff distance (mm)", "lesion-wise Dice"]
-    sentence = "Components below 10 voxels were removed."
-    facts = Facts(30, 30, FACTS.folds, metrics=metrics, statistics=True, postprocessing=sentence)
-    told = written(facts)
-    assert "Secondary metrics were the 95th percentile of the Hausdorff distance (mm) and" in (
-        told.paragraph
-    )
-    assert "resampled folds as blocks" in told.paragraph
-    assert sentence in told.paragraph
-    assert {WORKS["bootstrap"], WORKS["holm"], WORKS["wilcoxon"]} <= set(told.references)
+    told = written(everything(FACTS.folds))
+    for part in (
+        "The secondary metrics were the 95th percentile of the Hausdorff distance in mm",
+        "at a tolerance of 1 mm",
+        "after dilating the reference by 3 voxels",
+        "those of at most 50 mm³",
+        "the threshold of each region (0.4 or 0.5)",
+        "were removed (0, 10 or 50 mm³)",
+        "whether ET was replaced by TC where less than a volume (100 mm³) of it was left",
+        "bootstrap confidence intervals",
+        "resampled within their fold",
+    ):
+        assert part in told.paragraph
+    cited = ("bootstrap", "holm", "wilcoxon", "strata", "surface-dice", "replacement")
+    assert {WORKS[work] for work in cited} <= set(told.references)
+
+
+def test_post_processing_that_has_nothing_to_choose_from_is_not_told() -> None:
+    nothing = {"thresholds": [0.5], "smallest_components": [0], "replace": None}
+    told = written(replace(FACTS, postprocessing=nothing))
+    assert told.paragraph == written().paragraph
 
 
 CHOICES: dict[str, list[dict[str, Any]]] = {
@@ -156,7 +189,7 @@ CHOICES: dict[str, list[dict[str, Any]]] = {
 
 @pytest.mark.parametrize("folds", [{3: FoldSize(1, 1, 1)}, FACTS.folds])
 def test_every_study_is_told_in_correct_sentences(folds: dict[int, FoldSize]) -> None:
-    facts = Facts(cases=1 if len(folds) == 1 else 9, patients=1, folds=folds)
+    facts = replace(everything(folds), cases=1 if len(folds) == 1 else 9, patients=1)
     for combination in itertools.product(*CHOICES.values()):
         told = written(facts, **dict(zip(CHOICES, combination, strict=True)))
         for text in told.parts.values():

@@ -21,10 +21,17 @@ WORKS = {
     "beyond. ICLR 2020.",
     "schedule-free": "Defazio A, Yang X, Mehta H, Mishchenko K, Khaled A, Cutkosky A. The road "
     "less scheduled. NeurIPS 2024.",
+    "replacement": "Isensee F, Jaeger PF, Full PM, Vollmuth P, Maier-Hein KH. nnU-Net for brain "
+    "tumor segmentation. BrainLes 2020, arXiv:2011.00848.",
     "snakemake": "Mölder F, Jablonski KP, Letcher B, et al. Sustainable data analysis with "
     "Snakemake. F1000Research 2021;10:33.",
     "soups": "Wortsman M, Ilharco G, Gadre SY, et al. Model soups: averaging weights of multiple "
     "fine-tuned models improves accuracy without increasing inference time. ICML 2022.",
+    "strata": "van Elteren P. On the combination of independent two sample tests of Wilcoxon. "
+    "Bulletin of the International Statistical Institute 1960;37:351–361.",
+    "surface-dice": "Nikolov S, Blackwell S, Zverovitch A, et al. Clinically applicable "
+    "segmentation of head and neck anatomy for radiotherapy: deep learning algorithm development "
+    "and validation study. Journal of Medical Internet Research 2021;23(7):e26151.",
     "wilcoxon": "Wilcoxon F. Individual comparisons by ranking methods. Biometrics Bulletin "
     "1945;1(6):80–83.",
 }

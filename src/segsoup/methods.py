@@ -120,10 +120,11 @@ class Facts:
         parameter_count: trained weights of the network.
         devices: what the models were trained on, without repetition.
         commits: git commits of segsoup that the models were trained with.
-        metrics: a clause for each metric of the test cases beside Dice, as ``the 95th percentile
-            of the Hausdorff distance (mm)``.
+        metrics: what test cases are measured by beside Dice: ``names``, ``surface_tolerance`` (mm),
+            ``lesion_dilation`` (voxels) and ``lesion_smallest`` (mm³).
+        postprocessing: what is tried on predictions: ``thresholds``, ``smallest_components`` (mm³)
+            and ``replace`` (None, or ``region``, ``by`` and ``below`` in mm³).
         statistics: whether differences were tested.
-        postprocessing: a sentence on what happens to predictions, if anything does.
     """
 
     cases: int
@@ -132,9 +133,9 @@ class Facts:
     parameter_count: int | None = None
     devices: Sequence[str] = ()
     commits: Sequence[str] = ()
-    metrics: Sequence[str] = ()
+    metrics: Mapping[str, Any] | None = None
+    postprocessing: Mapping[str, Any] | None = None
     statistics: bool = False
-    postprocessing: str | None = None
 
 
 @dataclass(frozen=True)
@@ -183,9 +184,9 @@ def methods(study: Study, versions: Mapping[str, str], facts: Facts) -> Methods:
         "Model averaging": [_ingredients(study, trials), *_recipes(study, cite)],
         "Evaluation": [
             _inference(study, cite),
-            facts.postprocessing,
+            _postprocessing(facts, cite),
             _protocol(study),
-            _metrics(facts),
+            _metrics(facts, cite),
             _statistics(facts, cite),
         ],
         "Software": [_software(versions, facts, cite)],
@@ -526,29 +527,85 @@ def _protocol(study: Study) -> str:
     )
 
 
-def _metrics(facts: Facts) -> str:
+def _postprocessing(facts: Facts, cite: Citations) -> str:
+    """Nothing where there is nothing to choose from."""
+    if facts.postprocessing is None:
+        return ""
+    asked = facts.postprocessing
+    thresholds = sorted({*asked["thresholds"], 0.5})
+    volumes = sorted({*asked["smallest_components"], 0.0})
+    chosen = []
+    if len(thresholds) > 1:
+        chosen.append(f"the threshold of each region ({listed(map(_shown, thresholds), 'or')})")
+    if len(volumes) > 1:
+        shown = listed(map(_shown, volumes), "or")
+        chosen.append(f"the volume below which its connected components were removed ({shown} mm³)")
+    replace = asked["replace"]
+    if replace is not None:
+        shown = listed(map(_shown, replace["below"]), "or")
+        chosen.append(
+            f"whether {replace['region']} was replaced by {replace['by']} where less than a volume "
+            f"({shown} mm³) of it was left {cite('replacement')}"
+        )
+    if not chosen:
+        return ""
+    return (
+        "Post-processing was chosen once per fold, the same for all models, by the mean Dice on "
+        f"the selection cases: {listed(chosen)}."
+    )
+
+
+def _metrics(facts: Facts, cite: Citations) -> str:
     sentence = (
         "The primary metric was the Dice coefficient of each region, averaged over the cases and "
         "then over the regions; a region absent from the reference scored 1 if it was absent from "
         "the prediction as well and 0 otherwise."
     )
-    if facts.metrics:
-        sentence += f" Secondary metrics were {listed(facts.metrics)}."
+    return " ".join(filter(None, [sentence, _secondary(facts.metrics, cite)]))
+
+
+def _secondary(asked: Mapping[str, Any] | None, cite: Citations) -> str:
+    if asked is None or not asked["names"]:
+        return ""
+    clauses = {
+        "hd95": "the 95th percentile of the Hausdorff distance in mm (374 mm where a region was "
+        "present in only one of prediction and reference)",
+        "nsd": f"the normalised surface Dice at a tolerance of {asked['surface_tolerance']:g} mm",
+        "sensitivity": "sensitivity",
+        "precision": "precision",
+        "lesion_dice": "lesion-wise Dice",
+        "lesion_hd95": "the lesion-wise 95th percentile of the Hausdorff distance",
+    }
+    named = [clauses.get(name, name) for name in asked["names"]]
+    named = [f"{c} {cite('surface-dice')}" if "surface Dice" in c else c for c in named]
+    verb = "metric was" if len(named) == 1 else "metrics were"
+    sentence = f"The secondary {verb} {listed(named)}."
+    if any(name.startswith("lesion") for name in asked["names"]):
+        dilation = counted(asked["lesion_dilation"], "voxel")
+        told_apart = "connected components"
+        if asked["lesion_dilation"]:
+            told_apart = f"told apart after dilating the reference by {dilation}"
+        sentence += (
+            f" Lesions were {told_apart} and scored as in the BraTS challenges since 2023, without "
+            f"those of at most {asked['lesion_smallest']:g} mm³."
+        )
     return sentence
 
 
 def _statistics(facts: Facts, cite: Citations) -> str:
     if not facts.statistics:
         return ""
-    several = len(facts.folds) > 1
-    blocks = "that resampled folds as blocks, " if several else ""
-    strata = " stratified by fold" if several else ""
+    interval = "95 % bias-corrected and accelerated bootstrap confidence intervals " + cite(
+        "bootstrap"
+    )
+    test = f"two-sided Wilcoxon signed-rank tests {cite('wilcoxon')}"
+    if len(facts.folds) > 1:
+        interval += ", cases being resampled within their fold,"
+        test += f", cases being ranked within their fold {cite('strata')}"
     return (
-        "Models were compared by their paired differences on the test cases, with 95 % "
-        "bias-corrected and accelerated bootstrap confidence intervals "
-        f"{cite('bootstrap')} {blocks}and by Wilcoxon signed-rank tests "
-        f"{cite('wilcoxon')}{strata}, with p values adjusted for multiple "
-        f"comparisons by Holm's method {cite('holm')}."
+        f"Models were compared by their paired differences on the test cases, with {interval} and "
+        f"by {test}; p values were adjusted for multiple comparisons by Holm's method "
+        f"{cite('holm')}."
     )
 
 
