@@ -14,7 +14,7 @@ rule soup:
             "<results>/fold{fold}/soups/{recipe}/recipe.json",
             caption="../workflow/report/recipe.rst",
             category=SECTIONS["basin"],
-            labels={"fold": "{fold}", "recipe": "{recipe}"},
+            labels={"result": "{recipe}, fold {fold}"},
         ),
         selection="<results>/fold{fold}/soups/{recipe}/selection.csv",
     log:
@@ -52,7 +52,7 @@ rule ensemble:
             "<results>/fold{fold}/soups/ensemble/recipe.json",
             caption="../workflow/report/ensemble.rst",
             category=SECTIONS["basin"],
-            labels={"fold": "{fold}", "recipe": "ensemble"},
+            labels={"result": "ensemble, fold {fold}"},
         ),
         selection="<results>/fold{fold}/soups/ensemble/selection.csv",
         test="<results>/fold{fold}/soups/ensemble/test.csv",

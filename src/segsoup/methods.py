@@ -25,8 +25,10 @@ NORMALISATIONS = {
     "non-zero voxels",
     "zscore": "each channel was normalised to zero mean and unit variance",
 }
+
+
 AUGMENTATIONS = {
-    "flips-intensity": ["mirroring", "intensity scaling and shifting"],
+    "flips-intensity": ["mirroring", "random scaling and shifting of intensities"],
     "affine-contrast": [
         "mirroring",
         "rotation",
@@ -326,7 +328,9 @@ def _augmentation(study: Study, cite: Citations) -> str:
     if "training.augmentation" in study.sweep.grid or preset not in AUGMENTATIONS:
         return ""
     parts = listed(AUGMENTATIONS[preset])
-    return f"Patches were augmented by {parts}, with the ranges of nnU-Net {cite('nnunet')}."
+    # The intensities of the plain preset are not nnU-Net's.
+    after = "" if preset == "flips-intensity" else f", after nnU-Net {cite('nnunet')}"
+    return f"Patches were augmented by {parts}{after}."
 
 
 def _optimization(study: Study, cite: Citations) -> str:
