@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from segsoup import collection, comparison
+from segsoup import case_rows, collection, comparison
 from segsoup.collection import Entry, collect
 
 TEST = {"test_avg": 1 / 3, "test_tc": 0.1 + 0.2, "test_loss": 1e-7}
@@ -127,7 +127,7 @@ def test_long_and_odd_parameters_make_a_legal_name(entries):
 
 def test_entries_are_read_from_result_files(tmp_path):
     rows = pd.DataFrame({"case": ["a"], "region": ["TC"], "dice": [0.25], "loss": [0.5]})
-    comparison.write_rows(tmp_path / "rows.csv", rows)
+    case_rows.write_rows(tmp_path / "rows.csv", rows)
     (tmp_path / "run.json").write_text(json.dumps({"parameters": PARAMETERS, "epochs": 3}))
     (tmp_path / "recipe.json").write_text(json.dumps({"ingredients": [{"trial": "1a2b3c4d"}]}))
     paths = tmp_path / "rows.csv", tmp_path / "rows.csv"

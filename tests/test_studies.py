@@ -14,8 +14,9 @@ import torch
 from workflows import REPOSITORY, planned, snakemake, write_study
 
 from segsoup import checkpoints
+from segsoup.case_rows import mean_dice, read_rows
 from segsoup.cases.phantom import write_phantom
-from segsoup.comparison import OPTIMISTIC, mean_dice, read_rows
+from segsoup.comparison import OPTIMISTIC
 from segsoup.files import read_json, sha256
 from segsoup.soups import rebuild
 from segsoup.study import Phantom

@@ -55,6 +55,7 @@ def test_shipped_studies_are_right(file: Path) -> None:
         ({"regions": {"WT": []}}, "region `WT` names no label value"),
         ({"regions": {"WT": [300]}}, "labels are 1 to 255"),
         ({"regions": {"loss": [1]}}, "cannot name a region"),
+        ({"regions": {"Mean": [1]}}, "cannot name a region"),
         ({"dataset": {"layout": "brats", "channels": ["t1n"]}}, "needs `root`"),
         ({"dataset": {"channels": ["t1n", "t1n"]}}, "names a channel twice"),
         ({"dataset": {"channels": ["a"], "patient_pattern": "x"}}, "exactly one names the patient"),

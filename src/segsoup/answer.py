@@ -11,7 +11,7 @@ from statistics import fmean
 import pandas as pd
 
 from segsoup.case_rows import ALL_REGIONS, mean_dice
-from segsoup.comparison import BEST_MODEL, OPTIMISTIC, FoldComparison
+from segsoup.comparison import BEST_MODEL, BEST_SINGLE, ENSEMBLE, OPTIMISTIC, FoldComparison
 from segsoup.files import write_text
 from segsoup.findings import ENSEMBLE_QUESTION, Finding, in_a_sentence
 from segsoup.overview import published_columns, shown_overview
@@ -93,12 +93,12 @@ def answer_of(
     means = [mean_dice(c.rows[BEST_MODEL]) for c in comparisons]
     told = [f for f in rest if f.question != ENSEMBLE_QUESTION or f.second == soup]
     sentences = [
-        f"The best single model of each fold, chosen among {_range(comparisons)}, has a mean "
+        f"The best single model of each fold, chosen from {_range(comparisons)}, has a mean "
         f"Dice of {fmean(means):.4f} on the test cases.",
         _ingredients(comparisons),
         *(_sentence(finding) for finding in told),
         _seeds(spreads, first),
-        "The p values are adjusted for the number of comparisons." if rest else "",
+        "The p values are adjusted for the number of comparisons made." if rest else "",
     ]
     if comparisons[0].protocol == "published":
         sentences.append(f"All numbers are {OPTIMISTIC}.")
@@ -115,19 +115,27 @@ def _range(comparisons: Sequence[FoldComparison]) -> str:
 
 def _ingredients(comparisons: Sequence[FoldComparison]) -> str:
     soup = list(published_columns(comparisons[0]))[-1]
-    counts = [str(c.ingredients[soup]) for c in comparisons]
-    if soup == BEST_MODEL:
+    counts = [c.ingredients[soup] for c in comparisons]
+    if soup in (BEST_MODEL, BEST_SINGLE):
         return ""
-    models = "model" if counts == ["1"] else "models"
-    folds = f" in folds {listed([str(c.fold) for c in comparisons])}" if len(counts) > 1 else ""
-    return f"The {in_a_sentence(soup)} is made of {listed(counts)} {models}{folds}."
+    if len(set(counts)) > 1:
+        folds = listed(c.fold for c in comparisons)
+        told = f"{listed(counts)} models in folds {folds}"
+    else:
+        told = counted(counts[0], "model") + (" in each fold" if len(counts) > 1 else "")
+    cost = ", all of which run for every prediction" if soup == ENSEMBLE and max(counts) > 1 else ""
+    return f"The {in_a_sentence(soup)} is made of {told}{cost}."
 
 
 def _sentence(finding: Finding) -> str:
     if finding.question != ENSEMBLE_QUESTION:
         return _capital(finding.sentence)
     many, few = finding.cost.split(" against ")
-    return f"{_capital(finding.sentence)} It runs {many} models for one prediction, the soup {few}."
+    networks = "network" if many == "1" else "networks"
+    return (
+        f"{_capital(finding.sentence)} For one prediction, the {finding.first} runs {many} "
+        f"{networks} and the {finding.second} {few}."
+    )
 
 
 def _seeds(spreads: Mapping[int, SeedSpread], first: Finding) -> str:
@@ -135,8 +143,9 @@ def _seeds(spreads: Mapping[int, SeedSpread], first: Finding) -> str:
         return ""
     deviation = fmean(spread.deviation for spread in spreads.values())
     return (
-        f"The seed alone moves a model by {POINTS * deviation:.2f} Dice points (standard "
-        f"deviation), beside this difference of {POINTS * first.difference.mean:+.2f}."
+        f"The seed alone moves the mean Dice of a model by {POINTS * deviation:.2f} Dice points "
+        f"(standard deviation); the {first.first} differs from the {first.second} by "
+        f"{POINTS * first.difference.mean:+z.2f}."
     )
 
 
@@ -160,7 +169,8 @@ def _distinct(values: str) -> str:
 def _plain(text: str) -> str:
     """Text that reStructuredText shows as it is."""
     # The escaped space keeps a number or a dash at the start from opening a list.
-    return "\\ " + MARKUP.sub(r"\\\1", text)
+    # Two colons at the end would open a literal block.
+    return "\\ " + re.sub("::$", r":\:", MARKUP.sub(r"\\\1", text))
 
 
 def _table(table: pd.DataFrame) -> str:

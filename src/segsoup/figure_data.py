@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 
@@ -11,7 +10,7 @@ import pandas as pd
 from segsoup.comparison import BEST_MODEL, FoldComparison
 from segsoup.figures import HyperparameterEffects
 from segsoup.findings import Parameters, difference_of, scores_of_model
-from segsoup.sweep_effects import SEED, effects
+from segsoup.sweep_effects import SEED, effects, value_text
 
 
 def case_differences(comparisons: Sequence[FoldComparison], title: str) -> dict[int, pd.DataFrame]:
@@ -82,8 +81,3 @@ def drawn_effects(
         pd.DataFrame(trials, columns=["fold", "trial", "name", "key", "value", "score"]),
         pd.DataFrame(means, columns=["key", "value", "mean", "low", "high", "reference"]),
     )
-
-
-def value_text(value: object) -> str:
-    """A swept value as people write it."""
-    return value if isinstance(value, str) else json.dumps(value)

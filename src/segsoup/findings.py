@@ -61,8 +61,8 @@ class _Comparison:
     question: str
     first: str
     second: str
-    cost: str
-    # Of first minus second, over some of the folds.
+    # Both over some of the folds; the difference is first minus second.
+    cost: Callable[[Sequence[FoldComparison]], str]
     difference: Callable[[Sequence[FoldComparison]], Difference]
 
 
@@ -94,7 +94,7 @@ def _judge(
             fold,
             difference,
             p,
-            c.cost,
+            c.cost(comparisons),
             conclusion(c.first, c.second, difference, p),
         )
         for c, difference, p in zip(made, differences, adjusted, strict=True)
@@ -113,7 +113,7 @@ def _of_recipes(comparisons: Sequence[FoldComparison]) -> list[_Comparison]:
             question,
             in_a_sentence(first),
             in_a_sentence(second),
-            f"{_cost(comparisons, first)} against {_cost(comparisons, second)}",
+            partial(_costs, first, second),
             partial(difference_of, first, second),
         )
         for question, first, second in pairs
@@ -122,7 +122,9 @@ def _of_recipes(comparisons: Sequence[FoldComparison]) -> list[_Comparison]:
 
 def in_a_sentence(title: str) -> str:
     """``Greedy Soup`` -> ``greedy soup``."""
-    return title.lower()
+    # "Best single" and "best model" would be two names that nobody can tell apart.
+    names = {BEST_MODEL: "best single model", BEST_SINGLE: "best ingredient"}
+    return names.get(title, title.lower())
 
 
 def difference_of(first: str, second: str, comparisons: Sequence[FoldComparison]) -> Difference:
@@ -139,6 +141,10 @@ def scores_of_model(comparison: FoldComparison, title: str) -> pd.Series:
     """Test case -> mean Dice of one of the compared models."""
     name = comparison.best_trial if title == BEST_MODEL else title
     return comparison.case_scores[name]
+
+
+def _costs(first: str, second: str, comparisons: Sequence[FoldComparison]) -> str:
+    return f"{_cost(comparisons, first)} against {_cost(comparisons, second)}"
 
 
 def _cost(comparisons: Sequence[FoldComparison], title: str) -> str:
@@ -159,7 +165,7 @@ def _of_schedules(
             SCHEDULE_QUESTION,
             SCHEDULE_FREE,
             schedule,
-            "1 against 1",
+            lambda comparisons: "1 against 1",
             partial(_difference_of_schedules, schedule, parameters),
         )
         for schedule in dict.fromkeys(schedules)
@@ -209,17 +215,17 @@ def write_findings(findings: Sequence[Finding], protocol: str, stem: Path) -> No
         ]
     ).set_index("question")
     shown = frame.drop(columns=["difference", "low", "high", "protocol"])
-    shown.columns = [name.replace("_", " ") for name in shown.columns]
+    shown.columns = [name.replace("_holm", " (Holm)").replace("_", " ") for name in shown.columns]
     shown.insert(
         4, "difference in Dice points [95 %]", [shown_difference(f.difference) for f in findings]
     )
-    for name in ("p", "p holm"):
+    for name in ("p", "p (Holm)"):
         shown[name] = [shown_p(value) for value in shown[name]]
     caption = (
-        "Mean Dice over the regions, paired over the test cases: first minus second. 95 % "
-        "interval: BCa bootstrap, cases resampled within their fold. p: two-sided Wilcoxon "
-        "signed-rank test, cases ranked within their fold; p holm: adjusted for the comparisons "
-        "over the same folds. models per prediction: first against second."
+        "Differences in mean Dice over the regions, first minus second, paired by test case. "
+        "95 % interval: BCa bootstrap, cases resampled within their fold. p: two-sided Wilcoxon "
+        "signed-rank test, cases ranked within their fold; p (Holm): adjusted for all comparisons "
+        "over the same folds. Models per prediction: first against second."
     )
     write_table(frame, shown.astype(str), stem, caption, protocol == "published")
 
@@ -228,4 +234,6 @@ def print_conclusions(path: Path, console: Console | None = None) -> None:
     """Print what a comparisons.csv concludes over all folds, a line each."""
     frame = pd.read_csv(path, dtype=str)
     for sentence in frame.loc[frame["folds"] == "all", "conclusion"]:
-        (console or Console()).print(f"{sentence[0].upper()}{sentence[1:]}.", highlight=False)
+        (console or Console()).print(
+            f"{sentence[0].upper()}{sentence[1:]}.", highlight=False, markup=False
+        )

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import stdev
 
+import numpy as np
 import pandas as pd
 from rich import box
 from rich.console import Console
@@ -74,9 +75,9 @@ def write_fold_table(comparison: FoldComparison, stem: Path) -> None:
     # With several checkpoints there are more models than trials.
     kind = "models of the trials" if any("/" in name for name in comparison.trials) else "trials"
     caption = (
-        f"Fold {comparison.fold}: test_loss and Dice (0 to 1) on the test cases. "
-        f"Best Model is trial {comparison.best_trial}, the highest of "
-        f"{len(comparison.trials)} {kind} on the selection cases. "
+        f"Fold {comparison.fold}: Dice (0 to 1) and loss on the test cases. "
+        f"Best Model is trial {comparison.best_trial}, whose mean Dice on the selection cases is "
+        f"the highest of {len(comparison.trials)} {kind}. "
         f"Ingredients: {parts}."
     )
     write_table(table, table.map(repr), stem, caption, comparison.protocol == "published")
@@ -127,25 +128,28 @@ def _cells(
     centers = [_center(rows[title], metric, region) for rows in scored]
     cells = {
         f"{metric}_mean": mean(centers),
-        f"{metric}_std": stdev(centers) if len(centers) > 1 else math.nan,
+        f"{metric}_std": _deviation(centers),
     }
     if title == BEST_MODEL:
         return cells | dict.fromkeys(
             (f"{metric}_difference", f"{metric}_low", f"{metric}_high"), math.nan
         )
-    difference = paired_difference(
-        [
-            (
-                by_case(rows[title], metric, region) - by_case(rows[BEST_MODEL], metric, region)
-            ).to_numpy()
-            for rows in scored
-        ]
-    )
+    differences = [
+        by_case(rows[title], metric, region) - by_case(rows[BEST_MODEL], metric, region)
+        for rows in scored
+    ]
+    # The loss of a model that diverged may be infinite, which is no difference to take a mean of.
+    difference = paired_difference([d.where(np.isfinite(d)).to_numpy() for d in differences])
     return cells | {
         f"{metric}_difference": difference.mean,
         f"{metric}_low": difference.low,
         f"{metric}_high": difference.high,
     }
+
+
+def _deviation(centers: Sequence[float]) -> float:
+    # `stdev` fails on what is not a number.
+    return stdev(centers) if len(centers) > 1 and np.isfinite(centers).all() else math.nan
 
 
 def _center(rows: pd.DataFrame, metric: str, region: str) -> float:
@@ -183,11 +187,11 @@ def write_overview(frame: pd.DataFrame, stem: Path, after_postprocessing: bool =
     caption = (
         f"Folds {frame['folds'].iloc[0]}, {frame['cases'].iloc[0]} test cases"
         f"{', after post-processing' if after_postprocessing else ''}; protocol: "
-        f"{protocol.partition(' ')[0]}. Mean ± standard deviation over the folds. The difference "
-        "is that of the means over all cases to the best single model of the same fold, in Dice "
-        "points (hundredths), with a 95 % bootstrap interval. models per prediction is the "
-        "inference cost: networks that run for one prediction, per fold; ingredients: models "
-        "averaged, per fold."
+        f"{protocol.partition(' ')[0]}. Mean ± standard deviation over the folds. Difference: mean "
+        "over all cases of the difference in Dice from the best single model of the same fold, in "
+        "Dice points (hundredths), with a 95 % bootstrap interval. Models per prediction: networks "
+        "that run for one prediction, which is the inference cost, in each fold. Ingredients: "
+        "models that are averaged, in each fold."
     )
     optimistic = protocol.startswith("published")
     write_table(
@@ -202,7 +206,10 @@ def write_overview(frame: pd.DataFrame, stem: Path, after_postprocessing: bool =
 def read_overview(path: Path) -> pd.DataFrame:
     """Read an overview.csv that `write_overview` wrote, bit by bit."""
     text = dict.fromkeys(("model", "region", "protocol", "folds", "ingredients", COST), str)
-    return pd.read_csv(path, dtype=text, float_precision="round_trip")
+    # A region may be called NA.
+    return pd.read_csv(
+        path, dtype=text, keep_default_na=False, na_values=["nan"], float_precision="round_trip"
+    )
 
 
 def terminal_table(frame: pd.DataFrame) -> Table:
@@ -212,8 +219,9 @@ def terminal_table(frame: pd.DataFrame) -> Table:
     if OPTIMISTIC in protocol:
         title += f"\n[not italic bold]{OPTIMISTIC[0].upper()}{OPTIMISTIC[1:]}"
     caption = (
-        "mean ± standard deviation over folds; difference: of test_avg to the best model of the "
-        f"same fold, in Dice points, with its 95 % interval; protocol: {protocol.partition(' ')[0]}"
+        "mean ± standard deviation over folds; difference: in test_avg from the best single model "
+        "of the same fold, in Dice points, with its 95 % interval; protocol: "
+        f"{protocol.partition(' ')[0]}"
     )
     table = Table(title=title, caption=caption, box=box.SIMPLE_HEAD, caption_justify="left")
     # Title and caption are wrapped to the table's width, which two models alone leave narrow.

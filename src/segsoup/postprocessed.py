@@ -66,8 +66,8 @@ def write_without_and_with(
         for values in zip(frame["difference"], frame["low"], frame["high"], strict=True)
     ]
     caption = (
-        "Mean Dice over all test cases without and with post-processing. It was chosen in each "
-        "fold on the selection cases alone, the same for all models."
+        "Mean Dice over all test cases without and with post-processing, which was chosen in each "
+        "fold on the selection cases alone and is the same for all models."
     )
     chosen = "\n\n".join(f"Fold {record['fold']}: {told(record)}" for record in records)
     optimistic = comparisons[0].protocol == "published"
@@ -89,4 +89,4 @@ def told(record: Mapping[str, Any]) -> str:
     if choice["replacement"]:
         rule = choice["replacement"]
         parts.append(f"{rule['region']} below {rule['below']:g} mm³ becomes {rule['by']}")
-    return "; ".join(parts) + "." if parts else "nothing, for nothing scored higher."
+    return "; ".join(parts) + "." if parts else "no post-processing, since none scored higher."

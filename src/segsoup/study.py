@@ -721,8 +721,8 @@ class Study(Section):
                 raise ValueError(f"region `{region}` has label {wrong[0]}; labels are 1 to 255")
         if len({region.lower() for region in value}) != len(value):
             raise ValueError("two regions differ in upper and lower case only")
-        if {region.lower() for region in value} & {"avg", "loss"}:
-            raise ValueError("`avg` and `loss` are rows of the tables and cannot name a region")
+        if {region.lower() for region in value} & {"avg", "loss", "mean"}:
+            raise ValueError("`avg`, `loss` and `mean` are rows of tables and cannot name a region")
         return value
 
     @property

@@ -54,19 +54,25 @@ def write_effects(effects: Sequence[Effect], protocol: str, stem: Path) -> None:
         columns=EFFECT_COLUMNS,
     ).set_index("key")
     shown = frame[["value", "trials", "pairs"]].astype(str)
+    shown["value"] = [value_text(effect.value) for effect in effects]
     shown.insert(2, "mean Dice", [f"{mean:.4f}" for mean in frame["mean"]])
     shown["difference in Dice points [95 %]"] = [
         shown_difference(effect.difference) for effect in effects
     ]
-    shown["p"], shown["p holm"] = frame["p"].map(shown_p), frame["p_holm"].map(shown_p)
+    shown["p"], shown["p (Holm)"] = frame["p"].map(shown_p), frame["p_holm"].map(shown_p)
     caption = (
-        "Marginal effects on the mean Dice on the test cases: each value of a swept key beside "
-        "its first one, over pairs of trials that agree in all other keys, paired over the cases. "
-        "p holm: adjusted for all rows."
+        "Marginal effects on the mean Dice on the test cases: each value of a swept key against "
+        "the key's first value, over pairs of trials that agree in all other keys, paired by case. "
+        "p (Holm): adjusted for all rows."
     )
     if not effects:
         caption = "Nothing is swept."
     write_table(frame, shown, stem, caption, protocol == "published")
+
+
+def value_text(value: object) -> str:
+    """A swept value as people write it."""
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def seed_spreads(
@@ -117,9 +123,9 @@ def write_seeds(
         shown[heading] = [f"{POINTS * value:{sign}.2f}" for value in frame[name]]
     caption = (
         f"How much the seed alone moves the mean Dice on the test cases, beside the gain of the "
-        f"{in_a_sentence(soup)} over the best single model. seed deviation: standard deviation "
-        "over the seeds of trials that agree in all else, pooled over their settings."
+        f"{in_a_sentence(soup)} over the best single model. Seed deviation: standard deviation "
+        "between the seeds of trials that agree in all else, pooled over their settings."
         if rows
-        else "No trial runs under several seeds."
+        else "No setting runs under several seeds."
     )
     write_table(frame, shown, stem, caption, protocol == "published")

@@ -31,6 +31,10 @@ LATEX = str.maketrans(
         "×": r"$\times$",
         "≥": r"$\geq$",
         "³": r"$^3$",
+        # Without a font encoding of its own, LaTeX prints these as other signs.
+        "<": r"$<$",
+        ">": r"$>$",
+        "|": r"\textbar{}",
     }
 )
 
@@ -62,7 +66,8 @@ def _beside(stem: Path, ending: str) -> Path:
 def _markdown(shown: pd.DataFrame, caption: str, mark: str | None) -> str:
     # Text, not numbers: tabulate would round them to six digits.
     sides = ["left", *["right"] * len(shown.columns)]
-    table = shown.to_markdown(disable_numparse=True, colalign=sides)
+    flat = shown.reset_index().map(lambda cell: str(cell).replace("|", r"\|"))
+    table = flat.to_markdown(index=False, disable_numparse=True, colalign=sides)
     heading = f"{caption}\n\n**{mark}**" if mark else caption
     return f"{heading}\n\n{table}\n"
 
@@ -116,8 +121,8 @@ def interval(center: float, low: float, high: float, digits: int = 2) -> str:
     """``+0.30 [+0.13, +0.52]``; without an interval where there are too few cases for one."""
     if math.isnan(center):
         return UNKNOWN
-    value = f"{center:+.{digits}f}"
-    return value if math.isnan(low) else f"{value} [{low:+.{digits}f}, {high:+.{digits}f}]"
+    value = f"{center:+z.{digits}f}"
+    return value if math.isnan(low) else f"{value} [{low:+z.{digits}f}, {high:+z.{digits}f}]"
 
 
 def shown_difference(difference: Difference | None) -> str:
