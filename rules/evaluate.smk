@@ -32,11 +32,9 @@ rule best:
     """The best single model of a fold by its selection score: what soups are compared with."""
     input:
         models=expand("<results>/fold{{fold}}/trials/{trial}/model.safetensors", trial=CANDIDATES),
-        selections=expand("<results>/fold{{fold}}/trials/{trial}/selection.csv", trial=CANDIDATES),
-        tests=expand("<results>/fold{{fold}}/trials/{trial}/test.csv", trial=CANDIDATES),
+        selections=selection_scores(CANDIDATES),
     output:
-        model="<results>/fold{fold}/best/model.safetensors",
-        test="<results>/fold{fold}/best/test.csv",
+        "<results>/fold{fold}/best/model.safetensors",
     log:
         "<logs>/fold{fold}/best.log",
     benchmark:
@@ -47,6 +45,7 @@ rule best:
     resources:
         **needs("best"),
     params:
+        **settings("evaluation"),
         trials=CANDIDATES,
     script:
         "../workflow/scripts/best.py"
@@ -79,23 +78,19 @@ rule postprocessing:
 
 
 rule evaluate_soups:
-    """Score a fold's soups on its test cases, once, and all that is compared after post-processing."""
+    """Score the compared models of a fold on its test cases, before and after post-processing."""
     input:
         folds="<results>/folds.json",
         manifest="<results>/preprocessed.tsv",
         postprocessing="<results>/fold{fold}/postprocessing.json",
-        best="<results>/fold{fold}/best/model.safetensors",
-        soups=expand("<results>/fold{{fold}}/soups/{recipe}/model.safetensors", recipe=SOUPS),
+        models=expand("<results>/fold{{fold}}/{model}/model.safetensors", model=COMPARED),
     output:
-        best_postprocessed="<results>/fold{fold}/best/postprocessed.csv",
-        tests=expand("<results>/fold{{fold}}/soups/{recipe}/test.csv", recipe=SOUPS),
-        postprocessed=expand(
-            "<results>/fold{{fold}}/soups/{recipe}/postprocessed.csv", recipe=SOUPS
-        ),
+        tests=expand("<results>/fold{{fold}}/{model}/test.csv", model=COMPARED),
+        postprocessed=expand("<results>/fold{{fold}}/{model}/postprocessed.csv", model=COMPARED),
     log:
-        "<logs>/fold{fold}/soups-evaluate.log",
+        "<logs>/fold{fold}/evaluate_soups.log",
     benchmark:
-        "<benchmarks>/fold{fold}/soups-evaluate.tsv"
+        "<benchmarks>/fold{fold}/evaluate_soups.tsv"
     conda:
         "../envs/segsoup.yaml"
     threads: threads_of("evaluate_soups")

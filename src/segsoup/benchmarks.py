@@ -27,13 +27,12 @@ def rule_of(path: Path) -> str:
 
     Examples:
         ``compare.tsv`` -> ``compare``, ``fold0/trials/0a1b2c3d.tsv`` -> ``trial``,
-        ``fold0/trials/0a1b2c3d-evaluate.tsv`` -> ``evaluate``,
-        ``fold0/soups/greedy-evaluate.tsv`` -> ``evaluate_soup``.
+        ``fold0/trials/0a1b2c3d-evaluate.tsv`` -> ``evaluate``.
     """
     name, step = _name_and_step(path)
-    kind = next((FOLDERS[part] for part in path.parts if part in FOLDERS), name)
     if step:
-        return f"{step}_soup" if kind == "soup" else step
+        return step
+    kind = next((FOLDERS[part] for part in path.parts if part in FOLDERS), name)
     return "ensemble" if kind == "soup" and name == "ensemble" else kind
 
 

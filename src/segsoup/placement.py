@@ -94,7 +94,7 @@ def _is_submitted(rule: str, study: Study) -> bool:
         return False
     if rule == "phantom":
         return study.dataset.layout == "phantom"
-    if rule in ("soup", "evaluate_soup"):
+    if rule == "soup":
         return bool(study.soup.averaging_recipes)
     if rule == "ensemble":
         return "ensemble" in study.soup.recipes

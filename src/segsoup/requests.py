@@ -49,7 +49,8 @@ WAITS_FOR: Mapping[str, frozenset[str]] = {
     "preprocess": frozenset({"index"}),
     "evaluate": frozenset({"trial"}),
     "postprocessing": frozenset({"best"}),
-    "evaluate_soups": frozenset({"postprocessing"}),
+    "evaluate_soups": frozenset({"best", "postprocessing"}),
+    "ensemble": frozenset({"postprocessing"}),
 }
 
 # What there is one job for. A group over two of these would join jobs of a whole fold or study.

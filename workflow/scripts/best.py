@@ -1,4 +1,4 @@
-"""Copy the best single model of a fold, and its scores."""
+"""Copy the best single model of a fold."""
 
 import shutil
 from pathlib import Path
@@ -14,10 +14,6 @@ with job_log(snakemake.log[0]):
         trial: mean_dice(read_rows(Path(rows)))
         for trial, rows in zip(trials, given.selections, strict=True)
     }
-    best = trials.index(best_trial(scores))
-    for source, target in (
-        (given.models[best], snakemake.output.model),
-        (given.tests[best], snakemake.output.test),
-    ):
-        with whole(Path(target)) as copy:
-            shutil.copyfile(source, copy)
+    best = given.models[trials.index(best_trial(scores))]
+    with whole(Path(snakemake.output[0])) as copy:
+        shutil.copyfile(best, copy)

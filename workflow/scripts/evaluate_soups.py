@@ -1,4 +1,4 @@
-"""Score a fold's soups on its test cases, and all compared models after post-processing."""
+"""Score a fold's best model and its soups on its test cases, before and after post-processing."""
 
 from pathlib import Path
 
@@ -15,19 +15,13 @@ with job_log(snakemake.log[0]):
     given, made_of = snakemake.input, snakemake.output
     device = devices.prepare(study.training.device, snakemake.threads)
     cases = sorted(read_json(Path(given.folds))["folds"][snakemake.wildcards.fold]["test"])
-    postprocessing = Postprocessing.from_record(
-        read_json(Path(given.postprocessing))["postprocessing"]
-    )
-
-    models = [given.best, *given.soups]
-    # The best model was scored as it is when it was one of many.
-    tests = [None, *made_of.tests]
-    postprocessed = [made_of.best_postprocessed, *made_of.postprocessed]
-    for path, test, after in zip(models, tests, postprocessed, strict=True):
-        model, folder = load_model(Path(path), study, device), Path(snakemake.params.folder)
+    chosen = read_json(Path(given.postprocessing))["postprocessing"]
+    postprocessing = Postprocessing.from_record(chosen)
+    folder = Path(snakemake.params.folder)
+    for path, test, after in zip(given.models, made_of.tests, made_of.postprocessed, strict=True):
+        model = load_model(Path(path), study, device)
         rows, rows_after = score_before_and_after(
             model, cases, folder, study, device, postprocessing
         )
-        if test is not None:
-            write_rows(Path(test), rows)
+        write_rows(Path(test), rows)
         write_rows(Path(after), rows_after)
