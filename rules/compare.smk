@@ -24,14 +24,14 @@ rule compare:
             "<results>/comparison/answer.html",
             caption="../workflow/report/answer.rst",
             category=SECTIONS["answer"],
-            labels={"result": "is the soup better?"},
+            labels={"answer": "1 in one paragraph"},
         ),
         answer_text="<results>/comparison/answer.rst",
         comparisons=report(
             "<results>/comparison/comparisons.html",
             caption="../workflow/report/comparisons.rst",
             category=SECTIONS["answer"],
-            labels={"result": "all comparisons"},
+            labels={"answer": "2 all comparisons"},
         ),
         overview=report(
             "<results>/comparison/overview.html",

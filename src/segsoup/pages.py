@@ -15,13 +15,14 @@ body { font: 15px/1.5 system-ui, sans-serif; color: #1a1a1a; margin: 1.5rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 caption { text-align: left; padding-bottom: .7rem; max-width: 62rem; }
 caption strong { color: #a33c00; }
-th, td { padding: .3rem .9rem; text-align: right; border-bottom: 1px solid #d8d8d8; }
+th, td { padding: .3rem .6rem; text-align: right; border-bottom: 1px solid #d8d8d8; }
+td { white-space: nowrap; }
 thead th { border-bottom: 2px solid #1a1a1a; vertical-align: bottom; }
 tbody th { text-align: left; font-weight: 600; }
 p, h1, ol.references { max-width: 46rem; }
 p.lead { font-size: 1.3rem; font-weight: 600; line-height: 1.35; }
 table.text :is(th, td) { text-align: left; vertical-align: top; }
-table.text td { font-family: ui-monospace, monospace; font-size: .87rem; }
+table.text td { white-space: normal; font-family: ui-monospace, monospace; font-size: .87rem; }
 ol.references { font-size: .87rem; color: #444; }
 """.strip()
 

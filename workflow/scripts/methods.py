@@ -34,6 +34,9 @@ with job_log(snakemake.log[0]):
                 for fold, parts in folds.items()
             },
             parameter_count=runs[0]["parameter_count"],
+            metrics=study.metrics.model_dump(),
+            postprocessing=study.postprocessing.model_dump(),
+            statistics=True,
             devices=list(dict.fromkeys(run["device"] for run in runs)),
             commits=list(dict.fromkeys(run["commit"][:12] for run in runs)),
         ),
