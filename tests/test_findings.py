@@ -29,6 +29,7 @@ from segsoup.findings import (
     Finding,
     find,
     print_conclusions,
+    trial_scores,
     write_findings,
 )
 from segsoup.significance import conclusion, paired_difference
@@ -172,6 +173,13 @@ def swept_fold(fold: int = 0, trials: Sequence[str] = tuple(SCHEDULES)) -> FoldC
     # A checkpoint of a trial is no trial of its own.
     scores = {trial: SWEPT[trial] + 0.01 * fold for trial in trials} | {"free1/raw-1": BEST[0] + 1}
     return compared({"Greedy Soup": SOUPS[0]["Greedy Soup"]}, BEST[0], fold, trials=scores)
+
+
+def test_a_trial_is_scored_by_its_own_model_alone() -> None:
+    (scores,) = trial_scores([swept_fold(4)]).values()
+    assert list(trial_scores([swept_fold(4)])) == [4]
+    assert set(scores) == {BEST_TRIAL, *SCHEDULES}
+    assert scores["free1"] == pytest.approx(SWEPT["free1"] + 0.04, rel=1e-12)
 
 
 def schedules_of(findings: Sequence[Finding], fold: int | None = None) -> dict[str, Finding]:
