@@ -30,7 +30,7 @@ def scored(dices: Sequence[float]) -> pd.DataFrame:
     """Case rows of cases with these Dices on the mean of the regions; the loss is 1 - Dice."""
     return rows_of(
         {
-            f"case{number}": ({r: dice + more for r, more in REGIONS.items()}, 1 - dice)
+            f"case{number:02}": ({r: dice + more for r, more in REGIONS.items()}, 1 - dice)
             for number, dice in enumerate(dices)
         }
     )

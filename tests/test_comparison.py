@@ -146,7 +146,7 @@ def test_the_published_protocol_is_marked() -> None:
         scored([0.5]),
         scored([0.5, 0.5, 0.5]),
         scored([0.5, 0.5]).replace({"region": {"TC": "tc"}}),
-        scored([0.5, 0.5]).replace({"case": {"case1": "case2"}}),
+        scored([0.5, 0.5]).replace({"case": {"case01": "case02"}}),
     ],
 )
 def test_models_scored_on_other_cases_are_refused(

@@ -32,7 +32,7 @@ def test_the_scores_of_each_case() -> None:
     found = case_differences(two_folds(), "Greedy Soup")
     assert list(found) == [0, 3]
     for fold, frame in found.items():
-        assert frame["case"].tolist() == [f"case{n}" for n in range(len(BEST[fold]))]
+        assert frame["case"].tolist() == [f"case{n:02}" for n in range(len(BEST[fold]))]
         assert frame["best"].tolist() == pytest.approx(BEST[fold], rel=1e-14)
         assert frame["soup"].tolist() == pytest.approx(SOUP[fold], rel=1e-14)
 
@@ -89,6 +89,21 @@ def test_each_key_has_a_reference_of_its_own() -> None:
     difference = paired_difference([np.array([0.0, -0.25])])
     assert means["low"].iloc[3] == pytest.approx(0.5 + difference.low, rel=1e-9)
     assert means["low"].iloc[1] == pytest.approx(0.625 - 0.25, rel=1e-9)
+
+
+def test_a_value_without_matched_trials_takes_nothing_from_the_others() -> None:
+    trials = {"b": [0.5, 0.75], "c": [0.25, 0.5], "d": [0.25, 0.25]}
+    parameters = {
+        "b": {"optimizer.lr": 0.1, "network.deep": False},
+        "c": {"optimizer.lr": 0.2, "network.deep": True},
+        "d": {"optimizer.lr": 0.4, "network.deep": False},
+    }
+    fold = compared({"Greedy Soup": [0.5, 0.5]}, [0.5, 0.5], trials=trials)
+    means = drawn_effects([fold], parameters, {}).means
+    rates = means[means["key"] == "optimizer.lr"].set_index("value")
+    assert math.isnan(rates.loc["0.2", "low"])
+    difference = paired_difference([np.array([-0.25, -0.5])])
+    assert rates.loc["0.4", "low"] == pytest.approx(0.625 + difference.low, rel=1e-9)
 
 
 def test_nothing_swept_is_nothing_drawn() -> None:

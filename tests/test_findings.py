@@ -309,7 +309,7 @@ def test_the_sentence_and_the_numbers_of_a_row_agree(tmp_path: Path) -> None:
 def test_conclusions_over_all_folds_are_printed_a_line_each(tmp_path: Path) -> None:
     findings = find(folds_of(["Greedy Soup", "Ensemble"]), {})
     write_findings(findings, "held-out", tmp_path / "comparisons")
-    console = Console(width=200, record=True, file=(tmp_path / "out").open("w"))
+    console = Console(width=40, record=True, file=(tmp_path / "out").open("w"))
     print_conclusions(tmp_path / "comparisons.csv", console)
     lines = [line.rstrip() for line in console.export_text().splitlines()]
     assert lines == [

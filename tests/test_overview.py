@@ -111,7 +111,7 @@ def test_published_numbers_print_the_published_table_in_every_file(
     for caption in captions:
         assert f"Best Model is trial {BEST_TRIAL}, whose mean Dice on the selection" in caption
         assert "the highest of 2 trials" in caption
-        assert "Ingredients: Greedy Soup 4." in caption
+        assert "Ingredients of Greedy Soup: 4." in caption
         assert "ptimistic" not in caption and "Ensemble" not in caption
 
 
@@ -324,7 +324,10 @@ def test_the_overview_after_postprocessing_is_of_those_scores(tmp_path: Path) ->
     write_overview(frame, tmp_path / "after", after_postprocessing=True)
     write_overview(frame, tmp_path / "before")
     for ending in ("md", "html", "tex"):
-        assert "9 test cases, after post-processing" in (tmp_path / f"after.{ending}").read_text()
+        assert (
+            "Folds 0, 1 and 4 with 9 test cases, after post-processing"
+            in (tmp_path / f"after.{ending}").read_text()
+        )
         assert "after post-processing" not in (tmp_path / f"before.{ending}").read_text()
 
 
@@ -368,7 +371,7 @@ def test_people_read_the_same_overview_in_every_file(tmp_path: Path) -> None:
 def test_a_model_that_diverged_is_in_the_overview(tmp_path: Path, loss: float) -> None:
     folds = three_folds()
     lost = folds[0].rows["Greedy Soup"].copy()
-    lost.loc[lost["case"] == "case0", "loss"] = loss
+    lost.loc[lost["case"] == "case00", "loss"] = loss
     folds[0] = replace(folds[0], rows=folds[0].rows | {"Greedy Soup": lost})
     frame = overview(folds)
     row = row_of(frame, "Greedy Soup")
@@ -425,7 +428,7 @@ def test_the_terminal_table_shows_the_numbers(tmp_path: Path) -> None:
     expected = paired_difference(differences())
     assert f"{100 * expected.mean:+.2f}" in text
     assert f"[{100 * expected.low:+.2f}, {100 * expected.high:+.2f}]" in text
-    assert "5, 4, 1" in text and "folds 0, 1, 4" in text
+    assert "5, 4, 1" in text and "folds 0, 1 and 4" in text
 
 
 def test_one_fold_has_no_deviation_and_prints(tmp_path: Path) -> None:
@@ -442,6 +445,7 @@ def test_one_fold_has_no_deviation_and_prints(tmp_path: Path) -> None:
 
 def test_one_case_has_no_interval(tmp_path: Path) -> None:
     text = "\n".join(printed(overview([compared({"Greedy Soup": [0.75]}, [0.5])]), tmp_path))
+    assert (tmp_path / "overview.md").read_text().startswith("Fold 0 with one test case; ")
     assert "+25.00" in text and "[" not in text and "nan" not in text
 
 
