@@ -1,4 +1,4 @@
-"""Pages of the report that are written from records: answer, provenance and run times."""
+"""Pages of the report that are written from records: methods, provenance and run times."""
 
 from __future__ import annotations
 
@@ -6,34 +6,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from docutils.core import publish_parts
 
-from segsoup.answer import write_answer
 from segsoup.benchmarks import duration, read_benchmarks, rule_of, run_times, write_run_times
 from segsoup.pages import write_section
 from segsoup.provenance_table import provenance_table, write_provenance
-
-AWKWARD = "1. *Dice* of `a_` <b> & |c| \\ is 0.9 ± 0.1_ [1]: see http://x."
-
-
-def test_the_answer_is_shown_as_it_was_written_whatever_it_holds(tmp_path: Path) -> None:
-    table = pd.DataFrame({"Dice <": ["0.9"]}, index=pd.Index(["Greedy & Soup"], name="model"))
-    rst, page = tmp_path / "answer.rst", tmp_path / "answer.html"
-    write_answer(rst, page, [AWKWARD, "Two\nlines."], "- Yes: *maybe*", table)
-    body = publish_parts(rst.read_text(), writer="html", settings_overrides={"report_level": 1})[
-        "body"
-    ]
-    assert "system-message" not in body and "<em>" not in body and "<ol" not in body
-    for text in (body, page.read_text()):
-        assert "*Dice* of `a_` &lt;b&gt; &amp; |c| \\ is 0.9 ± 0.1_ [1]: see" in text
-        assert "Two lines." in text
-        assert "- Yes: *maybe*" in text
-        assert "Greedy &amp; Soup" in text
-
-
-def test_an_answer_says_something(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="at least one sentence"):
-        write_answer(tmp_path / "a.rst", tmp_path / "a.html", [], "Yes")
 
 
 def test_a_section_is_the_same_text_as_a_page_and_to_copy_from(tmp_path: Path) -> None:

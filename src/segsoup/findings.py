@@ -235,5 +235,5 @@ def print_conclusions(path: Path, console: Console | None = None) -> None:
     frame = pd.read_csv(path, dtype=str)
     for sentence in frame.loc[frame["folds"] == "all", "conclusion"]:
         (console or Console()).print(
-            f"{sentence[0].upper()}{sentence[1:]}.", highlight=False, markup=False
+            f"{sentence[0].upper()}{sentence[1:]}.", highlight=False, markup=False, soft_wrap=True
         )

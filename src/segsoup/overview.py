@@ -17,6 +17,7 @@ from segsoup.case_rows import ALL_REGIONS, by_case, mean, measured_by, region_me
 from segsoup.comparison import BEST_MODEL, OPTIMISTIC, FoldComparison, protocol_mark
 from segsoup.significance import paired_difference
 from segsoup.tables import decimals, heading, shown_interval, spread, write_table
+from segsoup.wording import counted, listed
 
 COST = "models_per_prediction"
 GREEDY = "Greedy Soup"
@@ -69,16 +70,17 @@ def write_fold_table(comparison: FoldComparison, stem: Path) -> None:
     """Write a fold's table as ``stem``.csv, .md, .tex and .html: the same digits in all."""
     columns = published_columns(comparison)
     table = fold_table(comparison.fold, columns, comparison.protocol)
-    parts = ", ".join(
-        f"{title} {comparison.ingredients[title]}" for title in columns if title != BEST_MODEL
-    )
+    parts = [
+        f" Ingredients of {title}: {comparison.ingredients[title]}."
+        for title in columns
+        if title != BEST_MODEL
+    ]
     # With several checkpoints there are more models than trials.
     kind = "models of the trials" if any("/" in name for name in comparison.trials) else "trials"
     caption = (
         f"Fold {comparison.fold}: Dice (0 to 1) and loss on the test cases. "
         f"Best Model is trial {comparison.best_trial}, whose mean Dice on the selection cases is "
-        f"the highest of {len(comparison.trials)} {kind}. "
-        f"Ingredients: {parts}."
+        f"the highest of {len(comparison.trials)} {kind}.{''.join(parts)}"
     )
     write_table(table, table.map(repr), stem, caption, comparison.protocol == "published")
 
@@ -185,7 +187,8 @@ def write_overview(frame: pd.DataFrame, stem: Path, after_postprocessing: bool =
     """Write the overview: full precision in ``stem``.csv, shown in .md, .tex and .html."""
     protocol = str(frame["protocol"].iloc[0])
     caption = (
-        f"Folds {frame['folds'].iloc[0]}, {frame['cases'].iloc[0]} test cases"
+        f"{_folds_in_words(frame).capitalize()} with "
+        f"{counted(int(frame['cases'].iloc[0]), 'test case')}"
         f"{', after post-processing' if after_postprocessing else ''}; protocol: "
         f"{protocol.partition(' ')[0]}. Mean ± standard deviation over the folds. Difference: mean "
         "over all cases of the difference in Dice from the best single model of the same fold, in "
@@ -203,6 +206,11 @@ def write_overview(frame: pd.DataFrame, stem: Path, after_postprocessing: bool =
     )
 
 
+def _folds_in_words(frame: pd.DataFrame) -> str:
+    folds = str(frame["folds"].iloc[0]).split(", ")
+    return f"fold{'s' if len(folds) > 1 else ''} {listed(folds)}"
+
+
 def read_overview(path: Path) -> pd.DataFrame:
     """Read an overview.csv that `write_overview` wrote, bit by bit."""
     text = dict.fromkeys(("model", "region", "protocol", "folds", "ingredients", COST), str)
@@ -214,8 +222,8 @@ def read_overview(path: Path) -> pd.DataFrame:
 
 def terminal_table(frame: pd.DataFrame) -> Table:
     """The overview for a terminal: models side by side, so that it fits 80 columns."""
-    protocol, folds = str(frame["protocol"].iloc[0]), str(frame["folds"].iloc[0])
-    title = f"Dice and loss on the test cases, fold{'s' if ',' in folds else ''} {folds}"
+    protocol = str(frame["protocol"].iloc[0])
+    title = f"Dice and loss on the test cases, {_folds_in_words(frame)}"
     if OPTIMISTIC in protocol:
         title += f"\n[not italic bold]{OPTIMISTIC[0].upper()}{OPTIMISTIC[1:]}"
     caption = (

@@ -66,7 +66,7 @@ def write_effects(effects: Sequence[Effect], protocol: str, stem: Path) -> None:
         "p (Holm): adjusted for all rows."
     )
     if not effects:
-        caption = "Nothing is swept."
+        caption = "No hyperparameter is swept."
     write_table(frame, shown, stem, caption, protocol == "published")
 
 
