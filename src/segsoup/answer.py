@@ -75,14 +75,14 @@ def write_answer(
 
 def answer_of(
     findings: Sequence[Finding],
-    spreads: Mapping[int, SeedSpread],
+    spreads: Mapping[int | None, SeedSpread],
     comparisons: Sequence[FoldComparison],
 ) -> tuple[str, list[str]]:
     """The headline and the sentences of the paragraph.
 
     Args:
         findings: all comparisons, over all folds first.
-        spreads: fold -> how much the seed alone moves the scores.
+        spreads: fold, or None for all -> how much the seed alone moves the scores.
         comparisons: the folds.
     """
     whole = [finding for finding in findings if finding.fold is None]
@@ -138,10 +138,10 @@ def _sentence(finding: Finding) -> str:
     )
 
 
-def _seeds(spreads: Mapping[int, SeedSpread], first: Finding) -> str:
-    if not spreads:
+def _seeds(spreads: Mapping[int | None, SeedSpread], first: Finding) -> str:
+    if None not in spreads:
         return ""
-    deviation = fmean(spread.deviation for spread in spreads.values())
+    deviation = spreads[None].deviation
     return (
         f"The seed alone moves the mean Dice of a model by {POINTS * deviation:.2f} Dice points "
         f"(standard deviation); the {first.first} differs from the {first.second} by "

@@ -77,41 +77,44 @@ def value_text(value: object) -> str:
 
 def seed_spreads(
     comparisons: Sequence[FoldComparison], parameters: Parameters
-) -> dict[int, SeedSpread]:
-    """Fold -> how much the seed alone moves the mean test Dice; empty where no seed is swept."""
-    found = {}
+) -> dict[int | None, SeedSpread]:
+    """Fold, or None for all -> how much the seed alone moves the mean test Dice.
+
+    Empty where no setting runs under several seeds.
+    """
+    groups: dict[tuple[int, str], dict[int, float]] = {}
     for comparison in comparisons:
-        groups: dict[tuple[str, ...], dict[int, float]] = {}
         for trial, values in parameters.items():
             if SEED in values:
                 rest = json.dumps({k: v for k, v in values.items() if k != SEED}, sort_keys=True)
-                scores = comparison.case_scores[trial]
-                groups.setdefault((rest,), {})[int(values[SEED])] = float(scores.mean())
-        spread = seed_spread(groups)
+                score = float(comparison.case_scores[trial].mean())
+                groups.setdefault((comparison.fold, rest), {})[int(values[SEED])] = score
+    scopes: list[int | None] = [None, *(comparison.fold for comparison in comparisons)]
+    found = {}
+    for scope in scopes:
+        spread = seed_spread({k: v for k, v in groups.items() if scope in (None, k[0])})
         if spread is not None:
-            found[comparison.fold] = spread
+            found[scope] = spread
     return found
 
 
 def write_seeds(
-    spreads: Mapping[int, SeedSpread], comparisons: Sequence[FoldComparison], stem: Path
+    spreads: Mapping[int | None, SeedSpread], comparisons: Sequence[FoldComparison], stem: Path
 ) -> None:
-    """Write how large the seed's spread is beside the gain of the soup, per fold."""
+    """Write how large the seed's spread is beside the gain of the soup: all folds, then each."""
     protocol = comparisons[0].protocol
     soup = list(published_columns(comparisons[0]))[-1]
     rows = []
-    for comparison in comparisons:
-        if comparison.fold not in spreads:
-            continue
-        spread = spreads[comparison.fold]
+    for scope, spread in spreads.items():
+        of_scope = [c for c in comparisons if scope in (None, c.fold)]
         rows.append(
             {
-                "fold": comparison.fold,
+                "fold": "all" if scope is None else scope,
                 "settings": spread.settings,
                 "seeds": spread.seeds,
                 "seed_deviation": spread.deviation,
                 "seed_largest_range": spread.largest_range,
-                "gain": difference_of(soup, BEST_MODEL, [comparison]).mean,
+                "gain": difference_of(soup, BEST_MODEL, of_scope).mean,
             }
         )
     columns = ["fold", "settings", "seeds", "seed_deviation", "seed_largest_range", "gain"]
