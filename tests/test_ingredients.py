@@ -11,7 +11,8 @@ import torch
 from runs import preprocess_phantom, small_run, small_study
 from studies import TARGET, epochs_trained, run_locally, write_tiny
 
-from segsoup.comparison import best_trial, mean_dice, read_rows
+from segsoup.case_rows import mean_dice, read_rows
+from segsoup.comparison import best_trial
 from segsoup.errors import InputError
 from segsoup.files import read_json
 from segsoup.ingredients import (

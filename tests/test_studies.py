@@ -14,8 +14,9 @@ import torch
 from workflows import REPOSITORY, planned, snakemake, write_study
 
 from segsoup import checkpoints
+from segsoup.case_rows import mean_dice, read_rows
 from segsoup.cases.phantom import write_phantom
-from segsoup.comparison import OPTIMISTIC, mean_dice, read_rows
+from segsoup.comparison import OPTIMISTIC
 from segsoup.files import read_json, sha256
 from segsoup.soups import rebuild
 from segsoup.study import Phantom
@@ -272,4 +273,4 @@ def test_an_ensemble_without_any_soup_can_be_planned(tmp_path: Path) -> None:
     study = write_with_ensemble(tmp_path / "alone.yaml", ["ensemble"])
     plan = snakemake(tmp_path, "-n", "--quiet", "rules", "--cores", "1", config=study)
     assert planned(plan)["ensemble"] == 1
-    assert not {"soup", "evaluate_soup"} & planned(plan).keys()
+    assert not {"soup"} & planned(plan).keys()

@@ -15,7 +15,7 @@ import pytest
 from workflows import REPOSITORY, planned, snakemake, write_study
 
 from segsoup import checkpoints
-from segsoup.comparison import mean_dice, read_rows
+from segsoup.case_rows import mean_dice, read_rows
 from segsoup.files import sha256
 
 FOLD = "results/fold0"
