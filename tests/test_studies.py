@@ -193,6 +193,7 @@ def with_ensemble(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_an_ensemble_is_scored_as_all_models_are_and_has_no_file(with_ensemble: Path) -> None:
     folder = with_ensemble / ENSEMBLE
     assert sorted(file.name for file in folder.iterdir()) == [
+        "postprocessed.csv",
         "recipe.json",
         "selection.csv",
         "test.csv",
