@@ -53,6 +53,7 @@ WAITS_FOR: Mapping[str, frozenset[str]] = {
     "postprocessing": frozenset({"best"}),
     "evaluate_soups": frozenset({"best", "postprocessing"}),
     "ensemble": frozenset({"postprocessing"}),
+    "case_slices": frozenset({"folds", "preprocess"}),
 }
 
 # What there is one job for. A group over two of these would join jobs of a whole fold or study.
