@@ -137,10 +137,10 @@ def test_a_study_runs_through_the_partitions(
     study.ends_well()
     site, declared = read_site(study.profile), read(study.folder / "study.yaml")
     foretold = [attempts[0] for attempts in submissions(declared, site)]
-    # Data, the stem, two trials with their scores, one soup with its scores, the tables. The
-    # scores of the stem, the figures and the basin are not asked for here.
-    data, stem, run, soup, _, table = foretold
-    wanted = [data, stem, run, run, soup, table]
+    # Data, the stem, two trials with their scores, one soup, the scores of what is compared, the
+    # tables. The scores of the stem, the basin and the figures are not asked for here.
+    data, stem, run, soup, scores, _, _, table = foretold
+    wanted = [data, stem, run, run, soup, scores, table]
     jobs = study.jobs()
     assert [job.state for job in jobs] == ["COMPLETED"] * len(wanted)
     assert [job.partition for job in jobs] == [choose(s, site.partitions()) for s in wanted]

@@ -11,8 +11,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from segsoup import case_rows, collection, comparison
+from segsoup import collection
+from segsoup.case_rows import write_rows
 from segsoup.collection import Entry, collect
+from segsoup.comparison import OPTIMISTIC
 
 TEST = {"test_avg": 1 / 3, "test_tc": 0.1 + 0.2, "test_loss": 1e-7}
 PARAMETERS = {"optimizer.lr": 0.01, "training.loss": "dice"}
@@ -115,7 +117,7 @@ def test_collecting_again_changes_nothing_and_follows_new_models(entries, tmp_pa
 def test_numbers_of_the_published_protocol_are_marked(entries, tmp_path):
     collect(entries, tmp_path / "models", tmp_path / "manifest.tsv", "published")
     rows = manifest_of(tmp_path / "manifest.tsv")
-    assert all(comparison.OPTIMISTIC in row["protocol"] for row in rows)
+    assert all(OPTIMISTIC in row["protocol"] for row in rows)
 
 
 def test_long_and_odd_parameters_make_a_legal_name(entries):
@@ -127,7 +129,7 @@ def test_long_and_odd_parameters_make_a_legal_name(entries):
 
 def test_entries_are_read_from_result_files(tmp_path):
     rows = pd.DataFrame({"case": ["a"], "region": ["TC"], "dice": [0.25], "loss": [0.5]})
-    case_rows.write_rows(tmp_path / "rows.csv", rows)
+    write_rows(tmp_path / "rows.csv", rows)
     (tmp_path / "run.json").write_text(json.dumps({"parameters": PARAMETERS, "epochs": 3}))
     (tmp_path / "recipe.json").write_text(json.dumps({"ingredients": [{"trial": "1a2b3c4d"}]}))
     paths = tmp_path / "rows.csv", tmp_path / "rows.csv"

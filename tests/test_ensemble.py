@@ -6,23 +6,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from runs import preprocess_phantom, small_study
 
 from segsoup import checkpoints, ensemble, networks
+from segsoup.case_rows import mean_dice
 from segsoup.ensemble import Ensemble, ensemble_record, mean_prediction, score_ensemble
 from segsoup.errors import InputError
-from segsoup.evaluation import load_model, predict, score_cases, scores_of
+from segsoup.evaluation import load_model, predict, score_before_and_after, score_cases, scores_of
 from segsoup.files import sha256
 from segsoup.inference import predict_logits
+from segsoup.postprocessing import Postprocessing, RegionRule, unchanged
 from segsoup.preprocess import load_case, load_truth, restore
 from segsoup.regions import label_table, to_regions
-from segsoup.selection import LOSS, Cache, Scores, mean_score
+from segsoup.selection import LOSS, Cache, Scores
 from segsoup.soups import Ingredient, recipe_record
 from segsoup.study import Study
 
 CPU = torch.device("cpu")
+# Changes every prediction of models of random weights.
+STRICT = Postprocessing(dict.fromkeys(("TC", "WT", "ET"), RegionRule(0.55, 20.0)))
 UNET = {"name": "UNet", "arguments": {"channels": [4, 8], "strides": [2], "norm": "batch"}}
 
 
@@ -61,7 +66,9 @@ def files(ingredients: list[Ingredient]) -> list[Path]:
 def score(
     ingredients: list[Ingredient], study: Study, folder: Path, names: list[str], cache: Cache
 ) -> ensemble.Scored:
-    return score_ensemble(Ensemble(ingredients), names, folder, study, CPU, cache)
+    """All but the first case are test cases."""
+    asked = (Ensemble(ingredients), names, folder, study, CPU, cache, names[1:], STRICT)
+    return score_ensemble(*asked)
 
 
 def dices_of(probabilities: np.ndarray, folder: Path, name: str, study: Study) -> list[float]:
@@ -83,7 +90,7 @@ def test_an_ensemble_is_the_mean_of_models_run_one_by_one(
     models = write_models(study, tmp_path, [1, 2, 3])
     network = load_model(models[0].path, study, CPU)
     assert networks.has_batch_norm(network) == bool(changes)
-    scored = score(models, study, folder, names, Cache(None, ""))
+    scores = scores_of(score(models, study, folder, names, Cache(None, "")).rows)
     for name in names:
         case = load_case(folder, name)
         image = torch.from_numpy(np.array(case.image, np.float32))
@@ -96,8 +103,8 @@ def test_an_ensemble_is_the_mean_of_models_run_one_by_one(
         assert np.ptp(each, axis=0).max() > 0.01
         mean = mean_prediction(network, files(models), case, study, CPU)
         np.testing.assert_allclose(mean.probabilities.numpy(), expected, rtol=0, atol=1e-6)
-        assert list(scored.scores[name]) == [*study.regions, LOSS]
-        found = [scored.scores[name][region] for region in study.regions]
+        assert list(scores[name]) == [*study.regions, LOSS]
+        found = [scores[name][region] for region in study.regions]
         assert found == pytest.approx(dices_of(expected, folder, name, study), abs=1e-6)
 
 
@@ -106,14 +113,37 @@ def test_copies_of_one_model_score_what_the_model_scores(
     cases: tuple[Path, list[str]], tmp_path: Path, copies: int
 ) -> None:
     folder, names = cases
-    study = study_with()
+    study, measured = study_with(), names[1:]
     (model,) = write_models(study, tmp_path, [1])
-    alone = scores_of(score_cases(load_model(model.path, study, CPU), names, folder, study, CPU))
+    network = load_model(model.path, study, CPU)
+    alone = score_cases(network, names, folder, study, CPU, measured)
+    _, after = score_before_and_after(network, measured, folder, study, CPU, STRICT)
     scored = score([model] * copies, study, folder, names, Cache(None, ""))
-    assert list(scored.scores) == names
-    for name in names:
-        assert scored.scores[name] == pytest.approx(alone[name], rel=1e-6)
+    pd.testing.assert_frame_equal(scored.rows, alone, rtol=1e-6)
+    pd.testing.assert_frame_equal(scored.postprocessed, after, rtol=1e-6)
+    assert scored.rows["case"].unique().tolist() == names
+    # All metrics of the test cases, before and after post-processing, and Dice alone of the other.
+    names_of_metrics = study.metrics.names
+    assert scored.rows.loc[scored.rows["case"] == names[0], names_of_metrics].isna().all(axis=None)
+    tested = scored.rows[scored.rows["case"] != names[0]].reset_index(drop=True)
+    assert tested["hd95"].notna().all()
+    assert not tested.drop(columns="loss").equals(scored.postprocessed.drop(columns="loss"))
+    assert tested["loss"].equals(scored.postprocessed["loss"])
     assert scored.inferences == copies * len(names)
+
+
+def test_an_ensemble_s_post_processing_that_does_nothing_changes_no_score(
+    cases: tuple[Path, list[str]], tmp_path: Path
+) -> None:
+    folder, names = cases
+    study = study_with()
+    asked = Ensemble(write_models(study, tmp_path, [1, 2])), names[:1], folder, study, CPU
+    nothing = unchanged(list(study.regions))
+    scored = score_ensemble(*asked, Cache(None, ""), names[:1], nothing)
+    pd.testing.assert_frame_equal(scored.rows, scored.postprocessed)
+    none_measured = score_ensemble(*asked, Cache(None, ""), [], nothing)
+    assert none_measured.postprocessed.empty
+    assert none_measured.rows["hd95"].isna().all()
 
 
 def test_probabilities_of_0_and_1_have_a_finite_loss(tmp_path: Path) -> None:
@@ -168,12 +198,16 @@ def test_what_was_scored_before_a_kill_is_kept(
     # In any order: a mean has none.
     again = score(models[::-1], study, folder, names, Cache(file, "context"))
     assert again.inferences == 2
-    for name in names:
-        assert again.scores[name] == pytest.approx(calm.scores[name], rel=1e-12)
+    for kept, undisturbed in (
+        (again.rows, calm.rows),
+        (again.postprocessed, calm.postprocessed),
+    ):
+        pd.testing.assert_frame_equal(kept, undisturbed, rtol=1e-12)
     with monkeypatch.context() as patched:
         patched.setattr(ensemble, "predict", dies)
         third = score(models, study, folder, names, Cache(file, "context"))
-        assert third.scores == again.scores
+        pd.testing.assert_frame_equal(third.rows, again.rows, check_exact=True)
+        pd.testing.assert_frame_equal(third.postprocessed, again.postprocessed, check_exact=True)
         assert third.inferences == 0
         # Their measured times are kept with them.
         assert third.seconds_per_case == again.seconds_per_case
@@ -192,7 +226,8 @@ def test_the_record_has_the_form_of_a_soup_s_and_the_cost(
     models = write_models(study, tmp_path, [1, 2])
     scored = score(models, study, folder, names, Cache(None, ""))
     record = ensemble_record(Ensemble(models), "all", scored, names[:2], 1.0)
-    assert record["score"] == mean_score({name: scored.scores[name] for name in names[:2]})
+    chosen_by = scored.rows[scored.rows["case"].isin(names[:2])]
+    assert record["score"] == mean_dice(chosen_by) != mean_dice(scored.rows)
     assert record["models_per_prediction"] == 2
     assert record["case_inferences"] == 2 * len(names)
     assert record["ingredients"][0] == {
@@ -205,7 +240,7 @@ def test_the_record_has_the_form_of_a_soup_s_and_the_cost(
     seconds = record["seconds_per_case"]
     assert 0 < seconds["one_model"] <= seconds["ensemble"]
     # All that a soup's record says, but for its choices.
-    soup = recipe_record("uniform", made_of(models, scored.scores), Selected(), 1.0)
+    soup = recipe_record("uniform", made_of(models, scores_of(scored.rows)), Selected(), 1.0)
     assert soup.keys() - record.keys() == {"decisions", "wasted_inferences", "gradient_steps"}
     assert soup["ingredients"][0].keys() == record["ingredients"][0].keys()
 

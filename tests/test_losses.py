@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from segsoup.losses import make_loss, training_loss
-from segsoup.metrics import dice
 from segsoup.study import Training
 
 AXES = {"sample": (2, 3, 4), "batch": (0, 2, 3, 4)}
@@ -78,12 +77,3 @@ def test_deep_supervision_weighs_the_coarser_stages(mode: str, weights: float) -
     found = training_loss(training)((fine, middle, coarse), target).item()
     assert found == pytest.approx(sum(terms), rel=1e-5)
     assert training_loss(training)(fine, target).item() == pytest.approx(terms[0], rel=1e-5)
-
-
-def test_dice_follows_the_brats_rule_for_empty_regions() -> None:
-    one, none = torch.ones(4, 4, 4, dtype=torch.bool), torch.zeros(4, 4, 4, dtype=torch.bool)
-    half = none.clone()
-    half[:2] = True
-    prediction = torch.stack([none, one, none, half])
-    truth = torch.stack([none, none, one, one])
-    assert dice(prediction, truth).tolist() == pytest.approx([1, 0, 0, 2 / 3])

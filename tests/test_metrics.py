@@ -30,7 +30,6 @@ from segsoup import metrics
 from segsoup.metrics import (
     METRICS,
     Scoring,
-    dice,
     dice_of,
     dilate,
     hausdorff95,
@@ -105,7 +104,6 @@ def test_dice_is_to_the_bit_that_of_monai() -> None:
         expected = compute_dice(pair[0][None], pair[1][None], ignore_empty=False)[0]
         assert dice_of(prediction, truth) == expected.tolist()[0]
         assert scores(prediction, truth, scoring=Scoring())["dice"] == expected.tolist()[0]
-        assert torch.equal(dice(*pair), expected)
 
 
 def test_scoring_imports_no_torch() -> None:

@@ -19,7 +19,7 @@ from scipy import ndimage
 
 from segsoup import evaluation, networks
 from segsoup.files import read_json, write_json
-from segsoup.metrics import dice as dice_of_metrics
+from segsoup.metrics import Scoring, score_regions
 from segsoup.postprocessing import (
     CroppedPrediction,
     Postprocessing,
@@ -198,7 +198,8 @@ def test_it_is_applied_as_written_down(
     assert masks.dtype == bool
     np.testing.assert_array_equal(masks, plainly(whole, chosen))
     np.testing.assert_array_equal(whole.probabilities, before)
-    scores = dice_of_metrics(torch.from_numpy(masks), torch.from_numpy(whole.truth)).tolist()
+    rows = score_regions(masks, whole.truth, whole.spacing, Scoring())
+    scores = [row["dice"] for row in rows]
     assert scores == pytest.approx([*plain_dices(whole, chosen).values()], abs=1e-6)
 
 

@@ -19,6 +19,7 @@ from segsoup.study import read
 REPOSITORY = Path(__file__).parents[1]
 LOCAL = REPOSITORY / "profiles" / "local"
 SLURM = REPOSITORY / "profiles" / "slurm"
+SCORES = "best, postprocessing, evaluate_soups (group scores)"
 
 
 def plan(folder: Path, profile: Path, study: Path, *arguments: str) -> str:
@@ -75,14 +76,15 @@ def test_a_study_of_500_runs_makes_one_submission_per_run_and_a_few(tmp_path: Pa
     # The report is made beside Snakemake.
     names = {*groups, *alone} - {"all", *requests.LOCAL}
     counts = {name: (groups + alone).count(name) for name in names}
-    # One job per fold measures its basin.
     # A run is a trial and its scores; the scores of the five stems are five more of them.
     assert counts == {
         "data": 1,
         "stem": 5,
         "run": 5 * 100 + 5,
         "soup": 5 * 2,
+        "scores": 5,
         "basin": 5,
+        "case_slices": 1,
         "tables": 1,
     }
 
@@ -90,9 +92,10 @@ def test_a_study_of_500_runs_makes_one_submission_per_run_and_a_few(tmp_path: Pa
 @pytest.mark.parametrize(
     ("recipes", "submitted"),
     [
-        (["greedy"], {"soup, evaluate_soup (group soup)"}),
-        (["greedy", "ensemble"], {"soup, evaluate_soup (group soup)", "ensemble"}),
-        (["ensemble"], {"ensemble"}),
+        (["greedy"], {"soup", SCORES}),
+        (["greedy", "ensemble"], {"soup", SCORES, "ensemble"}),
+        # The best single model is scored after post-processing too.
+        (["ensemble"], {SCORES, "ensemble"}),
     ],
 )
 def test_soups_and_ensembles_are_foretold_where_the_study_has_them(
@@ -114,8 +117,10 @@ def test_the_shipped_partitions_serve_the_full_size_example_in_every_attempt() -
     assert routes == {
         "index, folds, preprocess (group data)": ["cpu", "cpu", "cpu"],
         "stem": ["gpu-short", "gpu-long", "gpu-long"],
-        "trial, evaluate (group run)": ["gpu-short", "gpu-long", "gpu-long"],
-        "soup, evaluate_soup (group soup)": ["gpu-short", "gpu-short", "gpu-short"],
+        "trial, validate, evaluate (group run)": ["gpu-short", "gpu-long", "gpu-long"],
+        "soup": ["gpu-short", "gpu-short", "gpu-short"],
+        SCORES: ["gpu-short", "gpu-short", "gpu-short"],
         "basin": ["gpu-short", "gpu-short", "gpu-short"],
+        "case_slices": ["gpu-short", "gpu-short", "gpu-short"],
         "compare, figures, basins, collect (group tables)": ["cpu", "cpu", "cpu"],
     }

@@ -30,10 +30,12 @@ def test_a_section_is_the_same_text_as_a_page_and_to_copy_from(tmp_path: Path) -
         ("fold0/stem-evaluate.tsv", "evaluate"),
         ("fold0/basin.tsv", "basin"),
         ("fold0/trials/0a1b2c3d.tsv", "trial"),
+        ("fold0/trials/0a1b2c3d-validate.tsv", "validate"),
         ("fold0/trials/0a1b2c3d-evaluate.tsv", "evaluate"),
         ("fold0/trials/0a1b2c3d/raw-1-evaluate.tsv", "evaluate"),
         ("fold0/soups/greedy.tsv", "soup"),
-        ("fold0/soups/greedy-evaluate.tsv", "evaluate_soup"),
+        ("fold0/evaluate_soups.tsv", "evaluate_soups"),
+        ("fold0/postprocessing.tsv", "postprocessing"),
         ("fold0/soups/ensemble.tsv", "ensemble"),
     ],
 )
@@ -55,7 +57,7 @@ def test_run_times_are_those_of_the_study_s_own_jobs(tmp_path: Path) -> None:
     write_benchmark(tmp_path / "report.tsv", 1000)
     write_benchmark(tmp_path / "fold1/trials/aaaaaaaa.tsv", 1000)
     write_benchmark(tmp_path / "fold0/trials/cccccccc.tsv", 1000)
-    write_benchmark(tmp_path / "fold0/soups/uniform-evaluate.tsv", 1000)
+    write_benchmark(tmp_path / "fold0/soups/uniform.tsv", 1000)
     (tmp_path / "folds.tsv").write_text("")
 
     jobs = read_benchmarks(tmp_path, [0], ["aaaaaaaa", "bbbbbbbb"], ["greedy"])

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 from workflows import REPOSITORY, planned, snakemake, write_study
 
 from segsoup import checkpoints
@@ -193,6 +194,7 @@ def with_ensemble(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_an_ensemble_is_scored_as_all_models_are_and_has_no_file(with_ensemble: Path) -> None:
     folder = with_ensemble / ENSEMBLE
     assert sorted(file.name for file in folder.iterdir()) == [
+        "postprocessed.csv",
         "recipe.json",
         "selection.csv",
         "test.csv",
@@ -242,6 +244,86 @@ def test_the_ensemble_and_its_cost_are_shown_wherever_soups_are(with_ensemble: P
     assert "Nothing to be done" in again
 
 
+# What shows the scores of an ensemble and of soups.
+SHOWN = ("basins", "case_slices", "collect", "compare", "figures", "methods", "run_times", "report")
+
+
+@pytest.mark.parametrize(
+    ("changes", "jobs"),
+    [
+        # Models are chosen by Dice on the selection cases, whatever the test cases are scored by.
+        (
+            {"metrics": {"surface_tolerance": 2.0}},
+            {"evaluate": 3, "evaluate_soups": 1, "ensemble": 1},
+        ),
+        (
+            {"postprocessing": {"thresholds": [0.2, 0.5]}},
+            {"postprocessing": 1, "evaluate_soups": 1, "ensemble": 1},
+        ),
+        # Both at once hide nothing from each other, nor what else has changed.
+        (
+            {
+                "metrics": {"names": ["hd95"]},
+                "postprocessing": {"smallest_components": [0]},
+                "soup": {"barrier_points": 5},
+            },
+            {"evaluate": 3, "postprocessing": 1, "evaluate_soups": 1, "ensemble": 1, "basin": 1},
+        ),
+    ],
+    ids=["metrics", "post-processing", "all"],
+)
+def test_how_models_are_scored_asks_for_no_model_again(
+    with_ensemble: Path, tmp_path: Path, changes: dict[str, Any], jobs: dict[str, int]
+) -> None:
+    study = yaml.safe_load((with_ensemble / "study.yaml").read_text())
+    for section, values in changes.items():
+        study[section] = study.get(section, {}) | values
+    (tmp_path / "changed.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
+    plan = snakemake(
+        with_ensemble, "-n", "--quiet", "rules", "--cores", "1", config=tmp_path / "changed.yaml"
+    )
+    found = planned(plan)
+    assert found.pop("total") == sum(found.values())
+    assert found == jobs | dict.fromkeys((*SHOWN, "all"), 1)
+
+
+def test_test_scores_have_all_metrics_and_selection_scores_have_none(with_ensemble: Path) -> None:
+    fold = with_ensemble / "results/fold0"
+    cases = read_json(with_ensemble / "results/folds.json")["folds"]["0"]
+    metrics = ["hd95", "nsd", "sensitivity", "precision", "lesion_dice", "lesion_hd95"]
+    models = [*(fold / "trials").iterdir(), *(fold / "soups").iterdir()]
+    assert len(models) == 3 + len(ALL_RECIPES)
+    for model in models:
+        rows = read_rows(model / "selection.csv")
+        assert list(rows.columns) == ["case", "region", "dice", "loss"]
+        assert sorted(set(rows["case"])) == sorted(cases["selection"])
+    tests = [model / "test.csv" for model in [*models, fold / "best"]]
+    tests += [model / "postprocessed.csv" for model in [fold / "best", *(fold / "soups").iterdir()]]
+    for file in tests:
+        rows = read_rows(file)
+        assert list(rows.columns) == ["case", "region", "dice", "loss", *metrics], file
+        assert sorted(set(rows["case"])) == sorted(cases["test"])
+        assert rows.notna().all(axis=None)
+
+
+def test_the_best_model_is_that_of_the_selection_cases_with_its_scores(with_ensemble: Path) -> None:
+    fold = with_ensemble / "results/fold0"
+    scores = {
+        trial: mean_dice(read_rows(trial / "selection.csv"))
+        for trial in sorted((fold / "trials").iterdir())
+    }
+    best = max(scores, key=lambda trial: scores[trial])
+    assert len(set(scores.values())) == 3
+    for name in ("model.safetensors", "test.csv"):
+        assert sha256(fold / "best" / name) == sha256(best / name)
+    # Predictions lie on the disk only while a post-processing is chosen.
+    assert (
+        read_json(fold / "postprocessing.json")["cases"]
+        == read_rows(best / "selection.csv")["case"].nunique()
+    )
+    assert not (with_ensemble / "results/.state/fold0/predictions").exists()
+
+
 def test_an_ensemble_that_was_cut_off_evaluates_no_case_again(with_ensemble: Path) -> None:
     folder = with_ensemble / ENSEMBLE
     before = (folder / "test.csv").read_bytes()
@@ -276,4 +358,4 @@ def test_an_ensemble_without_any_soup_can_be_planned(tmp_path: Path) -> None:
     study = write_with_ensemble(tmp_path / "alone.yaml", ["ensemble"])
     plan = snakemake(tmp_path, "-n", "--quiet", "rules", "--cores", "1", config=study)
     assert planned(plan)["ensemble"] == 1
-    assert not {"soup", "evaluate_soup"} & planned(plan).keys()
+    assert not {"soup"} & planned(plan).keys()

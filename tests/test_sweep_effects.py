@@ -165,15 +165,17 @@ def test_values_as_people_write_them(value: object, text: str) -> None:
 
 def test_the_spread_of_seeds_is_pooled_over_the_settings_of_a_fold() -> None:
     found = seed_spreads(folds_of(), PARAMETERS)
-    assert list(found) == [0, 2]
-    for fold, spread in found.items():
+    assert list(found) == [None, 0, 2]
+    for scope, spread in found.items():
         groups = [
             [float(mean_of(fold, lr=lr, loss=loss, seed=seed).mean()) for seed in (0, 1, 2)]
+            for fold in (0, 2)
+            if scope in (None, fold)
             for lr in (0.1, 0.2)
             for loss in ("dice", "dice-bce")
         ]
         pooled = math.sqrt(statistics.fmean(map(statistics.variance, groups)))
-        assert (spread.settings, spread.seeds) == (4, 3)
+        assert (spread.settings, spread.seeds) == (8 if scope is None else 4, 3)
         assert spread.deviation == pytest.approx(pooled, rel=1e-9)
         largest = max(max(group) - min(group) for group in groups)
         assert spread.largest_range == pytest.approx(largest, rel=1e-9)
@@ -195,11 +197,17 @@ def test_without_a_second_seed_there_is_no_spread(tmp_path: Path, keys: list[str
 
 @pytest.mark.parametrize("protocol", ["held-out", "published"])
 def test_seeds_stand_beside_the_gain_of_the_soup(tmp_path: Path, protocol: str) -> None:
-    spreads = {0: SeedSpread(4, 3, 0.0123, 0.0456), 2: SeedSpread(2, 3, 0.001, 0.002)}
-    write_seeds(spreads, folds_of(protocol=protocol), tmp_path / "seeds")
+    spreads = {
+        None: SeedSpread(6, 3, 0.01, 0.0456),
+        0: SeedSpread(4, 3, 0.0123, 0.0456),
+        2: SeedSpread(2, 3, 0.001, 0.002),
+    }
+    folds = folds_of(protocol=protocol)
+    write_seeds(spreads, folds, tmp_path / "seeds")
     frame = pd.read_csv(tmp_path / "seeds.csv", index_col="fold", float_precision="round_trip")
-    assert frame.loc[0].tolist()[:4] == [4, 3, 0.0123, 0.0456]
-    assert frame["gain"].tolist() == pytest.approx([0.02, 0], abs=1e-12)
+    assert frame.loc["0"].tolist()[:4] == [4, 3, 0.0123, 0.0456]
+    whole = difference_of("Greedy Soup", "Best Model", folds).mean
+    assert frame["gain"].tolist() == pytest.approx([whole, 0.02, 0], abs=1e-12)
     cells = markdown_cells(tmp_path / "seeds.md")
     assert cells == [
         [
@@ -210,6 +218,7 @@ def test_seeds_stand_beside_the_gain_of_the_soup(tmp_path: Path, protocol: str) 
             "seed largest range (Dice points)",
             "gain (Dice points)",
         ],
+        ["all", "6", "3", "1.00", "4.56", f"{100 * whole:+.2f}"],
         ["0", "4", "3", "1.23", "4.56", "+2.00"],
         ["2", "2", "3", "0.10", "0.20", "+0.00"],
     ]

@@ -22,6 +22,7 @@ KINDS = {
     "preprocess": "preprocess",
     "stem": "training",
     "trial": "training",
+    "validate": "evaluation",
     "evaluate": "evaluation",
     "soup": "evaluation",
     "best": "tables",
@@ -47,10 +48,12 @@ WAITS_FOR: Mapping[str, frozenset[str]] = {
     "index": frozenset({"phantom"}),
     "folds": frozenset({"index"}),
     "preprocess": frozenset({"index"}),
-    "evaluate": frozenset({"trial"}),
+    "validate": frozenset({"trial"}),
+    "evaluate": frozenset({"trial", "validate"}),
     "postprocessing": frozenset({"best"}),
     "evaluate_soups": frozenset({"best", "postprocessing"}),
     "ensemble": frozenset({"postprocessing"}),
+    "case_slices": frozenset({"folds", "preprocess"}),
 }
 
 # What there is one job for. A group over two of these would join jobs of a whole fold or study.
@@ -60,7 +63,7 @@ JOB_PER = {
     **dict.fromkeys(("methods", "run_times", "report"), "study"),
     **dict.fromkeys(("stem", "best", "postprocessing", "evaluate_soups"), "fold"),
     **dict.fromkeys(("ensemble", "basin"), "fold"),
-    **dict.fromkeys(("trial", "evaluate"), "run"),
+    **dict.fromkeys(("trial", "validate", "evaluate"), "run"),
     **dict.fromkeys(("soup",), "recipe"),
 }
 

@@ -1,0 +1,20 @@
+"""Score one model on the selection cases of its fold, by Dice and loss."""
+
+from pathlib import Path
+
+from segsoup import devices
+from segsoup.case_rows import write_rows
+from segsoup.evaluation import load_model, score_cases
+from segsoup.files import read_json
+from segsoup.logs import job_log
+from segsoup.study import load
+
+with job_log(snakemake.log[0]):
+    study = load(snakemake.config)
+    device = devices.prepare(study.training.device, snakemake.threads)
+    fold = read_json(Path(snakemake.input.folds))["folds"][snakemake.wildcards.fold]
+    model = load_model(Path(snakemake.input.model), study, device)
+
+    cases, folder = sorted(fold["selection"]), Path(snakemake.params.folder)
+    rows = score_cases(model, cases, folder, study, device)
+    write_rows(Path(snakemake.output[0]), rows)
