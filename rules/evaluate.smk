@@ -1,43 +1,15 @@
 # Models scored on whole cases.
 
 
-rule validate:
-    """Score a run's model on the selection cases of its fold: what all choices are made by."""
-    input:
-        folds="<results>/folds.json",
-        manifest="<results>/preprocessed.tsv",
-        model="<results>/fold{fold}/{run}/model.safetensors",
-    output:
-        "<results>/fold{fold}/{run}/selection.csv",
-    log:
-        "<logs>/fold{fold}/{run}-validate.log",
-    benchmark:
-        "<benchmarks>/fold{fold}/{run}-validate.tsv"
-    wildcard_constraints:
-        run=f"stem|trials/[0-9a-f]{{8}}(/{INGREDIENT_PATTERN})?",
-    conda:
-        "../envs/segsoup.yaml"
-    threads: threads_of("validate")
-    resources:
-        **needs("validate"),
-    params:
-        # No metrics: other ones must not ask for new soups.
-        **settings("evaluation"),
-        folder=preprocessed_folder,
-    script:
-        "../workflow/scripts/validate.py"
-
-
 rule evaluate:
-    """Score a run's model on the test cases of its fold by all metrics."""
+    """Score a run's model on the selection and the test cases of its fold."""
     input:
         folds="<results>/folds.json",
         manifest="<results>/preprocessed.tsv",
         model="<results>/fold{fold}/{run}/model.safetensors",
-        # Only to come after it, on the same GPU where they share a submission.
-        selection="<results>/fold{fold}/{run}/selection.csv",
     output:
-        "<results>/fold{fold}/{run}/test.csv",
+        selection="<results>/fold{fold}/{run}/selection.csv",
+        test="<results>/fold{fold}/{run}/test.csv",
     log:
         "<logs>/fold{fold}/{run}-evaluate.log",
     benchmark:
@@ -60,7 +32,7 @@ rule best:
     """The best single model of a fold by its selection score: what soups are compared with."""
     input:
         models=expand("<results>/fold{{fold}}/trials/{trial}/model.safetensors", trial=CANDIDATES),
-        selections=expand("<results>/fold{{fold}}/trials/{trial}/selection.csv", trial=CANDIDATES),
+        selections=selection_scores(CANDIDATES),
     output:
         "<results>/fold{fold}/best/model.safetensors",
     log:
@@ -73,6 +45,7 @@ rule best:
     resources:
         **needs("best"),
     params:
+        **settings("evaluation"),
         trials=CANDIDATES,
     script:
         "../workflow/scripts/best.py"

@@ -30,7 +30,6 @@ def test_a_section_is_the_same_text_as_a_page_and_to_copy_from(tmp_path: Path) -
         ("fold0/stem-evaluate.tsv", "evaluate"),
         ("fold0/basin.tsv", "basin"),
         ("fold0/trials/0a1b2c3d.tsv", "trial"),
-        ("fold0/trials/0a1b2c3d-validate.tsv", "validate"),
         ("fold0/trials/0a1b2c3d-evaluate.tsv", "evaluate"),
         ("fold0/trials/0a1b2c3d/raw-1-evaluate.tsv", "evaluate"),
         ("fold0/soups/greedy.tsv", "soup"),

@@ -27,7 +27,7 @@ def rule_of(path: Path) -> str:
 
     Examples:
         ``compare.tsv`` -> ``compare``, ``fold0/trials/0a1b2c3d.tsv`` -> ``trial``,
-        ``fold0/trials/0a1b2c3d-validate.tsv`` -> ``validate``.
+        ``fold0/trials/0a1b2c3d-evaluate.tsv`` -> ``evaluate``.
     """
     name, step = _name_and_step(path)
     if step:

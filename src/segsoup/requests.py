@@ -22,7 +22,6 @@ KINDS = {
     "preprocess": "preprocess",
     "stem": "training",
     "trial": "training",
-    "validate": "evaluation",
     "evaluate": "evaluation",
     "soup": "evaluation",
     "best": "tables",
@@ -48,8 +47,7 @@ WAITS_FOR: Mapping[str, frozenset[str]] = {
     "index": frozenset({"phantom"}),
     "folds": frozenset({"index"}),
     "preprocess": frozenset({"index"}),
-    "validate": frozenset({"trial"}),
-    "evaluate": frozenset({"trial", "validate"}),
+    "evaluate": frozenset({"trial"}),
     "postprocessing": frozenset({"best"}),
     "evaluate_soups": frozenset({"best", "postprocessing"}),
     "ensemble": frozenset({"postprocessing"}),
@@ -63,7 +61,7 @@ JOB_PER = {
     **dict.fromkeys(("methods", "run_times", "report"), "study"),
     **dict.fromkeys(("stem", "best", "postprocessing", "evaluate_soups"), "fold"),
     **dict.fromkeys(("ensemble", "basin"), "fold"),
-    **dict.fromkeys(("trial", "validate", "evaluate"), "run"),
+    **dict.fromkeys(("trial", "evaluate"), "run"),
     **dict.fromkeys(("soup",), "recipe"),
 }
 

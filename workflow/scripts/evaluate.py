@@ -1,9 +1,9 @@
-"""Score one model on the test cases of its fold by all metrics."""
+"""Score one model on the selection and test cases of its fold, these by all metrics."""
 
 from pathlib import Path
 
 from segsoup import devices
-from segsoup.case_rows import write_rows
+from segsoup.case_rows import COLUMNS, write_rows
 from segsoup.evaluation import load_model, score_cases
 from segsoup.files import read_json
 from segsoup.logs import job_log
@@ -15,6 +15,9 @@ with job_log(snakemake.log[0]):
     fold = read_json(Path(snakemake.input.folds))["folds"][snakemake.wildcards.fold]
     model = load_model(Path(snakemake.input.model), study, device)
 
-    cases, folder = sorted(fold["test"]), Path(snakemake.params.folder)
-    rows = score_cases(model, cases, folder, study, device, measured=cases)
-    write_rows(Path(snakemake.output[0]), rows)
+    cases = sorted({*fold["selection"], *fold["test"]})
+    folder = Path(snakemake.params.folder)
+    rows = score_cases(model, cases, folder, study, device, measured=fold["test"])
+    chosen_by = rows.loc[rows["case"].isin(fold["selection"]), COLUMNS]
+    write_rows(Path(snakemake.output.selection), chosen_by)
+    write_rows(Path(snakemake.output.test), rows[rows["case"].isin(fold["test"])])
