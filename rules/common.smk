@@ -125,15 +125,6 @@ def trial_groups() -> list[str]:
     return [readable({key: trial.parameters[key] for key in keys}) for trial in of_ingredients]
 
 
-def selection_scores(models: list[str]) -> list[str]:
-    """Selection scores of models of a fold's trials.
-
-    They hang on the models and on `evaluation` alone, which every rule that chooses by them takes
-    too. Their date says nothing: they are written anew with the test scores, by other metrics.
-    """
-    return ancient(expand("<results>/fold{{fold}}/trials/{trial}/selection.csv", trial=models))
-
-
 def learned_settings() -> dict:
     """What the learned recipe hangs on, beside the models and the evaluation."""
     patches = ("batch_size", "foreground_share", "seed")

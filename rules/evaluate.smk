@@ -32,7 +32,7 @@ rule best:
     """The best single model of a fold by its selection score: what soups are compared with."""
     input:
         models=expand("<results>/fold{{fold}}/trials/{trial}/model.safetensors", trial=CANDIDATES),
-        selections=selection_scores(CANDIDATES),
+        selections=expand("<results>/fold{{fold}}/trials/{trial}/selection.csv", trial=CANDIDATES),
     output:
         "<results>/fold{fold}/best/model.safetensors",
     log:

@@ -7,7 +7,7 @@ rule soup:
         folds="<results>/folds.json",
         manifest="<results>/preprocessed.tsv",
         models=expand("<results>/fold{{fold}}/trials/{trial}/model.safetensors", trial=INGREDIENTS),
-        selections=selection_scores(INGREDIENTS),
+        selections=expand("<results>/fold{{fold}}/trials/{trial}/selection.csv", trial=INGREDIENTS),
     output:
         model="<results>/fold{fold}/soups/{recipe}/model.safetensors",
         recipe=report(
@@ -44,7 +44,7 @@ rule ensemble:
         folds="<results>/folds.json",
         manifest="<results>/preprocessed.tsv",
         models=expand("<results>/fold{{fold}}/trials/{trial}/model.safetensors", trial=INGREDIENTS),
-        selections=selection_scores(INGREDIENTS),
+        selections=expand("<results>/fold{{fold}}/trials/{trial}/selection.csv", trial=INGREDIENTS),
         recipe=recipe_of_ensemble,
         postprocessing="<results>/fold{fold}/postprocessing.json",
     output:
@@ -82,7 +82,7 @@ rule basin:
         folds="<results>/folds.json",
         manifest="<results>/preprocessed.tsv",
         models=expand("<results>/fold{{fold}}/trials/{trial}/model.safetensors", trial=INGREDIENTS),
-        selections=selection_scores(INGREDIENTS),
+        selections=expand("<results>/fold{{fold}}/trials/{trial}/selection.csv", trial=INGREDIENTS),
     output:
         "<results>/fold{fold}/basin.json",
     log:

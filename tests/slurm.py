@@ -4,7 +4,7 @@ All daemons run as root under one folder, on ports of their own, with their own 
 that several clusters (one per test worker, or beside a real one) do not see each other.
 
     cpu1            8 CPUs,  8000 MB             partition cpu, 60 minutes
-    gpu-a1 gpu-a2   8 CPUs,  8000 MB, 2 x a100   partition gpu-short, 3 minutes
+    gpu-a1 gpu-a2   8 CPUs,  8000 MB, 2 x a100   partition gpu-short, 2 minutes
     gpu-b1          8 CPUs, 16000 MB, 1 x h100   partition gpu-long, 120 minutes
 
 The GPUs are fake: character devices that Slurm hands out; torch finds none.
@@ -35,7 +35,7 @@ GPU_FILES = 2
 PARTITIONS = {
     "cpu": {"max_runtime": 60, "max_mem_mb": 8000, "max_threads": 8},
     "gpu-short": {
-        "max_runtime": 3,
+        "max_runtime": 2,
         "max_mem_mb": 8000,
         "max_threads": 8,
         "max_gpu": 2,
@@ -111,7 +111,7 @@ Gres=gpu:a100:2
 NodeName=gpu-b1 NodeHostname={host} NodeAddr=127.0.0.1 Port={gpu_b1} CPUs=8 RealMemory=16000 \
 Gres=gpu:h100:1
 PartitionName=cpu Nodes=cpu1 Default=YES MaxTime=60 DefaultTime=10 State=UP
-PartitionName=gpu-short Nodes=gpu-a[1-2] MaxTime=3 DefaultTime=1 State=UP
+PartitionName=gpu-short Nodes=gpu-a[1-2] MaxTime=2 DefaultTime=1 State=UP
 PartitionName=gpu-long Nodes=gpu-b1 MaxTime=120 DefaultTime=10 State=UP
 """
 

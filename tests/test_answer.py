@@ -25,7 +25,11 @@ from segsoup.significance import SeedSpread
 CASES = 20
 BEST = {fold: np.linspace(0.5, 0.7, CASES) + 0.01 * fold for fold in range(3)}
 GAINS = {"Greedy Soup": 0.02, "Uniform Soup": -0.01, "Ensemble": 0.03, "Best Single": 0.0}
-SPREADS = {0: SeedSpread(2, 3, 0.004, 0.01), 1: SeedSpread(2, 3, 0.002, 0.01)}
+SPREADS = {
+    None: SeedSpread(4, 3, 0.003, 0.01),
+    0: SeedSpread(2, 3, 0.004, 0.01),
+    1: SeedSpread(2, 3, 0.002, 0.01),
+}
 
 
 def folds_of(

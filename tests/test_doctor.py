@@ -66,10 +66,10 @@ def test_a_healthy_cluster_is_told_line_by_line(place: Path, capsys) -> None:
     assert code == 0, printed
     assert "fails" not in printed
     lines = printed.splitlines()
-    (runs,) = [line for line in lines if "trial, validate, evaluate (group run)" in line]
-    # Three minutes fit the short partition, six do not.
-    assert "attempt 1 gpu-short (1 GPU, 1 CPU, 2000 MB, 3 min)" in runs
-    assert "attempt 2 gpu-long (1 GPU, 1 CPU, 4000 MB, 6 min)" in runs
+    (runs,) = [line for line in lines if "trial, evaluate (group run)" in line]
+    # Two minutes fit the short partition, four do not.
+    assert "attempt 1 gpu-short (1 GPU, 1 CPU, 2000 MB, 2 min)" in runs
+    assert "attempt 2 gpu-long (1 GPU, 1 CPU, 4000 MB, 4 min)" in runs
     assert all(line.startswith("ok    ") for line in lines)
 
 
@@ -166,8 +166,8 @@ def test_a_promise_that_the_cluster_does_not_keep(
         ({"gpu_model": "v100"}, "no partition serves 1 v100 GPU"),
         ({"runtime": 200}, "gpu-long: at most 120 min"),
         # 2 x 7000 MB fit the large node, 3 x 7000 MB do not.
-        ({"mem_mb": 7000}, "trial, validate, evaluate (group run), attempt 3: no partition serves"),
-        ({"gpu": 3, "runtime": 4}, "gpu-short: at most 3 min, at most 2 GPU; gpu-long: at most 1"),
+        ({"mem_mb": 7000}, "trial, evaluate (group run), attempt 3: no partition serves"),
+        ({"gpu": 3, "runtime": 3}, "gpu-short: at most 2 min, at most 2 GPU; gpu-long: at most 1"),
     ],
 )
 def test_a_request_that_no_partition_serves(

@@ -117,7 +117,7 @@ def test_the_shipped_partitions_serve_the_full_size_example_in_every_attempt() -
     assert routes == {
         "index, folds, preprocess (group data)": ["cpu", "cpu", "cpu"],
         "stem": ["gpu-short", "gpu-long", "gpu-long"],
-        "trial, validate, evaluate (group run)": ["gpu-short", "gpu-long", "gpu-long"],
+        "trial, evaluate (group run)": ["gpu-short", "gpu-long", "gpu-long"],
         "soup": ["gpu-short", "gpu-short", "gpu-short"],
         SCORES: ["gpu-short", "gpu-short", "gpu-short"],
         "basin": ["gpu-short", "gpu-short", "gpu-short"],

@@ -224,7 +224,16 @@ def test_the_provenance_has_the_commit_the_versions_and_every_model(report: Read
 def test_the_run_times_name_every_kind_of_job(report: Reading) -> None:
     report.read("7 Run times")
     text = report.text("results/report/run_times.html")
-    for rule in ("index", "stem", "trial", "soup", "postprocessing", "ensemble", "basin", "compare"):
+    for rule in (
+        "index",
+        "stem",
+        "trial",
+        "soup",
+        "postprocessing",
+        "ensemble",
+        "basin",
+        "compare",
+    ):
         assert re.search(rf"^{rule}\s+\d", text, re.MULTILINE), rule
     # Two folds with four trials each.
     assert re.search(r"^trial\s+8\s", text, re.MULTILINE)

@@ -61,11 +61,11 @@ def test_a_gpu_model_without_a_gpu_is_refused() -> None:
 
 def test_members_that_wait_for_each_other_add_up_their_run_times() -> None:
     study = study_with(training=TRAINING, evaluation=EVALUATION)
-    assert requests.group_request(study, ["trial", "validate", "evaluate"], 2) == {
+    assert requests.group_request(study, ["trial", "evaluate"], 2) == {
         "gpu": 1,
         "gpu_model": "a100",
         "mem_mb": 2 * 64000,
-        "runtime": 2 * (1440 + 2 * 240),
+        "runtime": 2 * (1440 + 240),
         "cpus_per_task": 8,
     }
 
@@ -79,8 +79,8 @@ def test_members_side_by_side_add_up_everything_else() -> None:
 
 def test_runs_that_share_a_submission_need_a_gpu_each() -> None:
     study = study_with(training=TRAINING, evaluation=EVALUATION)
-    asked = requests.group_request(study, ["trial", "validate", "evaluate"], 1, copies=3)
-    assert (asked["gpu"], asked["cpus_per_task"], asked["runtime"]) == (3, 24, 1920)
+    asked = requests.group_request(study, ["trial", "evaluate"], 1, copies=3)
+    assert (asked["gpu"], asked["cpus_per_task"], asked["runtime"]) == (3, 24, 1680)
 
 
 def test_a_group_over_a_whole_fold_is_refused() -> None:

@@ -22,6 +22,7 @@ from compared_folds import (
 from numpy.typing import NDArray
 
 from segsoup.comparison import OPTIMISTIC, FoldComparison
+from segsoup.findings import difference_of
 from segsoup.significance import SeedSpread, holm, paired_difference
 from segsoup.sweep_effects import effects, seed_spreads, value_text, write_effects, write_seeds
 

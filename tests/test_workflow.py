@@ -160,7 +160,6 @@ def test_a_new_value_plans_its_own_runs_and_what_depends_on_them(
     printed = snakemake(demo, "-n", "--quiet", "rules", "--cores", "1", config=study)
     assert planned(printed) == {
         "trial": 4,
-        "validate": 12,
         "evaluate": 12,
         "soup": 4,
         "best": 2,
@@ -226,7 +225,7 @@ def test_the_rule_graph_is_drawn(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(REPOSITORY / "Snakefile")]
     graph = subprocess.run([*command, *config], cwd=tmp_path, capture_output=True, check=True)
     picture = subprocess.run([dot, "-Tsvg"], input=graph.stdout, capture_output=True, check=True)
-    for rule in ("phantom", "index", "folds", "preprocess", "stem", "trial", "validate", "soup"):
+    for rule in ("phantom", "index", "folds", "preprocess", "stem", "trial", "evaluate", "soup"):
         assert f">{rule}</text>".encode() in picture.stdout
 
 
