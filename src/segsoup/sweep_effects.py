@@ -115,12 +115,14 @@ def write_seeds(
                 "seed_deviation": spread.deviation,
                 "seed_largest_range": spread.largest_range,
                 "gain": difference_of(soup, BEST_MODEL, of_scope).mean,
+                "protocol": protocol_mark(protocol),
             }
         )
-    columns = ["fold", "settings", "seeds", "seed_deviation", "seed_largest_range", "gain"]
+    points = ["seed_deviation", "seed_largest_range", "gain"]
+    columns = ["fold", "settings", "seeds", *points, "protocol"]
     frame = pd.DataFrame(rows, columns=columns).set_index("fold")
     shown = frame[["settings", "seeds"]].astype(str)
-    for name in columns[3:]:
+    for name in points:
         sign = "+" if name == "gain" else ""
         heading = f"{name.replace('_', ' ')} (Dice points)"
         shown[heading] = [f"{POINTS * value:{sign}.2f}" for value in frame[name]]
