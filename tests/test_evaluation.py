@@ -53,7 +53,7 @@ def study_with(**changes: Any) -> Study:
 def cases(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     """Three cases of long voxels in another orientation than RAS, resampled to cubes."""
     raw, folder = tmp_path_factory.mktemp("raw"), tmp_path_factory.mktemp("preprocessed")
-    write_phantom(raw, Phantom(cases=3, shape=[20, 32, 24]))
+    write_phantom(raw, Phantom(cases=4, shape=[20, 32, 24]))
     affine = np.zeros((4, 4))
     affine[2, 0], affine[1, 1], affine[0, 2] = STRETCHED
     affine[3, 3] = 1

@@ -159,7 +159,7 @@ def test_checkpoints_are_models_of_trials(tmp_path: Path) -> None:
 def test_the_published_protocol_is_marked_in_every_file(tmp_path: Path, protocol: str) -> None:
     fold = published_fold(protocol=protocol)
     write_fold_table(fold, tmp_path / "fold0")
-    write_overview(overview([fold]), tmp_path / "overview")
+    write_overview(overview([fold]), tmp_path / "overview", 1.0)
     for name in ("fold0", "overview"):
         for ending in ("csv", "md", "html", "tex"):
             text = (tmp_path / f"{name}.{ending}").read_text().lower()
@@ -321,8 +321,8 @@ def test_the_overview_after_postprocessing_is_of_those_scores(tmp_path: Path) ->
     soup = row_of(frame, "Greedy Soup")
     assert soup["dice_difference"] == pytest.approx(expected.mean, rel=1e-9)
     assert soup["dice_low"] == pytest.approx(expected.low, rel=1e-9)
-    write_overview(frame, tmp_path / "after", after_postprocessing=True)
-    write_overview(frame, tmp_path / "before")
+    write_overview(frame, tmp_path / "after", 1.0, after_postprocessing=True)
+    write_overview(frame, tmp_path / "before", 1.0)
     for ending in ("md", "html", "tex"):
         assert (
             "Folds 0, 1 and 4 with 9 test cases, after post-processing"
@@ -337,14 +337,14 @@ def test_the_overview_is_written_with_every_digit_and_read_back(tmp_path: Path) 
         for fold in three_folds("published")
     ]
     frame = overview(folds)
-    write_overview(frame, tmp_path / "overview")
+    write_overview(frame, tmp_path / "overview", 1.0)
     back = read_overview(tmp_path / "overview.csv")
     pd.testing.assert_frame_equal(back, frame, check_exact=True, check_dtype=False)
 
 
 def test_people_read_the_same_overview_in_every_file(tmp_path: Path) -> None:
     frame = overview(three_folds())
-    write_overview(frame, tmp_path / "overview")
+    write_overview(frame, tmp_path / "overview", 1.0)
     cells = markdown_cells(tmp_path / "overview.md")
     assert html_cells(tmp_path / "overview.html") == cells
     assert latex_cells(tmp_path / "overview.tex") == cells
@@ -380,11 +380,11 @@ def test_a_model_that_diverged_is_in_the_overview(tmp_path: Path, loss: float) -
     rest = [-fold for fold in differences()]
     rest[0] = rest[0][1:]
     assert row["loss_difference"] == pytest.approx(paired_difference(rest).mean, rel=1e-9)
-    write_overview(frame, tmp_path / "overview")
+    write_overview(frame, tmp_path / "overview", 1.0)
 
 
 def printed(frame: pd.DataFrame, folder: Path, width: int = 80) -> list[str]:
-    write_overview(frame, folder / "overview")
+    write_overview(frame, folder / "overview", 1.0)
     console = Console(width=width, record=True, file=(folder / "out").open("w"))
     print_overview(folder / "overview.csv", console)
     return console.export_text().splitlines()

@@ -126,3 +126,19 @@ def test_numbers_as_people_read_them(text: str, expected: str) -> None:
 def test_a_shown_p_value_is_no_further_off_than_its_last_digit(p: float) -> None:
     text = shown_p(p)
     assert p < 0.001 if text == "< 0.001" else abs(float(text) - p) <= 0.0005 + 1e-12
+
+
+def test_words_are_flush_left_and_sentences_may_break(tmp_path: Path) -> None:
+    shown = pd.DataFrame({"region": ["TC"], "Dice": ["0.8"], "conclusion": ["better"]}, index=["a"])
+    write_table(shown, shown, tmp_path / "table", CAPTION, False)
+    assert r"\begin{tabular}{llrp{60mm}}" in (tmp_path / "table.tex").read_text()
+    sides = (tmp_path / "table.md").read_text().splitlines()[-2].strip("|").split("|")
+    assert [(side[0], side[-1]) for side in sides] == [
+        (":", "-"),
+        (":", "-"),
+        ("-", ":"),
+        (":", "-"),
+    ]
+    page = (tmp_path / "table.html").read_text()
+    assert "td:nth-of-type(1)" in page and "td:nth-of-type(3) { white-space: normal" in page
+    assert "td:nth-of-type(2)" not in page

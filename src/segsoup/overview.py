@@ -183,8 +183,17 @@ def shown_overview(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(shown)
 
 
-def write_overview(frame: pd.DataFrame, stem: Path, after_postprocessing: bool = False) -> None:
-    """Write the overview: full precision in ``stem``.csv, shown in .md, .tex and .html."""
+def write_overview(
+    frame: pd.DataFrame, stem: Path, tolerance: float, after_postprocessing: bool = False
+) -> None:
+    """Write the overview: full precision in ``stem``.csv, shown in .md, .tex and .html.
+
+    Args:
+        frame: from `overview`.
+        stem: path without ending.
+        tolerance: of the surface Dice, in mm.
+        after_postprocessing: whether the scores are those after post-processing.
+    """
     protocol = str(frame["protocol"].iloc[0])
     caption = (
         f"{_folds_in_words(frame).capitalize()} with "
@@ -196,6 +205,8 @@ def write_overview(frame: pd.DataFrame, stem: Path, after_postprocessing: bool =
         "that run for one prediction, which is the inference cost, in each fold. Ingredients: "
         "models that are averaged, in each fold."
     )
+    if "nsd_mean" in frame:
+        caption += f" Surface Dice: at a tolerance of {tolerance:g} mm."
     optimistic = protocol.startswith("published")
     write_table(
         frame.set_index("model"),

@@ -27,16 +27,17 @@ ol.references { font-size: .87rem; color: #444; }
 """.strip()
 
 
-def page(title: str, content: str) -> str:
+def page(title: str, content: str, style: str = "") -> str:
     """A page that stands alone.
 
     Args:
         title: of the window.
         content: HTML.
+        style: rules for this page alone.
     """
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f"<title>{html.escape(title)}</title>\n<style>\n{STYLE}\n</style>\n</head>\n"
+        f"<title>{html.escape(title)}</title>\n<style>\n{STYLE}\n{style}\n</style>\n</head>\n"
         f"<body>\n<main>\n{content}\n</main>\n</body>\n</html>\n"
     )
 

@@ -17,6 +17,8 @@ from segsoup.pages import page
 from segsoup.significance import Difference
 
 POINTS = 100
+# Columns of words are set flush left, numbers flush right; sentences may break.
+WORDS, SENTENCES = frozenset({"region", "value", "first", "second"}), frozenset({"conclusion"})
 UNKNOWN = "–"
 
 # What LaTeX reads as something else than itself.
@@ -55,7 +57,8 @@ def write_table(
     write_text(_beside(stem, "csv"), frame.to_csv(na_rep="nan", lineterminator="\n"))
     write_text(_beside(stem, "md"), _markdown(shown, caption, mark))
     write_text(_beside(stem, "tex"), _latex(shown, caption, mark, stem.name))
-    write_text(_beside(stem, "html"), page(stem.name, _html(shown, caption, mark)))
+    text = page(stem.name, _html(shown, caption, mark), _flush_left(shown))
+    write_text(_beside(stem, "html"), text)
 
 
 def _beside(stem: Path, ending: str) -> Path:
@@ -65,7 +68,8 @@ def _beside(stem: Path, ending: str) -> Path:
 
 def _markdown(shown: pd.DataFrame, caption: str, mark: str | None) -> str:
     # Text, not numbers: tabulate would round them to six digits.
-    sides = ["left", *["right"] * len(shown.columns)]
+    words = WORDS | SENTENCES
+    sides = ["left", *("left" if name in words else "right" for name in shown.columns)]
     flat = shown.reset_index().map(lambda cell: str(cell).replace("|", r"\|"))
     table = flat.to_markdown(index=False, disable_numparse=True, colalign=sides)
     heading = f"{caption}\n\n**{mark}**" if mark else caption
@@ -82,9 +86,27 @@ def _latex(shown: pd.DataFrame, caption: str, mark: str | None, label: str) -> s
         escape=False,
         caption=text.translate(LATEX),
         label=f"tab:{label}",
-        column_format="l" + "r" * (len(flat.columns) - 1),
+        column_format="l" + "".join(_latex_side(str(name)) for name in shown.columns),
         position="htbp",
     )
+
+
+def _latex_side(name: str) -> str:
+    if name in SENTENCES:
+        return "p{60mm}"
+    return "l" if name in WORDS else "r"
+
+
+def _flush_left(shown: pd.DataFrame) -> str:
+    """The style of the columns of words."""
+    rules = []
+    for place, name in enumerate(shown.columns, 1):
+        if name in WORDS | SENTENCES:
+            rules.append(f":is(thead th:nth-child({place + 1}), td:nth-of-type({place}))")
+    broken = [place for place, name in enumerate(shown.columns, 1) if name in SENTENCES]
+    wide = [f"td:nth-of-type({n}) {{ white-space: normal; min-width: 22rem; }}" for n in broken]
+    left = [f"{', '.join(rules)} {{ text-align: left; }}"] if rules else []
+    return "\n".join([*left, *wide])
 
 
 def _html(shown: pd.DataFrame, caption: str, mark: str | None) -> str:

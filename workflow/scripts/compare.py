@@ -16,7 +16,9 @@ from segsoup.sweep_effects import effects, seed_spreads, write_effects, write_se
 with job_log(snakemake.log[0]):
     asked, made_of = snakemake.params, snakemake.output
     folder, protocol = Path(made_of.overview).parent, asked.protocol
-    parameters = {trial.id: trial.parameters for trial in trials(load(snakemake.config))}
+    study = load(snakemake.config)
+    tolerance = study.metrics.surface_tolerance
+    parameters = {trial.id: trial.parameters for trial in trials(study)}
     comparisons = compare_study(
         Path(asked.results), asked.folds, asked.trials, asked.recipes, protocol
     )
@@ -28,7 +30,7 @@ with job_log(snakemake.log[0]):
     answer = Path(made_of.answer_text), Path(made_of.answer)
     write_answer(*answer, sentences, headline, key_table(frame))
     write_findings(findings, protocol, folder / "comparisons")
-    write_overview(frame, folder / "overview")
+    write_overview(frame, folder / "overview", tolerance)
     for comparison in comparisons:
         write_fold_table(comparison, folder / f"fold{comparison.fold}")
     write_effects(effects(comparisons, parameters), protocol, folder / "hyperparameters")
@@ -36,4 +38,4 @@ with job_log(snakemake.log[0]):
     chosen = [read_json(Path(path)) for path in snakemake.input.postprocessing]
     write_without_and_with(comparisons, chosen, folder / "postprocessing")
     after = overview(comparisons, after_postprocessing=True)
-    write_overview(after, folder / "overview_postprocessed", after_postprocessing=True)
+    write_overview(after, folder / "overview_postprocessed", tolerance, after_postprocessing=True)
