@@ -32,6 +32,7 @@ from segsoup.postprocessing import (
     choose,
     dices_of_replacements,
     fewest_voxels,
+    nothing_to_choose,
     predictions_of,
     score_rules,
     unchanged,
@@ -536,3 +537,10 @@ def test_a_study_may_leave_predictions_as_they_are() -> None:
     assert PostprocessingSearch.model_validate(nothing | {"thresholds": [0.4]}).searches
     replace = {"region": "ET", "by": "TC", "below": [50]}
     assert PostprocessingSearch.model_validate(nothing | {"replace": replace}).searches
+
+
+def test_where_nothing_is_tried_nothing_is_changed() -> None:
+    chosen = nothing_to_choose(["TC", "WT"])
+    assert chosen.postprocessing == unchanged(["TC", "WT"])
+    assert (chosen.record["models"], chosen.record["cases"]) == ([], 0)
+    assert Postprocessing.from_record(chosen.record["postprocessing"]) == chosen.postprocessing

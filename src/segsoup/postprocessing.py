@@ -409,6 +409,13 @@ def choose(
     return Chosen(postprocessing, record)
 
 
+def nothing_to_choose(regions: Sequence[str]) -> Chosen:
+    """The post-processing of a study that tries none: no prediction is needed for it."""
+    postprocessing = unchanged(regions)
+    record = {"postprocessing": postprocessing.as_record(), "models": [], "cases": 0}
+    return Chosen(postprocessing, {**record, "regions": {}, "replacement": None})
+
+
 def _models_and_cases(predictions: Sequence[Prediction]) -> tuple[list[str], list[str]]:
     """Their names, sorted; the mean over predictions is one over models only if all are there."""
     seen = {(prediction.model, prediction.case) for prediction in predictions}

@@ -7,7 +7,7 @@ from segsoup import devices
 from segsoup.evaluation import load_model, prediction_in_the_scan, scoring_context
 from segsoup.files import read_json, sha256, write_json
 from segsoup.logs import job_log
-from segsoup.postprocessing import WholePrediction, choose, predictions_of
+from segsoup.postprocessing import WholePrediction, choose, nothing_to_choose, predictions_of
 from segsoup.preprocess import read_manifest
 from segsoup.study import load
 
@@ -16,30 +16,23 @@ with job_log(snakemake.log[0]):
     device = devices.prepare(study.training.device, snakemake.threads)
     fold = read_json(Path(snakemake.input.folds))["folds"][snakemake.wildcards.fold]
     context = scoring_context(study, fold, read_manifest(Path(snakemake.input.manifest)))
-    folder, kept = Path(asked.folder), Path(asked.predictions)
-    kept.mkdir(parents=True, exist_ok=True)
+    search, folder, kept = study.postprocessing, Path(asked.folder), Path(asked.predictions)
 
     predictions = []
+    kept.mkdir(parents=True, exist_ok=True)
     for name, path in zip(asked.models, snakemake.input.models, strict=True):
+        if not search.searches:
+            break
         model = load_model(Path(path), study, device)
 
         def predict(case: str, model=model) -> WholePrediction:
             scan = prediction_in_the_scan(model, case, folder, study, device)
             return WholePrediction(scan.probabilities, scan.truth, scan.spacing)
 
-        predictions += predictions_of(
-            name,
-            sha256(Path(path)),
-            sorted(fold["selection"]),
-            predict,
-            kept,
-            context,
-            study.postprocessing,
-        )
-    chosen = choose(predictions, study.postprocessing, list(study.regions))
-    write_json(
-        Path(snakemake.output[0]),
-        {"fold": int(snakemake.wildcards.fold), "protocol": study.evaluation.protocol}
-        | chosen.record,
-    )
+        cases, digest = sorted(fold["selection"]), sha256(Path(path))
+        predictions += predictions_of(name, digest, cases, predict, kept, context, search)
+    regions = list(study.regions)
+    chosen = choose(predictions, search, regions) if predictions else nothing_to_choose(regions)
+    about = {"fold": int(snakemake.wildcards.fold), "protocol": study.evaluation.protocol}
+    write_json(Path(snakemake.output[0]), about | chosen.record)
     shutil.rmtree(kept)
