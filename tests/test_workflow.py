@@ -43,7 +43,7 @@ def test_the_demo_ends_with_the_comparison_and_the_report(demo: Path) -> None:
         "manifest",
         "recipe.json",
         "basin",
-        "barriers.svg",
+        "barriers.html",
     ):
         assert shown in page
 
@@ -58,7 +58,7 @@ def test_every_result_in_the_report_can_be_reached(demo: Path) -> None:
         json.dumps(result["labels"], sort_keys=True) for result in json.loads(content).values()
     ]
     assert len(set(labels)) == len(labels) > 10
-    for table in ("over all folds", "fold 0", "fold 1"):
+    for table in ("1 overview", "2 fold 0", "2 fold 1"):
         assert json.dumps({"table": table}) in labels
     for part in ("do the models share a basin?", "barriers", "distances of the weights"):
         assert json.dumps({"result": part}) in labels
@@ -168,6 +168,7 @@ def test_a_new_value_plans_its_own_runs_and_what_depends_on_them(
         "ensemble": 2,
         "basin": 2,
         "basins": 1,
+        "case_slices": 1,
         "compare": 1,
         "figures": 1,
         "collect": 1,
@@ -175,7 +176,7 @@ def test_a_new_value_plans_its_own_runs_and_what_depends_on_them(
         "run_times": 1,
         "report": 1,
         "all": 1,
-        "total": 36,
+        "total": 51,
     }
 
 
@@ -183,7 +184,11 @@ def test_fewer_recipes_train_nothing(demo: Path, tmp_path: Path) -> None:
     soup = {"recipes": ["greedy"], "weights": ["averaged", "raw"]}
     study = write_study(tmp_path / "soup.yaml", soup=soup)
     printed = snakemake(demo, "-n", "--quiet", "rules", "--cores", "1", config=study)
+    # One post-processing serves all that is compared, which are fewer now.
     assert planned(printed) == {
+        "postprocessing": 2,
+        "evaluate_soups": 2,
+        "case_slices": 1,
         "compare": 1,
         "figures": 1,
         "basins": 1,
@@ -192,7 +197,7 @@ def test_fewer_recipes_train_nothing(demo: Path, tmp_path: Path) -> None:
         "run_times": 1,
         "report": 1,
         "all": 1,
-        "total": 8,
+        "total": 13,
     }
 
 
