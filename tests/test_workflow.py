@@ -176,7 +176,7 @@ def test_a_new_value_plans_its_own_runs_and_what_depends_on_them(
         "run_times": 1,
         "report": 1,
         "all": 1,
-        "total": 51,
+        "total": 39,
     }
 
 
