@@ -18,7 +18,8 @@ caption strong { color: #a33c00; }
 th, td { padding: .3rem .6rem; text-align: right; border-bottom: 1px solid #d8d8d8; }
 td { white-space: nowrap; }
 thead th { border-bottom: 2px solid #1a1a1a; vertical-align: bottom; }
-tbody th { text-align: left; font-weight: 600; }
+thead th:first-child, tbody th { text-align: left; }
+tbody th { font-weight: 600; min-width: 8rem; }
 p, h1, ol.references { max-width: 46rem; }
 p.lead { font-size: 1.3rem; font-weight: 600; line-height: 1.35; }
 table.text :is(th, td) { text-align: left; vertical-align: top; }

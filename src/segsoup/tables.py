@@ -105,6 +105,8 @@ def _flush_left(shown: pd.DataFrame) -> str:
             rules.append(f":is(thead th:nth-child({place + 1}), td:nth-of-type({place}))")
     broken = [place for place, name in enumerate(shown.columns, 1) if name in SENTENCES]
     wide = [f"td:nth-of-type({n}) {{ white-space: normal; min-width: 22rem; }}" for n in broken]
+    if broken:
+        wide.append("tbody th { min-width: 14rem; }")
     left = [f"{', '.join(rules)} {{ text-align: left; }}"] if rules else []
     return "\n".join([*left, *wide])
 
