@@ -238,7 +238,7 @@ def test_the_ensemble_and_its_cost_are_shown_wherever_soups_are(with_ensemble: P
     printed = (with_ensemble / "printed.txt").read_text()
     assert "Ensemble" in printed and "models per" in printed
     page = (results / "report.html").read_text()
-    assert '{"fold": "0", "recipe": "ensemble"}' in page
+    assert '{"result": "ensemble, fold 0"}' in page
     assert "averages the probabilities of the models instead of their weights" in page
     assert "a <em>soup</em> (greedy, uniform, hierarchical, learned)" in page
     assert "<!-- Ensemble -->" in (results / "figures/selection_against_test.svg").read_text()
