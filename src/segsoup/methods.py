@@ -555,7 +555,8 @@ def _postprocessing(facts: Facts, cite: Citations) -> str:
         return ""
     return (
         "Post-processing was chosen once per fold, the same for all models, by the mean Dice on "
-        f"the selection cases: {listed(chosen)}."
+        f"the selection cases: {listed(chosen)}. Scores are those without it unless stated "
+        "otherwise."
     )
 
 
