@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from segsoup.literature import WORKS
-from segsoup.methods import Facts, FoldSize, Methods, methods, methods_paragraph
+from segsoup.methods import Facts, FoldSize, Methods, methods
 from segsoup.study import load
 from segsoup.wording import counted, counted_range, listed, magnitude
 
@@ -81,11 +81,6 @@ def test_the_paragraph_tells_data_network_training_soups_and_evaluation() -> Non
         "trained on a CPU",
     ):
         assert told in text
-
-
-def test_one_paragraph_is_all_parts_in_their_order() -> None:
-    study = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
-    assert methods_paragraph(load(study), VERSIONS, FACTS) == " ".join(written().parts.values())
 
 
 def test_references_are_numbered_as_cited_and_every_one_of_them_is_cited() -> None:

@@ -197,11 +197,6 @@ def methods(study: Study, versions: Mapping[str, str], facts: Facts) -> Methods:
     return Methods(texts, cite.references)
 
 
-def methods_paragraph(study: Study, versions: Mapping[str, str], facts: Facts) -> str:
-    """`methods` as one paragraph, without its references."""
-    return methods(study, versions, facts).paragraph
-
-
 def _cases(study: Study, facts: Facts) -> str:
     cases = counted(facts.cases, "case")
     if facts.patients == facts.cases:

@@ -150,18 +150,6 @@ def score_regions(
         return list(pool.map(score, pairs))
 
 
-def dice_of(prediction: Mask, truth: Mask) -> float:
-    """Dice of one region by the BraTS rule: 1 if both are empty, 0 if one is.
-
-    Counted in integers and divided in float32: the value of MONAI's ``compute_dice``.
-
-    Args:
-        prediction: booleans (x, y, z).
-        truth: booleans of the same shape.
-    """
-    return _dice(_count(prediction, truth))
-
-
 def _score_region(
     prediction: Mask, truth: Mask, spacing: Spacing, scoring: Scoring
 ) -> dict[str, float]:
@@ -197,6 +185,7 @@ def _count(prediction: Mask, truth: Mask) -> _Counts:
 
 
 def _dice(counts: _Counts) -> float:
+    """By the BraTS rule, counted in integers and divided in float32 as MONAI's ``compute_dice``."""
     voxels = counts.prediction + counts.truth
     return float(np.float32(2 * counts.both) / np.float32(voxels)) if voxels else 1.0
 
