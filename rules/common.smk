@@ -11,6 +11,7 @@ sys.path.insert(0, str(REPOSITORY / "src"))
 SEARCHED = [str(REPOSITORY / "src"), os.environ.get("PYTHONPATH")]
 os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, SEARCHED)))
 
+from snakemake import sourcecache
 from snakemake.exceptions import WorkflowError
 
 from segsoup import requests
@@ -30,6 +31,10 @@ from segsoup.study import load
 from segsoup.sweep import readable
 from segsoup.sweep import trials as trials_of
 
+# Snakemake takes the name of a script apart several times for every job, with ten thousand jobs
+# for seconds; the same name has the same parts.
+sourcecache.parse_uri = cache(sourcecache.parse_uri)
+
 STUDY_FILE = str(workflow.configfiles[-1])
 
 try:
@@ -39,16 +44,25 @@ except InputError as error:
     raise WorkflowError(str(error))
 
 FOLDS = study.folds.numbers
-RUNS = [f"trials/{trial}" for trial in trials]
-if study.stem.source == "train":
-    RUNS.insert(0, "stem")
+STEMS = ["stem"] if study.stem.source == "train" else []
 # Models of the trials, as folders below trials/: those that go into soups, and those that the
 # best single one is chosen among.
 INGREDIENTS = [model for trial in trials.values() for model in ingredients_of(trial)]
 CANDIDATES = [model for trial in trials.values() for model in models_of(trial)]
-MODELS = [run for run in RUNS if run == "stem"] + [f"trials/{model}" for model in CANDIDATES]
 # Recipes whose outcome is a model; an ensemble has no file of its own.
 SOUPS = study.soup.averaging_recipes
+# Plain texts, where a function would be called for every one of thousands of jobs.
+STATES = f"{study.results}/.state/fold{{fold}}"
+PREPROCESSED = f"{study.results}/preprocessed"
+DATA_ROOT = study.dataset.root
+if study.dataset.layout == "phantom":
+    DATA_ROOT = f"{study.results}/phantom"
+# The model that the trials of a fold start from, if there is one.
+START = {
+    "train": [f"{study.results}/fold{{fold}}/stem/model.safetensors"],
+    "checkpoint": [study.stem.checkpoint],
+    "none": [],
+}[study.stem.source]
 # The models that are compared with each other, as folders of a fold; an ensemble joins them later.
 COMPARED = ["best", *(f"soups/{recipe}" for recipe in SOUPS)]
 
@@ -80,20 +94,20 @@ def settings(*sections: str) -> dict:
 STUDY_SETTINGS = study.model_dump(mode="json")
 
 
-def length_and_settings(wildcards) -> tuple[int, dict]:
-    """Epochs of a run, and the settings that its result hangs on, beside its stem and its data."""
-    if wildcards.get("trial") is None:
+@cache
+def run_of(trial: str | None) -> tuple[int, dict]:
+    """Epochs of a trial or of a stem, and the settings that its result hangs on."""
+    if trial is None:
         epochs, optimizer = study.stem.epochs, stem_optimizer(study)
         return epochs, run_settings(study, optimizer, epochs)
-    own = trials[wildcards.trial].study
+    own = trials[trial].study
     epochs, count = own.training.epochs, own.training.checkpoints
     return epochs, run_settings(own, own.optimizer, epochs, count, own.soup.weights)
 
 
-def state_folder(wildcards) -> str:
-    """Where a run keeps its states: beside the results, for a failed job's outputs are deleted."""
-    run = f"trials/{wildcards.trial}" if wildcards.get("trial") else "stem"
-    return f"{study.results}/.state/fold{wildcards.fold}/{run}"
+def length_and_settings(wildcards) -> tuple[int, dict]:
+    """What a run hangs on, beside its stem and its data: the same for all folds."""
+    return run_of(wildcards.get("trial"))
 
 
 def case_score_cache(wildcards) -> str:
@@ -118,11 +132,28 @@ def recipe_of_ensemble(wildcards) -> list[str]:
     return [f"{study.results}/fold{wildcards.fold}/soups/{study.soup.ensemble_of}/recipe.json"]
 
 
-def trial_groups() -> list[str]:
-    """What each ingredient shares with the others of its group, for the hierarchical recipe."""
+def candidates_of(wildcards) -> list[str]:
+    """The models of a fold that are scored on its test cases."""
+    return CANDIDATES
+
+
+def files_of_candidates(name: str):
+    """A file of each of a fold's models, for ``input``."""
+
+    def files(wildcards) -> list[str]:
+        folder = f"{study.results}/fold{wildcards.fold}/trials"
+        return [f"{folder}/{model}/{name}" for model in candidates_of(wildcards)]
+
+    return files
+
+
+def trial_groups() -> dict[str, str]:
+    """What each trial shares with the others of its group, for the hierarchical recipe."""
     keys = study.soup.group_by or list(study.sweep.grid)[:1]
-    of_ingredients = [trials[model.partition("/")[0]] for model in INGREDIENTS]
-    return [readable({key: trial.parameters[key] for key in keys}) for trial in of_ingredients]
+    return {
+        name: readable({key: trial.parameters[key] for key in keys})
+        for name, trial in trials.items()
+    }
 
 
 def learned_settings() -> dict:
@@ -138,33 +169,9 @@ def training_plan(wildcards, output) -> str:
     steps_per_epoch = study.training.steps_per_epoch
     if wildcards.get("trial"):
         steps_per_epoch = trials[wildcards.trial].study.training.steps_per_epoch
-    return plan(Path(state_folder(wildcards)), settings, epochs, steps_per_epoch)
-
-
-def stem_of(wildcards) -> list[str]:
-    """The model that the trials of a fold start from, if there is one."""
-    if study.stem.source == "train":
-        return [f"{study.results}/fold{wildcards.fold}/stem/model.safetensors"]
-    if study.stem.source == "checkpoint":
-        return [study.stem.checkpoint]
-    return []
-
-
-def results_folder(wildcards) -> str:
-    """The folder that everything is written to."""
-    return study.results
-
-
-def preprocessed_folder(wildcards) -> str:
-    """The folder of the preprocessed cases, which their manifest stands for as an input."""
-    return f"{study.results}/preprocessed"
-
-
-def data_root(wildcards) -> str:
-    """The folder of the scans."""
-    if study.dataset.layout == "phantom":
-        return f"{study.results}/phantom"
-    return study.dataset.root
+    run = f"trials/{wildcards.trial}" if wildcards.get("trial") else "stem"
+    states = Path(study.results, ".state", f"fold{wildcards.fold}", run)
+    return plan(states, settings, epochs, steps_per_epoch)
 
 
 def needs(rule: str) -> dict:

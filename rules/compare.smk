@@ -10,8 +10,7 @@ localrules:
 rule compare:
     """The answer and its tables: the best single model against the soups, per fold and over all."""
     input:
-        selections=fold_files("trials/{trial}/selection.csv", trial=CANDIDATES),
-        tests=fold_files("trials/{trial}/test.csv", trial=CANDIDATES),
+        candidates=fold_files("candidates.tsv"),
         recipes=fold_files("soups/{recipe}/recipe.json", recipe=study.soup.recipes),
         soup_tests=fold_files("soups/{recipe}/test.csv", recipe=study.soup.recipes),
         best_postprocessed=fold_files("best/postprocessed.csv"),
@@ -87,9 +86,8 @@ rule compare:
         **needs("compare"),
     params:
         **settings("sweep"),
-        results=results_folder,
+        results=study.results,
         folds=FOLDS,
-        trials=CANDIDATES,
         recipes=study.soup.recipes,
         protocol=study.evaluation.protocol,
     script:
@@ -99,9 +97,7 @@ rule compare:
 rule figures:
     """Curves, build-up, scores of all runs, differences of cases, effects of what is swept."""
     input:
-        histories=fold_files("{run}/history.csv", run=RUNS),
-        selections=fold_files("trials/{trial}/selection.csv", trial=CANDIDATES),
-        tests=fold_files("trials/{trial}/test.csv", trial=CANDIDATES),
+        candidates=fold_files("candidates.tsv"),
         recipes=fold_files("soups/{recipe}/recipe.json", recipe=study.soup.recipes),
         soup_tests=fold_files("soups/{recipe}/test.csv", recipe=study.soup.recipes),
     output:
@@ -150,10 +146,8 @@ rule figures:
         **needs("figures"),
     params:
         **settings("sweep"),
-        results=results_folder,
+        results=study.results,
         folds=FOLDS,
-        runs=RUNS,
-        trials=CANDIDATES,
         recipes=study.soup.recipes,
         protocol=study.evaluation.protocol,
     script:
@@ -189,7 +183,7 @@ rule case_slices:
         **settings("evaluation"),
         folds=FOLDS,
         shown=SHOWN[0],
-        folder=preprocessed_folder,
+        folder=PREPROCESSED,
     script:
         "../workflow/scripts/case_slices.py"
 
@@ -235,9 +229,8 @@ rule basins:
         **needs("basins"),
     params:
         **settings("sweep"),
-        results=results_folder,
+        results=study.results,
         folds=FOLDS,
-        trials=CANDIDATES,
         recipes=study.soup.recipes,
     script:
         "../workflow/scripts/basins.py"
@@ -246,10 +239,9 @@ rule basins:
 rule collect:
     """Gather every model under a readable name, with a manifest of what it is and scores."""
     input:
-        models=fold_files("{run}/model.safetensors", run=MODELS),
-        runs=fold_files("{run}/run.json", run=RUNS),
-        selections=fold_files("{run}/selection.csv", run=MODELS),
-        tests=fold_files("{run}/test.csv", run=MODELS),
+        candidates=fold_files("candidates.tsv"),
+        stem_models=fold_files("{stem}/model.safetensors", stem=STEMS),
+        stem_tests=fold_files("{stem}/test.csv", stem=STEMS),
         soup_models=fold_files("soups/{recipe}/model.safetensors", recipe=SOUPS),
         recipes=fold_files("soups/{recipe}/recipe.json", recipe=SOUPS),
         soup_selections=fold_files("soups/{recipe}/selection.csv", recipe=SOUPS),
@@ -271,9 +263,9 @@ rule collect:
     resources:
         **needs("collect"),
     params:
-        results=results_folder,
+        results=study.results,
         folds=FOLDS,
-        models=MODELS,
+        stems=STEMS,
         recipes=SOUPS,
         protocol=study.evaluation.protocol,
     script:
@@ -285,7 +277,7 @@ rule methods:
     input:
         cases="<results>/cases.tsv",
         folds="<results>/folds.json",
-        runs=fold_files("{run}/run.json", run=RUNS),
+        candidates=fold_files("candidates.tsv"),
         models=rules.collect.output.manifest,
     output:
         methods=report(
@@ -319,6 +311,7 @@ rule methods:
         **needs("methods"),
     params:
         study=STUDY_SETTINGS,
+        results=study.results,
     script:
         "../workflow/scripts/methods.py"
 

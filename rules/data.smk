@@ -44,7 +44,7 @@ rule index:
         **needs("index"),
     params:
         **settings("dataset", "regions"),
-        root=data_root,
+        root=DATA_ROOT,
         listing=listing,
     script:
         "../workflow/scripts/index.py"
@@ -97,7 +97,7 @@ rule preprocess:
     params:
         **settings("preprocess"),
         patch=study.training.patch,
-        root=data_root,
-        folder=preprocessed_folder,
+        root=DATA_ROOT,
+        folder=PREPROCESSED,
     script:
         "../workflow/scripts/preprocess.py"

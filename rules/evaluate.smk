@@ -1,6 +1,10 @@
 # Models scored on whole cases.
 
 
+localrules:
+    candidates,
+
+
 rule evaluate:
     """Score a run's model on the selection and the test cases of its fold."""
     input:
@@ -23,16 +27,38 @@ rule evaluate:
         **needs("evaluate"),
     params:
         **settings("evaluation", "metrics"),
-        folder=preprocessed_folder,
+        folder=PREPROCESSED,
     script:
         "../workflow/scripts/evaluate.py"
+
+
+rule candidates:
+    """The single models of a fold with their scores: what all that follows chooses from."""
+    input:
+        models=files_of_candidates("model.safetensors"),
+        selections=files_of_candidates("selection.csv"),
+    output:
+        "<results>/fold{fold}/candidates.tsv",
+    log:
+        "<logs>/fold{fold}/candidates.log",
+    benchmark:
+        "<benchmarks>/fold{fold}/candidates.tsv"
+    conda:
+        "../envs/segsoup.yaml"
+    threads: threads_of("candidates")
+    resources:
+        **needs("candidates"),
+    params:
+        models=candidates_of,
+        ingredients=INGREDIENTS,
+    script:
+        "../workflow/scripts/candidates.py"
 
 
 rule best:
     """The best single model of a fold by its selection score: what soups are compared with."""
     input:
-        models=expand("<results>/fold{{fold}}/trials/{trial}/model.safetensors", trial=CANDIDATES),
-        selections=expand("<results>/fold{{fold}}/trials/{trial}/selection.csv", trial=CANDIDATES),
+        candidates="<results>/fold{fold}/candidates.tsv",
     output:
         "<results>/fold{fold}/best/model.safetensors",
     log:
@@ -46,7 +72,6 @@ rule best:
         **needs("best"),
     params:
         **settings("evaluation"),
-        trials=CANDIDATES,
     script:
         "../workflow/scripts/best.py"
 
@@ -71,7 +96,7 @@ rule postprocessing:
     params:
         **settings("evaluation", "postprocessing"),
         models=COMPARED,
-        folder=preprocessed_folder,
+        folder=PREPROCESSED,
         predictions=selection_predictions,
     script:
         "../workflow/scripts/postprocessing.py"
@@ -98,6 +123,6 @@ rule evaluate_soups:
         **needs("evaluate_soups"),
     params:
         **settings("evaluation", "metrics"),
-        folder=preprocessed_folder,
+        folder=PREPROCESSED,
     script:
         "../workflow/scripts/evaluate_soups.py"

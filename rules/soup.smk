@@ -6,8 +6,7 @@ rule soup:
     input:
         folds="<results>/folds.json",
         manifest="<results>/preprocessed.tsv",
-        models=expand("<results>/fold{{fold}}/trials/{trial}/model.safetensors", trial=INGREDIENTS),
-        selections=expand("<results>/fold{{fold}}/trials/{trial}/selection.csv", trial=INGREDIENTS),
+        candidates="<results>/fold{fold}/candidates.tsv",
     output:
         model="<results>/fold{fold}/soups/{recipe}/model.safetensors",
         recipe=report(
@@ -28,11 +27,10 @@ rule soup:
         **needs("soup"),
     params:
         **settings("evaluation"),
-        trials=INGREDIENTS,
         race=study.soup.race,
         learned=lambda wildcards: learned_settings() if wildcards.recipe == "learned" else None,
         groups=lambda wildcards: trial_groups() if wildcards.recipe == "hierarchical" else None,
-        folder=preprocessed_folder,
+        folder=PREPROCESSED,
         cache=case_score_cache,
     script:
         "../workflow/scripts/soup.py"
@@ -43,8 +41,7 @@ rule ensemble:
     input:
         folds="<results>/folds.json",
         manifest="<results>/preprocessed.tsv",
-        models=expand("<results>/fold{{fold}}/trials/{trial}/model.safetensors", trial=INGREDIENTS),
-        selections=expand("<results>/fold{{fold}}/trials/{trial}/selection.csv", trial=INGREDIENTS),
+        candidates="<results>/fold{fold}/candidates.tsv",
         recipe=recipe_of_ensemble,
         postprocessing="<results>/fold{fold}/postprocessing.json",
     output:
@@ -68,9 +65,8 @@ rule ensemble:
         **needs("ensemble"),
     params:
         **settings("evaluation", "metrics"),
-        trials=INGREDIENTS,
         made_of=study.soup.ensemble_of,
-        folder=preprocessed_folder,
+        folder=PREPROCESSED,
         cache=ensemble_case_scores,
     script:
         "../workflow/scripts/ensemble.py"
@@ -81,8 +77,7 @@ rule basin:
     input:
         folds="<results>/folds.json",
         manifest="<results>/preprocessed.tsv",
-        models=expand("<results>/fold{{fold}}/trials/{trial}/model.safetensors", trial=INGREDIENTS),
-        selections=expand("<results>/fold{{fold}}/trials/{trial}/selection.csv", trial=INGREDIENTS),
+        candidates="<results>/fold{fold}/candidates.tsv",
     output:
         "<results>/fold{fold}/basin.json",
     log:
@@ -96,12 +91,11 @@ rule basin:
         **needs("basin"),
     params:
         **settings("evaluation"),
-        trials=INGREDIENTS,
         cases=study.soup.barrier_cases,
         points=study.soup.barrier_points,
         stem=study.stem.source,
         averaged=all(averaged_already(trial) for trial in trials.values()),
-        folder=preprocessed_folder,
+        folder=PREPROCESSED,
         cache=case_score_cache,
     script:
         "../workflow/scripts/basin.py"

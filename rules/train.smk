@@ -23,8 +23,8 @@ rule stem:
         **needs("stem"),
     params:
         run=length_and_settings,
-        folder=preprocessed_folder,
-        states=state_folder,
+        folder=PREPROCESSED,
+        states=f"{STATES}/stem",
         plan=training_plan,
     message:
         "Stem of fold {wildcards.fold}: {params.plan}."
@@ -37,7 +37,7 @@ rule trial:
     input:
         folds="<results>/folds.json",
         manifest="<results>/preprocessed.tsv",
-        stem=stem_of,
+        stem=START,
     output:
         model="<results>/fold{fold}/trials/{trial}/model.safetensors",
         history="<results>/fold{fold}/trials/{trial}/history.csv",
@@ -57,8 +57,8 @@ rule trial:
         **needs("trial"),
     params:
         run=length_and_settings,
-        folder=preprocessed_folder,
-        states=state_folder,
+        folder=PREPROCESSED,
+        states=f"{STATES}/trials/{{trial}}",
         plan=training_plan,
     message:
         "Trial {wildcards.trial} of fold {wildcards.fold}: {params.plan}."

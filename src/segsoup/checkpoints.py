@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Iterator
@@ -37,8 +38,12 @@ def describe(study: Study) -> dict[str, Any]:
     }
 
 
-def save(path: Path, weights: Weights, description: dict[str, Any]) -> None:
-    """Write weights and their description, whole or not at all; the same input, the same bytes."""
+def save(path: Path, weights: Weights, description: dict[str, Any]) -> str:
+    """Write weights and their description, whole or not at all; the same input, the same bytes.
+
+    Returns:
+        The SHA-256 of the file.
+    """
     tensors: Weights = {}
     storages: set[int] = set()
     for name, tensor in weights.items():
@@ -52,7 +57,9 @@ def save(path: Path, weights: Weights, description: dict[str, Any]) -> None:
         # Not sorted: the regions' order is that of the network's outputs.
         metadata = {METADATA_KEY: json.dumps(description)}
         # By way of bytes: safetensors' own writing hides why it fails.
-        temporary.write_bytes(serialize(tensors, metadata=metadata))
+        content = serialize(tensors, metadata=metadata)
+        temporary.write_bytes(content)
+    return hashlib.sha256(content).hexdigest()
 
 
 def load(path: Path) -> tuple[Weights, dict[str, Any]]:

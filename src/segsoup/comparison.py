@@ -145,8 +145,7 @@ def compare_fold(
 
 def compare_study(
     results: Path,
-    folds: Sequence[int],
-    trials: Sequence[str],
+    models: Mapping[int, Sequence[str]],
     recipes: Sequence[str],
     protocol: str,
     postprocessed: bool = True,
@@ -155,8 +154,7 @@ def compare_study(
 
     Args:
         results: the study's results folder.
-        folds: numbers of the folds.
-        trials: ids of the trials.
+        models: fold -> its single models.
         recipes: recipes of the soups.
         protocol: ``held-out`` or ``published``.
         postprocessed: whether to read the scores after post-processing too.
@@ -175,7 +173,7 @@ def compare_study(
             protocol,
             results / f"fold{fold}" / "best" / "postprocessed.csv" if postprocessed else None,
         )
-        for fold in folds
+        for fold, trials in models.items()
     ]
 
 

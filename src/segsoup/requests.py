@@ -24,6 +24,7 @@ KINDS = {
     "trial": "training",
     "evaluate": "evaluation",
     "soup": "evaluation",
+    "candidates": "tables",
     "best": "tables",
     "postprocessing": "evaluation",
     "evaluate_soups": "evaluation",
@@ -40,7 +41,7 @@ KINDS = {
 }
 
 # Rules that run beside Snakemake itself and are never submitted.
-LOCAL = frozenset({"methods", "run_times", "report"})
+LOCAL = frozenset({"candidates", "methods", "run_times", "report"})
 
 # Rules within which one job waits for another; members of a group run in this order.
 WAITS_FOR: Mapping[str, frozenset[str]] = {
@@ -59,7 +60,7 @@ JOB_PER = {
     **dict.fromkeys(("phantom", "index", "folds", "preprocess"), "study"),
     **dict.fromkeys(("compare", "figures", "basins", "case_slices", "collect"), "study"),
     **dict.fromkeys(("methods", "run_times", "report"), "study"),
-    **dict.fromkeys(("stem", "best", "postprocessing", "evaluate_soups"), "fold"),
+    **dict.fromkeys(("stem", "candidates", "best", "postprocessing", "evaluate_soups"), "fold"),
     **dict.fromkeys(("ensemble", "basin"), "fold"),
     **dict.fromkeys(("trial", "evaluate"), "run"),
     **dict.fromkeys(("soup",), "recipe"),

@@ -9,15 +9,18 @@ enough to make the soup again.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from segsoup import checkpoints
 from segsoup.averaging import Part, average, equal_parts
+from segsoup.candidates import OWN, read_candidates
+from segsoup.case_rows import read_rows
 from segsoup.checkpoints import Weights
 from segsoup.errors import InputError
+from segsoup.evaluation import scores_of
 from segsoup.files import sha256
 from segsoup.selection import Scores, Selection, mean_score
 
@@ -101,6 +104,45 @@ class Made:
     def weights(self) -> Weights:
         """The average itself."""
         return average(self.mixture)
+
+
+def ingredients_of_fold(path: Path, groups: Mapping[str, str] | None = None) -> list[Ingredient]:
+    """What may go into the soups of a fold, with the case scores of each.
+
+    Args:
+        path: the fold's list; the trials lie beside it.
+        groups: trial -> what it shares with others of its kind.
+
+    Raises:
+        InputError: if a model's file is missing or its case rows cannot be read.
+    """
+    found = []
+    for candidate in read_candidates(path):
+        if not candidate.ingredient:
+            continue
+        folder = path.parent / "trials" / candidate.model
+        trial = candidate.model.partition("/")[0]
+        found.append(
+            Ingredient(
+                candidate.model,
+                _present(folder / OWN),
+                candidate.sha256,
+                scores_of(read_rows(folder / "selection.csv")),
+                groups[trial] if groups else "",
+            )
+        )
+    return found
+
+
+def _present(model: Path) -> Path:
+    if not model.is_file():
+        raise InputError(
+            model,
+            "is missing",
+            "the model that was scored",
+            "delete the run.json of its run: its models are written again from its last state",
+        )
+    return model
 
 
 def descending(ingredients: Sequence[Ingredient]) -> list[Ingredient]:
@@ -196,14 +238,23 @@ def rebuild(record: dict[str, Any], folder: Path = Path()) -> Weights:
     """
     mixture = []
     for ingredient in record["ingredients"]:
-        path = folder / ingredient["path"]
-        if not path.is_file() or sha256(path) != ingredient["sha256"]:
-            raise InputError(
-                path,
-                "is missing" if not path.is_file() else "is another file than went into the soup",
-                f"the model with the SHA-256 {ingredient['sha256']}",
-                "put it back, or make the soup anew",
-            )
-        blocks = ingredient.get("blocks", {})
+        path, blocks = folder / ingredient["path"], ingredient.get("blocks", {})
         mixture.append(Part(path, ingredient["sha256"], ingredient["weight"], blocks))
+    check_unchanged(mixture)
     return average(mixture)
+
+
+def check_unchanged(mixture: Sequence[Part]) -> None:
+    """Make sure that the files of a mixture are those that it names.
+
+    Raises:
+        InputError: if one is missing or has another SHA-256.
+    """
+    for part in mixture:
+        if not part.path.is_file() or sha256(part.path) != part.sha256:
+            raise InputError(
+                part.path,
+                "is missing" if not part.path.is_file() else "is another file than it was",
+                f"the model with the SHA-256 {part.sha256}",
+                "put it back, or delete the run.json beside it: its run writes it again",
+            )

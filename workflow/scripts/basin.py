@@ -4,22 +4,18 @@ from pathlib import Path
 
 from segsoup import devices
 from segsoup.basin import basin_record, spread
-from segsoup.case_rows import read_rows
-from segsoup.evaluation import WeightsScorer, scores_of, scoring_context
-from segsoup.files import read_json, sha256, write_json
+from segsoup.evaluation import WeightsScorer, scoring_context
+from segsoup.files import read_json, write_json
 from segsoup.logs import job_log
 from segsoup.preprocess import read_manifest
 from segsoup.selection import Cache, Selection
-from segsoup.soups import Ingredient, check_alike, descending
+from segsoup.soups import check_alike, descending, ingredients_of_fold
 from segsoup.study import load
 
 with job_log(snakemake.log[0]):
     study, asked, given = load(snakemake.config), snakemake.params, snakemake.input
     fold = read_json(Path(given.folds))["folds"][snakemake.wildcards.fold]
-    ingredients = [
-        Ingredient(trial, Path(model), sha256(Path(model)), scores_of(read_rows(Path(rows))))
-        for trial, model, rows in zip(asked.trials, given.models, given.selections, strict=True)
-    ]
+    ingredients = ingredients_of_fold(Path(given.candidates))
     check_alike(ingredients)
     ordered = descending(ingredients)
 

@@ -1,8 +1,10 @@
 """Tables and figures of whether the models of each fold share a basin."""
 
+from itertools import chain
 from pathlib import Path
 
 from segsoup.basin import read_basins, write_basins
+from segsoup.candidates import models_of_folds
 from segsoup.figures import barriers, weight_distances
 from segsoup.logs import job_log
 from segsoup.study import load
@@ -13,6 +15,7 @@ with job_log(snakemake.log[0]):
     basins = read_basins(Path(asked.results), asked.folds, asked.recipes)
     write_basins(basins, Path(made_of.table).with_suffix(""))
     records = {basin.record["fold"]: basin.record for basin in basins}
-    names = model_names(load(snakemake.config), asked.trials)
+    models = models_of_folds(Path(asked.results), asked.folds)
+    names = model_names(load(snakemake.config), chain(*models.values()))
     barriers(records, Path(made_of.barriers).with_suffix(".svg"), names)
     weight_distances(records, Path(made_of.weight_distances).with_suffix(".svg"), names)

@@ -3,17 +3,14 @@
 import shutil
 from pathlib import Path
 
-from segsoup.case_rows import mean_dice, read_rows
+from segsoup.candidates import OWN, read_candidates
 from segsoup.comparison import best_trial
 from segsoup.files import whole
 from segsoup.logs import job_log
 
 with job_log(snakemake.log[0]):
-    given, trials = snakemake.input, snakemake.params.trials
-    scores = {
-        trial: mean_dice(read_rows(Path(rows)))
-        for trial, rows in zip(trials, given.selections, strict=True)
-    }
-    best = given.models[trials.index(best_trial(scores))]
+    listed = Path(snakemake.input.candidates)
+    scores = {one.model: one.selection_score for one in read_candidates(listed)}
+    best = listed.parent / "trials" / best_trial(scores) / OWN
     with whole(Path(snakemake.output[0])) as copy:
         shutil.copyfile(best, copy)

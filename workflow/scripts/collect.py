@@ -2,14 +2,16 @@
 
 from pathlib import Path
 
+from segsoup.candidates import models_of_folds
 from segsoup.collection import collect, run_entry, soup_entry
 from segsoup.logs import job_log
 
 with job_log(snakemake.log[0]):
     asked, entries = snakemake.params, []
-    for fold in asked.folds:
-        of_fold = Path(asked.results) / f"fold{fold}"
-        for name in asked.models:
+    results = Path(asked.results)
+    for fold, models in models_of_folds(results, asked.folds).items():
+        of_fold = results / f"fold{fold}"
+        for name in [*asked.stems, *(f"trials/{model}" for model in models)]:
             model = of_fold / name
             # The checkpoints of a trial lie below it.
             record = of_fold.joinpath(*Path(name).parts[:2], "run.json")

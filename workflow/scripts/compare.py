@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from segsoup.answer import answer_of, key_table, write_answer
+from segsoup.candidates import models_of_folds
 from segsoup.comparison import compare_study
 from segsoup.files import read_json
 from segsoup.findings import find, write_findings
@@ -19,9 +20,9 @@ with job_log(snakemake.log[0]):
     study = load(snakemake.config)
     tolerance = study.metrics.surface_tolerance
     parameters = {trial.id: trial.parameters for trial in trials(study)}
-    comparisons = compare_study(
-        Path(asked.results), asked.folds, asked.trials, asked.recipes, protocol
-    )
+    results = Path(asked.results)
+    models = models_of_folds(results, asked.folds)
+    comparisons = compare_study(results, models, asked.recipes, protocol)
     findings = find(comparisons, parameters)
     spreads = seed_spreads(comparisons, parameters)
     frame = overview(comparisons)

@@ -6,29 +6,25 @@ import time
 from pathlib import Path
 
 from segsoup import devices
-from segsoup.case_rows import COLUMNS, read_rows, write_rows
+from segsoup.case_rows import COLUMNS, write_rows
 from segsoup.ensemble import Ensemble, ensemble_record, score_ensemble
-from segsoup.evaluation import scores_of, scoring_context
-from segsoup.files import read_json, sha256, write_json
+from segsoup.evaluation import scoring_context
+from segsoup.files import read_json, write_json
 from segsoup.logs import job_log
 from segsoup.postprocessing import Postprocessing
 from segsoup.preprocess import read_manifest
 from segsoup.selection import Cache
-from segsoup.soups import Ingredient, check_alike, descending
+from segsoup.soups import check_alike, descending, ingredients_of_fold
 from segsoup.study import load
 
 with job_log(snakemake.log[0]):
     study, began = load(snakemake.config), time.monotonic()
     asked, given, made_of = snakemake.params, snakemake.input, snakemake.output
     fold = read_json(Path(given.folds))["folds"][snakemake.wildcards.fold]
-    kept = set(asked.trials)
+    ingredients = ingredients_of_fold(Path(given.candidates))
     for soup in given.recipe:
         kept = {part["trial"] for part in read_json(Path(soup))["ingredients"]}
-    ingredients = [
-        Ingredient(trial, Path(model), sha256(Path(model)), scores_of(read_rows(Path(rows))))
-        for trial, model, rows in zip(asked.trials, given.models, given.selections, strict=True)
-        if trial in kept
-    ]
+        ingredients = [ingredient for ingredient in ingredients if ingredient.trial in kept]
     check_alike(ingredients)
     ensemble = Ensemble(descending(ingredients))
 

@@ -1,9 +1,11 @@
 """Figures of the runs and the soups."""
 
+from itertools import chain
 from pathlib import Path
 
 import pandas as pd
 
+from segsoup.candidates import models_of_folds, runs_of_folds
 from segsoup.comparison import compare_study, points, soup_title
 from segsoup.figure_data import case_differences, drawn_effects, intervals_of
 from segsoup.figures import (
@@ -22,15 +24,13 @@ with job_log(snakemake.log[0]):
     study = load(snakemake.config)
     asked, results = snakemake.params, Path(snakemake.params.results)
     folder = Path(snakemake.output.build_up).parent
-    names = model_names(study, asked.trials)
+    models = models_of_folds(results, asked.folds)
+    names = model_names(study, chain(*models.values()))
     histories = {
-        (fold, Path(run).name): pd.read_csv(results / f"fold{fold}" / run / "history.csv")
-        for fold in asked.folds
-        for run in asked.runs
+        (fold, run.name): pd.read_csv(run / "history.csv")
+        for fold, run in runs_of_folds(results, models, study.stem.source == "train")
     }
-    comparisons = compare_study(
-        results, asked.folds, asked.trials, asked.recipes, asked.protocol, postprocessed=False
-    )
+    comparisons = compare_study(results, models, asked.recipes, asked.protocol, postprocessed=False)
     greedy = {
         fold: read_json(results / f"fold{fold}" / "soups" / "greedy" / "recipe.json")
         for fold in asked.folds

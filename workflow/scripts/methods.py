@@ -6,6 +6,7 @@ import pandas as pd
 import yaml
 
 from segsoup import provenance
+from segsoup.candidates import models_of_folds, runs_of_folds
 from segsoup.cases.index import read_cases
 from segsoup.files import read_json, sha256, write_text
 from segsoup.logs import job_log
@@ -19,7 +20,10 @@ with job_log(snakemake.log[0]):
     given, made_of = snakemake.input, snakemake.output
     folds = read_json(Path(given.folds))["folds"]
     cases = read_cases(Path(given.cases))
-    runs = [read_json(Path(run)) for run in given.runs]
+    results = Path(snakemake.params.results)
+    trained = models_of_folds(results, study.folds.numbers)
+    folders = runs_of_folds(results, trained, study.stem.source == "train")
+    runs = [read_json(folder / "run.json") for _, folder in folders]
     models = pd.read_csv(given.models, sep="\t", dtype=str)
     versions = runs[0]["versions"] | {"snakemake": provenance.versions()["snakemake"]}
 

@@ -4,27 +4,21 @@ import time
 from pathlib import Path
 
 from segsoup import checkpoints, devices
-from segsoup.case_rows import read_rows, write_rows
-from segsoup.evaluation import WeightsScorer, rows_of, scores_of, scoring_context
-from segsoup.files import read_json, sha256, write_json
+from segsoup.case_rows import write_rows
+from segsoup.evaluation import WeightsScorer, rows_of, scoring_context
+from segsoup.files import read_json, write_json
 from segsoup.logs import job_log
 from segsoup.preprocess import read_manifest
 from segsoup.recipes import recipe_of
 from segsoup.selection import Cache, Selection
-from segsoup.soups import Ingredient, check_alike, recipe_record
+from segsoup.soups import check_alike, check_unchanged, ingredients_of_fold, recipe_record
 from segsoup.study import load
 
 with job_log(snakemake.log[0]):
     study, began = load(snakemake.config), time.monotonic()
     asked, given, made_of = snakemake.params, snakemake.input, snakemake.output
     fold = read_json(Path(given.folds))["folds"][snakemake.wildcards.fold]
-    groups = asked.groups or [""] * len(asked.trials)
-    ingredients = [
-        Ingredient(trial, Path(model), sha256(Path(model)), scores_of(read_rows(Path(rows))), group)
-        for trial, model, rows, group in zip(
-            asked.trials, given.models, given.selections, groups, strict=True
-        )
-    ]
+    ingredients = ingredients_of_fold(Path(given.candidates), asked.groups)
     description = check_alike(ingredients)
 
     device = devices.prepare(study.training.device, snakemake.threads)
@@ -37,6 +31,7 @@ with job_log(snakemake.log[0]):
     selection = Selection(fold["selection"], scorers, cache, study.soup.race)
     made = recipe_of(snakemake.wildcards.recipe, study.soup)(ingredients, selection)
 
+    check_unchanged(made.mixture)
     checkpoints.save(Path(made_of.model), scorers[0].settled(made.weights), description)
     write_rows(Path(made_of.selection), rows_of(made.scores))
     write_json(

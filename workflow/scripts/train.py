@@ -40,9 +40,11 @@ with job_log(snakemake.log[0]):
 
         guard.confirm()
         description = checkpoints.describe(run.study)
-        checkpoints.save(Path(snakemake.output.model), trained.weights, description)
+        model = Path(snakemake.output.model)
+        hashes = {model.name: checkpoints.save(model, trained.weights, description)}
         for path in map(Path, snakemake.output.get("ingredients", [])):
-            checkpoints.save(path, trained.beside[path.parent.name], description)
+            digest = checkpoints.save(path, trained.beside[path.parent.name], description)
+            hashes[f"{path.parent.name}/{path.name}"] = digest
         write_text(Path(snakemake.output.history), trained.history.to_csv(index=False))
         write_json(
             Path(snakemake.output.run),
@@ -53,6 +55,7 @@ with job_log(snakemake.log[0]):
                 "epochs": run.epochs,
                 "steps": run.steps,
                 "parameter_count": trained.parameter_count,
+                "models": hashes,
                 "initial": str(run.initial) if run.initial else None,
                 "initial_sha256": identity["initial"],
                 "settings": identity["settings"],
