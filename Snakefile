@@ -25,12 +25,20 @@ report: "workflow/report/workflow.rst"
 wildcard_constraints:
     fold=r"\d+",
     trial=r"[0-9a-f]{8}",
+    rung=r"\d+",
     # An ensemble has a rule of its own; without any soup nothing may match.
     recipe="|".join(study.soup.averaging_recipes) or r"(?!)",
 
 
 include: "rules/data.smk"
 include: "rules/train.smk"
+
+
+if study.sweep.halving:
+
+    include: "rules/halving.smk"
+
+
 include: "rules/evaluate.smk"
 include: "rules/soup.smk"
 include: "rules/compare.smk"

@@ -107,7 +107,7 @@ def run(command: list[str], folder: Path) -> Used:
     """Run a command to its good end."""
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY / "src")}
     began = time.monotonic()
-    with open(folder / "printed.txt", "wb") as printed:
+    with (folder / "printed.txt").open("wb") as printed:
         process = subprocess.Popen(
             command, cwd=folder, env=environment, stdout=printed, stderr=subprocess.STDOUT
         )

@@ -17,6 +17,8 @@ from snakemake.exceptions import WorkflowError
 from segsoup import requests
 from segsoup.cases.listing import list_files
 from segsoup.errors import InputError, Stopped
+from segsoup.files import read_json
+from segsoup.halving import check_halving, rung_epochs, trials_at_rungs
 from segsoup.ingredients import (
     INGREDIENT_PATTERN,
     averaged_already,
@@ -40,6 +42,8 @@ STUDY_FILE = str(workflow.configfiles[-1])
 try:
     study = load(config, STUDY_FILE)
     trials = {trial.id: trial for trial in trials_of(study, STUDY_FILE)}
+    if study.sweep.halving:
+        check_halving(study.sweep.halving, list(trials.values()), STUDY_FILE)
 except InputError as error:
     raise WorkflowError(str(error))
 
@@ -132,9 +136,40 @@ def recipe_of_ensemble(wildcards) -> list[str]:
     return [f"{study.results}/fold{wildcards.fold}/soups/{study.soup.ensemble_of}/recipe.json"]
 
 
+def kept_at(fold: str, rung: int) -> list[str]:
+    """The trials of a fold that go on after a rung; all of them before the first one."""
+    if rung == 0:
+        return list(trials)
+    record = checkpoints.halve.get(fold=fold, rung=rung).output[0]
+    kept = set(read_json(Path(record))["kept"])
+    return [trial for trial in trials if trial in kept]
+
+
+def selections_at_rung(wildcards) -> list[str]:
+    """Scores of the trials that are compared at the end of a rung."""
+    rung, folder = int(wildcards.rung), f"{study.results}/fold{wildcards.fold}/rungs"
+    contestants = kept_at(wildcards.fold, rung - 1)
+    return [f"{folder}/{rung}/{trial}/selection.csv" for trial in contestants]
+
+
+def epochs_of_rung(wildcards) -> int:
+    """Epochs at the end of a rung."""
+    return rung_epochs(study.sweep.halving, study.training.epochs)[int(wildcards.rung) - 1]
+
+
+def going_on(wildcards) -> str:
+    """What follows a rung, in words for the plan: how many runs cannot be seen there yet."""
+    rung, counts = int(wildcards.rung), trials_at_rungs(study.sweep.halving, len(trials))
+    ends = rung_epochs(study.sweep.halving, study.training.epochs)
+    return f"{counts[rung]} of {counts[rung - 1]} trials go on, to epoch {ends[rung]}"
+
+
 def candidates_of(wildcards) -> list[str]:
     """The models of a fold that are scored on its test cases."""
-    return CANDIDATES
+    if study.sweep.halving is None:
+        return CANDIDATES
+    kept = set(kept_at(wildcards.fold, study.sweep.halving.rungs - 1))
+    return [model for model in CANDIDATES if model.partition("/")[0] in kept]
 
 
 def files_of_candidates(name: str):

@@ -19,7 +19,7 @@ COLUMNS = ["jobs", "total_seconds", "median_seconds", "longest_seconds", MEMORY]
 # Written by what comes after the sum: they are of an earlier time.
 LATER = ("run_times", "report")
 # Files of single runs and recipes are named after them, and lie in a folder of their kind.
-FOLDERS = {"trials": "trial", "soups": "soup"}
+FOLDERS = {"trials": "trial", "soups": "soup", "rungs": "rung"}
 
 
 def rule_of(path: Path) -> str:

@@ -41,8 +41,19 @@ def load_model(path: Path, study: Study, device: torch.device) -> nn.Module:
     Raises:
         InputError: if the file cannot be read or does not fit the network.
     """
+    return model_of(checkpoints.load(path)[0], study, device, path)
+
+
+def model_of(
+    weights: checkpoints.Weights, study: Study, device: torch.device, where: Path
+) -> nn.Module:
+    """A study's network with these weights, in evaluation mode.
+
+    Raises:
+        InputError: if they do not fit the network; ``where`` says which they are.
+    """
     model = networks.build(study.network, len(study.dataset.channels), len(study.regions))
-    checkpoints.fit(model, checkpoints.load(path)[0], path)
+    checkpoints.fit(model, weights, where)
     return model.to(device).eval()
 
 

@@ -57,6 +57,8 @@ def drawn_effects(
         }
         for c in comparisons
         for trial, values in parameters.items()
+        # Halving keeps other trials in each fold.
+        if trial in c.case_scores
         for key, value in values.items()
         if key != SEED
     ]

@@ -94,6 +94,8 @@ def _is_submitted(rule: str, study: Study) -> bool:
         return False
     if rule == "phantom":
         return study.dataset.layout == "phantom"
+    if rule == "rung":
+        return study.sweep.halving is not None
     if rule == "soup":
         return bool(study.soup.averaging_recipes)
     if rule == "ensemble":

@@ -21,6 +21,8 @@ KINDS = {
     "folds": "tables",
     "preprocess": "preprocess",
     "stem": "training",
+    "rung": "training",
+    "halve": "tables",
     "trial": "training",
     "evaluate": "evaluation",
     "soup": "evaluation",
@@ -41,7 +43,7 @@ KINDS = {
 }
 
 # Rules that run beside Snakemake itself and are never submitted.
-LOCAL = frozenset({"candidates", "methods", "run_times", "report"})
+LOCAL = frozenset({"halve", "candidates", "methods", "run_times", "report"})
 
 # Rules within which one job waits for another; members of a group run in this order.
 WAITS_FOR: Mapping[str, frozenset[str]] = {
@@ -60,9 +62,10 @@ JOB_PER = {
     **dict.fromkeys(("phantom", "index", "folds", "preprocess"), "study"),
     **dict.fromkeys(("compare", "figures", "basins", "case_slices", "collect"), "study"),
     **dict.fromkeys(("methods", "run_times", "report"), "study"),
-    **dict.fromkeys(("stem", "candidates", "best", "postprocessing", "evaluate_soups"), "fold"),
-    **dict.fromkeys(("ensemble", "basin"), "fold"),
-    **dict.fromkeys(("trial", "evaluate"), "run"),
+    **dict.fromkeys(("stem", "best", "postprocessing", "evaluate_soups"), "fold"),
+    **dict.fromkeys(("candidates", "ensemble", "basin"), "fold"),
+    **dict.fromkeys(("rung", "trial", "evaluate"), "run"),
+    **dict.fromkeys(("halve",), "rung"),
     **dict.fromkeys(("soup",), "recipe"),
 }
 

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from segsoup.files import sha256
 from segsoup.ingredients import checkpoint_steps
+from segsoup.provenance import data_fingerprint
 from segsoup.study import Optimizer, Study, WeightsKind
 from segsoup.sweep import Trial
 
@@ -34,6 +36,7 @@ class Run:
         initial: model file to start from, or None for random weights.
         checkpoints: number of checkpoints along it, the last one at its end.
         weights: kinds of weights that are kept of each.
+        pause_after: epochs after which it stops for now, to be continued; None goes to its end.
     """
 
     study: Study
@@ -45,11 +48,18 @@ class Run:
     initial: Path | None
     checkpoints: int = 1
     weights: tuple[WeightsKind, ...] = ("averaged",)
+    pause_after: int | None = None
 
     @property
     def steps(self) -> int:
         """Optimizer steps of the whole run."""
         return self.epochs * self.study.training.steps_per_epoch
+
+    @property
+    def last_step(self) -> int:
+        """The step after which it stops: its last one, or where it pauses."""
+        epochs = self.epochs if self.pause_after is None else self.pause_after
+        return epochs * self.study.training.steps_per_epoch
 
     def settings(self) -> dict[str, Any]:
         """The settings that its result hangs on, with all defaults."""
@@ -84,6 +94,21 @@ def run_settings(
         "optimizer": optimizer.model_dump(mode="json"),
         **length,
         **kept,
+    }
+
+
+def run_identity(run: Run, fingerprints: dict[str, str]) -> dict[str, Any]:
+    """Everything that a run's result hangs on: a state of another identity is of no use to it.
+
+    Args:
+        run: the run.
+        fingerprints: preprocessed case -> hash.
+    """
+    return {
+        "settings": run.settings(),
+        "initial": sha256(run.initial) if run.initial else None,
+        "data": data_fingerprint(fingerprints, run.cases),
+        "seed": list(run.seed),
     }
 
 

@@ -431,6 +431,20 @@ class Stem(Section):
         return self
 
 
+class Halving(Section):
+    """Successive halving: all trials begin, and at each rung only the best go on."""
+
+    rungs: int = Field(3, ge=2, description="Number of rungs; the last one ends with the run.")
+    keep: float = Field(
+        0.33,
+        gt=0,
+        lt=1,
+        description="Share of a fold's trials, rounded up, that goes on after a rung, by their "
+        "mean Dice on the selection cases; each rung ends after this share of the epochs after "
+        "which the next one ends.",
+    )
+
+
 class Sweep(Section):
     """Which settings the trials of a study differ in."""
 
@@ -438,6 +452,12 @@ class Sweep(Section):
         default_factory=dict,
         description="Dotted keys of the sections `optimizer` and `training`, each with its "
         "values; every combination is a trial.",
+    )
+
+    halving: Halving | None = Field(
+        None,
+        description="Train all trials to the first rung only, keep the best of each fold and go on "
+        "with those, rung by rung; null trains all trials to their end. For schedule-free trials.",
     )
 
     @field_validator("grid")

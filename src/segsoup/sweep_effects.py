@@ -85,7 +85,8 @@ def seed_spreads(
     groups: dict[tuple[int, str], dict[int, float]] = {}
     for comparison in comparisons:
         for trial, values in parameters.items():
-            if SEED in values:
+            # Halving keeps other trials in each fold.
+            if SEED in values and trial in comparison.case_scores:
                 rest = json.dumps({k: v for k, v in values.items() if k != SEED}, sort_keys=True)
                 score = float(comparison.case_scores[trial].mean())
                 groups.setdefault((comparison.fold, rest), {})[int(values[SEED])] = score

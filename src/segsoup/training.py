@@ -66,7 +66,7 @@ class Keeper(Protocol):
 
 
 def train(run: Run, device: torch.device, keeper: Keeper | None = None) -> Trained:
-    """Train a run to its end, from its beginning or from the newest state that is kept.
+    """Train a run to its end or its pause, from its beginning or from the newest state kept.
 
     Raises:
         InputError: if the loss is no number any more, or the initial weights do not fit.
@@ -76,7 +76,7 @@ def train(run: Run, device: torch.device, keeper: Keeper | None = None) -> Train
     state = keeper.newest() if keeper else None
     if state is not None:
         session.restore(state)
-    stream = batches(draw_of(run), session.step, run.steps, device)
+    stream = batches(draw_of(run), session.step, run.last_step, device)
     for images, regions in stream:
         session.take_step(images, regions)
         session.keep_checkpoint()

@@ -3,12 +3,12 @@
 from pathlib import Path
 
 from segsoup import checkpoints, devices, provenance
-from segsoup.files import read_json, sha256, write_json, write_text
+from segsoup.files import read_json, write_json, write_text
 from segsoup.guard import Guard
 from segsoup.journal import read_journal
 from segsoup.logs import job_log
 from segsoup.preprocess import read_manifest
-from segsoup.runs import stem_run, trial_run
+from segsoup.runs import run_identity, stem_run, trial_run
 from segsoup.study import load
 from segsoup.sweep import trials
 from segsoup.training import train
@@ -26,13 +26,7 @@ with job_log(snakemake.log[0]):
         initial = Path(snakemake.input.stem[0]) if snakemake.input.stem else None
         run = trial_run(trial, fold, cases, folder, initial)
 
-    fingerprints = read_manifest(Path(snakemake.input.manifest))
-    identity = {
-        "settings": run.settings(),
-        "initial": sha256(run.initial) if run.initial else None,
-        "data": provenance.data_fingerprint(fingerprints, cases),
-        "seed": list(run.seed),
-    }
+    identity = run_identity(run, read_manifest(Path(snakemake.input.manifest)))
     with Guard(states, identity, run.steps, study.recovery) as guard:
         device = devices.prepare(study.training.device, snakemake.threads)
         started = provenance.now()

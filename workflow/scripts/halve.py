@@ -1,0 +1,18 @@
+"""Compare a fold's trials at the end of a rung, and say which of them go on."""
+
+from pathlib import Path
+
+from segsoup.case_rows import mean_dice, read_rows
+from segsoup.files import write_json
+from segsoup.halving import rung_record
+from segsoup.logs import job_log
+from segsoup.study import Halving
+
+with job_log(snakemake.log[0]):
+    asked, wildcards = snakemake.params, snakemake.wildcards
+    # Each file lies in the folder of its trial.
+    files = map(Path, snakemake.input.selections)
+    scores = {path.parent.name: mean_dice(read_rows(path)) for path in files}
+    halving = Halving(**asked.halving)
+    record = rung_record(int(wildcards.fold), int(wildcards.rung), asked.epochs, halving, scores)
+    write_json(Path(snakemake.output[0]), record)

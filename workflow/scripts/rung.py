@@ -1,0 +1,41 @@
+"""Train a trial to the end of a rung, and score it on the selection cases of its fold."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from segsoup import devices
+from segsoup.case_rows import write_rows
+from segsoup.evaluation import model_of, score_cases
+from segsoup.files import read_json, write_text
+from segsoup.guard import Guard
+from segsoup.halving import states_of_rung
+from segsoup.logs import job_log
+from segsoup.preprocess import read_manifest
+from segsoup.runs import run_identity, trial_run
+from segsoup.study import load
+from segsoup.sweep import trials
+from segsoup.training import train
+
+with job_log(snakemake.log[0]):
+    study, asked, given = load(snakemake.config), snakemake.params, snakemake.input
+    fold, rung = int(snakemake.wildcards.fold), int(snakemake.wildcards.rung)
+    cases = read_json(Path(given.folds))["folds"][str(fold)]
+    folder, made_of = Path(asked.folder), snakemake.output
+    trial = {trial.id: trial for trial in trials(study)}[snakemake.wildcards.trial]
+    initial = Path(given.stem[0]) if given.stem else None
+    run = trial_run(trial, fold, cases["training"], folder, initial)
+    run = replace(run, pause_after=asked.epochs)
+
+    identity = run_identity(run, read_manifest(Path(given.manifest)))
+    states = states_of_rung(Path(asked.states), rung, run.last_step)
+    with Guard(states, identity, run.steps, study.recovery) as guard:
+        device = devices.prepare(study.training.device, snakemake.threads)
+        trained = train(run, device, guard)
+        guard.confirm()
+        model = model_of(trained.weights, study, device, Path(made_of.selection))
+        write_text(Path(made_of.history), trained.history.to_csv(index=False))
+        write_rows(
+            Path(made_of.selection),
+            score_cases(model, sorted(cases["selection"]), folder, study, device),
+        )
+        guard.finish()
