@@ -54,7 +54,7 @@ def made(folder: Path) -> Path:
 
 
 def read_fold(results: Path, **changes: bool) -> FoldComparison:
-    (fold,) = compare_study(results, [0], list(TRIALS), list(SOUPS), "held-out", **changes)
+    (fold,) = compare_study(results, {0: list(TRIALS)}, list(SOUPS), "held-out", **changes)
     return fold
 
 
@@ -81,7 +81,7 @@ def test_every_fold_is_read_from_its_own_folder(tmp_path: Path) -> None:
     for fold in (0, 3):
         write_fold(tmp_path, fold)
     write_rows(tmp_path / "fold3/soups/greedy/test.csv", scored([0.25, 0.5]))
-    folds = compare_study(tmp_path, [3, 0], list(TRIALS), list(SOUPS), "published")
+    folds = compare_study(tmp_path, {3: list(TRIALS), 0: list(TRIALS)}, list(SOUPS), "published")
     assert [fold.fold for fold in folds] == [3, 0]
     greedy = [fold.columns["Greedy Soup"]["test_avg"] for fold in folds]
     assert greedy == [0.375, 0.6875]
@@ -169,5 +169,5 @@ def test_the_order_of_cases_is_no_difference(tmp_path: Path) -> None:
 
 def test_a_fold_may_have_no_soups(tmp_path: Path) -> None:
     write_fold(tmp_path)
-    (fold,) = compare_study(tmp_path, [0], list(TRIALS), [], "held-out")
+    (fold,) = compare_study(tmp_path, {0: list(TRIALS)}, [], "held-out")
     assert list(fold.rows) == ["Best Model"]
