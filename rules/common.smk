@@ -27,7 +27,7 @@ from segsoup.lease import Lease
 from segsoup.progress import plan
 from segsoup.runs import run_settings, stem_optimizer
 from segsoup.study import load
-from segsoup.sweep import readable
+from segsoup.sweep import group_keys, parameters_of, readable
 from segsoup.sweep import trials as trials_of
 
 STUDY_FILE = str(workflow.configfiles[-1])
@@ -120,9 +120,10 @@ def recipe_of_ensemble(wildcards) -> list[str]:
 
 def trial_groups() -> list[str]:
     """What each ingredient shares with the others of its group, for the hierarchical recipe."""
-    keys = study.soup.group_by or list(study.sweep.grid)[:1]
-    of_ingredients = [trials[model.partition("/")[0]] for model in INGREDIENTS]
-    return [readable({key: trial.parameters[key] for key in keys}) for trial in of_ingredients]
+    found = list(trials.values())
+    keys, values = group_keys(study, found), parameters_of(found)
+    of_ingredients = [values[model.partition("/")[0]] for model in INGREDIENTS]
+    return [readable({key: swept[key] for key in keys}) for swept in of_ingredients]
 
 
 def learned_settings() -> dict:

@@ -295,6 +295,7 @@ rule methods:
             labels={"text": "methods and references"},
         ),
         methods_text="<results>/report/methods.md",
+        trials="<results>/report/trials.rst",
         provenance=report(
             "<results>/report/provenance.html",
             caption="../workflow/report/provenance.rst",

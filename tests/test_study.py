@@ -75,7 +75,7 @@ def test_shipped_studies_are_right(file: Path) -> None:
         ({"stem": {"source": "checkpoint"}}, "`checkpoint` goes with"),
         ({"training": {"patch": [100, 128, 128]}}, "100 is not divisible by 16"),
         ({"preprocess": {"spacing": [1, 0, 1]}}, "above 0 mm"),
-        ({"postprocessing": {"thresholds": [0.3, 1]}}, "`postprocessing.thresholds.1`: Input"),
+        ({"postprocessing": {"thresholds": [0.3, 1]}}, "`postprocessing.thresholds[1]`: Input"),
         ({"postprocessing": {"smallest_components": [-1]}}, "greater than or equal to 0"),
         ({"postprocessing": {"smallest_components": [float("inf")]}}, "a finite number"),
         (
@@ -84,7 +84,7 @@ def test_shipped_studies_are_right(file: Path) -> None:
         ),
         (
             {"postprocessing": {"replace": {"region": "WT", "by": "TC", "below": [0]}}},
-            "`postprocessing.replace.below.0`: Input should be greater than 0",
+            "`postprocessing.replace.below[0]`: Input should be greater than 0",
         ),
         (
             {"postprocessing": {"replace": {"region": "WT", "by": "WTC", "below": [50]}}},
