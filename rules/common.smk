@@ -25,6 +25,7 @@ from segsoup.ingredients import (
 )
 from segsoup.lease import Lease
 from segsoup.progress import plan
+from segsoup.recorded_studies import remember_study
 from segsoup.runs import run_settings, stem_optimizer
 from segsoup.study import load
 from segsoup.sweep import group_keys, parameters_of, readable
@@ -219,6 +220,7 @@ def check_start() -> None:
             remember_job_age()
         # Kept until this process ends, also where Snakemake's own lock is switched off.
         study_lease.acquire(tell_waiting())
+        remember_study(Path(study.results), workflow.configfiles)
     except (InputError, Stopped) as error:
         raise WorkflowError(str(error))
 

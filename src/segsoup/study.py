@@ -578,8 +578,8 @@ class Sweep(SweepBlock):
 
     also: list[SweepBlock] = Field(
         default_factory=list,
-        description="Further sweeps of the same study, each with the keys from `grid` to `repeats`. A trial that "
-        "several of them name is one trial.",
+        description="Further sweeps of the same study, each with the keys from `grid` to "
+        "`repeats`. A trial that several of them name is one trial.",
     )
 
 
@@ -1008,12 +1008,19 @@ def json_schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
-def read(path: Path) -> Study:
-    """Read and check a study file.
+def read(path: Path, *further: Path) -> Study:
+    """Read and check a study file; further ones are merged into it, as Snakemake merges them.
 
     Raises:
-        InputError: if the file is missing, is not YAML or has a wrong setting.
+        InputError: if a file is missing, is not YAML or has a wrong setting.
     """
+    config: dict[str, Any] = {}
+    for file in (path, *further):
+        config = _merged(config, _read_config(file))
+    return load(config, str((path, *further)[-1]))
+
+
+def _read_config(path: Path) -> dict[str, Any]:
     import yaml
 
     try:
@@ -1024,4 +1031,15 @@ def read(path: Path) -> Study:
         raise InputError(path, f"is not YAML: {error}", "a YAML file", "mend its syntax") from error
     if not isinstance(config, dict):
         raise InputError(path, "holds no settings", "a mapping of settings", "see config.yaml")
-    return load(config, str(path))
+    return config
+
+
+def _merged(config: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Settings with others in place; mappings are merged, all else is replaced."""
+    both = dict(config)
+    for key, value in changes.items():
+        before = both.get(key)
+        if isinstance(before, dict) and isinstance(value, dict):
+            value = _merged(before, value)
+        both[key] = value
+    return both
