@@ -40,13 +40,15 @@ except InputError as error:
     raise WorkflowError(str(error))
 
 FOLDS = study.folds.numbers
-RUNS = [f"trials/{trial}" for trial in trials]
+# By their ids: a sweep in another order repeats nothing that is made of its trials.
+TRIALS = sorted(trials.values(), key=lambda trial: trial.id)
+RUNS = [f"trials/{trial.id}" for trial in TRIALS]
 if study.stem.source == "train":
     RUNS.insert(0, "stem")
 # Models of the trials, as folders below trials/: those that go into soups, and those that the
 # best single one is chosen among.
-INGREDIENTS = [model for trial in trials.values() for model in ingredients_of(trial)]
-CANDIDATES = [model for trial in trials.values() for model in models_of(trial)]
+INGREDIENTS = [model for trial in TRIALS for model in ingredients_of(trial)]
+CANDIDATES = [model for trial in TRIALS for model in models_of(trial)]
 MODELS = [run for run in RUNS if run == "stem"] + [f"trials/{model}" for model in CANDIDATES]
 # Recipes whose outcome is a model; an ensemble has no file of its own.
 SOUPS = study.soup.averaging_recipes

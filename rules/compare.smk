@@ -352,7 +352,7 @@ rule run_times:
     params:
         benchmarks=f"{study.results}/benchmarks",
         folds=FOLDS,
-        trials=list(trials),
+        trials=sorted(trials),
         recipes=study.soup.recipes,
     script:
         "../workflow/scripts/run_times.py"

@@ -252,6 +252,8 @@ def _folds(results: Path) -> Iterator[tuple[int, Path]]:
 
 def _parts(fold: Path) -> Iterator[tuple[str, Path]]:
     """Name and path of what a folder of a fold has of runs and soups."""
+    if fold.is_symlink():
+        return
     for path in _children(fold):
         if STEM.fullmatch(path.name):
             yield "stem", path

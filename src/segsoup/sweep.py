@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -34,7 +35,8 @@ class Trial:
 def trials(study: Study, where: str = "config.yaml") -> list[Trial]:
     """All trials of a study, in the order in which its sweep names them first.
 
-    Trials of the same settings are one, whatever keys name them: the one with the fewest keys,
+    Trials of the same settings are one, whatever keys name them: the one that was begun in the
+    results folder, so that a further block retrains nothing; else the one with the fewest keys,
     and of several the one with the lowest id, so that the order of the blocks renames nothing.
 
     Args:
@@ -52,10 +54,7 @@ def trials(study: Study, where: str = "config.yaml") -> list[Trial]:
             settings, own = made.with_values(combination, name)
             trial = Trial(trial_id(combination), combination, own)
             of_settings.setdefault(settings, {}).setdefault(trial.id, trial)
-    found = [
-        min(alike.values(), key=lambda trial: (len(trial.parameters), trial.id))
-        for alike in of_settings.values()
-    ]
+    found = [_one_of(list(alike.values()), Path(study.results)) for alike in of_settings.values()]
     _check_groups(study, found, where)
     return found
 
@@ -105,6 +104,21 @@ def model_names(study: Study, models: Iterable[str]) -> dict[str, str]:
     """Model of a trial (its id, or its id and a folder below it) -> both with its settings."""
     swept = {trial: readable(values) for trial, values in parameters_of(trials(study)).items()}
     return {model: f"{model} {swept[model.partition('/')[0]]}" for model in models}
+
+
+def _one_of(alike: list[Trial], results: Path) -> Trial:
+    """Of trials of the same settings the one that stands for all."""
+
+    def rank(trial: Trial) -> tuple[bool, int, str]:
+        return not _is_begun(results, trial.id), len(trial.parameters), trial.id
+
+    return min(alike, key=rank) if len(alike) > 1 else alike[0]
+
+
+def _is_begun(results: Path, trial: str) -> bool:
+    # The states too: Snakemake removes the results of a trial before it runs again.
+    places = (f"fold*/trials/{trial}", f".state/fold*/trials/{trial}")
+    return any(next(results.glob(place), None) is not None for place in places)
 
 
 class _Sections:
