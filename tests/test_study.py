@@ -101,6 +101,29 @@ def test_all_mistakes_are_told_at_once() -> None:
     assert "2 setting(s) are wrong" in message
 
 
+@pytest.mark.parametrize("together", [{"a.b": [1]}, [{"a.b": [1]}, {"a.c": [2]}], []])
+def test_editors_accept_one_axis_and_several_that_move_together(together: Any) -> None:
+    jsonschema.validate(SMALLEST | {"sweep": {"zip": together}}, json_schema())
+    assert load(SMALLEST | {"sweep": {"zip": together}}).sweep.zip == (
+        [together] if isinstance(together, dict) else together
+    )
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(SMALLEST | {"sweep": {"zip": {"a.b": 1}}}, json_schema())
+
+
+def test_a_study_with_all_kinds_of_sweeps_is_the_same_again_from_its_settings() -> None:
+    block = {
+        "grid": {"optimizer.lr": [0.1]},
+        "zip": {"optimizer.gamma": [0.1, 0.2]},
+        "random": {"count": 2, "axes": {"optimizer.power": {"log-uniform": ["1e-3", 1]}}},
+        "exclude": [{"optimizer.lr": {"above": 1}}],
+    }
+    study = load(SMALLEST | {"sweep": {**block, "also": [block]}})
+    settings = study.model_dump(mode="json")
+    assert load(settings) == study
+    jsonschema.validate(SMALLEST | {"sweep": settings["sweep"]}, json_schema())
+
+
 @pytest.mark.parametrize("stem", ["none", "model.safetensors", {"epochs": 3}])
 def test_editors_accept_every_form_of_the_stem(stem: Any) -> None:
     jsonschema.validate(SMALLEST | {"stem": stem}, json_schema())
