@@ -33,6 +33,10 @@ def study(tmp_path: Path) -> Path:
     for name in ("cases.tsv", "folds.json", "report.html", "models/manifest.tsv", "own/notes.txt"):
         write(results / name)
     write(results / "fold0" / "basin.json")
+    for recipe in ("greedy", "uniform"):
+        write(results / "figures" / f"differences_{recipe}.svg")
+    for fold in (0, 1):
+        write(results / "comparison" / f"fold{fold}.csv")
     remember_study(results, [file])
     return file
 
@@ -83,7 +87,13 @@ def test_folds_soups_and_stems_that_no_study_names_are_removed(study: Path, caps
     folds = {"count": 3, "run": [0]}
     write_study(study.parent, folds=folds, stem="none", soup={"recipes": ["uniform"]})
     printed = pruned(capsys, study, "--yes")
-    for name in ("fold 1", "stem of fold 0", "soup greedy of fold 0"):
+    for name in (
+        "fold 1",
+        "stem of fold 0",
+        "soup greedy of fold 0",
+        "figures of soup greedy",
+        "tables of fold 1",
+    ):
         assert f"removed: {name}\n" in printed
     assert before - files_of(results) == {
         name for name in before if "fold1" in name or "stem" in name or "greedy" in name

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
@@ -29,6 +29,8 @@ ABOUT = r"(?:[-.].*)?"
 STEM = re.compile(rf"stem{ABOUT}")
 TRIAL = re.compile(rf"([0-9a-f]{{8}}){ABOUT}")
 RECIPE = re.compile(rf"({'|'.join(get_args(RecipeName))}){ABOUT}")
+FIGURE = re.compile(rf"differences_({'|'.join(get_args(RecipeName))})\..*")
+TABLE = re.compile(r"fold(\d+)\..*")
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ def consider(files: Sequence[Path]) -> Considered:
 
 
 def find_remnants(considered: Considered) -> list[Remnant]:
-    """All that no considered study names: folds first, then stems, trials and soups of the others.
+    """All that no considered study names: fold by fold, then figures and tables.
 
     Raises:
         InputError: if the sweep of a study is wrong.
@@ -127,7 +129,21 @@ def find_remnants(considered: Considered) -> list[Remnant]:
                 name = f"{part} of fold {fold}"
                 run = states / ("stem" if part == "stem" else f"trials/{part.split()[-1]}")
                 found.setdefault(name, Remnant(name, [], [run])).paths.append(path)
+    for name, path in _shown(considered.results, named):
+        found.setdefault(name, Remnant(name, [], [])).paths.append(path)
     return list(found.values())
+
+
+def _shown(results: Path, named: Mapping[int, set[str]]) -> Iterator[tuple[str, Path]]:
+    """Name and path of figures and tables of what no fold has any more."""
+    for path in _children(results / "figures"):
+        match = FIGURE.fullmatch(path.name)
+        if match and not any(f"soup {match[1]}" in parts for parts in named.values()):
+            yield f"figures of soup {match[1]}", path
+    for path in _children(results / "comparison"):
+        match = TABLE.fullmatch(path.name)
+        if match and int(match[1]) not in named:
+            yield f"tables of fold {match[1]}", path
 
 
 def _named(considered: Considered) -> dict[int, set[str]]:
@@ -266,7 +282,7 @@ def _parts(fold: Path) -> Iterator[tuple[str, Path]]:
 
 def _run_folders(states: Path) -> list[Path]:
     """Where the runs of a fold have their leases."""
-    return [states / "stem", *_children(states / "trials")]
+    return [states / "stem", *filter(Path.is_dir, _children(states / "trials"))]
 
 
 def _children(folder: Path) -> list[Path]:

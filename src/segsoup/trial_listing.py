@@ -12,6 +12,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from segsoup.files import read_json
 from segsoup.lease import is_alive
@@ -76,7 +77,8 @@ def list_others(study: Study, trials: Sequence[Trial]) -> list[ListedTrial]:
     found: dict[str, dict[int, str]] = {}
     for folder in sorted([*results.glob("fold*/trials/*"), *results.glob(".state/fold*/trials/*")]):
         number = folder.parts[-3].removeprefix("fold")
-        if TRIAL.fullmatch(folder.name) and folder.name not in known and number.isdecimal():
+        is_trial = TRIAL.fullmatch(folder.name) and number.isdecimal() and folder.is_dir()
+        if is_trial and folder.name not in known:
             folds = found.setdefault(folder.name, {})
             folds[int(number)] = _state_of(study, int(number), folder.name)
     return [
@@ -156,15 +158,15 @@ def _json(trial: ListedTrial) -> dict[str, Any]:
 
 
 def _table(listed: Sequence[ListedTrial], keys: Sequence[str], title: str | None = None) -> Table:
-    table = Table(title=title, title_justify="left")
+    table = Table(title=Text(title, "bold") if title else None, title_justify="left")
     table.add_column("trial", no_wrap=True)
     for key in keys:
         table.add_column(key, overflow="fold")
     table.add_column("state")
     for trial in listed:
-        # A trial whose record is gone, or that lies here from before a key was named.
+        # Trials that are not in the study have their own keys, or no record of them.
         values = trial.parameters or {}
-        shown = (str(values[key]) if key in values else "" for key in keys)
+        shown = (Text(str(values[key]) if key in values else "") for key in keys)
         table.add_row(trial.id, *shown, trial.state)
     return table
 
