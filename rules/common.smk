@@ -28,9 +28,10 @@ from segsoup.ingredients import (
 )
 from segsoup.lease import Lease
 from segsoup.progress import plan
+from segsoup.recorded_studies import remember_study
 from segsoup.runs import run_settings, stem_optimizer
 from segsoup.study import load
-from segsoup.sweep import readable
+from segsoup.sweep import group_keys, parameters_of, readable
 from segsoup.sweep import trials as trials_of
 
 # Snakemake takes the name of a script apart several times for every job, with ten thousand jobs
@@ -48,11 +49,13 @@ except InputError as error:
     raise WorkflowError(str(error))
 
 FOLDS = study.folds.numbers
+# By their ids: a sweep in another order repeats nothing that is made of its trials.
+TRIALS = sorted(trials.values(), key=lambda trial: trial.id)
 STEMS = ["stem"] if study.stem.source == "train" else []
 # Models of the trials, as folders below trials/: those that go into soups, and those that the
 # best single one is chosen among.
-INGREDIENTS = [model for trial in trials.values() for model in ingredients_of(trial)]
-CANDIDATES = [model for trial in trials.values() for model in models_of(trial)]
+INGREDIENTS = [model for trial in TRIALS for model in ingredients_of(trial)]
+CANDIDATES = [model for trial in TRIALS for model in models_of(trial)]
 # Recipes whose outcome is a model; an ensemble has no file of its own.
 SOUPS = study.soup.averaging_recipes
 # Plain texts, where a function would be called for every one of thousands of jobs.
@@ -139,10 +142,10 @@ def recipe_of_ensemble(wildcards) -> list[str]:
 def kept_at(fold: str, rung: int) -> list[str]:
     """The trials of a fold that go on after a rung; all of them before the first one."""
     if rung == 0:
-        return list(trials)
+        return [trial.id for trial in TRIALS]
     record = checkpoints.halve.get(fold=fold, rung=rung).output[0]
     kept = set(read_json(Path(record))["kept"])
-    return [trial for trial in trials if trial in kept]
+    return [trial.id for trial in TRIALS if trial.id in kept]
 
 
 def selections_at_rung(wildcards) -> list[str]:
@@ -184,11 +187,9 @@ def files_of_candidates(name: str):
 
 def trial_groups() -> dict[str, str]:
     """What each trial shares with the others of its group, for the hierarchical recipe."""
-    keys = study.soup.group_by or list(study.sweep.grid)[:1]
-    return {
-        name: readable({key: trial.parameters[key] for key in keys})
-        for name, trial in trials.items()
-    }
+    found = list(trials.values())
+    keys, values = group_keys(study, found), parameters_of(found)
+    return {trial: readable({key: swept[key] for key in keys}) for trial, swept in values.items()}
 
 
 def learned_settings() -> dict:
@@ -260,6 +261,7 @@ def check_start() -> None:
             remember_job_age()
         # Kept until this process ends, also where Snakemake's own lock is switched off.
         study_lease.acquire(tell_waiting())
+        remember_study(Path(study.results), workflow.configfiles)
     except (InputError, Stopped) as error:
         raise WorkflowError(str(error))
 

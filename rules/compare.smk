@@ -287,6 +287,7 @@ rule methods:
             labels={"text": "methods and references"},
         ),
         methods_text="<results>/report/methods.md",
+        trials="<results>/report/trials.rst",
         provenance=report(
             "<results>/report/provenance.html",
             caption="../workflow/report/provenance.rst",
@@ -344,7 +345,7 @@ rule run_times:
     params:
         benchmarks=f"{study.results}/benchmarks",
         folds=FOLDS,
-        trials=list(trials),
+        trials=sorted(trials),
         recipes=study.soup.recipes,
     script:
         "../workflow/scripts/run_times.py"

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from segsoup.lease import Lease, LeaseLost, LeaseTaken, Owner
+from segsoup.lease import Lease, LeaseLost, LeaseTaken, Owner, is_alive
 
 SOURCES = str(Path(__file__).parents[1] / "src")
 
@@ -215,3 +215,22 @@ def test_a_process_number_that_was_given_again_is_another_process() -> None:
     assert not here.is_dead()
     assert Owner(**(vars(here) | {"started": 1})).is_dead()
     assert not Owner(**(vars(here) | {"started": 1, "boot": "another"})).is_dead()
+
+
+def test_one_look_tells_whether_an_owner_is_alive(tmp_path: Path) -> None:
+    assert not is_alive(tmp_path / "nothing", 60)
+    process = held_elsewhere(tmp_path)
+    before = sorted(path.name for path in tmp_path.iterdir())
+    assert is_alive(tmp_path, 60)
+    process.kill()
+    process.wait()
+    assert not is_alive(tmp_path, 60)
+    # Of an owner on another host the date of its file tells.
+    path = move_to_another_host(tmp_path)
+    assert is_alive(tmp_path, 60)
+    os.utime(path, (time.time() - 61, time.time() - 61))
+    assert not is_alive(tmp_path, 60)
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+    with Lease(tmp_path, 60):
+        assert is_alive(tmp_path, 60)
+    assert not is_alive(tmp_path, 60)

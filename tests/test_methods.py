@@ -135,6 +135,73 @@ def test_a_swept_setting_stands_with_its_values_and_not_as_a_base_setting() -> N
     assert "6 trials per fold" in text
 
 
+LR = {"optimizer.lr": [0.001, 0.002]}
+RANDOM = {
+    "count": 20,
+    "seed": 4,
+    "axes": {
+        "optimizer.momentum": {"log-uniform": [0.1, 0.9]},
+        "training.loss": {"choice": ["dice", "dice-bce"]},
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("sweep", "told"),
+    [
+        (
+            {"zip": {"optimizer.lr": [0.001, 0.002], "training.epochs": [4, 2]}},
+            "covered all values of learning rate with number of epochs (0.001 with 4 and 0.002 "
+            "with 2): 2 trials per fold, 4 trained models in all. All trials had the random seed 0",
+        ),
+        (
+            {"random": RANDOM},
+            "covered 20 random samples (seed 4) of momentum (log-uniform from 0.1 to 0.9) and loss "
+            "(Dice or Dice with binary cross-entropy, equally likely): 20 trials per fold",
+        ),
+        (
+            {"grid": LR, "random": RANDOM},
+            "all values of learning rate (0.001 and 0.002), each with 20 random samples (seed 4)",
+        ),
+        (
+            {"trials": [{}, {"training.loss": "dice", "optimizer.lr": 0.5}]},
+            "covered 2 given combinations (the settings above and loss Dice with learning rate "
+            "0.5): 2 trials per fold",
+        ),
+        (
+            {"trials": [{"optimizer.lr": number} for number in range(1, 9)]},
+            "covered 8 given combinations of learning rate: 8 trials per fold",
+        ),
+        (
+            {"grid": LR, "repeats": 3, "exclude": [{"optimizer.lr": {"above": 0.001}}]},
+            "(0.001 and 0.002), each with 3 random seeds (0 to 2), without those with learning "
+            "rate above 0.001: 3 trials per fold",
+        ),
+        (
+            {"repeats": 2, "also": [{"grid": {"training.loss": ["dice", "dice-focal"]}}]},
+            "covered the settings above, each with 2 random seeds (0 and 1), and in addition all "
+            "values of loss (Dice and Dice with focal loss): 4 trials per fold, 8 trained models",
+        ),
+        (
+            {"grid": LR, "exclude": [{"optimizer.lr": [0.001, 0.5], "optimizer.momentum": 0.9}]},
+            "One trial was trained per fold (learning rate 0.002, seed 0), 2 trained models in all",
+        ),
+        ({"grid": {"training.gradient_clip": [None, 1]}}, "gradient (not set and 1): 2 trials"),
+        ({"grid": {"optimizer.milestones": [[0.5], [0.2, 0.4]]}}, "((0.5) and (0.2, 0.4)): 2"),
+    ],
+)
+def test_every_kind_of_sweep_is_told_as_it_is(sweep: dict[str, Any], told: str) -> None:
+    assert told in written(sweep={"grid": {}} | sweep, stem={"source": "none"}).paragraph
+
+
+def test_a_setting_that_only_some_trials_name_is_no_base_setting() -> None:
+    sweep = {"grid": {}, "trials": [{"optimizer.lr": 0.5}, {"training.loss": "dice"}]}
+    text = written(sweep=sweep, stem={"source": "none"}).paragraph
+    assert "learning rate 0.01" not in text and "The loss was" not in text
+    grouped = written(sweep=sweep, soup={"recipes": ["hierarchical"]}).paragraph
+    assert "groups of trials that agreed in learning rate" in grouped
+
+
 def test_statistics_secondary_metrics_and_postprocessing_are_told_where_there_are_any() -> None:
     plain = written().paragraph
     assert "bootstrap" not in plain and "Secondary" not in plain
@@ -172,6 +239,8 @@ CHOICES: dict[str, list[dict[str, Any]]] = {
         {"grid": {}},
         {"grid": {"training.seed": [1]}},
         {"grid": {"training.epochs": [3, 4]}},
+        {"grid": {}, "random": {"count": 1, "axes": {"optimizer.lr": {"uniform": [1, 2]}}}},
+        {"grid": {}, "trials": [{}, {"optimizer.lr": 0.5}], "repeats": 2},
     ],
     "soup": [
         {"recipes": ["best"]},

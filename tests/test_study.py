@@ -75,7 +75,7 @@ def test_shipped_studies_are_right(file: Path) -> None:
         ({"stem": {"source": "checkpoint"}}, "`checkpoint` goes with"),
         ({"training": {"patch": [100, 128, 128]}}, "100 is not divisible by 16"),
         ({"preprocess": {"spacing": [1, 0, 1]}}, "above 0 mm"),
-        ({"postprocessing": {"thresholds": [0.3, 1]}}, "`postprocessing.thresholds.1`: Input"),
+        ({"postprocessing": {"thresholds": [0.3, 1]}}, "`postprocessing.thresholds[1]`: Input"),
         ({"postprocessing": {"smallest_components": [-1]}}, "greater than or equal to 0"),
         ({"postprocessing": {"smallest_components": [float("inf")]}}, "a finite number"),
         (
@@ -84,7 +84,7 @@ def test_shipped_studies_are_right(file: Path) -> None:
         ),
         (
             {"postprocessing": {"replace": {"region": "WT", "by": "TC", "below": [0]}}},
-            "`postprocessing.replace.below.0`: Input should be greater than 0",
+            "`postprocessing.replace.below[0]`: Input should be greater than 0",
         ),
         (
             {"postprocessing": {"replace": {"region": "WT", "by": "WTC", "below": [50]}}},
@@ -99,6 +99,29 @@ def test_a_mistake_is_named_with_its_key_and_mend(changes: dict[str, Any], said:
 def test_all_mistakes_are_told_at_once() -> None:
     message = refused(optimizer={"lr": -1}, folds={"count": 1})
     assert "2 setting(s) are wrong" in message
+
+
+@pytest.mark.parametrize("together", [{"a.b": [1]}, [{"a.b": [1]}, {"a.c": [2]}], []])
+def test_editors_accept_one_axis_and_several_that_move_together(together: Any) -> None:
+    jsonschema.validate(SMALLEST | {"sweep": {"zip": together}}, json_schema())
+    assert load(SMALLEST | {"sweep": {"zip": together}}).sweep.zip == (
+        [together] if isinstance(together, dict) else together
+    )
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(SMALLEST | {"sweep": {"zip": {"a.b": 1}}}, json_schema())
+
+
+def test_a_study_with_all_kinds_of_sweeps_is_the_same_again_from_its_settings() -> None:
+    block = {
+        "grid": {"optimizer.lr": [0.1]},
+        "zip": {"optimizer.gamma": [0.1, 0.2]},
+        "random": {"count": 2, "axes": {"optimizer.power": {"log-uniform": ["1e-3", 1]}}},
+        "exclude": [{"optimizer.lr": {"above": 1}}],
+    }
+    study = load(SMALLEST | {"sweep": {**block, "also": [block]}})
+    settings = study.model_dump(mode="json")
+    assert load(settings) == study
+    jsonschema.validate(SMALLEST | {"sweep": settings["sweep"]}, json_schema())
 
 
 @pytest.mark.parametrize("stem", ["none", "model.safetensors", {"epochs": 3}])

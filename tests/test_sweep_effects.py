@@ -24,6 +24,8 @@ from numpy.typing import NDArray
 from segsoup.comparison import OPTIMISTIC, FoldComparison
 from segsoup.findings import difference_of
 from segsoup.significance import SeedSpread, holm, paired_difference
+from segsoup.study import load
+from segsoup.sweep import parameters_of, trials
 from segsoup.sweep_effects import effects, seed_spreads, value_text, write_effects, write_seeds
 
 RNG = np.random.default_rng(8)
@@ -154,6 +156,41 @@ def test_a_value_without_matched_trials_has_no_difference(tmp_path: Path) -> Non
     }
     write_effects(effects(folds_of(parameters), parameters), "held-out", tmp_path / "h")
     assert [row[4:] for row in markdown_cells(tmp_path / "h.md")[1:]] == [["0", "–", "–", "–"]] * 4
+
+
+def test_trials_of_different_keys_are_compared_with_the_values_of_their_studies() -> None:
+    sweep = {
+        "grid": {"optimizer.lr": [0.1, 0.2], "training.augmentation": ["none"]},
+        "also": [{"trials": [{"training.augmentation": "none", "training.loss": "dice"}]}],
+    }
+    study = load(
+        {
+            "dataset": {"channels": ["t1n"]},
+            "regions": {"WT": [1]},
+            "optimizer": {"lr": 0.1},
+            "sweep": sweep,
+        }
+    )
+    parameters = parameters_of(trials(study))
+    first, second, other = parameters
+    scores = {
+        fold: {
+            trial: SCORES[fold][name] for trial, name in zip(parameters, PARAMETERS, strict=False)
+        }
+        for fold in CASES
+    }
+    folds = [compared({}, BEST[fold], fold, trials=scores[fold]) for fold in CASES]
+    found = effects(folds, parameters)
+    # The key of one value only is not told; the third trial has the first one's rate.
+    assert [(e.key, e.value, e.trials, e.pairs) for e in found] == [
+        ("optimizer.lr", 0.1, 2, 0),
+        ("optimizer.lr", 0.2, 1, 1),
+        ("training.loss", "dice-bce", 2, 0),
+        ("training.loss", "dice", 1, 1),
+    ]
+    rate = paired_difference([scores[f][second] - scores[f][first] for f in CASES])
+    loss = paired_difference([scores[f][other] - scores[f][first] for f in CASES])
+    assert [e.difference and e.difference.mean for e in found] == [None, rate.mean, None, loss.mean]
 
 
 @pytest.mark.parametrize(

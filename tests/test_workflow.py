@@ -17,6 +17,9 @@ from workflows import REPOSITORY, planned, snakemake, write_study
 from segsoup import checkpoints
 from segsoup.case_rows import mean_dice, read_rows
 from segsoup.files import sha256
+from segsoup.recorded_studies import recorded_studies
+from segsoup.study import read
+from segsoup.sweep import trials
 
 FOLD = "results/fold0"
 
@@ -178,6 +181,57 @@ def test_a_new_value_plans_its_own_runs_and_what_depends_on_them(
         "all": 1,
         "total": 39,
     }
+
+
+def test_a_sweep_in_another_order_or_in_several_blocks_repeats_only_tables(
+    demo: Path, tmp_path: Path
+) -> None:
+    schedules = ["constant", "schedule-free"]
+    blocks = [
+        {"zip": {"training.seed": [seed]}, "grid": {"optimizer.schedule": schedules}}
+        for seed in (1, 0)
+    ]
+    study = write_study(tmp_path / "split.yaml", sweep={"also": blocks})
+    printed = snakemake(demo, "-n", "--quiet", "rules", "--cores", "1", config=study)
+    assert not planned(printed).keys() & {"stem", "trial", "evaluate", "soup", "ensemble", "basin"}
+
+
+def test_a_further_block_trains_its_own_trials_only(demo: Path, tmp_path: Path) -> None:
+    schedules = ["schedule-free", "constant"]
+    finished = {"optimizer.schedule": schedules, "training.seed": [0, 1]}
+    wider = finished | {"optimizer.weight_decay": [0, 0.01]}
+    sweep = {"grid": finished, "also": [{"grid": wider}]}
+    study = write_study(tmp_path / "wider.yaml", sweep=sweep)
+    printed = snakemake(demo, "-n", "--quiet", "rules", "--cores", "1", config=study)
+    # Four new trials in two folds; the old ones are those of the new axis that have 0.
+    assert planned(printed)["trial"] == 8
+    assert "stem" not in planned(printed)
+
+
+def test_a_removed_value_keeps_its_results_and_goes_into_nothing(
+    demo: Path, tmp_path: Path
+) -> None:
+    grid = {"optimizer.schedule": ["schedule-free", "constant"], "training.seed": [0]}
+    study = write_study(tmp_path / "fewer.yaml", sweep={"grid": grid})
+    kept = {trial.id for trial in trials(read(study))}
+    removed = set(trials_of(demo)) - kept
+    assert len(kept) == len(removed) == 2
+    printed = snakemake(demo, "-n", "--cores", "1", config=study)
+    assert not planned_rules(printed) & {"stem", "trial", "evaluate"}
+    assert {"soup", "ensemble", "basin", "compare", "collect"} <= planned_rules(printed)
+    inputs = " ".join(re.findall(r"^    input: (.*)$", printed, re.M))
+    assert all(trial in inputs for trial in kept)
+    assert not any(trial in inputs for trial in removed)
+    assert set(trials_of(demo)) == kept | removed
+
+
+def planned_rules(printed: str) -> set[str]:
+    """The rules whose jobs a dry run with all its details announces."""
+    return set(re.findall(r"^(?:local)?rule (\w+):$", printed, re.M))
+
+
+def test_the_results_remember_their_study(demo: Path) -> None:
+    assert recorded_studies(demo / "results") == [(REPOSITORY / "config.yaml",)]
 
 
 def test_fewer_recipes_train_nothing(demo: Path, tmp_path: Path) -> None:

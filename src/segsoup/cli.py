@@ -33,8 +33,15 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     check = commands.add_parser("check", help="check a study, its folder, network and checkpoint")
     check.set_defaults(command=_check)
-    listing = commands.add_parser("trials", help="list the trials of a study with their ids")
+    listing = commands.add_parser(
+        "trials", help="list the trials of a study: ids, settings, what is new, running and done"
+    )
+    listing.add_argument("--json", action="store_true", help="print one JSON object instead")
     listing.set_defaults(command=_trials)
+    prune = commands.add_parser("prune", help="list what no study names in a results folder")
+    prune.add_argument("study", type=Path, nargs="+", help="study files of one results folder")
+    prune.add_argument("--yes", action="store_true", help="remove it")
+    prune.set_defaults(command=_prune)
     for command in (check, listing):
         command.add_argument("study", type=Path, help="study file, such as config.yaml")
     doctor = commands.add_parser(
@@ -74,14 +81,17 @@ def _check(asked: argparse.Namespace) -> int:
 
 
 def _trials(asked: argparse.Namespace) -> int:
-    from rich.console import Console
-    from rich.table import Table
+    from segsoup.trial_listing import print_trials
 
     study = read(asked.study)
-    table = Table("trial", *study.sweep.grid)
-    for trial in trials(study, str(asked.study)):
-        table.add_row(trial.id, *(str(value) for value in trial.parameters.values()))
-    Console().print(table)
+    print_trials(study, trials(study, str(asked.study)), asked.json)
+    return 0
+
+
+def _prune(asked: argparse.Namespace) -> int:
+    from segsoup.pruning import prune
+
+    prune(asked.study, asked.yes)
     return 0
 
 

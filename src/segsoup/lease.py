@@ -261,6 +261,26 @@ class Lease:
         self.release()
 
 
+def is_alive(folder: Path, seconds: float) -> bool:
+    """Whether somebody holds the lease of a folder, by one look: it asks for nothing and waits not.
+
+    An owner on this host is looked for among the processes. Of another one its file's date tells,
+    by the clock of this host: good enough to show, and to leave alone what may be in use.
+
+    Args:
+        folder: what is leased.
+        seconds: an owner that gave no sign of life for so long is taken for dead.
+    """
+    _, path = _highest(folder)
+    if path is None or _beside(path, RELEASED).exists():
+        return False
+    owner = _read_owner(path)
+    if owner is not None and owner.is_here():
+        return not owner.is_dead()
+    sign = _sign_of_life(path)
+    return sign is not None and time.time() - sign[0] / 1e9 < seconds
+
+
 def _all(folder: Path) -> list[tuple[int, Path]]:
     """Numbers and files of a folder's leases, with what lies beside them."""
     try:

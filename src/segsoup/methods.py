@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,8 +10,9 @@ from segsoup.ingredients import ingredients_of
 from segsoup.literature import Citations
 from segsoup.runs import stem_optimizer
 from segsoup.study import Optimizer, Study
-from segsoup.sweep import Trial
+from segsoup.sweep import Trial, group_keys, swept_keys
 from segsoup.sweep import trials as trials_of
+from segsoup.sweep_sentence import OPTIMIZERS, setting_name, shown_value, sweep_sentence
 from segsoup.wording import counted, counted_range, listed, magnitude, percent, times
 
 LAYOUTS = {
@@ -50,54 +51,10 @@ LOSSES = {
     "dice-bce": "sum of Dice loss and binary cross-entropy",
     "dice-focal": "sum of Dice loss and focal loss",
 }
-LOSS_NAMES = {
-    "dice": "Dice",
-    "dice-bce": "Dice with binary cross-entropy",
-    "dice-focal": "Dice with focal loss",
-}
 DEEP_SUPERVISION = {
     "same": "weighted equally",
     "exp": "their weights halved with each coarser stage",
     "two": "weighted 1 at full size and 0.5 otherwise",
-}
-OPTIMIZERS = {"adamw": "AdamW", "sgd": "stochastic gradient descent", "radam": "RAdam"}
-SETTING_NAMES = {
-    "optimizer.name": "optimizer",
-    "optimizer.schedule": "learning-rate schedule",
-    "optimizer.lr": "learning rate",
-    "optimizer.weight_decay": "weight decay",
-    "optimizer.momentum": "momentum",
-    "optimizer.second_beta": "second beta",
-    "optimizer.warmup_steps": "number of warm-up steps",
-    "optimizer.restarts": "number of cosine periods",
-    "optimizer.power": "power of the polynomial",
-    "optimizer.milestones": "milestones",
-    "optimizer.gamma": "factor at the milestones",
-    "training.batch_size": "batch size",
-    "training.epochs": "number of epochs",
-    "training.steps_per_epoch": "steps per epoch",
-    "training.foreground_share": "share of patches centred on a labelled voxel",
-    "training.augmentation": "augmentation",
-    "training.loss": "loss",
-    "training.loss_over": "extent of the Dice loss",
-    "training.deep_supervision_weights": "weights of the deep supervision",
-    "training.gradient_clip": "largest norm of the gradient",
-    "training.precision": "precision",
-    "training.seed": "random seed",
-}
-SCHEDULES = {
-    "schedule-free": "schedule-free",
-    "constant": "a constant rate",
-    "cosine": "cosine annealing",
-    "cosine-warmup": "cosine annealing after warm-up",
-    "cosine-warmup-restarts": "cosine annealing with warm restarts",
-    "polynomial": "polynomial decay",
-    "multi-step": "multi-step decay",
-}
-VALUE_NAMES = {
-    "optimizer.name": OPTIMIZERS,
-    "optimizer.schedule": SCHEDULES,
-    "training.loss": LOSS_NAMES,
 }
 PACKAGES = {"torch": "PyTorch", "monai": "MONAI", "schedulefree": "schedulefree"}
 
@@ -167,6 +124,7 @@ def methods(study: Study, versions: Mapping[str, str], facts: Facts) -> Methods:
         facts: what the study alone does not say.
     """
     cite, trials = Citations(), trials_of(study)
+    swept = swept_keys(trials)
     parts: dict[str, list[str | None]] = {
         "Data": [
             _cases(study, facts),
@@ -176,14 +134,14 @@ def methods(study: Study, versions: Mapping[str, str], facts: Facts) -> Methods:
         ],
         "Network and training": [
             _network(study, facts, cite),
-            _patches(study),
-            _loss(study),
-            _augmentation(study, cite),
-            _optimization(study, cite),
-            _branching(study, cite),
-            _sweep(study, trials, facts, cite),
+            _patches(study, swept),
+            _loss(study, swept),
+            _augmentation(study, swept, cite),
+            _optimization(study, swept, cite),
+            _branching(study, swept, cite),
+            sweep_sentence(study, trials, len(facts.folds), cite),
         ],
-        "Model averaging": [_ingredients(study, trials), *_recipes(study, cite)],
+        "Model averaging": [_ingredients(study, trials), *_recipes(study, trials, cite)],
         "Evaluation": [
             _inference(study, cite),
             _postprocessing(facts, cite),
@@ -269,7 +227,7 @@ def _network(study: Study, facts: Facts, cite: Citations) -> str:
     if is_mednext:
         traits += [f"size {network.size}"] if network.size != "free" else []
         traits += [f"{times(3 * [network.kernel_size])} kernels"]
-    traits += [f"{key} = {_shown(value)}" for key, value in network.arguments.items()]
+    traits += [f"{key} = {shown_value(value)}" for key, value in network.arguments.items()]
     if facts.parameter_count is not None:
         traits.append(f"{magnitude(facts.parameter_count)} parameters")
     described = f" ({', '.join(traits)})" if traits else ""
@@ -279,14 +237,8 @@ def _network(study: Study, facts: Facts, cite: Citations) -> str:
     )
 
 
-def _shown(value: Any) -> str:
-    if isinstance(value, list):
-        return "(" + ", ".join(map(_shown, value)) + ")"
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _patches(study: Study) -> str:
-    training, swept = study.training, study.sweep.grid
+def _patches(study: Study, swept: Collection[str]) -> str:
+    training = study.training
     sentence = f"It was trained on patches of {times(training.patch)} voxels"
     if "training.foreground_share" not in swept and training.foreground_share > 0:
         sentence += f", {percent(training.foreground_share)} of them centred on a labelled voxel"
@@ -300,8 +252,8 @@ def _patches(study: Study) -> str:
     return sentence + "."
 
 
-def _loss(study: Study) -> str:
-    training, swept = study.training, study.sweep.grid
+def _loss(study: Study, swept: Collection[str]) -> str:
+    training = study.training
     if "training.loss" in swept:
         sentence = ""
     else:
@@ -318,9 +270,9 @@ def _loss(study: Study) -> str:
     return sentence
 
 
-def _augmentation(study: Study, cite: Citations) -> str:
+def _augmentation(study: Study, swept: Collection[str], cite: Citations) -> str:
     preset = study.training.augmentation
-    if "training.augmentation" in study.sweep.grid or preset not in AUGMENTATIONS:
+    if "training.augmentation" in swept or preset not in AUGMENTATIONS:
         return ""
     parts = listed(AUGMENTATIONS[preset])
     # The intensities of the plain preset are not nnU-Net's.
@@ -328,15 +280,15 @@ def _augmentation(study: Study, cite: Citations) -> str:
     return f"Patches were augmented by {parts}{after}."
 
 
-def _optimization(study: Study, cite: Citations) -> str:
-    sentence = f"The optimizer was {_optimizer(study.optimizer, study.sweep.grid, cite)}"
+def _optimization(study: Study, swept: Collection[str], cite: Citations) -> str:
+    sentence = f"The optimizer was {_optimizer(study.optimizer, swept, cite)}"
     clip = study.training.gradient_clip
-    if clip is not None and "training.gradient_clip" not in study.sweep.grid:
+    if clip is not None and "training.gradient_clip" not in swept:
         sentence += f"; gradients were clipped to a norm of {clip:g}"
     return sentence + "."
 
 
-def _optimizer(optimizer: Optimizer, swept: Mapping[str, object], cite: Citations) -> str:
+def _optimizer(optimizer: Optimizer, swept: Collection[str], cite: Citations) -> str:
     """An optimizer with its settings, without those that trials differ in."""
     fixed = {key for key in Optimizer.model_fields if f"optimizer.{key}" not in swept}
     settings = [
@@ -379,8 +331,8 @@ def _schedule(optimizer: Optimizer, fixed: set[str], cite: Citations) -> str:
     return f" with {phrase[name]}"
 
 
-def _branching(study: Study, cite: Citations) -> str:
-    training, stem, swept = study.training, study.stem, study.sweep.grid
+def _branching(study: Study, swept: Collection[str], cite: Citations) -> str:
+    training, stem = study.training, study.stem
     length = ""
     if "training.epochs" not in swept and "training.steps_per_epoch" not in swept:
         steps = counted(training.steps_per_epoch, "step")
@@ -393,37 +345,12 @@ def _branching(study: Study, cite: Citations) -> str:
     if stem_optimizer(study) != study.optimizer or any(
         key.startswith("optimizer.") for key in swept
     ):
-        own = f" with {_optimizer(stem_optimizer(study), {}, cite)}"
+        own = f" with {_optimizer(stem_optimizer(study), (), cite)}"
     stem_length = f"{counted(stem.epochs, 'epoch')} of {counted(training.steps_per_epoch, 'step')}"
     return (
         f"In each fold a shared stem was trained from random initial weights for "
         f"{stem_length}{own}; every trial branched from it and was trained further{length}."
     )
-
-
-def _sweep(study: Study, trials: Sequence[Trial], facts: Facts, cite: Citations) -> str:
-    grid = study.sweep.grid
-    models = counted(len(trials) * len(facts.folds), "trained model")
-    if len(trials) == 1:
-        return f"One trial was trained per fold (seed {study.training.seed}), {models} in all."
-    axes = []
-    for key, values in grid.items():
-        shown = listed(_value(key, value, cite) for value in values)
-        axes.append(f"{SETTING_NAMES.get(key, key)} ({shown})")
-    combinations = "values" if len(grid) == 1 else "combinations"
-    sentence = (
-        f"The trials covered all {combinations} of {listed(axes)}: {counted(len(trials), 'trial')} "
-        f"per fold, {models} in all."
-    )
-    if "training.seed" not in grid:
-        sentence += f" All trials had the random seed {study.training.seed}."
-    return sentence
-
-
-def _value(key: str, value: Any, cite: Citations) -> str:
-    """A swept value; what stands for another paper is cited."""
-    name = VALUE_NAMES.get(key, {}).get(value, _shown(value))
-    return f"{name} {cite(value)}" if value in ("schedule-free", "adamw", "radam") else name
 
 
 def _ingredients(study: Study, trials: Sequence[Trial]) -> str:
@@ -442,7 +369,7 @@ def _ingredients(study: Study, trials: Sequence[Trial]) -> str:
     return f"With {listed(kept)}, the trials gave {candidates} per fold."
 
 
-def _recipes(study: Study, cite: Citations) -> list[str]:
+def _recipes(study: Study, trials: Sequence[Trial], cite: Citations) -> list[str]:
     soup, sentences = study.soup, []
     for recipe in soup.recipes:
         if recipe == "greedy":
@@ -456,7 +383,7 @@ def _recipes(study: Study, cite: Citations) -> list[str]:
                 f"The uniform soup {cite('soups')} averaged the weights of all candidates."
             )
         elif recipe == "hierarchical":
-            sentences.append(_hierarchical(study, cite))
+            sentences.append(_hierarchical(group_keys(study, trials), cite))
         elif recipe == "learned":
             sentences.append(_learned(study, cite))
         elif recipe == "ensemble":
@@ -474,12 +401,11 @@ def _recipes(study: Study, cite: Citations) -> list[str]:
     return sentences
 
 
-def _hierarchical(study: Study, cite: Citations) -> str:
-    keys = study.soup.group_by or list(study.sweep.grid)[:1]
+def _hierarchical(keys: Sequence[str], cite: Citations) -> str:
     name = f"The hierarchical soup {cite('hierarchical')} was built greedily"
     if not keys:
         return f"{name} from all candidates."
-    groups = listed(SETTING_NAMES.get(key, key) for key in keys)
+    groups = listed(setting_name(key) for key in keys)
     return (
         f"{name} within groups of trials that agreed in {groups} and then across the resulting "
         "soups."
@@ -535,13 +461,15 @@ def _postprocessing(facts: Facts, cite: Citations) -> str:
     volumes = sorted({*asked["smallest_components"], 0.0})
     chosen = []
     if len(thresholds) > 1:
-        chosen.append(f"the threshold of each region ({listed(map(_shown, thresholds), 'or')})")
+        chosen.append(
+            f"the threshold of each region ({listed(map(shown_value, thresholds), 'or')})"
+        )
     if len(volumes) > 1:
-        shown = listed(map(_shown, volumes), "or")
+        shown = listed(map(shown_value, volumes), "or")
         chosen.append(f"the volume below which its connected components were removed ({shown} mm³)")
     replace = asked["replace"]
     if replace is not None:
-        shown = listed(map(_shown, replace["below"]), "or")
+        shown = listed(map(shown_value, replace["below"]), "or")
         chosen.append(
             f"whether {replace['region']} was replaced by {replace['by']} where less than a volume "
             f"({shown} mm³) of it was left {cite('replacement')}"

@@ -7,12 +7,14 @@ JSON schema, the error messages and ``docs/configuration.md`` all come from this
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     GetJsonSchemaHandler,
@@ -48,6 +50,7 @@ ScheduleName = Literal[
 ]
 MetricName = Literal["hd95", "nsd", "sensitivity", "precision", "lesion_dice", "lesion_hd95"]
 WeightsKind = Literal["averaged", "raw"]
+Distribution = Literal["uniform", "log-uniform", "choice"]
 # Recipes that choose ingredients and average them.
 SoupName = Literal["greedy", "uniform", "hierarchical", "learned"]
 RecipeName = Literal[SoupName, "best", "ensemble"]
@@ -445,28 +448,158 @@ class Halving(Section):
     )
 
 
-class Sweep(Section):
-    """Which settings the trials of a study differ in."""
+class RandomSamples(Section):
+    """Random values of several settings, drawn together."""
+
+    count: int = Field(..., ge=1, description="Number of different samples.")
+    seed: int = Field(0, ge=0, description="Seed of the samples; more of them keep the first ones.")
+    axes: dict[str, dict[Distribution, list[Any]]] = Field(
+        ...,
+        min_length=1,
+        description="Dotted keys, each with how it is drawn: `{uniform: [low, high]}`, "
+        "`{log-uniform: [low, high]}` (numbers have four significant digits, or are whole where "
+        "the setting is) or `{choice: [...]}`, each value as likely as another.",
+    )
+
+    @field_validator("axes")
+    @classmethod
+    def _distributions_are_whole(
+        cls, value: dict[str, dict[Distribution, list[Any]]]
+    ) -> dict[str, dict[Distribution, list[Any]]]:
+        for key, drawn in value.items():
+            if len(drawn) != 1:
+                raise ValueError(f"`{key}` needs one of `uniform`, `log-uniform` and `choice`")
+            ((distribution, values),) = drawn.items()
+            if distribution == "choice" and not values:
+                raise ValueError(f"`{key}` has no values to choose from")
+            if distribution != "choice":
+                drawn[distribution] = list(_range(key, distribution, values))
+        return value
+
+
+def _range(key: str, distribution: Distribution, values: list[Any]) -> tuple[float, float]:
+    """The ends of a range, which YAML gives as text where they are written as 1e-4."""
+    try:
+        low, high = (float(value) for value in values)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"`{key}`: `{distribution}` needs two numbers, [low, high]") from error
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise ValueError(f"`{key}`: of `{distribution}: [low, high]` the first must be lower")
+    if distribution == "log-uniform" and low <= 0:
+        raise ValueError(f"`{key}`: `log-uniform` needs numbers above 0")
+    return low, high
+
+
+def _as_list(value: Any) -> Any:
+    """One axis that moves several keys may be given without a list around it."""
+    return [value] if isinstance(value, dict) else value
+
+
+ZipAxis = Annotated[dict[str, list[Any]], Field(min_length=1)]
+
+
+class SweepBlock(Section):
+    """Some trials: all combinations of axes, and single ones."""
 
     grid: dict[str, list[Any]] = Field(
         default_factory=dict,
         description="Dotted keys of the sections `optimizer` and `training`, each with its "
         "values; every combination is a trial.",
     )
+    zip: Annotated[
+        list[ZipAxis], BeforeValidator(_as_list, json_schema_input_type=list[ZipAxis] | ZipAxis)
+    ] = Field(
+        default_factory=list,
+        description="Axes that move several keys together: mappings (or one alone) of keys to "
+        "values, of which the first ones belong together, the second ones, and so on.",
+    )
+    random: RandomSamples | None = Field(
+        None, description="Random samples: one more axis, of as many points."
+    )
+    trials: list[dict[str, Any]] = Field(
+        default_factory=list,
+        description="Single trials beside the combinations of the axes: mappings of keys to one "
+        "value each, which may name different keys.",
+    )
+    exclude: list[dict[str, Any]] = Field(
+        default_factory=list,
+        description="Mappings of keys to a value, a list of values, `{above: x}` or `{below: x}`; "
+        "a trial of this block that agrees with all keys of one of them is left out.",
+    )
+    repeats: int = Field(
+        1,
+        ge=1,
+        description="Number of seeds of each trial, from `training.seed` upward; the first one is "
+        "the trial without repeats.",
+    )
 
+    @field_validator("grid", "zip")
+    @classmethod
+    def _axes_have_values(cls, value: Any) -> Any:
+        for axis in value if isinstance(value, list) else [value]:
+            for key, values in axis.items():
+                if not values:
+                    raise ValueError(f"`{key}` has no values, so the sweep has no trials")
+        return value
+
+    @field_validator("zip")
+    @classmethod
+    def _values_belong_together(cls, value: list[dict[str, list[Any]]]) -> Any:
+        for axis in value:
+            lengths = {key: len(values) for key, values in axis.items()}
+            if len(set(lengths.values())) > 1:
+                counts = ", ".join(f"`{key}` has {count}" for key, count in lengths.items())
+                raise ValueError(f"keys that move together need as many values: {counts}")
+        return value
+
+    @field_validator("exclude")
+    @classmethod
+    def _exclusions_name_keys(cls, value: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        for entry in value:
+            if not entry:
+                raise ValueError("an entry names no key, so it would leave out everything")
+        return value
+
+    @model_validator(mode="after")
+    def _no_key_has_two_axes(self) -> SweepBlock:
+        keys = self.axis_keys
+        twice = [key for key in dict.fromkeys(keys) if keys.count(key) > 1]
+        if twice:
+            raise ValueError(
+                f"`{twice[0]}` has two axes; leave one of them out, or move it to `also`"
+            )
+        named = [*keys, *(key for trial in self.trials for key in trial)]
+        if self.repeats > 1 and "training.seed" in named:
+            raise ValueError("`repeats` gives the seeds; leave it out, or `training.seed`")
+        if self.exclude and not self.names_trials:
+            raise ValueError("`exclude` has no trials to leave out")
+        return self
+
+    @property
+    def axis_keys(self) -> list[str]:
+        """The keys of all axes, in their order."""
+        together = [key for axis in self.zip for key in axis]
+        return [*self.grid, *together, *(self.random.axes if self.random else {})]
+
+    @property
+    def names_trials(self) -> bool:
+        """Whether it names any trial beside the one that the study's own settings make."""
+        return bool(self.axis_keys or self.trials or self.repeats > 1)
+
+
+class Sweep(SweepBlock):
+    """Which settings the trials of a study differ in."""
+
+    also: list[SweepBlock] = Field(
+        default_factory=list,
+        description="Further sweeps of the same study, each with the keys from `grid` to "
+        "`repeats`. A trial that several of them name is one trial.",
+    )
     halving: Halving | None = Field(
         None,
         description="Train all trials to the first rung only, keep the best of each fold and go on "
         "with those, rung by rung; null trains all trials to their end. For schedule-free trials.",
     )
-
-    @field_validator("grid")
-    @classmethod
-    def _axes_have_values(cls, value: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        for key, values in value.items():
-            if not values:
-                raise ValueError(f"`{key}` has no values, so the sweep has no trials")
-        return value
 
 
 class Learned(Section):
@@ -515,7 +648,7 @@ class Soup(Section):
     group_by: list[str] | None = Field(
         None,
         description="Swept keys in which the trials of a group of `hierarchical` agree; the first "
-        "key of the sweep by default.",
+        "key that the sweep names by default.",
     )
     learned: Learned = Field(default_factory=Learned, description="See below.")
     race: float | None = Field(
@@ -768,22 +901,35 @@ def load(config: dict[str, Any], where: str = "config.yaml") -> Study:
     try:
         study = Study.model_validate(config)
     except ValidationError as error:
-        problems = [_explain(problem) for problem in error.errors()]
-        raise InputError(
-            where,
-            f"{len(problems)} setting(s) are wrong\n" + "\n".join(f"  - {p}" for p in problems),
-            "the settings described in docs/configuration.md",
-            "correct the settings named above",
-        ) from error
+        raise wrong_settings(error, where) from error
     _check_divisible(study, where)
     _check_ensemble(study, where)
     _check_replacement(study, where)
     return study
 
 
-def _explain(problem: Any) -> str:
+def wrong_settings(error: ValidationError, where: str, *parents: str) -> InputError:
+    """One message of all that pydantic found.
+
+    Args:
+        error: what it found.
+        where: name of the file, and of the part of it.
+        parents: keys of the sections that what was checked lies in, if it was not a whole study.
+    """
+    problems = [
+        _explain({**problem, "loc": (*parents, *problem["loc"])}) for problem in error.errors()
+    ]
+    return InputError(
+        where,
+        f"{len(problems)} setting(s) are wrong\n" + "\n".join(f"  - {p}" for p in problems),
+        "the settings described in docs/configuration.md",
+        "correct the settings named above",
+    )
+
+
+def _explain(problem: dict[str, Any]) -> str:
     """Say in one line what pydantic found: key path, value, what is allowed, nearest name."""
-    path = ".".join(str(part) for part in problem["loc"]) or "the study"
+    path = _dotted(problem["loc"])
     if problem["type"] == "extra_forbidden":
         *parents, key = problem["loc"]
         known = list(_fields_at(tuple(parents)))
@@ -804,21 +950,25 @@ def _explain(problem: Any) -> str:
     return f"`{path}`: {message} (found: {shown})"
 
 
+def _dotted(path: tuple[int | str, ...]) -> str:
+    """``("sweep", "also", 0, "grid")`` -> ``sweep.also[0].grid``."""
+    parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+    return "".join(parts).removeprefix(".") or "the study"
+
+
 def _fields_at(path: tuple[int | str, ...]) -> dict[str, Any]:
     """Names of the keys that the section at ``path`` knows."""
     section: type[BaseModel] = Study
     for part in path:
+        if isinstance(part, int):
+            continue
         field = section.model_fields.get(str(part))
-        candidates = [] if field is None else [field.annotation, *_arguments(field.annotation)]
+        candidates = [] if field is None else [field.annotation, *get_args(field.annotation)]
         sections = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
         if not sections:
             return {}
         section = sections[0]
     return dict(section.model_fields)
-
-
-def _arguments(annotation: Any) -> tuple[Any, ...]:
-    return getattr(annotation, "__args__", ())
 
 
 def downsampling(network: Network) -> int:
@@ -877,12 +1027,19 @@ def json_schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
-def read(path: Path) -> Study:
-    """Read and check a study file.
+def read(path: Path, *further: Path) -> Study:
+    """Read and check a study file; further ones are merged into it, as Snakemake merges them.
 
     Raises:
-        InputError: if the file is missing, is not YAML or has a wrong setting.
+        InputError: if a file is missing, is not YAML or has a wrong setting.
     """
+    config: dict[str, Any] = {}
+    for file in (path, *further):
+        config = _merged(config, _read_config(file))
+    return load(config, str((path, *further)[-1]))
+
+
+def _read_config(path: Path) -> dict[str, Any]:
     import yaml
 
     try:
@@ -893,4 +1050,15 @@ def read(path: Path) -> Study:
         raise InputError(path, f"is not YAML: {error}", "a YAML file", "mend its syntax") from error
     if not isinstance(config, dict):
         raise InputError(path, "holds no settings", "a mapping of settings", "see config.yaml")
-    return load(config, str(path))
+    return config
+
+
+def _merged(config: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Settings with others in place; mappings are merged, all else is replaced."""
+    both = dict(config)
+    for key, value in changes.items():
+        before = both.get(key)
+        if isinstance(before, dict) and isinstance(value, dict):
+            value = _merged(before, value)
+        both[key] = value
+    return both

@@ -11,7 +11,7 @@ from segsoup.logs import job_log
 from segsoup.overview import overview, write_fold_table, write_overview
 from segsoup.postprocessed import write_without_and_with
 from segsoup.study import load
-from segsoup.sweep import trials
+from segsoup.sweep import parameters_of, trials
 from segsoup.sweep_effects import effects, seed_spreads, write_effects, write_seeds
 
 with job_log(snakemake.log[0]):
@@ -19,7 +19,7 @@ with job_log(snakemake.log[0]):
     folder, protocol = Path(made_of.overview).parent, asked.protocol
     study = load(snakemake.config)
     tolerance = study.metrics.surface_tolerance
-    parameters = {trial.id: trial.parameters for trial in trials(study)}
+    parameters = parameters_of(trials(study))
     results = Path(asked.results)
     models = models_of_folds(results, asked.folds)
     comparisons = compare_study(results, models, asked.recipes, protocol)

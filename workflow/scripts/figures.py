@@ -18,7 +18,7 @@ from segsoup.figures import (
 from segsoup.files import read_json
 from segsoup.logs import job_log
 from segsoup.study import load
-from segsoup.sweep import model_names, trials
+from segsoup.sweep import model_names, parameters_of, trials
 
 with job_log(snakemake.log[0]):
     study = load(snakemake.config)
@@ -40,7 +40,7 @@ with job_log(snakemake.log[0]):
     file = folder / "selection_against_test.svg"
     selection_against_test(points(comparisons), file, asked.protocol, names)
     build_up(greedy, folder / "build_up.svg", names)
-    parameters = {trial.id: trial.parameters for trial in trials(study)}
+    parameters = parameters_of(trials(study))
     effects = drawn_effects(comparisons, parameters, names)
     hyperparameter_effects(effects, folder / "hyperparameters.svg", asked.protocol)
     for recipe in asked.recipes:

@@ -14,6 +14,8 @@ from segsoup.methods import Facts, FoldSize, methods
 from segsoup.pages import write_section
 from segsoup.provenance_table import provenance_table, write_provenance
 from segsoup.study import load
+from segsoup.sweep import trials
+from segsoup.sweep_sentence import sweep_sentence
 
 with job_log(snakemake.log[0]):
     study = load(snakemake.config)
@@ -52,6 +54,9 @@ with job_log(snakemake.log[0]):
         written.parts,
         written.references,
     )
+
+    told = sweep_sentence(study, trials(study), len(folds), cite=lambda work: "")
+    write_text(Path(made_of.trials), told + "\n")
 
     settings = yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False)
     write_text(Path(made_of.study), settings)
