@@ -194,6 +194,18 @@ def test_every_kind_of_sweep_is_told_as_it_is(sweep: dict[str, Any], told: str) 
     assert told in written(sweep={"grid": {}} | sweep, stem={"source": "none"}).paragraph
 
 
+def test_halving_is_told_with_who_went_on() -> None:
+    told = written(
+        sweep={"grid": {"training.seed": list(range(12))}, "halving": {"rungs": 3, "keep": 0.33}},
+        training={"epochs": 90},
+    )
+    assert "to epoch 10, and of these, by their mean Dice on the selection cases" in told.paragraph
+    assert "the best 4 to epoch 30, then 2 to epoch 90" in told.paragraph
+    assert "with 30 % of the epochs" in told.paragraph
+    assert "trained models in all" not in told.paragraph
+    assert WORKS["halving"] in told.references
+
+
 def test_a_setting_that_only_some_trials_name_is_no_base_setting() -> None:
     sweep = {"grid": {}, "trials": [{"optimizer.lr": 0.5}, {"training.loss": "dice"}]}
     text = written(sweep=sweep, stem={"source": "none"}).paragraph

@@ -6,6 +6,8 @@ WORKS = {
     "adamw": "Loshchilov I, Hutter F. Decoupled weight decay regularization. ICLR 2019.",
     "bootstrap": "Efron B. Better bootstrap confidence intervals. Journal of the American "
     "Statistical Association 1987;82(397):171–185.",
+    "halving": "Jamieson K, Talwalkar A. Non-stochastic best arm identification and "
+    "hyperparameter optimization. AISTATS 2016.",
     "hierarchical": "Sanjeev S, Zhaksylyk N, Almakky I, et al. FissionFusion: fast geometric "
     "generation and hierarchical souping for medical image analysis. MICCAI 2024.",
     "holm": "Holm S. A simple sequentially rejective multiple test procedure. Scandinavian "

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from segsoup.study import RandomSamples, Study, SweepBlock
+from segsoup.halving import rung_epochs, share_of_epochs, trials_at_rungs
+from segsoup.study import Halving, RandomSamples, Study, SweepBlock
 from segsoup.sweep import Trial, blocks, swept_keys
 from segsoup.sweepable import SEED
 from segsoup.wording import counted, listed
@@ -88,12 +89,28 @@ def sweep_sentence(study: Study, trials: Sequence[Trial], folds: int, cite: Cite
         settings = ", ".join([*_settings(own, cite), seed])
         return f"One trial was trained per fold ({settings}), {models} in all."
     covered = ", and in addition ".join(_block(study, block, cite) for _, block in blocks(study))
-    sentence = (
-        f"The trials covered {covered}: {counted(len(trials), 'trial')} per fold, {models} in all."
-    )
+    total = f", {models} in all" if study.sweep.halving is None else ""
+    sentence = f"The trials covered {covered}: {counted(len(trials), 'trial')} per fold{total}."
+    if study.sweep.halving is not None:
+        sentence += f" {_halving(study, study.sweep.halving, len(trials), folds, cite)}"
     if SEED not in swept_keys(trials):
         sentence += f" All trials had the random seed {study.training.seed}."
     return sentence
+
+
+def _halving(study: Study, halving: Halving, count: int, folds: int, cite: Cite) -> str:
+    """Which trials went on after each rung, and how many models came of them."""
+    ends = rung_epochs(halving, study.training.epochs)
+    counts = trials_at_rungs(halving, count)
+    on = [f"{best} to epoch {end}" for best, end in zip(counts[1:], ends[1:], strict=True)]
+    share = share_of_epochs(halving, study.training.epochs, count)
+    name = f"successive halving {cite('halving')}".rstrip()
+    return (
+        f"By {name}, all trials of a fold were trained to epoch {ends[0]}, and of these, by their "
+        f"mean Dice on the selection cases, the best {', then '.join(on)}: "
+        f"{counted(counts[-1] * folds, 'model')} trained to the end, with {100 * share:.0f} % of "
+        "the epochs that all trials would have taken."
+    )
 
 
 def _block(study: Study, block: SweepBlock, cite: Cite) -> str:
