@@ -165,6 +165,7 @@ def test_a_new_value_plans_its_own_runs_and_what_depends_on_them(
         "trial": 4,
         "evaluate": 12,
         "soup": 4,
+        "candidates": 2,
         "best": 2,
         "postprocessing": 2,
         "evaluate_soups": 2,
@@ -179,7 +180,7 @@ def test_a_new_value_plans_its_own_runs_and_what_depends_on_them(
         "run_times": 1,
         "report": 1,
         "all": 1,
-        "total": 39,
+        "total": 41,
     }
 
 
