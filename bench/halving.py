@@ -64,12 +64,10 @@ def run(folder: Path, study: dict[str, Any], folds: list[int]) -> None:
     """Run a study up to the scores of its greedy soups."""
     (folder / "study.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(REPOSITORY / "Snakefile")]
+    command += [f"results/fold{fold}/soups/greedy/test.csv" for fold in folds]
     command += ["--profile", str(REPOSITORY / "profiles" / "local"), "--configfile", "study.yaml"]
-    targets = [f"results/fold{fold}/soups/greedy/test.csv" for fold in folds]
     with (folder / "printed.txt").open("w") as printed:
-        done = subprocess.run(
-            [*command, *targets], cwd=folder, stdout=printed, stderr=subprocess.STDOUT
-        )
+        done = subprocess.run(command, cwd=folder, stdout=printed, stderr=subprocess.STDOUT)
     if done.returncode != 0:
         sys.exit((folder / "printed.txt").read_text()[-4000:])
 
