@@ -92,6 +92,7 @@ rule basin:
     params:
         **settings("evaluation"),
         cases=study.soup.barrier_cases,
+        models=study.soup.barrier_models,
         points=study.soup.barrier_points,
         stem=study.stem.source,
         averaged=all(averaged_already(trial) for trial in trials.values()),

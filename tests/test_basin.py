@@ -16,7 +16,15 @@ import torch
 from rich.console import Console
 
 from segsoup import basin, checkpoints
-from segsoup.basin import Line, basin_record, distances, sentence, spread, why_one
+from segsoup.basin import (
+    Line,
+    basin_record,
+    distances,
+    measured_models,
+    sentence,
+    spread,
+    why_one,
+)
 from segsoup.checkpoints import Weights
 from segsoup.files import sha256, write_json
 from segsoup.recipes import greedy
@@ -61,9 +69,9 @@ def selection_on(cases: list[str], cache: Cache | None = None) -> tuple[Selectio
     return Selection(cases, [scorer], cache or Cache(None, "")), scorer
 
 
-def record_of(ingredients: list[Ingredient], cases: list[str], points: int = 3):
+def record_of(ingredients: list[Ingredient], cases: list[str], points: int = 3, models: int = 40):
     selection, _ = selection_on(cases)
-    record = basin_record(ingredients, selection, points, "train", averaged=True)
+    record = basin_record(ingredients, selection, points, "train", averaged=True, models=models)
     return json.loads(json.dumps({"fold": 0, "protocol": "held-out", **record}, allow_nan=False))
 
 
@@ -274,3 +282,14 @@ def test_one_model_alone_is_recorded_and_written(tmp_path: Path) -> None:
     assert one.finding == "Fold 0: There is one model only: nothing to average."
     basin.write_basins([one], tmp_path / "one")
     assert "trial0" in (tmp_path / "one.md").read_text()
+
+
+def test_of_many_models_some_of_all_ranks_are_measured(tmp_path: Path) -> None:
+    ordered = write(tmp_path, [*MODELS, [2.0, 0.1, 1.0], [1.0, 0.3, 0.7]])
+    assert measured_models(ordered, 5) == measured_models(ordered, 99) == ordered
+    # The best and the second best, and with one more the worst.
+    assert measured_models(ordered, 2) == ordered[:2]
+    assert measured_models(ordered, 3) == [ordered[0], ordered[1], ordered[4]]
+    record = record_of(ordered, CASES, models=3)
+    assert len(record["lines"]) == 2 and len(record["distances"]) == 3
+    assert record["sentence"].endswith("Measured between 3 of 5 models, of all ranks.")

@@ -111,6 +111,20 @@ class Line:
         return self.barrier <= SHARED_BARRIER
 
 
+def measured_models(ordered: Sequence[Ingredient], number: int) -> list[Ingredient]:
+    """The best model, and others from the second best to the worst, evenly by rank.
+
+    Args:
+        ordered: the best model, then the others, as `soups.descending` gives them.
+        number: of models to measure between, at least two; all if there are no more.
+    """
+    if number >= len(ordered):
+        return list(ordered)
+    last = len(ordered) - 1
+    places = [1 + part * (last - 1) // max(number - 2, 1) for part in range(number - 1)]
+    return [ordered[0], *(ordered[place] for place in places)]
+
+
 def spread(scores: Scores, number: int) -> list[str]:
     """Cases from the hardest to the easiest for a model, evenly; all if there are no more.
 
@@ -240,6 +254,7 @@ def basin_record(
     points: int,
     stem: str,
     averaged: bool,
+    models: int,
 ) -> dict[str, Any]:
     """What ``basin.json`` says: the lines, the distances and the verdict of one fold.
 
@@ -247,12 +262,17 @@ def basin_record(
         ordered: the best model, then the others, as `soups.descending` gives them.
         selection: scores candidates on the cases to measure on.
         points: number of points between two models, odd.
+        models: number of models to measure between.
         stem: the study's `stem.source`.
         averaged: whether all models are averages of their own run already.
     """
-    best, names = ordered[0], [model.trial for model in ordered]
-    apart = distances([model.path for model in ordered])
-    places, lines = measure(ordered, selection, points)
+    measured = measured_models(ordered, models)
+    best, names = measured[0], [model.trial for model in measured]
+    apart = distances([model.path for model in measured])
+    places, lines = measure(measured, selection, points)
+    verdict = sentence(lines, stem)
+    if len(measured) < len(ordered):
+        verdict += f" Measured between {len(measured)} of {len(ordered)} models, of all ranks."
     return {
         "best": best.trial,
         "best_score": best.score,
@@ -272,7 +292,7 @@ def basin_record(
         "models": names,
         "distances": [[_or_none(value) for value in row] for row in apart.tolist()],
         "averaged": averaged,
-        "sentence": sentence(lines, stem),
+        "sentence": verdict,
         "case_inferences": selection.inferences,
     }
 

@@ -670,6 +670,12 @@ class Soup(Section):
         description="Selection cases, from the easiest to the hardest, that the barrier between "
         "the best model and each other is measured on.",
     )
+    barrier_models: int = Field(
+        40,
+        ge=2,
+        description="Models of a fold that barriers and distances are measured between: the best "
+        "one, and others from the second best to the worst at equal distances in rank.",
+    )
     barrier_points: int = Field(
         3,
         ge=1,

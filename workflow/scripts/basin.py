@@ -31,6 +31,8 @@ with job_log(snakemake.log[0]):
             "fold": int(snakemake.wildcards.fold),
             "protocol": study.evaluation.protocol,
             "loss": study.evaluation.loss,
-            **basin_record(ordered, selection, asked.points, asked.stem, asked.averaged),
+            **basin_record(
+                ordered, selection, asked.points, asked.stem, asked.averaged, asked.models
+            ),
         },
     )
