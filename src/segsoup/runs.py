@@ -51,6 +51,16 @@ class Run:
         """Optimizer steps of the whole run."""
         return self.epochs * self.study.training.steps_per_epoch
 
+    def __str__(self) -> str:
+        """What it trains on what, in one line for people."""
+        training = self.study.training
+        patch = " x ".join(map(str, training.patch))
+        start = f", from {self.initial}" if self.initial else ""
+        return (
+            f"{self.epochs} epochs of {training.steps_per_epoch} steps on {training.batch_size} "
+            f"patches of {patch}, from {len(self.cases)} cases{start}"
+        )
+
     def settings(self) -> dict[str, Any]:
         """The settings that its result hangs on, with all defaults."""
         return run_settings(self.study, self.optimizer, self.epochs, self.checkpoints, self.weights)

@@ -1,8 +1,10 @@
 """Train one run: the stem of a fold, or one of its trials."""
 
+import logging
 from pathlib import Path
 
 from segsoup import checkpoints, devices, provenance
+from segsoup.events import TrainingEvents
 from segsoup.files import read_json, sha256, write_json, write_text
 from segsoup.guard import Guard
 from segsoup.journal import read_journal
@@ -10,7 +12,7 @@ from segsoup.logs import job_log
 from segsoup.preprocess import read_manifest
 from segsoup.runs import stem_run, trial_run
 from segsoup.study import load
-from segsoup.sweep import trials
+from segsoup.sweep import readable, trials
 from segsoup.training import train
 
 with job_log(snakemake.log[0]):
@@ -36,7 +38,11 @@ with job_log(snakemake.log[0]):
     with Guard(states, identity, run.steps, study.recovery) as guard:
         device = devices.prepare(study.training.device, snakemake.threads)
         started = provenance.now()
-        trained = train(run, device, guard)
+        called = f"trial {name} ({readable(parameters)})" if parameters else name
+        at = f"{devices.name(device)} ({snakemake.threads} threads)"
+        logging.info("fold %d, %s, on %s: %s", fold, called, at, run)
+        events = TrainingEvents(Path(snakemake.output.history).parent)
+        trained = train(run, device, guard, [events])
 
         guard.confirm()
         description = checkpoints.describe(run.study)
