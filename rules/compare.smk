@@ -92,6 +92,8 @@ rule compare:
         trials=CANDIDATES,
         recipes=study.soup.recipes,
         protocol=study.evaluation.protocol,
+    message:
+        "Comparison: the answer and its tables."
     script:
         "../workflow/scripts/compare.py"
 
@@ -156,6 +158,8 @@ rule figures:
         trials=CANDIDATES,
         recipes=study.soup.recipes,
         protocol=study.evaluation.protocol,
+    message:
+        "Figures."
     script:
         "../workflow/scripts/figures.py"
 
@@ -190,6 +194,8 @@ rule case_slices:
         folds=FOLDS,
         shown=SHOWN[0],
         folder=preprocessed_folder,
+    message:
+        "Slices of the best, the median and the worst case."
     script:
         "../workflow/scripts/case_slices.py"
 
@@ -239,6 +245,8 @@ rule basins:
         folds=FOLDS,
         trials=CANDIDATES,
         recipes=study.soup.recipes,
+    message:
+        "Basins: barriers and distances of all folds."
     script:
         "../workflow/scripts/basins.py"
 
@@ -276,6 +284,8 @@ rule collect:
         models=MODELS,
         recipes=SOUPS,
         protocol=study.evaluation.protocol,
+    message:
+        "Models under readable names, with their manifest."
     script:
         "../workflow/scripts/collect.py"
 
@@ -319,6 +329,8 @@ rule methods:
         **needs("methods"),
     params:
         study=STUDY_SETTINGS,
+    message:
+        "Methods and provenance."
     script:
         "../workflow/scripts/methods.py"
 
@@ -353,6 +365,8 @@ rule run_times:
         folds=FOLDS,
         trials=list(trials),
         recipes=study.soup.recipes,
+    message:
+        "Run times."
     script:
         "../workflow/scripts/run_times.py"
 
@@ -390,5 +404,7 @@ rule report:
     params:
         snakefile=str(REPOSITORY / "Snakefile"),
         stylesheet=str(REPOSITORY / "workflow" / "report" / "report.css"),
+    message:
+        "Report."
     script:
         "../workflow/scripts/report.py"

@@ -24,6 +24,8 @@ rule evaluate:
     params:
         **settings("evaluation", "metrics"),
         folder=preprocessed_folder,
+    message:
+        "Scores of {wildcards.run} of fold {wildcards.fold}."
     script:
         "../workflow/scripts/evaluate.py"
 
@@ -47,6 +49,8 @@ rule best:
     params:
         **settings("evaluation"),
         trials=CANDIDATES,
+    message:
+        "Best single model of fold {wildcards.fold}."
     script:
         "../workflow/scripts/best.py"
 
@@ -73,6 +77,8 @@ rule postprocessing:
         models=COMPARED,
         folder=preprocessed_folder,
         predictions=selection_predictions,
+    message:
+        "Post-processing of fold {wildcards.fold}."
     script:
         "../workflow/scripts/postprocessing.py"
 
@@ -99,5 +105,7 @@ rule evaluate_soups:
     params:
         **settings("evaluation", "metrics"),
         folder=preprocessed_folder,
+    message:
+        "Scores of the compared models of fold {wildcards.fold}."
     script:
         "../workflow/scripts/evaluate_soups.py"

@@ -34,6 +34,8 @@ rule soup:
         groups=lambda wildcards: trial_groups() if wildcards.recipe == "hierarchical" else None,
         folder=preprocessed_folder,
         cache=case_score_cache,
+    message:
+        "Soup {wildcards.recipe} of fold {wildcards.fold}."
     script:
         "../workflow/scripts/soup.py"
 
@@ -72,6 +74,8 @@ rule ensemble:
         made_of=study.soup.ensemble_of,
         folder=preprocessed_folder,
         cache=ensemble_case_scores,
+    message:
+        "Ensemble of fold {wildcards.fold}."
     script:
         "../workflow/scripts/ensemble.py"
 
@@ -103,5 +107,7 @@ rule basin:
         averaged=all(averaged_already(trial) for trial in trials.values()),
         folder=preprocessed_folder,
         cache=case_score_cache,
+    message:
+        "Barriers between the models of fold {wildcards.fold}."
     script:
         "../workflow/scripts/basin.py"

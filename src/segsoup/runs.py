@@ -10,6 +10,7 @@ from typing import Any
 from segsoup.ingredients import checkpoint_steps
 from segsoup.study import Optimizer, Study, WeightsKind
 from segsoup.sweep import Trial
+from segsoup.wording import counted, times
 
 # A trial must not see the patches of its stem again in the same order.
 STEM_STAGE, TRIAL_STAGE = 0, 1
@@ -54,12 +55,10 @@ class Run:
     def __str__(self) -> str:
         """What it trains on what, in one line for people."""
         training = self.study.training
-        patch = " x ".join(map(str, training.patch))
-        start = f", from {self.initial}" if self.initial else ""
-        return (
-            f"{self.epochs} epochs of {training.steps_per_epoch} steps on {training.batch_size} "
-            f"patches of {patch}, from {len(self.cases)} cases{start}"
-        )
+        length = f"{counted(self.epochs, 'epoch')} of {counted(training.steps_per_epoch, 'step')}"
+        batch = f"batch {training.batch_size}, patch {times(training.patch)}"
+        start = f", starting from {self.initial}" if self.initial else ""
+        return f"{length}, {batch}, {counted(len(self.cases), 'training case')}{start}"
 
     def settings(self) -> dict[str, Any]:
         """The settings that its result hangs on, with all defaults."""

@@ -14,6 +14,7 @@ from segsoup.runs import stem_run, trial_run
 from segsoup.study import load
 from segsoup.sweep import readable, trials
 from segsoup.training import train
+from segsoup.wording import counted
 
 with job_log(snakemake.log[0]):
     study, fold = load(snakemake.config), int(snakemake.wildcards.fold)
@@ -39,7 +40,7 @@ with job_log(snakemake.log[0]):
         device = devices.prepare(study.training.device, snakemake.threads)
         started = provenance.now()
         called = f"trial {name} ({readable(parameters)})" if parameters else name
-        at = f"{devices.name(device)} ({snakemake.threads} threads)"
+        at = f"{devices.name(device)} with {counted(snakemake.threads, 'thread')}"
         logging.info("fold %d, %s, on %s: %s", fold, called, at, run)
         events = TrainingEvents(Path(snakemake.output.history).parent)
         trained = train(run, device, guard, [events])
