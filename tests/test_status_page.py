@@ -292,6 +292,15 @@ def test_a_refresh_shows_the_new_file_and_leaves_the_reader_where_he_was(reading
     assert len(reading.runs()) == 18
 
 
+def test_the_keyboard_stays_where_it_was(reading: Reading) -> None:
+    reading.open(status_of(ROWS))
+    link = reading.page.locator('[id="fold0/aaaa0002"] a')
+    for place in (reading.head("lr"), reading.chip("failed"), link, reading.page.locator("#text")):
+        place.focus()
+        reading.page.reload()
+        expect(place).to_be_focused()
+
+
 def test_a_chosen_state_stays_chosen_while_no_run_has_it(reading: Reading) -> None:
     reading.open(status_of(ROWS), view="#states=failed")
     assert reading.runs() == ["aaaa0002"]

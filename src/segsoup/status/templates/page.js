@@ -159,7 +159,10 @@ function listen() {
     change({ run: view.run === row.id ? "" : row.id });
   });
   find("#text").addEventListener("input", (event) => change({ text: event.target.value }));
-  find("#order").addEventListener("change", (event) => change({ sort: event.target.value }));
+  find("#order").addEventListener("change", (event) => {
+    change({ sort: event.target.value });
+    event.target.blur(); // whoever has chosen does not hold up the refresh any more
+  });
   find("#direction").addEventListener("click", () => change({ down: !view.down }));
   addEventListener("hashchange", () => {
     readAddress();
@@ -199,24 +202,31 @@ function labelLines() {
 
 // --- refreshing -------------------------------------------------------------------------------
 
+/** What finds an element again in the page that is loaded next; "" for what nobody uses. */
+function selectorOf(element) {
+  const head = element.closest("[data-key]");
+  const row = element.closest("tbody tr");
+  if (element.id) return `#${element.id}`;
+  if (head) return `[data-key="${CSS.escape(head.dataset.key)}"] button`;
+  if (row) return `[id="${CSS.escape(row.id)}"] a`;
+  return chips.includes(element) ? `.chips [data-state="${element.dataset.state}"]` : "";
+}
+
 /** Where the reader was, for the page that is loaded next. */
 function remember() {
-  const main = find("main");
-  const text = document.activeElement === find("#text") ? find("#text").selectionStart : null;
-  const place = [scrollX, scrollY, main.scrollLeft, main.scrollTop];
-  history.replaceState({ place, text }, "");
+  const focus = selectorOf(document.activeElement);
+  const place = [scrollX, scrollY, find("main").scrollLeft, find("main").scrollTop];
+  history.replaceState({ place, focus, caret: find("#text").selectionStart }, "");
 }
 
 function goBack() {
   history.scrollRestoration = "manual";
   if (!history.state?.place) return reveal();
-  const [x, y, left, top] = history.state.place;
-  scrollTo(x, y);
-  find("main").scrollTo(left, top);
-  if (history.state.text !== null) {
-    find("#text").focus({ preventScroll: true });
-    find("#text").setSelectionRange(history.state.text, history.state.text);
-  }
+  const { place, focus, caret } = history.state;
+  if (focus) find(focus)?.focus({ preventScroll: true });
+  if (focus === "#text") find("#text").setSelectionRange(caret, caret);
+  scrollTo(place[0], place[1]);
+  find("main").scrollTo(place[2], place[3]);
 }
 
 function tellAge() {
@@ -235,7 +245,8 @@ async function reload() {
   tellAge();
   // Not under the reader's hands, and not where nobody looks.
   const selecting = !getSelection().isCollapsed && find("main").contains(getSelection().anchorNode);
-  if (document.hidden || selecting) return;
+  const choosing = document.activeElement === find("#order");
+  if (document.hidden || selecting || choosing) return;
   // A server that is away would leave the reader with the browser's own error page for good.
   if (location.protocol !== "file:") {
     try {
@@ -257,5 +268,5 @@ document.body.classList.add("ready");
 goBack();
 tellAge();
 setInterval(reload, refresh);
-addEventListener("pagehide", remember);
+addEventListener("beforeunload", remember); // a reload by hand
 document.addEventListener("visibilitychange", () => Date.now() - made > refresh && reload());
