@@ -176,7 +176,7 @@ def test_the_first_line_sums_the_study_up(reading: Reading) -> None:
     assert reading.page.locator(".summary time").get_attribute("datetime") == f"{end:%FT%TZ}"
     assert reading.page.get_by_text("Slurm is silent.").is_visible()
     reading.open(status_of(ROWS))
-    assert "1.5 hours spent on CPUs" in reading.page.locator(".summary").inner_text()
+    assert "1.50 CPU hours spent" in reading.page.locator(".summary").inner_text()
 
 
 def test_times_are_those_of_the_readers_zone(reading: Reading) -> None:

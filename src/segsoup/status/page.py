@@ -131,8 +131,8 @@ def _on_slurm(rows: Sequence[RunRow]) -> bool:
 
 def _fitting(label: str, texts: Iterable[str | None]) -> str:
     """The width of a column for its longest text; a very long one is broken into lines."""
-    longest = max(len(label), *(len(text or "") for text in texts), 3)
-    return f"calc({min(longest, 26)}ch + 2rem)"
+    longest = max(len(label), *(len(text or "") for text in texts), 4)
+    return f"calc({min(longest, 26)}ch + 2.5rem)"
 
 
 def curve(row: RunRow) -> str:
