@@ -90,6 +90,8 @@ rule compare:
         folds=FOLDS,
         recipes=study.soup.recipes,
         protocol=study.evaluation.protocol,
+    message:
+        "Comparison: the answer and its tables."
     script:
         "../workflow/scripts/compare.py"
 
@@ -150,6 +152,8 @@ rule figures:
         folds=FOLDS,
         recipes=study.soup.recipes,
         protocol=study.evaluation.protocol,
+    message:
+        "Figures."
     script:
         "../workflow/scripts/figures.py"
 
@@ -184,6 +188,8 @@ rule case_slices:
         folds=FOLDS,
         shown=SHOWN[0],
         folder=PREPROCESSED,
+    message:
+        "Slices of the best, the median and the worst case."
     script:
         "../workflow/scripts/case_slices.py"
 
@@ -232,6 +238,8 @@ rule basins:
         results=study.results,
         folds=FOLDS,
         recipes=study.soup.recipes,
+    message:
+        "Basins: barriers and distances of all folds."
     script:
         "../workflow/scripts/basins.py"
 
@@ -268,6 +276,8 @@ rule collect:
         stems=STEMS,
         recipes=SOUPS,
         protocol=study.evaluation.protocol,
+    message:
+        "Models under readable names, with their manifest."
     script:
         "../workflow/scripts/collect.py"
 
@@ -313,6 +323,8 @@ rule methods:
     params:
         study=STUDY_SETTINGS,
         results=study.results,
+    message:
+        "Methods and provenance."
     script:
         "../workflow/scripts/methods.py"
 
@@ -347,6 +359,8 @@ rule run_times:
         folds=FOLDS,
         trials=sorted(trials),
         recipes=study.soup.recipes,
+    message:
+        "Run times."
     script:
         "../workflow/scripts/run_times.py"
 
@@ -384,5 +398,7 @@ rule report:
     params:
         snakefile=str(REPOSITORY / "Snakefile"),
         stylesheet=str(REPOSITORY / "workflow" / "report" / "report.css"),
+    message:
+        "Report."
     script:
         "../workflow/scripts/report.py"

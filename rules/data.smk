@@ -16,6 +16,8 @@ rule phantom:
         **needs("phantom"),
     params:
         phantom=study.dataset.phantom.model_dump(),
+    message:
+        "Phantom: a labelled data set to try the workflow on."
     script:
         "../workflow/scripts/phantom.py"
 
@@ -46,6 +48,8 @@ rule index:
         **settings("dataset", "regions"),
         root=DATA_ROOT,
         listing=listing,
+    message:
+        "Index: finds the cases and checks all of their files."
     script:
         "../workflow/scripts/index.py"
 
@@ -75,6 +79,8 @@ rule folds:
     params:
         **settings("folds"),
         protocol=study.evaluation.protocol,
+    message:
+        "Folds: training, selection and test cases of each."
     script:
         "../workflow/scripts/folds.py"
 
@@ -99,5 +105,7 @@ rule preprocess:
         patch=study.training.patch,
         root=DATA_ROOT,
         folder=PREPROCESSED,
+    message:
+        "Preprocessing: the cases that are new or changed."
     script:
         "../workflow/scripts/preprocess.py"

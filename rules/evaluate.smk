@@ -28,6 +28,8 @@ rule evaluate:
     params:
         **settings("evaluation", "metrics"),
         folder=PREPROCESSED,
+    message:
+        "Scores of {wildcards.run} of fold {wildcards.fold}."
     script:
         "../workflow/scripts/evaluate.py"
 
@@ -51,6 +53,8 @@ rule candidates:
     params:
         models=candidates_of,
         ingredients=INGREDIENTS,
+    message:
+        "Models of fold {wildcards.fold} and their scores."
     script:
         "../workflow/scripts/candidates.py"
 
@@ -72,6 +76,8 @@ rule best:
         **needs("best"),
     params:
         **settings("evaluation"),
+    message:
+        "Best single model of fold {wildcards.fold}."
     script:
         "../workflow/scripts/best.py"
 
@@ -98,6 +104,8 @@ rule postprocessing:
         models=COMPARED,
         folder=PREPROCESSED,
         predictions=selection_predictions,
+    message:
+        "Post-processing of fold {wildcards.fold}."
     script:
         "../workflow/scripts/postprocessing.py"
 
@@ -124,5 +132,7 @@ rule evaluate_soups:
     params:
         **settings("evaluation", "metrics"),
         folder=PREPROCESSED,
+    message:
+        "Scores of the compared models of fold {wildcards.fold}."
     script:
         "../workflow/scripts/evaluate_soups.py"

@@ -32,6 +32,8 @@ rule soup:
         groups=lambda wildcards: trial_groups() if wildcards.recipe == "hierarchical" else None,
         folder=PREPROCESSED,
         cache=case_score_cache,
+    message:
+        "Soup {wildcards.recipe} of fold {wildcards.fold}."
     script:
         "../workflow/scripts/soup.py"
 
@@ -68,6 +70,8 @@ rule ensemble:
         made_of=study.soup.ensemble_of,
         folder=PREPROCESSED,
         cache=ensemble_case_scores,
+    message:
+        "Ensemble of fold {wildcards.fold}."
     script:
         "../workflow/scripts/ensemble.py"
 
@@ -98,5 +102,7 @@ rule basin:
         averaged=all(averaged_already(trial) for trial in trials.values()),
         folder=PREPROCESSED,
         cache=case_score_cache,
+    message:
+        "Barriers between the models of fold {wildcards.fold}."
     script:
         "../workflow/scripts/basin.py"

@@ -12,6 +12,7 @@ from segsoup.ingredients import checkpoint_steps
 from segsoup.provenance import data_fingerprint
 from segsoup.study import Optimizer, Study, WeightsKind
 from segsoup.sweep import Trial
+from segsoup.wording import counted, times
 
 # A trial must not see the patches of its stem again in the same order.
 STEM_STAGE, TRIAL_STAGE = 0, 1
@@ -60,6 +61,14 @@ class Run:
         """The step after which it stops: its last one, or where it pauses."""
         epochs = self.epochs if self.pause_after is None else self.pause_after
         return epochs * self.study.training.steps_per_epoch
+
+    def __str__(self) -> str:
+        """What it trains on what, in one line for people."""
+        training = self.study.training
+        length = f"{counted(self.epochs, 'epoch')} of {counted(training.steps_per_epoch, 'step')}"
+        batch = f"batch {training.batch_size}, patch {times(training.patch)}"
+        start = f", starting from {self.initial}" if self.initial else ""
+        return f"{length}, {batch}, {counted(len(self.cases), 'training case')}{start}"
 
     def settings(self) -> dict[str, Any]:
         """The settings that its result hangs on, with all defaults."""

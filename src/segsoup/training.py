@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -22,6 +22,7 @@ from segsoup.errors import InputError
 from segsoup.ingredients import checkpoint_steps, name_of
 from segsoup.losses import training_loss
 from segsoup.optimizers import RunOptimizer
+from segsoup.pace import Epoch, Pace
 from segsoup.runs import Run
 from segsoup.states import State
 from segsoup.study import WeightsKind
@@ -65,7 +66,22 @@ class Keeper(Protocol):
         """Save now."""
 
 
-def train(run: Run, device: torch.device, keeper: Keeper | None = None) -> Trained:
+class Observer(Protocol):
+    """Who looks on (see ``events.TrainingEvents``); what it does changes nothing in the run."""
+
+    def begin(self, step: int) -> None:
+        """An attempt begins, after so many optimizer steps."""
+
+    def after_epoch(self, epoch: Epoch) -> None:
+        """An epoch is trained."""
+
+
+def train(
+    run: Run,
+    device: torch.device,
+    keeper: Keeper | None = None,
+    observers: Sequence[Observer] = (),
+) -> Trained:
     """Train a run to its end or its pause, from its beginning or from the newest state kept.
 
     Raises:
@@ -76,14 +92,20 @@ def train(run: Run, device: torch.device, keeper: Keeper | None = None) -> Train
     state = keeper.newest() if keeper else None
     if state is not None:
         session.restore(state)
+    for observer in observers:
+        observer.begin(session.step)
+    pace = Pace(run.epochs, run.study.training.steps_per_epoch, session.step, device)
     stream = batches(draw_of(run), session.step, run.last_step, device)
     for images, regions in stream:
         session.take_step(images, regions)
         session.keep_checkpoint()
         if session.epoch_ends:
-            session.end_epoch()
+            epoch = pace.epoch(session.end_epoch())
+            log.info("%s", epoch)
             if keeper:
                 keeper.after_epoch(session.rows)
+            for observer in observers:
+                observer.after_epoch(epoch)
         if keeper:
             keeper.after_step(session.step, session.capture)
     if keeper:
@@ -167,8 +189,8 @@ class _Session:
     def epoch_ends(self) -> bool:
         return self.step % self.settings.steps_per_epoch == 0
 
-    def end_epoch(self) -> None:
-        """Put the epoch's row into the history."""
+    def end_epoch(self) -> dict[str, float]:
+        """Put the epoch's row into the history, and return it."""
         epoch = self.step // self.settings.steps_per_epoch
         mean = float(torch.stack(self.losses).double().mean())
         if not math.isfinite(mean):
@@ -183,7 +205,7 @@ class _Session:
         self.rows.append(row)
         self.losses = []
         self.epoch_lr = self.optimizer.lr
-        log.info("epoch %d of %d: loss %.4f", epoch, self.run.epochs, mean)
+        return row
 
     def capture(self) -> State:
         """A copy of everything, on the CPU, that training on does not change."""

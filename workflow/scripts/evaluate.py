@@ -5,6 +5,7 @@ from pathlib import Path
 from segsoup import devices
 from segsoup.case_rows import COLUMNS, write_rows
 from segsoup.evaluation import load_model, score_cases
+from segsoup.events import write_evaluation
 from segsoup.files import read_json
 from segsoup.logs import job_log
 from segsoup.study import load
@@ -21,3 +22,9 @@ with job_log(snakemake.log[0]):
     chosen_by = rows.loc[rows["case"].isin(fold["selection"]), COLUMNS]
     write_rows(Path(snakemake.output.selection), chosen_by)
     write_rows(Path(snakemake.output.test), rows[rows["case"].isin(fold["test"])])
+
+    # The run's own model has this beside it, a checkpoint along the run has not.
+    record = Path(snakemake.input.model).with_name("run.json")
+    if record.exists():
+        trained = read_json(record)
+        write_evaluation(record.parent, chosen_by, trained["steps"], trained["parameters"])

@@ -1,8 +1,10 @@
 """Train one run: the stem of a fold, or one of its trials."""
 
+import logging
 from pathlib import Path
 
 from segsoup import checkpoints, devices, provenance
+from segsoup.events import TrainingEvents
 from segsoup.files import read_json, write_json, write_text
 from segsoup.guard import Guard
 from segsoup.journal import read_journal
@@ -10,8 +12,9 @@ from segsoup.logs import job_log
 from segsoup.preprocess import read_manifest
 from segsoup.runs import run_identity, stem_run, trial_run
 from segsoup.study import load
-from segsoup.sweep import trials
+from segsoup.sweep import readable, trials
 from segsoup.training import train
+from segsoup.wording import counted
 
 with job_log(snakemake.log[0]):
     study, fold = load(snakemake.config), int(snakemake.wildcards.fold)
@@ -30,7 +33,11 @@ with job_log(snakemake.log[0]):
     with Guard(states, identity, run.steps, study.recovery) as guard:
         device = devices.prepare(study.training.device, snakemake.threads)
         started = provenance.now()
-        trained = train(run, device, guard)
+        called = f"trial {name} ({readable(parameters)})" if parameters else name
+        at = f"{devices.name(device)} with {counted(snakemake.threads, 'thread')}"
+        logging.info("fold %d, %s, on %s: %s", fold, called, at, run)
+        events = TrainingEvents(Path(snakemake.output.history).parent)
+        trained = train(run, device, guard, [events])
 
         guard.confirm()
         description = checkpoints.describe(run.study)
