@@ -111,7 +111,7 @@ def measure(folder: Path, whole: bool) -> dict[str, Any]:
         "p": round(difference.p, 3),
         "folds": len(folds),
         "cases": difference.cases,
-        "trials": len(list((homes["full"] / "results/fold0/trials").iterdir())),
+        "trials": len(list(homes["full"].glob("results/fold0/trials/*/run.json"))),
         "accepted": accepted,
     }
 

@@ -29,6 +29,7 @@ rule rung:
         epochs=epochs_of_rung,
         folder=PREPROCESSED,
         states=f"{STATES}/trials/{{trial}}",
+        events=f"{study.results}/fold{{fold}}/trials/{{trial}}",
     message:
         "Trial {wildcards.trial} of fold {wildcards.fold}: rung {wildcards.rung}, to epoch {params.epochs}."
     script:

@@ -1,11 +1,13 @@
 """Train a trial to the end of a rung, and score it on the selection cases of its fold."""
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 
 from segsoup import devices
 from segsoup.case_rows import write_rows
 from segsoup.evaluation import model_of, score_cases
+from segsoup.events import TrainingEvents
 from segsoup.files import read_json, write_text
 from segsoup.guard import Guard
 from segsoup.halving import states_of_rung
@@ -13,7 +15,7 @@ from segsoup.logs import job_log
 from segsoup.preprocess import read_manifest
 from segsoup.runs import run_identity, trial_run
 from segsoup.study import load
-from segsoup.sweep import trials
+from segsoup.sweep import readable, trials
 from segsoup.training import train
 
 with job_log(snakemake.log[0]):
@@ -30,7 +32,12 @@ with job_log(snakemake.log[0]):
     states = states_of_rung(Path(asked.states), rung, run.last_step)
     with Guard(states, identity, run.steps, study.recovery) as guard:
         device = devices.prepare(study.training.device, snakemake.threads)
-        trained = train(run, device, guard)
+        called = f"trial {trial.id} ({readable(trial.parameters)})"
+        at = f"epoch {asked.epochs}, on {devices.name(device)}"
+        logging.info("fold %d, %s, to rung %d, %s: %s", fold, called, rung, at, run)
+        # What is trained aside is no part of the run's curve.
+        seen = [TrainingEvents(Path(asked.events))] if states == Path(asked.states) else []
+        trained = train(run, device, guard, seen)
         guard.confirm()
         model = model_of(trained.weights, study, device, Path(made_of.selection))
         write_text(Path(made_of.history), trained.history.to_csv(index=False))
