@@ -17,6 +17,7 @@ from runs import preprocess_phantom, small_study
 from studies import epochs_trained, run_locally, start_locally, write_tiny
 from workflows import planned
 
+from segsoup.cli import main
 from segsoup.errors import InputError
 from segsoup.files import sha256
 from segsoup.guard import Guard
@@ -162,6 +163,18 @@ def test_the_report_and_the_tables_have_the_finalists(halved: Path) -> None:
     assert (halved / "results/report.html").is_file()
     listed = (halved / "results/fold0/candidates.tsv").read_text().splitlines()[1:]
     assert [line.split("\t")[0] for line in listed] == kept(halved, 2)
+
+
+def test_the_list_of_trials_says_who_was_dropped(
+    halved: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(halved)
+    assert main(["trials", "study.yaml", "--json"]) == 0
+    states = {
+        trial["id"]: trial["state"] for trial in json.loads(capsys.readouterr().out)["trials"]
+    }
+    assert {trial for trial, state in states.items() if state == "done"} == set(kept(halved, 2))
+    assert sorted(states.values()) == ["done", "dropped", "dropped", "dropped"]
 
 
 def test_a_finished_study_repeats_nothing(halved: Path) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from segsoup.errors import InputError
+from segsoup.files import read_json
 from segsoup.progress import read_progress
 from segsoup.study import Halving
 from segsoup.sweep import Trial
@@ -132,6 +133,25 @@ def rung_record(
 
 def _or_none(score: float) -> float | None:
     return None if math.isnan(score) else score
+
+
+def dropped_trials(results: Path, fold: int, halving: Halving | None) -> dict[str, int]:
+    """Trial -> the rung after which it was dropped, as far as the rungs of a fold have ended.
+
+    Args:
+        results: the study's results folder.
+        fold: number of the fold.
+        halving: the study's section, if it has one.
+    """
+    dropped: dict[str, int] = {}
+    for rung in range(1, halving.rungs if halving else 1):
+        try:
+            record = read_json(results / f"fold{fold}" / "rungs" / f"{rung}.json")
+        except (OSError, ValueError):
+            break
+        kept = set(record["kept"])
+        dropped |= {trial: rung for trial in record["scores"] if trial not in kept}
+    return dropped
 
 
 def states_of_rung(states: Path, rung: int, steps: int) -> Path:

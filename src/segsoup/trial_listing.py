@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from segsoup.files import read_json
+from segsoup.halving import dropped_trials
 from segsoup.lease import is_alive
 from segsoup.progress import read_progress
 from segsoup.runs import run_settings
@@ -24,8 +25,9 @@ from segsoup.wording import counted
 
 TRIAL = re.compile(r"[0-9a-f]{8}")
 NEW, STOPPED, RUNNING, DONE, OUTDATED = "new", "stopped", "running", "done", "outdated"
+DROPPED = "dropped"
 # In this order they are told; of what is new nothing is told.
-TOLD = (RUNNING, STOPPED, OUTDATED)
+TOLD = (RUNNING, STOPPED, OUTDATED, DROPPED)
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,8 @@ class ListedTrial:
         id: its id.
         parameters: dotted key -> value; None if no record tells them.
         folds: number of the fold -> ``new``, ``running``, ``stopped`` (goes on from a saved
-            state), ``done`` or ``outdated`` (done with other settings, so trained again).
+            state), ``done``, ``outdated`` (done with other settings, so trained again) or
+            ``dropped`` (at a rung of a halving).
     """
 
     id: str
@@ -61,11 +64,15 @@ def list_trials(study: Study, trials: Sequence[Trial]) -> list[ListedTrial]:
         trials: all of its trials.
     """
     parameters = parameters_of(trials)
+    dropped = {
+        fold: dropped_trials(Path(study.results), fold, study.sweep.halving)
+        for fold in study.folds.numbers
+    }
     return [
         ListedTrial(
             trial.id,
             parameters[trial.id],
-            {fold: _state(study, fold, trial) for fold in study.folds.numbers},
+            {fold: _state(study, fold, trial, dropped[fold]) for fold in study.folds.numbers},
         )
         for trial in trials
     ]
@@ -87,8 +94,10 @@ def list_others(study: Study, trials: Sequence[Trial]) -> list[ListedTrial]:
     ]
 
 
-def _state(study: Study, fold: int, trial: Trial) -> str:
+def _state(study: Study, fold: int, trial: Trial, dropped: Collection[str]) -> str:
     state = _state_of(study, fold, trial.id)
+    if trial.id in dropped and state != RUNNING:
+        return DROPPED
     if state == DONE:
         record = _record(Path(study.results), fold, trial.id)
         own, training = trial.study, trial.study.training
