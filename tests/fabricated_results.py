@@ -48,6 +48,8 @@ def finish(results: Path, fold: int, trial: Trial) -> None:
     for name in (f"{trial.id}.log", f"{trial.id}-evaluate.log", f"{trial.id}/raw-1-evaluate.log"):
         write(results / "logs" / of_fold / "trials" / name)
     write(results / "benchmarks" / of_fold / "trials" / f"{trial.id}.tsv")
+    write(results / of_fold / "rungs" / "1" / trial.id / "selection.csv")
+    write(results / "logs" / of_fold / "rungs" / "1" / f"{trial.id}.log")
 
 
 def begin(results: Path, fold: int, trial: Trial, steps: int = 10) -> Path:

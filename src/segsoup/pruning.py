@@ -163,7 +163,7 @@ def linked_folders(considered: Considered) -> list[Path]:
     """Symbolic links where folders of folds are expected: what they point to is left alone."""
     roots = [considered.results / root for root in ROOTS]
     folds = [folder for _, folder in _folds(considered.results)]
-    below = [folder / name for folder in folds for name in ("trials", "soups")]
+    below = [folder / name for folder in folds for name in ("trials", "rungs", "soups")]
     return [path for path in (*roots, *folds, *below) if path.is_symlink()]
 
 
@@ -273,8 +273,10 @@ def _parts(fold: Path) -> Iterator[tuple[str, Path]]:
     for path in _children(fold):
         if STEM.fullmatch(path.name):
             yield "stem", path
-    for kind, folder, pattern in (("trial", "trials", TRIAL), ("soup", "soups", RECIPE)):
-        for path in _children(fold / folder):
+    of_trials = [fold / "trials", *_children(fold / "rungs")]
+    kinds = [("trial", folder, TRIAL) for folder in of_trials]
+    for kind, folder, pattern in [*kinds, ("soup", fold / "soups", RECIPE)]:
+        for path in _children(folder):
             match = pattern.fullmatch(path.name)
             if match:
                 yield f"{kind} {match[1]}", path
