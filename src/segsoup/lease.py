@@ -79,6 +79,10 @@ class Owner:
         """Whether it is certain that this process has ended; only its own host can tell."""
         return self.is_here() and _started(self.process) != self.started
 
+    def is_alive(self) -> bool:
+        """Whether it is certain that this process still runs; only its own host can tell."""
+        return self.is_here() and _started(self.process) == self.started
+
     def is_here(self) -> bool:
         """Whether this process can see that one, alive or dead."""
         return self.started is not None and self.boot == _boot()
@@ -103,6 +107,38 @@ def _started(process: int) -> int | None:
         return None
     # A zombie holds nothing any more. Field 22 of proc(5), counted from the third one.
     return None if fields[0] in "ZX" else int(fields[19])
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """A lease as somebody sees it who only looks.
+
+    Attributes:
+        owner: whom it names; None while its file is being written.
+        beat: date of its last heartbeat, in seconds after 1970 by the file server's clock.
+        released: whether its owner has given it back.
+    """
+
+    owner: Owner | None
+    beat: float
+    released: bool
+
+
+def look_at(folder: str | Path) -> Sighting | None:
+    """The lease of a folder, without taking part in it; None if nobody ever held it."""
+    try:
+        with os.scandir(folder) as entries:
+            names = {entry.name for entry in entries if entry.name.startswith(PREFIX)}
+        numbered = [name for name in names if name.removeprefix(PREFIX).isdecimal()]
+        if not numbered:
+            return None
+        name = max(numbered, key=lambda name: int(name.removeprefix(PREFIX)))
+        # Opened for the same reason as in ``_sign_of_life``.
+        with open(os.path.join(folder, name), encoding="utf-8") as stream:  # noqa: PTH118, PTH123
+            beat, owner = os.fstat(stream.fileno()).st_mtime, _owner_of(stream.read())
+    except OSError:
+        return None
+    return Sighting(owner, beat, name + RELEASED in names)
 
 
 class Lease:
@@ -292,8 +328,15 @@ def _touch(path: Path) -> None:
 def _read_owner(path: Path) -> Owner | None:
     """The owner that a lease names; None while its file is being written."""
     try:
-        return Owner(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        return _owner_of(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _owner_of(text: str) -> Owner | None:
+    try:
+        return Owner(**json.loads(text))
+    except (ValueError, TypeError):
         return None
 
 

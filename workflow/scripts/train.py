@@ -35,6 +35,7 @@ with job_log(snakemake.log[0]):
     }
     with Guard(states, identity, run.steps, study.recovery) as guard:
         device = devices.prepare(study.training.device, snakemake.threads)
+        guard.recorder.trains_on(devices.name(device), device.index)
         started = provenance.now()
         trained = train(run, device, guard)
 
