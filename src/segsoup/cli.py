@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from segsoup.errors import InputError
 from segsoup.files import write_text
 from segsoup.reference import configuration_reference, schema_text
+from segsoup.status.command import add_options, status_command
 from segsoup.study import read
 from segsoup.sweep import trials
 
@@ -37,6 +38,11 @@ def _parser() -> argparse.ArgumentParser:
     listing.set_defaults(command=_trials)
     for command in (check, listing):
         command.add_argument("study", type=Path, help="study file, such as config.yaml")
+    status = commands.add_parser(
+        "status", help="show what every run of a study is doing, while it runs and after"
+    )
+    add_options(status)
+    status.set_defaults(command=status_command)
     doctor = commands.add_parser(
         "doctor", help="check, before anything is submitted, that a study will run on a cluster"
     )

@@ -15,7 +15,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -137,7 +137,8 @@ class Recorder:
         earlier = read_record(self.folder)
         if earlier is not None:
             self._before = earlier.seconds
-            self.record.attempts = earlier.attempts
+            # What the run has come to stays to be seen until training goes on.
+            self.record = replace(earlier, state="running", steps=self.record.steps)
         limit = os.environ.get("SLURM_JOB_END_TIME", "")
         attempt = Attempt(
             started=provenance.now(),
@@ -165,7 +166,7 @@ class Recorder:
         """Training begins, after so many steps and epochs."""
         self.record.attempts[-1].from_step = step
         self.record.epoch = self.record.step = 0
-        self.record.training_loss = self.record.lr = None
+        self.record.training_loss = self.record.lr = self.record.seconds_per_epoch = None
         self._note(rows)
         self._ends.clear()
         self._ends.append(time.monotonic())
