@@ -7,6 +7,7 @@ the run.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import resource
@@ -22,7 +23,7 @@ from typing import Any, Literal
 
 from segsoup import provenance
 from segsoup.errors import InputError
-from segsoup.files import read_json, write_json
+from segsoup.files import write_json
 from segsoup.lease import Owner
 
 log = logging.getLogger(__name__)
@@ -222,7 +223,8 @@ class Recorder:
 def read_record(folder: Path | str) -> RunRecord | None:
     """The record of a run; None if there is none that can be read."""
     try:
-        content = read_json(Path(folder, RECORD))
+        with open(f"{folder}/{RECORD}", encoding="utf-8") as stream:  # noqa: PTH123
+            content = json.load(stream)
         record = RunRecord(**_known(RunRecord, content))
         record.attempts = [_attempt(attempt) for attempt in content["attempts"]]
     except (OSError, ValueError, TypeError, KeyError):

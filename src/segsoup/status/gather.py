@@ -131,7 +131,8 @@ def read_losses(run: KnownRun) -> list[float]:
 class Scores:
     """Selection scores of models, each file read once as long as it does not change."""
 
-    def __init__(self) -> None:
+    def __init__(self, regions: int) -> None:
+        self._regions = regions
         self._known: dict[str, tuple[int, tuple[float, float] | None]] = {}
 
     def best(self, run: KnownRun) -> tuple[float, float] | None:
@@ -148,25 +149,38 @@ class Scores:
             with open(path, encoding="utf-8", newline="") as stream:  # noqa: PTH123
                 date = os.fstat(stream.fileno()).st_mtime_ns
                 if path not in self._known or self._known[path][0] != date:
-                    self._known[path] = (date, _mean_scores(list(csv.reader(stream))))
+                    self._known[path] = (date, _mean_scores(stream.read(), self._regions))
         except (OSError, ValueError, csv.Error):
             return None
         return self._known[path][1]
 
 
-def _mean_scores(rows: list[list[str]]) -> tuple[float, float] | None:
+def _mean_scores(text: str, regions: int) -> tuple[float, float] | None:
     """Mean Dice and mean loss of case rows.
 
-    Every case has a row for every region, so that the mean over the rows is the mean over the
-    regions of the mean over the cases (``case_rows.mean_dice``).
+    Every case has a row for every region, one after the other, so that the mean over the rows is
+    the mean over the regions of the mean over the cases (``case_rows.mean_dice``), and a case's
+    loss stands in each of its rows.
     """
-    header, *cases = rows
-    columns = dict(zip(header, zip(*cases, strict=True), strict=True)) if cases else {}
-    if "dice" not in columns or "loss" not in columns:
+    columns = _columns(text)
+    if not columns.get("dice") or not columns.get("loss"):
         return None
-    count = len(cases)
-    dice, loss = (math.fsum(map(float, columns[name])) / count for name in ("dice", "loss"))
-    return dice, loss
+    dice, losses = columns["dice"], columns["loss"][::regions]
+    return math.fsum(map(float, dice)) / len(dice), math.fsum(map(float, losses)) / len(losses)
+
+
+def _columns(text: str) -> dict[str, Sequence[str]]:
+    """The columns of a CSV file; of one that ends in the middle of a row, none."""
+    head, _, body = text.partition("\n")
+    names = head.split(",")
+    # Half of the time of a look at thousands of runs goes into these files. Only names of cases
+    # with commas in them are quoted, and hardly any case has such a name.
+    if '"' not in text and text.endswith("\n"):
+        fields = body.replace("\n", ",").split(",")[:-1]
+        if len(fields) % len(names) == 0:
+            return {name: fields[place :: len(names)] for place, name in enumerate(names)}
+    rows = list(csv.reader(text.splitlines()))
+    return dict(zip(names, zip(*rows[1:], strict=True), strict=True))
 
 
 def circumstances(study: Study, facts: Sequence[Facts]) -> Circumstances:

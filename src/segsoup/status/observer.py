@@ -39,7 +39,7 @@ class Observer:
         values = {key: {repr(trial.parameters[key]) for trial in found} for key in _swept(found)}
         #: Swept keys in which the trials differ.
         self.keys = [key for key, different in values.items() if len(different) > 1]
-        self._scores = Scores()
+        self._scores = Scores(len(self.study.regions))
 
     def look(self, curves: bool = False) -> StudyStatus:
         """All runs as they are now.
