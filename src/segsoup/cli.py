@@ -21,7 +21,13 @@ if TYPE_CHECKING:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; a mistake of the user's is one message and exit code 1."""
-    asked = _parser().parse_args(arguments)
+    parser = _parser()
+    asked, others = parser.parse_known_args(arguments)
+    # argparse takes words that stand behind an option for strangers: `status STUDY --json RUN`.
+    if others and ("targets" not in asked or any(word.startswith("-") for word in others)):
+        parser.error(f"unrecognized arguments: {' '.join(others)}")
+    if others:
+        asked.targets += others
     try:
         return int(asked.command(asked))
     except InputError as error:

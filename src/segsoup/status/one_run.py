@@ -20,7 +20,7 @@ from segsoup.status.failures import Failure, end_of_attempt
 from segsoup.status.gather import KnownRun, read_end
 from segsoup.status.observer import Observer
 from segsoup.status.rows import AT_WORK, RunRow
-from segsoup.status.terminal import MISSING, STYLES, moment
+from segsoup.status.terminal import MISSING, STYLES, moment, speed
 
 LOG_LINES = 12
 CURVE_HEIGHT = 6
@@ -157,7 +157,7 @@ def _facts(run: WholeRun) -> Table:
     if record is not None and record.lr is not None:
         shown["learning rate"] = f"{record.lr:.4g}"
     if row.epochs_per_hour is not None:
-        shown["epochs per hour"] = f"{row.epochs_per_hour:.3g}"
+        shown["epochs per hour"] = speed(row.epochs_per_hour)
     if row.estimated_end is not None:
         shown["ends about"] = moment(row.estimated_end, run.at)
     if record is not None and record.peak_memory_mb is not None:

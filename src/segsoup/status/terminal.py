@@ -31,7 +31,7 @@ STYLES: dict[RunState, str] = {
 BAR = 8
 GAP = 2
 # A remark shorter than this says nothing; the others make room for it.
-REMARK = 18
+REMARK = 26
 MISSING = "-"
 REMARK_TITLE = "remark"
 
@@ -65,10 +65,10 @@ def columns_of(keys: Sequence[str], now: datetime) -> list[Column]:
         *(_swept_column(key, keys) for key in keys),
         Column("state", lambda row: row.state, 0),
         Column("epoch", lambda row: f"{row.epoch}/{row.epochs}", 1, right=True),
-        Column("loss", lambda row: _number(row.training_loss, ".4f"), 4, right=True),
+        Column("loss", lambda row: _loss(row.training_loss), 4, right=True),
         Column("score", lambda row: _number(row.selection_score, ".4f"), 3, right=True),
-        Column("sel. loss", lambda row: _number(row.selection_loss, ".4f"), 14, right=True),
-        Column("epochs/h", lambda row: _number(row.epochs_per_hour, ".3g"), 7, right=True),
+        Column("sel. loss", lambda row: _loss(row.selection_loss), 14, right=True),
+        Column("epochs/h", lambda row: speed(row.epochs_per_hour), 7, right=True),
         Column("ends", lambda row: moment(row.estimated_end, now), 5),
         Column("GPU", lambda row: (row.gpu or MISSING).removeprefix("NVIDIA "), 6),
         Column("host", lambda row: row.host or MISSING, 9),
@@ -95,6 +95,16 @@ def _value(value: Any) -> str:
 
 def _number(value: float | None, layout: str) -> str:
     return MISSING if value is None else format(value, layout)
+
+
+def _loss(value: float | None) -> str:
+    """A loss; one that grows beyond bounds must not make the column wide."""
+    return _number(value, ".4f" if value is None or abs(value) < 1e4 else ".1e")
+
+
+def speed(per_hour: float | None) -> str:
+    """Epochs per hour, as precise as they are certain."""
+    return _number(per_hour, ".3g" if per_hour is None or per_hour < 100 else ",.0f")
 
 
 def moment(time: datetime | None, now: datetime) -> str:
