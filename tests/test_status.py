@@ -274,7 +274,7 @@ def test_a_killed_run_is_lost_at_once_where_its_process_can_be_seen(study: Study
         process.wait()
         row = study.row("fold0/stem")
         assert row.state == "lost"
-        assert row.detail == f"process {process.pid} on {socket.gethostname()} has died"
+        assert row.detail == f"died: process {process.pid} on {socket.gethostname()}"
         assert row.epoch > 1
 
 

@@ -79,10 +79,6 @@ class Owner:
         """Whether it is certain that this process has ended; only its own host can tell."""
         return self.is_here() and _started(self.process) != self.started
 
-    def is_alive(self) -> bool:
-        """Whether it is certain that this process still runs; only its own host can tell."""
-        return self.is_here() and _started(self.process) == self.started
-
     def is_here(self) -> bool:
         """Whether this process can see that one, alive or dead."""
         return self.started is not None and self.boot == _boot()

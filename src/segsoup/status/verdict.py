@@ -188,6 +188,6 @@ def _failed(failure: Failure, tried: int, around: Circumstances) -> Verdict:
 def _last_sign(lease: Sighting) -> str:
     owner = lease.owner
     if owner is not None and owner.is_dead():
-        return f"{owner} has died"
+        return f"died: {owner}"
     seen = datetime.fromtimestamp(lease.beat, UTC).astimezone()
     return f"no sign of life since {seen:%d %b %H:%M:%S} from {owner or 'its process'}"
