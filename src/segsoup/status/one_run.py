@@ -196,7 +196,7 @@ def _attempts(run: WholeRun) -> Table:
             str(number),
             _time(attempt.started, run.at),
             _time(attempt.ended, run.at),
-            f"{attempt.from_step / per_epoch:.4g} to {attempt.to_epoch}",
+            f"{attempt.from_step // per_epoch:.0f} to {attempt.to_epoch}",
             attempt.owner.host,
             gpu.removeprefix("NVIDIA "),
             attempt.owner.job or MISSING,

@@ -53,16 +53,17 @@ class Column:
     right: bool = False
 
 
-def columns_of(keys: Sequence[str], now: datetime) -> list[Column]:
+def columns_of(keys: Sequence[str], rows: Sequence[RunRow], now: datetime) -> list[Column]:
     """All columns of a study's table, from left to right.
 
     Args:
         keys: swept keys in which its trials differ.
+        rows: those to be shown.
         now: times of this day are shown without their date.
     """
     return [
         Column("run", lambda row: row.name, 0),
-        *(_swept_column(key, keys) for key in keys),
+        *(_swept_column(key, keys, rows) for key in keys),
         Column("state", lambda row: row.state, 0),
         Column("epoch", lambda row: f"{row.epoch}/{row.epochs}", 1, right=True),
         Column("loss", lambda row: _loss(row.training_loss), 4, right=True),
@@ -81,11 +82,15 @@ def columns_of(keys: Sequence[str], now: datetime) -> list[Column]:
     ]
 
 
-def _swept_column(key: str, keys: Sequence[str]) -> Column:
+def _swept_column(key: str, keys: Sequence[str], rows: Sequence[RunRow]) -> Column:
     short = key.rpartition(".")[2]
     alone = sum(other.rpartition(".")[2] == short for other in keys) == 1
+    words = any(isinstance(row.parameters.get(key), str) for row in rows)
     return Column(
-        short if alone else key, lambda row: _value(row.parameters.get(key)), 2, right=True
+        title=short if alone else key,
+        text=lambda row: _value(row.parameters.get(key)),
+        rank=2,
+        right=not words,
     )
 
 
@@ -138,7 +143,7 @@ def summary(status: StudyStatus) -> str:
 
 def plain_table(status: StudyStatus, rows: Sequence[RunRow], keys: Sequence[str]) -> str:
     """All columns of rows, as text for a file or another program; quick for thousands."""
-    columns = columns_of(keys, status.at)
+    columns = columns_of(keys, rows, status.at)
     cells = [[column.title for column in columns]]
     cells += [[column.text(row) for column in columns] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
@@ -178,7 +183,7 @@ def table(
     if hidden:
         rows = (list(rows) if kept_order else urgent_first(rows))[:most]
     parts: list[RenderableType] = [*_head(status, refresh_seconds), Text()]
-    parts.append(_table(rows, columns_of(keys, status.at), width))
+    parts.append(_table(rows, columns_of(keys, rows, status.at), width))
     if not rows:
         parts.append(Text("no run is like that", "dim"))
     if hidden:
