@@ -36,10 +36,10 @@ from segsoup.errors import InputError
 from segsoup.files import read_json, writable, write_json, write_text
 from segsoup.guard import Guard
 from segsoup.interruption import Interrupted
-from segsoup.invocation import INVOCATION, write_invocation
-from segsoup.lease import Lease, Owner
+from segsoup.invocation import INVOCATION, Invocation, write_invocation
+from segsoup.lease import Lease, Owner, Sighting
 from segsoup.logs import job_log
-from segsoup.run_record import RECORD, Attempt, Recorder, read_record, stop_of
+from segsoup.run_record import RECORD, Attempt, Recorder, RunRecord, read_record, stop_of
 from segsoup.runs import Run, stem_run, trial_run
 from segsoup.states import State
 from segsoup.status import terminal
@@ -47,8 +47,9 @@ from segsoup.status.choice import checked
 from segsoup.status.failures import end_of_attempt, end_of_log
 from segsoup.status.gather import server_time
 from segsoup.status.observer import Observer
-from segsoup.status.queue import Job, parse_queue, why_pending
+from segsoup.status.queue import Job, Queue, parse_queue, why_pending
 from segsoup.status.rows import RunRow, StudyStatus
+from segsoup.status.verdict import Circumstances, Facts, judge
 from segsoup.sweep import trials
 from segsoup.training import train
 
@@ -209,7 +210,7 @@ def test_a_failed_run_waits_for_its_next_attempt_as_long_as_there_is_one(study: 
     row = study.row(name)
     assert (row.state, row.detail) == (
         "waiting",
-        "attempt 2 of 2 follows: out of memory on the GPU",
+        "out of memory on the GPU; attempt 2 of 2 follows",
     )
     seen: list[RunRow] = []
 
@@ -506,6 +507,30 @@ def test_a_job_that_fails_before_its_training_leaves_the_reason_in_its_log(study
     row = study.row(study.names[0])
     assert (row.state, row.detail) == ("failed", "error: KeyError: 'weights'")
     assert end_of_log("12:00:00 epoch 1 of 3: loss 0.5\n") is None
+
+
+def test_a_newer_job_of_a_run_counts_more_than_its_last_attempt() -> None:
+    began = datetime.now(UTC) - timedelta(minutes=5)
+    snakemake = Invocation("study.yaml", "slurm", 2, began.isoformat(), "login", 1, ["name"])
+    owner = replace(Owner.this_process(), job="7")
+    attempt = ended(Interrupted("stopped by SIGTERM"), owner=owner)
+    record = RunRecord("stopped", attempt.started, steps=9, attempts=[attempt])
+    facts = Facts("fold0/stem", 3, False, record, Sighting(owner, time.time(), released=True))
+
+    def told(*jobs: Job) -> tuple[str, str]:
+        queue = Queue({job.id: job for job in jobs}, {"fold0/stem": jobs[-1]}, asked=True)
+        verdict = judge(facts, Circumstances(time.time(), 60, snakemake, True, queue))
+        return verdict.state, verdict.detail
+
+    timeout = Job("7", "TIMEOUT")
+    assert told(timeout) == ("waiting", "time limit; attempt 2 of 3 follows")
+    pending = Job("8", "PENDING", reason="Priority")
+    assert told(timeout, pending) == ("queued", "attempt 2 of 3, others come first")
+    requeued = replace(pending, id="7", reason="BeginTime")
+    assert told(requeued) == ("queued", "attempt 2 of 3, its time has not come")
+    assert told(timeout, replace(pending, state="RUNNING")) == ("retrying", "2 of 3, starting")
+    failed = replace(pending, state="NODE_FAIL")
+    assert told(timeout, failed) == ("waiting", "node failure; attempt 3 of 3 follows")
 
 
 def test_squeue_is_read_with_separators_in_comments() -> None:

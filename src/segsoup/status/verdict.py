@@ -113,7 +113,8 @@ def judge(facts: Facts, around: Circumstances) -> Verdict:
     if facts.done:
         return Verdict("done")
     newest = around.queue.latest.get(facts.name)
-    if newest is not None and newest.id != facts.job:
+    # A job that Slurm requeues keeps its number.
+    if newest is not None and (newest.id != facts.job or newest.waits):
         return _of_newer_job(newest, facts, around)
     return _ended(facts, job, around)
 
@@ -181,7 +182,7 @@ def _failed(failure: Failure, tried: int, around: Circumstances) -> Verdict:
         if tried == 0:
             return Verdict("waiting", f"earlier: {failure.words}", failure)
         again = f"attempt {tried + 1} of {around.allowed} follows"
-        return Verdict("waiting", f"{again}: {failure.words}", failure)
+        return Verdict("waiting", f"{failure.words}; {again}", failure)
     return Verdict("failed", failure.words, failure)
 
 
