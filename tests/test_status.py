@@ -767,6 +767,19 @@ def test_watching_without_a_terminal_prints_again_and_again(study: Study) -> Non
     assert process.wait(timeout=20) == 0
 
 
+def test_whoever_reads_may_stop_reading_and_may_know_no_bars(study: Study) -> None:
+    command = f"{sys.executable} -m segsoup.cli status {study.file} --json --watch 0.01 | head -1"
+    environment = os.environ | {"PYTHONPATH": str(HERE.parent / "src"), "PYTHONIOENCODING": "ascii"}
+    piped = ["bash", "-o", "pipefail", "-c", command]
+    result = subprocess.run(piped, env=environment, capture_output=True, text=True, timeout=60)
+    assert (result.returncode, result.stderr) == (0, "")
+    printed = command.replace("--json --watch 0.01 | head -1", "fold0/stem")
+    study.train(study.names[0])
+    result = subprocess.run(printed.split(), env=environment, capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "?" in result.stdout
+
+
 def test_a_study_without_results_says_so(study: Study, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["status", str(study.file)]) == 0
     assert "there is no folder" in capsys.readouterr().out

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
+import math
 import signal
+import sys
 import time
 from collections.abc import Callable
 from datetime import datetime
@@ -21,7 +24,8 @@ from segsoup.status.one_run import as_json, find_run, look_at_run, view
 from segsoup.status.rows import RunRow, StudyStatus
 from segsoup.status.terminal import LINES_AROUND, plain_table, summary, table
 
-REFRESH_S = 5.0
+# Every look at a study on a cluster is a question to its controller.
+REFRESH_S = 10.0
 # Who wants more of them on a terminal asks for more.
 MOST_ON_TERMINAL = 200
 
@@ -70,6 +74,9 @@ def status_command(asked: argparse.Namespace) -> int:
     Raises:
         InputError: if the study or an option is wrong.
     """
+    # A terminal without bars gets question marks instead of an error.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
     seconds = _seconds(asked)
     file, name = _study_and_run(asked.targets)
     observer = Observer(file)
@@ -94,8 +101,8 @@ def _seconds(asked: argparse.Namespace) -> float | None:
         # `--watch study.yaml`: the seconds were left out.
         asked.targets.insert(0, asked.watch)
         return REFRESH_S
-    if not seconds > 0:
-        raise InputError("--watch", f"`{asked.watch}`", "seconds above 0", "such as --watch 5")
+    if not 0 < seconds < math.inf:
+        raise InputError("--watch", f"`{asked.watch}`", "seconds above 0", "such as --watch 10")
     return seconds
 
 
