@@ -26,6 +26,7 @@ from segsoup.ingredients import (
     models_of,
     written_beside,
 )
+from segsoup.invocation import write_invocation
 from segsoup.lease import Lease
 from segsoup.progress import plan
 from segsoup.recorded_studies import remember_study
@@ -259,9 +260,17 @@ def check_start() -> None:
         if workflow.executor_plugin.name == "slurm":
             check_cluster()
             remember_job_age()
+            name_runs_in_comments()
         # Kept until this process ends, also where Snakemake's own lock is switched off.
         study_lease.acquire(tell_waiting())
         remember_study(Path(study.results), workflow.configfiles)
+        write_invocation(
+            study_lease.folder,
+            STUDY_FILE,
+            workflow.executor_plugin.name,
+            workflow.execution_settings.retries,
+            getattr(workflow.scheduler._executor, "run_uuid", None),
+        )
     except (InputError, Stopped) as error:
         raise WorkflowError(str(error))
 
@@ -307,6 +316,26 @@ def remember_job_age() -> None:
     age = plugin.get_min_job_age()
     if age is not None:
         plugin.get_min_job_age = lambda: age
+
+
+def name_runs_in_comments() -> None:
+    """Let a submission's comment say which runs it trains, for `segsoup status`.
+
+    The Slurm plugin (2.8.0) writes the rule and its wildcards there, and for a group of jobs only
+    the names of the rules: a pending one could be any trial's.
+    """
+    import snakemake_executor_plugin_slurm as plugin
+
+    submit_command = plugin.get_submit_command
+
+    def with_runs(job, params, *arguments, **options):
+        jobs = job.jobs if job.is_group() else [job]
+        trained = [one for one in jobs if one.rule.name in ("stem", "rung", "trial")]
+        runs = [f"fold{one.wildcards.fold}/{one.wildcards.get('trial', 'stem')}" for one in trained]
+        comment = " ".join([params["comment_str"], *sorted(runs)])
+        return submit_command(job, params | {"comment_str": comment}, *arguments, **options)
+
+    plugin.get_submit_command = with_runs
 
 
 def show_findings() -> None:

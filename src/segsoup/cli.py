@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 from segsoup.errors import InputError
 from segsoup.files import write_text
 from segsoup.reference import configuration_reference, schema_text
+from segsoup.status.command import add_options, status_command
 from segsoup.study import read
 from segsoup.sweep import trials
 
@@ -20,12 +22,22 @@ if TYPE_CHECKING:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; a mistake of the user's is one message and exit code 1."""
-    asked = _parser().parse_args(arguments)
+    parser = _parser()
+    asked, others = parser.parse_known_args(arguments)
+    # argparse takes words that stand behind an option for strangers: `status STUDY --json RUN`.
+    if others and ("targets" not in asked or any(word.startswith("-") for word in others)):
+        parser.error(f"unrecognized arguments: {' '.join(others)}")
+    if others:
+        asked.targets += others
     try:
         return int(asked.command(asked))
     except InputError as error:
         print(f"segsoup: {error}", file=sys.stderr)
         return 1
+    except BrokenPipeError:
+        # `segsoup status | head`: whoever reads has read enough. Python would complain at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -44,6 +56,11 @@ def _parser() -> argparse.ArgumentParser:
     prune.set_defaults(command=_prune)
     for command in (check, listing):
         command.add_argument("study", type=Path, help="study file, such as config.yaml")
+    status = commands.add_parser(
+        "status", help="show what every run of a study is doing, while it runs and after"
+    )
+    add_options(status)
+    status.set_defaults(command=status_command)
     doctor = commands.add_parser(
         "doctor", help="check, before anything is submitted, that a study will run on a cluster"
     )

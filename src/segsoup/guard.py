@@ -19,8 +19,9 @@ from segsoup.errors import Stopped
 from segsoup.files import write_text
 from segsoup.interruption import Interruption
 from segsoup.journal import note
-from segsoup.lease import Lease
+from segsoup.lease import Lease, LeaseLost
 from segsoup.progress import first_difference, write_progress
+from segsoup.run_record import Recorder
 from segsoup.states import State, newest_state, prune_states, remove_states, save_state
 from segsoup.study import Recovery
 
@@ -58,6 +59,7 @@ class Guard:
         self.folder, self.identity, self.steps, self.settings = folder, identity, steps, settings
         self.interruption = Interruption()
         self.lease = Lease(folder, settings.lease_seconds)
+        self.recorder = Recorder(folder, self.lease.owner, steps)
         # Copying and writing, also where the writing ran beside the training.
         self.seconds_saving = 0.0
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="state")
@@ -76,13 +78,20 @@ class Guard:
         taken = {"taken_from": str(self.lease.taken_from)} if self.lease.taken_from else {}
         gpus = os.environ.get("CUDA_VISIBLE_DEVICES")
         note(self.folder, "start", owner=asdict(self.lease.owner), visible_gpus=gpus, **taken)
+        self.recorder.start()
         return self
 
     def newest(self) -> State | None:
         """The state to go on from, or None to start from the beginning."""
+        state = self._usable_state()
+        # Epochs after the state are trained again: their rows must not stand here twice.
+        self._show(state["rows"] if state else [])
+        self.recorder.goes_on(state["step"] if state else 0, state["rows"] if state else [])
+        return state
+
+    def _usable_state(self) -> State | None:
         state = newest_state(self.folder)
         if state is None:
-            self._show([])
             return None
         changed = first_difference(state["identity"], self.identity)
         if changed is None and state["step"] > self.steps:
@@ -91,10 +100,7 @@ class Guard:
             log.info("starting over: %s", changed)
             note(self.folder, "start over", reason=changed)
             remove_states(self.folder)
-            self._show([])
             return None
-        # Epochs after the state are trained again: their rows must not stand here twice.
-        self._show(state["rows"])
         log.info("going on after step %d of %d", state["step"], self.steps)
         note(self.folder, "resume", step=state["step"])
         return state
@@ -140,6 +146,7 @@ class Guard:
         self.lease.confirm()
         self._show(rows)
         note(self.folder, "epoch", epoch=rows[-1]["epoch"], owner=self.lease.owner.id)
+        self.recorder.epoch_done(rows)
 
     def save(self, step: int, capture: Capture) -> None:
         """Save a state and wait until it is on the disk.
@@ -148,11 +155,15 @@ class Guard:
             LeaseLost: another copy has taken over; nothing is written.
             InputError: it could not be written.
         """
+        # Not a word in the record of a run that is another's by now.
+        self.lease.confirm()
+        self.recorder.shows("saving")
         self._wait()
         began = time.monotonic()
         state = capture()
         self.seconds_saving += time.monotonic() - began
         self._write(step, state)
+        self.recorder.shows("running")
 
     def confirm(self) -> None:
         """Make sure that results may be written.
@@ -166,6 +177,7 @@ class Guard:
         """The run's results are written: only its last state is still of use."""
         prune_states(self.folder, 1)
         note(self.folder, "finished")
+        self.recorder.finished()
 
     def _write(self, step: int, state: State) -> None:
         began = time.monotonic()
@@ -191,4 +203,7 @@ class Guard:
     ) -> None:
         if error is not None:
             note(self.folder, "stopped", reason=str(error) or type(error).__name__)
+            # Whoever has taken over keeps the record now.
+            if not isinstance(error, LeaseLost):
+                self.recorder.stopped(error)
         self._exits.close()

@@ -105,6 +105,38 @@ def _started(process: int) -> int | None:
     return None if fields[0] in "ZX" else int(fields[19])
 
 
+@dataclass(frozen=True)
+class Sighting:
+    """A lease as somebody sees it who only looks.
+
+    Attributes:
+        owner: whom it names; None while its file is being written.
+        beat: date of its last heartbeat, in seconds after 1970 by the file server's clock.
+        released: whether its owner has given it back.
+    """
+
+    owner: Owner | None
+    beat: float
+    released: bool
+
+
+def look_at(folder: str | Path) -> Sighting | None:
+    """The lease of a folder, without taking part in it; None if nobody ever held it."""
+    try:
+        with os.scandir(folder) as entries:
+            names = {entry.name for entry in entries if entry.name.startswith(PREFIX)}
+        numbered = [name for name in names if name.removeprefix(PREFIX).isdecimal()]
+        if not numbered:
+            return None
+        name = max(numbered, key=lambda name: int(name.removeprefix(PREFIX)))
+        # Opened for the same reason as in ``_sign_of_life``.
+        with open(os.path.join(folder, name), encoding="utf-8") as stream:  # noqa: PTH118, PTH123
+            beat, owner = os.fstat(stream.fileno()).st_mtime, _owner_of(stream.read())
+    except OSError:
+        return None
+    return Sighting(owner, beat, name + RELEASED in names)
+
+
 class Lease:
     """The lease of one folder, to be held by this process.
 
@@ -312,8 +344,15 @@ def _touch(path: Path) -> None:
 def _read_owner(path: Path) -> Owner | None:
     """The owner that a lease names; None while its file is being written."""
     try:
-        return Owner(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        return _owner_of(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _owner_of(text: str) -> Owner | None:
+    try:
+        return Owner(**json.loads(text))
+    except (ValueError, TypeError):
         return None
 
 

@@ -32,6 +32,7 @@ with job_log(snakemake.log[0]):
     states = states_of_rung(Path(asked.states), rung, run.last_step)
     with Guard(states, identity, run.steps, study.recovery) as guard:
         device = devices.prepare(study.training.device, snakemake.threads)
+        guard.recorder.trains_on(devices.name(device), device.index)
         called = f"trial {trial.id} ({readable(trial.parameters)})"
         at = f"epoch {asked.epochs}, on {devices.name(device)}"
         logging.info("fold %d, %s, to rung %d, %s: %s", fold, called, rung, at, run)

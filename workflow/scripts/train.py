@@ -32,6 +32,7 @@ with job_log(snakemake.log[0]):
     identity = run_identity(run, read_manifest(Path(snakemake.input.manifest)))
     with Guard(states, identity, run.steps, study.recovery) as guard:
         device = devices.prepare(study.training.device, snakemake.threads)
+        guard.recorder.trains_on(devices.name(device), device.index)
         started = provenance.now()
         called = f"trial {name} ({readable(parameters)})" if parameters else name
         at = f"{devices.name(device)} with {counted(snakemake.threads, 'thread')}"

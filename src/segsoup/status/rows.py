@@ -40,6 +40,7 @@ class RunRow:
         attempt: attempts so far.
         started: when the first attempt began.
         hours: time that all attempts have trained, in hours; of a GPU if ``gpu`` is one.
+        mend: what the user can do about a run that failed.
         losses: mean training loss of every epoch done; empty unless curves are asked for.
     """
 
@@ -62,6 +63,7 @@ class RunRow:
     attempt: int = 0
     started: datetime | None = None
     hours: float = 0.0
+    mend: str = ""
     losses: Sequence[float] = field(default=(), repr=False)
 
     @property

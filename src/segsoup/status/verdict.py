@@ -1,0 +1,194 @@
+"""From what is known of a run to what it is doing, in one word and a remark."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from segsoup.invocation import Invocation
+from segsoup.lease import Sighting
+from segsoup.run_record import Attempt, RunRecord
+from segsoup.status.failures import KILLED, Failure, end_of_attempt, end_of_job, end_of_log
+from segsoup.status.queue import Job, Queue, why_pending
+from segsoup.status.rows import RunState
+
+BEFORE_TRAINING = Failure(
+    "failed before its training began", "its log, or that of its Slurm job, tells why"
+)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of one run.
+
+    Attributes:
+        name: the run, such as ``fold0/stem``.
+        epochs: that it is to have.
+        done: whether its results are there, with all epochs.
+        record: what it says of itself.
+        lease: who holds or held it.
+        log_end: the end of its log, where it left nothing else.
+    """
+
+    name: str
+    epochs: int
+    done: bool
+    record: RunRecord | None = None
+    lease: Sighting | None = None
+    log_end: str = ""
+
+    @property
+    def last(self) -> Attempt | None:
+        """The last attempt that wrote something down."""
+        return self.record.attempts[-1] if self.record and self.record.attempts else None
+
+    @property
+    def job(self) -> str | None:
+        """Number of the Slurm job of whoever holds or held the run last."""
+        if self.lease is not None and self.lease.owner is not None:
+            return self.lease.owner.job
+        return self.last.owner.job if self.last else None
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    """What is the same for all runs of a study.
+
+    Attributes:
+        now: in seconds after 1970, by the clock that dates the leases.
+        lease_seconds: an owner without a sign of life for so long is taken for dead.
+        snakemake: its last start.
+        snakemake_lives: whether it still runs.
+        queue: what Slurm knows.
+    """
+
+    now: float
+    lease_seconds: float
+    snakemake: Invocation | None
+    snakemake_lives: bool
+    queue: Queue
+
+    def alive(self, lease: Sighting | None) -> bool:
+        """Whether somebody holds a lease and lives."""
+        if lease is None or lease.released:
+            return False
+        if lease.owner is not None and lease.owner.is_dead():
+            return False
+        return self.now - lease.beat <= self.lease_seconds
+
+    @property
+    def allowed(self) -> int:
+        """Attempts that the last Snakemake gives a run."""
+        return 1 + (self.snakemake.retries if self.snakemake else 0)
+
+    def tried(self, facts: Facts) -> int:
+        """Attempts of a run under the last Snakemake."""
+        if self.snakemake is None or facts.record is None:
+            return 0
+        began = self.snakemake.started
+        return sum(attempt.started >= began for attempt in facts.record.attempts)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a run is doing.
+
+    Attributes:
+        state: in one word.
+        detail: what belongs to it, in a few words.
+        failure: why its last attempt ended before its time, if it did.
+    """
+
+    state: RunState
+    detail: str = ""
+    failure: Failure | None = None
+
+
+def judge(facts: Facts, around: Circumstances) -> Verdict:
+    """What a run is doing."""
+    job = around.queue.jobs.get(facts.job or "")
+    ended = job is not None and not (job.goes_on or job.waits)
+    if around.alive(facts.lease) and not ended:
+        return _at_work(facts, around)
+    if facts.done:
+        return Verdict("done")
+    newest = around.queue.latest.get(facts.name)
+    # A job that Slurm requeues keeps its number.
+    if newest is not None and (newest.id != facts.job or newest.waits):
+        return _of_newer_job(newest, facts, around)
+    return _ended(facts, job, around)
+
+
+def _at_work(facts: Facts, around: Circumstances) -> Verdict:
+    assert facts.lease is not None
+    record, last, owner = facts.record, facts.last, facts.lease.owner
+    tried = around.tried(facts)
+    if record is None or last is None or (owner is not None and last.owner.id != owner.id):
+        # It holds the lease and has not written its record yet.
+        return _beginning(tried + 1, around)
+    if record.state == "finished" and facts.done:
+        return Verdict("done")
+    if record.state == "saving":
+        return Verdict("saving")
+    if tried > 1:
+        return Verdict("retrying", f"{tried} of {max(tried, around.allowed)}")
+    if last.from_step:
+        epoch = last.from_step * facts.epochs / record.steps
+        return Verdict("resumed", f"went on after epoch {epoch:.4g}")
+    return Verdict("running")
+
+
+def _beginning(attempt: int, around: Circumstances) -> Verdict:
+    if attempt > 1:
+        return Verdict("retrying", f"{attempt} of {max(attempt, around.allowed)}, starting")
+    return Verdict("running", "starting")
+
+
+def _of_newer_job(job: Job, facts: Facts, around: Circumstances) -> Verdict:
+    """A job was submitted for the run that has not trained it yet."""
+    tried = around.tried(facts)
+    if job.waits:
+        again = f"attempt {tried + 1} of {around.allowed}, " if tried else ""
+        return Verdict("queued", again + why_pending(job.reason))
+    if job.goes_on:
+        return _beginning(tried + 1, around)
+    failure = end_of_job(job) or end_of_log(facts.log_end) or BEFORE_TRAINING
+    return _failed(failure, tried + 1, around)
+
+
+def _ended(facts: Facts, job: Job | None, around: Circumstances) -> Verdict:
+    """Nobody trains the run, and no newer job will."""
+    tried, last, lease = around.tried(facts), facts.last, facts.lease
+    if lease is not None and not lease.released:
+        if job is not None:
+            return _failed(end_of_job(job) or KILLED, tried, around)
+        return Verdict("lost", _last_sign(lease), KILLED)
+    if facts.record is not None and facts.record.state == "stopped" and last is not None:
+        failure = end_of_attempt(last, job)
+        if failure is not None:
+            return _failed(failure, tried, around)
+    if last is None:
+        failure = end_of_log(facts.log_end)
+        if failure is not None:
+            return _failed(failure, 1, around)
+        if facts.log_end and around.snakemake_lives:
+            return Verdict("running", "starting")
+    return Verdict("waiting")
+
+
+def _failed(failure: Failure, tried: int, around: Circumstances) -> Verdict:
+    """Its last attempt failed; Snakemake may give it another one."""
+    if around.snakemake_lives and tried < around.allowed:
+        if tried == 0:
+            return Verdict("waiting", f"earlier: {failure.words}", failure)
+        again = f"attempt {tried + 1} of {around.allowed} follows"
+        return Verdict("waiting", f"{failure.words}; {again}", failure)
+    return Verdict("failed", failure.words, failure)
+
+
+def _last_sign(lease: Sighting) -> str:
+    owner = lease.owner
+    if owner is not None and owner.is_dead():
+        return f"died: {owner}"
+    seen = datetime.fromtimestamp(lease.beat, UTC).astimezone()
+    return f"no sign of life since {seen:%d %b %H:%M:%S} from {owner or 'its process'}"
