@@ -183,11 +183,16 @@ def _columns(text: str) -> dict[str, Sequence[str]]:
     return dict(zip(names, zip(*rows[1:], strict=True), strict=True))
 
 
-def circumstances(study: Study, facts: Sequence[Facts]) -> Circumstances:
-    """What is the same for all runs; asks Slurm if it has jobs of the study."""
+def circumstances(study: Study, facts: Sequence[Facts], now: float) -> Circumstances:
+    """What is the same for all runs; asks Slurm if it has jobs of the study.
+
+    Args:
+        study: the study.
+        facts: what is known of its runs.
+        now: the file server's time before that was read, for reading thousands takes a while.
+    """
     folder = Path(study.results, ".state")
-    snakemake = read_invocation(folder)
-    now, seconds = server_time(folder), study.recovery.lease_seconds
+    snakemake, seconds = read_invocation(folder), study.recovery.lease_seconds
     alone = Circumstances(now, seconds, snakemake, False, Queue())
     lives = alone.alive(look_at(folder))
     queue = Queue()

@@ -16,6 +16,7 @@ from segsoup.status.gather import (
     read_facts,
     read_losses,
     read_result,
+    server_time,
 )
 from segsoup.status.queue import Job
 from segsoup.status.rows import AT_WORK, RunRow, StudyStatus
@@ -37,7 +38,7 @@ class Observer:
         found = trials(self.study, str(study_file))
         self.runs = known_runs(self.study, found)
         values = {key: {repr(trial.parameters[key]) for trial in found} for key in _swept(found)}
-        #: Swept keys in which the trials differ.
+        # Swept keys in which the trials differ.
         self.keys = [key for key, different in values.items() if len(different) > 1]
         self._scores = Scores(len(self.study.regions))
 
@@ -57,8 +58,9 @@ class Observer:
     def _look(
         self, runs: Sequence[KnownRun], curves: bool
     ) -> tuple[StudyStatus, list[Facts], Circumstances]:
+        before = server_time(Path(self.study.results, ".state"))
         facts = [read_facts(run) for run in runs]
-        around = circumstances(self.study, facts)
+        around = circumstances(self.study, facts, before)
         rows = [
             self._row(run, fact, judge(fact, around), around, curves)
             for run, fact in zip(runs, facts, strict=True)
