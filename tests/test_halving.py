@@ -177,6 +177,27 @@ def test_the_list_of_trials_says_who_was_dropped(
     assert sorted(states.values()) == ["done", "dropped", "dropped", "dropped"]
 
 
+def test_the_status_says_who_was_dropped_and_where_it_stopped(
+    halved: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(halved)
+    assert main(["status", "study.yaml", "--json"]) == 0
+    rows = {row["run"]: row for row in json.loads(capsys.readouterr().out)["rows"]}
+    shown = {
+        trial: (row["state"], row["detail"], row["epoch"])
+        for trial, row in rows.items()
+        if trial != "stem"
+    }
+    after = {trial: 1 + (trial in kept(halved, 1)) for trial in shown}
+    assert shown == {
+        trial: ("done", "", 8)
+        if trial in kept(halved, 2)
+        else ("dropped", f"after rung {after[trial]}", 2 * after[trial])
+        for trial in shown
+    }
+    assert all(row["selection_score"] is not None for row in rows.values())
+
+
 def test_a_finished_study_repeats_nothing(halved: Path) -> None:
     assert "Nothing to be done" in run_locally(halved, "-n")
 

@@ -45,6 +45,7 @@ class KnownRun:
         states: where its states, its lease and its record lie.
         log: its log.
         models: folders of the models that it leaves, in ``folder``; `""` is its own.
+        rungs: folders of its scores at the rungs of a halving, and its logs on the way there.
     """
 
     fold: int
@@ -55,6 +56,13 @@ class KnownRun:
     states: str
     log: str
     models: tuple[str, ...]
+    rungs: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def newest_log(self) -> str:
+        """The log of its last attempt: on the way to a rung, or of the whole run."""
+        logs = [self.log, *(log for _, log in reversed(self.rungs))]
+        return next((log for log in logs if Path(log).exists()), self.log)
 
     @property
     def name(self) -> str:
@@ -66,6 +74,7 @@ def known_runs(study: Study, trials: Sequence[Trial]) -> list[KnownRun]:
     """All runs of a study: folds in order, stems first, trials in the order of the study."""
     found = []
     results = study.results
+    rungs = range(1, study.sweep.halving.rungs if study.sweep.halving else 1)
     for fold in study.folds.numbers:
         states, logs = f"{results}/.state/fold{fold}", f"{results}/logs/fold{fold}"
         if study.stem.source == "train":
@@ -76,20 +85,29 @@ def known_runs(study: Study, trials: Sequence[Trial]) -> list[KnownRun]:
             places = (f"{results}/fold{fold}/{run}", f"{states}/{run}", f"{logs}/{run}.log")
             models = tuple(model.partition("/")[2] for model in models_of(trial))
             epochs = trial.study.training.epochs
-            found.append(KnownRun(fold, trial.id, trial, epochs, *places, models))
+            ways = tuple(
+                (f"{results}/fold{fold}/rungs/{n}/{trial.id}", f"{logs}/rungs/{n}/{trial.id}.log")
+                for n in rungs
+            )
+            found.append(KnownRun(fold, trial.id, trial, epochs, *places, models, ways))
     return found
 
 
-def read_facts(run: KnownRun) -> Facts:
-    """What is known of a run; what is just being written counts as not there yet."""
+def read_facts(run: KnownRun, dropped_after: int | None = None) -> Facts:
+    """What is known of a run; what is just being written counts as not there yet.
+
+    Args:
+        run: the run.
+        dropped_after: the rung of a halving after which its fold goes on without it.
+    """
     record = read_record(run.states)
     done = _is_done(run, record)
     lease = None
     if not (done and record is not None and record.state == "finished"):
         lease = look_at(run.states)
     nothing_left = not done and record is None
-    log_end = read_end(run.log) if nothing_left else ""
-    return Facts(run.name, run.epochs, done, record, lease, log_end)
+    log_end = read_end(run.newest_log) if nothing_left else ""
+    return Facts(run.name, run.epochs, done, record, lease, log_end, dropped_after)
 
 
 def _is_done(run: KnownRun, record: RunRecord | None) -> bool:
@@ -138,8 +156,9 @@ class Scores:
     def best(self, run: KnownRun) -> tuple[float, float] | None:
         """Mean Dice and mean loss of a run's best model so far on its selection cases."""
         scores = []
-        for model in run.models:
-            score = self._of(f"{run.folder}/{model}/selection.csv")
+        folders = [f"{run.folder}/{model}" for model in run.models]
+        for folder in [*folders, *(scored for scored, _ in run.rungs)]:
+            score = self._of(f"{folder}/selection.csv")
             if score is not None:
                 scores.append(score)
         return max(scores) if scores else None

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from segsoup.halving import dropped_trials
 from segsoup.run_record import Attempt, RunRecord
 from segsoup.status.gather import (
     KnownRun,
@@ -22,7 +23,7 @@ from segsoup.status.queue import Job
 from segsoup.status.rows import AT_WORK, RunRow, StudyStatus
 from segsoup.status.verdict import Circumstances, Facts, Verdict, judge
 from segsoup.study import read
-from segsoup.sweep import trials
+from segsoup.sweep import parameters_of, swept_keys, trials
 
 
 class Observer:
@@ -37,9 +38,13 @@ class Observer:
         self.file, self.study = study_file, read(study_file)
         found = trials(self.study, str(study_file))
         self.runs = known_runs(self.study, found)
-        values = {key: {repr(trial.parameters[key]) for trial in found} for key in _swept(found)}
+        self._parameters = parameters_of(found)
         # Swept keys in which the trials differ.
-        self.keys = [key for key, different in values.items() if len(different) > 1]
+        self.keys = [
+            key
+            for key in swept_keys(found)
+            if len({repr(values[key]) for values in self._parameters.values()}) > 1
+        ]
         self._scores = Scores(len(self.study.regions))
 
     def look(self, curves: bool = False) -> StudyStatus:
@@ -59,7 +64,11 @@ class Observer:
         self, runs: Sequence[KnownRun], curves: bool
     ) -> tuple[StudyStatus, list[Facts], Circumstances]:
         before = server_time(Path(self.study.results, ".state"))
-        facts = [read_facts(run) for run in runs]
+        dropped = {
+            fold: dropped_trials(Path(self.study.results), fold, self.study.sweep.halving)
+            for fold in self.study.folds.numbers
+        }
+        facts = [read_facts(run, dropped[run.fold].get(run.run)) for run in runs]
         around = circumstances(self.study, facts, before)
         rows = [
             self._row(run, fact, judge(fact, around), around, curves)
@@ -84,12 +93,12 @@ class Observer:
     def _row(
         self, run: KnownRun, facts: Facts, verdict: Verdict, around: Circumstances, curves: bool
     ) -> RunRow:
-        parameters = run.trial.parameters if run.trial else {}
+        parameters = self._parameters.get(run.run, {})
         score = self._scores.best(run)
         return RunRow(
             fold=run.fold,
             run=run.run,
-            parameters={key: parameters[key] for key in self.keys if key in parameters},
+            parameters={key: parameters[key] for key in self.keys} if run.trial else {},
             state=verdict.state,
             detail=verdict.detail,
             mend=verdict.failure.mend if verdict.failure else "",
@@ -100,10 +109,6 @@ class Observer:
             **_of_job(around.queue.latest.get(run.name), verdict),
             **(_of_record(facts.record, run, verdict) if facts.record else _of_result(run, facts)),
         )
-
-
-def _swept(found: Sequence[Any]) -> list[str]:
-    return list(found[0].parameters) if found else []
 
 
 def _of_record(record: RunRecord, run: KnownRun, verdict: Verdict) -> dict[str, Any]:

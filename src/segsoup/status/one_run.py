@@ -97,14 +97,14 @@ def look_at_run(observer: Observer, run: KnownRun) -> WholeRun:
         (attempt, end_of_attempt(attempt, around.queue.jobs.get(attempt.owner.job or "")))
         for attempt in (record.attempts if record else [])
     ]
-    lines = read_end(run.log).splitlines()[-LOG_LINES:]
+    lines = read_end(run.newest_log).splitlines()[-LOG_LINES:]
     return WholeRun(
         row=status.rows[0],
         parameters=run.trial.parameters if run.trial else {},
         record=record,
         attempts=attempts,
         failure=verdict.failure,
-        log=run.log,
+        log=run.newest_log,
         log_lines=lines,
         at=status.at,
     )

@@ -28,6 +28,7 @@ class Facts:
         record: what it says of itself.
         lease: who holds or held it.
         log_end: the end of its log, where it left nothing else.
+        dropped_after: the rung of a halving after which its fold goes on without it.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Facts:
     record: RunRecord | None = None
     lease: Sighting | None = None
     log_end: str = ""
+    dropped_after: int | None = None
 
     @property
     def last(self) -> Attempt | None:
@@ -110,6 +112,8 @@ def judge(facts: Facts, around: Circumstances) -> Verdict:
     ended = job is not None and not (job.goes_on or job.waits)
     if around.alive(facts.lease) and not ended:
         return _at_work(facts, around)
+    if facts.dropped_after is not None:
+        return Verdict("dropped", f"after rung {facts.dropped_after}")
     if facts.done:
         return Verdict("done")
     newest = around.queue.latest.get(facts.name)
@@ -173,6 +177,9 @@ def _ended(facts: Facts, job: Job | None, around: Circumstances) -> Verdict:
             return _failed(failure, 1, around)
         if facts.log_end and around.snakemake_lives:
             return Verdict("running", "starting")
+    if facts.record is not None and facts.record.state == "finished":
+        # At a rung, or made longer since.
+        return Verdict("waiting", f"goes on after epoch {facts.record.epoch}")
     return Verdict("waiting")
 
 
