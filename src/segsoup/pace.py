@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import resource
 import time
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-import torch
+from segsoup.run_record import peak_gpu_memory_mb, peak_memory_mb
 
 
 @dataclass(frozen=True)
@@ -58,16 +57,15 @@ class Epoch:
 class Pace:
     """Measures the epochs that one attempt trains."""
 
-    def __init__(self, epochs: int, steps_per_epoch: int, step: int, device: torch.device) -> None:
+    def __init__(self, epochs: int, steps_per_epoch: int, step: int) -> None:
         """Begin to measure.
 
         Args:
             epochs: those that the run is to have.
             steps_per_epoch: optimizer steps of each.
             step: optimizer steps done before.
-            device: where it trains.
         """
-        self.epochs, self.steps_per_epoch, self.device = epochs, steps_per_epoch, device
+        self.epochs, self.steps_per_epoch = epochs, steps_per_epoch
         self._first_step = self._last_step = step
         self._began = self._last_end = time.monotonic()
 
@@ -81,7 +79,6 @@ class Pace:
         of_attempt = (now - self._began) / (step - self._first_step)
         of_epoch = (now - self._last_end) / (step - self._last_step)
         self._last_end, self._last_step = now, step
-        on_gpu = self.device.type == "cuda"
         left = timedelta(seconds=of_attempt * (self.epochs * self.steps_per_epoch - step))
         return Epoch(
             number=int(row["epoch"]),
@@ -90,11 +87,11 @@ class Pace:
             training_loss=row["training_loss"],
             lr=row["lr"],
             seconds=of_epoch * self.steps_per_epoch,
-            memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-            gpu_memory_mb=torch.cuda.max_memory_allocated(self.device) / 2**20 if on_gpu else None,
+            memory_mb=peak_memory_mb(),
+            gpu_memory_mb=peak_gpu_memory_mb(),
             estimated_end=datetime.now().astimezone() + left,
         )
 
 
 def _gigabytes(megabytes: float) -> str:
-    return f"{megabytes / 1024:.1f} GB"
+    return f"{megabytes / 1000:.1f} GB"

@@ -212,8 +212,8 @@ class Recorder:
         self._written = now
         self.record.seconds = round(self._before + now - self._began, 3)
         self.record.updated = provenance.now()
-        self.record.peak_memory_mb = _peak_memory_mb()
-        self.record.peak_gpu_memory_mb = _peak_gpu_memory_mb()
+        self.record.peak_memory_mb = peak_memory_mb()
+        self.record.peak_gpu_memory_mb = peak_gpu_memory_mb()
         try:
             write_json(self.folder / RECORD, asdict(self.record))
         except (InputError, OSError) as error:
@@ -278,12 +278,14 @@ def _index_on_host(index: int, environment: Mapping[str, str]) -> str:
     return str(index)
 
 
-def _peak_memory_mb() -> float:
+def peak_memory_mb() -> float:
+    """Most main memory that this process has had so far, in MB."""
     # Linux counts in KiB.
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6, 1)
 
 
-def _peak_gpu_memory_mb() -> float | None:
+def peak_gpu_memory_mb() -> float | None:
+    """Most memory that tensors of this process have had on its GPU so far, in MB; None on a CPU."""
     # Whoever trains has torch; whoever only reads a record must not wait for its import.
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_initialized():

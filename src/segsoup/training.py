@@ -94,7 +94,7 @@ def train(
         session.restore(state)
     for observer in observers:
         observer.begin(session.step)
-    pace = Pace(run.epochs, run.study.training.steps_per_epoch, session.step, device)
+    pace = Pace(run.epochs, run.study.training.steps_per_epoch, session.step)
     stream = batches(draw_of(run), session.step, run.last_step, device)
     for images, regions in stream:
         session.take_step(images, regions)
