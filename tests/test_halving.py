@@ -14,7 +14,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from runs import preprocess_phantom, small_study
-from studies import epochs_trained, run_locally, start_locally, write_tiny
+from studies import copy_data, epochs_trained, run_locally, start_locally, write_tiny
 from workflows import planned
 
 from segsoup.cli import main
@@ -230,6 +230,7 @@ def test_the_finalist_has_the_very_bytes_of_a_run_that_was_never_halved(
 ) -> None:
     (finalist,) = kept(halved, 2)
     model = f"results/fold0/trials/{finalist}/model.safetensors"
+    copy_data(halved, tmp_path)
     write_tiny(tmp_path, stem={"epochs": 2}, training=TRAINING, sweep={"grid": GRID})
     run_locally(tmp_path, model)
     assert sha256(tmp_path / model) == sha256(halved / model)
