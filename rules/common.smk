@@ -59,12 +59,8 @@ INGREDIENTS = [model for trial in TRIALS for model in ingredients_of(trial)]
 CANDIDATES = [model for trial in TRIALS for model in models_of(trial)]
 # Recipes whose outcome is a model; an ensemble has no file of its own.
 SOUPS = study.soup.averaging_recipes
-# Plain texts, where a function would be called for every one of thousands of jobs.
+# Where the runs of a fold keep their states: beside the results, for a failed job's outputs are deleted.
 STATES = f"{study.results}/.state/fold{{fold}}"
-PREPROCESSED = f"{study.results}/preprocessed"
-DATA_ROOT = study.dataset.root
-if study.dataset.layout == "phantom":
-    DATA_ROOT = f"{study.results}/phantom"
 # The model that the trials of a fold start from, if there is one.
 START = {
     "train": [f"{study.results}/fold{{fold}}/stem/model.safetensors"],
@@ -209,6 +205,23 @@ def training_plan(wildcards, output) -> str:
     run = f"trials/{wildcards.trial}" if wildcards.get("trial") else "stem"
     states = Path(study.results, ".state", f"fold{wildcards.fold}", run)
     return plan(states, settings, epochs, steps_per_epoch)
+
+
+def results_folder(wildcards) -> str:
+    """The folder that everything is written to."""
+    return study.results
+
+
+def preprocessed_folder(wildcards) -> str:
+    """The folder of the preprocessed cases, which their manifest stands for as an input."""
+    return f"{study.results}/preprocessed"
+
+
+def data_root(wildcards) -> str:
+    """The folder of the scans."""
+    if study.dataset.layout == "phantom":
+        return f"{study.results}/phantom"
+    return study.dataset.root
 
 
 def needs(rule: str) -> dict:

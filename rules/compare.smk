@@ -86,7 +86,7 @@ rule compare:
         **needs("compare"),
     params:
         **settings("sweep"),
-        results=study.results,
+        results=results_folder,
         folds=FOLDS,
         recipes=study.soup.recipes,
         protocol=study.evaluation.protocol,
@@ -148,7 +148,7 @@ rule figures:
         **needs("figures"),
     params:
         **settings("sweep"),
-        results=study.results,
+        results=results_folder,
         folds=FOLDS,
         recipes=study.soup.recipes,
         protocol=study.evaluation.protocol,
@@ -187,7 +187,7 @@ rule case_slices:
         **settings("evaluation"),
         folds=FOLDS,
         shown=SHOWN[0],
-        folder=PREPROCESSED,
+        folder=preprocessed_folder,
     message:
         "Slices of the best, the median and the worst case."
     script:
@@ -235,7 +235,7 @@ rule basins:
         **needs("basins"),
     params:
         **settings("sweep"),
-        results=study.results,
+        results=results_folder,
         folds=FOLDS,
         recipes=study.soup.recipes,
     message:
@@ -271,7 +271,7 @@ rule collect:
     resources:
         **needs("collect"),
     params:
-        results=study.results,
+        results=results_folder,
         folds=FOLDS,
         stems=STEMS,
         recipes=SOUPS,
@@ -322,7 +322,7 @@ rule methods:
         **needs("methods"),
     params:
         study=STUDY_SETTINGS,
-        results=study.results,
+        results=results_folder,
     message:
         "Methods and provenance."
     script:

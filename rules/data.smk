@@ -46,7 +46,7 @@ rule index:
         **needs("index"),
     params:
         **settings("dataset", "regions"),
-        root=DATA_ROOT,
+        root=data_root,
         listing=listing,
     message:
         "Index: finds the cases and checks all of their files."
@@ -103,8 +103,8 @@ rule preprocess:
     params:
         **settings("preprocess"),
         patch=study.training.patch,
-        root=DATA_ROOT,
-        folder=PREPROCESSED,
+        root=data_root,
+        folder=preprocessed_folder,
     message:
         "Preprocessing: the cases that are new or changed."
     script:

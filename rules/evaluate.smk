@@ -27,7 +27,7 @@ rule evaluate:
         **needs("evaluate"),
     params:
         **settings("evaluation", "metrics"),
-        folder=PREPROCESSED,
+        folder=preprocessed_folder,
     message:
         "Scores of {wildcards.run} of fold {wildcards.fold}."
     script:
@@ -102,7 +102,7 @@ rule postprocessing:
     params:
         **settings("evaluation", "postprocessing"),
         models=COMPARED,
-        folder=PREPROCESSED,
+        folder=preprocessed_folder,
         predictions=selection_predictions,
     message:
         "Post-processing of fold {wildcards.fold}."
@@ -131,7 +131,7 @@ rule evaluate_soups:
         **needs("evaluate_soups"),
     params:
         **settings("evaluation", "metrics"),
-        folder=PREPROCESSED,
+        folder=preprocessed_folder,
     message:
         "Scores of the compared models of fold {wildcards.fold}."
     script:

@@ -27,7 +27,7 @@ rule rung:
         **settings("evaluation"),
         run=length_and_settings,
         epochs=epochs_of_rung,
-        folder=PREPROCESSED,
+        folder=preprocessed_folder,
         states=f"{STATES}/trials/{{trial}}",
         events=f"{study.results}/fold{{fold}}/trials/{{trial}}",
     message:

@@ -30,7 +30,7 @@ rule soup:
         race=study.soup.race,
         learned=lambda wildcards: learned_settings() if wildcards.recipe == "learned" else None,
         groups=lambda wildcards: trial_groups() if wildcards.recipe == "hierarchical" else None,
-        folder=PREPROCESSED,
+        folder=preprocessed_folder,
         cache=case_score_cache,
     message:
         "Soup {wildcards.recipe} of fold {wildcards.fold}."
@@ -68,7 +68,7 @@ rule ensemble:
     params:
         **settings("evaluation", "metrics"),
         made_of=study.soup.ensemble_of,
-        folder=PREPROCESSED,
+        folder=preprocessed_folder,
         cache=ensemble_case_scores,
     message:
         "Ensemble of fold {wildcards.fold}."
@@ -100,7 +100,7 @@ rule basin:
         points=study.soup.barrier_points,
         stem=study.stem.source,
         averaged=all(averaged_already(trial) for trial in trials.values()),
-        folder=PREPROCESSED,
+        folder=preprocessed_folder,
         cache=case_score_cache,
     message:
         "Barriers between the models of fold {wildcards.fold}."

@@ -23,7 +23,7 @@ rule stem:
         **needs("stem"),
     params:
         run=length_and_settings,
-        folder=PREPROCESSED,
+        folder=preprocessed_folder,
         states=f"{STATES}/stem",
         plan=training_plan,
     message:
@@ -57,7 +57,7 @@ rule trial:
         **needs("trial"),
     params:
         run=length_and_settings,
-        folder=PREPROCESSED,
+        folder=preprocessed_folder,
         states=f"{STATES}/trials/{{trial}}",
         plan=training_plan,
     message:
