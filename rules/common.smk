@@ -11,6 +11,7 @@ sys.path.insert(0, str(REPOSITORY / "src"))
 SEARCHED = [str(REPOSITORY / "src"), os.environ.get("PYTHONPATH")]
 os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, SEARCHED)))
 
+from snakemake import common as snakemake_common
 from snakemake import sourcecache
 from snakemake.exceptions import WorkflowError
 
@@ -35,9 +36,10 @@ from segsoup.study import load
 from segsoup.sweep import group_keys, parameters_of, readable
 from segsoup.sweep import trials as trials_of
 
-# Snakemake takes the name of a script apart several times for every job, with ten thousand jobs
-# for seconds; the same name has the same parts.
+# Snakemake (9.27.1) takes the names of scripts and the signatures of functions apart several times
+# for every job, with ten thousand jobs for seconds; they are the same each time.
 sourcecache.parse_uri = cache(sourcecache.parse_uri)
+snakemake_common.get_function_params = cache(snakemake_common.get_function_params)
 
 STUDY_FILE = str(workflow.configfiles[-1])
 
@@ -203,7 +205,7 @@ def training_plan(wildcards, output) -> str:
     if wildcards.get("trial"):
         steps_per_epoch = trials[wildcards.trial].study.training.steps_per_epoch
     run = f"trials/{wildcards.trial}" if wildcards.get("trial") else "stem"
-    states = Path(study.results, ".state", f"fold{wildcards.fold}", run)
+    states = f"{study.results}/.state/fold{wildcards.fold}/{run}"
     return plan(states, settings, epochs, steps_per_epoch)
 
 

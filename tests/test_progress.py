@@ -16,7 +16,7 @@ STEPS_PER_EPOCH = 10
 
 def planned(folder: Path, study: Study, epochs: int) -> str:
     settings = run_settings(study, study.optimizer, epochs)
-    return plan(folder, settings, epochs, STEPS_PER_EPOCH)
+    return plan(str(folder), settings, epochs, STEPS_PER_EPOCH)
 
 
 def trained(folder: Path, study: Study, step: int, epochs: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ def read_progress(folder: Path) -> dict[str, Any] | None:
     return content if isinstance(content, dict) and "identity" in content else None
 
 
-def plan(folder: Path, settings: dict[str, Any], epochs: int, steps_per_epoch: int) -> str:
+def plan(folder: str, settings: dict[str, Any], epochs: int, steps_per_epoch: int) -> str:
     """What training a run now will do, in words for the plan of a workflow.
 
     Args:
@@ -40,7 +41,9 @@ def plan(folder: Path, settings: dict[str, Any], epochs: int, steps_per_epoch: i
         epochs: its length.
         steps_per_epoch: optimizer steps per epoch.
     """
-    progress = read_progress(folder)
+    # Asked for thousands of runs at a time, of which most may have nothing yet.
+    begun = os.path.exists(f"{folder}/{PROGRESS}")  # noqa: PTH110
+    progress = read_progress(Path(folder)) if begun else None
     if progress is None:
         return f"trains {epochs} epochs"
     changed = first_difference(progress["identity"].get("settings", {}), settings)
