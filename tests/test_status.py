@@ -689,7 +689,7 @@ def test_one_run_is_shown_whole(study: Study, capsys: pytest.CaptureFixture[str]
         assert re.search(r"optimizer\.lr +0\.01", shown)
         assert re.search(r"^1 .* 0 to 1 .* cancelled", shown, re.MULTILINE)
         assert re.search(r"^2 .* 1 to 2 .* finished", shown, re.MULTILINE)
-        assert "█" in shown and "epoch 2 of 2: loss" in shown
+        assert "█" in shown and "epoch 2 of 2   loss" in shown
 
 
 class Terminal:
