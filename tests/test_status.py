@@ -703,7 +703,12 @@ class Terminal:
             environment = {"TERM": "xterm-256color", "PYTHONPATH": str(HERE.parent / "src")}
             # Not with what libraries have put behind Python's back, such as readline's COLUMNS.
             os.execve(sys.executable, command, os.environ | environment)
-        self.seen = ""
+        self.shown = b""
+
+    @property
+    def seen(self) -> str:
+        """What it has shown so far, without colours; a letter may be on its way still."""
+        return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", self.shown.decode(errors="ignore"))
 
     def read(self, until: Callable[[str], bool] = lambda seen: False) -> str:
         """What it has shown so far, without colours, once that is enough or it has ended."""
@@ -712,7 +717,7 @@ class Terminal:
                 content = os.read(self.file, 65536)
                 if not content:
                     break
-                self.seen += re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", content.decode())
+                self.shown += content
         return self.seen.replace("\r", "")
 
     def end(self) -> int:

@@ -18,7 +18,13 @@ from playwright.sync_api import Browser, BrowserContext, Locator, Page, Route, e
 from segsoup.status.page import CURVE_POINTS, curve, write_page
 from segsoup.status.rows import AT_WORK, RunRow, StudyStatus
 
-NOW = datetime.now(UTC).replace(microsecond=0)
+
+def now() -> datetime:
+    """This second: the tests of a whole run begin long after they were collected."""
+    return datetime.now(UTC).replace(microsecond=0)
+
+
+NOW = now()
 HOSTILE = "<img src=x onerror=\"document.title='owned'\"></script><script>alert(1)</script>'\"&"
 
 
@@ -56,7 +62,7 @@ ROWS = [STEM, *TRIALS]
 
 
 def status_of(rows: list[RunRow], **known: Any) -> StudyStatus:
-    common: dict[str, Any] = {"study": "study.yaml", "results": "results", "at": NOW}
+    common: dict[str, Any] = {"study": "study.yaml", "results": "results", "at": now()}
     return StudyStatus(rows=rows, **common | {"gpu_hours": 0.0, "hours": 1.5} | known)
 
 
@@ -330,7 +336,7 @@ def test_a_run_can_be_linked_to(reading: Reading) -> None:
 def test_an_old_page_says_so(reading: Reading) -> None:
     reading.open(status_of(ROWS), refresh_seconds=60)
     assert reading.page.locator("#stale").is_hidden()
-    old = NOW - timedelta(minutes=10)
+    old = now() - timedelta(minutes=10)
     reading.open(status_of(ROWS, at=old), refresh_seconds=60)
     assert reading.page.locator("#stale").inner_text().startswith("Stale: this page is 10 minutes")
     # Nothing more will happen to these.
@@ -354,7 +360,7 @@ def test_a_page_on_a_server_refreshes_and_outlives_the_server(
         reading.page.goto(f"http://127.0.0.1:{server.server_port}/status.html")
         # Servers tell the times of files in whole seconds.
         reading.page.wait_for_timeout(1100)
-        old = NOW - timedelta(minutes=10)
+        old = now() - timedelta(minutes=10)
         reading.write(status_of([*ROWS, row("aaaa0009")], at=old), refresh_seconds=1)
         expect(reading.page.locator(".summary")).to_contain_text("of 6 runs")
     finally:
