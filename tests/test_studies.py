@@ -257,7 +257,7 @@ SHOWN = ("basins", "case_slices", "collect", "compare", "figures", "methods", "r
         # Soups are made again from the scores that they were made by.
         (
             {"metrics": {"surface_tolerance": 2.0}},
-            {"evaluate": 3, "best": 1, "soup": 4, "basin": 1, **SCORED},
+            {"evaluate": 3, "candidates": 1, "best": 1, "soup": 4, "basin": 1, **SCORED},
         ),
         ({"postprocessing": {"thresholds": [0.2, 0.5]}}, SCORED),
     ],
