@@ -701,8 +701,9 @@ class Terminal:
             fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
             command = [sys.executable, "-m", "segsoup.cli", "status", *arguments]
             environment = {"TERM": "xterm-256color", "PYTHONPATH": str(HERE.parent / "src")}
-            # Not with what libraries have put behind Python's back, such as readline's COLUMNS.
-            os.execve(sys.executable, command, os.environ | environment)
+            # Its size is asked of the terminal alone.
+            kept = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES")}
+            os.execve(sys.executable, command, kept | environment)
         self.shown = b""
 
     @property

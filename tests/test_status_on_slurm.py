@@ -33,6 +33,7 @@ class OnCluster:
 
     def __init__(self, cluster: slurm.Cluster, folder: Path) -> None:
         self.cluster, self.folder = cluster, folder
+        self.earlier = {job.id for job in cluster.jobs()}
         optimizer = {"name": "sgd", "schedule": "constant"}
         changes = {"optimizer": optimizer, "training": {"epochs": 2000}, "resources": RESOURCES}
         grid = {"grid": {"optimizer.lr": RATES}}
@@ -43,6 +44,10 @@ class OnCluster:
         # Scores are asked for, so that training and evaluation of a trial are one submission.
         wanted = [f"results/fold0/trials/{trial}/test.csv" for trial in self.ids]
         self.snakemake = cluster.snakemake(folder, profile, self.file, *wanted)
+
+    def jobs(self) -> list[slurm.Job]:
+        """The submissions of this study's trials."""
+        return [job for job in self.cluster.jobs("fold0/") if job.id not in self.earlier]
 
     def states_of(self, trial: str) -> Path:
         return self.folder / "results/.state/fold0/trials" / trial
@@ -76,7 +81,7 @@ class OnCluster:
 
     def working(self) -> list[str]:
         """The trials that Slurm runs and whose training has begun."""
-        jobs = [job for job in self.cluster.jobs("fold0/") if job.state == "RUNNING"]
+        jobs = [job for job in self.jobs() if job.state == "RUNNING"]
         named = [job.comment.split()[-1].removeprefix("fold0/") for job in jobs]
         return [trial for trial in named if read_record(self.states_of(trial)) is not None]
 
@@ -84,7 +89,7 @@ class OnCluster:
         """Leave nothing running."""
         self.snakemake.kill()
         self.snakemake.wait()
-        for job in self.cluster.jobs("fold0/"):
+        for job in self.jobs():
             if job.state in ("PENDING", "RUNNING", "COMPLETING"):
                 self.cluster.run("scancel", "--signal=KILL", "--full", str(job.id))
                 self.cluster.run("scancel", str(job.id))
@@ -103,8 +108,8 @@ def test_what_waits_runs_failed_and_was_killed_is_told_apart(
     study: OnCluster, cluster: slurm.Cluster
 ) -> None:
     bad, *others = study.ids
-    wait_for(lambda: len(cluster.jobs("fold0/")) == len(RATES))
-    jobs = {job.comment.split()[-1].removeprefix("fold0/"): job for job in cluster.jobs("fold0/")}
+    wait_for(lambda: len(study.jobs()) == len(RATES))
+    jobs = {job.comment.split()[-1].removeprefix("fold0/"): job for job in study.jobs()}
     # Whatever the order of submission: the one that fails by itself is next.
     if jobs[bad].state == "PENDING":
         cluster.run("scontrol", "update", f"JobId={jobs[bad].id}", "Priority=4294967290")
