@@ -127,7 +127,6 @@ def test_a_run_continued_from_its_rung_is_the_straight_one_to_the_bit(
 GRID = {"optimizer.lr": [0.01, 0.02], "training.seed": [0, 1]}
 HALVED = {"halving": {"rungs": 3, "keep": 0.5}}
 TRAINING = {"epochs": 8, "steps_per_epoch": 5}
-FIGURES = "results/figures/training_curves.svg"
 
 
 @pytest.fixture(scope="module")
