@@ -32,21 +32,23 @@ class IndexedCase:
         name: its name.
         patient: whom it shows; cases of one patient stay together in folds.
         channels: channel name -> volume, relative to the data set's folder.
-        label: label map, relative to the data set's folder.
+        label: label map, relative to the data set's folder; None where the case is unlabelled.
         shape: voxels (x, y, z) as stored.
         spacing: voxel size in mm (x, y, z) as stored.
         labels: label values that occur.
         sha256: hash over the contents of all of its files.
+        notes: what is allowed, and yet good to know, in words (an empty label map, ...).
     """
 
     name: str
     patient: str
     channels: dict[str, Source]
-    label: Source
+    label: Source | None
     shape: tuple[int, int, int]
     spacing: tuple[float, float, float]
     labels: list[int]
     sha256: str
+    notes: tuple[str, ...] = ()
 
 
 def index_cases(
@@ -94,17 +96,19 @@ def write_cases(path: Path, cases: Iterable[IndexedCase]) -> None:
     """Write ``cases.tsv``: one row per usable case."""
     cases = list(cases)
     channels = [CHANNEL_PREFIX + name for name in cases[0].channels]
-    header = ["case", "patient", "label", *channels, "shape", "spacing", "labels", "sha256"]
+    header = ["case", "patient", "label", *channels, "shape", "spacing", "labels"]
+    header += ["sha256", "notes"]
     rows = [
         [
             case.name,
             case.patient,
-            str(case.label),
+            str(case.label or ""),
             *map(str, case.channels.values()),
             shape_text(case.shape),
             "x".join(f"{size:g}" for size in case.spacing),
             ",".join(map(str, case.labels)),
             case.sha256,
+            "; ".join(case.notes),
         ]
         for case in cases
     ]
@@ -150,11 +154,12 @@ def _from_row(row: dict[str, str]) -> IndexedCase:
             for key, value in row.items()
             if key.startswith(CHANNEL_PREFIX)
         },
-        label=Source.parse(row["label"]),
+        label=Source.parse(row["label"]) if row["label"] else None,
         shape=(shape[0], shape[1], shape[2]),
         spacing=(spacing[0], spacing[1], spacing[2]),
-        labels=[int(value) for value in row["labels"].split(",")],
+        labels=[int(value) for value in row["labels"].split(",") if value],
         sha256=row["sha256"],
+        notes=tuple(note for note in row["notes"].split("; ") if note),
     )
 
 
