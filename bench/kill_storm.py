@@ -62,7 +62,7 @@ def train(folder: Path, states: Path, target: Path, save_minutes: float) -> None
     from segsoup import checkpoints
     from segsoup.guard import Guard
     from segsoup.logs import job_log
-    from segsoup.preprocess import read_manifest
+    from segsoup.preprocessed import read_manifest
     from segsoup.runs import trial_run
     from segsoup.study import load
     from segsoup.sweep import trials

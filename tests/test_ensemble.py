@@ -17,9 +17,10 @@ from segsoup.ensemble import Ensemble, ensemble_record, mean_prediction, score_e
 from segsoup.errors import InputError
 from segsoup.evaluation import load_model, predict, score_before_and_after, score_cases, scores_of
 from segsoup.files import sha256
+from segsoup.geometry import restore
 from segsoup.inference import predict_logits
 from segsoup.postprocessing import Postprocessing, RegionRule, unchanged
-from segsoup.preprocess import load_case, load_truth, restore
+from segsoup.preprocessed import load_case, load_truth
 from segsoup.regions import label_table, to_regions
 from segsoup.selection import LOSS, Cache, Scores
 from segsoup.soups import Ingredient, recipe_record

@@ -18,9 +18,11 @@ from segsoup.case_rows import read_rows, write_rows
 from segsoup.cases.index import index_cases
 from segsoup.cases.phantom import write_phantom
 from segsoup.evaluation import predict, score_before_and_after, score_case, score_cases
+from segsoup.geometry import restore
 from segsoup.metrics import METRICS, Scoring, score_regions
 from segsoup.postprocessing import Postprocessing, RegionRule, ReplacementRule
-from segsoup.preprocess import load_case, load_truth, preprocess_all, restore
+from segsoup.preprocess import preprocess_all
+from segsoup.preprocessed import load_case, load_truth
 from segsoup.regions import label_table, to_regions
 from segsoup.study import Phantom, Study
 

@@ -19,6 +19,7 @@ from scipy import ndimage
 
 from segsoup import evaluation, networks
 from segsoup.files import read_json, write_json
+from segsoup.geometry import restore
 from segsoup.metrics import Scoring, score_regions
 from segsoup.postprocessing import (
     CroppedPrediction,
@@ -37,7 +38,7 @@ from segsoup.postprocessing import (
     score_rules,
     unchanged,
 )
-from segsoup.preprocess import load_case, load_truth, restore
+from segsoup.preprocessed import load_case, load_truth
 from segsoup.regions import label_table, to_regions
 from segsoup.study import PostprocessingSearch, Replacement
 

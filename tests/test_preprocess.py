@@ -17,16 +17,9 @@ from segsoup import preprocess as module
 from segsoup.cases.case import Source
 from segsoup.cases.index import IndexedCase
 from segsoup.errors import InputError
-from segsoup.preprocess import (
-    fingerprint,
-    load_case,
-    load_truth,
-    preprocess_all,
-    preprocess_case,
-    read_manifest,
-    restore,
-    to_scanner,
-)
+from segsoup.geometry import restore, to_scanner
+from segsoup.preprocess import fingerprint, preprocess_all, preprocess_case
+from segsoup.preprocessed import load_case, load_truth, read_manifest
 from segsoup.study import Preprocess
 
 DATA = Path(__file__).parents[2] / "shared" / "data"

@@ -10,8 +10,10 @@ import torch
 
 from segsoup.cases.index import index_cases
 from segsoup.evaluation import score_case
+from segsoup.geometry import to_scanner
 from segsoup.networks import build, seeded
-from segsoup.preprocess import load_case, load_truth, preprocess_all, read_manifest, to_scanner
+from segsoup.preprocess import preprocess_all
+from segsoup.preprocessed import load_case, load_truth, read_manifest
 from segsoup.study import load
 
 STUDY = {

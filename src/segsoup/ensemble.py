@@ -23,7 +23,7 @@ from segsoup import checkpoints
 from segsoup.case_rows import COLUMNS, mean_dice
 from segsoup.evaluation import DICE_ALONE, Rows, in_the_scan, load_model, predict, scoring_of
 from segsoup.postprocessing import Postprocessing
-from segsoup.preprocess import PreprocessedCase, load_case
+from segsoup.preprocessed import PreprocessedCase, load_case
 from segsoup.selection import Cache, CaseScore
 from segsoup.soups import Ingredient, in_equal_parts
 from segsoup.study import Study

@@ -18,11 +18,12 @@ from torch import nn
 from segsoup import checkpoints, devices, networks
 from segsoup.batches import Draw, batches
 from segsoup.case_rows import COLUMNS
+from segsoup.geometry import restore
 from segsoup.inference import predict_logits
 from segsoup.losses import make_loss
 from segsoup.metrics import Scoring, score_regions
 from segsoup.postprocessing import Postprocessing
-from segsoup.preprocess import PreprocessedCase, load_case, load_truth, restore
+from segsoup.preprocessed import PreprocessedCase, load_case, load_truth
 from segsoup.regions import label_table, to_regions
 from segsoup.selection import LOSS, CaseScore, Scores
 from segsoup.study import Study

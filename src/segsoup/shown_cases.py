@@ -11,7 +11,8 @@ import torch
 from segsoup.case_rows import by_case, read_rows
 from segsoup.evaluation import DICE_ALONE, load_model, prediction_in_the_scan
 from segsoup.figures import CaseSlice, best_median_worst, densest_slice
-from segsoup.preprocess import load_case, restore
+from segsoup.geometry import restore
+from segsoup.preprocessed import load_case
 from segsoup.study import Study
 
 

@@ -7,7 +7,7 @@ from segsoup.basin import basin_record, spread
 from segsoup.evaluation import WeightsScorer, scoring_context
 from segsoup.files import read_json, write_json
 from segsoup.logs import job_log
-from segsoup.preprocess import read_manifest
+from segsoup.preprocessed import read_manifest
 from segsoup.selection import Cache, Selection
 from segsoup.soups import check_alike, descending, ingredients_of_fold
 from segsoup.study import load

@@ -12,7 +12,7 @@ from segsoup.evaluation import scoring_context
 from segsoup.files import read_json, write_json
 from segsoup.logs import job_log
 from segsoup.postprocessing import Postprocessing
-from segsoup.preprocess import read_manifest
+from segsoup.preprocessed import read_manifest
 from segsoup.selection import Cache
 from segsoup.soups import check_alike, descending, ingredients_of_fold
 from segsoup.study import load

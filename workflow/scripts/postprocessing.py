@@ -8,7 +8,7 @@ from segsoup.evaluation import load_model, prediction_in_the_scan, scoring_conte
 from segsoup.files import read_json, sha256, write_json
 from segsoup.logs import job_log
 from segsoup.postprocessing import WholePrediction, choose, nothing_to_choose, predictions_of
-from segsoup.preprocess import read_manifest
+from segsoup.preprocessed import read_manifest
 from segsoup.study import load
 
 with job_log(snakemake.log[0]):

@@ -12,7 +12,7 @@ from segsoup.files import read_json, write_text
 from segsoup.guard import Guard
 from segsoup.halving import states_of_rung
 from segsoup.logs import job_log
-from segsoup.preprocess import read_manifest
+from segsoup.preprocessed import read_manifest
 from segsoup.runs import run_identity, trial_run
 from segsoup.study import load
 from segsoup.sweep import readable, trials

@@ -8,7 +8,7 @@ from segsoup.case_rows import write_rows
 from segsoup.evaluation import WeightsScorer, rows_of, scoring_context
 from segsoup.files import read_json, write_json
 from segsoup.logs import job_log
-from segsoup.preprocess import read_manifest
+from segsoup.preprocessed import read_manifest
 from segsoup.recipes import recipe_of
 from segsoup.selection import Cache, Selection
 from segsoup.soups import check_alike, check_unchanged, ingredients_of_fold, recipe_record

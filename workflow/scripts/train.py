@@ -9,7 +9,7 @@ from segsoup.files import read_json, write_json, write_text
 from segsoup.guard import Guard
 from segsoup.journal import read_journal
 from segsoup.logs import job_log
-from segsoup.preprocess import read_manifest
+from segsoup.preprocessed import read_manifest
 from segsoup.runs import run_identity, stem_run, trial_run
 from segsoup.study import load
 from segsoup.sweep import readable, trials

@@ -1,0 +1,64 @@
+"""The way back: from the preprocessed grid to the scan's own voxels and to the scanner's file.
+
+A case's geometry is what ``{case}.json`` holds: original shape and affine, orientation, crop,
+resampling and padding; each step of the preprocessing is undone by it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+
+from segsoup.resampling import resample_probabilities
+
+RAS = np.array([[0, 1], [1, 1], [2, 1]])
+
+Geometry = dict[str, Any]
+Array = NDArray[Any]
+
+
+def inside(geometry: Geometry) -> tuple[slice, ...]:
+    """The padded array's part that is not padding."""
+    return tuple(
+        slice(before, before + side)
+        for (before, _), side in zip(geometry["padding"], geometry["resampled_shape"], strict=True)
+    )
+
+
+def restore(probabilities: Array, geometry: Geometry) -> Array:
+    """Bring probabilities back to the scan's own voxels.
+
+    Args:
+        probabilities: (region, x, y, z) on the preprocessed, padded grid.
+        geometry: the case's geometry.
+
+    Returns:
+        (region, x, y, z) at native spacing in the RAS crop; resampled linearly, and only where
+        preprocessing had resampled.
+    """
+    inner = probabilities[(slice(None), *inside(geometry))]
+    shape = geometry["native_shape"]
+    if geometry["resampled_shape"] == shape:
+        return inner
+    return resample_probabilities(inner, shape)
+
+
+def to_scanner(volume: Array, geometry: Geometry) -> Array:
+    """Put a volume into the scanner's own grid.
+
+    Args:
+        volume: (x, y, z) at native spacing in the RAS crop, such as ``restore`` returns per
+            region.
+        geometry: the case's geometry.
+
+    Returns:
+        (x, y, z) in the original file's shape and axis order, 0 outside of the crop; its affine
+        is ``geometry["original_affine"]``.
+    """
+    full = np.zeros(geometry["ras_shape"], volume.dtype)
+    full[tuple(slice(start, stop) for start, stop in geometry["crop"])] = volume
+    back = nib.orientations.ornt_transform(RAS, np.array(geometry["orientation"]))
+    return np.asarray(nib.orientations.apply_orientation(full, back))
