@@ -8,10 +8,13 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from monai.transforms import NormalizeIntensity
+from scipy import ndimage
+from scipy.spatial.transform import Rotation
 
 from segsoup import preprocess as module
 from segsoup.cases.case import Source
@@ -20,6 +23,7 @@ from segsoup.errors import InputError
 from segsoup.geometry import restore, to_scanner
 from segsoup.preprocess import fingerprint, preprocess_all, preprocess_case
 from segsoup.preprocessed import load_case, load_truth, read_manifest
+from segsoup.resampling import resample_image
 from segsoup.study import Preprocess
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -226,6 +230,75 @@ def test_resampling_keeps_a_smooth_image_and_the_background(tmp_path: Path) -> N
     image = load_case(tmp_path / "out", "one").image[0]
     assert not image[:12].any()
     assert image[12:].all()
+
+
+@pytest.mark.parametrize("spacing", [(0.8, 1.3, 2.0), (1.9, 0.7, 1.0)])
+def test_images_are_resampled_as_by_simpleitk(spacing: tuple[float, ...]) -> None:
+    # Voxels near the border are left out: beyond it each library goes on in its own way.
+    volume = np.random.default_rng(0).normal(size=(30, 28, 26)).astype(np.float32)
+    volume = ndimage.gaussian_filter(volume, 1.5)
+    shape = [round(side * step) for side, step in zip(volume.shape, spacing, strict=True)]
+    ours = resample_image(volume, shape, keep_zeros=False)
+    steps = [old / new for old, new in zip(volume.shape, shape, strict=True)]
+    theirs = SimpleITK.Resample(
+        SimpleITK.GetImageFromArray(volume.T),
+        shape,
+        SimpleITK.Transform(),
+        SimpleITK.sitkBSpline3,
+        [step / 2 - 0.5 for step in steps],
+        steps,
+        [1, 0, 0, 0, 1, 0, 0, 0, 1],
+    )
+    inner = tuple(slice(round(8 / step), -round(8 / step)) for step in steps)
+    expected = SimpleITK.GetArrayFromImage(theirs).T
+    np.testing.assert_allclose(ours[inner], expected[inner], atol=1e-4)
+    assert np.abs(expected[inner]).max() > 0.1
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    turn=st.tuples(*3 * [st.floats(-3.1, 3.1)]),
+    spacing=st.tuples(*3 * [st.floats(0.4, 4)]),
+    wanted=st.none() | st.tuples(*3 * [st.floats(0.7, 2)]),
+)
+def test_there_and_back_over_any_affine(
+    tmp_path_factory: pytest.TempPathFactory,
+    turn: tuple[float, ...],
+    spacing: tuple[float, ...],
+    wanted: tuple[float, ...] | None,
+) -> None:
+    root = tmp_path_factory.mktemp("any-affine")
+    case = make_case(root, shape=(15, 12, 10))
+    affine = nib.affines.from_matvec(
+        Rotation.from_euler("xyz", turn).as_matrix() * spacing, [3, -40, 7]
+    )
+    for source in [*case.channels.values(), case.label]:
+        assert source is not None
+        image = nib.load(root / source.file)
+        nib.save(nib.Nifti1Image(np.asarray(image.dataobj), affine), root / source.file)
+    # In RAS the axes may lie in another order: the factors are for its spacing.
+    turned = nib.affines.voxel_sizes(nib.as_closest_canonical(image).affine)
+    target = None if wanted is None else [float(a * b) for a, b in zip(turned, wanted, strict=True)]
+    preprocess_case(case, root, Preprocess(spacing=target), [6, 6, 6], root / "out")
+    loaded = load_case(root / "out", case.name)
+    truth, stored = load_truth(root / "out", case.name), stored_label(root, case)
+    back = to_scanner(truth, loaded.geometry)
+    np.testing.assert_array_equal(back, stored)
+    np.testing.assert_allclose(loaded.geometry["original_affine"], affine, atol=1e-5)
+    regions = np.stack([loaded.label == value for value in (1, 4)]).astype(np.float32)
+    restored = restore(regions, loaded.geometry) > 0.5
+    assert restored.shape[1:] == truth.shape
+    if wanted is None:
+        np.testing.assert_array_equal(restored, [truth == 1, truth == 4])
+
+
+def test_images_may_be_stored_as_float16(tmp_path: Path) -> None:
+    case = make_case(tmp_path)
+    preprocess_case(case, tmp_path, Preprocess(), PATCH, tmp_path / "whole")
+    preprocess_case(case, tmp_path, Preprocess(storage="float16"), PATCH, tmp_path / "half")
+    whole, half = (load_case(tmp_path / name, "one").image for name in ("whole", "half"))
+    assert (whole.dtype, half.dtype) == (np.float32, np.float16)
+    np.testing.assert_allclose(half, whole, rtol=1 / 2048, atol=1e-7)
 
 
 def test_nearly_the_same_spacing_is_not_resampled(tmp_path: Path) -> None:
