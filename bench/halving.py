@@ -35,7 +35,7 @@ REPOSITORY = Path(__file__).parents[1]
 sys.path.insert(0, str(REPOSITORY / "src"))
 
 REAL = REPOSITORY.parent / "shared" / "data" / "Task04_Hippocampus"
-HALVING = {"rungs": 3, "keep": 0.33}
+HALVING = {"rungs": 2, "keep": 0.25}
 
 
 def study_of(whole: bool) -> dict[str, Any]:

@@ -458,9 +458,9 @@ class Stem(Section):
 class Halving(Section):
     """Successive halving: all trials begin, and at each rung only the best go on."""
 
-    rungs: int = Field(3, ge=2, description="Number of rungs; the last one ends with the run.")
+    rungs: int = Field(2, ge=2, description="Number of rungs; the last one ends with the run.")
     keep: float = Field(
-        0.33,
+        0.25,
         gt=0,
         lt=1,
         description="Share of a fold's trials, rounded up, that goes on after a rung, by their "
