@@ -21,8 +21,9 @@ from segsoup import files
 from segsoup.cases.case import Source
 from segsoup.cases.index import IndexedCase
 from segsoup.errors import InputError
+from segsoup.grids import GridMismatch, align
 from segsoup.study import Preprocess
-from segsoup.volumes import Volume, read_label, read_volume
+from segsoup.volumes import Volume, read_label, read_volumes
 
 # Part of the fingerprint: to be raised whenever the arrays come out differently.
 VERSION = 1
@@ -187,21 +188,21 @@ def _save(path: Path, array: Array) -> None:
 
 
 def _read_ras(case: IndexedCase, root: Path) -> tuple[Array, Array, Geometry]:
-    channels = {
-        name: read_volume(Source(root / source.file, source.component))
-        for name, source in case.channels.items()
-    }
-    first = next(iter(channels.values()))
+    sources = [Source(root / s.file, s.component) for s in case.channels.values()]
+    channels = list(read_volumes(sources))
+    first = channels[0]
     orientation = nib.orientations.io_orientation(first.affine)
     shape = [int(side) for side in first.data.shape]
     affine = first.affine @ nib.orientations.inv_ornt_aff(orientation, shape)
-    volumes = [_to_ras(volume, orientation, np.float32) for volume in channels.values()]
+    volumes = [
+        _to_ras(_aligned(source, volume, first), orientation, np.float32)
+        for source, volume in zip(sources, channels, strict=True)
+    ]
     if case.label is None:
         label = np.zeros(volumes[0].shape, np.uint8)
     else:
         source = Source(root / case.label.file, case.label.component)
-        label = _to_ras(read_label(source), orientation, np.uint8)
-    _check_one_grid(case, [*volumes, label])
+        label = _to_ras(_aligned(source, read_label(source), first), orientation, np.uint8)
     spacing = [float(side) for side in nib.affines.voxel_sizes(affine)]
     geometry: Geometry = {
         "case": case.name,
@@ -217,20 +218,19 @@ def _read_ras(case: IndexedCase, root: Path) -> tuple[Array, Array, Geometry]:
 
 
 def _to_ras(volume: Volume, orientation: Array, kind: DTypeLike) -> Array:
-    # The first channel's orientation, not the volume's own: where a scan lies at 45 degrees,
-    # rounding in the headers could turn volumes of one grid differently.
     return np.asarray(nib.orientations.apply_orientation(volume.data, orientation), kind)
 
 
-def _check_one_grid(case: IndexedCase, volumes: list[Array]) -> None:
-    shapes = {volume.shape for volume in volumes}
-    if len(shapes) > 1:
+def _aligned(source: Source, volume: Volume, first: Volume) -> Volume:
+    try:
+        return align(volume, first)[0]
+    except GridMismatch as difference:
         raise InputError(
-            case.name,
-            f"its volumes have different sizes in RAS: {', '.join(map(str, sorted(shapes)))}",
+            source.file,
+            f"has {difference}; the case's volumes have different sizes or places",
             "channels and label on one grid",
             "register the case's volumes to one another",
-        )
+        ) from difference
 
 
 def _crop(image: Array, label: Array, crop: bool, geometry: Geometry) -> tuple[Array, Array]:
