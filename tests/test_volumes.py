@@ -14,7 +14,7 @@ import pytest
 from segsoup.cases.case import Source
 from segsoup.errors import InputError
 from segsoup.files import sha256
-from segsoup.volumes import read_label, read_volume, same_grid, write_volume
+from segsoup.volumes import read_label, read_volume, write_volume
 
 AFFINE = np.array([[-1.0, 0, 0, 0], [0, -1, 0, 239], [0, 0, 2, 0], [0, 0, 0, 1]])
 
@@ -137,18 +137,6 @@ def test_labels_that_are_none(tmp_path: Path, value: float, said: str) -> None:
     with pytest.raises(InputError, match=f"holds the label value {said}") as caught:
         read_label(Source(path))
     assert caught.value.where == str(path)
-
-
-def test_grids_that_differ(tmp_path: Path) -> None:
-    def volume(shape: tuple[int, ...], shift: float):
-        affine = AFFINE.copy()
-        affine[0, 3] += shift
-        return read_volume(Source(save(tmp_path / "scan.nii.gz", noise(*shape), affine)))
-
-    first = volume((7, 6, 5), 0)
-    assert same_grid(volume((7, 6, 5), 5e-4), first) is None
-    assert same_grid(volume((7, 6, 4), 0), first) == "shape 7x6x4 instead of 7x6x5"
-    assert "differs by up to 0.5 mm" in str(same_grid(volume((7, 6, 5), 0.5), first))
 
 
 @pytest.mark.parametrize("lost", [1, 4, 8, 9])

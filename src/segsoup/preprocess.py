@@ -18,10 +18,11 @@ from segsoup.cases.case import Source
 from segsoup.cases.index import IndexedCase
 from segsoup.errors import InputError
 from segsoup.geometry import Array, Geometry
+from segsoup.grids import GridMismatch, align
 from segsoup.normalisation import normalise
 from segsoup.resampling import resample_image, resample_label
 from segsoup.study import Preprocess
-from segsoup.volumes import read_label, read_volume
+from segsoup.volumes import Volume, read_label, read_volumes
 
 # Part of the fingerprint: to be raised whenever the arrays come out differently.
 VERSION = 2
@@ -186,14 +187,15 @@ def _save_image(
 
 def _read(case: IndexedCase, root: Path) -> tuple[list[Array], Array, Geometry]:
     """The case's volumes and label map on the first channel's grid, in the files' own types."""
-    volumes = [read_volume(Source(root / s.file, s.component)) for s in case.channels.values()]
+    sources = [Source(root / s.file, s.component) for s in case.channels.values()]
+    volumes = list(read_volumes(sources))
     first = volumes[0]
+    data = [_aligned(*pair, first).data for pair in zip(sources, volumes, strict=True)]
     if case.label is None:
         label = np.zeros(first.data.shape, np.uint8)
     else:
-        label = read_label(Source(root / case.label.file, case.label.component)).data
-    data = [volume.data for volume in volumes]
-    _check_one_grid(case, [*data, label])
+        source = Source(root / case.label.file, case.label.component)
+        label = _aligned(source, read_label(source), first).data
     orientation = nib.orientations.io_orientation(first.affine)
     shape = [int(side) for side in first.data.shape]
     affine = first.affine @ nib.orientations.inv_ornt_aff(orientation, shape)
@@ -209,15 +211,16 @@ def _read(case: IndexedCase, root: Path) -> tuple[list[Array], Array, Geometry]:
     return data, label, geometry
 
 
-def _check_one_grid(case: IndexedCase, volumes: list[Array]) -> None:
-    shapes = {volume.shape for volume in volumes}
-    if len(shapes) > 1:
+def _aligned(source: Source, volume: Volume, first: Volume) -> Volume:
+    try:
+        return align(volume, first)[0]
+    except GridMismatch as difference:
         raise InputError(
             case.name,
             f"its volumes have different sizes: {', '.join(map(str, sorted(shapes)))}",
             "channels and label on one grid",
             "register the case's volumes to one another",
-        )
+        ) from difference
 
 
 def _crop_to_ras(

@@ -1,47 +1,47 @@
-"""Volumes in NIfTI files: read whole, or refused with the reason.
+"""Volumes in files: read whole, or refused with the reason.
 
-The header is checked before any voxel is read, and a compressed file is unpacked to its end,
-checksum included, so that a truncated or damaged one is noticed wherever the damage lies.
+The header is checked before any voxel is read: against what the file can hold and what fits into
+memory. A compressed file is unpacked to its end, checksum included, so that a truncated or
+damaged one is noticed wherever the damage lies.
 """
 
 from __future__ import annotations
 
 import difflib
+import hashlib
 import math
-import zlib
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
-from nibabel.spatialimages import HeaderDataError
-from nibabel.wrapstruct import WrapStructError
+import psutil
 
 from segsoup.cases.case import Source
 from segsoup.errors import InputError
+from segsoup.formats import metaimage, nifti, nrrd_files
+from segsoup.formats.layout import VoxelLayout, unreadable
+from segsoup.formats.layout import shape_text as shape_text
+from segsoup.formats.unpacking import largest_content, unpack
 
-# Rounding of affines in headers stays far below; real shifts are far above.
-AFFINE_TOLERANCE = 1e-3
-SUFFIXES = (".nii", ".nii.gz")
+# The longest first: names are cut at the first that fits.
+FORMATS: dict[str, Callable[[Path, bytes], VoxelLayout]] = {
+    ".nii.gz": nifti.read_layout,
+    ".nii": nifti.read_layout,
+    ".mha": metaimage.read_layout,
+    ".nrrd": nrrd_files.read_layout,
+}
+SUFFIXES = (".nii", ".nii.gz", ".mha", ".nrrd")
 
-GZIP_MAGIC = b"\x1f\x8b"
-GZIP = 31
-LARGEST_HEADER = 540
-# Deflate shrinks nothing by more than this factor: a header that promises more voxels than the
-# file can hold is refused before any memory is spent on it.
-LARGEST_DEFLATE_RATIO = 1032
-SLACK = 2**20
-
-UNPARSABLE = (
-    HeaderDataError,
-    WrapStructError,
-    ValueError,
-    TypeError,
-    KeyError,
-    IndexError,
-    OverflowError,
-)
+# The longest header (NRRD and MetaImage may carry any text) and the voxels right behind it.
+BEGINNING = 2**20
+# What a volume takes while it is read and used, in bytes as stored: the stored numbers, and a
+# copy as floating point.
+MEMORY_FACTOR = 2
+WHOLE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -49,12 +49,15 @@ class Volume:
     """Voxels with their place in the scanner.
 
     Attributes:
-        data: voxels (x, y, z) in the file's own orientation.
+        data: voxels (x, y, z) in the file's own orientation; whole numbers as stored, others as
+            float32.
         affine: 4 x 4, from voxel indices to millimetres (RAS+).
+        sha256: hash (hex) of the file's bytes as stored.
     """
 
     data: np.ndarray
     affine: np.ndarray
+    sha256: str = ""
 
     @property
     def spacing(self) -> tuple[float, float, float]:
@@ -67,52 +70,49 @@ def read_volume(source: Source) -> Volume:
     """Read one volume.
 
     Raises:
-        InputError: if the file is missing, damaged, not a 3D volume or not finite.
+        InputError: if the file is missing, damaged, not a 3D volume, not finite, or would not
+            fit into memory.
     """
-    data, affine = _read(source)
-    if data.dtype.kind == "f" and not np.isfinite(data).all():
-        raise InputError(
-            source.file,
-            "holds voxels that are not finite (NaN or infinite)",
-            "finite voxels",
-            "export the scan again, or leave the case out",
-        )
-    return Volume(data, affine)
+    (volume,) = read_volumes([source])
+    return volume
+
+
+def read_volumes(sources: Iterable[Source]) -> Iterator[Volume]:
+    """Read volumes one after the other; neighbours that lie in one file are read at once.
+
+    Raises:
+        InputError: as ``read_volume``.
+    """
+    for file, group in groupby(sources, key=lambda source: source.file):
+        yield from _read(file, list(group))
 
 
 def read_label(source: Source) -> Volume:
-    """Read a label map as uint8.
+    """Read a label map as uint8; what scaling left of a whole number is rounded.
 
     Raises:
         InputError: as ``read_volume``, and if values are not whole numbers from 0 to 255.
     """
     volume = read_volume(source)
     values = volume.data
-    labels = np.clip(values, 0, 255).astype(np.uint8)
-    if not np.array_equal(labels, values):
-        wrong = values[labels != values].flat[0]
+    if values.dtype == np.uint8:
+        return volume
+    labels = np.clip(np.rint(values), 0, 255).astype(np.uint8)
+    wrong = np.abs(values - labels) > WHOLE if values.dtype.kind == "f" else values != labels
+    if wrong.any():
         raise InputError(
             source.file,
-            f"holds the label value {wrong:g}",
+            f"holds the label value {values[wrong].flat[0]:g}",
             "whole label values from 0 to 255",
             "save the label map without interpolation or probabilities",
         )
-    return Volume(labels, volume.affine)
+    return replace(volume, data=labels)
 
 
-def same_grid(one: Volume, other: Volume) -> str | None:
-    """What differs between the grids of two volumes, in words; None if nothing does."""
-    if one.data.shape != other.data.shape:
-        return f"shape {shape_text(one.data.shape)} instead of {shape_text(other.data.shape)}"
-    difference = float(np.abs(one.affine - other.affine).max())
-    if difference > AFFINE_TOLERANCE:
-        return f"an affine that differs by up to {difference:g} mm"
-    return None
-
-
-def shape_text(shape: tuple[int, ...]) -> str:
-    """A shape for people: 240x240x155."""
-    return "x".join(str(side) for side in shape)
+def without_suffix(name: str) -> str:
+    """A file's name without the ending of its format."""
+    ending = next((suffix for suffix in FORMATS if name.endswith(suffix)), "")
+    return name.removesuffix(ending)
 
 
 def write_volume(path: Path, data: np.ndarray, affine: np.ndarray) -> None:
@@ -126,60 +126,48 @@ def write_volume(path: Path, data: np.ndarray, affine: np.ndarray) -> None:
         packed.write(image.to_bytes())
 
 
-@dataclass(frozen=True)
-class _Header:
-    """Where the voxels lie in the unpacked file, and what they mean."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    offset: int
-    slope: float
-    intercept: float
-    affine: np.ndarray
-
-    @property
-    def end(self) -> int:
-        return self.offset + math.prod(self.shape) * self.dtype.itemsize
-
-
-def _read(source: Source) -> tuple[np.ndarray, np.ndarray]:
-    content = _content(source.file)
-    packed = content.startswith(GZIP_MAGIC)
-    header = _header(source.file, _beginning(source.file, content) if packed else content)
-    # In this order, so that a wrong shape is refused before its voxels are unpacked.
-    select = _three_dimensional(header.shape, source)
-    if header.end > len(content) * (LARGEST_DEFLATE_RATIO if packed else 1):
-        raise _unreadable(
-            source.file, f"its header promises {header.end} bytes, more than the file can hold"
-        )
-    if packed:
-        content = _unpack(source.file, content, header.end)
-    if len(content) < header.end:
-        raise _unreadable(
-            source.file, f"it ends after {len(content)} of the {header.end} bytes it promises"
-        )
-    count = math.prod(header.shape)
-    voxels = np.frombuffer(content, header.dtype, count=count, offset=header.offset)
-    return _scaled(voxels.reshape(header.shape, order="F")[select], header), header.affine
+def _read(file: Path, sources: list[Source]) -> Iterator[Volume]:
+    read_layout = _format(file)
+    try:
+        with file.open("rb") as stream:
+            layout = read_layout(file, stream.read(BEGINNING))
+            # In this order, so that a wrong shape is refused before its voxels are unpacked.
+            selections = [_three_dimensional(layout.shape, source) for source in sources]
+            _check_size(file, layout)
+            stream.seek(0)
+            content = stream.read()
+    except OSError as error:
+        raise unreadable(file, str(error.strerror or error), "check its permissions") from error
+    digest = hashlib.sha256(content).hexdigest()
+    voxels = layout.voxels(unpack(file, memoryview(content)[layout.start :], layout))
+    del content
+    for select in selections:
+        data = _scaled(voxels[select], layout)
+        if data.dtype.kind == "f" and not np.isfinite(data).all():
+            raise InputError(
+                file,
+                "holds voxels that are not finite (NaN or infinite)",
+                "finite voxels",
+                "export the scan again, or leave the case out",
+            )
+        yield Volume(data, layout.affine, digest)
 
 
-def _content(file: Path) -> bytes:
+def _format(file: Path) -> Callable[[Path, bytes], VoxelLayout]:
     if not file.is_file():
         raise InputError(
             file,
             f"no such file{_nearest(file)}",
-            "a NIfTI file (.nii or .nii.gz)",
+            f"a volume ({', '.join(SUFFIXES)})",
             "add the file or correct its name, or leave the case out",
         )
     if not file.name.endswith(SUFFIXES):
-        raise _unreadable(file, "its name ends in neither .nii nor .nii.gz", "convert it to NIfTI")
-    try:
-        content = file.read_bytes()
-    except OSError as error:
-        raise _unreadable(file, str(error.strerror or error), "check its permissions") from error
-    if not content:
-        raise _unreadable(file, "it is empty")
-    return content
+        raise unreadable(
+            file, f"its name ends in none of {', '.join(SUFFIXES)}", "convert it to NIfTI"
+        )
+    if file.stat().st_size == 0:
+        raise unreadable(file, "it is empty")
+    return next(read for suffix, read in FORMATS.items() if file.name.endswith(suffix))
 
 
 def _nearest(file: Path) -> str:
@@ -191,89 +179,36 @@ def _nearest(file: Path) -> str:
     return f"; nearest in its folder: {', '.join(near)}" if near else ""
 
 
-def _unreadable(file: Path, reason: str, mend: str | None = None) -> InputError:
-    return InputError(
-        file,
-        f"cannot be read: {reason}",
-        "a whole NIfTI file",
-        mend or "copy or download the file again; it may have been cut off",
-    )
-
-
-def _beginning(file: Path, content: bytes) -> bytes:
-    try:
-        return zlib.decompressobj(GZIP).decompress(content, LARGEST_HEADER)
-    except zlib.error as error:
-        raise _unreadable(file, f"its gzip stream is damaged ({error})") from error
-
-
-def _header(file: Path, beginning: bytes) -> _Header:
-    for kind in (nib.Nifti1Header, nib.Nifti2Header):
-        size = kind.template_dtype.itemsize
-        if len(beginning) >= size and kind.may_contain_header(beginning):
-            try:
-                return _interpret(file, kind(beginning[:size]))
-            except UNPARSABLE as error:
-                raise _unreadable(file, f"its header is damaged ({error})") from error
-    raise _unreadable(file, "it has no NIfTI header")
-
-
-def _interpret(file: Path, header: Any) -> _Header:
-    dtype = header.get_data_dtype()
-    if dtype.kind not in "iuf" or not header.is_single:
-        raise _unreadable(
-            file, "it holds no plain numbers in one file", "convert it to a plain .nii.gz"
+def _check_size(file: Path, layout: VoxelLayout) -> None:
+    """Hold what the header promises against the file and the memory, before either is spent."""
+    size = file.stat().st_size
+    if layout.end > largest_content(max(0, size - layout.start), layout.packing):
+        raise unreadable(
+            file, f"its header promises {layout.end} bytes, more than the file can hold"
         )
-    affine = np.asarray(header.get_best_affine(), dtype=np.float64)
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+    # A packed file itself is in memory too while it is unpacked.
+    needed = size + (MEMORY_FACTOR - (layout.packing == "raw")) * layout.end
+    available = psutil.virtual_memory().available
+    if needed > available:
         raise InputError(
             file,
-            "has an affine that does not say where its voxels lie (singular or not finite)",
-            "an affine with three independent axes",
-            "set the sform or qform in its header",
+            f"has {shape_text(layout.shape)} voxels, for which {needed / 1e9:.2f} GB of memory "
+            f"are needed where {available / 1e9:.2f} GB are free",
+            "a volume that fits into memory",
+            "use a machine (or a job) with more memory, fewer workers at once, or smaller volumes; "
+            "if the size is a surprise, the header is wrong",
         )
-    # nibabel takes an infinite slope for none.
-    stored = float(header["scl_slope"]) if "scl_slope" in header else 1.0
-    slope, intercept = header.get_slope_inter()
-    if math.isinf(stored):
-        raise ValueError("its voxels are scaled by infinity")
-    return _Header(
-        shape=tuple(int(side) for side in header.get_data_shape()),
-        dtype=dtype,
-        offset=max(int(header.get_data_offset()), header.template_dtype.itemsize),
-        slope=1.0 if slope is None else float(slope),
-        intercept=0.0 if intercept is None else float(intercept),
-        affine=affine,
-    )
 
 
-def _unpack(file: Path, content: bytes, promised: int) -> bytes:
-    """Unpack to the end, but never far beyond what the header promises."""
-    left = promised + SLACK
-    parts = []
-    while content:
-        stream = zlib.decompressobj(GZIP)
-        try:
-            parts.append(stream.decompress(content, left))
-        except zlib.error as error:
-            raise _unreadable(file, f"its gzip stream is damaged ({error})") from error
-        left -= len(parts[-1])
-        if left <= 0:
-            raise _unreadable(file, f"it unpacks to more than the {promised} bytes it promises")
-        if not stream.eof:
-            raise _unreadable(file, "its gzip stream ends early")
-        # Some tools pad the end of a gzip file with zeros.
-        content = stream.unused_data.lstrip(b"\0")
-    return parts[0] if len(parts) == 1 else b"".join(parts)
-
-
-def _scaled(voxels: np.ndarray, header: _Header) -> np.ndarray:
-    if (header.slope, header.intercept) != (1.0, 0.0):
-        voxels = voxels.astype(np.float64) * header.slope + header.intercept
-    if voxels.dtype.kind != "f":
-        return voxels.astype(voxels.dtype.newbyteorder("="), copy=False)
-    # Too large for float32 becomes infinite, which is refused like any other infinity.
-    with np.errstate(over="ignore"):
+def _scaled(voxels: np.ndarray, layout: VoxelLayout) -> np.ndarray:
+    # Too large for floating point becomes infinite, which is refused like any other infinity.
+    with np.errstate(over="ignore", invalid="ignore"):
+        if (layout.slope, layout.intercept) != (1.0, 0.0):
+            voxels = voxels.astype(np.float64)
+            voxels *= layout.slope
+            voxels += layout.intercept
+        if voxels.dtype.kind != "f":
+            return voxels.astype(voxels.dtype.newbyteorder("="), copy=False)
         return voxels.astype(np.float32, copy=False)
 
 

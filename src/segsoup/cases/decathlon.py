@@ -8,6 +8,7 @@ from typing import Any
 from segsoup.cases.case import Case, Source
 from segsoup.cases.descriptions import check_channel_count, inside, read_description
 from segsoup.errors import InputError
+from segsoup.volumes import without_suffix
 
 
 def find_cases(root: Path, channels: list[str]) -> list[Case]:
@@ -39,5 +40,5 @@ def _case(root: Path, entry: dict[str, Any], channels: list[str], where: Path) -
         channel: Source(image, number if several else None)
         for number, channel in enumerate(channels)
     }
-    name = image.name.removesuffix(".gz").removesuffix(".nii")
+    name = without_suffix(image.name)
     return Case(name, sources, Source(label) if label else None)

@@ -18,8 +18,9 @@ from segsoup.cases.case import Case, Source
 from segsoup.cases.layouts import find_cases
 from segsoup.errors import BadCases, InputError
 from segsoup.files import whole
+from segsoup.grids import GridMismatch, align
 from segsoup.study import Dataset
-from segsoup.volumes import Volume, read_label, read_volume, same_grid, shape_text
+from segsoup.volumes import Volume, read_label, read_volumes, shape_text
 
 CHANNEL_PREFIX = "channel_"
 
@@ -275,13 +276,12 @@ def _indexed(case: Case, patient: str, regions: dict[str, list[int]], root: Path
             "add the label file, or leave the case out",
         )
     first: tuple[Source, Volume] | None = None
-    for source in case.channels.values():
-        volume = read_volume(source)
+    sources = [*case.channels.values()]
+    for source, volume in zip(sources, read_volumes(sources), strict=True):
         first = first or (source, volume)
-        _check_grid(source, volume, *first)
+        _aligned(source, volume, *first)
     assert first is not None and case.label is not None
-    label = read_label(case.label)
-    _check_grid(case.label, label, *first)
+    label = _aligned(case.label, read_label(case.label), *first)
     labels = np.unique(label.data).tolist()
     _check_labels(case.label, labels, regions)
     files = dict.fromkeys(source.file for source in [*case.channels.values(), case.label])
@@ -297,15 +297,16 @@ def _indexed(case: Case, patient: str, regions: dict[str, list[int]], root: Path
     )
 
 
-def _check_grid(source: Source, volume: Volume, first: Source, reference: Volume) -> None:
-    difference = same_grid(volume, reference)
-    if difference:
+def _aligned(source: Source, volume: Volume, first: Source, reference: Volume) -> Volume:
+    try:
+        return align(volume, reference)[0]
+    except GridMismatch as difference:
         raise InputError(
             source.file,
             f"has {difference}, compared with {first.file.name}",
             "one grid for all files of a case",
             "register or resample the files of the case to one grid",
-        )
+        ) from difference
 
 
 def _check_labels(source: Source, labels: list[int], regions: dict[str, list[int]]) -> None:

@@ -1,0 +1,1 @@
+"""File formats of volumes: each module reads one format's header, ``unpacking`` the voxels."""
