@@ -19,7 +19,7 @@ from scipy import ndimage
 
 from segsoup import files
 from segsoup.cases.case import Source
-from segsoup.cases.index import IndexedCase
+from segsoup.cases.indexed_case import IndexedCase
 from segsoup.errors import InputError
 from segsoup.study import Preprocess
 from segsoup.volumes import Volume, read_label, read_volume
