@@ -214,6 +214,11 @@ def results_folder(wildcards) -> str:
     return study.results
 
 
+def kept_verdicts(wildcards) -> str:
+    """Where the verdicts on the cases are kept, so that only changed ones are checked again."""
+    return f"{study.results}/.state/verdicts.jsonl"
+
+
 def preprocessed_folder(wildcards) -> str:
     """The folder of the preprocessed cases, which their manifest stands for as an input."""
     return f"{study.results}/preprocessed"

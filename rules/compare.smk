@@ -286,6 +286,7 @@ rule methods:
     """The methods as a paper tells them, and where the numbers come from."""
     input:
         cases="<results>/cases.tsv",
+        rejected="<results>/rejected.tsv",
         folds="<results>/folds.json",
         candidates=fold_files("candidates.tsv"),
         models=rules.collect.output.manifest,
@@ -298,6 +299,7 @@ rule methods:
         ),
         methods_text="<results>/report/methods.md",
         trials="<results>/report/trials.rst",
+        cases="<results>/report/cases.rst",
         provenance=report(
             "<results>/report/provenance.html",
             caption="../workflow/report/provenance.rst",
@@ -368,7 +370,7 @@ rule run_times:
 rule findings:
     """Everything that the report shows."""
     input:
-        rules.index.output.cases,
+        rules.index.output,
         rules.folds.output,
         rules.compare.output,
         rules.figures.output,

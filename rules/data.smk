@@ -34,7 +34,12 @@ rule index:
             category=SECTIONS["data"],
             labels={"table": "cases"},
         ),
-        rejected="<results>/rejected.tsv",
+        rejected=report(
+            "<results>/rejected.tsv",
+            caption="../workflow/report/rejected.rst",
+            category=SECTIONS["data"],
+            labels={"table": "cases left out"},
+        ),
     log:
         "<logs>/index.log",
     benchmark:
@@ -48,6 +53,7 @@ rule index:
         **settings("dataset", "regions"),
         root=data_root,
         listing=listing,
+        verdicts=kept_verdicts,
     message:
         "Index: finds the cases and checks all of their files."
     script:

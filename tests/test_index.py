@@ -76,7 +76,8 @@ def test_tables_are_read_back(phantom_folder: Path, tmp_path: Path) -> None:
     write_rejected(tmp_path / "rejected.tsv", {"A": InputError("file", "found", "right", "mend")})
     lines = (tmp_path / "rejected.tsv").read_text().splitlines()
     assert lines == ["case\twhere\tfound\texpected\tmend", "A\tfile\tfound\tright\tmend"]
-    assert read_rejected(tmp_path / "rejected.tsv") == ["A"]
+    (problem,) = read_rejected(tmp_path / "rejected.tsv").items()
+    assert problem[0] == "A" and str(problem[1]).startswith("file: found")
 
 
 def test_the_hash_follows_the_content_and_not_the_date(folder: Path) -> None:

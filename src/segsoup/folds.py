@@ -43,6 +43,7 @@ def make_folds(
     folds: Folds,
     protocol: Protocol,
     left_out: Collection[str] = (),
+    unlabelled: Collection[str] = (),
 ) -> dict[str, Any]:
     """Split cases into cross-validation folds, by patient.
 
@@ -55,6 +56,8 @@ def make_folds(
         protocol: ``held-out`` keeps selection cases apart from the test cases; under
             ``published`` they are the same.
         left_out: cases that cannot be used; a given split may name them all the same.
+        unlabelled: cases for prediction only, which are not among ``patients`` and which no
+            given split may name.
 
     Returns:
         The content of folds.json: ``{"protocol": ..., "folds": {"0": {"training": [...],
@@ -64,12 +67,19 @@ def make_folds(
         InputError: if there are too few patients, if a fold lacks training, selection or test
             cases, or if the file with the split is unusable.
     """
+    if not patients:
+        raise InputError(
+            "dataset.root",
+            "holds no labelled case",
+            "cases with label maps to train on and to score",
+            "add label maps, or correct `dataset.root`",
+        )
     patients = dict(sorted(patients.items()))
     if folds.file is None:
         splits = _random_splits(patients, folds)
         where = "folds"
     else:
-        splits = _given_splits(Path(folds.file), patients, folds, left_out)
+        splits = _given_splits(Path(folds.file), patients, folds, left_out, unlabelled)
         where = folds.file
     return {
         "protocol": protocol,
@@ -174,22 +184,39 @@ def _check_apart(split: Split, number: int, patients: dict[str, str], where: str
 
 
 def _given_splits(
-    path: Path, patients: dict[str, str], folds: Folds, left_out: Collection[str]
+    path: Path,
+    patients: dict[str, str],
+    folds: Folds,
+    left_out: Collection[str],
+    unlabelled: Collection[str],
 ) -> dict[int, Split]:
     content = _read(path)
-    known = {*patients, *left_out}
+    known = {*patients, *left_out, *unlabelled}
     if isinstance(content, list):
         splits = _nnunet_splits(content, path, known, folds)
-        return {number: _without(split, left_out, path) for number, split in splits.items()}
-    if isinstance(content, dict) and isinstance(content.get("training"), list):
+    elif isinstance(content, dict) and isinstance(content.get("training"), list):
         splits = _datalist_splits(content["training"], path, known, folds)
-        return {number: _without(split, left_out, path) for number, split in splits.items()}
-    raise InputError(
-        path,
-        f"is JSON of another form ({type(content).__name__})",
-        FORMS,
-        "correct the file or `folds.file`",
-    )
+    else:
+        raise InputError(
+            path,
+            f"is JSON of another form ({type(content).__name__})",
+            FORMS,
+            "correct the file or `folds.file`",
+        )
+    for number, split in splits.items():
+        _refuse_unlabelled(split, number, unlabelled, path)
+    return {number: _without(split, left_out, path) for number, split in splits.items()}
+
+
+def _refuse_unlabelled(split: Split, number: int, unlabelled: Collection[str], path: Path) -> None:
+    named = sorted({*split.test, *split.rest} & {*unlabelled})
+    if named:
+        raise InputError(
+            path,
+            f"fold {number} has case {named[0]}, which has no label map",
+            "labelled cases only: the others are for prediction",
+            "take it out of the file, or add its label map",
+        )
 
 
 def _without(split: Split, left_out: Collection[str], path: Path) -> Split:

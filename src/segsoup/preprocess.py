@@ -15,7 +15,7 @@ import numpy as np
 
 from segsoup import files
 from segsoup.cases.case import Source
-from segsoup.cases.index import IndexedCase
+from segsoup.cases.indexed_case import IndexedCase
 from segsoup.errors import InputError
 from segsoup.geometry import Array, Geometry
 from segsoup.grids import GridMismatch, align
@@ -216,8 +216,8 @@ def _aligned(source: Source, volume: Volume, first: Volume) -> Volume:
         return align(volume, first)[0]
     except GridMismatch as difference:
         raise InputError(
-            case.name,
-            f"its volumes have different sizes: {', '.join(map(str, sorted(shapes)))}",
+            source.file,
+            f"has {difference}; the case's volumes have different sizes or places",
             "channels and label on one grid",
             "register the case's volumes to one another",
         ) from difference

@@ -10,7 +10,12 @@ from segsoup.study import load
 
 with job_log(snakemake.log[0]):
     study = load(snakemake.config)
-    patients = {case.name: case.patient for case in read_cases(Path(snakemake.input.cases))}
-    rejected = read_rejected(Path(snakemake.input.rejected))
-    folds = make_folds(patients, study.folds, study.evaluation.protocol, rejected)
+    cases = read_cases(Path(snakemake.input.cases))
+    folds = make_folds(
+        {case.name: case.patient for case in cases if case.label is not None},
+        study.folds,
+        study.evaluation.protocol,
+        left_out=read_rejected(Path(snakemake.input.rejected)),
+        unlabelled=[case.name for case in cases if case.label is None],
+    )
     write_json(Path(snakemake.output[0]), folds)

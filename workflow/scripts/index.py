@@ -9,7 +9,11 @@ from segsoup.study import load
 with job_log(snakemake.log[0]):
     study = load(snakemake.config)
     cases, rejected = index_cases(
-        study.dataset, study.regions, Path(snakemake.params.root), workers=snakemake.threads
+        study.dataset,
+        study.regions,
+        Path(snakemake.params.root),
+        workers=snakemake.threads,
+        verdicts=Path(snakemake.params.verdicts),
     )
     write_cases(Path(snakemake.output.cases), cases)
     write_rejected(Path(snakemake.output.rejected), rejected)

@@ -7,7 +7,8 @@ import yaml
 
 from segsoup import provenance
 from segsoup.candidates import models_of_folds, runs_of_folds
-from segsoup.cases.index import read_cases
+from segsoup.cases.account import account
+from segsoup.cases.index import read_cases, read_rejected
 from segsoup.files import read_json, sha256, write_text
 from segsoup.logs import job_log
 from segsoup.methods import Facts, FoldSize, methods
@@ -21,7 +22,8 @@ with job_log(snakemake.log[0]):
     study = load(snakemake.config)
     given, made_of = snakemake.input, snakemake.output
     folds = read_json(Path(given.folds))["folds"]
-    cases = read_cases(Path(given.cases))
+    indexed = read_cases(Path(given.cases))
+    cases = [case for case in indexed if case.label is not None]
     results = Path(snakemake.params.results)
     trained = models_of_folds(results, study.folds.numbers)
     folders = runs_of_folds(results, trained, study.stem.source == "train")
@@ -57,6 +59,9 @@ with job_log(snakemake.log[0]):
 
     told = sweep_sentence(study, trials(study), len(folds), cite=lambda work: "")
     write_text(Path(made_of.trials), told + "\n")
+
+    told = account(indexed, read_rejected(Path(given.rejected)))
+    write_text(Path(made_of.cases), told)
 
     settings = yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False)
     write_text(Path(made_of.study), settings)

@@ -9,8 +9,10 @@ from segsoup.study import load
 
 with job_log(snakemake.log[0]):
     study = load(snakemake.config)
+    cases = read_cases(Path(snakemake.input.cases))
     preprocess_all(
-        read_cases(Path(snakemake.input.cases)),
+        # Cases for prediction only are prepared when they are predicted.
+        [case for case in cases if case.label is not None],
         root=Path(snakemake.params.root),
         settings=study.preprocess,
         patch=study.training.patch,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from segsoup.errors import InputError
+
 
 @dataclass(frozen=True)
 class Source:
@@ -32,8 +34,14 @@ class Case:
         name: the case's name, unique in the data set.
         channels: channel name -> where its volume lies, in the study's order.
         label: the label map, or None where the case is unlabelled.
+        patient: whom it shows, where the data set itself says so.
+        problem: why it cannot be used, where that is known before any voxel is read.
+        extra: endings of further volumes beside the case's channels.
     """
 
     name: str
     channels: dict[str, Source]
     label: Source | None
+    patient: str | None = None
+    problem: InputError | None = None
+    extra: tuple[str, ...] = ()

@@ -3,94 +3,178 @@
 from __future__ import annotations
 
 import csv
-import hashlib
-import re
-from collections.abc import Callable, Iterable
+import logging
+import multiprocessing
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
-from functools import partial
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
+from typing import TextIO
 
-import numpy as np
-
-from segsoup.cases.brats import PATIENT_PATTERN
 from segsoup.cases.case import Case, Source
+from segsoup.cases.checking import Expected, Findings
+from segsoup.cases.duplicates import find_duplicates
+from segsoup.cases.indexed_case import IndexedCase
 from segsoup.cases.layouts import find_cases
+from segsoup.cases.patients import patient_finder
+from segsoup.cases.verdicts import (
+    Verdict,
+    append,
+    appending,
+    is_current,
+    judge,
+    read_verdicts,
+    write_verdicts,
+)
 from segsoup.errors import BadCases, InputError
 from segsoup.files import whole
-from segsoup.grids import GridMismatch, align
 from segsoup.study import Dataset
-from segsoup.volumes import Volume, read_label, read_volumes, shape_text
+from segsoup.volumes import shape_text
+
+log = logging.getLogger(__name__)
 
 CHANNEL_PREFIX = "channel_"
-
-
-@dataclass(frozen=True)
-class IndexedCase:
-    """A case whose files have all been read and agree with each other.
-
-    Attributes:
-        name: its name.
-        patient: whom it shows; cases of one patient stay together in folds.
-        channels: channel name -> volume, relative to the data set's folder.
-        label: label map, relative to the data set's folder; None where the case is unlabelled.
-        shape: voxels (x, y, z) as stored.
-        spacing: voxel size in mm (x, y, z) as stored.
-        labels: label values that occur.
-        sha256: hash over the contents of all of its files.
-        notes: what is allowed, and yet good to know, in words (an empty label map, ...).
-    """
-
-    name: str
-    patient: str
-    channels: dict[str, Source]
-    label: Source | None
-    shape: tuple[int, int, int]
-    spacing: tuple[float, float, float]
-    labels: list[int]
-    sha256: str
-    notes: tuple[str, ...] = ()
+# Seconds between two lines of the log that say how far the index is.
+PROGRESS_SECONDS = 10.0
 
 
 def index_cases(
-    dataset: Dataset, regions: dict[str, list[int]], root: Path, workers: int
+    dataset: Dataset,
+    regions: dict[str, list[int]],
+    root: Path,
+    workers: int,
+    verdicts: Path | None = None,
 ) -> tuple[list[IndexedCase], dict[str, InputError]]:
     """Find and check all cases of a data set.
 
     Args:
         dataset: the study's section; `on_bad_case` says whether bad cases stop it.
         regions: region name -> label values.
-        root: folder of the data set.
+        root: folder of the data set, which is read only.
         workers: processes that check cases.
+        verdicts: where verdicts are kept: a case whose files have not changed since is not
+            opened again. None keeps none.
 
     Returns:
         The usable cases by name, and case name -> what is wrong for those left out.
 
     Raises:
         BadCases: naming all bad cases, if they are to stop the study.
-        InputError: if no usable case is left.
+        InputError: if no usable case is left, or a case's patient cannot be told.
     """
     cases = find_cases(dataset.layout, root, dataset.channels)
     _check_names(cases, root)
-    patient_of = _patients(dataset)
-    patients = {case.name: patient_of(case.name) for case in cases}
-    check = partial(_check, patients=patients, regions=regions, root=root)
-    if workers > 1:
-        with ProcessPoolExecutor(workers) as pool:
-            results = list(pool.map(check, cases, chunksize=4))
-    else:
-        results = [check(case) for case in cases]
-    usable = [result for result in results if isinstance(result, IndexedCase)]
-    rejected = {
-        case.name: result
-        for case, result in zip(cases, results, strict=True)
-        if isinstance(result, InputError)
-    }
+    patient_of = patient_finder(dataset)
+    patients = {case.name: case.patient or patient_of(case.name) for case in cases}
+    labels = frozenset(label for values in regions.values() for label in values)
+    expected = Expected(labels, dataset.unlabelled)
+
+    readable = [case for case in cases if case.problem is None]
+    found = _verdicts(readable, expected, root, workers, verdicts)
+    rejected = {case.name: case.problem for case in cases if case.problem is not None}
+    rejected |= {n: v.outcome for n, v in found.items() if isinstance(v.outcome, InputError)}
+    voxels = {n: v.outcome.voxels for n, v in found.items() if isinstance(v.outcome, Findings)}
+    rejected |= find_duplicates([case for case in readable if case.name in voxels], voxels)
+    usable = [
+        _indexed(case, patients[case.name], found[case.name], root)
+        for case in cases
+        if case.name not in rejected
+    ]
+    usable = _with_notes_on_extras(usable, {case.name: case.extra for case in cases})
+    log.info("%d cases can be used, %d cannot", len(usable), len(rejected))
     if rejected and (dataset.on_bad_case == "stop" or not usable):
         raise BadCases(
-            root, rejected, "or set `dataset.on_bad_case: skip` to go on without these cases"
+            root,
+            dict(sorted(rejected.items())),
+            "or set `dataset.on_bad_case: skip` to go on without these cases",
         )
-    return usable, rejected
+    return usable, dict(sorted(rejected.items()))
+
+
+def _verdicts(
+    cases: Sequence[Case], expected: Expected, root: Path, workers: int, kept: Path | None
+) -> dict[str, Verdict]:
+    """Case name -> its verdict: the kept one, or else a new one, which is kept at once."""
+    earlier = read_verdicts(kept, root) if kept else {}
+    todo = [c for c in cases if not is_current(earlier.get(c.name), c, expected, root)]
+    log.info("%d cases, of which %d are new or changed", len(cases), len(todo))
+    found = {case.name: earlier[case.name] for case in cases if case.name in earlier}
+    said = time.monotonic()
+    with appending(kept) if kept and todo else nullcontext() as stream:
+        for number, verdict in enumerate(_judged(todo, expected, root, workers, earlier), 1):
+            found[verdict.case] = verdict
+            _keep(verdict, stream, root)
+            if time.monotonic() - said > PROGRESS_SECONDS:
+                said = time.monotonic()
+                log.info("%d of %d checked", number, len(todo))
+    if kept:
+        # Those of cases that are gone are dropped.
+        write_verdicts(kept, (found[name] for name in sorted(found)), root)
+    return found
+
+
+def _keep(verdict: Verdict, stream: TextIO | None, root: Path) -> None:
+    if stream is not None:
+        append(stream, verdict, root)
+
+
+def _judged(
+    cases: Sequence[Case],
+    expected: Expected,
+    root: Path,
+    workers: int,
+    earlier: Mapping[str, Verdict],
+) -> Iterator[Verdict]:
+    """New verdicts, in the order of the cases, however many processes find them."""
+    same = len(cases)
+    given = (cases, [expected] * same, [root] * same, [earlier.get(c.name) for c in cases])
+    if workers == 1 or same < 2:
+        yield from map(judge, *given)
+        return
+    # Other start methods import the main module again, which in a Snakemake script would run the
+    # script once more.
+    context = multiprocessing.get_context("fork")
+    with ProcessPoolExecutor(min(workers, same), mp_context=context) as pool:
+        yield from pool.map(judge, *given)
+
+
+def _indexed(case: Case, patient: str, verdict: Verdict, root: Path) -> IndexedCase:
+    findings = verdict.outcome
+    assert isinstance(findings, Findings)
+    return IndexedCase(
+        name=case.name,
+        patient=patient,
+        channels={name: _relative(source, root) for name, source in case.channels.items()},
+        label=_relative(case.label, root) if case.label else None,
+        shape=findings.shape,
+        spacing=findings.spacing,
+        labels=findings.labels,
+        sha256=verdict.sha256,
+        notes=findings.notes,
+    )
+
+
+def _with_notes_on_extras(
+    cases: list[IndexedCase], extra: Mapping[str, tuple[str, ...]]
+) -> list[IndexedCase]:
+    """Note further volumes that only some of the cases have: there may be a channel to use."""
+    counts = Counter(suffix for case in cases for suffix in extra[case.name])
+    some = {suffix: count for suffix, count in counts.items() if count < len(cases)}
+    return [
+        replace(
+            case,
+            notes=case.notes
+            + tuple(
+                f"has {suffix} too, as {some[suffix]} of {len(cases)} cases have"
+                for suffix in extra[case.name]
+                if suffix in some
+            ),
+        )
+        for case in cases
+    ]
 
 
 def write_cases(path: Path, cases: Iterable[IndexedCase]) -> None:
@@ -131,10 +215,13 @@ def write_rejected(path: Path, rejected: dict[str, InputError]) -> None:
     _write_table(path, ["case", "where", "found", "expected", "mend"], rows)
 
 
-def read_rejected(path: Path) -> list[str]:
-    """Names of the cases that ``rejected.tsv`` lists."""
+def read_rejected(path: Path) -> dict[str, InputError]:
+    """Read ``rejected.tsv`` back: case name -> what is wrong with it."""
     with path.open(newline="", encoding="utf-8") as stream:
-        return [row["case"] for row in csv.DictReader(stream, delimiter="\t")]
+        return {
+            row["case"]: InputError(row["where"], row["found"], row["expected"], row["mend"])
+            for row in csv.DictReader(stream, delimiter="\t")
+        }
 
 
 def _write_table(path: Path, header: list[str], rows: list[list[str]]) -> None:
@@ -177,157 +264,5 @@ def _check_names(cases: list[Case], root: Path) -> None:
         seen.add(case.name)
 
 
-def _patients(dataset: Dataset) -> Callable[[str], str]:
-    """How to find the patient of a case."""
-    if dataset.patients is not None:
-        return _patients_from_file(Path(dataset.patients))
-    if dataset.patient_pattern is not None:
-        return partial(_patient_by_pattern, pattern=dataset.patient_pattern)
-    if dataset.layout in ("brats", "phantom"):
-        return lambda name: re.sub(PATIENT_PATTERN, r"\1", name)
-    return lambda name: name
-
-
-def _patient_by_pattern(name: str, pattern: str) -> str:
-    match = re.search(pattern, name)
-    if match is None:
-        raise InputError(
-            "dataset.patient_pattern",
-            f"`{pattern}` does not match the case {name}",
-            "a pattern that finds the patient in every case name",
-            "correct the pattern, or give `dataset.patients`",
-        )
-    return match[1]
-
-
-def _patients_from_file(path: Path) -> Callable[[str], str]:
-    if not path.is_file():
-        raise InputError(
-            path,
-            "no such file",
-            "a table with the columns case and patient",
-            "correct `dataset.patients`",
-        )
-    table = _patient_table(path)
-
-    def find(name: str) -> str:
-        if name not in table:
-            raise InputError(
-                path, f"does not name the case {name}", "every case", "add a row for it"
-            )
-        return table[name]
-
-    return find
-
-
-def _patient_table(path: Path) -> dict[str, str]:
-    try:
-        # Spreadsheets put a byte order mark in front, which utf-8-sig takes off.
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(
-            path, "is not UTF-8 text", "a CSV or TSV file in UTF-8", "save the table as UTF-8"
-        ) from error
-    rows = csv.DictReader(text.splitlines(), delimiter="," if path.suffix == ".csv" else "\t")
-    if not {"case", "patient"} <= set(rows.fieldnames or []):
-        raise InputError(
-            path,
-            f"has the columns {rows.fieldnames}",
-            "the columns case and patient (.csv with commas, .tsv with tabs)",
-            "correct the first line of the file",
-        )
-    table: dict[str, str] = {}
-    for row in rows:
-        case, patient = row["case"], row["patient"]
-        # Either mistake would put cases into wrong folds without a word.
-        if not patient:
-            raise InputError(
-                path, f"names no patient for the case {case}", "a patient in every row", "add it"
-            )
-        if table.setdefault(case, patient) != patient:
-            raise InputError(
-                path,
-                f"gives the case {case} to two patients, {table[case]} and {patient}",
-                "one patient per case",
-                "remove one of the rows",
-            )
-    return table
-
-
-def _check(
-    case: Case, patients: dict[str, str], regions: dict[str, list[int]], root: Path
-) -> IndexedCase | InputError:
-    """Check one case; a mistake is returned, so that all of them can be listed at once."""
-    try:
-        return _indexed(case, patients[case.name], regions, root)
-    except InputError as problem:
-        return problem
-
-
-def _indexed(case: Case, patient: str, regions: dict[str, list[int]], root: Path) -> IndexedCase:
-    image = next(iter(case.channels.values())).file
-    # Without its images either, the case's files have other names, which the images tell.
-    if case.label is None and image.is_file():
-        raise InputError(
-            image.parent if image.parent.name == case.name else image,
-            "has no label file",
-            "a label map for every case that is trained or scored on (the `brats` layout: "
-            "a file that ends in -seg.nii.gz or _seg.nii.gz behind the case's name)",
-            "add the label file, or leave the case out",
-        )
-    first: tuple[Source, Volume] | None = None
-    sources = [*case.channels.values()]
-    for source, volume in zip(sources, read_volumes(sources), strict=True):
-        first = first or (source, volume)
-        _aligned(source, volume, *first)
-    assert first is not None and case.label is not None
-    label = _aligned(case.label, read_label(case.label), *first)
-    labels = np.unique(label.data).tolist()
-    _check_labels(case.label, labels, regions)
-    files = dict.fromkeys(source.file for source in [*case.channels.values(), case.label])
-    return IndexedCase(
-        name=case.name,
-        patient=patient,
-        channels={name: _relative(source, root) for name, source in case.channels.items()},
-        label=_relative(case.label, root),
-        shape=label.data.shape,
-        spacing=label.spacing,
-        labels=labels,
-        sha256=_hash(files),
-    )
-
-
-def _aligned(source: Source, volume: Volume, first: Source, reference: Volume) -> Volume:
-    try:
-        return align(volume, reference)[0]
-    except GridMismatch as difference:
-        raise InputError(
-            source.file,
-            f"has {difference}, compared with {first.file.name}",
-            "one grid for all files of a case",
-            "register or resample the files of the case to one grid",
-        ) from difference
-
-
-def _check_labels(source: Source, labels: list[int], regions: dict[str, list[int]]) -> None:
-    known = {label for values in regions.values() for label in values}
-    strange = sorted(set(labels) - known - {0})
-    if strange:
-        raise InputError(
-            source.file,
-            f"holds the label value {strange[0]}, which no region names",
-            f"0 and {sorted(known)}",
-            "add the value to a region in `regions` (BraTS up to 2021 has 4 where later ones "
-            "have 3), or correct the label map",
-        )
-
-
 def _relative(source: Source, root: Path) -> Source:
     return Source(source.file.relative_to(root), source.component)
-
-
-def _hash(files: Iterable[Path]) -> str:
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(file.read_bytes())
-    return digest.hexdigest()
