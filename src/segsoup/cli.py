@@ -56,6 +56,19 @@ def _parser() -> argparse.ArgumentParser:
     prune.set_defaults(command=_prune)
     for command in (check, listing):
         command.add_argument("study", type=Path, help="study file, such as config.yaml")
+    index = commands.add_parser(
+        "index", help="show what a folder of scans or a study's data set holds, and check it"
+    )
+    index.add_argument("path", type=Path, help="folder of a data set, or study file")
+    index.add_argument("--json", action="store_true", help="print one JSON object instead")
+    index.set_defaults(command=_index)
+    init = commands.add_parser("init", help="propose a study for a folder of scans")
+    init.add_argument("path", type=Path, help="folder of a data set")
+    init.add_argument(
+        "--output", type=Path, default=Path("config.yaml"), help="default: %(default)s"
+    )
+    init.add_argument("--force", action="store_true", help="replace the file if it is there")
+    init.set_defaults(command=_init)
     status = commands.add_parser(
         "status", help="show what every run of a study is doing, while it runs and after"
     )
@@ -102,6 +115,19 @@ def _trials(asked: argparse.Namespace) -> int:
 
     study = read(asked.study)
     print_trials(study, trials(study, str(asked.study)), asked.json)
+    return 0
+
+
+def _index(asked: argparse.Namespace) -> int:
+    from segsoup.index_listing import print_index
+
+    return print_index(asked.path, asked.json)
+
+
+def _init(asked: argparse.Namespace) -> int:
+    from segsoup.first_study import print_first_study
+
+    print_first_study(asked.path, asked.output, asked.force)
     return 0
 
 
