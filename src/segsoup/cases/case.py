@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
+
+from segsoup.errors import InputError
+
+# No file has more components than four digits count.
+COMPONENT = re.compile(r"(?P<file>.+)#(?P<component>[0-9]{1,4})", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -18,10 +24,9 @@ class Source:
 
     @classmethod
     def parse(cls, text: str) -> Source:
-        """Read back what ``str`` wrote."""
-        file, mark, component = text.rpartition("#")
-        is_component = mark and component.isdecimal()
-        return cls(Path(file), int(component)) if is_component else cls(Path(text))
+        """Read back what ``str`` wrote, of any file whose own name does not end in # and digits."""
+        match = COMPONENT.fullmatch(text)
+        return cls(Path(match["file"]), int(match["component"])) if match else cls(Path(text))
 
 
 @dataclass(frozen=True)
@@ -32,8 +37,15 @@ class Case:
         name: the case's name, unique in the data set.
         channels: channel name -> where its volume lies, in the study's order.
         label: the label map, or None where the case is unlabelled.
+        patient: whom it shows, where the data set itself says so.
+        problem: what makes the case unusable whatever its files hold (two files of one channel).
+        extra: what stands behind the case's name in further files of it, sorted: channels that
+            the study does not name.
     """
 
     name: str
     channels: dict[str, Source]
     label: Source | None
+    patient: str | None = None
+    problem: InputError | None = None
+    extra: tuple[str, ...] = ()

@@ -16,6 +16,7 @@ import numpy as np
 from segsoup.cases.brats import PATIENT_PATTERN
 from segsoup.cases.case import Case, Source
 from segsoup.cases.layouts import find_cases
+from segsoup.cases.spreadsheet import read_rows
 from segsoup.errors import BadCases, InputError
 from segsoup.files import whole
 from segsoup.study import Dataset
@@ -69,10 +70,10 @@ def index_cases(
         BadCases: naming all bad cases, if they are to stop the study.
         InputError: if no usable case is left.
     """
-    cases = find_cases(dataset.layout, root, dataset.channels)
+    cases = find_cases(dataset, root)
     _check_names(cases, root)
     patient_of = _patients(dataset)
-    patients = {case.name: patient_of(case.name) for case in cases}
+    patients = {case.name: patient_of(case) for case in cases}
     check = partial(_check, patients=patients, regions=regions, root=root)
     if workers > 1:
         with ProcessPoolExecutor(workers) as pool:
@@ -176,72 +177,53 @@ def _check_names(cases: list[Case], root: Path) -> None:
         seen.add(case.name)
 
 
-def _patients(dataset: Dataset) -> Callable[[str], str]:
+def _patients(dataset: Dataset) -> Callable[[Case], str]:
     """How to find the patient of a case."""
     if dataset.patients is not None:
         return _patients_from_file(Path(dataset.patients))
     if dataset.patient_pattern is not None:
         return partial(_patient_by_pattern, pattern=dataset.patient_pattern)
     if dataset.layout in ("brats", "phantom"):
-        return lambda name: re.sub(PATIENT_PATTERN, r"\1", name)
-    return lambda name: name
+        return lambda case: case.patient or re.sub(PATIENT_PATTERN, r"\1", case.name)
+    return lambda case: case.patient or case.name
 
 
-def _patient_by_pattern(name: str, pattern: str) -> str:
-    match = re.search(pattern, name)
+def _patient_by_pattern(case: Case, pattern: str) -> str:
+    match = re.search(pattern, case.name)
     if match is None:
         raise InputError(
             "dataset.patient_pattern",
-            f"`{pattern}` does not match the case {name}",
+            f"`{pattern}` does not match the case {case.name}",
             "a pattern that finds the patient in every case name",
             "correct the pattern, or give `dataset.patients`",
         )
     return match[1]
 
 
-def _patients_from_file(path: Path) -> Callable[[str], str]:
-    if not path.is_file():
-        raise InputError(
-            path,
-            "no such file",
-            "a table with the columns case and patient",
-            "correct `dataset.patients`",
-        )
+def _patients_from_file(path: Path) -> Callable[[Case], str]:
     table = _patient_table(path)
 
-    def find(name: str) -> str:
-        if name not in table:
+    def find(case: Case) -> str:
+        if case.name not in table:
             raise InputError(
-                path, f"does not name the case {name}", "every case", "add a row for it"
+                path, f"does not name the case {case.name}", "every case", "add a row for it"
             )
-        return table[name]
+        return table[case.name]
 
     return find
 
 
 def _patient_table(path: Path) -> dict[str, str]:
-    try:
-        # Spreadsheets put a byte order mark in front, which utf-8-sig takes off.
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(
-            path, "is not UTF-8 text", "a CSV or TSV file in UTF-8", "save the table as UTF-8"
-        ) from error
-    rows = csv.DictReader(text.splitlines(), delimiter="," if path.suffix == ".csv" else "\t")
-    if not {"case", "patient"} <= set(rows.fieldnames or []):
-        raise InputError(
-            path,
-            f"has the columns {rows.fieldnames}",
-            "the columns case and patient (.csv with commas, .tsv with tabs)",
-            "correct the first line of the file",
-        )
     table: dict[str, str] = {}
-    for row in rows:
-        case, patient = row["case"], row["patient"]
+    for row in read_rows(path, ["case", "patient"], "dataset.patients"):
+        case, patient = row.cells["case"], row.cells["patient"]
         # Either mistake would put cases into wrong folds without a word.
         if not patient:
             raise InputError(
-                path, f"names no patient for the case {case}", "a patient in every row", "add it"
+                path,
+                f"names no patient for the case {case} (row {row.number})",
+                "a patient in every row",
+                "add it",
             )
         if table.setdefault(case, patient) != patient:
             raise InputError(
@@ -257,6 +239,8 @@ def _check(
     case: Case, patients: dict[str, str], regions: dict[str, list[int]], root: Path
 ) -> IndexedCase | InputError:
     """Check one case; a mistake is returned, so that all of them can be listed at once."""
+    if case.problem is not None:
+        return case.problem
     try:
         return _indexed(case, patients[case.name], regions, root)
     except InputError as problem:
