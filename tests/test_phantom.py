@@ -12,7 +12,7 @@ from segsoup.cases.layouts import find_cases
 from segsoup.cases.phantom import case_names, make_case, write_phantom
 from segsoup.errors import InputError
 from segsoup.files import sha256
-from segsoup.study import Phantom
+from segsoup.study import Dataset, Phantom
 
 CHANNELS = ["t1n", "t1c", "t2w", "t2f"]
 TINY = Phantom(cases=4, shape=[32, 32, 24], seed=3)
@@ -36,7 +36,7 @@ def test_more_cases_leave_the_first_ones_alone(tmp_path: Path) -> None:
 
 
 def test_it_is_a_brats_data_set(phantom_folder: Path) -> None:
-    cases = find_cases("phantom", phantom_folder, CHANNELS)
+    cases = find_cases(Dataset(layout="phantom", channels=CHANNELS), phantom_folder)
     assert [case.name for case in cases] == case_names(6)
     for case in cases:
         assert case.label is not None

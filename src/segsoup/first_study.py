@@ -36,7 +36,7 @@ def write_first_study(folder: Path, output: Path, force: bool) -> list[str]:
             "choose another name, as `--output study.yaml`, or replace the file with `--force`",
         )
     found = guess(folder)
-    cases = find_cases(found.dataset.layout, found.root, found.dataset.channels)
+    cases = find_cases(found.dataset, found.root)
     fingerprint = take_fingerprint(cases, usable_cores())
     proposal = propose(found, fingerprint)
     heading = [

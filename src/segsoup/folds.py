@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from segsoup.cases.entries import describe, known_case
 from segsoup.errors import InputError
 from segsoup.study import Folds, Protocol
 
@@ -303,9 +303,9 @@ def _datalist_numbers(entries: list[Any], path: Path, known: Collection[str]) ->
                 "a fold counted from 0, or -1 or no `fold` at all for training only",
                 "correct the entry",
             )
-        case = _case_of(entry, known)
+        case = known_case(entry, known)
         if case is None:
-            unknown.append(_describe(entry))
+            unknown.append(describe(entry))
         else:
             found.append((case, number))
     _refuse_unknown(unknown, path)
@@ -318,39 +318,6 @@ def _datalist_numbers(entries: list[Any], path: Path, known: Collection[str]) ->
             "take the others out, or name each entry's case in a field `case`",
         )
     return dict(sorted(found))
-
-
-def _named(entry: dict[str, Any]) -> str | None:
-    for key in ("case", "name"):
-        if isinstance(entry.get(key), str):
-            return str(entry[key])
-    return None
-
-
-def _files(entry: dict[str, Any]) -> list[PurePosixPath]:
-    values = [entry.get("image"), entry.get("label")]
-    flat = [item for value in values for item in (value if isinstance(value, list) else [value])]
-    return [PurePosixPath(item.replace("\\", "/")) for item in flat if isinstance(item, str)]
-
-
-def _describe(entry: dict[str, Any]) -> str:
-    files = _files(entry)
-    return _named(entry) or (str(files[0]) if files else "an entry without `case` and `image`")
-
-
-def _case_of(entry: dict[str, Any], known: Collection[str]) -> str | None:
-    """The case that a datalist entry names, or whose name its files or their folder bear."""
-    named = _named(entry)
-    if named is not None:
-        return named if named in known else None
-    texts = [text for file in _files(entry) for text in (file.name, file.parent.name)]
-    matches = {case for text in texts for case in known if case in text and _bears(text, case)}
-    return max(matches, key=lambda case: (len(case), case), default=None)
-
-
-def _bears(text: str, case: str) -> bool:
-    # Bounded, so that `case_1` is not found in `case_10.nii.gz`.
-    return re.search(rf"(?<![A-Za-z0-9]){re.escape(case)}(?![A-Za-z0-9])", text) is not None
 
 
 def _check_numbers(folds: Folds, available: set[int], path: Path) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from segsoup.errors import InputError
+
+# No file has more components than four digits count.
+COMPONENT = re.compile(r"(?P<file>.+)#(?P<component>[0-9]{1,4})", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -20,10 +24,9 @@ class Source:
 
     @classmethod
     def parse(cls, text: str) -> Source:
-        """Read back what ``str`` wrote."""
-        file, mark, component = text.rpartition("#")
-        is_component = mark and component.isdecimal()
-        return cls(Path(file), int(component)) if is_component else cls(Path(text))
+        """Read back what ``str`` wrote, of any file whose own name does not end in # and digits."""
+        match = COMPONENT.fullmatch(text)
+        return cls(Path(match["file"]), int(match["component"])) if match else cls(Path(text))
 
 
 @dataclass(frozen=True)
@@ -35,8 +38,9 @@ class Case:
         channels: channel name -> where its volume lies, in the study's order.
         label: the label map, or None where the case is unlabelled.
         patient: whom it shows, where the data set itself says so.
-        problem: why it cannot be used, where that is known before any voxel is read.
-        extra: endings of further volumes beside the case's channels.
+        problem: what makes the case unusable whatever its files hold (two files of one channel).
+        extra: what stands behind the case's name in further files of it, sorted: channels that
+            the study does not name.
     """
 
     name: str

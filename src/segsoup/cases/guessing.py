@@ -18,6 +18,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from segsoup.cases import brats
+from segsoup.cases.case import Case
 from segsoup.errors import InputError
 from segsoup.study import Dataset, Layout, wrong_settings
 from segsoup.wording import listed
@@ -168,9 +169,13 @@ def guess_table(root: Path) -> Guess | None:
     return None
 
 
+def _brats_folders(root: Path) -> list[Case]:
+    return brats.find_cases(_dataset("brats", root, ["channel"]), root)
+
+
 def guess_brats(root: Path) -> Guess | None:
     """BraTS: folders whose files begin with the folder's name and go on with the channel's."""
-    stand_ins = [case.channels["channel"].file for case in brats.find_cases(root, ["channel"])]
+    stand_ins = [case.channels["channel"].file for case in _brats_folders(root)]
     counts = Counter(suffix for path in stand_ins for suffix in _suffixes(path))
     shared = {s for s, count in counts.items() if count >= SHARE_OF_CASES * len(stand_ins)}
     shared -= {"seg"}

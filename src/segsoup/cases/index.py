@@ -65,10 +65,10 @@ def index_cases(
         BadCases: naming all bad cases, if they are to stop the study.
         InputError: if no usable case is left, or a case's patient cannot be told.
     """
-    cases = find_cases(dataset.layout, root, dataset.channels)
+    cases = find_cases(dataset, root)
     _check_names(cases, root)
     patient_of = patient_finder(dataset)
-    patients = {case.name: case.patient or patient_of(case.name) for case in cases}
+    patients = {case.name: patient_of(case) for case in cases}
     labels = frozenset(label for values in regions.values() for label in values)
     expected = Expected(labels, dataset.unlabelled)
 

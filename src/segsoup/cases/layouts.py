@@ -5,35 +5,53 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from segsoup.cases import brats, decathlon, nnunet
+from segsoup.cases import brats, decathlon, monai, nnunet, table
 from segsoup.cases.case import Case
+from segsoup.cases.names import check_case_name
 from segsoup.errors import InputError
-from segsoup.study import Layout
+from segsoup.study import Dataset, Layout
 
-READERS: dict[Layout, Callable[[Path, list[str]], list[Case]]] = {
+READERS: dict[Layout, Callable[[Dataset, Path], list[Case]]] = {
     "brats": brats.find_cases,
     "phantom": brats.find_cases,
     "decathlon": decathlon.find_cases,
     "nnunet": nnunet.find_cases,
+    "monai": monai.find_cases,
+    "table": table.find_cases,
 }
 
 
-def find_cases(layout: Layout, root: Path, channels: list[str]) -> list[Case]:
+def find_cases(dataset: Dataset, root: Path) -> list[Case]:
     """The cases of a data set, sorted by name; no voxel is read.
 
+    Args:
+        dataset: the study's section; not its ``root``, which the phantom does not have.
+        root: folder of the data set.
+
     Raises:
-        InputError: if the folder is missing, is not in this layout, or holds no cases.
+        InputError: if the folder is missing, cannot be read, is not in this layout, or holds no
+            cases or one with a name that files cannot have.
     """
     if not root.is_dir():
         raise InputError(
             root, "no such folder", "the folder of a data set", "correct `dataset.root`"
         )
-    cases = READERS[layout](root, channels)
+    try:
+        cases = READERS[dataset.layout](dataset, root)
+    except OSError as error:
+        raise InputError(
+            error.filename or root,
+            f"cannot be read: {error.strerror or error}",
+            "a folder whose files can be read",
+            "correct the permissions of the folder",
+        ) from error
     if not cases:
         raise InputError(
             root,
-            f"holds no cases in the `{layout}` layout",
+            f"holds no cases in the `{dataset.layout}` layout",
             "at least one case",
             "correct `dataset.root` or `dataset.layout`",
         )
+    for case in cases:
+        check_case_name(case, root)
     return cases

@@ -30,6 +30,9 @@ def check_root(dataset: Dataset) -> None:
 def list_files(dataset: Dataset) -> str:
     """A hash over names, sizes and dates of a data set's files; reads none of them.
 
+    A file that was changed in place and given its old date back differs in the date of its last
+    change of any kind, which no program can set; one put in its place is another inode.
+
     The phantom has no files before the workflow writes them; its settings stand for it. A
     folder that is not there gives the hash of nothing, so that a study can be planned anywhere.
     """
@@ -38,11 +41,20 @@ def list_files(dataset: Dataset) -> str:
     root = Path(dataset.root or "")
     digest = hashlib.sha256()
     for path in sorted(_files(root)):
-        if path.is_file():
-            status = path.stat()
-            entry = f"{path.relative_to(root)} {status.st_size} {status.st_mtime_ns}\n"
-            digest.update(entry.encode())
+        _add(digest, path, path.relative_to(root))
+    if dataset.file is not None:
+        # It may lie outside of the folder.
+        _add(digest, Path(dataset.file), Path(dataset.file))
     return digest.hexdigest()
+
+
+def _add(digest: hashlib._Hash, path: Path, name: Path) -> None:
+    if path.is_file():
+        status = path.stat()
+        numbers = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+        # Names are bytes, not always UTF-8. None of them holds a zero byte, so no two lists of
+        # files give the same text.
+        digest.update(os.fsencode(name) + b"\0" + " ".join(map(str, numbers)).encode() + b"\0")
 
 
 def _files(root: Path) -> Iterator[Path]:
