@@ -47,10 +47,13 @@ def read_layout(file: Path, beginning: bytes) -> VoxelLayout:
     """
     packed = beginning.startswith(GZIP_MAGIC)
     if packed:
+        stream = zlib.decompressobj(GZIP)
         try:
-            beginning = zlib.decompressobj(GZIP).decompress(beginning, LARGEST_HEADER)
+            beginning = stream.decompress(beginning, LARGEST_HEADER)
         except zlib.error as error:
             raise unreadable(file, f"its gzip stream is damaged ({error})") from error
+        if len(beginning) < nib.Nifti1Header.template_dtype.itemsize and not stream.eof:
+            raise unreadable(file, "its gzip stream ends early")
     for kind in (nib.Nifti1Header, nib.Nifti2Header):
         size = kind.template_dtype.itemsize
         if len(beginning) >= size and kind.may_contain_header(beginning):
