@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
 export PATH := $(BIN):$(PATH)
 
-.PHONY: demo test environment test-environment lint format reference rulegraph clean
+.PHONY: demo test fuzz environment test-environment lint format reference rulegraph clean
 
 demo: environment
 	snakemake --profile profiles/local
@@ -40,6 +40,11 @@ format: test-environment
 	ruff check --fix .
 	ruff format .
 	snakefmt Snakefile rules
+
+# Minutes of coverage-guided fuzzing of each reader; a finding is written to the working directory.
+fuzz: test-environment
+	for target in nii nii.gz mha nrrd decathlon nnunet monai table; do \
+	  python tests/fuzz/readers.py $$target -max_total_time=120 -rss_limit_mb=2500 || exit 1; done
 
 reference: environment
 	segsoup reference

@@ -43,7 +43,7 @@ def file(root: Path, end: str, case: str = B) -> Path:
 
 
 def voxels(end: str, change: Callable[[np.ndarray], Any], kind: Any = None) -> Recipe:
-    """Change the voxels of a file of case B; what ``change`` returns, if anything, replaces them."""
+    """Change voxels of a file of case B; what ``change`` returns, if anything, replaces them."""
 
     def recipe(root: Path) -> None:
         image = nib.load(file(root, end))
@@ -227,7 +227,9 @@ CORPUS: list[tuple[str, Recipe, str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("recipe", "said", "where"), [c[1:] for c in CORPUS], ids=[c[0] for c in CORPUS])
+@pytest.mark.parametrize(
+    ("recipe", "said", "where"), [c[1:] for c in CORPUS], ids=[c[0] for c in CORPUS]
+)
 def test_a_bad_input_is_one_message_with_file_and_mend(
     phantom_folder: Path,
     tmp_path: Path,
@@ -261,5 +263,10 @@ def test_the_corpus_is_bad_only_by_its_recipes(phantom_folder: Path, tmp_path: P
     assert len(CORPUS) >= 50
     with pytest.raises(AssertionError):
         test_a_bad_input_is_one_message_with_file_and_mend(
-            phantom_folder, tmp_path, None, lambda root: None, "", ""  # type: ignore[arg-type]
+            phantom_folder,
+            tmp_path,
+            None,
+            lambda root: None,
+            "",
+            "",  # type: ignore[arg-type]
         )
