@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -84,7 +85,8 @@ def ours(case: Path, out: Path, storage: str = "float32") -> None:
     channels = {c: Source(Path(f.name)) for c, f in zip(CHANNELS, files_of(case), strict=True)}
     label = Source(Path(f"{case.name}-seg.nii.gz"))
     one = IndexedCase(case.name, case.name, channels, label, SHAPE, (1, 1, 1), [], "")
-    preprocess_case(one, case, Preprocess.model_validate({"storage": storage}), PATCH, out)
+    settings = Preprocess.model_validate({"storage": storage})
+    preprocess_case(one, case, settings, PATCH, out, len(os.sched_getaffinity(0)))
 
 
 def published(case: Path, out: Path) -> None:
@@ -132,7 +134,8 @@ def time_of(way: str, case: Path, out: Path) -> dict[str, float]:
 
 def run_one(way: str, case: Path, out: Path) -> None:
     """One way in this process: once to import what it needs, once to be timed."""
-    WAYS[way](case, out)
+    with tempfile.TemporaryDirectory(dir=out) as first:
+        WAYS[way](case, Path(first))
     start = time.perf_counter()
     WAYS[way](case, out)
     seconds = time.perf_counter() - start
@@ -206,7 +209,12 @@ def measure(folder: Path) -> dict[str, Any]:
     from segsoup.preprocessed import load_case
 
     case = scans(folder)
-    rounds = [{way: time_of(way, case, folder) for way in WAYS} for _ in range(ROUNDS)]
+    rounds = []
+    for _ in range(ROUNDS):
+        # No file of the round before is there to be replaced: freeing it takes time as well.
+        for file in folder.glob("*.npy"):
+            file.unlink()
+        rounds.append({way: time_of(way, case, folder) for way in WAYS})
     seconds = {way: min(turn[way]["seconds"] for turn in rounds) for way in WAYS}
     image = load_case(folder, case.name).image
     turned = np.load(folder / "published.npy")[:, ::-1, ::-1]

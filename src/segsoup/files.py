@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -40,23 +40,40 @@ def whole(path: Path) -> Iterator[Path]:
         InputError: if there is no room, or the folder is gone or cannot be written to; what
             was at ``path`` before stays.
     """
-    with writable(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(
-            dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix
-        )
-        os.close(handle)
-        temporary = Path(name)
+    with whole_files([path]) as (temporary,):
+        yield temporary
+
+
+@contextmanager
+def whole_files(paths: Sequence[Path]) -> Iterator[list[Path]]:
+    """As ``whole``, for files of one folder that belong together.
+
+    All are flushed before the first is renamed, and they are renamed in their order: the last one
+    can vouch for the others.
+    """
+    folder = paths[0].parent
+    temporaries: list[Path] = []
+    with writable(paths[0]):
         try:
-            yield temporary
-            _flush(temporary)
-            # mkstemp makes files private; results are to be read by the user's group as well.
-            temporary.chmod(0o666 & ~_umask())
-            temporary.replace(path)
-            _flush(path.parent)
+            folder.mkdir(parents=True, exist_ok=True)
+            for path in paths:
+                handle, name = tempfile.mkstemp(
+                    dir=folder, prefix=f".{path.name}.", suffix=path.suffix
+                )
+                os.close(handle)
+                temporaries.append(Path(name))
+            yield temporaries
+            for temporary in temporaries:
+                _flush(temporary)
+                # mkstemp makes files private; results are to be read by the user's group as well.
+                temporary.chmod(0o666 & ~_umask())
+            for temporary, path in zip(temporaries, paths, strict=True):
+                temporary.replace(path)
+            _flush(folder)
         finally:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
+            for temporary in temporaries:
+                with suppress(OSError):
+                    temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -120,7 +137,12 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, content: Any) -> None:
     """Write ``content`` as indented JSON, whole or not at all."""
-    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+    write_text(path, json_text(content))
+
+
+def json_text(content: Any) -> str:
+    """``content`` as indented JSON, as all of segsoup's JSON files have it."""
+    return json.dumps(content, indent=2, allow_nan=False) + "\n"
 
 
 def read_json(path: Path) -> Any:

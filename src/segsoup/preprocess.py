@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import multiprocessing
-from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 
 import nibabel as nib
@@ -16,13 +18,14 @@ import numpy as np
 from segsoup import files
 from segsoup.cases.case import Source
 from segsoup.cases.indexed_case import IndexedCase
+from segsoup.crops import Crop, common_box, cropped, everything, whole
 from segsoup.errors import InputError
 from segsoup.geometry import Array, Geometry
 from segsoup.grids import GridMismatch, align
 from segsoup.normalisation import normalise
 from segsoup.resampling import resample_image, resample_label
 from segsoup.study import Preprocess
-from segsoup.volumes import Volume, read_label, read_volumes
+from segsoup.volumes import Volume, read_grid, read_label, read_volumes
 
 # Part of the fingerprint: to be raised whenever the arrays come out differently.
 VERSION = 2
@@ -58,15 +61,23 @@ def preprocess_all(
         for case in cases
         if not _is_current(folder, case.name, fingerprint(case, settings, patch, [*case.channels]))
     ]
-    work = partial(preprocess_case, root=root, settings=settings, patch=patch, folder=folder)
-    if workers == 1 or len(todo) < 2:
+    processes = max(1, min(workers, len(todo)))
+    work = partial(
+        preprocess_case,
+        root=root,
+        settings=settings,
+        patch=patch,
+        folder=folder,
+        threads=workers // processes,
+    )
+    if processes == 1:
         for case in todo:
             work(case)
     else:
         # Other start methods import the main module again, which in a Snakemake script would
         # run the script once more.
         context = multiprocessing.get_context("fork")
-        with ProcessPoolExecutor(min(workers, len(todo)), mp_context=context) as pool:
+        with ProcessPoolExecutor(processes, mp_context=context) as pool:
             list(pool.map(work, todo))
     lines = sorted(
         f"{case.name}\t{fingerprint(case, settings, patch, [*case.channels])}\n" for case in cases
@@ -109,7 +120,12 @@ def fingerprint(
 
 
 def preprocess_case(
-    case: IndexedCase, root: Path, settings: Preprocess, patch: list[int], folder: Path
+    case: IndexedCase,
+    root: Path,
+    settings: Preprocess,
+    patch: list[int],
+    folder: Path,
+    threads: int = 1,
 ) -> str:
     """Turn one case into arrays: RAS, cropped, resampled, normalised, padded to the patch.
 
@@ -120,6 +136,7 @@ def preprocess_case(
         patch: smallest size of the result in voxels (x, y, z).
         folder: where ``{case}.image.npy``, ``.label.npy``, ``.truth.npy`` (only where
             resampled), ``.foreground.npy`` and ``.json`` go; the JSON comes last.
+        threads: channels that are worked on, and held in memory, at once.
 
     Returns:
         The case's fingerprint.
@@ -127,88 +144,92 @@ def preprocess_case(
     Raises:
         InputError: if a file is unusable or the files do not lie on one grid.
     """
-    volumes, label, geometry = _read(case, root)
-    volumes, label = _crop_to_ras(volumes, label, settings.crop, geometry)
-    native_label = label
-    new = _resampled_shape(settings, geometry)
-    label = _pad(label if new is None else resample_label(label, new), patch, geometry)
-    geometry["labelled"] = case.label is not None
-    geometry["has_truth"] = new is not None and case.label is not None
-    geometry["sha256"] = case.sha256
-    geometry["fingerprint"] = fingerprint(case, settings, patch, [*case.channels])
+    with ThreadPoolExecutor(threads) as pool:
+        channels, native_label, geometry = _turned_to_ras(*_read(case, root, settings.crop, pool))
+        shape = _resampled_shape(settings, geometry)
+        label = native_label if shape is None else resample_label(native_label, shape)
+        label = _pad(label, patch, geometry)
+        geometry["labelled"] = case.label is not None
+        geometry["has_truth"] = shape is not None and case.label is not None
+        geometry["sha256"] = case.sha256
+        geometry["fingerprint"] = fingerprint(case, settings, patch, [*case.channels])
 
-    # While the arrays are replaced, no JSON may vouch for them.
-    (folder / f"{case.name}.json").unlink(missing_ok=True)
-    (folder / f"{case.name}.truth.npy").unlink(missing_ok=True)
-    _save_image(folder / f"{case.name}.image.npy", volumes, new, settings, geometry)
-    _save(folder / f"{case.name}.label.npy", label)
-    if geometry["has_truth"]:
-        _save(folder / f"{case.name}.truth.npy", native_label)
-    _save(folder / f"{case.name}.foreground.npy", _foreground(label, case.name))
-    files.write_json(folder / f"{case.name}.json", geometry)
+        # While the arrays are replaced, no JSON may vouch for them.
+        (folder / f"{case.name}.json").unlink(missing_ok=True)
+        (folder / f"{case.name}.truth.npy").unlink(missing_ok=True)
+        arrays = {"label": label, "foreground": _foreground(label, case.name)}
+        if geometry["has_truth"]:
+            arrays["truth"] = native_label
+        names = ["image.npy", *(f"{part}.npy" for part in arrays), "json"]
+        paths = [folder / f"{case.name}.{name}" for name in names]
+        with files.whole_files(paths) as (image, *others, record):
+            prepare = partial(_prepared, shape=shape, settings=settings, geometry=geometry)
+            _save_image(image, _in_turn(pool, threads, prepare, channels), settings, geometry)
+            for path, array in zip(others, arrays.values(), strict=True):
+                np.save(path, np.ascontiguousarray(array))
+            record.write_text(files.json_text(geometry), encoding="utf-8")
     return str(geometry["fingerprint"])
 
 
-def _save(path: Path, array: Array) -> None:
-    with files.whole(path) as temporary:
-        np.save(temporary, np.ascontiguousarray(array))
+def _in_turn(
+    pool: ThreadPoolExecutor, threads: int, prepare: Callable[[Array], Array], channels: list[Array]
+) -> Iterator[Array]:
+    """The prepared channels in their order; ``channels`` is emptied on the way."""
+    ahead: deque[Future[Array]] = deque()
+    while channels or ahead:
+        while channels and len(ahead) < threads:
+            ahead.append(pool.submit(prepare, channels.pop(0)))
+        yield ahead.popleft().result()
 
 
 def _save_image(
-    path: Path,
-    volumes: list[Array],
-    shape: list[int] | None,
-    settings: Preprocess,
-    geometry: Geometry,
+    path: Path, channels: Iterable[Array], settings: Preprocess, geometry: Geometry
 ) -> None:
-    """Write the image (channel, x, y, z) a channel at a time: memory holds one of them only.
-
-    Args:
-        path: the .npy file.
-        volumes: the cropped channels in RAS; emptied on the way.
-        shape: voxels to resample to, if any.
-        settings: the study's preprocessing.
-        geometry: the case's, with shape and padding.
-    """
+    """Write the image (channel, x, y, z), a channel at a time."""
     kind = np.dtype(settings.storage)
     header = {
         "descr": np.lib.format.dtype_to_descr(kind),
         "fortran_order": False,
-        "shape": (len(volumes), *geometry["shape"]),
+        "shape": (len(geometry["channels"]), *geometry["shape"]),
     }
-    with files.whole(path) as temporary, temporary.open("wb") as stream:
+    with path.open("wb") as stream:
         np.lib.format.write_array_header_1_0(stream, header)
-        while volumes:
-            channel = _prepared(volumes.pop(0), shape, settings)
-            if any(map(any, geometry["padding"])):
-                channel = np.pad(channel, geometry["padding"])
-            stream.write(channel.astype(kind, copy=False).data)
+        for channel in channels:
+            stream.write(channel.data)
 
 
-def _read(case: IndexedCase, root: Path) -> tuple[list[Array], Array, Geometry]:
+def _read(
+    case: IndexedCase, root: Path, crop: bool, pool: ThreadPoolExecutor
+) -> tuple[list[Crop], Crop, Geometry]:
     """The case's volumes and label map on the first channel's grid, in the files' own types."""
     sources = [Source(root / s.file, s.component) for s in case.channels.values()]
-    volumes = list(read_volumes(sources))
-    first = volumes[0]
-    data = [_aligned(*pair, first).data for pair in zip(sources, volumes, strict=True)]
-    if case.label is None:
-        label = np.zeros(first.data.shape, np.uint8)
-    else:
+    by_file = [list(group) for _, group in groupby(sources, key=lambda source: source.file)]
+    grid = read_grid(sources[0])
+    reading = pool.map(partial(_crops, cut=cropped if crop else whole, grid=grid), by_file)
+    label = Crop(np.zeros((0, 0, 0), np.uint8), None)
+    if case.label is not None:
         source = Source(root / case.label.file, case.label.component)
-        label = _aligned(source, read_label(source), first).data
-    orientation = nib.orientations.io_orientation(first.affine)
-    shape = [int(side) for side in first.data.shape]
-    affine = first.affine @ nib.orientations.inv_ornt_aff(orientation, shape)
+        label = cropped(_aligned(source, read_label(source), grid).data)
+    orientation = nib.orientations.io_orientation(grid.affine)
+    shape = [int(side) for side in grid.data.shape]
+    affine = grid.affine @ nib.orientations.inv_ornt_aff(orientation, shape)
     geometry: Geometry = {
         "case": case.name,
         "channels": list(case.channels),
         "original_shape": shape,
-        "original_affine": np.asarray(first.affine, np.float64).tolist(),
+        "original_affine": np.asarray(grid.affine, np.float64).tolist(),
         "orientation": [[int(axis), int(flip)] for axis, flip in orientation],
         "ras_affine": np.asarray(affine, np.float64).tolist(),
         "spacing_before": [float(side) for side in nib.affines.voxel_sizes(affine)],
     }
-    return data, label, geometry
+    return [crop for crops in reading for crop in crops], label, geometry
+
+
+def _crops(sources: list[Source], cut: Callable[[Array], Crop], grid: Volume) -> list[Crop]:
+    """What the volumes of one file show."""
+    volumes = read_volumes(sources)
+    # Not by zip, which would keep each volume until the next one is read.
+    return [cut(_aligned(source, next(volumes), grid).data) for source in sources]
 
 
 def _aligned(source: Source, volume: Volume, first: Volume) -> Volume:
@@ -223,43 +244,28 @@ def _aligned(source: Source, volume: Volume, first: Volume) -> Volume:
         ) from difference
 
 
-def _crop_to_ras(
-    volumes: list[Array], label: Array, crop: bool, geometry: Geometry
-) -> tuple[list[Array], Array]:
-    """Crop to the box around voxels that are not 0 in some channel or are labelled; turn to RAS.
+def _turned_to_ras(
+    channels: list[Crop], label: Crop, geometry: Geometry
+) -> tuple[list[Array], Array, Geometry]:
+    """Crop all to one box, around what is not 0 in some channel or is labelled; turn to RAS.
 
-    In this order, and as views: looking for the box along flipped axes takes three times as long.
+    Returns:
+        Channels and label map (x, y, z), and the geometry with crop and orientation added.
     """
+    shape = geometry["original_shape"]
     orientation = np.array(geometry["orientation"])
-    shape = label.shape
-    box = _box([*volumes, label]) if crop else [(0, side) for side in shape]
-    window = tuple(slice(start, stop) for start, stop in box)
+    box = common_box([*channels, label]) or everything(shape)
     turned = [((0, 0), 0)] * 3
     for (start, stop), side, (axis, flip) in zip(box, shape, orientation, strict=True):
         turned[axis] = ((start, stop) if flip == 1 else (side - stop, side - start), side)
     geometry["crop"] = [list(side) for side, _ in turned]
     geometry["native_shape"] = [stop - start for (start, stop), _ in turned]
     geometry["ras_shape"] = [side for _, side in turned]
-    cropped = [
-        nib.orientations.apply_orientation(volume[window], orientation)
-        for volume in (*volumes, label)
+    volumes = [
+        nib.orientations.apply_orientation(crop.within(box), orientation)
+        for crop in (*channels, label)
     ]
-    return cropped[:-1], cropped[-1]
-
-
-def _box(volumes: list[Array]) -> list[tuple[int, int]]:
-    """First and last + 1 voxel of each axis that is not 0 somewhere; everything if all are 0."""
-    occupied = volumes[0] != 0
-    for volume in volumes[1:]:
-        occupied |= volume != 0
-    sides = []
-    for axis in range(3):
-        others = tuple(other for other in range(3) if other != axis)
-        places = np.flatnonzero(occupied.any(axis=others))
-        if not len(places):
-            return [(0, side) for side in occupied.shape]
-        sides.append((int(places[0]), int(places[-1]) + 1))
-    return sides
+    return volumes[:-1], volumes[-1], geometry
 
 
 def _resampled_shape(settings: Preprocess, geometry: Geometry) -> list[int] | None:
@@ -275,12 +281,17 @@ def _resampled_shape(settings: Preprocess, geometry: Geometry) -> list[int] | No
     return None if new == old else new
 
 
-def _prepared(channel: Array, shape: list[int] | None, settings: Preprocess) -> Array:
+def _prepared(
+    channel: Array, shape: list[int] | None, settings: Preprocess, geometry: Geometry
+) -> Array:
     """One channel as the network sees it: converted only once it is cropped."""
     voxels = channel.astype(np.float32, order="C")
     if shape is not None:
         voxels = resample_image(voxels, shape, settings.normalisation == "zscore-nonzero")
-    return normalise(voxels, settings.normalisation)
+    voxels = normalise(voxels, settings.normalisation)
+    if any(map(any, geometry["padding"])):
+        voxels = np.pad(voxels, geometry["padding"])
+    return voxels.astype(settings.storage, copy=False)
 
 
 def _pad(label: Array, patch: list[int], geometry: Geometry) -> Array:

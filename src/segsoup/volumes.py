@@ -11,6 +11,7 @@ import difflib
 import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -77,6 +78,19 @@ def read_volume(source: Source) -> Volume:
     return volume
 
 
+def read_grid(source: Source) -> Volume:
+    """The grid that a volume lies on, from its header alone: its voxels are 0 and take no memory.
+
+    Raises:
+        InputError: if the file is missing, its header is damaged, or it is not a 3D volume.
+    """
+    read_layout = _format(source.file)
+    with _readable(source.file), source.file.open("rb") as stream:
+        layout = read_layout(source.file, stream.read(BEGINNING))
+    _three_dimensional(layout.shape, source)
+    return Volume(np.broadcast_to(np.uint8(0), layout.shape[:3]), layout.affine)
+
+
 def read_volumes(sources: Iterable[Source]) -> Iterator[Volume]:
     """Read volumes one after the other; neighbours that lie in one file are read at once.
 
@@ -128,16 +142,13 @@ def write_volume(path: Path, data: np.ndarray, affine: np.ndarray) -> None:
 
 def _read(file: Path, sources: list[Source]) -> Iterator[Volume]:
     read_layout = _format(file)
-    try:
-        with file.open("rb") as stream:
-            layout = read_layout(file, stream.read(BEGINNING))
-            # In this order, so that a wrong shape is refused before its voxels are unpacked.
-            selections = [_three_dimensional(layout.shape, source) for source in sources]
-            _check_size(file, layout)
-            stream.seek(0)
-            content = stream.read()
-    except OSError as error:
-        raise unreadable(file, str(error.strerror or error), "check its permissions") from error
+    with _readable(file), file.open("rb") as stream:
+        layout = read_layout(file, stream.read(BEGINNING))
+        # In this order, so that a wrong shape is refused before its voxels are unpacked.
+        selections = [_three_dimensional(layout.shape, source) for source in sources]
+        _check_size(file, layout)
+        stream.seek(0)
+        content = stream.read()
     digest = hashlib.sha256(content).hexdigest()
     voxels = layout.voxels(unpack(file, memoryview(content)[layout.start :], layout))
     del content
@@ -151,6 +162,14 @@ def _read(file: Path, sources: list[Source]) -> Iterator[Volume]:
                 "export the scan again, or leave the case out",
             )
         yield Volume(data, layout.affine, digest)
+
+
+@contextmanager
+def _readable(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise unreadable(file, str(error.strerror or error), "check its permissions") from error
 
 
 def _format(file: Path) -> Callable[[Path, bytes], VoxelLayout]:
