@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,38 @@ def test_a_study_without_a_stem_trains_none(published: Path) -> None:
     assert not (published / "results" / "fold0" / "stem").exists()
     manifest = pd.read_csv(published / "results" / "models" / "manifest.tsv", sep="\t")
     assert manifest["kind"].tolist() == ["trial", "trial", "soup"]
+
+
+def test_only_a_scan_of_other_content_is_prepared_again_and_only_its_runs_train(
+    published: Path, tmp_path: Path
+) -> None:
+    subprocess.run(["cp", "-a", f"{published}/.", str(tmp_path)], check=True)
+    results, study = tmp_path / "results", tmp_path / "study.yaml"
+    fold = read_json(results / "folds.json")["folds"]["0"]
+    trials = [path.name for path in (results / "fold0" / "trials").iterdir()]
+    targets = [f"results/fold0/trials/{trial}/model.safetensors" for trial in trials]
+
+    def again() -> tuple[set[str], set[str]]:
+        """Which cases a further start prepares, and which models come out differently."""
+        prepared = {p: p.stat().st_mtime_ns for p in (results / "preprocessed").glob("*.json")}
+        hashes = {target: sha256(tmp_path / target) for target in targets}
+        snakemake(tmp_path, *PROFILE, *targets, config=study)
+        changed = {p.stem for p, time in prepared.items() if p.stat().st_mtime_ns != time}
+        return changed, {t for t, value in hashes.items() if sha256(tmp_path / t) != value}
+
+    def edit(case: str) -> None:
+        file = next((tmp_path / "data" / case).glob("*_t1ce.*"))
+        image = nib.load(file)
+        # Another contrast: one that is only brighter would be normalised to the same voxels.
+        nib.save(nib.Nifti1Image(np.sqrt(np.asarray(image.dataobj)), image.affine), file)
+
+    for file in (tmp_path / "data").rglob("*_t1.*"):
+        file.touch()
+    assert again() == (set(), set())
+    edit(fold["test"][0])
+    assert again() == ({fold["test"][0]}, set())
+    edit(fold["training"][0])
+    assert again() == ({fold["training"][0]}, set(targets))
 
 
 def test_fine_tuning_of_a_checkpoint_on_nnunets_folders_and_folds(
