@@ -1,4 +1,4 @@
-"""The documents as tests read them: their blocks of code, and a copy of the repository to use them in."""
+"""The documents as tests read them: their blocks of code, and a copy of the repository."""
 
 from __future__ import annotations
 
@@ -16,7 +16,14 @@ NAMES = [str(page.relative_to(REPOSITORY)) for page in PAGES]
 FENCE = re.compile(
     r'^```(?P<language>\w+)(?: title="(?P<title>[^"]+)")?\n(?P<text>.*?)^```$', re.S | re.M
 )
-NEEDED = ("Snakefile", "Makefile", "config.yaml", "pyproject.toml", "README.md")
+NEEDED = (
+    "Snakefile",
+    "Makefile",
+    "config.yaml",
+    "pyproject.toml",
+    "requirements.txt",
+    "requirements-test.txt",
+)
 FOLDERS = ("src", "rules", "workflow", "profiles", "examples", "schema", "docs", "envs")
 
 
