@@ -280,6 +280,21 @@ def test_python_stands_on_pages_that_are_run() -> None:
     assert with_python == {"docs/outputs.md", "docs/souping.md", *FOLLOWED}
 
 
+def test_commands_stand_in_blocks_for_a_shell() -> None:
+    blocks = [block for name in NAMES for block in blocks_of(name)]
+    assert {block.language for block in blocks} <= {"sh", "python", "yaml", "diff", "text"}
+    programs = re.compile(r"^(segsoup|snakemake|make|python|pip|synapse|mkdocs)\b.*", re.M)
+    hidden = [
+        found[0]
+        for block in blocks
+        if block.language == "text"
+        for found in programs.finditer(block.text)
+    ]
+    # They need an account, and the page says so.
+    assert hidden[:2] == ["pip install synapseclient", "synapse login"]
+    assert len(hidden) == 3
+
+
 def test_commands_within_sentences_exist(capsys: pytest.CaptureFixture[str]) -> None:
     told = [
         part
