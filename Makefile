@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
 export PATH := $(BIN):$(PATH)
 
-.PHONY: demo test fuzz environment test-environment lint format reference rulegraph clean
+.PHONY: demo test fuzz environment test-environment lint format reference rulegraph site screenshots clean
 
 demo: environment
 	snakemake --profile profiles/local
@@ -52,5 +52,13 @@ reference: environment
 rulegraph: environment
 	snakemake --rulegraph --quiet all | dot -Tsvg > docs/rulegraph.svg
 
+# The documents with a search, for a browser without a network: build/site/index.html.
+site: test-environment
+	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
+
+# Pictures in the documents, of the demo study.
+screenshots: test-environment demo
+	python docs/screenshots.py results docs/images
+
 clean:
-	rm -rf results .snakemake
+	rm -rf results .snakemake build

@@ -7,14 +7,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
 
 from segsoup.literature import WORKS
 from segsoup.methods import Facts, FoldSize, Methods, methods
-from segsoup.study import load
+from segsoup.study import Layout, load
 from segsoup.wording import counted, counted_range, listed, magnitude
 
 REPOSITORY = Path(__file__).parents[1]
@@ -107,6 +107,12 @@ def test_only_what_the_study_uses_is_cited(changes: dict[str, Any], cited: set[s
     names = {name for name, work in WORKS.items() if work in references}
     always = {"monai", "nnunet", "snakemake", "schedule-free"}
     assert names - always == cited - always
+
+
+@pytest.mark.parametrize("layout", get_args(Layout))
+def test_every_layout_has_words(layout: str) -> None:
+    dataset = {"layout": layout} if layout == "phantom" else {"layout": layout, "root": "scans"}
+    assert "with 4 input channels" in written(dataset=dataset).paragraph
 
 
 def test_a_network_that_is_no_mednext_is_named_without_its_traits() -> None:

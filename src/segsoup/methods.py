@@ -20,6 +20,8 @@ LAYOUTS = {
     "decathlon": "stored in the layout of the Medical Segmentation Decathlon",
     "brats": "stored in the layout of the BraTS challenge",
     "nnunet": "stored in the layout of nnU-Net",
+    "monai": "listed in a MONAI datalist",
+    "table": "listed in a table of files",
 }
 NORMALISATIONS = {
     "zscore-nonzero": "each channel was normalised to zero mean and unit variance over its "
