@@ -12,7 +12,7 @@ import slurm
 from filelock import FileLock
 from hypothesis import settings
 from playwright.sync_api import Browser, sync_playwright
-from workflows import REPOSITORY, snakemake
+from workflows import REPOSITORY, on_a_terminal
 
 from segsoup.cases.phantom import write_phantom
 from segsoup.study import Phantom
@@ -38,7 +38,7 @@ def phantom_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The study as shipped, run once, as `make demo` runs it; for reading only."""
+    """The study as shipped, run once on a terminal, as `make demo` does; for reading only."""
     # The workers of a parallel test run have folders of their own in one that they share.
     own = tmp_path_factory.getbasetemp()
     shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
@@ -46,7 +46,8 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with FileLock(shared / "demo.lock"):
         if not (folder / "printed.txt").exists():
             folder.mkdir(exist_ok=True)
-            printed = snakemake(folder, "--profile", str(REPOSITORY / "profiles" / "local"))
+            code, printed = on_a_terminal(folder, REPOSITORY / "config.yaml")
+            assert code == 0, printed[-6000:]
             (folder / "printed.txt").write_text(printed)
     return folder
 

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
-import pty
 import re
-import struct
 import subprocess
 import sys
-import termios
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,32 +15,13 @@ from urllib.request import Request, urlopen
 
 import pandas as pd
 import pytest
-from studies import LOCAL_PROFILE, REPOSITORY, copy_data, wait_for, write_tiny
+import yaml
+from studies import LOCAL_PROFILE, copy_data, wait_for
+from workflows import COLUMNS, REPOSITORY, on_a_terminal, snakemake, write_study
 
-TRIALS = 2
-EPOCHS = 5
-COLUMNS = 120
-
-
-def on_a_terminal(folder: Path, *arguments: str) -> tuple[int, str]:
-    """Run Snakemake under a pseudo-terminal; returns its exit code and what is to be read."""
-    command = [sys.executable, "-m", "snakemake", *arguments, "--profile", str(LOCAL_PROFILE)]
-    command += ["--snakefile", str(REPOSITORY / "Snakefile"), "--configfile", "study.yaml"]
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, COLUMNS, 0, 0))
-    environment = os.environ | {"TERM": "xterm-256color"}
-    streams = {"stdin": theirs, "stdout": theirs, "stderr": theirs}
-    process = subprocess.Popen(command, cwd=folder, env=environment, **streams)
-    os.close(theirs)
-    printed = b""
-    while True:
-        try:
-            printed += os.read(ours, 65536)
-        except OSError:  # the last one has closed it
-            break
-    os.close(ours)
-    text = printed.decode().replace("\r\n", "\n")
-    return process.wait(), re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
+CONFIG = REPOSITORY / "config.yaml"
+FOLDS, TRIALS = 2, 4
+STEM_EPOCHS, EPOCHS = 6, 3
 
 
 @dataclass
@@ -61,12 +37,9 @@ class Watched:
 
 
 @pytest.fixture(scope="module")
-def watched(tmp_path_factory: pytest.TempPathFactory) -> Watched:
-    folder = tmp_path_factory.mktemp("watched")
-    write_tiny(folder, stem={"epochs": 10}, training={"epochs": EPOCHS})
-    code, shown = on_a_terminal(folder)
-    assert code == 0, shown[-6000:]
-    return Watched(folder, shown)
+def watched(demo: Path) -> Watched:
+    """The study as shipped, which ran on a terminal; for reading only."""
+    return Watched(demo, (demo / "printed.txt").read_text())
 
 
 def test_the_terminal_shows_how_much_of_the_study_is_done(watched: Watched) -> None:
@@ -82,10 +55,9 @@ def test_the_terminal_has_a_line_per_job_and_no_lists_of_files(watched: Watched)
     total = int(re.findall(r"of (\d+) steps", watched.shown)[0])
     # All but `all`, which does nothing.
     assert len(jobs) == total - 1
-    assert "Stem of fold 0: trains 10 epochs." in jobs
-    assert (
-        sum(re.fullmatch(r"Trial [0-9a-f]{8} of fold 0: .*", job) is not None for job in jobs) == 2
-    )
+    assert "Stem of fold 0: trains 6 epochs." in jobs
+    trials = [job for job in jobs if re.fullmatch(r"Trial [0-9a-f]{8} of fold [01]: .*", job)]
+    assert len(trials) == FOLDS * TRIALS
     for noise in ("Reason:", "Python version", "benchmark:"):
         assert noise not in watched.shown
     assert max(map(len, jobs)) < COLUMNS
@@ -97,27 +69,31 @@ def test_the_terminal_ends_with_the_comparison_and_the_report(watched: Watched) 
 
 
 def test_a_plan_has_the_reasons_on_a_terminal_too(watched: Watched) -> None:
-    code, shown = on_a_terminal(watched.folder, "-n", "--forcerun", "stem")
+    code, shown = on_a_terminal(watched.folder, CONFIG, "-n", "--forcerun", "stem")
     assert code == 0
     assert "Reason: Forced execution" in shown
 
 
-def test_what_is_printed_to_a_file_has_the_reasons(watched: Watched) -> None:
-    command = [sys.executable, "-m", "snakemake", "--touch", "--forcerun", "best"]
-    command += ["--profile", str(LOCAL_PROFILE), "--snakefile", str(REPOSITORY / "Snakefile")]
-    command += ["--configfile", "study.yaml"]
-    result = subprocess.run(command, cwd=watched.folder, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    assert "Reason: Forced execution" in result.stderr
+def test_what_is_printed_to_a_file_has_the_reasons(watched: Watched, tmp_path: Path) -> None:
+    subprocess.run(["cp", "-a", f"{watched.folder}/.", str(tmp_path)], check=True)
+    printed = snakemake(
+        tmp_path, "--profile", str(LOCAL_PROFILE), "--touch", "--forcerun", "folds", "folds"
+    )
+    assert "Reason: Forced execution" in printed
 
 
 def test_a_failure_is_told_on_the_terminal_and_by_the_exit_code(
     watched: Watched, tmp_path: Path
 ) -> None:
     copy_data(watched.folder, tmp_path)
+    shipped = yaml.safe_load(CONFIG.read_text())
     diverges = {"name": "sgd", "schedule": "constant", "lr": 1e30}
-    write_tiny(tmp_path, optimizer=diverges, training={"gradient_clip": None}, stem={"epochs": 1})
-    code, shown = on_a_terminal(tmp_path, "results/fold0/stem/model.safetensors")
+    study = write_study(
+        tmp_path / "study.yaml",
+        training=shipped["training"] | {"gradient_clip": None},
+        stem={"epochs": 1, "optimizer": diverges},
+    )
+    code, shown = on_a_terminal(tmp_path, study, "results/fold0/stem/model.safetensors")
     assert code == 1
     assert "Error in rule stem" in shown
     assert "lower `optimizer.lr`" in shown
@@ -131,15 +107,17 @@ def lines_of(log: Path) -> list[str]:
 
 
 def test_a_log_begins_with_what_the_run_is_and_has_a_line_per_epoch(watched: Watched) -> None:
-    logs = [watched.results / "logs/fold0/stem.log"]
-    logs += (watched.results / "logs/fold0/trials").glob("????????.log")
-    for log in logs:
+    for log in (watched.results / "logs").glob("fold?/**/*.log"):
+        if log.stem != "stem" and not re.fullmatch("[0-9a-f]{8}", log.stem):
+            continue
+        fold = log.relative_to(watched.results / "logs").parts[0].removeprefix("fold")
         first, *epochs = lines_of(log)
-        run = r"stem|trial [0-9a-f]{8} \(lr=0\.0[12]\)"
-        batch = "batch 1, patch 16 × 16 × 16"
-        what = rf"fold 0, ({run}), on cpu with one thread: (10|5) epochs of 20 steps, {batch}, .*"
+        run = r"stem|trial [0-9a-f]{8} \(schedule=[a-z-]+, seed=[01]\)"
+        batch = "batch 2, patch 32 × 32 × 32"
+        threads = r"on cpu with (one thread|\d threads)"
+        what = rf"fold {fold}, ({run}), {threads}: [36] epochs of 20 steps, {batch}, .*"
         assert re.fullmatch(what, first), first
-        assert len(epochs) == (10 if log.stem == "stem" else EPOCHS)
+        assert len(epochs) == (STEM_EPOCHS if log.stem == "stem" else EPOCHS)
         for line in epochs:
             assert re.fullmatch(
                 r"epoch [ \d]*\d of \d+   loss \d\.\d{4}   lr \d\.\d\de[-+]\d\d   +\d+\.\d s   "
@@ -191,7 +169,7 @@ def tensorboard(
         found = re.search(r"at (http://\S+)", said.read_text())
         assert found
         server = TensorBoard(found[1])
-        wait_for(lambda: len(server.ask("data/runs")) == 1 + TRIALS, 60)
+        wait_for(lambda: len(server.ask("data/runs")) == FOLDS * (1 + TRIALS), 60)
         yield server
     finally:
         process.terminate()
@@ -201,10 +179,9 @@ def tensorboard(
 def test_tensorboard_names_the_runs_by_their_folders(
     watched: Watched, tensorboard: TensorBoard
 ) -> None:
-    trials = [
-        f"fold0/trials/{folder.name}" for folder in (watched.results / "fold0/trials").iterdir()
-    ]
-    assert sorted(tensorboard.ask("data/runs")) == sorted(["fold0/stem", *trials])
+    trained = [file.parent for file in watched.results.glob("fold?/**/history.csv")]
+    names = {str(folder.relative_to(watched.results)) for folder in trained}
+    assert set(tensorboard.ask("data/runs")) == names and len(names) == FOLDS * (1 + TRIALS)
 
 
 def test_tensorboard_shows_the_history_and_the_selection_scores(
@@ -238,7 +215,8 @@ def test_tensorboard_shows_nothing_of_the_test_cases(tensorboard: TensorBoard) -
 
 def test_tensorboard_compares_the_trials_by_their_hyperparameters(tensorboard: TensorBoard) -> None:
     experiment = tensorboard.ask("data/plugin/hparams/experiment", experimentName="")
-    assert [info["name"] for info in experiment["hparamInfos"]] == ["optimizer.lr"]
+    swept = ["optimizer.schedule", "training.seed"]
+    assert sorted(info["name"] for info in experiment["hparamInfos"]) == swept
     metric = {"group": "", "tag": "selection/dice"}
     column = {"metric": metric, "order": "ORDER_DESC"}
     groups = tensorboard.ask(
@@ -250,9 +228,14 @@ def test_tensorboard_compares_the_trials_by_their_hyperparameters(tensorboard: T
         allowedStatuses=["STATUS_UNKNOWN", "STATUS_SUCCESS", "STATUS_FAILURE", "STATUS_RUNNING"],
         aggregationType="AGGREGATION_AVG",
     )["sessionGroups"]
-    assert sorted(group["hparams"]["optimizer.lr"] for group in groups) == [0.01, 0.02]
+    found = sorted(tuple(group["hparams"][key] for key in swept) for group in groups)
+    assert found == [(name, seed) for name in ("constant", "schedule-free") for seed in (0.0, 1.0)]
     for group in groups:
         scores = {value["name"]["tag"]: value["value"] for value in group["metricValues"]}
-        (run,) = [session["name"] for session in group["sessions"]]
-        (score,) = tensorboard.curve(run, "selection/dice").values()
-        assert scores["selection/dice"] == pytest.approx(score)
+        # A trial's runs on the folds are one group, which shows their mean.
+        ends = [
+            list(tensorboard.curve(session["name"], "selection/dice").values())[-1]
+            for session in group["sessions"]
+        ]
+        assert len(ends) == FOLDS
+        assert scores["selection/dice"] == pytest.approx(sum(ends) / FOLDS)
