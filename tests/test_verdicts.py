@@ -55,7 +55,7 @@ def test_an_unchanged_case_is_not_opened_again(
 ) -> None:
     first = run(root)
     assert len(checked) == 6
-    monkeypatch.setattr(Path, "read_bytes", None)
+    monkeypatch.setattr(verdicts, "sha256", None)
     assert run(root) == first
     assert len(checked) == 6
 

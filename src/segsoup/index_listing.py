@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from textwrap import indent
 from typing import Any
@@ -28,8 +28,9 @@ from segsoup.cases.fingerprint import (
 from segsoup.cases.guessing import LAYOUTS, Guess, guess
 from segsoup.cases.index import IndexedCase, index_cases
 from segsoup.errors import BadCases, InputError
+from segsoup.folds import make_folds
 from segsoup.proposal import propose_data
-from segsoup.study import Dataset, read
+from segsoup.study import Dataset, Study, read
 from segsoup.study_file import study_text
 from segsoup.volumes import shape_text
 from segsoup.wording import counted
@@ -51,6 +52,7 @@ class Listing:
         bad: case name -> what is wrong.
         label_names: label value -> its name, or the regions that hold it.
         guess: where no study was given.
+        folds: why the study's folds cannot be made of these cases.
     """
 
     dataset: Dataset
@@ -60,6 +62,7 @@ class Listing:
     bad: dict[str, InputError]
     label_names: dict[int, str]
     guess: Guess | None
+    folds: InputError | None = None
 
     @property
     def cases(self) -> list[Case]:
@@ -77,8 +80,8 @@ def list_index(path: Path) -> Listing:
     """Find and check all cases of a data set.
 
     Args:
-        path: folder of a data set, whose layout is guessed, or a study file, whose dataset and
-            regions are used as they are.
+        path: folder of a data set, whose layout is guessed, or a study file, whose dataset,
+            regions and folds are used as they are.
 
     Raises:
         InputError: if nothing is found there, or the study cannot be read.
@@ -94,7 +97,8 @@ def list_index(path: Path) -> Listing:
             root = Path(study.results) / "phantom"
             _check_phantom(root)
         labels_of = {value: ", ".join(regions) for value, regions in names.items()}
-        return _listing(study.dataset, study.regions, root, labels_of, None)
+        listing = _listing(study.dataset, study.regions, root, labels_of, None)
+        return replace(listing, folds=_problem_with_folds(study, listing))
     found = guess(path)
     names_of = found.label_names or {
         label: f"in {name}" for name, labels in found.regions.items() for label in labels
@@ -117,6 +121,19 @@ def _listing(
         usable, bad = [], error.problems
     headers = [read_header(_openable(case, root)) for case in usable]
     return Listing(dataset, root, usable, headers, bad, label_names, guessed)
+
+
+def _problem_with_folds(study: Study, listing: Listing) -> InputError | None:
+    """What the workflow would say once all cases were checked."""
+    if not listing.usable:
+        return None
+    patients = {case.name: case.patient for case in listing.usable if case.label is not None}
+    unlabelled = [case.name for case in listing.usable if case.label is None]
+    try:
+        make_folds(patients, study.folds, study.evaluation.protocol, listing.bad, unlabelled)
+    except InputError as problem:
+        return problem
+    return None
 
 
 def _openable(case: IndexedCase, root: Path) -> Case:
@@ -150,7 +167,7 @@ def print_index(path: Path, as_json: bool) -> int:
         print(json.dumps(_json(listing, fingerprint), indent=2))
     else:
         _print(listing, path)
-    return 1 if listing.bad or not listing.usable else 0
+    return 1 if listing.bad or listing.folds or not listing.usable else 0
 
 
 def _print(listing: Listing, path: Path) -> None:
@@ -166,6 +183,9 @@ def _print(listing: Listing, path: Path) -> None:
     console.print(_overview(listing))
     if listing.bad:
         _print_bad(console, listing.bad)
+    if listing.folds is not None:
+        console.print("\n[bold red]The folds cannot be made[/]")
+        _print_problem(console, Text(), listing.folds)
     console.print()
     _print_next(console, listing, path)
 
@@ -257,10 +277,14 @@ def _print_bad(console: Console, bad: dict[str, InputError]) -> None:
     console.print()
     console.print(f"[bold red]{counted(len(bad), 'case')} cannot be used[/]")
     for name, problem in bad.items():
-        told = Text.assemble((name, "bold"), f": {problem.where}: {problem.found}")
-        console.print(Padding(told, (0, 0, 0, 2)))
-        advice = f"expected: {problem.expected}\nto mend it: {problem.mend}"
-        console.print(Padding(Text(advice, "dim"), (0, 0, 0, 6)))
+        _print_problem(console, Text.assemble((name, "bold"), ": "), problem)
+
+
+def _print_problem(console: Console, beginning: Text, problem: InputError) -> None:
+    told = beginning.append(f"{problem.where}: {problem.found}")
+    console.print(Padding(told, (0, 0, 0, 2), expand=False))
+    advice = f"expected: {problem.expected}\nto mend it: {problem.mend}"
+    console.print(Padding(Text(advice, "dim"), (0, 0, 0, 6), expand=False))
 
 
 def _print_next(console: Console, listing: Listing, path: Path) -> None:
@@ -302,14 +326,16 @@ def _json(listing: Listing, fingerprint: Fingerprint) -> dict[str, Any]:
             }
             for case in listing.usable
         ],
-        "bad": {
-            name: {
-                "where": problem.where,
-                "found": problem.found,
-                "expected": problem.expected,
-                "mend": problem.mend,
-            }
-            for name, problem in listing.bad.items()
-        },
+        "bad": {name: _told(problem) for name, problem in listing.bad.items()},
+        "folds": None if listing.folds is None else _told(listing.folds),
         "remarks": list(listing.guess.remarks) if listing.guess else [],
+    }
+
+
+def _told(problem: InputError) -> dict[str, str]:
+    return {
+        "where": problem.where,
+        "found": problem.found,
+        "expected": problem.expected,
+        "mend": problem.mend,
     }

@@ -18,7 +18,6 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-import psutil
 
 from segsoup.cases.case import Source
 from segsoup.errors import InputError
@@ -26,6 +25,7 @@ from segsoup.formats import metaimage, nifti, nrrd_files
 from segsoup.formats.layout import VoxelLayout, unreadable
 from segsoup.formats.layout import shape_text as shape_text
 from segsoup.formats.unpacking import largest_content, unpack
+from segsoup.memory import available_memory
 
 # The longest first: names are cut at the first that fits.
 FORMATS: dict[str, Callable[[Path, bytes], VoxelLayout]] = {
@@ -38,10 +38,14 @@ SUFFIXES = (".nii", ".nii.gz", ".mha", ".nrrd")
 
 # The longest header (NRRD and MetaImage may carry any text) and the voxels right behind it.
 BEGINNING = 2**20
-# What a volume takes while it is read and used, in bytes as stored: the stored numbers, and a
-# copy as floating point.
-MEMORY_FACTOR = 2
+# Bytes that a scaled voxel takes beside its stored number: scaled as float64, then float32.
+SCALED_BYTES = 8 + 4
+UNSCALED = (1.0, 0.0)
 WHOLE = 1e-3
+
+
+class TooLarge(InputError):
+    """A volume does not fit into the memory of this machine at this time; it may into another."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +57,13 @@ class Volume:
             float32.
         affine: 4 x 4, from voxel indices to millimetres (RAS+).
         sha256: hash (hex) of the file's bytes as stored.
+        components: how many volumes the file holds.
     """
 
     data: np.ndarray
     affine: np.ndarray
     sha256: str = ""
+    components: int = 1
 
     @property
     def spacing(self) -> tuple[float, float, float]:
@@ -109,6 +115,11 @@ def read_label(source: Source) -> Volume:
     return replace(volume, data=labels)
 
 
+def joint_hash(hashes: Iterable[str]) -> str:
+    """One hash (hex) over those of several files, in their order."""
+    return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+
+
 def without_suffix(name: str) -> str:
     """A file's name without the ending of its format."""
     ending = next((suffix for suffix in FORMATS if name.endswith(suffix)), "")
@@ -150,7 +161,7 @@ def _read(file: Path, sources: list[Source]) -> Iterator[Volume]:
                 "finite voxels",
                 "export the scan again, or leave the case out",
             )
-        yield Volume(data, layout.affine, digest)
+        yield Volume(data, layout.affine, digest, math.prod(layout.shape[3:]))
 
 
 def _format(file: Path) -> Callable[[Path, bytes], VoxelLayout]:
@@ -186,11 +197,10 @@ def _check_size(file: Path, layout: VoxelLayout) -> None:
         raise unreadable(
             file, f"its header promises {layout.end} bytes, more than the file can hold"
         )
-    # A packed file itself is in memory too while it is unpacked.
-    needed = size + (MEMORY_FACTOR - (layout.packing == "raw")) * layout.end
-    available = psutil.virtual_memory().available
+    needed = size + _memory(layout)
+    available = available_memory()
     if needed > available:
-        raise InputError(
+        raise TooLarge(
             file,
             f"has {shape_text(layout.shape)} voxels, for which {needed / 1e9:.2f} GB of memory "
             f"are needed where {available / 1e9:.2f} GB are free",
@@ -200,10 +210,22 @@ def _check_size(file: Path, layout: VoxelLayout) -> None:
         )
 
 
+def _memory(layout: VoxelLayout) -> int:
+    """Bytes that a volume takes beside its file while it is read and used.
+
+    A packed file is in memory itself while it is unpacked, and of one volume of it there is a
+    copy: the scaled one, or the one that is made when it is used.
+    """
+    unpacked = 0 if layout.packing == "raw" else layout.end
+    scaled = (layout.slope, layout.intercept) != UNSCALED
+    each = SCALED_BYTES if scaled else layout.dtype.itemsize
+    return unpacked + each * math.prod(layout.shape[:3])
+
+
 def _scaled(voxels: np.ndarray, layout: VoxelLayout) -> np.ndarray:
     # Too large for floating point becomes infinite, which is refused like any other infinity.
     with np.errstate(over="ignore", invalid="ignore"):
-        if (layout.slope, layout.intercept) != (1.0, 0.0):
+        if (layout.slope, layout.intercept) != UNSCALED:
             voxels = voxels.astype(np.float64)
             voxels *= layout.slope
             voxels += layout.intercept

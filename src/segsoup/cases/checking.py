@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,10 @@ from numpy.typing import NDArray
 from segsoup.cases.case import Case, Source
 from segsoup.errors import InputError
 from segsoup.grids import GridMismatch, align
-from segsoup.volumes import Volume, read_label, read_volumes
+from segsoup.volumes import Volume, joint_hash, read_label, read_volumes
 
 # Kept verdicts hang on it: to be raised whenever a check, or the reading of a file, changes.
-VERSION = 1
+VERSION = 2
 
 UNLABELLED = "unlabelled: for prediction only"
 EMPTY = "no voxel is labelled"
@@ -64,8 +65,12 @@ class Findings:
     voxels: dict[str, str]
 
 
-def check_case(case: Case, expected: Expected) -> Findings:
+def check_case(case: Case, expected: Expected) -> tuple[Findings, str]:
     """Read all files of a case and compare them.
+
+    Returns:
+        The findings, and the ``joint_hash`` of the files as they were read: of each one once,
+        channels in their order, then the label map.
 
     Raises:
         InputError: naming the file that is missing, damaged, empty of contrast, on another grid,
@@ -75,11 +80,14 @@ def check_case(case: Case, expected: Expected) -> Findings:
     first: tuple[Source, Volume] | None = None
     background: Array | None = None
     voxels: dict[str, str] = {}
+    files: dict[Path, str] = {}
     notes: list[str] = []
     for (channel, source), stored in zip(
         case.channels.items(), read_volumes(case.channels.values()), strict=True
     ):
         first = first or (source, stored)
+        files.setdefault(source.file, stored.sha256)
+        _check_components(case, source, stored)
         volume = _aligned(source, stored, first, notes)
         _check_contrast(source, volume.data)
         voxels[channel] = hash_voxels(volume.data)
@@ -94,11 +102,13 @@ def check_case(case: Case, expected: Expected) -> Findings:
         notes.append(UNLABELLED)
     else:
         label = _aligned(case.label, read_label(case.label), first, notes)
+        files.setdefault(case.label.file, label.sha256)
         labels = _label_values(label.data)
         _check_labels(case.label, labels, expected.labels)
         notes += _notes_on_place(case.label, label.data, background)
     x, y, z = background.shape
-    return Findings((x, y, z), first[1].spacing, labels, tuple(notes), voxels)
+    findings = Findings((x, y, z), first[1].spacing, labels, tuple(notes), voxels)
+    return findings, joint_hash(files.values())
 
 
 def hash_voxels(data: Array) -> str:
@@ -153,6 +163,19 @@ def _aligned(
     if note is not None:
         notes.append(f"{source.file.name}: {note}")
     return aligned
+
+
+def _check_components(case: Case, source: Source, volume: Volume) -> None:
+    """Refuse a file with more components than the data set describes; fewer could not be read."""
+    if case.components is not None and volume.components != case.components:
+        raise InputError(
+            source.file,
+            f"holds {volume.components} components, and the data set describes {case.components} "
+            f"channels: {', '.join(case.channels)}",
+            f"a file of {case.components} components",
+            "correct the file, or describe all of its channels in the list of cases and in "
+            "`dataset.channels`",
+        )
 
 
 def _check_contrast(source: Source, data: Array) -> None:
