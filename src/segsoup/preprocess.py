@@ -22,7 +22,7 @@ from segsoup.grids import GridMismatch, align
 from segsoup.normalisation import normalise
 from segsoup.resampling import resample_image, resample_label
 from segsoup.study import Preprocess
-from segsoup.volumes import Volume, read_label, read_volumes
+from segsoup.volumes import Volume, joint_hash, read_label, read_volumes
 
 # Part of the fingerprint: to be raised whenever the arrays come out differently.
 VERSION = 2
@@ -125,7 +125,8 @@ def preprocess_case(
         The case's fingerprint.
 
     Raises:
-        InputError: if a file is unusable or the files do not lie on one grid.
+        InputError: if a file is unusable or has changed since the index saw it, or if the files
+            do not lie on one grid.
     """
     volumes, label, geometry = _read(case, root)
     volumes, label = _crop_to_ras(volumes, label, settings.crop, geometry)
@@ -190,12 +191,16 @@ def _read(case: IndexedCase, root: Path) -> tuple[list[Array], Array, Geometry]:
     sources = [Source(root / s.file, s.component) for s in case.channels.values()]
     volumes = list(read_volumes(sources))
     first = volumes[0]
+    hashes = {s.file: volume.sha256 for s, volume in zip(sources, volumes, strict=True)}
     data = [_aligned(*pair, first).data for pair in zip(sources, volumes, strict=True)]
     if case.label is None:
         label = np.zeros(first.data.shape, np.uint8)
     else:
         source = Source(root / case.label.file, case.label.component)
-        label = _aligned(source, read_label(source), first).data
+        stored = read_label(source)
+        hashes.setdefault(source.file, stored.sha256)
+        label = _aligned(source, stored, first).data
+    _check_unchanged(case, root, hashes)
     orientation = nib.orientations.io_orientation(first.affine)
     shape = [int(side) for side in first.data.shape]
     affine = first.affine @ nib.orientations.inv_ornt_aff(orientation, shape)
@@ -209,6 +214,18 @@ def _read(case: IndexedCase, root: Path) -> tuple[list[Array], Array, Geometry]:
         "spacing_before": [float(side) for side in nib.affines.voxel_sizes(affine)],
     }
     return data, label, geometry
+
+
+def _check_unchanged(case: IndexedCase, root: Path, hashes: dict[Path, str]) -> None:
+    """Refuse files that the index has not checked: their case may be another one by now."""
+    if case.sha256 and joint_hash(hashes.values()) != case.sha256:
+        raise InputError(
+            root / next(iter(case.channels.values())).file.parent,
+            f"holds files of case {case.name} that have changed since the index checked them",
+            "the same files from the index to preprocessing",
+            "start again once nothing writes into the data set's folder: the index will check the "
+            "case anew",
+        )
 
 
 def _aligned(source: Source, volume: Volume, first: Volume) -> Volume:
