@@ -11,10 +11,11 @@ import difflib
 import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import nibabel as nib
 import numpy as np
@@ -137,18 +138,26 @@ def write_volume(path: Path, data: np.ndarray, affine: np.ndarray) -> None:
         packed.write(image.to_bytes())
 
 
+def read_header(source: Source) -> VoxelLayout:
+    """Read what a volume's file says of it, and none of its voxels.
+
+    Raises:
+        InputError: if the file is missing, its header damaged, or the volume not a 3D one.
+    """
+    with _opened(source.file) as stream:
+        layout = _format(source.file)(source.file, stream.read(BEGINNING))
+    _three_dimensional(layout.shape, source)
+    return layout
+
+
 def _read(file: Path, sources: list[Source]) -> Iterator[Volume]:
-    read_layout = _format(file)
-    try:
-        with file.open("rb") as stream:
-            layout = read_layout(file, stream.read(BEGINNING))
-            # In this order, so that a wrong shape is refused before its voxels are unpacked.
-            selections = [_three_dimensional(layout.shape, source) for source in sources]
-            _check_size(file, layout)
-            stream.seek(0)
-            content = stream.read()
-    except OSError as error:
-        raise unreadable(file, str(error.strerror or error), "check its permissions") from error
+    with _opened(file) as stream:
+        layout = _format(file)(file, stream.read(BEGINNING))
+        # In this order, so that a wrong shape is refused before its voxels are unpacked.
+        selections = [_three_dimensional(layout.shape, source) for source in sources]
+        _check_size(file, layout)
+        stream.seek(0)
+        content = stream.read()
     digest = hashlib.sha256(content).hexdigest()
     voxels = layout.voxels(unpack(file, memoryview(content)[layout.start :], layout))
     del content
@@ -164,7 +173,22 @@ def _read(file: Path, sources: list[Source]) -> Iterator[Volume]:
         yield Volume(data, layout.affine, digest, math.prod(layout.shape[3:]))
 
 
+@contextmanager
+def _opened(file: Path) -> Iterator[BinaryIO]:
+    """A file that is there and may be read."""
+    _check_file(file)
+    try:
+        with file.open("rb") as stream:
+            yield stream
+    except OSError as error:
+        raise unreadable(file, str(error.strerror or error), "check its permissions") from error
+
+
 def _format(file: Path) -> Callable[[Path, bytes], VoxelLayout]:
+    return next(read for suffix, read in FORMATS.items() if file.name.endswith(suffix))
+
+
+def _check_file(file: Path) -> None:
     if not file.is_file():
         raise InputError(
             file,
@@ -178,7 +202,6 @@ def _format(file: Path) -> Callable[[Path, bytes], VoxelLayout]:
         )
     if file.stat().st_size == 0:
         raise unreadable(file, "it is empty")
-    return next(read for suffix, read in FORMATS.items() if file.name.endswith(suffix))
 
 
 def _nearest(file: Path) -> str:

@@ -88,7 +88,7 @@ def check_case(case: Case, expected: Expected) -> tuple[Findings, str]:
         first = first or (source, stored)
         files.setdefault(source.file, stored.sha256)
         _check_components(case, source, stored)
-        volume = _aligned(source, stored, first, notes)
+        volume = aligned(source, stored, first, notes)
         _check_contrast(source, volume.data)
         voxels[channel] = hash_voxels(volume.data)
         _check_no_copy(case, channel, voxels)
@@ -101,7 +101,7 @@ def check_case(case: Case, expected: Expected) -> tuple[Findings, str]:
     if case.label is None:
         notes.append(UNLABELLED)
     else:
-        label = _aligned(case.label, read_label(case.label), first, notes)
+        label = aligned(case.label, read_label(case.label), first, notes)
         files.setdefault(case.label.file, label.sha256)
         labels = _label_values(label.data)
         _check_labels(case.label, labels, expected.labels)
@@ -147,12 +147,16 @@ def _check_label_is_there(case: Case, expected: Expected) -> None:
         )
 
 
-def _aligned(
+def aligned(
     source: Source, volume: Volume, first: tuple[Source, Volume], notes: list[str]
 ) -> Volume:
-    """A volume on the first one's grid; what had to be handled joins the notes."""
+    """A volume on the grid of the case's first one; what had to be handled joins the notes.
+
+    Raises:
+        InputError: if it lies on another grid.
+    """
     try:
-        aligned, note = align(volume, first[1])
+        turned, note = align(volume, first[1])
     except GridMismatch as difference:
         raise InputError(
             source.file,
@@ -162,7 +166,7 @@ def _aligned(
         ) from difference
     if note is not None:
         notes.append(f"{source.file.name}: {note}")
-    return aligned
+    return turned
 
 
 def _check_components(case: Case, source: Source, volume: Volume) -> None:
