@@ -38,6 +38,7 @@ from segsoup.wording import counted
 STUDY_FILES = (".yaml", ".yml")
 ANY_LABEL = {"any": list(range(1, 256))}
 NAMED = 3
+MOST_NOTES = 12
 
 
 @dataclass(frozen=True)
@@ -88,22 +89,25 @@ def list_index(path: Path) -> Listing:
     """
     if path.suffix in STUDY_FILES:
         study = read(path)
-        names: defaultdict[int, list[str]] = defaultdict(list)
-        for region, labels in study.regions.items():
-            for label in labels:
-                names[label].append(region)
         root = Path(study.dataset.root or "")
         if study.dataset.layout == "phantom":
             root = Path(study.results) / "phantom"
             _check_phantom(root)
-        labels_of = {value: ", ".join(regions) for value, regions in names.items()}
+        labels_of = _regions_of_labels(study.regions)
         listing = _listing(study.dataset, study.regions, root, labels_of, None)
         return replace(listing, folds=_problem_with_folds(study, listing))
     found = guess(path)
-    names_of = found.label_names or {
-        label: f"in {name}" for name, labels in found.regions.items() for label in labels
-    }
+    names_of = found.label_names or _regions_of_labels(found.regions)
     return _listing(found.dataset, ANY_LABEL, found.root, names_of, found)
+
+
+def _regions_of_labels(regions: dict[str, list[int]]) -> dict[int, str]:
+    """Label value -> the regions that hold it."""
+    names: defaultdict[int, list[str]] = defaultdict(list)
+    for region, labels in regions.items():
+        for label in labels:
+            names[label].append(region)
+    return {label: ", ".join(held) for label, held in names.items()}
 
 
 def _listing(
@@ -138,7 +142,8 @@ def _problem_with_folds(study: Study, listing: Listing) -> InputError | None:
 
 def _openable(case: IndexedCase, root: Path) -> Case:
     channels = {name: absolute(root, source) for name, source in case.channels.items()}
-    return Case(case.name, channels, absolute(root, case.label) if case.label else None)
+    label = absolute(root, case.label) if case.label else None
+    return Case(case.name, channels, label, case.patient)
 
 
 def _check_phantom(root: Path) -> None:
@@ -216,7 +221,7 @@ def _facts(listing: Listing) -> dict[str, list[str]]:
         return facts
     return facts | {
         "labels": [
-            f"{value} {name + ' ' if (name := listing.label_names.get(value)) else ''}"
+            f"{value} {f'({name}) ' if (name := listing.label_names.get(value)) else ''}"
             f"in {counted(count, 'case')}"
             for value, count in listing.values.items()
             if value
@@ -260,11 +265,12 @@ def _most(values: Iterable[str]) -> list[str]:
 def _notes(listing: Listing) -> list[str]:
     cases = defaultdict(list)
     for case in listing.usable:
-        if case.label is None:
-            cases["no label map"].append(case.name)
         for note in case.notes:
             cases[note].append(case.name)
-    lines = [f"{note}: {_named(names)}" for note, names in cases.items()]
+    ordered = sorted(cases.items(), key=lambda item: -len(item[1]))
+    lines = [f"{note}: {_named(names)}" for note, names in ordered[:MOST_NOTES]]
+    if len(ordered) > MOST_NOTES:
+        lines.append(f"{len(ordered) - MOST_NOTES:,} more kinds: --json shows the notes of all")
     return [*(listing.guess.remarks if listing.guess else ()), *lines]
 
 
@@ -302,7 +308,10 @@ def _print_next(console: Console, listing: Listing, path: Path) -> None:
             soft_wrap=True,
         )
         console.print()
-    console.print(f"segsoup init {escape(str(path))} proposes a whole study.", soft_wrap=True)
+    first = "" if values else "Once a case with labels can be used, "
+    console.print(
+        f"{first}segsoup init {escape(str(path))} proposes a whole study.", soft_wrap=True
+    )
 
 
 def _json(listing: Listing, fingerprint: Fingerprint) -> dict[str, Any]:

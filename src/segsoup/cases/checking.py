@@ -14,6 +14,7 @@ from segsoup.cases.case import Case, Source
 from segsoup.errors import InputError
 from segsoup.grids import GridMismatch, align
 from segsoup.volumes import Volume, joint_hash, read_label, read_volumes
+from segsoup.wording import listed
 
 # Kept verdicts hang on it: to be raised whenever a check, or the reading of a file, changes.
 VERSION = 2
@@ -81,14 +82,15 @@ def check_case(case: Case, expected: Expected) -> tuple[Findings, str]:
     background: Array | None = None
     voxels: dict[str, str] = {}
     files: dict[Path, str] = {}
-    notes: list[str] = []
+    handled: dict[str, list[str]] = {}
     for (channel, source), stored in zip(
         case.channels.items(), read_volumes(case.channels.values()), strict=True
     ):
         first = first or (source, stored)
         files.setdefault(source.file, stored.sha256)
         _check_components(case, source, stored)
-        volume = aligned(source, stored, first, notes)
+        volume, note = aligned(source, stored, first)
+        _note(handled, channel, note)
         _check_contrast(source, volume.data)
         voxels[channel] = hash_voxels(volume.data)
         _check_no_copy(case, channel, voxels)
@@ -98,16 +100,17 @@ def check_case(case: Case, expected: Expected) -> tuple[Findings, str]:
         del stored, volume, empty
     assert first is not None and background is not None
     labels: list[int] = []
-    if case.label is None:
-        notes.append(UNLABELLED)
-    else:
-        label = aligned(case.label, read_label(case.label), first, notes)
+    on_labels = [UNLABELLED]
+    if case.label is not None:
+        label, note = aligned(case.label, read_label(case.label), first)
+        _note(handled, "label", note)
         files.setdefault(case.label.file, label.sha256)
         labels = _label_values(label.data)
         _check_labels(case.label, labels, expected.labels)
-        notes += _notes_on_place(case.label, label.data, background)
+        on_labels = _notes_on_place(case.label, label.data, background)
     x, y, z = background.shape
-    findings = Findings((x, y, z), first[1].spacing, labels, tuple(notes), voxels)
+    notes = (*(f"{listed(names)}: {note}" for note, names in handled.items()), *on_labels)
+    findings = Findings((x, y, z), first[1].spacing, labels, notes, voxels)
     return findings, joint_hash(files.values())
 
 
@@ -148,15 +151,15 @@ def _check_label_is_there(case: Case, expected: Expected) -> None:
 
 
 def aligned(
-    source: Source, volume: Volume, first: tuple[Source, Volume], notes: list[str]
-) -> Volume:
-    """A volume on the grid of the case's first one; what had to be handled joins the notes.
+    source: Source, volume: Volume, first: tuple[Source, Volume]
+) -> tuple[Volume, str | None]:
+    """A volume on the grid of the case's first one, and what had to be handled, in words.
 
     Raises:
         InputError: if it lies on another grid.
     """
     try:
-        turned, note = align(volume, first[1])
+        return align(volume, first[1])
     except GridMismatch as difference:
         raise InputError(
             source.file,
@@ -164,9 +167,12 @@ def aligned(
             "one grid for all files of a case",
             "register or resample the files of the case to one grid",
         ) from difference
+
+
+def _note(handled: dict[str, list[str]], name: str, note: str | None) -> None:
+    # By what was done: where the first channel is the odd one, it was done to all the others.
     if note is not None:
-        notes.append(f"{source.file.name}: {note}")
-    return turned
+        handled.setdefault(note, []).append(name)
 
 
 def _check_components(case: Case, source: Source, volume: Volume) -> None:

@@ -78,6 +78,7 @@ class CaseFingerprint:
         voxel_type: numpy's name of what the first channel stores, such as int16.
         orientation: of the first channel as stored, such as LPS.
         contents: None where only the header was read.
+        patient: whom it shows, where the data set itself says so.
     """
 
     name: str
@@ -87,6 +88,7 @@ class CaseFingerprint:
     voxel_type: str
     orientation: str
     contents: Contents | None = None
+    patient: str | None = None
 
 
 @dataclass(frozen=True)
@@ -162,6 +164,7 @@ def read_header(case: Case) -> CaseFingerprint:
         _spacing(_to_ras(nib.affines.voxel_sizes(layout.affine).tolist(), orientation)),
         layout.dtype.newbyteorder("=").name,
         "".join(nib.orientations.ornt2axcodes(orientation)),
+        patient=case.patient,
     )
 
 
@@ -173,6 +176,8 @@ def usable_cores() -> int:
 
 
 def _look(case: Case, chosen: set[str]) -> CaseFingerprint | InputError:
+    if case.problem is not None:
+        return case.problem
     try:
         header = read_header(case)
         if case.name not in chosen:
@@ -194,14 +199,14 @@ def read_contents(case: Case) -> Contents:
     pairs = zip(case.channels.items(), read_volumes(case.channels.values()), strict=True)
     for (name, source), stored in pairs:
         first = first or (source, stored)
-        voxels = aligned(source, stored, first, []).data
+        voxels = aligned(source, stored, first)[0].data
         channels[name] = _intensities(voxels)
         present = voxels != 0 if present is None else present | (voxels != 0)
     assert first is not None and present is not None
     zeros = 1 - float(present.mean())
     sizes: dict[int, float] = {}
     if case.label is not None:
-        label = aligned(case.label, read_label(case.label), first, [])
+        label, _ = aligned(case.label, read_label(case.label), first)
         present = present | (label.data != 0)
         counts = np.bincount(label.data.ravel(), minlength=2)
         voxel = math.prod(label.spacing)
