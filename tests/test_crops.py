@@ -1,10 +1,14 @@
 """Volumes are cut to what they show, and nothing of it is lost."""
 
+from pathlib import Path
+
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from segsoup import crops
 from segsoup.crops import common_box, cropped, everything, whole
 
 SHAPE = (5, 4, 6)
@@ -17,8 +21,8 @@ VOLUMES = st.lists(
 
 @given(VOLUMES)
 def test_crops_put_back_are_the_volumes(volumes: list[np.ndarray]) -> None:
-    crops = [cropped(volume) for volume in volumes]
-    for crop, volume in zip(crops, volumes, strict=True):
+    found = [cropped(volume) for volume in volumes]
+    for crop, volume in zip(found, volumes, strict=True):
         np.testing.assert_array_equal(crop.within(everything(SHAPE)), volume)
 
 
@@ -41,3 +45,17 @@ def test_a_crop_is_a_copy_that_lets_the_volume_go_and_a_whole_volume_is_none() -
     volume = np.ones(SHAPE, np.int16)
     assert not np.shares_memory(cropped(volume).voxels, volume)
     assert whole(volume).voxels is volume
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_a_large_crop_waits_on_the_disk(
+    order: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    volume = np.arange(120, dtype=np.int16).reshape(SHAPE, order=order)
+    crop = cropped(volume)
+    assert crop.parked(tmp_path) is crop
+    monkeypatch.setattr(crops, "PARKED_BYTES", 1)
+    parked = crop.parked(tmp_path)
+    assert isinstance(parked.voxels, np.memmap) and parked.box == crop.box
+    np.testing.assert_array_equal(parked.voxels, crop.voxels)
+    assert list(tmp_path.iterdir()) == []

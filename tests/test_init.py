@@ -40,6 +40,22 @@ def test_the_index_as_json(phantom_folder: Path, capsys: pytest.CaptureFixture[s
     assert len(shown["cases"]) == 6 and not shown["bad"]
 
 
+def test_folds_that_cannot_be_made_are_shown_beside_the_cases(
+    phantom_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "study.yaml"
+    assert main(["init", str(phantom_folder), "--output", str(file)]) == 0
+    file.write_text(file.read_text().replace("count: 2", "count: 9"))
+    capsys.readouterr()
+    assert main(["index", str(file)]) == 1
+    told = capsys.readouterr().out
+    assert "6 usable" in told and "9 folds, but the data set has 5 patient(s)" in told
+    # No line is filled up to a terminal's width where there is no terminal.
+    assert max(map(len, told.splitlines())) < 300
+    assert main(["index", str(file), "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["folds"]["where"] == "folds.count"
+
+
 def test_a_folder_of_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["index", str(tmp_path)]) == 1
     assert "nnunet" in capsys.readouterr().err

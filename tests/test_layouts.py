@@ -201,3 +201,133 @@ def test_nnunet_files_that_are_no_nifti(tmp_path: Path, ending: object) -> None:
     with pytest.raises(InputError, match="its files end in") as caught:
         find("nnunet", tmp_path, ["t1"])
     assert "convert" in caught.value.mend
+
+
+def test_the_test_images_of_nnunet_are_for_prediction(tmp_path: Path) -> None:
+    describe(tmp_path, channel_names={"0": "T1"}, file_ending=".mha")
+    touch(tmp_path, "imagesTr/a_0000.mha", "labelsTr/a.mha", "imagesTr/b_0000.mha")
+    touch(tmp_path, "imagesTs/c_0000.mha", "labelsTs/c.mha", "imagesTs/readme.txt")
+    assert [(case.name, case.label is None) for case in find("nnunet", tmp_path, ["t1"])] == [
+        ("a", False),
+        # Its label is found missing when it is checked.
+        ("b", False),
+    ]
+    cases = find("nnunet", tmp_path, ["t1"], unlabelled="predict")
+    assert [(case.name, case.label is None) for case in cases] == [
+        ("a", False),
+        ("b", True),
+        ("c", True),
+    ]
+    assert cases[2].channels["t1"] == Source(tmp_path / "imagesTs/c_0000.mha")
+
+
+def test_a_list_in_nnunets_description_stands_for_the_folders(tmp_path: Path) -> None:
+    listed = {
+        "b": {"images": ["x/b1.nrrd", "x/b2.nrrd"], "label": "y/b.nrrd"},
+        "a": {"images": ["x/a1.nrrd", "x/a2.nrrd"]},
+    }
+    names = {"0": "T1", "1": "T2"}
+    describe(tmp_path, channel_names=names, file_ending=".nrrd", dataset=listed)
+    touch(tmp_path, "imagesTr/c_0000.nrrd", "labelsTr/c.nrrd")
+    first, second = find("nnunet", tmp_path, ["t1", "t2"])
+    assert (first.name, first.label) == ("a", None)
+    assert second.channels["t2"] == Source(tmp_path / "x/b2.nrrd")
+    assert second.label == Source(tmp_path / "y/b.nrrd")
+
+
+def test_the_test_images_of_the_decathlon_are_for_prediction(tmp_path: Path) -> None:
+    entries = [{"image": "imagesTr/a.nii.gz", "label": "labelsTr/a.nii.gz"}]
+    tests = ["./imagesTs/b.nii.gz", {"image": "imagesTs/c.nii.gz", "label": "x.nii.gz"}]
+    describe(tmp_path, modality={"0": "T1"}, training=entries, test=tests)
+    assert [case.name for case in find("decathlon", tmp_path, ["t1"])] == ["a"]
+    cases = find("decathlon", tmp_path, ["t1"], unlabelled="predict")
+    assert [(case.name, case.label is None) for case in cases] == [
+        ("a", False),
+        ("b", True),
+        ("c", True),
+    ]
+
+
+FILES = ["p_1/p_1_t1.nii.gz", "p_1/p_1_t2.nii.gz"]
+
+
+@pytest.mark.parametrize(
+    ("entry", "name"),
+    [
+        ({"case": "x", "image": FILES}, "x"),
+        ({"name": "y", "image": FILES}, "y"),
+        ({"image": FILES}, "p_1"),
+        ({"image": ["i/q_t1.nii.gz", "i/q_t1ce.nii.gz"]}, "q"),
+        ({"image": ["r/t1.nii.gz", "r/t2.nii.gz"]}, "r"),
+        ({"image": ["a/s.nii.gz", "b/s.nii.gz"]}, "s"),
+    ],
+)
+def test_the_name_of_a_datalists_case(tmp_path: Path, entry: dict[str, Any], name: str) -> None:
+    (tmp_path / "list.json").write_text(json.dumps({"training": [entry | {"label": "l.nii"}]}))
+    (case,) = find("monai", tmp_path, ["t1", "t2"], file=str(tmp_path / "list.json"))
+    assert case.name == name
+    assert [str(source) for source in case.channels.values()] == [
+        str(tmp_path / file) for file in entry["image"]
+    ]
+    assert case.label == Source(tmp_path / "l.nii")
+    assert case.components is None
+
+
+def test_a_datalist(tmp_path: Path) -> None:
+    describe(
+        tmp_path,
+        training=[{"image": "b.nii.gz", "label": ["bl.nii.gz"], "patient": 7, "fold": 0}],
+        validation=[{"image": "v.nii.gz"}, {"image": "w.nii.gz", "label": "wl.nii.gz"}],
+        testing=[{"image": "a.nii.gz", "label": "secret.nii.gz"}],
+        test=["t.nii.gz"],
+    )
+    first, second = find("monai", tmp_path, ["t1", "t2"])
+    assert (first.name, first.patient, second.name) == ("b", "7", "w")
+    assert first.channels["t2"] == Source(tmp_path / "b.nii.gz", 1)
+    assert first.label == Source(tmp_path / "bl.nii.gz")
+    # One file has to hold exactly the channels that the study names.
+    assert first.components == 2
+    cases = find("monai", tmp_path, ["t1"], unlabelled="predict")
+    assert {case.name: case.label is None for case in cases} == {
+        "a": True,
+        "b": False,
+        "t": True,
+        "v": True,
+        "w": False,
+    }
+
+
+def test_a_table(tmp_path: Path) -> None:
+    table = tmp_path / "elsewhere" / "cases.tsv"
+    table.parent.mkdir()
+    lines = [
+        ["label", "site", "case", "t1", "adc", "patient"],
+        ["l/b.nrrd", "here", "b", "i/b.mha", "i/four.nii.gz#2", " anna "],
+        [],
+        ["", "", "a", "i/a.mha", "i/four.nii.gz#1", "bert"],
+    ]
+    # As a spreadsheet saves it.
+    text = "\r\n".join("\t".join(line) for line in lines)
+    table.write_text(text, encoding="utf-8-sig", newline="")
+    first, second = find("table", tmp_path, ["t1", "adc"], file=str(table))
+    assert (first.name, first.patient, first.label) == ("a", "bert", None)
+    assert (second.name, second.patient) == ("b", "anna")
+    assert second.label == Source(tmp_path / "l/b.nrrd")
+    assert second.channels == {
+        "t1": Source(tmp_path / "i/b.mha"),
+        "adc": Source(tmp_path / "i/four.nii.gz", 2),
+    }
+
+
+@pytest.mark.parametrize("channel", ["case", "label", "patient"])
+def test_a_channel_called_like_another_column(tmp_path: Path, channel: str) -> None:
+    with pytest.raises(InputError, match="a column of its own"):
+        find("table", tmp_path, [channel])
+
+
+@pytest.mark.parametrize("name", ["", " a", "a/b", ".a", "-a", "a\tb", "a" * 201, "a\\b"])
+def test_names_that_files_cannot_have(tmp_path: Path, name: str) -> None:
+    describe(tmp_path, training=[{"case": name, "image": "a.nii.gz", "label": "b.nii.gz"}])
+    with pytest.raises(InputError, match="holds a case named") as caught:
+        find("monai", tmp_path, ["t1"])
+    assert "rename the case" in caught.value.mend

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,11 +21,13 @@ from segsoup import preprocess as module
 from segsoup.cases.case import Source
 from segsoup.cases.index import IndexedCase
 from segsoup.errors import InputError
+from segsoup.files import sha256
 from segsoup.geometry import restore, to_scanner
 from segsoup.preprocess import fingerprint, preprocess_all, preprocess_case
 from segsoup.preprocessed import load_case, load_truth, read_manifest
 from segsoup.resampling import resample_image
 from segsoup.study import Preprocess
+from segsoup.volumes import joint_hash
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 PATCH = [8, 8, 8]
@@ -67,7 +70,7 @@ def make_case(
     label = np.zeros(shape, np.uint8)
     label[inner] = random.choice(np.array([0, 0, 1, 4], np.uint8), label[inner].shape)
     nib.save(nib.Nifti1Image(label, affine), root / f"{name}-seg.nii.gz")
-    return IndexedCase(
+    case = IndexedCase(
         name=name,
         patient=name,
         channels=channels,
@@ -75,8 +78,15 @@ def make_case(
         shape=shape,  # type: ignore[arg-type]
         spacing=spacing,  # type: ignore[arg-type]
         labels=[0, 1, 4],
-        sha256=f"{name}{seed}",
+        sha256="",
     )
+    return seen(root, case)
+
+
+def seen(root: Path, case: IndexedCase) -> IndexedCase:
+    """The case as the index sees its files now."""
+    sources = [*case.channels.values(), *([case.label] if case.label else [])]
+    return replace(case, sha256=joint_hash(sha256(root / source.file) for source in sources))
 
 
 def stored_label(root: Path, case: IndexedCase) -> np.ndarray:
@@ -135,7 +145,7 @@ def test_crop_keeps_labelled_voxels_outside_the_brain(tmp_path: Path) -> None:
     label = stored_label(tmp_path, case).copy()
     label[1, 4, 4] = 1
     nib.save(nib.Nifti1Image(label, oriented_affine("RAS", (1, 1, 1))), tmp_path / "one-seg.nii.gz")
-    preprocess_case(case, tmp_path, Preprocess(), [9, 1, 7], tmp_path / "out")
+    preprocess_case(seen(tmp_path, case), tmp_path, Preprocess(), [9, 1, 7], tmp_path / "out")
     geometry = load_case(tmp_path / "out", "one").geometry
     assert geometry["crop"] == [[1, 8], [4, 8], [4, 8]]
     assert geometry["padding"] == [[1, 1], [0, 0], [1, 2]]
@@ -164,7 +174,7 @@ def test_a_channel_without_contrast_becomes_zero(
     data = np.full((13, 10, 12), value, np.float32)
     nib.save(nib.Nifti1Image(data, oriented_affine("LPS", (1, 1, 1))), tmp_path / "one-t1n.nii.gz")
     settings_ = Preprocess.model_validate({"normalisation": normalisation})
-    preprocess_case(case, tmp_path, settings_, PATCH, tmp_path / "out")
+    preprocess_case(seen(tmp_path, case), tmp_path, settings_, PATCH, tmp_path / "out")
     image = load_case(tmp_path / "out", "one").image
     assert not image[0].any()
     assert image[1].any()
@@ -216,7 +226,7 @@ def test_resampling_keeps_a_smooth_image_and_the_background(tmp_path: Path) -> N
     affine = oriented_affine("RAS", (1, 1, 1))
     nib.save(nib.Nifti1Image(smooth, affine), tmp_path / "one-t1n.nii.gz")
     plain = Preprocess(crop=False, spacing=[0.5] * 3, normalisation="none")
-    preprocess_case(case, tmp_path, plain, [1, 1, 1], tmp_path / "out")
+    preprocess_case(seen(tmp_path, case), tmp_path, plain, [1, 1, 1], tmp_path / "out")
     image = load_case(tmp_path / "out", "one").image[0]
     assert image.shape == (48, 48, 48)
     # Centres of the new voxels, in old voxels.
@@ -226,7 +236,7 @@ def test_resampling_keeps_a_smooth_image_and_the_background(tmp_path: Path) -> N
     np.testing.assert_allclose(image[inside], expected[inside], atol=5e-3)
 
     masked = Preprocess(crop=False, spacing=[0.5] * 3)
-    preprocess_case(case, tmp_path, masked, [1, 1, 1], tmp_path / "out")
+    preprocess_case(seen(tmp_path, case), tmp_path, masked, [1, 1, 1], tmp_path / "out")
     image = load_case(tmp_path / "out", "one").image[0]
     assert not image[:12].any()
     assert image[12:].all()
@@ -279,7 +289,7 @@ def test_there_and_back_over_any_affine(
     # In RAS the axes may lie in another order: the factors are for its spacing.
     turned = nib.affines.voxel_sizes(nib.as_closest_canonical(image).affine)
     target = None if wanted is None else [float(a * b) for a, b in zip(turned, wanted, strict=True)]
-    preprocess_case(case, root, Preprocess(spacing=target), [6, 6, 6], root / "out")
+    preprocess_case(seen(root, case), root, Preprocess(spacing=target), [6, 6, 6], root / "out")
     loaded = load_case(root / "out", case.name)
     truth, stored = load_truth(root / "out", case.name), stored_label(root, case)
     back = to_scanner(truth, loaded.geometry)
@@ -329,7 +339,7 @@ def test_foreground_voxels_carry_their_label(
 
 
 def test_an_unlabelled_case(tmp_path: Path) -> None:
-    case = replace(make_case(tmp_path), label=None)  # type: ignore[arg-type]
+    case = seen(tmp_path, replace(make_case(tmp_path), label=None))
     preprocess_case(case, tmp_path, Preprocess(spacing=[2, 2, 2]), PATCH, tmp_path / "out")
     loaded = load_case(tmp_path / "out", "one")
     assert not loaded.geometry["labelled"]
@@ -365,7 +375,7 @@ def test_a_rerun_redoes_changed_cases_only(tmp_path: Path) -> None:
     assert list(read_manifest(manifest)) == ["one", "three", "two"]
     before = {name: times(out, name) for name in ("one", "two", "three")}
     first = read_manifest(manifest)
-    cases[0] = replace(cases[0], sha256="changed")
+    cases[0] = make_case(tmp_path, "two", seed=1)
     (out / "three.label.npy").unlink()
     run(Preprocess())
     assert times(out, "one") == before["one"]
@@ -425,6 +435,18 @@ def test_the_fingerprint_hangs_on_everything_that_matters(tmp_path: Path) -> Non
     assert prints[0] == fingerprint(replace(case), Preprocess(), PATCH, channels)
 
 
+@pytest.mark.parametrize("end", ["t2w", "seg"])
+def test_a_file_that_changed_since_the_index_is_refused(tmp_path: Path, end: str) -> None:
+    case, other = make_case(tmp_path), make_case(tmp_path, "other", seed=1)
+    shutil.copy(tmp_path / f"other-{end}.nii.gz", tmp_path / f"one-{end}.nii.gz")
+    with pytest.raises(InputError, match="changed since the index checked them") as caught:
+        preprocess_case(case, tmp_path, Preprocess(), PATCH, tmp_path / "out")
+    assert caught.value.mend.startswith("start again")
+    assert not (tmp_path / "out" / "one.json").exists()
+    for usable in (seen(tmp_path, case), other):
+        preprocess_case(usable, tmp_path, Preprocess(), PATCH, tmp_path / "out")
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_an_unusable_file_is_the_users_mistake(tmp_path: Path, workers: int) -> None:
     cases = [make_case(tmp_path, name) for name in ("one", "two")]
@@ -452,7 +474,7 @@ def test_a_real_scan(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     channels = {c: Source(Path(f"{name}-{c}.nii.gz")) for c in ("t1n", "t1c", "t2w", "t2f")}
     label = Source(Path(f"{name}-seg.nii.gz"))
     stored = np.asarray(nib.load(folder / label.file).dataobj)
-    case = IndexedCase(name, name, channels, label, (1, 1, 1), (1, 1, 1), [], "0")
+    case = IndexedCase(name, name, channels, label, (1, 1, 1), (1, 1, 1), [], "")
     preprocess_case(case, folder, Preprocess(), [128, 128, 128], tmp_path)
     loaded = load_case(tmp_path, name)
     assert loaded.image.shape[0] == 4

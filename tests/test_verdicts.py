@@ -11,10 +11,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from segsoup import volumes
 from segsoup.cases import verdicts
 from segsoup.cases.account import account
 from segsoup.cases.index import index_cases
 from segsoup.errors import BadCases, InputError
+from segsoup.files import sha256
 from segsoup.folds import make_folds
 from segsoup.study import Dataset, Folds
 
@@ -55,7 +57,7 @@ def test_an_unchanged_case_is_not_opened_again(
 ) -> None:
     first = run(root)
     assert len(checked) == 6
-    monkeypatch.setattr(Path, "read_bytes", None)
+    monkeypatch.setattr(verdicts, "sha256", None)
     assert run(root) == first
     assert len(checked) == 6
 
@@ -140,3 +142,25 @@ def test_a_given_split_names_no_unlabelled_case(tmp_path: Path) -> None:
     folds = Folds(file=str(tmp_path / "s.json"), count=2, run=[0])
     with pytest.raises(InputError, match="fold 0 has case b, which has no label map"):
         make_folds({"a": "a", "c": "c"}, folds, "held-out", unlabelled=["b"])
+
+
+def test_what_memory_did_not_suffice_for_is_asked_again(
+    root: Path, checked: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another job may have more of it; and nothing of such a file is read."""
+    free = volumes.available_memory()
+    monkeypatch.setattr(volumes, "available_memory", lambda: 1000)
+    with pytest.raises(BadCases, match="GB of memory are needed"):
+        run(root)
+    monkeypatch.setattr(volumes, "available_memory", lambda: free)
+    assert len(run(root)[0]) == 6
+    assert len(checked) == 12
+
+
+def test_the_hash_of_a_case_is_that_of_its_files(root: Path) -> None:
+    """The one that was read, the one that is looked up, and the one that preprocessing sees."""
+    (case,) = [case for case in run(root)[0] if case.name == B]
+    ends = ("t1n", "t1c", "t2w", "t2f", "seg")
+    assert case.sha256 == volumes.joint_hash(sha256(scan(root, end)) for end in ends)
+    scan(root).touch()
+    assert run(root)[0] == run(root)[0] and case in run(root)[0]

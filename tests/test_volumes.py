@@ -5,16 +5,27 @@ from __future__ import annotations
 import gzip
 import resource
 import struct
+import tracemalloc
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK
 
+from segsoup import volumes
 from segsoup.cases.case import Source
 from segsoup.errors import InputError
 from segsoup.files import sha256
-from segsoup.volumes import read_label, read_volume, write_volume
+from segsoup.volumes import (
+    BEGINNING,
+    TooLarge,
+    read_header,
+    read_label,
+    read_volume,
+    read_volumes,
+    write_volume,
+)
 
 AFFINE = np.array([[-1.0, 0, 0, 0], [0, -1, 0, 239], [0, 0, 2, 0], [0, 0, 0, 1]])
 
@@ -208,3 +219,159 @@ def test_headers_that_lie(
 def test_numbers_too_large_for_float32(tmp_path: Path) -> None:
     path = save(tmp_path / "scan.nii.gz", np.full((4, 4, 4), 1e300))
     assert "not finite" in refused(path).found
+
+
+def itk_affine(path: Path) -> np.ndarray:
+    """The affine (RAS+) as SimpleITK has it."""
+    image = SimpleITK.ReadImage(str(path))
+    to_ras = np.diag([-1.0, -1.0, 1.0])
+    affine = np.eye(4)
+    affine[:3, :3] = to_ras @ (np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing())
+    affine[:3, 3] = to_ras @ image.GetOrigin()
+    return affine
+
+
+@pytest.mark.parametrize("form", ["sform", "qform"])
+@pytest.mark.parametrize(
+    ("unit", "millimetres"), [("mm", 1), ("unknown", 1), ("meter", 1e3), ("micron", 1e-3)]
+)
+def test_units_are_those_of_simpleitk(
+    tmp_path: Path, form: str, unit: str, millimetres: float
+) -> None:
+    affine = AFFINE.copy()
+    affine[:3] /= millimetres
+    image = nib.Nifti1Image(noise(7, 6, 5), affine)
+    image.set_sform(affine, int(form == "sform"))
+    image.set_qform(affine, int(form == "qform"))
+    image.header.set_xyzt_units(unit)
+    path = tmp_path / "scan.nii.gz"
+    nib.save(image, path)
+    volume = read_volume(Source(path))
+    np.testing.assert_allclose(volume.affine, AFFINE, atol=1e-4)
+    np.testing.assert_allclose(volume.affine, itk_affine(path), atol=1e-4)
+    np.testing.assert_allclose(read_header(Source(path)).affine, volume.affine)
+
+
+def test_a_unit_that_no_scan_can_have_is_not_believed(tmp_path: Path) -> None:
+    """Where SimpleITK reads a head of 240 metres, 1 mm was meant."""
+    image = nib.Nifti1Image(noise(7, 6, 5), AFFINE)
+    image.header.set_xyzt_units("meter")
+    nib.save(image, tmp_path / "scan.nii.gz")
+    assert itk_affine(tmp_path / "scan.nii.gz")[2, 2] == 2000
+    assert read_volume(Source(tmp_path / "scan.nii.gz")).spacing == (1, 1, 2)
+
+
+@pytest.mark.parametrize("unit", ["mm", "um", "m"])
+def test_units_in_nrrd_are_those_of_simpleitk(tmp_path: Path, unit: str) -> None:
+    path = tmp_path / "scan.nrrd"
+    image = SimpleITK.GetImageFromArray(noise(5, 6, 7))
+    image.SetSpacing((1, 2, 3))
+    SimpleITK.WriteImage(image, str(path), False)
+    units = f'space units: "{unit}" "{unit}" "{unit}"\nencoding'.encode()
+    path.write_bytes(path.read_bytes().replace(b"encoding", units, 1))
+    np.testing.assert_array_equal(read_volume(Source(path)).affine, itk_affine(path))
+
+
+def test_several_gzip_members_are_one_file(tmp_path: Path) -> None:
+    """As bgzip and `cat a.gz b.gz` write them."""
+    content = nib.Nifti1Image(noise(32, 32, 24), AFFINE).to_bytes()
+    path = tmp_path / "scan.nii.gz"
+    for cuts in ((200,), (352,), (1000, 30_000), (len(content) - 1,)):
+        parts = np.split(np.frombuffer(content, np.uint8), cuts)
+        members = [gzip.compress(part.tobytes()) for part in parts]
+        path.write_bytes(b"".join(members))
+        np.testing.assert_array_equal(read_volume(Source(path)).data, noise(32, 32, 24))
+        path.write_bytes(b"".join(members[:-1]))
+        assert "cannot be read" in refused(path).found
+
+
+def test_volumes_of_one_file_are_read_at_once_and_in_order(tmp_path: Path) -> None:
+    voxels = noise(7, 6, 5, 3)
+    four = save(tmp_path / "four.nii.gz", voxels)
+    one = save(tmp_path / "one.nii", voxels[..., 0] + 1)
+    sources = [Source(four, 2), Source(four, 0), Source(one), Source(four, 1)]
+    found = list(read_volumes(sources))
+    expected = [voxels[..., 2], voxels[..., 0], voxels[..., 0] + 1, voxels[..., 1]]
+    for volume, source, data in zip(found, sources, expected, strict=True):
+        np.testing.assert_array_equal(volume.data, data)
+        assert volume.sha256 == sha256(source.file)
+        assert volume.components == (1 if source.file == one else 3)
+    # Views on one unpacked file, and another one for the source behind its neighbour.
+    bases = [np.lib.array_utils.byte_bounds(volume.data)[0] for volume in found]
+    assert abs(bases[0] - bases[1]) == 2 * voxels[..., 0].nbytes
+    assert list(read_volumes([])) == []
+
+
+@pytest.mark.parametrize("shape", [(7, 6, 5, 1), (7, 6, 5, 1, 1), (7, 6, 1), (7, 1, 5, 1)])
+def test_singletons(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    path = save(tmp_path / "scan.nii.gz", noise(*shape))
+    np.testing.assert_array_equal(read_volume(Source(path)).data, noise(*shape).reshape(shape[:3]))
+    assert read_header(Source(path)).shape[:3] == shape[:3]
+
+
+@pytest.mark.parametrize("suffix", [".mha", ".nrrd"])
+def test_a_single_component_along_a_fourth_axis(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"scan{suffix}"
+    image = SimpleITK.GetImageFromArray(noise(5, 6, 7)[..., None], isVector=True)
+    SimpleITK.WriteImage(image, str(path))
+    volume = read_volume(Source(path))
+    np.testing.assert_array_equal(volume.data, noise(5, 6, 7).transpose())
+
+
+@pytest.mark.parametrize("kind", [np.int16, np.uint16, np.int32, np.uint32, np.float32, np.float64])
+def test_labels_of_any_type(tmp_path: Path, kind: type) -> None:
+    labels = np.arange(60).reshape(3, 4, 5) * 4
+    path = save(tmp_path / "seg.nii.gz", labels.astype(kind))
+    np.testing.assert_array_equal(read_label(Source(path)).data, labels)
+
+
+def test_what_scaling_leaves_of_a_whole_label_is_rounded(tmp_path: Path) -> None:
+    """As a tool stores 0 to 3 that takes floating point to the whole range of int16."""
+    labels = np.arange(64).reshape(4, 4, 4) % 4
+    image = nib.Nifti1Image(np.rint(labels * 32767 / 3).astype(np.int16), AFFINE)
+    image.header.set_slope_inter(3 / 32767, 0)
+    nib.save(image, tmp_path / "seg.nii.gz")
+    stored = read_volume(Source(tmp_path / "seg.nii.gz")).data
+    assert not np.array_equal(stored, labels)
+    np.testing.assert_array_equal(read_label(Source(tmp_path / "seg.nii.gz")).data, labels)
+    image.header.set_slope_inter(2.99 / 32767, 0)
+    nib.save(image, tmp_path / "seg.nii.gz")
+    with pytest.raises(InputError, match=r"label value 0\.996"):
+        read_label(Source(tmp_path / "seg.nii.gz"))
+
+
+def test_memory_counts_what_scaling_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, scaled = tmp_path / "plain.nii", tmp_path / "scaled.nii"
+    save(plain, noise(32, 32, 24))
+    scaled.write_bytes(plain.read_bytes())
+    with scaled.open("r+b") as stream:
+        stream.seek(112)
+        stream.write(struct.pack("<f", 0.5))
+    free = 6 * 32 * 32 * 24
+    monkeypatch.setattr(volumes, "available_memory", lambda: free)
+    assert read_volume(Source(plain)).data.dtype == np.int16
+    with pytest.raises(TooLarge, match="GB of memory are needed"):
+        read_volume(Source(scaled))
+
+
+@pytest.mark.parametrize("slope", [1, 0.5])
+@pytest.mark.parametrize("kind", [np.int16, np.float64])
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_reading_takes_no_more_memory_than_it_was_held_against(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, kind: type, slope: float
+) -> None:
+    path = tmp_path / f"scan{suffix}"
+    image = nib.Nifti1Image(np.ones((128, 128, 128), kind), AFFINE)
+    image.header.set_slope_inter(slope, 0)
+    nib.save(image, path)
+    read_volume(Source(path))
+    tracemalloc.start()
+    try:
+        read_volume(Source(path))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    # The first megabyte of a file is read for its header; buffers are small beside voxels.
+    monkeypatch.setattr(volumes, "available_memory", lambda: peak - BEGINNING - 200_000)
+    with pytest.raises(TooLarge):
+        read_volume(Source(path))

@@ -7,13 +7,19 @@ the same pages, where fresh ones would cost more than the unpacking.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from segsoup import files
+
+# Channels of this size as stored (a BraTS case has 18 MB) do not wait for each other in memory.
+PARKED_BYTES = 2**27
 Array = NDArray[Any]
 # First and last + 1 voxel along x, y and z.
 Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
@@ -41,6 +47,25 @@ class Crop:
             sides = zip(offsets, self.voxels.shape, strict=True)
             voxels[tuple(slice(offset, offset + side) for offset, side in sides)] = self.voxels
         return voxels
+
+    def parked(self, folder: Path) -> Crop:
+        """The same out of memory if it is large: in a file without a name, which goes with it.
+
+        Args:
+            folder: where the file's room is taken.
+
+        Raises:
+            InputError: if there is none.
+        """
+        if self.voxels.nbytes < PARKED_BYTES:
+            return self
+        # As files mostly have it, so that nothing is copied: the first axis is the fastest.
+        order: Literal["C", "F"] = "C" if self.voxels.flags.c_contiguous else "F"
+        folder.mkdir(parents=True, exist_ok=True)
+        with files.writable(folder), tempfile.TemporaryFile(dir=folder) as stream:
+            self.voxels.ravel(order=order).tofile(stream)
+            mapped = np.memmap(stream, self.voxels.dtype, "r", shape=self.voxels.shape, order=order)
+        return Crop(mapped, self.box)
 
 
 def whole(volume: Array) -> Crop:

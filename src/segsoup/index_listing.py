@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from textwrap import indent
 from typing import Any
@@ -28,8 +28,9 @@ from segsoup.cases.fingerprint import (
 from segsoup.cases.guessing import LAYOUTS, Guess, guess
 from segsoup.cases.index import IndexedCase, index_cases
 from segsoup.errors import BadCases, InputError
+from segsoup.folds import make_folds
 from segsoup.proposal import propose_data
-from segsoup.study import Dataset, read
+from segsoup.study import Dataset, Study, read
 from segsoup.study_file import study_text
 from segsoup.volumes import shape_text
 from segsoup.wording import counted
@@ -37,6 +38,7 @@ from segsoup.wording import counted
 STUDY_FILES = (".yaml", ".yml")
 ANY_LABEL = {"any": list(range(1, 256))}
 NAMED = 3
+MOST_NOTES = 12
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ class Listing:
         bad: case name -> what is wrong.
         label_names: label value -> its name, or the regions that hold it.
         guess: where no study was given.
+        folds: why the study's folds cannot be made of these cases.
     """
 
     dataset: Dataset
@@ -60,6 +63,7 @@ class Listing:
     bad: dict[str, InputError]
     label_names: dict[int, str]
     guess: Guess | None
+    folds: InputError | None = None
 
     @property
     def cases(self) -> list[Case]:
@@ -77,29 +81,33 @@ def list_index(path: Path) -> Listing:
     """Find and check all cases of a data set.
 
     Args:
-        path: folder of a data set, whose layout is guessed, or a study file, whose dataset and
-            regions are used as they are.
+        path: folder of a data set, whose layout is guessed, or a study file, whose dataset,
+            regions and folds are used as they are.
 
     Raises:
         InputError: if nothing is found there, or the study cannot be read.
     """
     if path.suffix in STUDY_FILES:
         study = read(path)
-        names: defaultdict[int, list[str]] = defaultdict(list)
-        for region, labels in study.regions.items():
-            for label in labels:
-                names[label].append(region)
         root = Path(study.dataset.root or "")
         if study.dataset.layout == "phantom":
             root = Path(study.results) / "phantom"
             _check_phantom(root)
-        labels_of = {value: ", ".join(regions) for value, regions in names.items()}
-        return _listing(study.dataset, study.regions, root, labels_of, None)
+        labels_of = _regions_of_labels(study.regions)
+        listing = _listing(study.dataset, study.regions, root, labels_of, None)
+        return replace(listing, folds=_problem_with_folds(study, listing))
     found = guess(path)
-    names_of = found.label_names or {
-        label: f"in {name}" for name, labels in found.regions.items() for label in labels
-    }
+    names_of = found.label_names or _regions_of_labels(found.regions)
     return _listing(found.dataset, ANY_LABEL, found.root, names_of, found)
+
+
+def _regions_of_labels(regions: dict[str, list[int]]) -> dict[int, str]:
+    """Label value -> the regions that hold it."""
+    names: defaultdict[int, list[str]] = defaultdict(list)
+    for region, labels in regions.items():
+        for label in labels:
+            names[label].append(region)
+    return {label: ", ".join(held) for label, held in names.items()}
 
 
 def _listing(
@@ -119,9 +127,23 @@ def _listing(
     return Listing(dataset, root, usable, headers, bad, label_names, guessed)
 
 
+def _problem_with_folds(study: Study, listing: Listing) -> InputError | None:
+    """What the workflow would say once all cases were checked."""
+    if not listing.usable:
+        return None
+    patients = {case.name: case.patient for case in listing.usable if case.label is not None}
+    unlabelled = [case.name for case in listing.usable if case.label is None]
+    try:
+        make_folds(patients, study.folds, study.evaluation.protocol, listing.bad, unlabelled)
+    except InputError as problem:
+        return problem
+    return None
+
+
 def _openable(case: IndexedCase, root: Path) -> Case:
     channels = {name: absolute(root, source) for name, source in case.channels.items()}
-    return Case(case.name, channels, absolute(root, case.label) if case.label else None)
+    label = absolute(root, case.label) if case.label else None
+    return Case(case.name, channels, label, case.patient)
 
 
 def _check_phantom(root: Path) -> None:
@@ -150,7 +172,7 @@ def print_index(path: Path, as_json: bool) -> int:
         print(json.dumps(_json(listing, fingerprint), indent=2))
     else:
         _print(listing, path)
-    return 1 if listing.bad or not listing.usable else 0
+    return 1 if listing.bad or listing.folds or not listing.usable else 0
 
 
 def _print(listing: Listing, path: Path) -> None:
@@ -166,6 +188,9 @@ def _print(listing: Listing, path: Path) -> None:
     console.print(_overview(listing))
     if listing.bad:
         _print_bad(console, listing.bad)
+    if listing.folds is not None:
+        console.print("\n[bold red]The folds cannot be made[/]")
+        _print_problem(console, Text(), listing.folds)
     console.print()
     _print_next(console, listing, path)
 
@@ -196,7 +221,7 @@ def _facts(listing: Listing) -> dict[str, list[str]]:
         return facts
     return facts | {
         "labels": [
-            f"{value} {name + ' ' if (name := listing.label_names.get(value)) else ''}"
+            f"{value} {f'({name}) ' if (name := listing.label_names.get(value)) else ''}"
             f"in {counted(count, 'case')}"
             for value, count in listing.values.items()
             if value
@@ -240,11 +265,12 @@ def _most(values: Iterable[str]) -> list[str]:
 def _notes(listing: Listing) -> list[str]:
     cases = defaultdict(list)
     for case in listing.usable:
-        if case.label is None:
-            cases["no label map"].append(case.name)
         for note in case.notes:
             cases[note].append(case.name)
-    lines = [f"{note}: {_named(names)}" for note, names in cases.items()]
+    ordered = sorted(cases.items(), key=lambda item: -len(item[1]))
+    lines = [f"{note}: {_named(names)}" for note, names in ordered[:MOST_NOTES]]
+    if len(ordered) > MOST_NOTES:
+        lines.append(f"{len(ordered) - MOST_NOTES:,} more kinds: --json shows the notes of all")
     return [*(listing.guess.remarks if listing.guess else ()), *lines]
 
 
@@ -257,10 +283,14 @@ def _print_bad(console: Console, bad: dict[str, InputError]) -> None:
     console.print()
     console.print(f"[bold red]{counted(len(bad), 'case')} cannot be used[/]")
     for name, problem in bad.items():
-        told = Text.assemble((name, "bold"), f": {problem.where}: {problem.found}")
-        console.print(Padding(told, (0, 0, 0, 2)))
-        advice = f"expected: {problem.expected}\nto mend it: {problem.mend}"
-        console.print(Padding(Text(advice, "dim"), (0, 0, 0, 6)))
+        _print_problem(console, Text.assemble((name, "bold"), ": "), problem)
+
+
+def _print_problem(console: Console, beginning: Text, problem: InputError) -> None:
+    told = beginning.append(f"{problem.where}: {problem.found}")
+    console.print(Padding(told, (0, 0, 0, 2), expand=False))
+    advice = f"expected: {problem.expected}\nto mend it: {problem.mend}"
+    console.print(Padding(Text(advice, "dim"), (0, 0, 0, 6), expand=False))
 
 
 def _print_next(console: Console, listing: Listing, path: Path) -> None:
@@ -278,7 +308,10 @@ def _print_next(console: Console, listing: Listing, path: Path) -> None:
             soft_wrap=True,
         )
         console.print()
-    console.print(f"segsoup init {escape(str(path))} proposes a whole study.", soft_wrap=True)
+    first = "" if values else "Once a case with labels can be used, "
+    console.print(
+        f"{first}segsoup init {escape(str(path))} proposes a whole study.", soft_wrap=True
+    )
 
 
 def _json(listing: Listing, fingerprint: Fingerprint) -> dict[str, Any]:
@@ -302,14 +335,16 @@ def _json(listing: Listing, fingerprint: Fingerprint) -> dict[str, Any]:
             }
             for case in listing.usable
         ],
-        "bad": {
-            name: {
-                "where": problem.where,
-                "found": problem.found,
-                "expected": problem.expected,
-                "mend": problem.mend,
-            }
-            for name, problem in listing.bad.items()
-        },
+        "bad": {name: _told(problem) for name, problem in listing.bad.items()},
+        "folds": None if listing.folds is None else _told(listing.folds),
         "remarks": list(listing.guess.remarks) if listing.guess else [],
+    }
+
+
+def _told(problem: InputError) -> dict[str, str]:
+    return {
+        "where": problem.where,
+        "found": problem.found,
+        "expected": problem.expected,
+        "mend": problem.mend,
     }

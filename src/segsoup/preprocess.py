@@ -6,8 +6,9 @@ import hashlib
 import json
 import multiprocessing
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -25,7 +26,7 @@ from segsoup.grids import GridMismatch, align
 from segsoup.normalisation import normalise
 from segsoup.resampling import resample_image, resample_label
 from segsoup.study import Preprocess
-from segsoup.volumes import Volume, read_grid, read_label, read_volumes
+from segsoup.volumes import Volume, joint_hash, read_header, read_label, read_volumes
 
 # Part of the fingerprint: to be raised whenever the arrays come out differently.
 VERSION = 2
@@ -142,13 +143,20 @@ def preprocess_case(
         The case's fingerprint.
 
     Raises:
-        InputError: if a file is unusable or the files do not lie on one grid.
+        InputError: if a file is unusable or has changed since the index saw it, or if the files
+            do not lie on one grid.
     """
+    channels = {name: _below(root, source) for name, source in case.channels.items()}
+    label_source = _below(root, case.label) if case.label else None
     with ThreadPoolExecutor(threads) as pool:
-        channels, native_label, geometry = _turned_to_ras(*_read(case, root, settings.crop, pool))
+        scan = _read(channels, label_source, settings.crop, folder, pool)
+        _check_unchanged(case, root, scan.hashes)
+        geometry = {"case": case.name, **scan.geometry}
+        volumes, native_label = _turned_to_ras(scan, geometry)
         shape = _resampled_shape(settings, geometry)
+        _set_padding(patch, geometry)
         label = native_label if shape is None else resample_label(native_label, shape)
-        label = _pad(label, patch, geometry)
+        label = np.pad(label, geometry["padding"])
         geometry["labelled"] = case.label is not None
         geometry["has_truth"] = shape is not None and case.label is not None
         geometry["sha256"] = case.sha256
@@ -163,73 +171,164 @@ def preprocess_case(
         names = ["image.npy", *(f"{part}.npy" for part in arrays), "json"]
         paths = [folder / f"{case.name}.{name}" for name in names]
         with files.whole_files(paths) as (image, *others, record):
-            prepare = partial(_prepared, shape=shape, settings=settings, geometry=geometry)
-            _save_image(image, _in_turn(pool, threads, prepare, channels), settings, geometry)
+            _save_image(image, volumes, shape, settings, geometry, pool, threads)
             for path, array in zip(others, arrays.values(), strict=True):
                 np.save(path, np.ascontiguousarray(array))
             record.write_text(files.json_text(geometry), encoding="utf-8")
     return str(geometry["fingerprint"])
 
 
-def _in_turn(
-    pool: ThreadPoolExecutor, threads: int, prepare: Callable[[Array], Array], channels: list[Array]
-) -> Iterator[Array]:
-    """The prepared channels in their order; ``channels`` is emptied on the way."""
-    ahead: deque[Future[Array]] = deque()
-    while channels or ahead:
-        while channels and len(ahead) < threads:
-            ahead.append(pool.submit(prepare, channels.pop(0)))
-        yield ahead.popleft().result()
+def preprocess_image(
+    channels: Mapping[str, Source],
+    settings: Preprocess,
+    patch: list[int],
+    path: Path,
+    threads: int = 1,
+) -> Geometry:
+    """Turn the image of one case into an array, as ``preprocess_case`` does, without a label map.
+
+    Args:
+        channels: channel name -> where its volume lies, in the order of the network's inputs.
+        settings: what to do to it.
+        patch: smallest size of the result in voxels (x, y, z).
+        path: the .npy file to write, (channel, x, y, z).
+        threads: channels that are worked on, and held in memory, at once.
+
+    Returns:
+        What ``restore`` and ``to_scanner`` need.
+
+    Raises:
+        InputError: as ``preprocess_case``.
+    """
+    with ThreadPoolExecutor(threads) as pool:
+        scan = _read(channels, None, settings.crop, path.parent, pool)
+        geometry = dict(scan.geometry)
+        volumes, _ = _turned_to_ras(scan, geometry)
+        shape = _resampled_shape(settings, geometry)
+        _set_padding(patch, geometry)
+        with files.whole(path) as image:
+            _save_image(image, volumes, shape, settings, geometry, pool, threads)
+    return geometry
+
+
+def _below(root: Path, source: Source) -> Source:
+    return Source(root / source.file, source.component)
 
 
 def _save_image(
-    path: Path, channels: Iterable[Array], settings: Preprocess, geometry: Geometry
+    path: Path,
+    channels: list[Array],
+    shape: list[int] | None,
+    settings: Preprocess,
+    geometry: Geometry,
+    pool: ThreadPoolExecutor,
+    threads: int,
 ) -> None:
-    """Write the image (channel, x, y, z), a channel at a time."""
-    kind = np.dtype(settings.storage)
+    """Write the image (channel, x, y, z), a channel at a time, while the next ones are prepared.
+
+    Args:
+        path: the .npy file.
+        channels: the cropped channels in RAS; emptied on the way.
+        shape: voxels to resample to, if any.
+        settings: the study's preprocessing.
+        geometry: the case's, with shape and padding.
+        pool: prepares them.
+        threads: channels in memory at once.
+    """
     header = {
-        "descr": np.lib.format.dtype_to_descr(kind),
+        "descr": np.lib.format.dtype_to_descr(np.dtype(settings.storage)),
         "fortran_order": False,
-        "shape": (len(geometry["channels"]), *geometry["shape"]),
+        "shape": (len(channels), *geometry["shape"]),
     }
+    prepare = partial(_prepared, shape=shape, settings=settings, geometry=geometry)
+    ahead: deque[Future[Array]] = deque()
     with path.open("wb") as stream:
         np.lib.format.write_array_header_1_0(stream, header)
-        for channel in channels:
-            stream.write(channel.data)
+        while channels or ahead:
+            while channels and len(ahead) < threads:
+                ahead.append(pool.submit(prepare, channels.pop(0)))
+            stream.write(ahead.popleft().result().data)
+
+
+@dataclass
+class _Scan:
+    """What a case's volumes show, in the files' own types, on the first channel's grid.
+
+    Attributes:
+        channels: the channels.
+        label: the label map; all 0 where there is none.
+        geometry: what is known of the case so far.
+        hashes: file -> SHA-256 (hex) of its bytes.
+    """
+
+    channels: list[Crop]
+    label: Crop
+    geometry: Geometry
+    hashes: dict[Path, str]
 
 
 def _read(
-    case: IndexedCase, root: Path, crop: bool, pool: ThreadPoolExecutor
-) -> tuple[list[Crop], Crop, Geometry]:
-    """The case's volumes and label map on the first channel's grid, in the files' own types."""
-    sources = [Source(root / s.file, s.component) for s in case.channels.values()]
-    by_file = [list(group) for _, group in groupby(sources, key=lambda source: source.file)]
-    grid = read_grid(sources[0])
-    reading = pool.map(partial(_crops, cut=cropped if crop else whole, grid=grid), by_file)
-    label = Crop(np.zeros((0, 0, 0), np.uint8), None)
-    if case.label is not None:
-        source = Source(root / case.label.file, case.label.component)
-        label = cropped(_aligned(source, read_label(source), grid).data)
-    orientation = nib.orientations.io_orientation(grid.affine)
-    shape = [int(side) for side in grid.data.shape]
-    affine = grid.affine @ nib.orientations.inv_ornt_aff(orientation, shape)
+    channels: Mapping[str, Source],
+    label: Source | None,
+    crop: bool,
+    folder: Path,
+    pool: ThreadPoolExecutor,
+) -> _Scan:
+    """Read a case; large volumes wait on the disk, in ``folder``, until they are used."""
+    by_file = [list(group) for _, group in groupby(channels.values(), lambda source: source.file)]
+    header = read_header(next(iter(channels.values())))
+    shape, affine = header.shape[:3], header.affine
+    grid = Volume(np.broadcast_to(np.uint8(0), shape), affine)
+    read = partial(_crops, crop=crop, grid=grid, folder=folder)
+    reading = pool.map(read, by_file)
+    shown, hashes = Crop(np.zeros((0, 0, 0), np.uint8), None), {}
+    if label is not None:
+        stored = read_label(label)
+        hashes[label.file] = stored.sha256
+        shown = cropped(_aligned(label, stored, grid).data)
+        del stored
+    crops, of_channels = [], {}
+    for (source, *_), (found, digest) in zip(by_file, reading, strict=True):
+        crops += found
+        of_channels[source.file] = digest
+    orientation = nib.orientations.io_orientation(affine)
+    ras_affine = affine @ nib.orientations.inv_ornt_aff(orientation, shape)
     geometry: Geometry = {
-        "case": case.name,
-        "channels": list(case.channels),
-        "original_shape": shape,
-        "original_affine": np.asarray(grid.affine, np.float64).tolist(),
+        "channels": list(channels),
+        "original_shape": [int(side) for side in shape],
+        "original_affine": np.asarray(affine, np.float64).tolist(),
         "orientation": [[int(axis), int(flip)] for axis, flip in orientation],
-        "ras_affine": np.asarray(affine, np.float64).tolist(),
-        "spacing_before": [float(side) for side in nib.affines.voxel_sizes(affine)],
+        "ras_affine": np.asarray(ras_affine, np.float64).tolist(),
+        "spacing_before": [float(side) for side in nib.affines.voxel_sizes(ras_affine)],
     }
-    return [crop for crops in reading for crop in crops], label, geometry
+    return _Scan(crops, shown, geometry, of_channels | hashes)
 
 
-def _crops(sources: list[Source], cut: Callable[[Array], Crop], grid: Volume) -> list[Crop]:
-    """What the volumes of one file show."""
+def _crops(sources: list[Source], crop: bool, grid: Volume, folder: Path) -> tuple[list[Crop], str]:
+    """What the volumes of one file show, and the file's hash."""
     volumes = read_volumes(sources)
+    crops, digest = [], ""
     # Not by zip, which would keep each volume until the next one is read.
-    return [cut(_aligned(source, next(volumes), grid).data) for source in sources]
+    for source in sources:
+        volume = next(volumes)
+        digest = volume.sha256
+        data = _aligned(source, volume, grid).data
+        del volume
+        crops.append((cropped(data) if crop else whole(data)).parked(folder))
+        del data
+    return crops, digest
+
+
+def _check_unchanged(case: IndexedCase, root: Path, hashes: dict[Path, str]) -> None:
+    """Refuse files that the index has not checked: their case may be another one by now."""
+    if case.sha256 and joint_hash(hashes.values()) != case.sha256:
+        raise InputError(
+            root / next(iter(case.channels.values())).file.parent,
+            f"holds files of case {case.name} that have changed since the index checked them",
+            "the same files from the index to preprocessing",
+            "start again once nothing writes into the data set's folder: the index will check the "
+            "case anew",
+        )
 
 
 def _aligned(source: Source, volume: Volume, first: Volume) -> Volume:
@@ -244,17 +343,19 @@ def _aligned(source: Source, volume: Volume, first: Volume) -> Volume:
         ) from difference
 
 
-def _turned_to_ras(
-    channels: list[Crop], label: Crop, geometry: Geometry
-) -> tuple[list[Array], Array, Geometry]:
+def _turned_to_ras(scan: _Scan, geometry: Geometry) -> tuple[list[Array], Array]:
     """Crop all to one box, around what is not 0 in some channel or is labelled; turn to RAS.
 
+    Args:
+        scan: the case; its channels are taken out of it, so that each goes once it is written.
+        geometry: its geometry, to which the crop is added.
+
     Returns:
-        Channels and label map (x, y, z), and the geometry with crop and orientation added.
+        Channels and label map (x, y, z).
     """
     shape = geometry["original_shape"]
     orientation = np.array(geometry["orientation"])
-    box = common_box([*channels, label]) or everything(shape)
+    box = common_box([*scan.channels, scan.label]) or everything(shape)
     turned = [((0, 0), 0)] * 3
     for (start, stop), side, (axis, flip) in zip(box, shape, orientation, strict=True):
         turned[axis] = ((start, stop) if flip == 1 else (side - stop, side - start), side)
@@ -263,9 +364,10 @@ def _turned_to_ras(
     geometry["ras_shape"] = [side for _, side in turned]
     volumes = [
         nib.orientations.apply_orientation(crop.within(box), orientation)
-        for crop in (*channels, label)
+        for crop in (*scan.channels, scan.label)
     ]
-    return volumes[:-1], volumes[-1], geometry
+    scan.channels.clear()
+    return volumes[:-1], volumes[-1]
 
 
 def _resampled_shape(settings: Preprocess, geometry: Geometry) -> list[int] | None:
@@ -294,13 +396,12 @@ def _prepared(
     return voxels.astype(settings.storage, copy=False)
 
 
-def _pad(label: Array, patch: list[int], geometry: Geometry) -> Array:
-    """Pad to the patch's size with zeros, half of them on either side."""
-    missing = [max(0, side - have) for side, have in zip(patch, label.shape, strict=True)]
-    padding = [[side // 2, side - side // 2] for side in missing]
-    geometry["padding"] = padding
-    geometry["shape"] = [have + side for have, side in zip(label.shape, missing, strict=True)]
-    return np.pad(label, padding)
+def _set_padding(patch: list[int], geometry: Geometry) -> None:
+    """Note what is to be padded with zeros to the patch's size, half of it on either side."""
+    sides = geometry["resampled_shape"]
+    missing = [max(0, side - have) for side, have in zip(patch, sides, strict=True)]
+    geometry["padding"] = [[side // 2, side - side // 2] for side in missing]
+    geometry["shape"] = [have + side for have, side in zip(sides, missing, strict=True)]
 
 
 def _foreground(label: Array, name: str) -> Array:

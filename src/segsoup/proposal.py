@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from segsoup.cases.brats import PATIENT_PATTERN
+from segsoup.cases.case import Case
 from segsoup.cases.fingerprint import Contents, Fingerprint, Spacing
 from segsoup.cases.guessing import BRATS_CHANNELS, Guess, clean_names
+from segsoup.cases.patients import patient_finder
 from segsoup.errors import InputError
 from segsoup.study import Network, downsampling
 from segsoup.wording import counted, listed, times
@@ -196,17 +197,17 @@ def _add_data(proposal: Proposal, guess: Guess, fingerprint: Fingerprint) -> Non
             "cases out."
         )
         name, problem = next(iter(fingerprint.unreadable.items()))
+        which = ", such as" if len(fingerprint.unreadable) > 1 else ":"
         proposal.warnings.append(
-            f"{counted(len(fingerprint.unreadable), 'case')} cannot be used, such as {name}: "
+            f"{counted(len(fingerprint.unreadable), 'case')} cannot be used{which} {name}: "
             f"{problem.where}: {problem.found}"
         )
 
 
 def _add_folds(proposal: Proposal, guess: Guess, fingerprint: Fingerprint) -> None:
-    names = [case.name for case in fingerprint.labelled]
-    if guess.dataset.layout == "brats":
-        names = [re.sub(PATIENT_PATTERN, r"\1", name) for name in names]
-    patients = len(set(names))
+    patient_of = patient_finder(guess.dataset)
+    labelled = (Case(case.name, {}, None, case.patient) for case in fingerprint.labelled)
+    patients = len({patient_of(case) for case in labelled})
     if patients < FEWEST_PATIENTS:
         proposal.warnings.append(
             f"{counted(patients, 'labelled patient')}: a fold needs at least {FEWEST_PATIENTS}, "
@@ -234,7 +235,7 @@ def _add_metrics(proposal: Proposal, fingerprint: Fingerprint) -> None:
     told = listed(f"{region} {volume:,.0f}" for region, volume in smallest.items())
     proposal.study["metrics"] = {"lesion_smallest": 50}
     proposal.reasons["metrics.lesion_smallest"] = (
-        f"mm³ of the smallest lesion that counts; the smallest regions seen in a case have {told}."
+        f"The smallest lesion that counts, in mm³; the smallest regions seen in a case have {told}."
     )
 
 

@@ -15,11 +15,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import nibabel as nib
 import numpy as np
-import psutil
 
 from segsoup.cases.case import Source
 from segsoup.errors import InputError
@@ -27,6 +26,7 @@ from segsoup.formats import metaimage, nifti, nrrd_files
 from segsoup.formats.layout import VoxelLayout, unreadable
 from segsoup.formats.layout import shape_text as shape_text
 from segsoup.formats.unpacking import largest_content, unpack
+from segsoup.memory import available_memory
 
 # The longest first: names are cut at the first that fits.
 FORMATS: dict[str, Callable[[Path, bytes], VoxelLayout]] = {
@@ -39,10 +39,14 @@ SUFFIXES = (".nii", ".nii.gz", ".mha", ".nrrd")
 
 # The longest header (NRRD and MetaImage may carry any text) and the voxels right behind it.
 BEGINNING = 2**20
-# What a volume takes while it is read and used, in bytes as stored: the stored numbers, and a
-# copy as floating point.
-MEMORY_FACTOR = 2
+# Bytes that a scaled voxel takes beside its stored number: scaled as float64, then float32.
+SCALED_BYTES = 8 + 4
+UNSCALED = (1.0, 0.0)
 WHOLE = 1e-3
+
+
+class TooLarge(InputError):
+    """A volume does not fit into the memory of this machine at this time; it may into another."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +58,13 @@ class Volume:
             float32.
         affine: 4 x 4, from voxel indices to millimetres (RAS+).
         sha256: hash (hex) of the file's bytes as stored.
+        components: how many volumes the file holds.
     """
 
     data: np.ndarray
     affine: np.ndarray
     sha256: str = ""
+    components: int = 1
 
     @property
     def spacing(self) -> tuple[float, float, float]:
@@ -76,19 +82,6 @@ def read_volume(source: Source) -> Volume:
     """
     (volume,) = read_volumes([source])
     return volume
-
-
-def read_grid(source: Source) -> Volume:
-    """The grid that a volume lies on, from its header alone: its voxels are 0 and take no memory.
-
-    Raises:
-        InputError: if the file is missing, its header is damaged, or it is not a 3D volume.
-    """
-    read_layout = _format(source.file)
-    with _readable(source.file), source.file.open("rb") as stream:
-        layout = read_layout(source.file, stream.read(BEGINNING))
-    _three_dimensional(layout.shape, source)
-    return Volume(np.broadcast_to(np.uint8(0), layout.shape[:3]), layout.affine)
 
 
 def read_volumes(sources: Iterable[Source]) -> Iterator[Volume]:
@@ -123,6 +116,11 @@ def read_label(source: Source) -> Volume:
     return replace(volume, data=labels)
 
 
+def joint_hash(hashes: Iterable[str]) -> str:
+    """One hash (hex) over those of several files, in their order."""
+    return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+
+
 def without_suffix(name: str) -> str:
     """A file's name without the ending of its format."""
     ending = next((suffix for suffix in FORMATS if name.endswith(suffix)), "")
@@ -140,10 +138,21 @@ def write_volume(path: Path, data: np.ndarray, affine: np.ndarray) -> None:
         packed.write(image.to_bytes())
 
 
+def read_header(source: Source) -> VoxelLayout:
+    """Read what a volume's file says of it, and none of its voxels.
+
+    Raises:
+        InputError: if the file is missing, its header damaged, or the volume not a 3D one.
+    """
+    with _opened(source.file) as stream:
+        layout = _format(source.file)(source.file, stream.read(BEGINNING))
+    _three_dimensional(layout.shape, source)
+    return layout
+
+
 def _read(file: Path, sources: list[Source]) -> Iterator[Volume]:
-    read_layout = _format(file)
-    with _readable(file), file.open("rb") as stream:
-        layout = read_layout(file, stream.read(BEGINNING))
+    with _opened(file) as stream:
+        layout = _format(file)(file, stream.read(BEGINNING))
         # In this order, so that a wrong shape is refused before its voxels are unpacked.
         selections = [_three_dimensional(layout.shape, source) for source in sources]
         _check_size(file, layout)
@@ -161,18 +170,25 @@ def _read(file: Path, sources: list[Source]) -> Iterator[Volume]:
                 "finite voxels",
                 "export the scan again, or leave the case out",
             )
-        yield Volume(data, layout.affine, digest)
+        yield Volume(data, layout.affine, digest, math.prod(layout.shape[3:]))
 
 
 @contextmanager
-def _readable(file: Path) -> Iterator[None]:
+def _opened(file: Path) -> Iterator[BinaryIO]:
+    """A file that is there and may be read."""
+    _check_file(file)
     try:
-        yield
+        with file.open("rb") as stream:
+            yield stream
     except OSError as error:
         raise unreadable(file, str(error.strerror or error), "check its permissions") from error
 
 
 def _format(file: Path) -> Callable[[Path, bytes], VoxelLayout]:
+    return next(read for suffix, read in FORMATS.items() if file.name.endswith(suffix))
+
+
+def _check_file(file: Path) -> None:
     if not file.is_file():
         raise InputError(
             file,
@@ -186,7 +202,6 @@ def _format(file: Path) -> Callable[[Path, bytes], VoxelLayout]:
         )
     if file.stat().st_size == 0:
         raise unreadable(file, "it is empty")
-    return next(read for suffix, read in FORMATS.items() if file.name.endswith(suffix))
 
 
 def _nearest(file: Path) -> str:
@@ -205,11 +220,10 @@ def _check_size(file: Path, layout: VoxelLayout) -> None:
         raise unreadable(
             file, f"its header promises {layout.end} bytes, more than the file can hold"
         )
-    # A packed file itself is in memory too while it is unpacked.
-    needed = size + (MEMORY_FACTOR - (layout.packing == "raw")) * layout.end
-    available = psutil.virtual_memory().available
+    needed = size + _memory(layout)
+    available = available_memory()
     if needed > available:
-        raise InputError(
+        raise TooLarge(
             file,
             f"has {shape_text(layout.shape)} voxels, for which {needed / 1e9:.2f} GB of memory "
             f"are needed where {available / 1e9:.2f} GB are free",
@@ -219,10 +233,22 @@ def _check_size(file: Path, layout: VoxelLayout) -> None:
         )
 
 
+def _memory(layout: VoxelLayout) -> int:
+    """Bytes that a volume takes beside its file while it is read and used.
+
+    A packed file is in memory itself while it is unpacked, and of one volume of it there is a
+    copy: the scaled one, or the one that is made when it is used.
+    """
+    unpacked = 0 if layout.packing == "raw" else layout.end
+    scaled = (layout.slope, layout.intercept) != UNSCALED
+    each = SCALED_BYTES if scaled else layout.dtype.itemsize
+    return unpacked + each * math.prod(layout.shape[:3])
+
+
 def _scaled(voxels: np.ndarray, layout: VoxelLayout) -> np.ndarray:
     # Too large for floating point becomes infinite, which is refused like any other infinity.
     with np.errstate(over="ignore", invalid="ignore"):
-        if (layout.slope, layout.intercept) != (1.0, 0.0):
+        if (layout.slope, layout.intercept) != UNSCALED:
             voxels = voxels.astype(np.float64)
             voxels *= layout.slope
             voxels += layout.intercept

@@ -41,6 +41,8 @@ class Case:
         problem: what makes the case unusable whatever its files hold (two files of one channel).
         extra: what stands behind the case's name in further files of it, sorted: channels that
             the study does not name.
+        components: how many volumes the file holds that all channels lie in; None where each has
+            a file, or was picked by its number.
     """
 
     name: str
@@ -49,3 +51,4 @@ class Case:
     patient: str | None = None
     problem: InputError | None = None
     extra: tuple[str, ...] = ()
+    components: int | None = None

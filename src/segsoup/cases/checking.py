@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,11 @@ from numpy.typing import NDArray
 from segsoup.cases.case import Case, Source
 from segsoup.errors import InputError
 from segsoup.grids import GridMismatch, align
-from segsoup.volumes import Volume, read_label, read_volumes
+from segsoup.volumes import Volume, joint_hash, read_label, read_volumes
+from segsoup.wording import listed
 
 # Kept verdicts hang on it: to be raised whenever a check, or the reading of a file, changes.
-VERSION = 1
+VERSION = 2
 
 UNLABELLED = "unlabelled: for prediction only"
 EMPTY = "no voxel is labelled"
@@ -64,8 +66,12 @@ class Findings:
     voxels: dict[str, str]
 
 
-def check_case(case: Case, expected: Expected) -> Findings:
+def check_case(case: Case, expected: Expected) -> tuple[Findings, str]:
     """Read all files of a case and compare them.
+
+    Returns:
+        The findings, and the ``joint_hash`` of the files as they were read: of each one once,
+        channels in their order, then the label map.
 
     Raises:
         InputError: naming the file that is missing, damaged, empty of contrast, on another grid,
@@ -75,12 +81,16 @@ def check_case(case: Case, expected: Expected) -> Findings:
     first: tuple[Source, Volume] | None = None
     background: Array | None = None
     voxels: dict[str, str] = {}
-    notes: list[str] = []
+    files: dict[Path, str] = {}
+    handled: dict[str, list[str]] = {}
     for (channel, source), stored in zip(
         case.channels.items(), read_volumes(case.channels.values()), strict=True
     ):
         first = first or (source, stored)
-        volume = _aligned(source, stored, first, notes)
+        files.setdefault(source.file, stored.sha256)
+        _check_components(case, source, stored)
+        volume, note = aligned(source, stored, first)
+        _note(handled, channel, note)
         _check_contrast(source, volume.data)
         voxels[channel] = hash_voxels(volume.data)
         _check_no_copy(case, channel, voxels)
@@ -90,15 +100,18 @@ def check_case(case: Case, expected: Expected) -> Findings:
         del stored, volume, empty
     assert first is not None and background is not None
     labels: list[int] = []
-    if case.label is None:
-        notes.append(UNLABELLED)
-    else:
-        label = _aligned(case.label, read_label(case.label), first, notes)
+    on_labels = [UNLABELLED]
+    if case.label is not None:
+        label, note = aligned(case.label, read_label(case.label), first)
+        _note(handled, "label", note)
+        files.setdefault(case.label.file, label.sha256)
         labels = _label_values(label.data)
         _check_labels(case.label, labels, expected.labels)
-        notes += _notes_on_place(case.label, label.data, background)
+        on_labels = _notes_on_place(case.label, label.data, background)
     x, y, z = background.shape
-    return Findings((x, y, z), first[1].spacing, labels, tuple(notes), voxels)
+    notes = (*(f"{listed(names)}: {note}" for note, names in handled.items()), *on_labels)
+    findings = Findings((x, y, z), first[1].spacing, labels, notes, voxels)
+    return findings, joint_hash(files.values())
 
 
 def hash_voxels(data: Array) -> str:
@@ -137,12 +150,16 @@ def _check_label_is_there(case: Case, expected: Expected) -> None:
         )
 
 
-def _aligned(
-    source: Source, volume: Volume, first: tuple[Source, Volume], notes: list[str]
-) -> Volume:
-    """A volume on the first one's grid; what had to be handled joins the notes."""
+def aligned(
+    source: Source, volume: Volume, first: tuple[Source, Volume]
+) -> tuple[Volume, str | None]:
+    """A volume on the grid of the case's first one, and what had to be handled, in words.
+
+    Raises:
+        InputError: if it lies on another grid.
+    """
     try:
-        aligned, note = align(volume, first[1])
+        return align(volume, first[1])
     except GridMismatch as difference:
         raise InputError(
             source.file,
@@ -150,9 +167,25 @@ def _aligned(
             "one grid for all files of a case",
             "register or resample the files of the case to one grid",
         ) from difference
+
+
+def _note(handled: dict[str, list[str]], name: str, note: str | None) -> None:
+    # By what was done: where the first channel is the odd one, it was done to all the others.
     if note is not None:
-        notes.append(f"{source.file.name}: {note}")
-    return aligned
+        handled.setdefault(note, []).append(name)
+
+
+def _check_components(case: Case, source: Source, volume: Volume) -> None:
+    """Refuse a file with more components than the data set describes; fewer could not be read."""
+    if case.components is not None and volume.components != case.components:
+        raise InputError(
+            source.file,
+            f"holds {volume.components} components, and the data set describes {case.components} "
+            f"channels: {', '.join(case.channels)}",
+            f"a file of {case.components} components",
+            "correct the file, or describe all of its channels in the list of cases and in "
+            "`dataset.channels`",
+        )
 
 
 def _check_contrast(source: Source, data: Array) -> None:

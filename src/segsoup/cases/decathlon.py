@@ -47,4 +47,5 @@ def _case(root: Path, entry: dict[str, Any], channels: list[str], where: Path) -
         without_suffix(image.name),
         channels_of_one_file(image, channels),
         Source(label) if label else None,
+        components=len(channels),
     )

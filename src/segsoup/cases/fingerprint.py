@@ -8,24 +8,21 @@ from __future__ import annotations
 
 import math
 import os
-import zlib
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import nibabel as nib
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
-from nibabel.spatialimages import HeaderDataError
-from nibabel.wrapstruct import WrapStructError
 from numpy.typing import NDArray
 
+from segsoup import volumes
 from segsoup.cases.case import Case, Source
+from segsoup.cases.checking import aligned
 from segsoup.errors import InputError
-from segsoup.volumes import read_label, read_volume
+from segsoup.volumes import Volume, read_label, read_volumes
 
 Sides = tuple[int, int, int]
 Spacing = tuple[float, float, float]
@@ -35,20 +32,6 @@ CASES_WITH_VOXELS = 50
 # Percentiles of a large CT would need seconds; of every so many voxels they are the same.
 VOXELS_FOR_PERCENTILES = 1_000_000
 LOWEST, HIGHEST = 0.5, 99.5
-
-# What nibabel raises where it finds no header, or one that it cannot understand.
-NO_HEADER = (
-    ImageFileError,
-    HeaderDataError,
-    WrapStructError,
-    OSError,
-    EOFError,
-    zlib.error,
-    ValueError,
-    TypeError,
-    LookupError,
-    ArithmeticError,
-)
 
 
 @dataclass(frozen=True)
@@ -95,6 +78,7 @@ class CaseFingerprint:
         voxel_type: numpy's name of what the first channel stores, such as int16.
         orientation: of the first channel as stored, such as LPS.
         contents: None where only the header was read.
+        patient: whom it shows, where the data set itself says so.
     """
 
     name: str
@@ -104,6 +88,7 @@ class CaseFingerprint:
     voxel_type: str
     orientation: str
     contents: Contents | None = None
+    patient: str | None = None
 
 
 @dataclass(frozen=True)
@@ -170,16 +155,16 @@ def read_header(case: Case) -> CaseFingerprint:
     Raises:
         InputError: if it cannot be read.
     """
-    source = next(iter(case.channels.values()))
-    shape, affine, kind = _header(source)
-    orientation = nib.orientations.io_orientation(affine)
+    layout = volumes.read_header(next(iter(case.channels.values())))
+    orientation = nib.orientations.io_orientation(layout.affine)
     return CaseFingerprint(
         case.name,
         case.label is not None,
-        _sides(_to_ras(shape, orientation)),
-        _spacing(_to_ras(nib.affines.voxel_sizes(affine).tolist(), orientation)),
-        kind,
+        _sides(_to_ras(layout.shape[:3], orientation)),
+        _spacing(_to_ras(nib.affines.voxel_sizes(layout.affine).tolist(), orientation)),
+        layout.dtype.newbyteorder("=").name,
         "".join(nib.orientations.ornt2axcodes(orientation)),
+        patient=case.patient,
     )
 
 
@@ -191,6 +176,8 @@ def usable_cores() -> int:
 
 
 def _look(case: Case, chosen: set[str]) -> CaseFingerprint | InputError:
+    if case.problem is not None:
+        return case.problem
     try:
         header = read_header(case)
         if case.name not in chosen:
@@ -204,41 +191,28 @@ def read_contents(case: Case) -> Contents:
     """Read all voxels of a case, one channel at a time.
 
     Raises:
-        InputError: if a file cannot be read, or the files have different shapes.
+        InputError: if a file cannot be read, or the files lie on different grids.
     """
     channels: dict[str, Intensities | None] = {}
+    first: tuple[Source, Volume] | None = None
     present: NDArray[np.bool_] | None = None
-    for name, source in case.channels.items():
-        volume = read_volume(source)
-        channels[name] = _intensities(volume.data)
-        present = _joined(present, volume.data != 0, source)
-        affine = volume.affine
-    assert present is not None
+    pairs = zip(case.channels.items(), read_volumes(case.channels.values()), strict=True)
+    for (name, source), stored in pairs:
+        first = first or (source, stored)
+        voxels = aligned(source, stored, first)[0].data
+        channels[name] = _intensities(voxels)
+        present = voxels != 0 if present is None else present | (voxels != 0)
+    assert first is not None and present is not None
     zeros = 1 - float(present.mean())
-    volumes: dict[int, float] = {}
+    sizes: dict[int, float] = {}
     if case.label is not None:
-        label = read_label(case.label)
-        present = _joined(present, label.data != 0, case.label)
+        label, _ = aligned(case.label, read_label(case.label), first)
+        present = present | (label.data != 0)
         counts = np.bincount(label.data.ravel(), minlength=2)
         voxel = math.prod(label.spacing)
-        volumes = {value: int(n) * voxel for value, n in enumerate(counts) if value and n}
-    cropped = _to_ras(_box(present), nib.orientations.io_orientation(affine))
-    return Contents(_sides(cropped), zeros, volumes, channels)
-
-
-def _joined(
-    mask: NDArray[np.bool_] | None, further: NDArray[np.bool_], source: Source
-) -> NDArray[np.bool_]:
-    if mask is None:
-        return further
-    if mask.shape != further.shape:
-        raise InputError(
-            source.file,
-            f"has shape {further.shape}, and the case's first channel {mask.shape}",
-            "one grid for all files of a case",
-            "register or resample the files of the case to one grid",
-        )
-    return mask | further
+        sizes = {value: int(n) * voxel for value, n in enumerate(counts) if value and n}
+    cropped = _to_ras(_box(present), nib.orientations.io_orientation(first[1].affine))
+    return Contents(_sides(cropped), zeros, sizes, channels)
 
 
 def _box(mask: NDArray[np.bool_]) -> list[int]:
@@ -258,20 +232,6 @@ def _intensities(voxels: NDArray[np.generic]) -> Intensities | None:
     low, high = np.percentile(some, [LOWEST, HIGHEST])
     mean, deviation = values.mean(dtype=np.float64), values.std(dtype=np.float64)
     return Intensities(float(mean), float(deviation), float(low), float(high))
-
-
-def _header(source: Source) -> tuple[list[int], NDArray[np.float64], str]:
-    """Shape, affine and voxel type; files of odd kinds are read whole, which says what is wrong."""
-    try:
-        image: Any = nib.load(source.file)
-        shape, kind = list(image.shape[:3]), image.get_data_dtype()
-        affine = np.asarray(image.affine, np.float64)
-        if len(shape) == 3 and min(shape) and abs(np.linalg.det(affine[:3, :3])) > 1e-9:
-            return shape, affine, kind.newbyteorder("=").name
-    except NO_HEADER:
-        pass
-    volume = read_volume(source)
-    return list(volume.data.shape), volume.affine, volume.data.dtype.name
 
 
 def _to_ras(values: Iterable[float], orientation: NDArray[np.float64]) -> list[float]:

@@ -18,9 +18,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from segsoup.cases import brats
-from segsoup.cases.case import Case
+from segsoup.cases.case import Case, Source
 from segsoup.errors import InputError
 from segsoup.study import Dataset, Layout, wrong_settings
+from segsoup.volumes import SUFFIXES
 from segsoup.wording import listed
 
 # In the order that the network sees them: BraTS 2023 and later, 2018 to 2021, and the names of the
@@ -160,13 +161,26 @@ def guess_table(root: Path) -> Guess | None:
             lines = path.read_text(encoding="utf-8-sig").splitlines()
         except UnicodeDecodeError:
             continue
-        header = next(csv.reader(lines[:1], delimiter=delimiter), [])
-        channels = [column for column in header if column not in NOT_CHANNELS]
+        rows = [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=delimiter)]
+        header = rows[0] if rows else []
+        others = [column for column in header if column not in NOT_CHANNELS]
+        channels = [name for name in others if _names_volumes(rows, header.index(name))]
         if "case" in header and channels:
             # Its columns are the study's names; one that cannot be is told of by the study.
             file = None if path.name == "cases.csv" else str(path)
-            return Guess(_dataset("table", root, channels, file))
+            left_out = [name for name in others if name not in channels]
+            return Guess(_dataset("table", root, channels, file), remarks=_about_others(left_out))
     return None
+
+
+def _names_volumes(rows: list[list[str]], column: int) -> bool:
+    """Whether some cell below the head of a column is the name of a volume."""
+    cells = [row[column] for row in rows[1:] if column < len(row)]
+    return any(str(Source.parse(cell).file).endswith(SUFFIXES) for cell in cells if cell)
+
+
+def _about_others(names: list[str]) -> tuple[str, ...]:
+    return (f"not taken as channels: {_some(names)}",) if names else ()
 
 
 def _brats_folders(root: Path) -> list[Case]:
@@ -186,8 +200,7 @@ def guess_brats(root: Path) -> Guess | None:
     if not channels:
         return None
     left_out = sorted(set(counts) - {*channels, "seg"})
-    remarks = (f"not taken as channels: {_some(left_out)}",) if left_out else ()
-    return Guess(_dataset("brats", root, channels), remarks=remarks)
+    return Guess(_dataset("brats", root, channels), remarks=_about_others(left_out))
 
 
 def clean_names(names: Iterable[str], reserved: Collection[str] = ()) -> list[str]:

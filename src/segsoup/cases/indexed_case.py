@@ -19,7 +19,8 @@ class IndexedCase:
         shape: voxels (x, y, z) as stored.
         spacing: voxel size in mm (x, y, z) as stored.
         labels: label values that occur.
-        sha256: hash over the contents of all of its files.
+        sha256: ``joint_hash`` of all of its files, each once: channels in their order, then the
+            label map. Preprocessing refuses files with another one; empty where it is not known.
         notes: what is allowed, and yet good to know, in words (an empty label map, ...).
     """
 

@@ -83,6 +83,7 @@ def _case(root: Path, entry: dict[str, Any], channels: list[str], where: Path, p
         sources,
         Source(inside(root, label, where, place)) if label else None,
         patient=_patient(entry, where, place),
+        components=None if isinstance(entry.get("image"), list) else len(channels),
     )
 
 

@@ -11,14 +11,15 @@ import json
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
 from segsoup.cases.case import Case, Source
 from segsoup.cases.checking import VERSION, Expected, Findings, check_case
 from segsoup.errors import InputError
-from segsoup.files import writable, write_text
+from segsoup.files import sha256, writable, write_text
+from segsoup.volumes import TooLarge, joint_hash
 
 Signature = list[list[int]]
 
@@ -32,7 +33,7 @@ class Verdict:
         question: hash over all that the verdict hangs on beside the contents of the files.
         signature: size, dates of change (ns) and inode of each file, in the order of
             ``files_of``; None if one cannot be read, which may be another thing next time.
-        sha256: hash over the contents of all files; empty if one cannot be read.
+        sha256: ``joint_hash`` of all files, in the same order; empty if one cannot be read.
         outcome: what the check has found, or why the case cannot be used.
     """
 
@@ -55,17 +56,20 @@ def judge(case: Case, expected: Expected, root: Path, earlier: Verdict | None) -
     question = question_of(case, expected, root)
     # Before anything is read: whatever changes a file from now on changes its signature.
     signature = signature_of(case)
-    sha256 = _hash(files_of(case)) if signature else ""
-    signature = signature if sha256 else None
-    if earlier and sha256 and (earlier.question, earlier.sha256) == (question, sha256):
-        return Verdict(case.name, question, signature, sha256, earlier.outcome)
-    outcome: Findings | InputError
+    known = earlier if earlier and earlier.sha256 and earlier.question == question else None
+    if known and _hash(files_of(case)) == known.sha256:
+        return replace(known, signature=signature)
+    # Problems are returned, so that those of all cases can be listed at once.
     try:
-        outcome = check_case(case, expected)
+        findings, content = check_case(case, expected)
+    except TooLarge as problem:
+        # Told from the header: to hash the file would be to read it. And who has more memory
+        # asks again.
+        return Verdict(case.name, question, None, "", problem)
     except InputError as problem:
-        # Returned, so that the problems of all cases can be listed at once.
-        outcome = problem
-    return Verdict(case.name, question, signature, sha256, outcome)
+        content = _hash(files_of(case)) if signature else ""
+        return Verdict(case.name, question, signature if content else None, content, problem)
+    return Verdict(case.name, question, signature, content, findings)
 
 
 def is_current(verdict: Verdict | None, case: Case, expected: Expected, root: Path) -> bool:
@@ -117,14 +121,11 @@ def signature_of(case: Case) -> Signature | None:
 
 
 def _hash(files: Iterable[Path]) -> str:
-    """SHA-256 over the contents of files, one behind the other; empty if one cannot be read."""
-    digest = hashlib.sha256()
+    """A hash over the contents of files; empty if one cannot be read."""
     try:
-        for file in files:
-            digest.update(file.read_bytes())
+        return joint_hash(map(sha256, files))
     except OSError:
         return ""
-    return digest.hexdigest()
 
 
 def read_verdicts(path: Path, root: Path) -> dict[str, Verdict]:

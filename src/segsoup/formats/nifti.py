@@ -16,6 +16,8 @@ from segsoup.formats.layout import Packing, VoxelLayout, check_affine, unreadabl
 from segsoup.formats.unpacking import GZIP, GZIP_MAGIC
 
 LARGEST_HEADER = 540
+# No tool begins a file with more members of a few bytes each.
+MEMBERS = 16
 SPATIAL_UNITS = 0b111
 MILLIMETRES = {1: 1e3, 3: 1e-3}
 # Voxel sizes in mm that a scan may have, from microscopes to the thickest slices.
@@ -47,13 +49,7 @@ def read_layout(file: Path, beginning: bytes) -> VoxelLayout:
     """
     packed = beginning.startswith(GZIP_MAGIC)
     if packed:
-        stream = zlib.decompressobj(GZIP)
-        try:
-            beginning = stream.decompress(beginning, LARGEST_HEADER)
-        except zlib.error as error:
-            raise unreadable(file, f"its gzip stream is damaged ({error})") from error
-        if len(beginning) < nib.Nifti1Header.template_dtype.itemsize and not stream.eof:
-            raise unreadable(file, "its gzip stream ends early")
+        beginning = _unpacked(file, beginning)
     for kind in (nib.Nifti1Header, nib.Nifti2Header):
         size = kind.template_dtype.itemsize
         if len(beginning) >= size and kind.may_contain_header(beginning):
@@ -64,6 +60,26 @@ def read_layout(file: Path, beginning: bytes) -> VoxelLayout:
             except UNPARSABLE as error:
                 raise unreadable(file, f"its header is damaged ({error})") from error
     raise unreadable(file, "it has no NIfTI header")
+
+
+def _unpacked(file: Path, packed: bytes) -> bytes:
+    """As much of a gzip stream as a header can have, of whichever members it lies in."""
+    unpacked = b""
+    for _ in range(MEMBERS):
+        member = zlib.decompressobj(GZIP)
+        try:
+            unpacked += member.decompress(packed, LARGEST_HEADER - len(unpacked))
+        except zlib.error as error:
+            # What stands behind whole members is told of when all is unpacked.
+            if unpacked:
+                break
+            raise unreadable(file, f"its gzip stream is damaged ({error})") from error
+        packed = member.unused_data
+        if not packed or len(unpacked) == LARGEST_HEADER:
+            break
+    if not member.eof and len(unpacked) < nib.Nifti1Header.template_dtype.itemsize:
+        raise unreadable(file, "its gzip stream ends early")
+    return unpacked
 
 
 def _interpret(file: Path, header: Any, packing: Packing) -> VoxelLayout:

@@ -1,0 +1,59 @@
+"""How much memory this process may still take, of the machine or of a job's share in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+
+# Limit, usage, and what of the usage is a cache that gives way, in cgroups of version 2 and 1.
+FILES = {
+    "": ("memory.max", "memory.current", "inactive_file"),
+    "memory": ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+}
+
+
+def available_memory(
+    groups: Path = Path("/proc/self/cgroup"), mount: Path = Path("/sys/fs/cgroup")
+) -> int:
+    """Bytes that can be taken before the machine swaps, or a job or container is killed.
+
+    Slurm, Docker and Kubernetes hold a job to its share through control groups (cgroups), of
+    which the machine's own count of free memory knows nothing. The narrowest of all groups around
+    this process counts; a group's cache of files gives way before anything is killed.
+
+    Args:
+        groups: which groups the process is in, see cgroups(7).
+        mount: where the groups are.
+    """
+    return min([psutil.virtual_memory().available, *_left(groups, mount)])
+
+
+def _left(groups: Path, mount: Path) -> Iterator[int]:
+    """Bytes that each group around the process has left."""
+    try:
+        lines = groups.read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, place = line.split(":", 2)
+        for kind, names in FILES.items():
+            if kind in controllers.split(","):
+                top = mount / kind
+                own = top / place.lstrip("/")
+                # In a container the groups above its own are not to be seen.
+                for group in (own, *own.parents):
+                    yield from _left_in(group, *names)
+                    if group == top:
+                        break
+
+
+def _left_in(group: Path, limit: str, usage: str, cache: str) -> Iterator[int]:
+    try:
+        most, used = (group / limit).read_text().strip(), int((group / usage).read_text())
+        counts = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+    except (OSError, ValueError):
+        return
+    if most.isdecimal():
+        yield max(0, int(most) - used + int(counts.get(cache, 0)))
