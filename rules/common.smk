@@ -16,6 +16,7 @@ from snakemake import sourcecache
 from snakemake.exceptions import WorkflowError
 
 from segsoup import requests
+from segsoup.bundle_files import bundle_files
 from segsoup.cases.listing import list_files
 from segsoup.errors import InputError, Stopped
 from segsoup.files import read_json

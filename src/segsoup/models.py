@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from torch import nn
 
 from segsoup import checkpoints, networks
+from segsoup.bundle_files import BUNDLED_POSTPROCESSING, METADATA, WEIGHTS, bundle_hashes
 from segsoup.errors import InputError
 from segsoup.files import read_json, sha256
 from segsoup.postprocessing import Postprocessing
@@ -21,10 +22,6 @@ from segsoup.study import Name, Network, Preprocess, Triple, wrong_settings
 
 MODEL = "model.safetensors"
 ENDING = ".safetensors"
-# Of a bundle, below its folder.
-METADATA = Path("configs", "metadata.json")
-WEIGHTS = Path("models")
-BUNDLED_POSTPROCESSING = Path("configs", "postprocessing.json")
 POSTPROCESSING = "postprocessing.json"
 FOLD = re.compile(r"fold\d+")
 
@@ -217,25 +214,6 @@ def _of_bundle(folder: Path) -> list[ModelFile]:
         named = BUNDLED_POSTPROCESSING.as_posix()
         _check_hash(chosen, _hash(chosen), hashes.get(named, "no hash"), metadata)
     return files
-
-
-def bundle_hashes(folder: Path) -> dict[str, str]:
-    """File name below a bundle's folder -> SHA-256, as ``configs/metadata.json`` has them.
-
-    Raises:
-        InputError: if they are not there.
-    """
-    metadata = folder / METADATA
-    try:
-        hashes = read_json(metadata)["segsoup"]["sha256"]
-        return {str(name): str(digest) for name, digest in hashes.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(
-            metadata,
-            f"does not say what the bundle's files hash to ({error!r})",
-            "`segsoup` -> `sha256`: file name -> hash, as segsoup writes it",
-            "make the bundle with segsoup, or name its model file alone",
-        ) from error
 
 
 def _check_hash(path: Path, found: str, expected: str, where: Path) -> None:

@@ -140,18 +140,23 @@ def preprocess_case(
     # While the arrays are replaced, no JSON may vouch for them.
     (folder / f"{case.name}.json").unlink(missing_ok=True)
     (folder / f"{case.name}.truth.npy").unlink(missing_ok=True)
-    _save_image(folder / f"{case.name}.image.npy", volumes, new, settings, geometry)
-    _save(folder / f"{case.name}.label.npy", label)
+    image = folder / f"{case.name}.image.npy"
+    hashes = {"image": _save_image(image, volumes, new, settings, geometry)}
+    hashes["label"] = _save(folder / f"{case.name}.label.npy", label)
     if geometry["has_truth"]:
-        _save(folder / f"{case.name}.truth.npy", native_label)
-    _save(folder / f"{case.name}.foreground.npy", _foreground(label, case.name))
+        hashes["truth"] = _save(folder / f"{case.name}.truth.npy", native_label)
+    foreground = _foreground(label, case.name)
+    hashes["foreground"] = _save(folder / f"{case.name}.foreground.npy", foreground)
+    geometry["sha256_of_arrays"] = hashes
     files.write_json(folder / f"{case.name}.json", geometry)
     return str(geometry["fingerprint"])
 
 
-def _save(path: Path, array: Array) -> None:
+def _save(path: Path, array: Array) -> str:
+    """Write an array; returns the file's SHA-256, taken while the system still has it in memory."""
     with files.whole(path) as temporary:
         np.save(temporary, np.ascontiguousarray(array))
+        return files.sha256(temporary)
 
 
 def _save_image(
@@ -160,7 +165,7 @@ def _save_image(
     shape: list[int] | None,
     settings: Preprocess,
     geometry: Geometry,
-) -> None:
+) -> str:
     """Write the image (channel, x, y, z) a channel at a time: memory holds one of them only.
 
     Args:
@@ -169,6 +174,9 @@ def _save_image(
         shape: voxels to resample to, if any.
         settings: the study's preprocessing.
         geometry: the case's, with shape and padding.
+
+    Returns:
+        The file's SHA-256.
     """
     kind = np.dtype(settings.storage)
     header = {
@@ -176,13 +184,15 @@ def _save_image(
         "fortran_order": False,
         "shape": (len(volumes), *geometry["shape"]),
     }
-    with files.whole(path) as temporary, temporary.open("wb") as stream:
-        np.lib.format.write_array_header_1_0(stream, header)
-        while volumes:
-            channel = _prepared(volumes.pop(0), shape, settings)
-            if any(map(any, geometry["padding"])):
-                channel = np.pad(channel, geometry["padding"])
-            stream.write(channel.astype(kind, copy=False).data)
+    with files.whole(path) as temporary:
+        with temporary.open("wb") as stream:
+            np.lib.format.write_array_header_1_0(stream, header)
+            while volumes:
+                channel = _prepared(volumes.pop(0), shape, settings)
+                if any(map(any, geometry["padding"])):
+                    channel = np.pad(channel, geometry["padding"])
+                stream.write(channel.astype(kind, copy=False).data)
+        return files.sha256(temporary)
 
 
 def _read(case: IndexedCase, root: Path) -> tuple[list[Array], Array, Geometry]:
@@ -264,15 +274,27 @@ def _box(volumes: list[Array]) -> list[tuple[int, int]]:
 
 def _resampled_shape(settings: Preprocess, geometry: Geometry) -> list[int] | None:
     """Voxels (x, y, z) at the study's spacing, or None where nothing is to be resampled."""
-    before = np.array(geometry["spacing_before"])
-    after = before if settings.spacing is None else np.array(settings.spacing)
-    old = geometry["native_shape"]
-    new = list(old)
-    if (np.abs(after / before - 1) > SPACING_TOLERANCE).any():
-        new = [max(1, round(n * b / a)) for n, b, a in zip(old, before, after, strict=True)]
+    before, old = geometry["spacing_before"], geometry["native_shape"]
+    after = before if settings.spacing is None else settings.spacing
+    new = resampled_shape(after, before, old)
     geometry["resampled_shape"] = new
     geometry["spacing_after"] = [float(b * o / n) for b, o, n in zip(before, old, new, strict=True)]
     return None if new == old else new
+
+
+def resampled_shape(
+    after: Sequence[float], before: Sequence[float], old: Sequence[int]
+) -> list[int]:
+    """Voxels (x, y, z) after resampling; as before where voxel sizes agree.
+
+    Args:
+        after: wanted voxel size in mm (x, y, z).
+        before: voxel size in mm.
+        old: voxels before.
+    """
+    if (np.abs(np.array(after) / np.array(before) - 1) <= SPACING_TOLERANCE).all():
+        return list(old)
+    return [max(1, round(n * b / a)) for n, b, a in zip(old, before, after, strict=True)]
 
 
 def _prepared(channel: Array, shape: list[int] | None, settings: Preprocess) -> Array:

@@ -40,10 +40,12 @@ KINDS = {
     "methods": "tables",
     "run_times": "tables",
     "report": "tables",
+    "bundle": "evaluation",
+    "manifest": "tables",
 }
 
 # Rules that run beside Snakemake itself and are never submitted.
-LOCAL = frozenset({"halve", "candidates", "methods", "run_times", "report"})
+LOCAL = frozenset({"halve", "candidates", "methods", "run_times", "report", "manifest"})
 
 # Rules within which one job waits for another; members of a group run in this order.
 WAITS_FOR: Mapping[str, frozenset[str]] = {
@@ -61,7 +63,7 @@ WAITS_FOR: Mapping[str, frozenset[str]] = {
 JOB_PER = {
     **dict.fromkeys(("phantom", "index", "folds", "preprocess"), "study"),
     **dict.fromkeys(("compare", "figures", "basins", "case_slices", "collect"), "study"),
-    **dict.fromkeys(("methods", "run_times", "report"), "study"),
+    **dict.fromkeys(("methods", "run_times", "report", "bundle", "manifest"), "study"),
     **dict.fromkeys(("stem", "best", "postprocessing", "evaluate_soups"), "fold"),
     **dict.fromkeys(("candidates", "ensemble", "basin"), "fold"),
     **dict.fromkeys(("rung", "trial", "evaluate"), "run"),

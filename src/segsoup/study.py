@@ -817,10 +817,11 @@ class Resources(Section):
 
     preprocess: Needs = Field(Needs(threads=2), description="Index and preprocess.")
     training: Needs = Field(Needs(), description="Stem and trial.")
-    evaluation: Needs = Field(Needs(), description="Evaluate, soup, ensemble and basin.")
+    evaluation: Needs = Field(Needs(), description="Evaluate, soup, ensemble, basin and bundle.")
     tables: Needs = Field(
         Needs(mem_mb=1000, runtime=20),
-        description="Folds, compare, figures, basins, collect, methods, run times, report.",
+        description="Folds, compare, figures, basins, collect, methods, run times, report, "
+        "manifest.",
     )
 
 
@@ -838,6 +839,28 @@ class Recovery(Section):
         ge=1,
         description="A run whose owner gave no sign of life for so many seconds may be taken "
         "over by another process. File servers that are slow to show changes need more.",
+    )
+
+
+class Bundle(Section):
+    """The model that is handed over: what its metadata and its card say beside the results."""
+
+    name: Name = Field("segsoup_model", description="Name of the bundle.")
+    version: str = Field("1.0.0", min_length=1, description="Version of the bundle.")
+    authors: str = Field("not stated", min_length=1, description="Who made the model.")
+    licence: str = Field(
+        "not stated",
+        min_length=1,
+        description="Licence of the weights, such as CC-BY-4.0; that of the data may bind it.",
+    )
+    modality: str = Field("MR", min_length=1, description="Kind of the scans: `MR`, `CT`, ...")
+    data_source: str = Field(
+        "not stated", min_length=1, description="Where the scans come from, with their licence."
+    )
+    intended_use: str = Field(
+        "Research. Not a medical device: not to be used for diagnosis or treatment.",
+        min_length=1,
+        description="What the model is for.",
     )
 
 
@@ -880,6 +903,9 @@ class Study(Section):
         default_factory=lambda: PostprocessingSearch(),
         description="What is tried on predictions. `thresholds: [0.5]`, `smallest_components: "
         "[0]` and no `replace` leave them as they are.",
+    )
+    bundle: Bundle = Field(
+        default_factory=lambda: Bundle(), description="The model that is handed over."
     )
     resources: Resources = Field(
         default_factory=lambda: Resources(), description="What jobs need from the machine."

@@ -17,6 +17,7 @@ from typing import Any, TextIO
 
 from segsoup.cases.case import Case, Source
 from segsoup.cases.checking import VERSION, Expected, Findings, check_case
+from segsoup.cases.indexed_case import IndexedCase
 from segsoup.errors import InputError
 from segsoup.files import writable, write_text
 
@@ -55,7 +56,7 @@ def judge(case: Case, expected: Expected, root: Path, earlier: Verdict | None) -
     question = question_of(case, expected, root)
     # Before anything is read: whatever changes a file from now on changes its signature.
     signature = signature_of(case)
-    sha256 = _hash(files_of(case)) if signature else ""
+    sha256 = hash_of_contents(files_of(case)) if signature else ""
     signature = signature if sha256 else None
     if earlier and sha256 and (earlier.question, earlier.sha256) == (question, sha256):
         return Verdict(case.name, question, signature, sha256, earlier.outcome)
@@ -94,7 +95,7 @@ def question_of(case: Case, expected: Expected, root: Path) -> str:
     return _digest(asked)
 
 
-def files_of(case: Case) -> list[Path]:
+def files_of(case: Case | IndexedCase) -> list[Path]:
     """The files of a case, each once: channels in their order, then the label map."""
     sources: list[Source] = [*case.channels.values()]
     if case.label is not None:
@@ -116,7 +117,7 @@ def signature_of(case: Case) -> Signature | None:
     return signature
 
 
-def _hash(files: Iterable[Path]) -> str:
+def hash_of_contents(files: Iterable[Path]) -> str:
     """SHA-256 over the contents of files, one behind the other; empty if one cannot be read."""
     digest = hashlib.sha256()
     try:

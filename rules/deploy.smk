@@ -1,0 +1,61 @@
+# One model to hand over, and the proof of what it comes from.
+
+
+localrules:
+    manifest,
+
+
+rule bundle:
+    """The kind of model that won, of all folds, as a MONAI bundle with a model card."""
+    input:
+        cases="<results>/cases.tsv",
+        candidates=fold_files("candidates.tsv"),
+        models=fold_files("{model}/model.safetensors", model=COMPARED),
+        tests=fold_files("{model}/test.csv", model=COMPARED),
+        recipes=fold_files("soups/{recipe}/recipe.json", recipe=SOUPS),
+        postprocessing=fold_files("postprocessing.json"),
+        collected=rules.collect.output.manifest,
+        methods=rules.methods.output.methods_text,
+    output:
+        [f"<results>/bundle/{name}" for name in bundle_files(FOLDS)],
+    log:
+        "<logs>/bundle.log",
+    benchmark:
+        "<benchmarks>/bundle.tsv"
+    conda:
+        "../envs/segsoup.yaml"
+    threads: threads_of("bundle")
+    resources:
+        **needs("bundle"),
+    params:
+        **settings("bundle", "evaluation"),
+        results=results_folder,
+    message:
+        "Bundle: the model to hand over."
+    script:
+        "../workflow/scripts/bundle.py"
+
+
+rule manifest:
+    """Every file of the study with its hash, from scan to last table, for `segsoup verify`."""
+    input:
+        rules.report.output,
+        rules.bundle.output,
+    output:
+        "<results>/provenance.tsv",
+    log:
+        "<logs>/manifest.log",
+    benchmark:
+        "<benchmarks>/manifest.tsv"
+    conda:
+        "../envs/segsoup.yaml"
+    threads: threads_of("manifest")
+    resources:
+        **needs("manifest"),
+    params:
+        results=results_folder,
+        folds=FOLDS,
+    message:
+        "Manifest: hashes of all files of the study."
+    script:
+        "../workflow/scripts/manifest.py"
