@@ -76,7 +76,12 @@ def inference_config(
     several = len(weights) > 1
     predictions = [f"pred{number}" for number in range(len(weights))] if several else ["pred"]
     return {
-        "imports": ["$import copy", "$import glob", "$import os", "$import safetensors.torch"],
+        "imports": [
+            "$import copy",
+            "$import glob",
+            "$import os",
+            "$from safetensors.torch import load_file",
+        ],
         "bundle_root": ".",
         "dataset_dir": "$@bundle_root + '/scans'",
         "output_dir": "$@bundle_root + '/eval'",
@@ -98,7 +103,7 @@ def inference_config(
             f"hash_val={HASHES}[name], hash_type='sha256') for name in @weights]"
         ),
         "load": (
-            "$[network.load_state_dict(safetensors.torch.load_file(os.path.join(@bundle_root, "
+            "$[network.load_state_dict(load_file(os.path.join(@bundle_root, "
             "name))) for network, name in zip(@networks, @weights)]"
         ),
         "preprocessing": {"_target_": "Compose", "transforms": _preprocessing(told, parts)},

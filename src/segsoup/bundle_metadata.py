@@ -19,13 +19,10 @@ SCHEMA = (
     "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/"
     "meta_schema_20240725.json"
 )
-# MONAI's name of a package -> the one in a study's records.
-PACKAGES = {
-    "nibabel": "nibabel",
-    "pytorch-ignite": "pytorch-ignite",
-    "safetensors": "safetensors",
-    "scipy": "scipy",
-}
+# What a bundle runs with beside MONAI, torch and numpy, by the versions of the study.
+PACKAGES = ("nibabel", "safetensors")
+# What only whoever runs it by MONAI needs: its engines and its command line.
+TESTED_WITH = {"pytorch-ignite": "0.5.5", "fire": "0.7.1"}
 
 # Metric -> region (`mean`: of all) -> mean over all test cases with its 95 % interval.
 Results = dict[str, dict[str, Difference]]
@@ -70,7 +67,7 @@ def metadata(
         hashes: file below the bundle -> SHA-256.
     """
     asked, versions = study.bundle, facts.versions
-    packages = {name: versions[key] for name, key in PACKAGES.items() if key in versions}
+    packages = {name: versions[name] for name in PACKAGES} | TESTED_WITH
     if not facts.runs_with_monai_alone:
         packages["segsoup"] = versions["segsoup"]
     channels, regions = listed(told.channels), listed(told.regions)
@@ -81,7 +78,6 @@ def metadata(
         "monai_version": versions["monai"],
         "pytorch_version": versions["torch"],
         "numpy_version": versions["numpy"],
-        "optional_packages_version": packages,
         "required_packages_version": packages,
         "supported_apps": {},
         "name": asked.name,

@@ -59,10 +59,10 @@ def model_card(
 
 
 def _how_to_run(facts: Facts, files: Sequence[str], told: Description) -> str:
-    needed = "MONAI, nibabel, pytorch-ignite and safetensors; segsoup itself is not needed"
+    needed = "MONAI, nibabel, pytorch-ignite, fire and safetensors; segsoup itself is not needed"
     if not facts.runs_with_monai_alone:
         needed = (
-            "MONAI, nibabel, pytorch-ignite, safetensors and segsoup, whose resampling the "
+            "MONAI, nibabel, pytorch-ignite, fire, safetensors and segsoup, whose resampling the "
             "configuration names"
         )
     written = "label map" if written_order(told.regions) else "file of masks, one per region,"
