@@ -136,7 +136,16 @@ def test_the_bundle_holds_the_winners_models_and_hashes_of_all_files(finished: F
 # `optional_packages_version` since 1.4. The schema itself lies where no test can reach it.
 TENSOR = {
     "type": "object",
-    "required": ["type", "format", "num_channels", "spatial_shape", "dtype", "value_range", "is_patch_data", "channel_def"],
+    "required": [
+        "type",
+        "format",
+        "num_channels",
+        "spatial_shape",
+        "dtype",
+        "value_range",
+        "is_patch_data",
+        "channel_def",
+    ],
     "properties": {
         "type": {"enum": ["image", "series", "tuples", "probabilities"]},
         "format": {"type": "string"},

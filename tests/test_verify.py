@@ -36,7 +36,12 @@ def sealed(phantom_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Fi
     write_text(results / "comparison" / "overview.csv", "model,dice\nGreedy Soup,0.9\n")
     write_text(results / "report.html", "<p>")
     # What belongs to no result: of a trial that the study left, and what a run keeps for itself.
-    for name in ("fold0/trials/bbbb0000/test.csv", "fold7/best/test.csv", "logs/index.log"):
+    for name in (
+        "fold0/trials/bbbb0000/test.csv",
+        "fold7/best/test.csv",
+        "logs/index.log",
+        "notes.md",
+    ):
         write_text(results / name, "?")
     write_text(results / "fold0" / "trials" / TRIAL / "events.out.tfevents.1", "?")
     write_text(results / ".state" / "journal", "?")
@@ -75,7 +80,7 @@ def test_the_manifest_lists_every_file_from_scan_to_last_table(sealed: Finished)
     }.items():
         assert listed[name].part == part_of(name) == part
         assert listed[name].sha256 == sha256(sealed.results / name)
-    strangers = ("bbbb0000", "fold7", "logs", "tfevents", ".state", MANIFEST)
+    strangers = ("bbbb0000", "fold7", "logs", "tfevents", ".state", "notes", MANIFEST)
     assert not [name for name in listed for stranger in strangers if stranger in name]
 
 
@@ -120,12 +125,18 @@ def test_any_changed_file_is_named(
     assert main(["verify", "results"]) == 1
     printed = capsys.readouterr().out
     assert f"changed    {part_of(name):8} {name}" in printed
-    assert f"1 file of this study differs from {Path('results', MANIFEST)}" in printed
+    assert f"Not as {Path('results', MANIFEST)} lists them: one file" in printed
 
 
 def test_what_is_missing_is_named_too(copied: Path) -> None:
     (copied / "comparison" / "overview.csv").unlink()
     assert verify(copied) == [Problem("tables", "comparison/overview.csv", "missing")]
+
+
+def test_without_its_cases_a_study_is_not_taken_for_sound(sealed: Finished, copied: Path) -> None:
+    (copied / "cases.tsv").write_text("case\nx\n")
+    found = {(problem.part, problem.found) for problem in verify(copied)}
+    assert found == {("data", "changed"), ("scans", "missing")}
 
 
 def test_scans_are_hashed_again_wherever_they_lie(sealed: Finished, copied: Path) -> None:

@@ -25,8 +25,8 @@ from segsoup.preprocessed import read_manifest
 MANIFEST = "provenance.tsv"
 COLUMNS = ["part", "file", "sha256"]
 SCANS = "scans"
-# What says how a study came about, but nothing of what it found; and scans, listed by case.
-LEFT_OUT = {"logs", "benchmarks", "phantom", MANIFEST}
+# Files that lie in no folder. Nothing else of the results folder's top is the study's.
+TOP = {"cases.tsv", "rejected.tsv", "folds.json", "preprocessed.tsv", "report.html"}
 # TensorBoard's, which may be deleted.
 EVENTS = "events.out.tfevents"
 # First part of a path -> what its files are.
@@ -75,10 +75,11 @@ def _trials(fold: Path) -> set[str]:
 
 def _walk(results: Path) -> Iterator[str]:
     for folder, folders, names in os.walk(results):
-        top = Path(folder) == results
-        folders[:] = [f for f in folders if f[0] != "." and not (top and f in LEFT_OUT)]
+        if Path(folder) == results:
+            folders[:] = [f for f in folders if f in PARTS or f.startswith("fold")]
+            names = [name for name in names if name in TOP]
         for name in names:
-            if name[0] != "." and not name.startswith(EVENTS) and not (top and name in LEFT_OUT):
+            if name[0] != "." and not name.startswith(EVENTS):
                 yield (Path(folder) / name).relative_to(results).as_posix()
 
 
