@@ -49,6 +49,7 @@ ScheduleName = Literal[
     "polynomial",
     "multi-step",
 ]
+PrecisionName = Literal["float32", "bfloat16", "float16"]
 MetricName = Literal["hd95", "nsd", "sensitivity", "precision", "lesion_dice", "lesion_hd95"]
 WeightsKind = Literal["averaged", "raw"]
 Distribution = Literal["uniform", "log-uniform", "choice"]
@@ -341,7 +342,7 @@ class Training(Section):
     gradient_clip: float | None = Field(
         12.0, gt=0, description="Largest norm of the gradient; null does not clip."
     )
-    precision: Literal["float32", "bfloat16", "float16"] = Field(
+    precision: PrecisionName = Field(
         "float32", description="Arithmetic of the forward pass (automatic mixed precision)."
     )
     seed: int = Field(0, ge=0, description="Seed of initial weights, patches and augmentation.")
