@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import multiprocessing
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import nibabel as nib
 import numpy as np
@@ -27,6 +30,8 @@ from segsoup.volumes import Volume, read_label, read_volumes
 # Part of the fingerprint: to be raised whenever the arrays come out differently.
 VERSION = 2
 FOREGROUND_VOXELS = 1000
+# Channels of this size as stored (a BraTS case has 18 MB) do not wait for each other in memory.
+PARKED_BYTES = 2**27
 SPACING_TOLERANCE = 1e-4
 
 
@@ -127,11 +132,21 @@ def preprocess_case(
     Raises:
         InputError: if a file is unusable or the files do not lie on one grid.
     """
-    volumes, label, geometry = _read(case, root)
-    volumes, label = _crop_to_ras(volumes, label, settings.crop, geometry)
+    scan = _read(
+        {name: _below(root, source) for name, source in case.channels.items()},
+        _below(root, case.label) if case.label else None,
+        folder,
+    )
+    geometry = {"case": case.name, **scan.geometry}
+    volumes, label = _crop_to_ras(scan, settings.crop, geometry)
+    del scan
+    if label is None:
+        label = np.zeros(geometry["native_shape"], np.uint8)
     native_label = label
     new = _resampled_shape(settings, geometry)
-    label = _pad(label if new is None else resample_label(label, new), patch, geometry)
+    _set_padding(patch, geometry)
+    label = label if new is None else resample_label(label, new)
+    label = np.pad(label, geometry["padding"])
     geometry["labelled"] = case.label is not None
     geometry["has_truth"] = new is not None and case.label is not None
     geometry["sha256"] = case.sha256
@@ -150,6 +165,37 @@ def preprocess_case(
     geometry["sha256_of_arrays"] = hashes
     files.write_json(folder / f"{case.name}.json", geometry)
     return str(geometry["fingerprint"])
+
+
+def preprocess_image(
+    channels: Mapping[str, Source], settings: Preprocess, patch: list[int], path: Path
+) -> Geometry:
+    """Turn the image of one case into an array, as ``preprocess_case`` does, without a label map.
+
+    Args:
+        channels: channel name -> where its volume lies, in the order of the network's inputs.
+        settings: what to do to it.
+        patch: smallest size of the result in voxels (x, y, z).
+        path: the .npy file to write, (channel, x, y, z).
+
+    Returns:
+        What ``restore`` and ``to_scanner`` need.
+
+    Raises:
+        InputError: as ``preprocess_case``.
+    """
+    scan = _read(channels, None, path.parent)
+    geometry = dict(scan.geometry)
+    volumes, _ = _crop_to_ras(scan, settings.crop, geometry)
+    del scan
+    new = _resampled_shape(settings, geometry)
+    _set_padding(patch, geometry)
+    _save_image(path, volumes, new, settings, geometry)
+    return geometry
+
+
+def _below(root: Path, source: Source) -> Source:
+    return Source(root / source.file, source.component)
 
 
 def _save(path: Path, array: Array) -> str:
@@ -195,30 +241,61 @@ def _save_image(
         return files.sha256(temporary)
 
 
-def _read(case: IndexedCase, root: Path) -> tuple[list[Array], Array, Geometry]:
-    """The case's volumes and label map on the first channel's grid, in the files' own types."""
-    sources = [Source(root / s.file, s.component) for s in case.channels.values()]
-    volumes = list(read_volumes(sources))
-    first = volumes[0]
-    data = [_aligned(*pair, first).data for pair in zip(sources, volumes, strict=True)]
-    if case.label is None:
-        label = np.zeros(first.data.shape, np.uint8)
-    else:
-        source = Source(root / case.label.file, case.label.component)
-        label = _aligned(source, read_label(source), first).data
+@dataclass
+class _Scan:
+    """Volumes as stored, on the first channel's grid.
+
+    Attributes:
+        volumes: the channels (x, y, z), in the files' own types.
+        label: the label map (x, y, z), if there is one.
+        occupied: where a channel or the label map is not 0 (x, y, z).
+        geometry: what is known of the case so far.
+    """
+
+    volumes: list[Array]
+    label: Array | None
+    occupied: Array
+    geometry: Geometry
+
+
+def _read(channels: Mapping[str, Source], label: Source | None, folder: Path) -> _Scan:
+    """Read a case; large channels wait on the disk, in ``folder``, until they are used."""
+    volumes: list[Array] = []
+    first, occupied = None, np.zeros((1, 1, 1), bool)
+    for source, stored in zip(channels.values(), read_volumes(channels.values()), strict=True):
+        data = stored.data if first is None else _aligned(source, stored, first).data
+        occupied = data != 0 if first is None else np.logical_or(occupied, data, occupied)
+        volumes.append(_parked(data, folder))
+        first = first or replace(stored, data=volumes[0])
+        del stored, data
+    assert first is not None, "a case has at least one channel"
+    truth = None if label is None else _aligned(label, read_label(label), first).data
+    if truth is not None:
+        np.logical_or(occupied, truth, occupied)
     orientation = nib.orientations.io_orientation(first.affine)
-    shape = [int(side) for side in first.data.shape]
+    shape = [int(side) for side in occupied.shape]
     affine = first.affine @ nib.orientations.inv_ornt_aff(orientation, shape)
     geometry: Geometry = {
-        "case": case.name,
-        "channels": list(case.channels),
+        "channels": list(channels),
         "original_shape": shape,
         "original_affine": np.asarray(first.affine, np.float64).tolist(),
         "orientation": [[int(axis), int(flip)] for axis, flip in orientation],
         "ras_affine": np.asarray(affine, np.float64).tolist(),
         "spacing_before": [float(side) for side in nib.affines.voxel_sizes(affine)],
     }
-    return data, label, geometry
+    return _Scan(volumes, truth, occupied, geometry)
+
+
+def _parked(volume: Array, folder: Path) -> Array:
+    """A large volume out of memory: in a file without a name, which goes with the array."""
+    if volume.nbytes < PARKED_BYTES:
+        return volume
+    folder.mkdir(parents=True, exist_ok=True)
+    with files.writable(folder), tempfile.TemporaryFile(dir=folder) as stream:
+        # As files mostly have it, so that nothing is copied: the first axis is the fastest.
+        order: Literal["C", "F"] = "C" if volume.flags.c_contiguous else "F"
+        volume.ravel(order=order).tofile(stream)
+        return np.memmap(stream, volume.dtype, "r", shape=volume.shape, order=order)
 
 
 def _aligned(source: Source, volume: Volume, first: Volume) -> Volume:
@@ -233,16 +310,14 @@ def _aligned(source: Source, volume: Volume, first: Volume) -> Volume:
         ) from difference
 
 
-def _crop_to_ras(
-    volumes: list[Array], label: Array, crop: bool, geometry: Geometry
-) -> tuple[list[Array], Array]:
+def _crop_to_ras(scan: _Scan, crop: bool, geometry: Geometry) -> tuple[list[Array], Array | None]:
     """Crop to the box around voxels that are not 0 in some channel or are labelled; turn to RAS.
 
     In this order, and as views: looking for the box along flipped axes takes three times as long.
     """
     orientation = np.array(geometry["orientation"])
-    shape = label.shape
-    box = _box([*volumes, label]) if crop else [(0, side) for side in shape]
+    shape = scan.occupied.shape
+    box = _box(scan.occupied) if crop else [(0, side) for side in shape]
     window = tuple(slice(start, stop) for start, stop in box)
     turned = [((0, 0), 0)] * 3
     for (start, stop), side, (axis, flip) in zip(box, shape, orientation, strict=True):
@@ -250,18 +325,19 @@ def _crop_to_ras(
     geometry["crop"] = [list(side) for side, _ in turned]
     geometry["native_shape"] = [stop - start for (start, stop), _ in turned]
     geometry["ras_shape"] = [side for _, side in turned]
-    cropped = [
-        nib.orientations.apply_orientation(volume[window], orientation)
-        for volume in (*volumes, label)
-    ]
-    return cropped[:-1], cropped[-1]
+
+    def cropped(volume: Array) -> Array:
+        return nib.orientations.apply_orientation(volume[window], orientation)
+
+    label = None if scan.label is None else cropped(scan.label)
+    volumes = [cropped(volume) for volume in scan.volumes]
+    # What is left of a channel goes once it is written.
+    scan.volumes.clear()
+    return volumes, label
 
 
-def _box(volumes: list[Array]) -> list[tuple[int, int]]:
-    """First and last + 1 voxel of each axis that is not 0 somewhere; everything if all are 0."""
-    occupied = volumes[0] != 0
-    for volume in volumes[1:]:
-        occupied |= volume != 0
+def _box(occupied: Array) -> list[tuple[int, int]]:
+    """First and last + 1 voxel of each axis that is True somewhere; everything if none is."""
     sides = []
     for axis in range(3):
         others = tuple(other for other in range(3) if other != axis)
@@ -305,13 +381,12 @@ def _prepared(channel: Array, shape: list[int] | None, settings: Preprocess) -> 
     return normalise(voxels, settings.normalisation)
 
 
-def _pad(label: Array, patch: list[int], geometry: Geometry) -> Array:
-    """Pad to the patch's size with zeros, half of them on either side."""
-    missing = [max(0, side - have) for side, have in zip(patch, label.shape, strict=True)]
-    padding = [[side // 2, side - side // 2] for side in missing]
-    geometry["padding"] = padding
-    geometry["shape"] = [have + side for have, side in zip(label.shape, missing, strict=True)]
-    return np.pad(label, padding)
+def _set_padding(patch: list[int], geometry: Geometry) -> None:
+    """Note what is to be padded with zeros to the patch's size, half of it on either side."""
+    sides = geometry["resampled_shape"]
+    missing = [max(0, side - have) for side, have in zip(patch, sides, strict=True)]
+    geometry["padding"] = [[side // 2, side - side // 2] for side in missing]
+    geometry["shape"] = [have + side for have, side in zip(sides, missing, strict=True)]
 
 
 def _foreground(label: Array, name: str) -> Array:

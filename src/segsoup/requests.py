@@ -40,7 +40,8 @@ KINDS = {
     "methods": "tables",
     "run_times": "tables",
     "report": "tables",
-    "bundle": "evaluation",
+    # On the CPU: what it computes is one patch per model.
+    "bundle": "preprocess",
     "manifest": "tables",
 }
 
@@ -57,6 +58,7 @@ WAITS_FOR: Mapping[str, frozenset[str]] = {
     "evaluate_soups": frozenset({"best", "postprocessing"}),
     "ensemble": frozenset({"postprocessing"}),
     "case_slices": frozenset({"folds", "preprocess"}),
+    "bundle": frozenset({"index", "collect"}),
 }
 
 # What there is one job for. A group over two of these would join jobs of a whole fold or study.

@@ -49,6 +49,7 @@ ScheduleName = Literal[
     "polynomial",
     "multi-step",
 ]
+PrecisionName = Literal["float32", "bfloat16", "float16"]
 MetricName = Literal["hd95", "nsd", "sensitivity", "precision", "lesion_dice", "lesion_hd95"]
 WeightsKind = Literal["averaged", "raw"]
 Distribution = Literal["uniform", "log-uniform", "choice"]
@@ -341,7 +342,7 @@ class Training(Section):
     gradient_clip: float | None = Field(
         12.0, gt=0, description="Largest norm of the gradient; null does not clip."
     )
-    precision: Literal["float32", "bfloat16", "float16"] = Field(
+    precision: PrecisionName = Field(
         "float32", description="Arithmetic of the forward pass (automatic mixed precision)."
     )
     seed: int = Field(0, ge=0, description="Seed of initial weights, patches and augmentation.")
@@ -815,9 +816,9 @@ class Needs(Section):
 class Resources(Section):
     """Needs of the jobs; profiles map them onto a machine or a cluster."""
 
-    preprocess: Needs = Field(Needs(threads=2), description="Index and preprocess.")
+    preprocess: Needs = Field(Needs(threads=2), description="Index, preprocess and bundle.")
     training: Needs = Field(Needs(), description="Stem and trial.")
-    evaluation: Needs = Field(Needs(), description="Evaluate, soup, ensemble, basin and bundle.")
+    evaluation: Needs = Field(Needs(), description="Evaluate, soup, ensemble and basin.")
     tables: Needs = Field(
         Needs(mem_mb=1000, runtime=20),
         description="Folds, compare, figures, basins, collect, methods, run times, report, "
