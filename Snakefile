@@ -42,6 +42,7 @@ if study.sweep.halving:
 include: "rules/evaluate.smk"
 include: "rules/soup.smk"
 include: "rules/compare.smk"
+include: "rules/deploy.smk"
 
 
 onstart:

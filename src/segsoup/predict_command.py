@@ -14,9 +14,8 @@ from segsoup.study import PrecisionName
 from segsoup.wording import counted
 
 if TYPE_CHECKING:
-    from segsoup.models import ModelFile
-    from segsoup.postprocessing import Postprocessing
-    from segsoup.predictions import Listener, Told
+    from segsoup.outcomes import Told
+    from segsoup.predictions import Listener
 
 OVERLAP = 0.5
 # On a CPU several windows at once only take memory.
@@ -104,24 +103,20 @@ def predict_command(asked: argparse.Namespace) -> int:
     from segsoup import devices
     from segsoup.cases.fingerprint import usable_cores
     from segsoup.cases.scans import find_scans
-    from segsoup.label_order import label_order, parse_label_order
+    from segsoup.label_order import parse_label_order
     from segsoup.models import open_models
-    from segsoup.prediction import Way
+    from segsoup.prediction import Way, order_of, shared_postprocessing
     from segsoup.predictions import Wanted, predict_cases
 
     files = open_models([Path(model) for model in models])
     told = files[0].description
-    order = (
-        parse_label_order(asked.label_order, told.regions)
-        if asked.label_order
-        else label_order(told.regions, str(files[0].path))
-    )
+    stated = parse_label_order(asked.label_order, told.regions) if asked.label_order else None
     called = asked.channels.split(",") if asked.channels else None
     cases = find_scans(given, told.channels, called)
     device = devices.prepare(asked.device, asked.threads or usable_cores(), "--device")
     way = Way(
         files,
-        order,
+        order_of(files, stated, "--label-order"),
         overlap=asked.overlap,
         window_batch=asked.window_batch or (WINDOWS_ON_GPU if device.type == "cuda" else 1),
         flips=asked.flips,
@@ -152,24 +147,6 @@ def _check_numbers(asked: argparse.Namespace) -> None:
     for option, allowed, is_wrong in wrong:
         if is_wrong:
             raise InputError(option, "is out of range", allowed, "correct the option")
-
-
-def shared_postprocessing(files: Sequence[ModelFile]) -> Postprocessing:
-    """The post-processing of the models, which have to have the same.
-
-    Raises:
-        InputError: if one has none, or they differ, as those of several folds may.
-    """
-    first, *others = [file.read_postprocessing() for file in files]
-    for file, other in zip(files[1:], others, strict=True):
-        if other != first:
-            raise InputError(
-                file.postprocessing or file.path,
-                f"is another post-processing than {files[0].postprocessing}",
-                "one post-processing for all models that are averaged",
-                "leave --postprocess out, or predict with the models of one fold",
-            )
-    return first
 
 
 @contextmanager

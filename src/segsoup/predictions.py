@@ -23,6 +23,7 @@ from segsoup.cases.checking import Expected, check_case
 from segsoup.cases.verdicts import files_of, hash_files
 from segsoup.errors import InputError
 from segsoup.files import read_json, sha256, write_json
+from segsoup.outcomes import Outcome, Told
 from segsoup.prediction import Predictor, Way
 
 # Part of a prediction's key: to be raised whenever label maps come out differently.
@@ -35,24 +36,6 @@ UNLABELLED = Expected(frozenset(), "predict")
 BRATS_NAME = re.compile(r"(.*\D)?(\d{5}-\d{3}|\d{4}-\d)")
 
 Naming = Literal["case", "brats"]
-Outcome = Literal["predicted", "kept", "bad"]
-
-
-@dataclass(frozen=True)
-class Told:
-    """What became of a case.
-
-    Attributes:
-        case: its name.
-        outcome: `predicted`, `kept` from before or `bad`.
-        seconds: that it took.
-        problem: why it is bad.
-    """
-
-    case: str
-    outcome: Outcome
-    seconds: float
-    problem: InputError | None = None
 
 
 @dataclass(frozen=True)

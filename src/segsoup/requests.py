@@ -40,10 +40,16 @@ KINDS = {
     "methods": "tables",
     "run_times": "tables",
     "report": "tables",
+    "scans": "tables",
+    "predict_batch": "evaluation",
+    "predictions": "tables",
+    "predict": "tables",
 }
 
 # Rules that run beside Snakemake itself and are never submitted.
-LOCAL = frozenset({"halve", "candidates", "methods", "run_times", "report"})
+LOCAL = frozenset({"halve", "candidates", "methods", "run_times", "report"}) | frozenset(
+    {"scans", "predictions", "predict"}
+)
 
 # Rules within which one job waits for another; members of a group run in this order.
 WAITS_FOR: Mapping[str, frozenset[str]] = {
@@ -67,6 +73,8 @@ JOB_PER = {
     **dict.fromkeys(("rung", "trial", "evaluate"), "run"),
     **dict.fromkeys(("halve",), "rung"),
     **dict.fromkeys(("soup",), "recipe"),
+    **dict.fromkeys(("scans", "predictions", "predict"), "study"),
+    **dict.fromkeys(("predict_batch",), "batch"),
 }
 
 
