@@ -34,6 +34,7 @@ from segsoup.bundle_files import bundle_files, changed_files
 from segsoup.bundle_metadata import SCHEMA, TESTED_WITH
 from segsoup.cases.case import Source
 from segsoup.cases.indexed_case import IndexedCase
+from segsoup.cli import main
 from segsoup.errors import InputError
 from segsoup.label_order import label_order, to_labels
 from segsoup.models import open_models
@@ -86,6 +87,17 @@ def assert_same_label_map(finished: Finished, name: str, models: str, output: Pa
     assert tied.mean() < 1e-3
     # All label values and the background: not an empty prediction that agrees with another one.
     assert set(np.unique(found)) == {0, *label_order(regions).values()}
+
+
+def assert_predict_agrees(finished: Finished, by_monai: Path, output: Path) -> None:
+    """`segsoup predict` writes the same label maps from the bundle, but for ties."""
+    asked = [str(path) for path in (finished.bundle, finished.root, output)]
+    assert main(["predict", *asked, "--every-window", "--device", "cpu"]) == 0
+    for case in finished.cases:
+        pair = [nib.load(folder / f"{case.name}.nii.gz") for folder in (by_monai, output)]
+        np.testing.assert_allclose(pair[0].affine, pair[1].affine, atol=1e-5)
+        differ = np.asarray(pair[0].dataobj) != np.asarray(pair[1].dataobj)
+        assert differ.mean() < 1e-4
 
 
 def test_the_highest_mean_selection_score_over_the_folds_wins() -> None:
@@ -251,6 +263,7 @@ def test_monai_alone_gives_the_label_maps_of_evaluation(finished: Finished, tmp_
     assert written == [f"{case.name}.nii.gz" for case in finished.cases]
     for case in finished.cases[:3]:
         assert_same_label_map(finished, case.name, "soups/greedy", tmp_path)
+    assert_predict_agrees(finished, tmp_path, tmp_path / "by segsoup")
 
 
 def test_a_study_that_resamples_gives_the_same_label_maps(
@@ -297,6 +310,7 @@ def test_the_hippocampus_by_monai(hippocampus_folder: Path, tmp_path: Path) -> N
     assert len(finished.cases) == 3
     for case in finished.cases:
         assert_same_label_map(finished, case.name, "soups/greedy", tmp_path / "output")
+    assert_predict_agrees(finished, tmp_path / "output", tmp_path / "by segsoup")
 
 
 @pytest.mark.real_data

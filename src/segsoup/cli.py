@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 from segsoup.errors import InputError
 from segsoup.files import write_text
+from segsoup.predict_command import add_options as add_predict_options
+from segsoup.predict_command import predict_command
 from segsoup.reference import configuration_reference, schema_text
 from segsoup.status.command import add_options, status_command
 from segsoup.study import read
@@ -74,6 +76,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_options(status)
     status.set_defaults(command=status_command)
+    predict = commands.add_parser("predict", help="segment scans with one or several models")
+    add_predict_options(predict)
+    predict.set_defaults(command=predict_command)
     doctor = commands.add_parser(
         "doctor", help="check, before anything is submitted, that a study will run on a cluster"
     )

@@ -75,30 +75,50 @@ def _shown(labels: frozenset[int]) -> str:
     return "{" + ", ".join(map(str, sorted(labels))) + "}"
 
 
+def check_label_order(
+    order: Mapping[str, int], regions: Mapping[str, Sequence[int]], where: str
+) -> LabelOrder:
+    """An order that the user states, as long as it is one.
+
+    Raises:
+        InputError: if it does not name every region once, each with one of its label values.
+    """
+    if sorted(order) != sorted(regions):
+        raise InputError(
+            where,
+            f"names {', '.join(order)}",
+            f"the value that each of {', '.join(regions)} writes",
+            "name every region once",
+        )
+    for region, value in order.items():
+        if value not in regions[region]:
+            raise InputError(
+                where,
+                f"gives `{region}` the value {value}",
+                f"one of its label values {_shown(frozenset(regions[region]))}",
+                "take one of these",
+            )
+    return dict(order)
+
+
 def parse_label_order(text: str, regions: Mapping[str, Sequence[int]]) -> LabelOrder:
     """Read an order that the user states: ``WT=2,TC=1,ET=3``, the first one written first.
 
     Raises:
         InputError: if it does not name every region once, each with one of its label values.
     """
-    pairs = [part.strip().partition("=") for part in text.split(",")]
-    names = [name.strip() for name, _, _ in pairs]
-    expected = f"REGION=VALUE of each of {', '.join(regions)}, separated by commas"
-    if sorted(names) != sorted(regions):
+    pairs = [part.partition("=") for part in text.split(",")]
+    if len({name.strip() for name, _, _ in pairs}) < len(pairs) or not all(
+        value.strip().isdecimal() for _, _, value in pairs
+    ):
         raise InputError(
-            "--label-order", f"names {', '.join(names)}", expected, "name every region once"
+            "--label-order",
+            f"is {text!r}",
+            f"REGION=VALUE of each of {', '.join(regions)}, separated by commas",
+            "write it like WT=2,TC=1,ET=3",
         )
-    order: LabelOrder = {}
-    for name, (_, _, value) in zip(names, pairs, strict=True):
-        if not value.strip().isdecimal() or int(value) not in regions[name]:
-            raise InputError(
-                "--label-order",
-                f"gives `{name}` the value {value.strip() or 'nothing'}",
-                f"one of its label values {_shown(frozenset(regions[name]))}",
-                "take one of these",
-            )
-        order[name] = int(value)
-    return order
+    order = {name.strip(): int(value) for name, _, value in pairs}
+    return check_label_order(order, regions, "--label-order")
 
 
 def to_labels(

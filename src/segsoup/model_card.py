@@ -79,8 +79,10 @@ other endings are given by `--channel_files`, other lists by `--datalist`. `OUTP
 case must lie on one grid. Before weights are loaded, their SHA-256 is compared with
 `configs/metadata.json`.
 
-With segsoup: `segsoup predict BUNDLE SCANS OUTPUT`. The label maps are the same; a voxel whose
-probability is 0.5 to the sixth digit may fall on either side, for sums run in another order.
+With segsoup: `segsoup predict BUNDLE SCANS OUTPUT --every-window`. The label maps are the same; a
+voxel whose probability is 0.5 to the fifth digit may fall on either side, for sums run in another
+order. Without `--every-window`, segsoup saves the windows in which all channels are 0, where MONAI
+asks the network.
 
 `segsoup verify BUNDLE` compares all files with their hashes. `models/*.safetensors` hold numbers
 alone. `models/*.ts` hold a program (TorchScript) beside the same weights, for runtimes

@@ -23,10 +23,11 @@ from torch import nn
 
 from segsoup import checkpoints, devices
 from segsoup.cases.case import Source
+from segsoup.errors import InputError
 from segsoup.files import whole, writable
 from segsoup.geometry import Geometry, restore_rows, to_scanner
 from segsoup.inference import Covered, Network, Windows, predict_rows
-from segsoup.label_order import LabelOrder, to_labels
+from segsoup.label_order import LabelOrder, check_label_order, label_order, to_labels
 from segsoup.models import Description, ModelFile
 from segsoup.postprocessing import Postprocessing
 from segsoup.preprocess import preprocess_image
@@ -90,6 +91,43 @@ class Way:
             "precision": self.precision,
             "postprocessing": None if chosen is None else chosen.as_record(),
         }
+
+
+def order_of(
+    models: Sequence[ModelFile], stated: Mapping[str, int] | None, where: str
+) -> LabelOrder:
+    """How the models' regions become label values.
+
+    Args:
+        models: the models.
+        stated: an order that the user states.
+        where: the key or option that states it.
+
+    Raises:
+        InputError: if the order is not certain, or what is stated is none.
+    """
+    regions = models[0].description.regions
+    if stated is not None:
+        return check_label_order(stated, regions, where)
+    return label_order(regions, str(models[0].path))
+
+
+def shared_postprocessing(files: Sequence[ModelFile]) -> Postprocessing:
+    """The post-processing of the models, which have to have the same.
+
+    Raises:
+        InputError: if one has none, or they differ, as those of several folds may.
+    """
+    first, *others = [file.read_postprocessing() for file in files]
+    for file, other in zip(files[1:], others, strict=True):
+        if other != first:
+            raise InputError(
+                file.postprocessing or file.path,
+                f"is another post-processing than {files[0].postprocessing}",
+                "one post-processing for all models that are averaged",
+                "leave --postprocess out, or predict with the models of one fold",
+            )
+    return first
 
 
 @dataclass(frozen=True)

@@ -43,10 +43,16 @@ KINDS = {
     # On the CPU: what it computes is one patch per model.
     "bundle": "preprocess",
     "manifest": "tables",
+    "scans": "tables",
+    "predict_batch": "evaluation",
+    "predictions": "tables",
+    "predict": "tables",
 }
 
 # Rules that run beside Snakemake itself and are never submitted.
-LOCAL = frozenset({"halve", "candidates", "methods", "run_times", "report", "manifest"})
+LOCAL = frozenset({"halve", "candidates", "methods", "run_times", "report", "manifest"}).union(
+    {"scans", "predictions", "predict"}
+)
 
 # Rules within which one job waits for another; members of a group run in this order.
 WAITS_FOR: Mapping[str, frozenset[str]] = {
@@ -71,6 +77,8 @@ JOB_PER = {
     **dict.fromkeys(("rung", "trial", "evaluate"), "run"),
     **dict.fromkeys(("halve",), "rung"),
     **dict.fromkeys(("soup",), "recipe"),
+    **dict.fromkeys(("scans", "predictions", "predict"), "study"),
+    **dict.fromkeys(("predict_batch",), "batch"),
 }
 
 

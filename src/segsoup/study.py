@@ -784,6 +784,65 @@ class PostprocessingSearch(Section):
         return sorted({*self.smallest_components, 0.0})
 
 
+class Predict(Section):
+    """Scans to segment with the study's models: `snakemake predict`, which `all` leaves out."""
+
+    input: str | None = Field(
+        None,
+        description="Folder of scans, with or without label maps, in any layout; null: nothing is "
+        "to be predicted. Relative paths count from the working directory.",
+    )
+    output: str | None = Field(
+        None,
+        description="Folder for the label maps, `CASE.nii.gz` in the scan's own geometry; null: "
+        "`predictions` in the results folder.",
+    )
+    models: list[str] | None = Field(
+        None,
+        min_length=1,
+        description="Model files or bundles, whose probabilities are averaged; null: the first "
+        "soup of `soup.recipes` (else the best single model) of every fold that the study runs.",
+    )
+    channels: list[str] | None = Field(
+        None,
+        description="What the scans' folder calls `dataset.channels`, in their order, where it has "
+        "other names.",
+    )
+    cases_per_job: int = Field(20, ge=1, description="Cases that one job predicts.")
+    overlap: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="Overlap of neighbouring windows, as a share of the patch; null: that of "
+        "`evaluation`.",
+    )
+    flips: bool = Field(
+        False, description="Average over the 8 mirror images along x, y and z: 8 times the work."
+    )
+    every_window: bool = Field(
+        False,
+        description="Predict windows outside of the foreground too, where all channels are 0; else "
+        "the probabilities there are 0.",
+    )
+    postprocess: bool = Field(
+        False,
+        description="Apply the post-processing that was chosen for the models' fold; those of "
+        "several folds have to be the same.",
+    )
+    probabilities: bool = Field(
+        False, description="Also write `probabilities/CASE.nii.gz`, float32 (x, y, z, region)."
+    )
+    naming: Literal["case", "brats"] = Field(
+        "case",
+        description="`brats` refuses names of cases that the BraTS challenges do not take.",
+    )
+    label_order: dict[Name, int] | None = Field(
+        None,
+        description="Label value that each region writes, in this order, later ones over earlier "
+        "ones; null: it follows from the regions (docs/predict.md).",
+    )
+
+
 class Needs(Section):
     """What one kind of job needs from the machine."""
 
@@ -818,7 +877,9 @@ class Resources(Section):
 
     preprocess: Needs = Field(Needs(threads=2), description="Index, preprocess and bundle.")
     training: Needs = Field(Needs(), description="Stem and trial.")
-    evaluation: Needs = Field(Needs(), description="Evaluate, soup, ensemble and basin.")
+    evaluation: Needs = Field(
+        Needs(), description="Evaluate, soup, ensemble, basin and the batches of predict."
+    )
     tables: Needs = Field(
         Needs(mem_mb=1000, runtime=20),
         description="Folds, compare, figures, basins, collect, methods, run times, report, "
@@ -907,6 +968,9 @@ class Study(Section):
     )
     bundle: Bundle = Field(
         default_factory=lambda: Bundle(), description="The model that is handed over."
+    )
+    predict: Predict = Field(
+        default_factory=lambda: Predict(), description="Scans to segment with its models."
     )
     resources: Resources = Field(
         default_factory=lambda: Resources(), description="What jobs need from the machine."

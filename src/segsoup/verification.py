@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from segsoup.bundle_files import METADATA, changed_files
 from segsoup.cases.index import read_cases
-from segsoup.cases.verdicts import files_of, hash_of_contents
+from segsoup.cases.verdicts import files_of, hash_files
 from segsoup.file_manifest import MANIFEST, SCANS, Entry, hashes_of, read_entries
 from segsoup.files import sha256
 from segsoup.study import read
@@ -109,7 +109,7 @@ def _scans(
     root = data if data is not None else _data_root(results)
     for name in scans:
         files = [root / file for file in files_of(cases[name])] if name in cases else []
-        yield name, hash_of_contents(files) if files else ""
+        yield name, hash_files(files) if files else ""
 
 
 def _data_root(results: Path) -> Path:

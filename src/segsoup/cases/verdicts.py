@@ -56,7 +56,7 @@ def judge(case: Case, expected: Expected, root: Path, earlier: Verdict | None) -
     question = question_of(case, expected, root)
     # Before anything is read: whatever changes a file from now on changes its signature.
     signature = signature_of(case)
-    sha256 = hash_of_contents(files_of(case)) if signature else ""
+    sha256 = hash_files(files_of(case)) if signature else ""
     signature = signature if sha256 else None
     if earlier and sha256 and (earlier.question, earlier.sha256) == (question, sha256):
         return Verdict(case.name, question, signature, sha256, earlier.outcome)
@@ -117,7 +117,7 @@ def signature_of(case: Case) -> Signature | None:
     return signature
 
 
-def hash_of_contents(files: Iterable[Path]) -> str:
+def hash_files(files: Iterable[Path]) -> str:
     """SHA-256 over the contents of files, one behind the other; empty if one cannot be read."""
     digest = hashlib.sha256()
     try:
