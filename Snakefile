@@ -42,6 +42,7 @@ if study.sweep.halving:
 include: "rules/evaluate.smk"
 include: "rules/soup.smk"
 include: "rules/compare.smk"
+include: "rules/deploy.smk"
 
 
 onstart:
@@ -62,3 +63,5 @@ rule all:
     input:
         "<results>/report.html",
         "<results>/models/manifest.tsv",
+        "<results>/bundle/configs/metadata.json",
+        "<results>/provenance.tsv",

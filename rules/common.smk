@@ -16,7 +16,8 @@ from snakemake import sourcecache
 from snakemake.exceptions import WorkflowError
 
 from segsoup import requests
-from segsoup.cases.listing import list_files
+from segsoup.bundle_files import bundle_files
+from segsoup.cases.listing import list_files, list_scans
 from segsoup.errors import InputError, Stopped
 from segsoup.files import read_json
 from segsoup.halving import check_halving, rung_epochs, trials_at_rungs
@@ -260,6 +261,55 @@ def listing(wildcards) -> str:
     A function, so that only who plans or runs the index rule walks the data folder.
     """
     return list_files_once()
+
+
+def scans_to_predict(wildcards) -> str:
+    """What `snakemake predict` predicts."""
+    if study.predict.input is None:
+        raise WorkflowError(
+            f"{STUDY_FILE}: `predict.input` names no scans\n"
+            "  expected: the folder of the scans to segment\n"
+            "  to mend it: set it in the study"
+        )
+    return study.predict.input
+
+
+def scan_listing(wildcards) -> str:
+    """Sizes and dates of the scans to predict stand for their contents, which each job hashes."""
+    return list_scans(scans_to_predict(wildcards))
+
+
+def models_to_predict_with(wildcards) -> list[str]:
+    """The model files and bundles that predict, one for each fold by default."""
+    own = [f"{study.results}/fold{fold}/{SHOWN[0]}/model.safetensors" for fold in FOLDS]
+    return study.predict.models or own
+
+
+def postprocessing_to_predict_with(wildcards) -> list[str]:
+    """What is done to the predictions of the study's own models, if it is asked for."""
+    if study.predict.models or not study.predict.postprocess:
+        return []
+    return [f"{study.results}/fold{fold}/postprocessing.json" for fold in FOLDS]
+
+
+def batches_of_scans() -> dict[str, list[str]]:
+    """Batch -> the names of its cases; known once the scans are listed."""
+    return read_json(Path(checkpoints.scans.get().output[0]))["batches"]
+
+
+def cases_of_batch(wildcards) -> list[str]:
+    """The cases that one job predicts."""
+    return batches_of_scans()[wildcards.batch]
+
+
+def predicted_batches(wildcards) -> list[str]:
+    """What became of each batch."""
+    return [f"{study.results}/.predict/{batch}.json" for batch in batches_of_scans()]
+
+
+def predictions_folder(wildcards) -> str:
+    """Where label maps go."""
+    return study.predict.output or f"{study.results}/predictions"
 
 
 def fold_files(pattern: str, **wildcards) -> list[str]:

@@ -100,7 +100,7 @@ def test_an_ensemble_is_the_mean_of_models_run_one_by_one(
         each = []
         for path in files(models):
             alone = load_model(path, study, CPU)
-            logits = predict_logits(alone, image, study.training.patch, 0.5, 1)
+            logits = predict_logits(alone, image, len(study.regions), study.training.patch, 0.5, 1)
             each.append(1 / (1 + np.exp(-logits.double().numpy())))
         expected = np.mean(each, axis=0)
         assert np.ptp(each, axis=0).max() > 0.01

@@ -55,7 +55,7 @@ FOLLOWS = {
     "evaluate_soups": FOLDS,
     "basin": FOLDS,
     **dict.fromkeys(("basins", "case_slices", "compare", "figures", "collect"), 1),
-    **dict.fromkeys(("methods", "run_times", "report", "all"), 1),
+    **dict.fromkeys(("methods", "run_times", "report", "bundle", "manifest", "all"), 1),
 }
 
 
@@ -96,6 +96,8 @@ def test_a_sweep_in_another_order_and_in_two_blocks_repeats_no_training_and_no_s
     )
     # Only what tells the sweep in words or pictures.
     told = {"basins", "compare", "figures", "methods", "run_times", "report", "all", "total"}
+    # The card tells the methods, and the manifest lists all that is told.
+    told |= {"bundle", "manifest"}
     assert planned(plan(finished, study)).keys() <= told
 
 

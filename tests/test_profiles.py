@@ -125,4 +125,5 @@ def test_the_shipped_partitions_serve_the_full_size_example_in_every_attempt() -
         "basin": ["gpu-short", "gpu-short", "gpu-short"],
         "case_slices": ["gpu-short", "gpu-short", "gpu-short"],
         "compare, figures, basins, collect (group tables)": ["cpu", "cpu", "cpu"],
+        "bundle": ["cpu", "cpu", "cpu"],
     }

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 from segsoup.errors import InputError
 from segsoup.files import write_text
+from segsoup.predict_command import add_options as add_predict_options
+from segsoup.predict_command import predict_command
 from segsoup.reference import configuration_reference, schema_text
 from segsoup.status.command import add_options, status_command
 from segsoup.study import read
@@ -74,6 +76,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_options(status)
     status.set_defaults(command=status_command)
+    predict = commands.add_parser("predict", help="segment scans with one or several models")
+    add_predict_options(predict)
+    predict.set_defaults(command=predict_command)
     doctor = commands.add_parser(
         "doctor", help="check, before anything is submitted, that a study will run on a cluster"
     )
@@ -86,6 +91,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     doctor.add_argument("--no-jobs", action="store_true", help="run no small jobs on the nodes")
     doctor.set_defaults(command=_doctor)
+    export = commands.add_parser(
+        "export", help="write a model as ONNX or TorchScript, for runtimes without MONAI"
+    )
+    export.add_argument("model", type=Path, help="model file, or folder of a soup or run")
+    export.add_argument("file", type=Path, help="file to write, .onnx or .ts")
+    export.set_defaults(command=_export)
+    verify = commands.add_parser(
+        "verify", help="compare every file of a finished study or bundle with its recorded hash"
+    )
+    verify.add_argument("folder", type=Path, help="results folder of a study, or bundle")
+    verify.add_argument("--data", type=Path, help="folder of the scans, if it has moved")
+    verify.set_defaults(command=_verify)
     reference = commands.add_parser(
         "reference", help="write docs/configuration.md and schema/study.schema.json"
     )
@@ -150,6 +167,28 @@ def _doctor(asked: argparse.Namespace) -> int:
         failed |= finding.problem is not None
         _print_finding(finding)
     return 1 if failed else 0
+
+
+def _export(asked: argparse.Namespace) -> int:
+    from segsoup.export import export
+    from segsoup.models import open_models
+
+    models = open_models([asked.model])
+    if len(models) > 1:
+        raise InputError(
+            asked.model,
+            f"holds {len(models)} models",
+            "one model: an export holds one network",
+            "name one of its files in models/, or the bundle's own .ts files",
+        )
+    export(models[0], asked.file)
+    return 0
+
+
+def _verify(asked: argparse.Namespace) -> int:
+    from segsoup.verification import print_verification
+
+    return print_verification(asked.folder, asked.data)
 
 
 def _print_finding(finding: Finding) -> None:

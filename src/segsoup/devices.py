@@ -21,13 +21,14 @@ log = logging.getLogger(__name__)
 PRECISIONS = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def prepare(device: str, threads: int) -> torch.device:
+def prepare(device: str, threads: int, where: str = "training.device") -> torch.device:
     """Choose the device and make torch deterministic on it.
 
     Args:
         device: `auto`, `cpu` or `cuda`.
         threads: CPU threads of this process; sums are split by them, so that results are the
             same to the bit for the same number only.
+        where: the key or option that says so, for messages.
 
     Raises:
         InputError: if a GPU is asked for and there is none.
@@ -38,7 +39,7 @@ def prepare(device: str, threads: int) -> torch.device:
     torch.backends.cudnn.benchmark = False
     if device == "cuda" and not torch.cuda.is_available():
         raise InputError(
-            "training.device",
+            where,
             "is `cuda`, and torch sees no GPU here",
             "a machine with a GPU and its driver",
             "set it to `auto` or `cpu`, or run the job on a GPU node",

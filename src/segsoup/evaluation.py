@@ -331,6 +331,7 @@ def predict(
         return predict_logits(
             model,
             image,
+            len(study.regions),
             study.training.patch,
             study.evaluation.overlap,
             study.evaluation.window_batch,

@@ -6,13 +6,14 @@ resampling and padding; each step of the preprocessing is undone by it.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from segsoup.resampling import resample_probabilities
+from segsoup.resampling import resample_probabilities, resample_rows
 
 RAS = np.array([[0, 1], [1, 1], [2, 1]])
 
@@ -44,6 +45,31 @@ def restore(probabilities: Array, geometry: Geometry) -> Array:
     if geometry["resampled_shape"] == shape:
         return inner
     return resample_probabilities(inner, shape)
+
+
+def restore_rows(pieces: Iterable[Array], geometry: Geometry) -> Iterator[Array]:
+    """As ``restore``, some rows along x after the other.
+
+    Args:
+        pieces: rows (region, x, y, z) of the preprocessed, padded grid, following one another.
+        geometry: the case's geometry.
+
+    Yields:
+        Rows (region, x, y, z) of what ``restore`` returns.
+    """
+    inner = _without_padding(pieces, geometry)
+    before, after = geometry["resampled_shape"], geometry["native_shape"]
+    return inner if before == after else resample_rows(inner, before, after)
+
+
+def _without_padding(pieces: Iterable[Array], geometry: Geometry) -> Iterator[Array]:
+    rows, y, z = inside(geometry)
+    row = 0
+    for piece in pieces:
+        kept = piece[:, max(0, rows.start - row) : max(0, rows.stop - row), y, z]
+        row += piece.shape[1]
+        if kept.shape[1]:
+            yield kept
 
 
 def to_scanner(volume: Array, geometry: Geometry) -> Array:

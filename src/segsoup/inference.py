@@ -1,25 +1,204 @@
-"""From a whole preprocessed volume to logits."""
+"""Sliding windows over a volume, blended, with memory bounded by the patch.
+
+The windows, their Gaussian weights and the blending of logits are those of MONAI's
+``sliding_window_inference`` (mode `gaussian`, sigma 0.125 of the patch). What differs is what is
+held: windows march along x, and rows of voxels that no later window reaches are handed on at once,
+so that sums and weights are held for one patch's depth only, and the image may be read row by row.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
 import torch
-from monai.inferers import sliding_window_inference
+from monai.data.utils import compute_importance_map, dense_patch_slices
 from torch import nn
+from torch.nn import functional
+
+Start = tuple[int, int, int]
+# From windows (window, channel, x, y, z) to logits (window, region, x, y, z).
+Network = Callable[[torch.Tensor], torch.Tensor]
+# Rows (channel, stop - start, y, z) of an image along x, float32, on the device to compute on.
+ReadRows = Callable[[int, int], torch.Tensor]
+# Rows that are handed on at once, so that what is made of them takes little memory as well.
+ROWS = 8
+# Of the Gaussian, as a share of the patch.
+SIGMA = 0.125
 
 
-@torch.inference_mode()
+@dataclass(frozen=True)
+class Windows:
+    """How a volume is covered.
+
+    Attributes:
+        patch: window size in voxels (x, y, z).
+        overlap: of neighbouring windows, as a share of the patch.
+        at_once: windows that go through the network at once.
+        every: also those in which the image is 0 everywhere; else their logits are -inf where no
+            other window reaches.
+    """
+
+    patch: Sequence[int]
+    overlap: float
+    at_once: int
+    every: bool = True
+
+    def starts(self, shape: Sequence[int]) -> list[Start]:
+        """First voxels (x, y, z) of all windows over a volume of at least the patch's size."""
+        interval = [
+            side if side == whole else max(1, int(side * (1 - self.overlap)))
+            for side, whole in zip(self.patch, shape, strict=True)
+        ]
+        return [
+            (int(x.start), int(y.start), int(z.start))
+            for x, y, z in dense_patch_slices(list(shape), list(self.patch), interval)
+        ]
+
+
+class Covered(NamedTuple):
+    """How far a volume is.
+
+    Attributes:
+        windows: windows that are behind.
+        skipped: those of them that were empty.
+        total: all windows.
+    """
+
+    windows: int
+    skipped: int
+    total: int
+
+
+def tell_nobody(covered: Covered) -> None:
+    """What is told of the progress where nobody looks on."""
+
+
+def predict_rows(
+    network: Network,
+    regions: int,
+    read: ReadRows,
+    shape: Sequence[int],
+    windows: Windows,
+    tell: Callable[[Covered], None] = tell_nobody,
+) -> Iterator[tuple[int, torch.Tensor]]:
+    """Blended logits of a volume, a few rows along x after the other.
+
+    Args:
+        network: from windows (window, channel, x, y, z) to logits (window, region, x, y, z).
+        regions: number of regions.
+        read: reads rows of the normalised image.
+        shape: voxels of the image (x, y, z), no side below the patch's.
+        windows: how it is covered.
+        tell: is told how far it is.
+
+    Yields:
+        The first row, and logits (region, rows, y, z), float32; they may be changed, and hold
+        until the next ones are asked for.
+    """
+    starts = windows.starts(shape)
+    skipped = 0
+    blend: _Blend | None = None
+    waiting: list[tuple[Start, torch.Tensor]] = []
+    first, slab = -1, torch.empty(0)
+    for number, start in enumerate(starts, 1):
+        if start[0] != first:
+            first = start[0]
+            slab = read(first, first + windows.patch[0])
+        blend = blend or _Blend(regions, shape, windows, slab.device)
+        window = slab[_place((0, *start[1:]), windows.patch)]
+        if windows.every or bool(window.any()):
+            waiting.append((start, window))
+        else:
+            skipped += 1
+        if len(waiting) == windows.at_once or (waiting and number == len(starts)):
+            logits = _logits(network, [window for _, window in waiting])
+            for (place, _), one in zip(waiting, logits, strict=True):
+                # Windows come in the order of their first rows.
+                yield from blend.finished(place[0])
+                blend.add(place, one)
+            waiting.clear()
+        tell(Covered(number, skipped, len(starts)))
+    assert blend is not None, "a volume has at least one window"
+    yield from blend.finished(shape[0])
+
+
+def _logits(network: Network, windows: list[torch.Tensor]) -> torch.Tensor:
+    with torch.inference_mode():
+        return network(torch.stack(windows)).float()
+
+
+def _place(start: Start, patch: Sequence[int]) -> tuple[slice, ...]:
+    return (slice(None), *(slice(s, s + side) for s, side in zip(start, patch, strict=True)))
+
+
+class _Blend:
+    """Weighted sums of logits, of the rows from ``row`` on that windows may still reach."""
+
+    def __init__(
+        self, regions: int, shape: Sequence[int], windows: Windows, device: torch.device
+    ) -> None:
+        self.windows, self.row, self.depth = windows, 0, windows.patch[0]
+        self.sums = torch.zeros((regions, self.depth, *shape[1:]), device=device)
+        self.weights = torch.zeros((1, self.depth, *shape[1:]), device=device)
+        importance = compute_importance_map(
+            tuple(windows.patch), mode="gaussian", sigma_scale=SIGMA, device=device
+        )
+        assert isinstance(importance, torch.Tensor)
+        self.importance = importance
+
+    def add(self, start: Start, logits: torch.Tensor) -> None:
+        """Add a window's logits (region, x, y, z); it begins at or behind ``row``."""
+        place = _place((start[0] - self.row, *start[1:]), self.windows.patch)
+        self.sums[place] += logits * self.importance
+        self.weights[place] += self.importance
+
+    def finished(self, stop: int) -> Iterator[tuple[int, torch.Tensor]]:
+        """Hand on the rows before ``stop``, which no window is going to reach any more."""
+        row = self.row
+        while row < stop:
+            # Where windows were skipped, rows may lie behind all that was summed.
+            if row - self.row == self.depth:
+                self._move(self.depth)
+            begin = row - self.row
+            end = min(begin + ROWS, stop - self.row, self.depth)
+            yield row, self._mean((slice(None), slice(begin, end)))
+            row += end - begin
+        self._move(stop - self.row)
+
+    def _mean(self, place: tuple[slice, ...]) -> torch.Tensor:
+        mean = self.sums[place].div_(self.weights[place])
+        if not self.windows.every:
+            mean.masked_fill_(self.weights[place] == 0, -torch.inf)
+        return mean
+
+    def _move(self, rows: int) -> None:
+        """Let the sums begin so many rows later."""
+        self.row += rows
+        kept = max(0, self.depth - rows)
+        for kind in (self.sums, self.weights):
+            # By steps that do not overlap: a copy onto itself would need a copy of all.
+            for low in range(0, kept, max(1, rows)):
+                high = min(low + rows, kept)
+                kind[:, low:high] = kind[:, low + rows : high + rows]
+            kind[:, kept:] = 0
+
+
 def predict_logits(
     model: nn.Module,
     image: torch.Tensor,
+    regions: int,
     patch: list[int],
     overlap: float,
     window_batch: int,
 ) -> torch.Tensor:
-    """Sliding windows with Gaussian blending over one volume (MONAI's inferer).
+    """Blended logits of a whole volume that is in memory.
 
     Args:
         model: in evaluation mode, on the device to compute on.
         image: normalised volume (channel, x, y, z) on that device.
+        regions: number of regions.
         patch: window size in voxels (x, y, z).
         overlap: of neighbouring windows, as a share of the patch.
         window_batch: windows that go through the model at once.
@@ -27,8 +206,15 @@ def predict_logits(
     Returns:
         Logits (region, x, y, z), float32, on the same device.
     """
-    logits = sliding_window_inference(
-        image[None], patch, window_batch, model, overlap=overlap, mode="gaussian"
-    )
-    assert isinstance(logits, torch.Tensor)
-    return logits[0].float()
+    missing = [max(0, side - have) for side, have in zip(patch, image.shape[1:], strict=True)]
+    before = [side // 2 for side in missing]
+    pads = [pad for side, half in zip(missing, before, strict=True) for pad in (side - half, half)]
+    padded = functional.pad(image, pads[::-1]) if any(missing) else image
+    shape = padded.shape[1:]
+    logits = torch.empty((regions, *shape), device=image.device)
+    windows = Windows(patch, overlap, window_batch)
+    for row, some in predict_rows(
+        model, regions, lambda start, stop: padded[:, start:stop], shape, windows
+    ):
+        logits[:, row : row + some.shape[1]] = some
+    return logits[_place((before[0], before[1], before[2]), image.shape[1:])]

@@ -35,19 +35,7 @@ def build(network: Network, channels: int, regions: int) -> nn.Module:
     Raises:
         InputError: if MONAI has no such network, or does not take these arguments.
     """
-    filled: dict[str, Any] = {
-        "spatial_dims": 3,
-        "in_channels": channels,
-        "out_channels": regions,
-    }
-    if network.name == "MedNeXt":
-        factory, filled = _mednext(network, filled)
-    else:
-        factory = _by_name(network.name)
-        taken = inspect.signature(factory).parameters
-        filled = {key: value for key, value in filled.items() if key in taken}
-    _check_not_filled(network, filled)
-    arguments = _defaults(network) | filled | network.arguments
+    factory, arguments = _call(network, channels, regions)
     try:
         return factory(**arguments)
     except (
@@ -65,6 +53,33 @@ def build(network: Network, channels: int, regions: int) -> nn.Module:
             f"arguments of monai.networks.nets.{network.name}{inspect.signature(factory)}",
             "correct `network.arguments` in the study",
         ) from error
+
+
+def as_monai_config(network: Network, channels: int, regions: int) -> dict[str, Any]:
+    """The network as MONAI's configuration files name it: ``_target_`` and its arguments.
+
+    Args and raises: as ``build``.
+    """
+    factory, arguments = _call(network, channels, regions)
+    sizes = {made: f"MedNeXt{size}" for size, made in MEDNEXT_SIZES.items()}
+    return {"_target_": f"monai.networks.nets.{sizes.get(factory, network.name)}", **arguments}
+
+
+def _call(network: Network, channels: int, regions: int) -> tuple[Any, dict[str, Any]]:
+    """MONAI's class or function, and what it is called with."""
+    filled: dict[str, Any] = {
+        "spatial_dims": 3,
+        "in_channels": channels,
+        "out_channels": regions,
+    }
+    if network.name == "MedNeXt":
+        factory, filled = _mednext(network, filled)
+    else:
+        factory = _by_name(network.name)
+        taken = inspect.signature(factory).parameters
+        filled = {key: value for key, value in filled.items() if key in taken}
+    _check_not_filled(network, filled)
+    return factory, _defaults(network) | filled | network.arguments
 
 
 def outline(network: Network, channels: int, regions: int) -> nn.Module:

@@ -31,7 +31,9 @@ def normalise(channel: Array, normalisation: Normalisation) -> Array:
     channel *= foreground
     # The mean of equal voxels is their value to the last bit of a float32: without contrast, all
     # are exactly 0 by now.
-    deviation = np.sqrt(np.square(channel).sum(dtype=np.float64) / voxels)
+    # Slice by slice, so that no second channel of squares is in memory.
+    squares = sum(float(np.square(part).sum(dtype=np.float64)) for part in channel)
+    deviation = np.sqrt(squares / voxels)
     if deviation > 0:
         channel /= np.float32(deviation)
     return channel

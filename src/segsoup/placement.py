@@ -96,6 +96,8 @@ def _is_submitted(rule: str, study: Study) -> bool:
         return study.dataset.layout == "phantom"
     if rule == "rung":
         return study.sweep.halving is not None
+    if rule == "predict_batch":
+        return study.predict.input is not None
     if rule == "soup":
         return bool(study.soup.averaging_recipes)
     if rule == "ensemble":

@@ -67,7 +67,10 @@ class RegionRule:
 
     def apply(self, probabilities: Probabilities, spacing: Sequence[float]) -> Mask:
         """Booleans (x, y, z) of one region's probabilities (x, y, z); ``spacing`` in mm."""
-        mask: Mask = probabilities > self.threshold
+        return self.drop_small(np.asarray(probabilities > self.threshold), spacing)
+
+    def drop_small(self, mask: Mask, spacing: Sequence[float]) -> Mask:
+        """Take the small components out of a region (x, y, z), in place; returns it."""
         fewest = fewest_voxels(self.smallest_component, spacing)
         if fewest > 1:
             part = mask[box_of(mask)]
@@ -118,8 +121,22 @@ class Postprocessing:
         Raises:
             ValueError: if there are not as many regions as rules.
         """
+        return self.clean(self.above(probabilities), spacing)
+
+    def above(self, probabilities: Probabilities) -> Mask:
+        """The first step: where probabilities (region, x, y, z) are above their thresholds."""
         pairs = zip(probabilities, self.regions.values(), strict=True)
-        masks = np.stack([rule.apply(region, spacing) for region, rule in pairs])
+        return np.stack([region > rule.threshold for region, rule in pairs])
+
+    def clean(self, masks: Mask, spacing: Sequence[float]) -> Mask:
+        """The steps behind ``above``, in place.
+
+        Args:
+            masks: booleans (region, x, y, z) of the whole scan.
+            spacing: voxel size in mm (x, y, z).
+        """
+        for mask, rule in zip(masks, self.regions.values(), strict=True):
+            rule.drop_small(mask, spacing)
         if self.replacement is not None:
             names = list(self.regions)
             region = masks[names.index(self.replacement.region)]

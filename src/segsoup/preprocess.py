@@ -24,14 +24,13 @@ from segsoup.errors import InputError
 from segsoup.geometry import Array, Geometry
 from segsoup.grids import GridMismatch, align
 from segsoup.normalisation import normalise
-from segsoup.resampling import resample_image, resample_label
+from segsoup.resampling import resample_image, resample_label, resampled_shape
 from segsoup.study import Preprocess
 from segsoup.volumes import Volume, joint_hash, read_header, read_label, read_volumes
 
 # Part of the fingerprint: to be raised whenever the arrays come out differently.
 VERSION = 2
 FOREGROUND_VOXELS = 1000
-SPACING_TOLERANCE = 1e-4
 
 
 def preprocess_all(
@@ -206,8 +205,7 @@ def preprocess_image(
         volumes, _ = _turned_to_ras(scan, geometry)
         shape = _resampled_shape(settings, geometry)
         _set_padding(patch, geometry)
-        with files.whole(path) as image:
-            _save_image(image, volumes, shape, settings, geometry, pool, threads)
+        _save_image(path, volumes, shape, settings, geometry, pool, threads)
     return geometry
 
 
@@ -372,14 +370,10 @@ def _turned_to_ras(scan: _Scan, geometry: Geometry) -> tuple[list[Array], Array]
 
 def _resampled_shape(settings: Preprocess, geometry: Geometry) -> list[int] | None:
     """Voxels (x, y, z) at the study's spacing, or None where nothing is to be resampled."""
-    before = np.array(geometry["spacing_before"])
-    after = before if settings.spacing is None else np.array(settings.spacing)
-    old = geometry["native_shape"]
-    new = list(old)
-    if (np.abs(after / before - 1) > SPACING_TOLERANCE).any():
-        new = [max(1, round(n * b / a)) for n, b, a in zip(old, before, after, strict=True)]
+    before, old = geometry["spacing_before"], geometry["native_shape"]
+    new = resampled_shape(settings.spacing or before, before, old)
     geometry["resampled_shape"] = new
-    geometry["spacing_after"] = [float(b * o / n) for b, o, n in zip(before, old, new, strict=True)]
+    geometry["spacing_after"] = [b * o / n for b, o, n in zip(before, old, new, strict=True)]
     return None if new == old else new
 
 

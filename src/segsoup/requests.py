@@ -40,10 +40,19 @@ KINDS = {
     "methods": "tables",
     "run_times": "tables",
     "report": "tables",
+    # On the CPU: what it computes is one patch per model.
+    "bundle": "preprocess",
+    "manifest": "tables",
+    "scans": "tables",
+    "predict_batch": "evaluation",
+    "predictions": "tables",
+    "predict": "tables",
 }
 
 # Rules that run beside Snakemake itself and are never submitted.
-LOCAL = frozenset({"halve", "candidates", "methods", "run_times", "report"})
+LOCAL = frozenset({"halve", "candidates", "methods", "run_times", "report", "manifest"}).union(
+    {"scans", "predictions", "predict"}
+)
 
 # Rules within which one job waits for another; members of a group run in this order.
 WAITS_FOR: Mapping[str, frozenset[str]] = {
@@ -55,18 +64,21 @@ WAITS_FOR: Mapping[str, frozenset[str]] = {
     "evaluate_soups": frozenset({"best", "postprocessing"}),
     "ensemble": frozenset({"postprocessing"}),
     "case_slices": frozenset({"folds", "preprocess"}),
+    "bundle": frozenset({"index", "collect"}),
 }
 
 # What there is one job for. A group over two of these would join jobs of a whole fold or study.
 JOB_PER = {
     **dict.fromkeys(("phantom", "index", "folds", "preprocess"), "study"),
     **dict.fromkeys(("compare", "figures", "basins", "case_slices", "collect"), "study"),
-    **dict.fromkeys(("methods", "run_times", "report"), "study"),
+    **dict.fromkeys(("methods", "run_times", "report", "bundle", "manifest"), "study"),
     **dict.fromkeys(("stem", "best", "postprocessing", "evaluate_soups"), "fold"),
     **dict.fromkeys(("candidates", "ensemble", "basin"), "fold"),
     **dict.fromkeys(("rung", "trial", "evaluate"), "run"),
     **dict.fromkeys(("halve",), "rung"),
     **dict.fromkeys(("soup",), "recipe"),
+    **dict.fromkeys(("scans", "predictions", "predict"), "study"),
+    **dict.fromkeys(("predict_batch",), "batch"),
 }
 
 

@@ -6,6 +6,7 @@ outer faces of the first and last voxels stay where they are, as in nnU-Net and 
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,22 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 Array = NDArray[Any]
+SPACING_TOLERANCE = 1e-4
+
+
+def resampled_shape(
+    after: Sequence[float], before: Sequence[float], old: Sequence[int]
+) -> list[int]:
+    """Voxels (x, y, z) after resampling; as before where voxel sizes agree.
+
+    Args:
+        after: wanted voxel size in mm (x, y, z).
+        before: voxel size in mm.
+        old: voxels before.
+    """
+    if (np.abs(np.array(after) / np.array(before) - 1) <= SPACING_TOLERANCE).all():
+        return list(old)
+    return [max(1, round(n * b / a)) for n, b, a in zip(old, before, after, strict=True)]
 
 
 def resample_image(channel: Array, shape: list[int], keep_zeros: bool) -> Array:
@@ -45,7 +62,43 @@ def resample_label(label: Array, shape: list[int]) -> Array:
 
 def resample_probabilities(probabilities: Array, shape: list[int]) -> Array:
     """Resample probabilities (region, x, y, z) linearly."""
-    return np.stack([_zoom(region, shape, 1) for region in probabilities])
+    sides = [int(side) for side in probabilities.shape[1:]]
+    pieces = resample_rows([probabilities], sides, shape)
+    return np.concatenate(list(pieces), axis=1)
+
+
+def resample_rows(pieces: Iterable[Array], before: list[int], after: list[int]) -> Iterator[Array]:
+    """Resample probabilities linearly, some rows along x after the other.
+
+    Args:
+        pieces: rows (region, x, y, z) that follow one another, float32.
+        before: voxels (x, y, z) of all pieces together.
+        after: wanted voxels (x, y, z).
+
+    Yields:
+        Rows (region, x, y, z) of the result, as soon as what they lie between is there.
+    """
+    # Centres of the new rows, in old ones; beyond the outermost centres, the outermost row holds.
+    places = (np.arange(after[0]) + 0.5) * before[0] / after[0] - 0.5
+    places = np.clip(places, 0, before[0] - 1)
+    lower = np.minimum(places.astype(int), max(0, before[0] - 2))
+    shares = (places - lower).astype(np.float32)
+    known: Array | None = None
+    first = done = seen = 0  # rows: the first that is known, new ones done, old ones seen
+    for piece in pieces:
+        seen += piece.shape[1]
+        flat = np.stack([_zoom(region, [len(region), *after[1:]], 1) for region in piece])
+        known = flat if known is None else np.concatenate([known, flat], axis=1)
+        ready = int(np.searchsorted(np.minimum(lower + 1, before[0] - 1), seen, side="left"))
+        if ready == done:
+            continue
+        low = lower[done:ready] - first
+        share = shares[done:ready, None, None]
+        high = np.minimum(low + 1, known.shape[1] - 1)
+        yield known[:, low] * (1 - share) + known[:, high] * share
+        done = ready
+        needed = min(int(lower[done]), seen) if done < after[0] else seen
+        known, first = known[:, needed - first :], needed
 
 
 def _zoom(array: Array, shape: list[int], order: int) -> Array:

@@ -116,7 +116,8 @@ def guess_nnunet(root: Path) -> Guess | None:
     """nnU-Net v2 raw: ``channel_names``, and images that end in the number of the channel."""
     description = _described(root / "dataset.json")
     channels = description.get("channel_names")
-    if not isinstance(channels, dict) or not any((root / "imagesTr").glob("*_0000.*")):
+    folders = (root / "imagesTr", root / "imagesTs")
+    if not isinstance(channels, dict) or not any(any(f.glob("*_0000.*")) for f in folders):
         return None
     return _described_guess(root, "nnunet", _in_order(channels), description)
 

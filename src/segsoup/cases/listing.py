@@ -38,14 +38,26 @@ def list_files(dataset: Dataset) -> str:
     """
     if dataset.layout == "phantom":
         return dataset.phantom.model_dump_json()
-    root = Path(dataset.root or "")
-    digest = hashlib.sha256()
-    for path in sorted(_files(root)):
-        _add(digest, path, path.relative_to(root))
+    digest = _listed(Path(dataset.root or ""))
     if dataset.file is not None:
         # It may lie outside of the folder.
         _add(digest, Path(dataset.file), Path(dataset.file))
     return digest.hexdigest()
+
+
+def list_scans(given: str) -> str:
+    """A hash over names, sizes and dates of what is to be predicted: a folder or a file."""
+    path = Path(given)
+    digest = _listed(path)
+    _add(digest, path, path)
+    return digest.hexdigest()
+
+
+def _listed(root: Path) -> hashlib._Hash:
+    digest = hashlib.sha256()
+    for path in sorted(_files(root)):
+        _add(digest, path, path.relative_to(root))
+    return digest
 
 
 def _add(digest: hashlib._Hash, path: Path, name: Path) -> None:

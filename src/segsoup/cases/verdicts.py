@@ -17,6 +17,7 @@ from typing import Any, TextIO
 
 from segsoup.cases.case import Case, Source
 from segsoup.cases.checking import VERSION, Expected, Findings, check_case
+from segsoup.cases.indexed_case import IndexedCase
 from segsoup.errors import InputError
 from segsoup.files import sha256, writable, write_text
 from segsoup.volumes import TooLarge, joint_hash
@@ -57,7 +58,7 @@ def judge(case: Case, expected: Expected, root: Path, earlier: Verdict | None) -
     # Before anything is read: whatever changes a file from now on changes its signature.
     signature = signature_of(case)
     known = earlier if earlier and earlier.sha256 and earlier.question == question else None
-    if known and _hash(files_of(case)) == known.sha256:
+    if known and hash_files(files_of(case)) == known.sha256:
         return replace(known, signature=signature)
     # Problems are returned, so that those of all cases can be listed at once.
     try:
@@ -67,7 +68,7 @@ def judge(case: Case, expected: Expected, root: Path, earlier: Verdict | None) -
         # asks again.
         return Verdict(case.name, question, None, "", problem)
     except InputError as problem:
-        content = _hash(files_of(case)) if signature else ""
+        content = hash_files(files_of(case)) if signature else ""
         return Verdict(case.name, question, signature if content else None, content, problem)
     return Verdict(case.name, question, signature, content, findings)
 
@@ -98,7 +99,7 @@ def question_of(case: Case, expected: Expected, root: Path) -> str:
     return _digest(asked)
 
 
-def files_of(case: Case) -> list[Path]:
+def files_of(case: Case | IndexedCase) -> list[Path]:
     """The files of a case, each once: channels in their order, then the label map."""
     sources: list[Source] = [*case.channels.values()]
     if case.label is not None:
@@ -120,8 +121,8 @@ def signature_of(case: Case) -> Signature | None:
     return signature
 
 
-def _hash(files: Iterable[Path]) -> str:
-    """A hash over the contents of files; empty if one cannot be read."""
+def hash_files(files: Iterable[Path]) -> str:
+    """A hash over the contents of files, in their order; empty if one cannot be read."""
     try:
         return joint_hash(map(sha256, files))
     except OSError:

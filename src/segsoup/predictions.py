@@ -1,0 +1,225 @@
+"""Many cases predicted into one folder: what is done is kept, and bad cases stop no other.
+
+Beside the label maps, ``.segsoup/{case}.json`` says what each hangs on: a case is predicted again
+if its files, the models or the way of predicting have changed, or if its label map has.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from segsoup.cases.case import Case
+from segsoup.cases.checking import Expected, check_case
+from segsoup.cases.verdicts import files_of, hash_files
+from segsoup.errors import InputError
+from segsoup.files import read_json, sha256, write_json
+from segsoup.outcomes import Outcome, Told
+from segsoup.prediction import Predictor, Way
+
+# Part of a prediction's key: to be raised whenever label maps come out differently.
+VERSION = 1
+RECORDS = ".segsoup"
+PROBABILITIES = "probabilities"
+ENDING = ".nii.gz"
+UNLABELLED = Expected(frozenset(), "predict")
+# The challenges take *{ID}-{timepoint}.nii.gz, and of the MEN-RT task four digits and one.
+BRATS_NAME = re.compile(r"(.*\D)?(\d{5}-\d{3}|\d{4}-\d)")
+
+Naming = Literal["case", "brats"]
+
+
+@dataclass(frozen=True)
+class Listener:
+    """Who looks on.
+
+    Attributes:
+        share: is told the case that is worked on, and which share of it is done.
+        told: is told what became of each.
+    """
+
+    share: Callable[[str, float], None] = field(default=lambda case, share: None)
+    told: Callable[[Told], None] = field(default=lambda told: None)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is written.
+
+    Attributes:
+        folder: where label maps go, as ``{case}.nii.gz``.
+        probabilities: also ``probabilities/{case}.nii.gz``.
+        naming: `brats` refuses names that the challenges would not take.
+        overwrite: predict finished cases again.
+    """
+
+    folder: Path
+    probabilities: bool = False
+    naming: Naming = "case"
+    overwrite: bool = False
+
+    def labels_of(self, case: str) -> Path:
+        """The label map of a case."""
+        return self.folder / f"{case}{ENDING}"
+
+    def probabilities_of(self, case: str) -> Path | None:
+        """The probabilities of a case, if they are wanted."""
+        return self.folder / PROBABILITIES / f"{case}{ENDING}" if self.probabilities else None
+
+    def record_of(self, case: str) -> Path:
+        """What is written down of a case."""
+        return self.folder / RECORDS / f"{case}.json"
+
+    @property
+    def scratch(self) -> Path:
+        """The folder for what does not stay in memory: $TMPDIR, or one beside the records."""
+        given = os.environ.get("TMPDIR")
+        return Path(given) if given else self.folder / RECORDS
+
+
+def predict_cases(
+    cases: Sequence[Case], way: Way, wanted: Wanted, device: torch.device, listener: Listener
+) -> list[Told]:
+    """Predict cases one after the other.
+
+    Args:
+        cases: from ``find_scans``.
+        way: how.
+        wanted: what to write.
+        device: where to compute.
+        listener: who looks on.
+
+    Returns:
+        What became of each case, in their order.
+    """
+    wanted.scratch.mkdir(parents=True, exist_ok=True)
+    predictor = Predictor(way, device, wanted.scratch)
+    outcomes = []
+    for case in cases:
+        began = time.monotonic()
+        listener.share(case.name, 0.0)
+        try:
+            outcome, problem = _predict(case, predictor, wanted, listener), None
+        except (InputError, MemoryError, torch.OutOfMemoryError) as error:
+            outcome = "bad"
+            problem = error if isinstance(error, InputError) else _too_large(case, error)
+        told = Told(case.name, outcome, time.monotonic() - began, problem)
+        listener.told(told)
+        outcomes.append(told)
+    return outcomes
+
+
+def _predict(case: Case, predictor: Predictor, wanted: Wanted, listener: Listener) -> Outcome:
+    digest = hash_files(files_of(case))
+    key = _key(case, digest, predictor.way)
+    if digest and not wanted.overwrite and _is_done(case.name, key, wanted):
+        return "kept"
+    _make_way(case, key, wanted)
+    _check_name(case, wanted.naming)
+    if case.problem is not None:
+        raise case.problem
+    check_case(case, UNLABELLED)
+    labels, probabilities = wanted.labels_of(case.name), wanted.probabilities_of(case.name)
+    content: dict[str, Any] = {
+        "case": case.name,
+        "key": key,
+        "files": {name: str(source) for name, source in case.channels.items()},
+        "sha256": digest,
+        **predictor.way.as_record(),
+        "device": str(predictor.device),
+    }
+    # Before the label map: what a killed process leaves is told from what others have put there.
+    write_json(wanted.record_of(case.name), content)
+    began = time.monotonic()
+    predicted = predictor.predict(
+        case.channels, labels, probabilities, lambda share: listener.share(case.name, share)
+    )
+    content |= {
+        "labels_sha256": sha256(labels),
+        "probabilities_sha256": None if probabilities is None else sha256(probabilities),
+        "windows": predicted.windows,
+        "skipped_windows": predicted.skipped,
+        "voxels": {str(value): count for value, count in predicted.voxels.items()},
+        "seconds": round(time.monotonic() - began, 2),
+    }
+    write_json(wanted.record_of(case.name), content)
+    return "predicted"
+
+
+def _make_way(case: Case, key: str, wanted: Wanted) -> None:
+    """Remove what was predicted of other files or by other models; refuse to replace anything else.
+
+    A label map that stays where its case cannot be predicted any more would be taken for its own.
+    """
+    record, labels = wanted.record_of(case.name), wanted.labels_of(case.name)
+    probabilities = wanted.folder / PROBABILITIES / labels.name
+    inputs = [source.file.absolute() for source in case.channels.values()]
+    if labels.absolute() in inputs or (
+        labels.exists() and not record.exists() and not wanted.overwrite
+    ):
+        raise InputError(
+            labels,
+            "is there already, and was not predicted here",
+            "a folder of its own for predictions",
+            "name another OUTPUT, or move the file away",
+        )
+    if _key_of(record) != key:
+        for path in (labels, probabilities, record):
+            path.unlink(missing_ok=True)
+
+
+def _key_of(record: Path) -> str | None:
+    try:
+        content = read_json(record)
+    except (OSError, ValueError):
+        return None
+    return str(content["key"]) if isinstance(content, dict) and "key" in content else None
+
+
+def _check_name(case: Case, naming: Naming) -> None:
+    if naming == "brats" and not BRATS_NAME.fullmatch(case.name):
+        raise InputError(
+            case.name,
+            "is no name that the BraTS challenges take",
+            "a name that ends in the case's number and its timepoint, as BraTS-GLI-00001-000 does",
+            "rename the case's folder or files, or leave --naming brats out",
+        )
+
+
+def _key(case: Case, digest: str, way: Way) -> str:
+    # Places within files belong to it: components of one file may be named in another order.
+    parts = [source.component for source in case.channels.values()]
+    content = json.dumps([VERSION, digest, parts, way.as_record()])
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def _is_done(case: str, key: str, wanted: Wanted) -> bool:
+    try:
+        content = read_json(wanted.record_of(case))
+        files = {wanted.labels_of(case): content["labels_sha256"]}
+        probabilities = wanted.probabilities_of(case)
+        if probabilities is not None:
+            files[probabilities] = content["probabilities_sha256"]
+        return content["key"] == key and all(
+            sha256(path) == digest for path, digest in files.items()
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _too_large(case: Case, error: Exception) -> InputError:
+    return InputError(
+        next(iter(case.channels.values())).file,
+        f"does not fit into memory: {str(error).splitlines()[0] if str(error) else 'none is left'}",
+        "a volume, and windows, that fit into the memory of the machine and its GPU",
+        "take a smaller --window-batch, --device cpu, or a machine with more memory",
+    )

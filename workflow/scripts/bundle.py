@@ -1,0 +1,17 @@
+"""Make the kind of model that won a MONAI bundle."""
+
+from pathlib import Path
+
+from segsoup import devices
+from segsoup.bundle import write_bundle
+from segsoup.cases.index import read_cases
+from segsoup.logs import job_log
+from segsoup.study import load
+
+with job_log(snakemake.log[0]):
+    study = load(snakemake.config)
+    devices.prepare("cpu", snakemake.threads)
+    cases = [case for case in read_cases(Path(snakemake.input.cases)) if case.label is not None]
+    methods = Path(snakemake.input.methods).read_text(encoding="utf-8")
+    results = Path(snakemake.params.results)
+    write_bundle(study, results, cases, methods, results / "bundle")

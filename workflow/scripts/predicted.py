@@ -1,0 +1,9 @@
+"""Say whether all cases were predicted, and fail if some were not."""
+
+from pathlib import Path
+
+from segsoup.logs import job_log
+from segsoup.outcomes import refuse_bad
+
+with job_log(snakemake.log[0]):
+    refuse_bad(Path(snakemake.input[0]))
