@@ -17,8 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segsoup.cases.case import Source
+from segsoup.cases.guessing import guess
 from segsoup.cases.layouts import find_cases
 from segsoup.errors import InputError
+from segsoup.proposal import propose_data
 from segsoup.study import Dataset
 from segsoup.volumes import SUFFIXES, read_label
 
@@ -26,7 +28,12 @@ HARNESS = Path(__file__).parent / "fuzz" / "readers.py"
 ENTRY = {"image": "i/a.nii.gz", "label": "l/a.nii.gz", "fold": 0}
 LISTS = {
     "decathlon": {"modality": {"0": "MRI"}, "training": [ENTRY], "test": ["i/b.nii.gz"]},
-    "nnunet": {"channel_names": {"0": "MRI"}, "labels": {"background": 0}, "file_ending": ".nii"},
+    "nnunet": {
+        "channel_names": {"0": "MRI"},
+        "labels": {"background": 0, "a": [1, 2], "ignore": 3},
+        "file_ending": ".nii",
+        "dataset": {"a": {"images": ["i/a.nii"], "label": "l/a.nii"}},
+    },
     "monai": {"training": [ENTRY | {"image": ["i/a.nii.gz"]}], "testing": [{"image": "b.nii"}]},
 }
 JSON = st.recursive(
@@ -40,7 +47,9 @@ def seed(target: str) -> bytes:
     """A valid input of a target."""
     if target in LISTS:
         return json.dumps(LISTS[target]).encode()
-    if target == "table":
+    if target == "guess":
+        return json.dumps(LISTS["nnunet"]).encode()
+    if target in ("table", "guess-table"):
         return b"case,a,label,patient\none,x.nii.gz#1,y.nii.gz,p\n"
     voxels = np.arange(60, dtype=np.uint8).reshape(3, 4, 5)
     if target.startswith("nii"):
@@ -97,5 +106,29 @@ def test_any_json_in_place_of_any_part_of_a_list(
     dataset = Dataset(layout=layout, root=str(root), channels=["a"], unlabelled="predict")
     try:
         assert isinstance(find_cases(dataset, root), list)
+    except InputError as problem:
+        assert str(root) in problem.where
+
+
+@given(st.sampled_from([*LISTS]), JSON, st.data())
+def test_any_json_where_the_data_set_is_to_be_guessed(
+    tmp_path_factory: pytest.TempPathFactory, layout: str, value: object, data: st.DataObject
+) -> None:
+    root = tmp_path_factory.mktemp("guessed")
+    (root / "imagesTr").mkdir()
+    (root / "imagesTr" / "a_0000.nii").touch()
+    content = dict(LISTS[layout])
+    key = data.draw(st.sampled_from([*content]))
+    inner = content[key]
+    # In place of a part, or of a part of it.
+    content[key] = data.draw(
+        st.sampled_from([value, {**inner, "0": value}, {"9" * 5000: 1}])
+        if isinstance(inner, dict)
+        else st.just(value)
+    )
+    (root / "dataset.json").write_text(json.dumps(content))
+    try:
+        found = guess(root)
+        assert propose_data(found, [1, 2], 0)[0]["regions"]
     except InputError as problem:
         assert str(root) in problem.where

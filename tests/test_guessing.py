@@ -103,6 +103,27 @@ def test_only_columns_that_name_volumes_are_channels(tmp_path: Path) -> None:
         guess(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "content", ["case,t1\n".encode("utf-16"), b"case,t1\na," + b"x" * 200_000 + b".nii\n"]
+)
+def test_a_table_that_cannot_be_read_is_told_of(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "cases.csv").write_bytes(content)
+    with pytest.raises(InputError, match="is no table in UTF-8") as caught:
+        guess(tmp_path)
+    assert caught.value.where == str(tmp_path / "cases.csv")
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [{"9" * 5000: "x"}, {"a": "9" * 5000}, {"a": -1}, {"a": True}, {"a": [[1]]}, 3],
+)
+def test_labels_that_make_no_sense_are_left_to_the_data(tmp_path: Path, labels: object) -> None:
+    description = {"channel_names": {"0": "CT"}, "labels": labels}
+    (tmp_path / "dataset.json").write_text(json.dumps(description))
+    touch(tmp_path, "imagesTr/a_0000.nii")
+    assert propose_regions(guess(tmp_path), {1})[0]["label_1"] == [1]
+
+
 def test_several_data_sets_or_none(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="it is empty") as caught:
         guess(tmp_path)

@@ -216,6 +216,15 @@ def test_headers_that_lie(
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kB
 
 
+def test_what_is_put_right_in_a_header_is_no_noise(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    # Voxel sizes below 0, beside an sform that says where the voxels lie.
+    path = with_header(tmp_path / "scan.nii.gz", 80, "ff", -1, -1)
+    np.testing.assert_array_equal(read_volume(Source(path)).data, noise(32, 32, 24))
+    assert not caplog.records
+
+
 def test_numbers_too_large_for_float32(tmp_path: Path) -> None:
     path = save(tmp_path / "scan.nii.gz", np.full((4, 4, 4), 1e300))
     assert "not finite" in refused(path).found

@@ -17,8 +17,10 @@ import atheris
 
 with atheris.instrument_imports(include=["segsoup", "nrrd"]):
     from segsoup.cases.case import Source
+    from segsoup.cases.guessing import guess
     from segsoup.cases.layouts import find_cases
     from segsoup.errors import InputError
+    from segsoup.proposal import propose_data
     from segsoup.study import Dataset
     from segsoup.volumes import read_label
 
@@ -49,6 +51,20 @@ def listing(layout: str, name: str) -> Callable[[bytes], None]:
     return read
 
 
+def guessing(layout: str, name: str) -> Callable[[bytes], None]:
+    """Read the bytes as what a folder is described by, of which nothing is known before."""
+    root = FOLDER / f"guess-{layout}"
+    (root / "imagesTr").mkdir(parents=True)
+    (root / "imagesTr" / "a_0000.nii").touch()
+
+    def read(content: bytes) -> None:
+        (root / name).write_bytes(content)
+        found = guess(root)
+        propose_data(found, [1, 2, 3], 0)
+
+    return read
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "nii": volume(".nii"),
     "nii.gz": volume(".nii.gz"),
@@ -58,6 +74,8 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "nnunet": listing("nnunet", "dataset.json"),
     "monai": listing("monai", "dataset.json"),
     "table": listing("table", "cases.csv"),
+    "guess": guessing("json", "dataset.json"),
+    "guess-table": guessing("table", "cases.csv"),
 }
 
 

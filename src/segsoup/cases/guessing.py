@@ -157,12 +157,7 @@ def guess_table(root: Path) -> Guess | None:
     for path in (root / "cases.csv", root / "cases.tsv"):
         if not path.is_file():
             continue
-        delimiter = "," if path.suffix == ".csv" else "\t"
-        try:
-            lines = path.read_text(encoding="utf-8-sig").splitlines()
-        except UnicodeDecodeError:
-            continue
-        rows = [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=delimiter)]
+        rows = _rows(path)
         header = rows[0] if rows else []
         others = [column for column in header if column not in NOT_CHANNELS]
         channels = [name for name in others if _names_volumes(rows, header.index(name))]
@@ -172,6 +167,20 @@ def guess_table(root: Path) -> Guess | None:
             left_out = [name for name in others if name not in channels]
             return Guess(_dataset("table", root, channels, file), remarks=_about_others(left_out))
     return None
+
+
+def _rows(path: Path) -> list[list[str]]:
+    delimiter = "," if path.suffix == ".csv" else "\t"
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        return [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=delimiter)]
+    except (UnicodeDecodeError, OSError, csv.Error) as error:
+        raise InputError(
+            path,
+            f"is no table in UTF-8: {error}",
+            "a CSV or TSV file",
+            "save the table as CSV in UTF-8, or rename it if it lists no cases",
+        ) from error
 
 
 def _names_volumes(rows: list[list[str]], column: int) -> bool:
@@ -259,7 +268,7 @@ def _labels(labels: object) -> tuple[dict[int, str], dict[str, list[int]], int |
     """Names of label values, regions and the ignore label, out of a ``dataset.json``."""
     if not isinstance(labels, dict):
         return {}, {}, None
-    if all(str(key).isdecimal() for key in labels):
+    if all(_is_label(key) for key in labels):
         # Decathlon: value -> name.
         return {int(value): str(name) for value, name in labels.items() if int(value)}, {}, None
     named = {str(name): value for name, value in labels.items() if name != "background"}
@@ -268,12 +277,17 @@ def _labels(labels: object) -> tuple[dict[int, str], dict[str, list[int]], int |
     known = {
         name: [int(value) for value in values]
         for name, values in several.items()
-        if values and all(str(value).isdecimal() and int(value) for value in values)
+        if values and all(_is_label(value) and int(value) for value in values)
     }
     only = ignored if isinstance(ignored, int) else None
     if any(isinstance(value, list) for value in named.values()):
         return {}, dict(zip(clean_names(known), known.values(), strict=True)), only
     return {values[0]: name for name, values in known.items()}, {}, only
+
+
+def _is_label(value: object) -> bool:
+    # Neither True nor a number of a thousand digits.
+    return isinstance(value, int | str) and re.fullmatch("[0-9]{1,3}", str(value)) is not None
 
 
 def _in_order(channels: dict[str, Any] | list[Any]) -> list[str]:

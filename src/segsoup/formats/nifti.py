@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import zlib
 from pathlib import Path
@@ -22,6 +23,10 @@ SPATIAL_UNITS = 0b111
 MILLIMETRES = {1: 1e3, 3: 1e-3}
 # Voxel sizes in mm that a scan may have, from microscopes to the thickest slices.
 PLAUSIBLE = (1e-4, 100)
+
+# nibabel would tell the terminal, without the file's name, which numbers it has put right.
+SILENT = logging.Logger("nibabel")
+SILENT.addHandler(logging.NullHandler())
 
 UNPARSABLE = (
     HeaderDataError,
@@ -56,7 +61,9 @@ def read_layout(file: Path, beginning: bytes) -> VoxelLayout:
             try:
                 # Numbers beyond a float's range are told of below.
                 with np.errstate(all="ignore"):
-                    return _interpret(file, kind(beginning[:size]), "gzip" if packed else "raw")
+                    header = kind(beginning[:size], check=False)
+                    header.check_fix(logger=SILENT)
+                    return _interpret(file, header, "gzip" if packed else "raw")
             except UNPARSABLE as error:
                 raise unreadable(file, f"its header is damaged ({error})") from error
     raise unreadable(file, "it has no NIfTI header")
