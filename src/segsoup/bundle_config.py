@@ -141,7 +141,7 @@ def _preprocessing(told: Description, parts: Sequence[int] | None) -> list[Confi
     if parts is not None:
         chosen = f"$lambda image: image[{list(parts)}]"
         steps.append({"_target_": "Lambdad", **key, "func": chosen, "track_meta": True})
-    steps.append({"_target_": "Orientationd", **key, "axcodes": "RAS"})
+    steps.append({"_target_": "Orientationd", **key, "axcodes": "RAS", "labels": None})
     if settings.crop:
         steps.append(
             {

@@ -42,7 +42,7 @@ def model_card(
         f"{listed(told.regions)} in 3D scans ({listed(told.channels)}).",
         "## Use",
         study.bundle.intended_use,
-        _how_to_run(facts, files, told),
+        _how_to_run(facts, files, told, study.evaluation.overlap),
         "## Results",
         _results(study, facts),
         "## How it was chosen and made",
@@ -58,7 +58,7 @@ def model_card(
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
-def _how_to_run(facts: Facts, files: Sequence[str], told: Description) -> str:
+def _how_to_run(facts: Facts, files: Sequence[str], told: Description, overlap: float) -> str:
     needed = "MONAI, nibabel, pytorch-ignite, fire and safetensors; segsoup itself is not needed"
     if not facts.runs_with_monai_alone:
         needed = (
@@ -79,8 +79,8 @@ other endings are given by `--channel_files`, other lists by `--datalist`. `OUTP
 case must lie on one grid. Before weights are loaded, their SHA-256 is compared with
 `configs/metadata.json`.
 
-With segsoup: `segsoup predict BUNDLE SCANS OUTPUT --every-window`. The label maps are the same; a
-voxel whose probability is 0.5 to the fifth digit may fall on either side, for sums run in another
+With segsoup: `segsoup predict BUNDLE SCANS OUTPUT --every-window --overlap {overlap:g}`. The label
+maps are the same; a voxel whose probability is 0.5 to the fifth digit may fall on either side, for sums run in another
 order. Without `--every-window`, segsoup saves the windows in which all channels are 0, where MONAI
 asks the network.
 
