@@ -7,7 +7,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from segsoup.bundle_config import written_order
 from segsoup.bundle_metadata import Facts, Results, label_classes
 from segsoup.case_rows import ALL_REGIONS
 from segsoup.comparison import OPTIMISTIC
@@ -65,7 +64,11 @@ def _how_to_run(facts: Facts, files: Sequence[str], told: Description, overlap: 
             "MONAI, nibabel, pytorch-ignite, fire, safetensors and segsoup, whose resampling the "
             "configuration names"
         )
-    written = "label map" if written_order(told.regions) else "file of masks, one per region,"
+    written = "label map" if facts.order else "file of masks, one per region,"
+    asked = f"--every-window --overlap {overlap:g}"
+    if facts.order:
+        stated = ",".join(f"{region}={value}" for region, value in facts.order.items())
+        asked += f" --label-order {stated}"
     return f"""With {needed}:
 
 ```
@@ -74,15 +77,20 @@ python -m monai.bundle run --config_file configs/inference.json --bundle_root . 
 ```
 
 `SCANS` is searched for the files of cases, whose names end in {listed(f"`{f}`" for f in files)};
-other endings are given by `--channel_files`, other lists by `--datalist`. `OUTPUT` gets one
-{written} per case, in the voxels of its first file ({label_classes(told)}). The volumes of a
-case must lie on one grid. Before weights are loaded, their SHA-256 is compared with
+other endings are given by `--channel_files`, other lists by `--datalist`. `OUTPUT` gets one {written}
+per case, in the voxels of its first file: {label_classes(told, facts.order)}. The
+volumes of a case must lie on one grid. Before weights are loaded, their SHA-256 is compared with
 `configs/metadata.json`.
 
-With segsoup: `segsoup predict BUNDLE SCANS OUTPUT --every-window --overlap {overlap:g}`. The label
-maps are the same; a voxel whose probability is 0.5 to the fifth digit may fall on either side, for sums run in another
-order. Without `--every-window`, segsoup saves the windows in which all channels are 0, where MONAI
-asks the network.
+With segsoup, the same label maps, but for voxels whose probability is 0.5 to the fifth digit (sums
+run in another order):
+
+```
+segsoup predict BUNDLE SCANS OUTPUT {asked}
+```
+
+Without `--every-window`, segsoup saves the windows in which all channels are 0, where MONAI asks
+the network.
 
 `segsoup verify BUNDLE` compares all files with their hashes. `models/*.safetensors` hold numbers
 alone. `models/*.ts` hold a program (TorchScript) beside the same weights, for runtimes
