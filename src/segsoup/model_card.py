@@ -77,8 +77,8 @@ python -m monai.bundle run --config_file configs/inference.json --bundle_root . 
 ```
 
 `SCANS` is searched for the files of cases, whose names end in {listed(f"`{f}`" for f in files)};
-other endings are given by `--channel_files`, other lists by `--datalist`. `OUTPUT` gets one {written}
-per case, in the voxels of its first file: {label_classes(told, facts.order)}. The
+other endings are given by `--channel_files`, other lists by `--datalist`. `OUTPUT` gets one
+{written} per case, in the voxels of its first file: {label_classes(told, facts.order)}. The
 volumes of a case must lie on one grid. Before weights are loaded, their SHA-256 is compared with
 `configs/metadata.json`.
 
