@@ -3,7 +3,7 @@
 # was written, for no container tool was there.
 FROM python:3.11-slim-bookworm
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends git graphviz \
+    && apt-get install --yes --no-install-recommends git \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /opt/segsoup
 # The pinned packages first: their layer is kept as long as they stay the same.

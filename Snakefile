@@ -42,6 +42,13 @@ if study.sweep.halving:
 include: "rules/evaluate.smk"
 include: "rules/soup.smk"
 include: "rules/compare.smk"
+
+
+if study.predict.input is not None:
+
+    include: "rules/predict.smk"
+
+
 include: "rules/deploy.smk"
 
 

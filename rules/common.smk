@@ -263,20 +263,18 @@ def listing(wildcards) -> str:
     return list_files_once()
 
 
-def scans_to_predict(wildcards) -> str:
-    """What `snakemake predict` predicts."""
-    if study.predict.input is None:
-        raise WorkflowError(
-            f"{STUDY_FILE}: `predict.input` names no scans\n"
-            "  expected: the folder of the scans to segment\n"
-            "  to mend it: set it in the study"
-        )
-    return study.predict.input
-
-
 def scan_listing(wildcards) -> str:
     """Sizes and dates of the scans to predict stand for their contents, which each job hashes."""
-    return list_scans(scans_to_predict(wildcards))
+    return list_scans(study.predict.input)
+
+
+def no_scans(wildcards) -> list[str]:
+    """Why there is nothing to predict."""
+    raise WorkflowError(
+        f"{STUDY_FILE}: `predict.input` names no scans\n"
+        "  expected: the folder of the scans to segment\n"
+        "  to mend it: set it in the study"
+    )
 
 
 def models_to_predict_with(wildcards) -> list[str]:
@@ -292,13 +290,13 @@ def postprocessing_to_predict_with(wildcards) -> list[str]:
     return [f"{study.results}/fold{fold}/postprocessing.json" for fold in FOLDS]
 
 
-def batches_of_scans() -> dict[str, list[str]]:
-    """Batch -> the names of its cases; known once the scans are listed."""
+def batches_of_scans() -> dict[str, dict]:
+    """Batch -> its cases with the dates of their files; known once the scans are listed."""
     return read_json(Path(checkpoints.scans.get().output[0]))["batches"]
 
 
-def cases_of_batch(wildcards) -> list[str]:
-    """The cases that one job predicts."""
+def cases_of_batch(wildcards) -> dict:
+    """The cases that one job predicts, with the dates of their files."""
     return batches_of_scans()[wildcards.batch]
 
 

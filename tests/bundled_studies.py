@@ -62,7 +62,7 @@ def finish(
     settings = {
         "results": str(results),
         "network": NETWORK,
-        "training": {"patch": [16, 16, 16]},
+        "training": {"patch": [24, 24, 16]},
         "folds": {"count": 5, "run": folds},
         "soup": {"recipes": ["greedy"]},
     }

@@ -27,9 +27,15 @@ from bundled_studies import (
     reseal,
     write_model,
 )
+from monai.bundle import ConfigParser
 
 from segsoup import checkpoints
-from segsoup.bundle_config import channel_files, components
+from segsoup.bundle_config import (
+    channel_files,
+    components,
+    to_labels_expression,
+    written_order,
+)
 from segsoup.bundle_files import bundle_files, changed_files
 from segsoup.bundle_metadata import SCHEMA, TESTED_WITH
 from segsoup.cases.case import Source
@@ -89,15 +95,19 @@ def assert_same_label_map(finished: Finished, name: str, models: str, output: Pa
     assert set(np.unique(found)) == {0, *label_order(regions).values()}
 
 
-def assert_predict_agrees(finished: Finished, by_monai: Path, output: Path) -> None:
+def assert_predict_agrees(
+    finished: Finished, scans: Path, by_monai: Path, output: Path, *options: str
+) -> None:
     """`segsoup predict` writes the same label maps from the bundle, but for ties."""
-    asked = [str(path) for path in (finished.bundle, finished.root, output)]
-    assert main(["predict", *asked, "--every-window", "--device", "cpu"]) == 0
+    asked = [str(path) for path in (finished.bundle, scans, output)]
+    assert main(["predict", *asked, "--every-window", "--device", "cpu", *options]) == 0
     for case in finished.cases:
         pair = [nib.load(folder / f"{case.name}.nii.gz") for folder in (by_monai, output)]
         np.testing.assert_allclose(pair[0].affine, pair[1].affine, atol=1e-5)
         differ = np.asarray(pair[0].dataobj) != np.asarray(pair[1].dataobj)
         assert differ.mean() < 1e-4
+        # Not an empty prediction that agrees with another one.
+        assert len(np.unique(pair[0].dataobj)) > 2
 
 
 def test_the_highest_mean_selection_score_over_the_folds_wins() -> None:
@@ -239,6 +249,7 @@ def test_the_card_tells_data_protocol_results_limits_licence_and_making(
         "Weights: not stated.",
         "segsoup itself is not needed",
         "0 is background, 2 is WT, 1 is TC, 3 is ET",
+        "--every-window --overlap 0.5 --label-order WT=2,TC=1,ET=3",
         "## Methods",
     ):
         assert told in card, told
@@ -263,7 +274,7 @@ def test_monai_alone_gives_the_label_maps_of_evaluation(finished: Finished, tmp_
     assert written == [f"{case.name}.nii.gz" for case in finished.cases]
     for case in finished.cases[:3]:
         assert_same_label_map(finished, case.name, "soups/greedy", tmp_path)
-    assert_predict_agrees(finished, tmp_path, tmp_path / "by segsoup")
+    assert_predict_agrees(finished, finished.root, tmp_path, tmp_path / "by segsoup")
 
 
 def test_a_study_that_resamples_gives_the_same_label_maps(
@@ -286,6 +297,22 @@ def test_a_study_that_resamples_gives_the_same_label_maps(
         assert_same_label_map(finished, case.name, "best", tmp_path / "output")
 
 
+def test_regions_without_an_order_are_written_as_masks(tmp_path: Path) -> None:
+    regions = {"a": [1], "b": [1, 2], "c": [2, 3]}
+    assert written_order(regions, None) is None
+    assert written_order(regions, {"b": 2, "a": 1, "c": 3}) == {"b": 2, "a": 1, "c": 3}
+    with pytest.raises(InputError, match=r"predict\.label_order"):
+        written_order(regions, {"a": 1})
+    probabilities = torch.tensor([0.4, 0.6, 0.9]).view(3, 1, 1, 1)
+    written = {}
+    for order in (None, {"b": 2, "c": 3}):
+        expression = to_labels_expression(regions, order)
+        parser = ConfigParser({"imports": ["$import torch"], "labels": expression})
+        written[str(order)] = parser.get_parsed_content("labels")(probabilities)
+    assert written["None"].flatten().tolist() == [0, 1, 1]
+    assert written[str({"b": 2, "c": 3})].flatten().tolist() == [3]
+
+
 @pytest.mark.real_data
 def test_the_hippocampus_by_monai(hippocampus_folder: Path, tmp_path: Path) -> None:
     scans = tmp_path / "scans"
@@ -304,13 +331,14 @@ def test_the_hippocampus_by_monai(hippocampus_folder: Path, tmp_path: Path) -> N
         scans,
         {0: 0.6},
         dataset={"layout": "decathlon", "root": str(scans), "channels": ["mri"]},
-        regions={"anterior": [1], "posterior": [2]},
+        # No order follows from a whole that leaves its parts nothing: the study states it.
+        regions={"anterior": [1], "posterior": [2], "whole": [1, 2]},
+        predict={"label_order": {"whole": 1, "anterior": 1, "posterior": 2}},
     )
     run_by_monai(bundled(finished).bundle, scans / "imagesTr", tmp_path / "output")
     assert len(finished.cases) == 3
-    for case in finished.cases:
-        assert_same_label_map(finished, case.name, "soups/greedy", tmp_path / "output")
-    assert_predict_agrees(finished, tmp_path / "output", tmp_path / "by segsoup")
+    order = ("--label-order", "whole=1,anterior=1,posterior=2")
+    assert_predict_agrees(finished, scans, tmp_path / "output", tmp_path / "by segsoup", *order)
 
 
 @pytest.mark.real_data
@@ -325,16 +353,15 @@ def test_the_real_brats_case_by_monai(brats_folder: Path, tmp_path: Path) -> Non
         training={"patch": [96, 96, 96]},
         evaluation={"overlap": 0},
     )
-    run_by_monai(
-        bundled(finished).bundle, brats_folder / finished.cases[0].name, tmp_path / "output"
-    )
-    assert_same_label_map(finished, "TCGA-DU-7294", "soups/greedy", tmp_path / "output")
+    scan, output = brats_folder / "TCGA-DU-7294", tmp_path / "output"
+    run_by_monai(bundled(finished).bundle, scan, output)
+    assert_predict_agrees(finished, scan, output, tmp_path / "by segsoup", "--overlap", "0")
 
 
 def test_torchscript_gives_the_models_logits(finished: Finished) -> None:
     model = open_models([finished.bundle])[0].build(torch.device("cpu"))
     traced = torch.jit.load(str(finished.bundle / WEIGHTS.replace(".safetensors", ".ts")))
-    image = torch.randn(3, 4, 16, 16, 16)
+    image = torch.randn(3, 4, 24, 24, 16)
     with torch.inference_mode():
         torch.testing.assert_close(traced(image), model(image), atol=1e-5, rtol=1e-5)
 

@@ -13,7 +13,7 @@ from bundled_studies import NETWORK, write_model
 
 from segsoup.cli import main
 from segsoup.errors import InputError
-from segsoup.export import export
+from segsoup.export import export, write_torchscript
 from segsoup.models import open_models
 from segsoup.study import load
 
@@ -80,6 +80,31 @@ def test_other_networks_can_be_exported(network: dict, tmp_path: Path) -> None:
         assert (tmp_path / name).stat().st_size > 1000
 
 
+def test_what_is_traced_small_serves_the_whole_patch(tmp_path: Path) -> None:
+    study = load(STUDY.model_dump(mode="json") | {"training": {"patch": [64, 64, 64]}})
+    write_model(tmp_path, study, seed=1)
+    export(open_models([tmp_path])[0], tmp_path / "model.ts")
+    image = torch.randn(1, 2, 64, 64, 64)
+    with torch.inference_mode():
+        found = torch.jit.load(str(tmp_path / "model.ts"))(image).numpy()
+    np.testing.assert_allclose(found, logits_of(tmp_path, image), atol=1e-4, rtol=0)
+
+
+class Fixed(torch.nn.Module):
+    """Takes the size of its first patch for a constant when it is traced."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return image * torch.arange(image.shape[2]).view(-1, 1, 1).tolist()[-1][0][0]
+
+
+def test_a_network_of_fixed_shapes_is_traced_with_the_whole_patch(tmp_path: Path) -> None:
+    write_torchscript(Fixed(), 1, [64, 64, 64], tmp_path / "model.ts")
+    image = torch.ones(2, 1, 64, 64, 64)
+    with torch.inference_mode():
+        found = torch.jit.load(str(tmp_path / "model.ts"))(image)
+    torch.testing.assert_close(found, 63 * image)
+
+
 def test_another_ending_is_refused(model: Path, tmp_path: Path, capsys) -> None:
     assert main(["export", str(model), str(tmp_path / "model.pt")]) == 1
     told = capsys.readouterr().err
@@ -99,8 +124,6 @@ def test_a_missing_package_is_named_before_anything_is_computed(
 
 
 def test_a_network_that_cannot_be_traced_leaves_nothing_behind(tmp_path: Path) -> None:
-    from segsoup.export import write_torchscript
-
     class Moody(torch.nn.Module):
         """Does another thing when there are several."""
 

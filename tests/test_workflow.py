@@ -16,6 +16,7 @@ from workflows import REPOSITORY, planned, snakemake, write_study
 
 from segsoup import checkpoints
 from segsoup.case_rows import mean_dice, read_rows
+from segsoup.cli import main
 from segsoup.files import sha256
 from segsoup.recorded_studies import recorded_studies
 from segsoup.study import read
@@ -65,6 +66,24 @@ def test_every_result_in_the_report_can_be_reached(demo: Path) -> None:
         assert json.dumps({"table": table}) in labels
     for part in ("do the models share a basin?", "barriers", "distances of the weights"):
         assert json.dumps({"result": part}) in labels
+
+
+def test_the_demo_ends_with_a_bundle_of_all_folds_and_a_manifest_that_verifies(
+    demo: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = demo / "results/bundle"
+    kind = json.loads((bundle / "configs/metadata.json").read_text())["segsoup"]["kind"]
+    folder = {"Best Model": "best"}.get(kind, f"soups/{kind.partition(' ')[0].lower()}")
+    for fold in (0, 1):
+        packed = sha256(bundle / f"models/model_fold{fold}.safetensors")
+        assert packed == sha256(demo / f"results/fold{fold}/{folder}/model.safetensors")
+    assert kind in (bundle / "docs/README.md").read_text()
+    monkeypatch.chdir(demo)
+    assert main(["verify", "results"]) == 0
+    listed = (demo / "results/provenance.tsv").read_text()
+    for name in ("bundle/docs/README.md", "report.html", "fold1/soups/greedy/model.safetensors"):
+        assert f"\t{name}\t{sha256(demo / 'results' / name)}\n" in listed
+    assert "SHA-256" in capsys.readouterr().out
 
 
 def test_a_second_call_does_nothing(demo: Path) -> None:

@@ -68,8 +68,9 @@ def write_bundle(
     weights = weights_of(folds)
     files = bundle_config.channel_files(cases)
     parts = bundle_config.components(cases)
+    order = bundle_config.written_order(told.regions, study.predict.label_order)
     inference = bundle_config.inference_config(
-        told, study.evaluation, list(weights.values()), files, parts
+        told, study.evaluation, list(weights.values()), files, parts, order
     )
     facts = Facts(
         kind=won,
@@ -77,6 +78,7 @@ def write_bundle(
         results=_results(results, won, folds),
         cases=len(cases),
         patients=len({case.patient for case in cases}),
+        order=order,
         ingredients={fold: _ingredients(results, won, fold) for fold in folds},
         versions=provenance.versions(),
         commit=provenance.commit(Path(__file__).parent),

@@ -7,14 +7,14 @@ Everything is MONAI's, so that a bundle runs where segsoup is not installed; but
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from segsoup import networks
 from segsoup.cases.indexed_case import IndexedCase
 from segsoup.errors import InputError
 from segsoup.evaluation import THRESHOLD
-from segsoup.label_order import LabelOrder, label_order
+from segsoup.label_order import LabelOrder, check_label_order, label_order
 from segsoup.models import Description
 from segsoup.study import Evaluation
 
@@ -49,8 +49,24 @@ def components(cases: Sequence[IndexedCase]) -> list[int] | None:
     return None if None in found else [number for number in found if number is not None]
 
 
-def written_order(regions: Mapping[str, Sequence[int]]) -> LabelOrder | None:
-    """Which value each region writes, or None where regions are written as masks instead."""
+def written_order(
+    regions: Mapping[str, Sequence[int]], stated: Mapping[str, int] | None
+) -> LabelOrder | None:
+    """Which value each region writes into a label map.
+
+    Args:
+        regions: region -> label values.
+        stated: the order that the study states, if it does.
+
+    Returns:
+        The order, or None where none is stated and none follows from the regions: they are then
+        written as masks.
+
+    Raises:
+        InputError: if the stated one does not fit the regions.
+    """
+    if stated is not None:
+        return check_label_order(stated, regions, "predict.label_order")
     try:
         return label_order(regions)
     except InputError:
@@ -63,6 +79,7 @@ def inference_config(
     weights: Sequence[str],
     files: Sequence[str],
     parts: Sequence[int] | None,
+    order: LabelOrder | None,
 ) -> Config:
     """The content of ``inference.json``.
 
@@ -72,6 +89,7 @@ def inference_config(
         weights: names of the models' files below the bundle, all of one network.
         files: from ``channel_files``.
         parts: from ``components``.
+        order: from ``written_order``.
     """
     several = len(weights) > 1
     predictions = [f"pred{number}" for number in range(len(weights))] if several else ["pred"]
@@ -124,7 +142,7 @@ def inference_config(
         },
         "postprocessing": {
             "_target_": "Compose",
-            "transforms": _postprocessing(told, predictions, files),
+            "transforms": _postprocessing(told, predictions, order),
         },
         "evaluator": _evaluator(predictions),
         "initialize": ["$@check", "$@load"],
@@ -141,7 +159,7 @@ def _preprocessing(told: Description, parts: Sequence[int] | None) -> list[Confi
     if parts is not None:
         chosen = f"$lambda image: image[{list(parts)}]"
         steps.append({"_target_": "Lambdad", **key, "func": chosen, "track_meta": True})
-    steps.append({"_target_": "Orientationd", **key, "axcodes": "RAS"})
+    steps.append({"_target_": "Orientationd", **key, "axcodes": "RAS", "labels": None})
     if settings.crop:
         steps.append(
             {
@@ -175,7 +193,7 @@ def _preprocessing(told: Description, parts: Sequence[int] | None) -> list[Confi
 
 
 def _postprocessing(
-    told: Description, predictions: Sequence[str], files: Sequence[str]
+    told: Description, predictions: Sequence[str], order: LabelOrder | None
 ) -> list[Config]:
     steps: list[Config] = [{"_target_": "Activationsd", "keys": list(predictions), "sigmoid": True}]
     if len(predictions) > 1:
@@ -190,7 +208,12 @@ def _postprocessing(
             "nearest_interp": False,
             "to_tensor": True,
         },
-        {"_target_": "Lambdad", "keys": "pred", "func": _to_labels(told), "track_meta": True},
+        {
+            "_target_": "Lambdad",
+            "keys": "pred",
+            "func": to_labels_expression(told.regions, order),
+            "track_meta": True,
+        },
         {
             "_target_": "SaveImaged",
             "keys": "pred",
@@ -209,12 +232,19 @@ def _postprocessing(
     ]
 
 
-def _to_labels(told: Description) -> str:
-    """An expression from probabilities (region, x, y, z) to label values (1, x, y, z)."""
-    order = written_order(told.regions)
+def to_labels_expression(regions: Collection[str], order: LabelOrder | None) -> str:
+    """An expression for MONAI's configuration, from probabilities to what is written.
+
+    Args:
+        regions: their names, in the order of the probabilities.
+        order: from ``written_order``.
+
+    Returns:
+        A function of a tensor (region, x, y, z): label values (1, x, y, z), or masks.
+    """
     if order is None:
         return f"$lambda p: (p > {THRESHOLD}).to(torch.uint8)"
-    numbers = list(told.regions)
+    numbers = list(regions)
     labels = "torch.zeros_like(p[:1])"
     for region, value in order.items():
         number = numbers.index(region)

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from segsoup.bundle_config import written_order
 from segsoup.case_rows import ALL_REGIONS
+from segsoup.label_order import LabelOrder
 from segsoup.models import Description
 from segsoup.significance import Difference
 from segsoup.study import Study
@@ -38,6 +38,7 @@ class Facts:
         results: on the test cases of all folds.
         cases: number of labelled cases.
         patients: whom they show.
+        order: label value that each region writes; None where regions are written as masks.
         ingredients: fold -> number of models that its model was averaged from.
         versions: package -> version.
         commit: git commit that the bundle was made by.
@@ -49,6 +50,7 @@ class Facts:
     results: Results
     cases: int
     patients: int
+    order: LabelOrder | None
     ingredients: Mapping[int, int]
     versions: Mapping[str, str]
     commit: str
@@ -88,7 +90,7 @@ def metadata(
         "data_source": asked.data_source,
         "data_type": "nibabel",
         "image_classes": f"{counted(len(told.channels), 'channel')}: {channels}",
-        "label_classes": label_classes(told),
+        "label_classes": label_classes(told, facts.order),
         "pred_classes": f"sigmoid of {counted(len(told.regions), 'region')}: {regions}",
         "eval_metrics": {
             f"{metric}_{region}": interval.mean
@@ -109,7 +111,7 @@ def metadata(
             "protocol": study.evaluation.protocol,
             "channels": list(told.channels),
             "regions": dict(told.regions),
-            "label_order": written_order(told.regions),
+            "label_order": facts.order,
         },
     }
 
@@ -133,9 +135,8 @@ def describe(study: Study, facts: Facts) -> str:
     )
 
 
-def label_classes(told: Description) -> str:
+def label_classes(told: Description, order: LabelOrder | None) -> str:
     """Label values of the label map, in words."""
-    order = written_order(told.regions)
     if order is None:
         return "one mask per region: " + ", ".join(told.regions)
     return "0 is background, " + ", ".join(f"{value} is {name}" for name, value in order.items())

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from segsoup import checkpoints
 from segsoup.cases.listing import check_root
+from segsoup.label_order import check_label_order
 from segsoup.networks import check_outputs, outline
 from segsoup.study import Study
 
@@ -17,6 +18,8 @@ def check_start(study: Study) -> None:
         InputError: with the first thing that is wrong.
     """
     check_root(study.dataset)
+    if study.predict.label_order is not None:
+        check_label_order(study.predict.label_order, study.regions, "predict.label_order")
     channels, regions = len(study.dataset.channels), len(study.regions)
     model = outline(study.network, channels, regions)
     if study.stem.checkpoint is not None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from segsoup.bundle_config import written_order
 from segsoup.bundle_metadata import Facts, Results, label_classes
 from segsoup.case_rows import ALL_REGIONS
 from segsoup.comparison import OPTIMISTIC
@@ -42,7 +41,7 @@ def model_card(
         f"{listed(told.regions)} in 3D scans ({listed(told.channels)}).",
         "## Use",
         study.bundle.intended_use,
-        _how_to_run(facts, files, told),
+        _how_to_run(facts, files, told, study.evaluation.overlap),
         "## Results",
         _results(study, facts),
         "## How it was chosen and made",
@@ -58,14 +57,18 @@ def model_card(
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
-def _how_to_run(facts: Facts, files: Sequence[str], told: Description) -> str:
+def _how_to_run(facts: Facts, files: Sequence[str], told: Description, overlap: float) -> str:
     needed = "MONAI, nibabel, pytorch-ignite, fire and safetensors; segsoup itself is not needed"
     if not facts.runs_with_monai_alone:
         needed = (
             "MONAI, nibabel, pytorch-ignite, fire, safetensors and segsoup, whose resampling the "
             "configuration names"
         )
-    written = "label map" if written_order(told.regions) else "file of masks, one per region,"
+    written = "label map" if facts.order else "file of masks, one per region,"
+    asked = f"--every-window --overlap {overlap:g}"
+    if facts.order:
+        stated = ",".join(f"{region}={value}" for region, value in facts.order.items())
+        asked += f" --label-order {stated}"
     return f"""With {needed}:
 
 ```
@@ -75,14 +78,19 @@ python -m monai.bundle run --config_file configs/inference.json --bundle_root . 
 
 `SCANS` is searched for the files of cases, whose names end in {listed(f"`{f}`" for f in files)};
 other endings are given by `--channel_files`, other lists by `--datalist`. `OUTPUT` gets one
-{written} per case, in the voxels of its first file ({label_classes(told)}). The volumes of a
-case must lie on one grid. Before weights are loaded, their SHA-256 is compared with
+{written} per case, in the voxels of its first file: {label_classes(told, facts.order)}. The
+volumes of a case must lie on one grid. Before weights are loaded, their SHA-256 is compared with
 `configs/metadata.json`.
 
-With segsoup: `segsoup predict BUNDLE SCANS OUTPUT --every-window`. The label maps are the same; a
-voxel whose probability is 0.5 to the fifth digit may fall on either side, for sums run in another
-order. Without `--every-window`, segsoup saves the windows in which all channels are 0, where MONAI
-asks the network.
+With segsoup, the same label maps, but for voxels whose probability is 0.5 to the fifth digit (sums
+run in another order):
+
+```
+segsoup predict BUNDLE SCANS OUTPUT {asked}
+```
+
+Without `--every-window`, segsoup saves the windows in which all channels are 0, where MONAI asks
+the network.
 
 `segsoup verify BUNDLE` compares all files with their hashes. `models/*.safetensors` hold numbers
 alone. `models/*.ts` hold a program (TorchScript) beside the same weights, for runtimes

@@ -118,15 +118,16 @@ def open_models(paths: Sequence[Path]) -> list[ModelFile]:
             written down, does not fit its network, or differs from the first one.
     """
     found = [file for path in paths for file in _opened(Path(path))]
-    twice = {file.sha256: file.path for file in found}
+    seen: dict[str, Path] = {}
     for file in found:
-        if twice[file.sha256] != file.path:
+        if file.sha256 in seen:
             raise InputError(
                 file.path,
-                f"holds the same weights as {twice[file.sha256]}",
+                f"holds the same weights as {seen[file.sha256]}",
                 "every model once",
                 "take one of them out",
             )
+        seen[file.sha256] = file.path
         _check_alike(file, found[0])
     return found
 

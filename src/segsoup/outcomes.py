@@ -83,6 +83,6 @@ def refuse_bad(table: Path) -> None:
         raise BadCases(
             table,
             problems,
-            "then call `snakemake predict` again (with `--forcerun predict_batch` if no scan has "
-            "changed)",
+            "then call `snakemake predict` again, with `--forcerun predict_batch` where no scan "
+            "has changed",
         )
