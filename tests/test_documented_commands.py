@@ -11,6 +11,7 @@ import re
 import signal
 import subprocess
 import time
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -211,6 +212,10 @@ def copy(tmp_path: Path, phantom_folder: Path) -> Copy:
     (copy.folder / "scans").symlink_to(phantom_folder)
     (copy.folder / "BraTS2024").mkdir()
     (copy.folder / "BraTS2024" / "training").symlink_to(phantom_folder)
+    (copy.folder / "predictions").mkdir()
+    for case in phantom_folder.iterdir():
+        label = case / f"{case.name}-seg.nii.gz"
+        (copy.folder / "predictions" / f"{case.name}.nii.gz").symlink_to(label)
     return copy
 
 
@@ -233,6 +238,10 @@ def test_the_commands_of_a_page(page: str, copy: Copy, request: pytest.FixtureRe
             assert cluster.run("bash", "-c", command).startswith("PARTITION NODELIST")
         elif not is_known(command, copy):
             copy.shell(command)
+    if page == "docs/brats.md":
+        with zipfile.ZipFile(copy.folder / "submission.zip") as packed:
+            assert len(packed.namelist()) == 6
+            assert all("/" not in name for name in packed.namelist())
 
 
 def is_known(command: str, copy: Copy) -> bool:
