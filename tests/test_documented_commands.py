@@ -19,7 +19,9 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from bundled_studies import write_model
 from documents import NAMES, REPOSITORY, Copy, blocks_of, commands_of
+from runs import SETTINGS
 
 from segsoup import checkpoints
 from segsoup.case_rows import write_rows
@@ -29,6 +31,7 @@ from segsoup.files import sha256, write_json
 from segsoup.recipes import uniform
 from segsoup.selection import Cache, Selection
 from segsoup.soups import Ingredient, recipe_record
+from segsoup.study import load
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ CI = ".ci/run"
 LOCALLY = Elsewhere(
     "tests/test_workflow.py::test_the_demo_ends_with_the_comparison_and_the_report",
     ('"--profile"', '"profiles" / "local"'),
-    through=("tests/conftest.py::demo",),
+    through=("tests/conftest.py::demo", "tests/workflows.py::on_a_terminal"),
 )
 ON_SLURM = Elsewhere(
     "tests/test_cluster.py::test_a_study_runs_through_the_partitions",
@@ -89,6 +92,35 @@ ELSEWHERE = {
         "tests/test_watching.py::test_tensorboard_names_the_runs_by_their_folders",
         ('"--logdir", "results"',),
         through=("tests/test_watching.py::tensorboard",),
+    ),
+    "python -m monai.bundle run --config_file results/bundle/configs/inference.json"
+    " --bundle_root results/bundle --dataset_dir scans --output_dir segmented": Elsewhere(
+        "tests/test_bundle.py::test_monai_alone_gives_the_label_maps_of_evaluation",
+        ('"-m", "monai.bundle"', '"--config_file"', '"--bundle_root"', '"--dataset_dir"'),
+    ),
+    "segsoup export results/fold0/soups/greedy model.onnx": Elsewhere(
+        "tests/test_export.py::test_onnxruntime_gives_the_models_logits", ('main(["export"',)
+    ),
+    "segsoup export results/fold0/soups/greedy model.ts": Elsewhere(
+        "tests/test_export.py::test_torchscript_gives_the_models_logits", ('main(["export"',)
+    ),
+    # On Slurm only the profile differs.
+    "snakemake predict --profile profiles/slurm --configfile study.yaml": Elsewhere(
+        "tests/test_predict_workflow.py::"
+        "test_batches_write_what_they_can_and_the_end_names_what_they_could_not",
+        ('"predict", config=study',),
+    ),
+    "segsoup verify results": Elsewhere(
+        "tests/test_verify.py::test_an_untouched_study_is_verified",
+        ('main(["verify", "results"])',),
+    ),
+    "segsoup verify results/bundle": Elsewhere(
+        "tests/test_verify.py::test_a_bundle_is_verified_by_itself",
+        ('main(["verify", str(bundle)])',),
+    ),
+    "segsoup verify results --data moved": Elsewhere(
+        "tests/test_verify.py::test_scans_are_hashed_again_wherever_they_lie",
+        ('main(["verify", "results", "--data", "moved"])',),
     ),
 }
 
@@ -213,6 +245,9 @@ def copy(tmp_path: Path, phantom_folder: Path) -> Copy:
     (copy.folder / "BraTS2024").mkdir()
     (copy.folder / "BraTS2024" / "training").symlink_to(phantom_folder)
     (copy.folder / "predictions").mkdir()
+    first = min(phantom_folder.iterdir())
+    for name, channel in zip("abcd", STUDY["dataset"]["channels"], strict=True):
+        (copy.folder / f"{name}.nii.gz").symlink_to(first / f"{first.name}-{channel}.nii.gz")
     for case in phantom_folder.iterdir():
         label = case / f"{case.name}-seg.nii.gz"
         (copy.folder / "predictions" / f"{case.name}.nii.gz").symlink_to(label)
@@ -228,6 +263,10 @@ def test_the_commands_of_a_page(page: str, copy: Copy, request: pytest.FixtureRe
     if not any("--output study.yaml" in command for command in commands):
         (copy.folder / "study.yaml").write_text(yaml.safe_dump(STUDY))
         finish_a_soup(copy.folder / "results")
+    if page == "docs/predict.md":
+        network = {"name": "UNet", "arguments": {"channels": [4, 8], "strides": [2]}}
+        study = load(SETTINGS | {"network": network, "training": {"patch": [32, 32, 16]}})
+        write_model(copy.folder / "results/fold0/soups/greedy", study, seed=0)
     for command in commands:
         if command in ELSEWHERE:
             is_run_elsewhere(command, ELSEWHERE[command], copy)
@@ -291,6 +330,10 @@ def test_python_stands_on_pages_that_are_run() -> None:
 
 def test_commands_stand_in_blocks_for_a_shell() -> None:
     blocks = [block for name in NAMES for block in blocks_of(name)]
+    indented = re.compile(r"^ {4}(segsoup|snakemake|make|python) ", re.M)
+    for name in NAMES:
+        outside = re.sub(r"^```.*?^```$", "", (REPOSITORY / name).read_text(), flags=re.M | re.S)
+        assert not indented.search(outside), name
     assert {block.language for block in blocks} <= {"sh", "python", "yaml", "diff", "text"}
     programs = re.compile(r"^(segsoup|snakemake|make|python|pip|synapse|mkdocs)\b.*", re.M)
     hidden = [
@@ -299,8 +342,8 @@ def test_commands_stand_in_blocks_for_a_shell() -> None:
         if block.language == "text"
         for found in programs.finditer(block.text)
     ]
-    # They need an account, and the page says so.
-    assert hidden[:2] == ["pip install synapseclient", "synapse login"]
+    # They need an account or a container, and the pages say so.
+    assert "pip install synapseclient" in hidden and "synapse login" in hidden
     assert len(hidden) == 3
 
 
