@@ -22,7 +22,7 @@ from segsoup.cases.case import Case
 from segsoup.cases.checking import Expected, check_case
 from segsoup.cases.verdicts import files_of, hash_files
 from segsoup.errors import InputError
-from segsoup.files import read_json, sha256, write_json
+from segsoup.files import read_json, sha256, writable, write_json
 from segsoup.outcomes import Outcome, Told
 from segsoup.prediction import Predictor, Way
 
@@ -100,8 +100,13 @@ def predict_cases(
 
     Returns:
         What became of each case, in their order.
+
+    Raises:
+        InputError: if the folder cannot be made.
     """
-    wanted.scratch.mkdir(parents=True, exist_ok=True)
+    for folder in (wanted.folder, wanted.scratch):
+        with writable(folder):
+            folder.mkdir(parents=True, exist_ok=True)
     predictor = Predictor(way, device, wanted.scratch)
     outcomes = []
     for case in cases:
