@@ -7,6 +7,7 @@ from pathlib import Path
 from segsoup import checkpoints
 from segsoup.cases.listing import check_root
 from segsoup.networks import check_outputs, outline
+from segsoup.ranks import check_network
 from segsoup.study import Study
 
 
@@ -19,6 +20,7 @@ def check_start(study: Study) -> None:
     check_root(study.dataset)
     channels, regions = len(study.dataset.channels), len(study.regions)
     model = outline(study.network, channels, regions)
+    check_network(model, study.resources.training.gpu)
     if study.stem.checkpoint is not None:
         path = Path(study.stem.checkpoint)
         weights, _ = checkpoints.load(path)

@@ -16,7 +16,7 @@ import tempfile
 import time
 import traceback
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -74,7 +74,7 @@ class Shared:
     events: Path | None
     log: Path
     threads: int
-    gpus: list[int]
+    gpus: Sequence[int] = ()
 
 
 def train_together(shared: Shared, processes: int) -> None:
