@@ -6,11 +6,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from runs import preprocess_phantom, small_run, small_study
@@ -19,19 +19,19 @@ from studies import wait_for
 from segsoup.distributed import ProcessLost, Shared, train_together
 from segsoup.errors import InputError
 from segsoup.guard import Guard
-from segsoup.interruption import Interrupted
 from segsoup.journal import read_journal
 from segsoup.logs import appended_log
 from segsoup.networks import build
 from segsoup.ranks import check_network
 from segsoup.runs import Run
+from segsoup.study import Recovery
 from segsoup.training import Trained, train
 
 CPU = torch.device("cpu")
 HERE = Path(__file__).parent
 
-# Long enough to be caught at work; what is compared is written after every epoch.
-LONG = {"epochs": 500, "steps_per_epoch": 2, "batch_size": 2}
+# Long enough to be caught at work.
+LONG = {"epochs": 30, "steps_per_epoch": 2, "batch_size": 2}
 RUN_IN_TWO = """
 import sys
 from pathlib import Path
@@ -47,6 +47,15 @@ def folder(phantom_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return folder
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Tiny tensors take longer on several threads, and the processes have one each."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def run_with(folder: Path, optimizer: dict[str, object], **training: object) -> Run:
     """A small run whose result does not hang on rounding.
 
@@ -58,7 +67,11 @@ def run_with(folder: Path, optimizer: dict[str, object], **training: object) -> 
 
 
 def long_run(folder: Path) -> Run:
-    return run_with(folder, {"name": "sgd", "lr": 0.01}, **LONG)
+    """A run whose loss is the mean over its samples, with states at every chance."""
+    scheduled = {"name": "sgd", "schedule": "polynomial", "lr": 0.01}
+    run = run_with(folder, scheduled, loss_over="sample", **LONG)
+    often = run.study.model_copy(update={"recovery": Recovery(save_minutes=0.002)})
+    return replace(run, study=often)
 
 
 def in_two(run: Run, states: Path) -> None:
@@ -87,17 +100,9 @@ def assert_close(one: Trained, other: Trained, tolerance: float) -> None:
         torch.testing.assert_close(value, other.weights[name], rtol=0, atol=tolerance)
 
 
-@pytest.mark.parametrize(
-    ("over", "optimizer"),
-    [
-        ("batch", {"name": "sgd", "lr": 0.1}),
-        ("sample", {"name": "sgd", "schedule": "polynomial", "lr": 0.1}),
-    ],
-)
-def test_two_processes_train_what_one_trains(
-    folder: Path, tmp_path: Path, over: str, optimizer: dict[str, object]
-) -> None:
-    run = run_with(folder, optimizer, batch_size=4, augmentation="full", loss_over=over)
+def test_two_processes_train_what_one_trains(folder: Path, tmp_path: Path) -> None:
+    optimizer = {"name": "sgd", "lr": 0.1}
+    run = run_with(folder, optimizer, batch_size=4, augmentation="full")
     alone = train(run, CPU)
     in_two(run, tmp_path)
     together = finish(run, tmp_path)
@@ -134,22 +139,73 @@ def ranks_of(process: int) -> dict[int, int]:
     return found
 
 
-@pytest.mark.parametrize("rank", [0, 1, None])
+@pytest.fixture(scope="module")
+def undisturbed(folder: Path) -> Trained:
+    return train(long_run(folder), CPU)
+
+
+@pytest.mark.parametrize("whom", ["second", "parent"])
 def test_a_signal_to_any_process_ends_all_after_the_same_step(
-    folder: Path, tmp_path: Path, rank: int | None
+    folder: Path, tmp_path: Path, whom: str
 ) -> None:
     process = start_in_two(folder, tmp_path)
     wait_for(lambda: 2 in epochs_of(tmp_path), 120)
     ranks = ranks_of(process.pid)
     assert ranks.keys() == {0, 1}
-    os.kill(process.pid if rank is None else ranks[rank], signal.SIGUSR1)
+    os.kill(process.pid if whom == "parent" else ranks[1], signal.SIGUSR1)
     _, errors = process.communicate(timeout=60)
-    assert Interrupted.__name__ in errors, errors
-    assert "stopped by SIGUSR1" in errors
-    wait_for(lambda: not any(Path(f"/proc/{number}").exists() for number in ranks.values()), 10)
-    # The state is of the last step, and one process goes on from it as from its own.
-    run = long_run(folder)
-    with guard_of(run, tmp_path) as guard:
+    assert "stopped by SIGUSR1" in errors, errors
+    assert not any(Path(f"/proc/{number}").exists() for number in ranks.values())
+    # The state is that of the last step.
+    with guard_of(long_run(folder), tmp_path) as guard:
         state = guard.newest()
     assert state is not None
     assert len(state["rows"]) == len(epochs_of(tmp_path))
+
+
+def test_a_killed_process_ends_the_job_and_the_next_one_goes_on(
+    folder: Path, tmp_path: Path, undisturbed: Trained
+) -> None:
+    process = start_in_two(folder, tmp_path)
+    wait_for(lambda: 5 in epochs_of(tmp_path), 120)
+    os.kill(ranks_of(process.pid)[1], signal.SIGKILL)
+    _, errors = process.communicate(timeout=60)
+    assert ProcessLost.__name__ in errors, errors
+    assert "process 1 of the 2 that train this run was ended by SIGKILL" in errors
+    run = long_run(folder)
+    in_two(run, tmp_path)
+    assert_close(finish(run, tmp_path), undisturbed, tolerance=1e-5)
+    resumed = [event["step"] for event in read_journal(tmp_path) if event["event"] == "resume"]
+    assert resumed[0] > 0
+
+
+def test_a_successor_in_one_process_takes_over_from_two(
+    folder: Path, tmp_path: Path, undisturbed: Trained
+) -> None:
+    process = start_in_two(folder, tmp_path)
+    wait_for(lambda: 2 in epochs_of(tmp_path), 120)
+    trained = finish(long_run(folder), tmp_path)
+    _, errors = process.communicate(timeout=60)
+    assert "handed over after step" in errors, errors
+    assert_close(trained, undisturbed, tolerance=1e-5)
+
+
+def test_a_run_that_diverges_ends_with_one_message(folder: Path, tmp_path: Path) -> None:
+    run = run_with(folder, {"name": "sgd", "schedule": "constant", "lr": 1e30}, gradient_clip=None)
+    with pytest.raises(InputError, match=r"lower `optimizer\.lr`"):
+        in_two(run, tmp_path)
+
+
+def test_gpus_that_cannot_share_a_batch_equally_are_refused() -> None:
+    with pytest.raises(InputError, match="3, which 2 GPUs cannot share equally") as error:
+        small_study(training={"batch_size": 3}, resources={"training": {"gpu": 2}})
+    assert "take 4 patches per step" in error.value.mend
+
+
+def test_normalisation_over_the_batch_is_refused_on_several_gpus() -> None:
+    arguments = {"channels": [4, 8], "strides": [2], "norm": "batch"}
+    network = small_study(network={"size": "S", "name": "UNet", "arguments": arguments}).network
+    model = build(network, 1, 1)
+    check_network(model, 1)
+    with pytest.raises(InputError, match="normalises over the batch"):
+        check_network(model, 2)

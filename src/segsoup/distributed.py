@@ -29,7 +29,7 @@ from segsoup.errors import EXIT_STOPPED, InputError, Stopped
 from segsoup.events import TrainingEvents
 from segsoup.files import read_json, write_json
 from segsoup.guard import Guard
-from segsoup.interruption import SIGNALS, Interrupted, Interruption
+from segsoup.interruption import SIGNALS, Interruption
 from segsoup.logs import appended_log
 from segsoup.ranks import Ranks, joined
 from segsoup.runs import Run
@@ -124,7 +124,7 @@ def _launch(folder: Path, count: int) -> None:
             elastic_launch(config, sys.executable)("-m", "segsoup.distributed", str(folder))
         except SignalException as error:
             told = _told(folder)
-            raise told or Interrupted(f"stopped by {signal.Signals(error.sigval).name}") from None
+            raise told or Stopped(f"stopped by {signal.Signals(error.sigval).name}") from None
         except ChildFailedError as error:
             killed = [failure for failure in error.failures.values() if failure.exitcode < 0]
             raise (_told(folder, killed=bool(killed)) or _lost(error, count)) from None
@@ -313,7 +313,7 @@ def _told(folder: Path, killed: bool = False) -> Exception | None:
     words = sorted((read_json(path) for path in folder.glob("[0-9]*.json")), key=_time)
     for kind, make in (
         ("input", lambda text: InputError(*text)),
-        ("stopped", Interrupted),
+        ("stopped", Stopped),
         ("defect", lambda text: None if killed else RuntimeError(text)),
     ):
         said = [word["text"] for word in words if word["kind"] == kind]
