@@ -236,9 +236,9 @@ def needs(rule: str) -> dict:
     """What a rule asks for, for ``resources``; each value is a function of the attempt."""
 
     def asked(attempt: int) -> dict:
-        # Only known once jobs are made.
+        # Known once jobs are made; within a submission `slurm-jobstep` starts them.
         plugin = workflow.executor_plugin
-        submitted = plugin is not None and plugin.name == "slurm"
+        submitted = plugin is not None and plugin.name.startswith("slurm")
         return requests.job_request(study, rule, attempt, submitted)
 
     def resource(name: str):
