@@ -235,10 +235,27 @@ def data_root(wildcards) -> str:
 def needs(rule: str) -> dict:
     """What a rule asks for, for ``resources``; each value is a function of the attempt."""
 
-    def resource(name: str):
-        return lambda wildcards, attempt: requests.request(study, rule, attempt)[name]
+    def asked(attempt: int) -> dict:
+        # Known once jobs are made; within a submission `slurm-jobstep` starts them.
+        plugin = workflow.executor_plugin
+        submitted = plugin is not None and plugin.name.startswith("slurm")
+        return requests.job_request(study, rule, attempt, submitted)
 
-    return {name: resource(name) for name in requests.request(study, rule, 1)}
+    def resource(name: str):
+        return lambda wildcards, attempt: asked(attempt)[name]
+
+    return {name: resource(name) for name in asked(1)}
+
+
+def count_shares_of_gpus() -> None:
+    """Let a GPU count as many as may share it, where GPUs are counted (``requests.job_request``)."""
+    limit = workflow.global_resources.get("gpu").value
+    if limit is not None:
+        workflow.register_resource("gpu", study.resources.runs_per_gpu * limit)
+
+
+if study.resources.runs_per_gpu > 1:
+    count_shares_of_gpus()
 
 
 def threads_of(rule: str) -> int:

@@ -90,24 +90,36 @@ class Patches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
 
 
 def batches(
-    draw: Draw, first_step: int, last_step: int, device: torch.device
+    draw: Draw,
+    first_step: int,
+    last_step: int,
+    device: torch.device,
+    share: range | None = None,
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Augmented batches of steps ``first_step`` to ``last_step`` - 1.
 
     The batch of a step hangs on the seed and the step's number alone: not on the workers, nor
     on where the run began.
 
+    Args:
+        draw: what patches are drawn from.
+        first_step: the first step's number.
+        last_step: the number of the one after the last.
+        device: where batches are augmented and given.
+        share: which places of each batch are read and given; None: all.
+
     Yields:
         Images (batch, channel, x, y, z) and regions (batch, region, x, y, z) on ``device``.
     """
     size = draw.training.batch_size
+    own = range(size) if share is None else share
     loader = DataLoader(
         Patches(draw),
         # Without one of its own the loader draws from torch's global random state.
         generator=torch.Generator(),
         worker_init_fn=_prepare_worker,
-        batch_size=size,
-        sampler=range(first_step * size, last_step * size),
+        batch_size=len(own),
+        sampler=_numbers(range(first_step, last_step), size, own),
         collate_fn=_as_it_is,
         num_workers=draw.training.workers,
         pin_memory=device.type == "cuda",
@@ -116,12 +128,30 @@ def batches(
     for step, (images, regions) in enumerate(loader, start=first_step):
         generator = torch.Generator()
         generator.manual_seed(mixed_seed([*draw.seed, step]))
-        yield augment(
-            images.to(device, non_blocking=True),
-            regions.to(device, non_blocking=True),
-            draw.training.augmentation,
-            generator,
-        )
+        images = images.to(device, non_blocking=True)
+        regions = regions.to(device, non_blocking=True)
+        if share is not None:
+            images, regions = _in_place(images, own, size), _in_place(regions, own, size)
+        images, regions = augment(images, regions, draw.training.augmentation, generator)
+        kept = slice(own.start, own.stop)
+        yield (images, regions) if share is None else (images[kept], regions[kept])
+
+
+def _numbers(steps: range, size: int, places: range) -> Sequence[int]:
+    """Numbers of the patches at some places of the batches of some steps."""
+    if len(places) == size:
+        return range(steps.start * size, steps.stop * size)
+    return [step * size + place for step in steps for place in places]
+
+
+def _in_place(own: torch.Tensor, places: range, size: int) -> torch.Tensor:
+    """A batch of (batch, ...) with samples at their places, and zeros at those of others.
+
+    What augmentation draws for a sample hangs on its place among all of them.
+    """
+    whole = own.new_zeros((size, *own.shape[1:]))
+    whole[places.start : places.stop] = own
+    return whole
 
 
 def read_patch(image: np.ndarray, window: tuple[slice, ...], place: np.ndarray) -> None:

@@ -8,6 +8,7 @@ from segsoup import checkpoints
 from segsoup.cases.listing import check_root
 from segsoup.label_order import check_label_order
 from segsoup.networks import check_outputs, outline
+from segsoup.ranks import check_network
 from segsoup.study import Study
 
 
@@ -22,6 +23,7 @@ def check_start(study: Study) -> None:
         check_label_order(study.predict.label_order, study.regions, "predict.label_order")
     channels, regions = len(study.dataset.channels), len(study.regions)
     model = outline(study.network, channels, regions)
+    check_network(model, study.resources.training.gpu)
     if study.stem.checkpoint is not None:
         path = Path(study.stem.checkpoint)
         weights, _ = checkpoints.load(path)

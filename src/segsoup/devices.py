@@ -8,8 +8,8 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import torch
@@ -21,7 +21,13 @@ log = logging.getLogger(__name__)
 PRECISIONS = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def prepare(device: str, threads: int, where: str = "training.device") -> torch.device:
+def prepare(
+    device: str,
+    threads: int,
+    where: str = "training.device",
+    gpu: int | None = None,
+    runs_per_gpu: int = 1,
+) -> torch.device:
     """Choose the device and make torch deterministic on it.
 
     Args:
@@ -29,6 +35,8 @@ def prepare(device: str, threads: int, where: str = "training.device") -> torch.
         threads: CPU threads of this process; sums are split by them, so that results are the
             same to the bit for the same number only.
         where: the key or option that says so, for messages.
+        gpu: number of the GPU, where it is reserved already (``reserved``).
+        runs_per_gpu: so many processes that say the same may share a GPU.
 
     Raises:
         InputError: if a GPU is asked for and there is none.
@@ -46,7 +54,42 @@ def prepare(device: str, threads: int, where: str = "training.device") -> torch.
         )
     if device == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu")
-    return torch.device("cuda", _free_gpu())
+    if gpu is None:
+        gpu = _free_gpu(runs_per_gpu)
+    return torch.device("cuda", gpu)
+
+
+@contextmanager
+def reserved(device: str, count: int) -> Iterator[list[int]]:
+    """Reserve GPUs for processes that this one starts, until they have ended.
+
+    Args:
+        device: `auto`, `cpu` or `cuda`.
+        count: how many.
+
+    Yields:
+        Their numbers; none on a machine without GPUs, or for `cpu`.
+
+    Raises:
+        InputError: if there are fewer.
+    """
+    found = torch.cuda.device_count() if device != "cpu" else 0
+    if found == 0 and device != "cuda":
+        yield []
+        return
+    if found < count:
+        raise InputError(
+            "resources.training.gpu",
+            f"asks for {count} GPUs, and torch sees {found} here",
+            "a machine, or a job, with as many",
+            f"set it to {max(1, found)}, or run the job elsewhere",
+        )
+    handles: list[int] = []
+    try:
+        yield claim_all(_names(), count, handles)
+    finally:
+        for handle in handles:
+            os.close(handle)
 
 
 def several(device: torch.device, count: int) -> list[torch.device]:
@@ -56,22 +99,31 @@ def several(device: torch.device, count: int) -> list[torch.device]:
     return [torch.device("cuda", number) for number in range(count)]
 
 
-def _free_gpu() -> int:
+def _free_gpu(runs_per_gpu: int) -> int:
     """The GPU to use: SLURM has allocated it, or it is one that no other job here has."""
-    if "SLURM_JOB_ID" in os.environ:
+    # Several: runs that share a submission have to share them out.
+    if "SLURM_JOB_ID" in os.environ and torch.cuda.device_count() == 1:
         return 0
-    count = torch.cuda.device_count()
-    return claim([str(torch.cuda.get_device_properties(gpu).uuid) for gpu in range(count)])
+    return claim(_names(), runs=runs_per_gpu)
 
 
-def claim(names: Sequence[str], patience: float = math.inf) -> int:
+def _names() -> list[str]:
+    """Names of the GPUs that are the same for all processes of the machine."""
+    gpus = range(torch.cuda.device_count())
+    return [str(torch.cuda.get_device_properties(gpu).uuid) for gpu in gpus]
+
+
+def claim(names: Sequence[str], patience: float = math.inf, runs: int = 1) -> int:
     """Reserve one of several devices for this process, until it ends, however it ends.
 
-    The kernel keeps the reservations: a lock on a file per device, which dies with the process.
+    The kernel keeps the reservations: locks on files per device, which die with the process.
+    A device that is shared has a lock that all who share it hold together, and one for each
+    place; whoever wants it alone waits until nobody holds the first.
 
     Args:
         names: of the devices, the same in all processes of the machine.
         patience: seconds to wait for one to become free.
+        runs: places on each device, of which this process takes one; 1: it takes all.
 
     Returns:
         The index of the reserved device.
@@ -81,12 +133,51 @@ def claim(names: Sequence[str], patience: float = math.inf) -> int:
     """
     deadline = time.monotonic() + patience
     while True:
-        for index, device in enumerate(names):
-            if _lock(Path(tempfile.gettempdir()) / f"segsoup-gpu-{device}.lock"):
-                return index
+        # The first place of every device before the second of any: runs spread out.
+        for place in range(runs):
+            for index, device in enumerate(names):
+                handles = _place(device, place) if runs > 1 else _whole(device)
+                if handles:
+                    _HELD.extend(handles)
+                    return index
         if time.monotonic() >= deadline:
             raise TimeoutError(f"all of {', '.join(names)} are in use")
         log.info("waiting for one of %d GPUs to become free", len(names))
+        time.sleep(min(2.0, max(0.0, deadline - time.monotonic())))
+
+
+def claim_all(
+    names: Sequence[str], count: int, handles: list[int], patience: float = math.inf
+) -> list[int]:
+    """Reserve several devices at once: none is held while others are waited for.
+
+    Args:
+        names: of the devices, the same in all processes of the machine.
+        count: how many of them.
+        handles: takes what holds them: they are free when all of it is closed.
+        patience: seconds to wait for them.
+
+    Returns:
+        The indices of the reserved devices.
+
+    Raises:
+        TimeoutError: if they did not become free.
+    """
+    deadline = time.monotonic() + patience
+    while True:
+        taken: list[int] = []
+        for index, device in enumerate(names):
+            held = _whole(device) if len(taken) < count else []
+            if held:
+                handles += held
+                taken.append(index)
+        if len(taken) == count:
+            return taken
+        while handles:
+            os.close(handles.pop())
+        if time.monotonic() >= deadline:
+            raise TimeoutError(f"fewer than {count} of {', '.join(names)} are free")
+        log.info("waiting for %d of %d GPUs to become free", count, len(names))
         time.sleep(min(2.0, max(0.0, deadline - time.monotonic())))
 
 
@@ -94,18 +185,36 @@ def claim(names: Sequence[str], patience: float = math.inf) -> int:
 _HELD: list[int] = []
 
 
-def _lock(path: Path) -> bool:
+def _whole(device: str) -> list[int]:
+    """Take a device alone; the open file that holds it, or nothing."""
+    handle = _lock(f"{device}.lock", fcntl.LOCK_EX)
+    return [] if handle is None else [handle]
+
+
+def _place(device: str, place: int) -> list[int]:
+    """Take one place of a device that is shared; the open files that hold it, or nothing."""
+    shared = _lock(f"{device}.lock", fcntl.LOCK_SH)
+    if shared is None:
+        return []
+    own = _lock(f"{device}.{place}.lock", fcntl.LOCK_EX)
+    if own is None:
+        os.close(shared)
+        return []
+    return [shared, own]
+
+
+def _lock(name: str, kind: int) -> int | None:
     """Lock a file without waiting; another user's file will do, for reading is enough."""
+    path = Path(tempfile.gettempdir()) / f"segsoup-gpu-{name}"
     with suppress(FileExistsError):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDONLY, 0o644))
     handle = os.open(path, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(handle)
-        return False
-    _HELD.append(handle)
-    return True
+        return None
+    return handle
 
 
 def name(device: torch.device) -> str:

@@ -22,7 +22,27 @@ def job_log(path: str | Path) -> Iterator[None]:
     with ``EXIT_STOPPED``; any other exception is a defect and keeps its traceback.
     """
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    to_file = _LogFile(path, mode="w", encoding="utf-8")
+    Path(path).write_text("")
+    with appended_log(path):
+        try:
+            yield
+        except InputError as error:
+            logging.error("%s", error)
+            print(f"\nsegsoup: {error}\n", file=sys.stderr, flush=True)
+            sys.exit(1)
+        except Stopped as reason:
+            logging.info("%s", reason)
+            print(f"\nsegsoup: {reason}\n", file=sys.stderr, flush=True)
+            sys.exit(EXIT_STOPPED)
+        except Exception:
+            logging.exception("this is a defect in segsoup or in a library")
+            raise
+
+
+@contextmanager
+def appended_log(path: str | Path) -> Iterator[None]:
+    """Append what is logged to a file, to which other processes may do the same."""
+    to_file = _LogFile(path, mode="a", encoding="utf-8")
     to_file.setFormatter(logging.Formatter(FORMAT, datefmt="%H:%M:%S"))
     root = logging.getLogger()
     root.addHandler(to_file)
@@ -33,17 +53,6 @@ def job_log(path: str | Path) -> Iterator[None]:
     warnings.simplefilter("ignore", DeprecationWarning)
     try:
         yield
-    except InputError as error:
-        logging.error("%s", error)
-        print(f"\nsegsoup: {error}\n", file=sys.stderr, flush=True)
-        sys.exit(1)
-    except Stopped as reason:
-        logging.info("%s", reason)
-        print(f"\nsegsoup: {reason}\n", file=sys.stderr, flush=True)
-        sys.exit(EXIT_STOPPED)
-    except Exception:
-        logging.exception("this is a defect in segsoup or in a library")
-        raise
     finally:
         root.removeHandler(to_file)
         to_file.close()

@@ -73,6 +73,12 @@ def newest_state(folder: Path) -> State | None:
     return None
 
 
+def state_at(folder: Path, step: int) -> State | None:
+    """The state after so many steps, or None if there is none that is whole; changes nothing."""
+    path = folder / f"{step:09d}{ENDING}"
+    return _read(path) if path.exists() else None
+
+
 def remove_states(folder: Path) -> None:
     """Remove all states: they belong to another run."""
     prune_states(folder, 0)

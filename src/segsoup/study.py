@@ -876,7 +876,12 @@ class Resources(Section):
     """Needs of the jobs; profiles map them onto a machine or a cluster."""
 
     preprocess: Needs = Field(Needs(threads=2), description="Index, preprocess and bundle.")
-    training: Needs = Field(Needs(), description="Stem and trial.")
+    training: Needs = Field(
+        Needs(),
+        description="Stem and trial. With a `gpu` of several, each run trains on all of them: every "
+        "GPU takes its share of `training.batch_size`, which has to be a multiple of it, and the "
+        "result is that of one GPU up to rounding.",
+    )
     evaluation: Needs = Field(
         Needs(), description="Evaluate, soup, ensemble, basin and the batches of predict."
     )
@@ -884,6 +889,13 @@ class Resources(Section):
         Needs(mem_mb=1000, runtime=20),
         description="Folds, compare, figures, basins, collect, methods, run times, report, "
         "manifest.",
+    )
+    runs_per_gpu: int = Field(
+        1,
+        ge=1,
+        description="Trials, with their scores, that share one GPU. Small ones leave much of a large "
+        "card idle; its memory has to hold so many. On Slurm so many runs have to share a "
+        "submission (docs/cluster.md).",
     )
 
 
@@ -1023,6 +1035,7 @@ def load(config: dict[str, Any], where: str = "config.yaml") -> Study:
     _check_divisible(study, where)
     _check_ensemble(study, where)
     _check_replacement(study, where)
+    _check_gpus(study, where)
     return study
 
 
@@ -1137,6 +1150,27 @@ def _check_replacement(study: Study, where: str) -> None:
                 f"one of {', '.join(study.regions)}",
                 "name one of those, or leave `postprocessing.replace` out",
             )
+
+
+def _check_gpus(study: Study, where: str) -> None:
+    count, runs = study.resources.training.gpu, study.resources.runs_per_gpu
+    batch = study.training.batch_size
+    if count > 1 and batch % count:
+        raise InputError(
+            where,
+            f"`training.batch_size` is {batch}, which {count} GPUs cannot share equally "
+            "(`resources.training.gpu`)",
+            f"a multiple of {count}",
+            f"take {-(-batch // count) * count} patches per step, or as many GPUs as divide {batch}",
+        )
+    if runs > 1 and max(count, study.resources.evaluation.gpu) > 1:
+        raise InputError(
+            where,
+            f"`resources.runs_per_gpu` is {runs}, and one run takes several GPUs "
+            "(`gpu` of `resources.training` or `resources.evaluation`)",
+            "several runs on one GPU, or several GPUs for one run",
+            "set one of them to 1",
+        )
 
 
 def json_schema() -> dict[str, Any]:

@@ -23,6 +23,7 @@ from segsoup.ingredients import checkpoint_steps, name_of
 from segsoup.losses import training_loss
 from segsoup.optimizers import RunOptimizer
 from segsoup.pace import Epoch, Pace
+from segsoup.ranks import Ranks
 from segsoup.runs import Run
 from segsoup.states import State
 from segsoup.study import WeightsKind
@@ -81,21 +82,30 @@ def train(
     device: torch.device,
     keeper: Keeper | None = None,
     observers: Sequence[Observer] = (),
+    ranks: Ranks | None = None,
 ) -> Trained:
     """Train a run to its end or its pause, from its beginning or from the newest state kept.
+
+    Args:
+        run: the run.
+        device: where this process computes.
+        keeper: keeps its states, if anybody does.
+        observers: who looks on.
+        ranks: the processes that share its batches, of which this is one; None: it is alone.
 
     Raises:
         InputError: if the loss is no number any more, or the initial weights do not fit.
         Stopped: if the keeper ends the run before its time.
     """
-    session = _Session(run, device)
+    session = _Session(run, device, ranks)
     state = keeper.newest() if keeper else None
     if state is not None:
         session.restore(state)
     for observer in observers:
         observer.begin(session.step)
     pace = Pace(run.epochs, run.study.training.steps_per_epoch, session.step)
-    stream = batches(draw_of(run), session.step, run.last_step, device)
+    read = ranks.batches if ranks else batches
+    stream = read(draw_of(run), session.step, run.last_step, device)
     for images, regions in stream:
         session.take_step(images, regions)
         session.keep_checkpoint()
@@ -142,12 +152,14 @@ def estimate_batch_norm(model: nn.Module, draw: Draw, device: torch.device) -> N
 class _Session:
     """A run under way: everything that its next step hangs on."""
 
-    def __init__(self, run: Run, device: torch.device) -> None:
+    def __init__(self, run: Run, device: torch.device, ranks: Ranks | None = None) -> None:
         self.run, self.device = run, device
         self.settings = run.study.training
         self.model = initial_model(run, device).train()
+        self.forward = ranks.parallel(self.model) if ranks else self.model
         self.optimizer = RunOptimizer(self.model, run.optimizer, run.steps)
-        self.loss_function = training_loss(self.settings)
+        loss_function = training_loss(self.settings)
+        self.loss_function = ranks.over_the_batch(loss_function) if ranks else loss_function
         precise = self.settings.precision != "float16"
         self.scaler = torch.amp.GradScaler(device.type, enabled=not precise)
         self.step = 0
@@ -164,7 +176,7 @@ class _Session:
         """One optimizer step on a batch."""
         self.optimizer.optimizer.zero_grad(set_to_none=True)
         with devices.autocast(self.device, self.settings.precision):
-            logits = self.model(images)
+            logits = self.forward(images)
         loss: torch.Tensor = self.loss_function(logits, regions)
         self.scaler.scale(loss).backward()
         if self.settings.gradient_clip is not None:

@@ -12,7 +12,8 @@ from segsoup.study import load
 
 with job_log(snakemake.log[0]):
     study = load(snakemake.config)
-    device = devices.prepare(study.training.device, snakemake.threads)
+    sharing = study.resources.runs_per_gpu
+    device = devices.prepare(study.training.device, snakemake.threads, runs_per_gpu=sharing)
     fold = read_json(Path(snakemake.input.folds))["folds"][snakemake.wildcards.fold]
     model = load_model(Path(snakemake.input.model), study, device)
 

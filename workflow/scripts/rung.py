@@ -4,7 +4,7 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
-from segsoup import devices
+from segsoup import devices, distributed
 from segsoup.case_rows import write_rows
 from segsoup.evaluation import model_of, score_cases
 from segsoup.events import TrainingEvents
@@ -30,15 +30,20 @@ with job_log(snakemake.log[0]):
 
     identity = run_identity(run, read_manifest(Path(given.manifest)))
     states = states_of_rung(Path(asked.states), rung, run.last_step)
+    # What is trained aside is no part of the run's curve.
+    curve = Path(asked.events) if states == Path(asked.states) else None
+    if study.resources.training.gpu > 1:
+        log = Path(snakemake.log[0])
+        shared = distributed.Shared(run, identity, states, curve, log, snakemake.threads)
+        distributed.train_together(shared, study.resources.training.gpu)
     with Guard(states, identity, run.steps, study.recovery) as guard:
-        device = devices.prepare(study.training.device, snakemake.threads)
+        sharing = study.resources.runs_per_gpu
+        device = devices.prepare(study.training.device, snakemake.threads, runs_per_gpu=sharing)
         guard.recorder.trains_on(devices.name(device), device.index)
         called = f"trial {trial.id} ({readable(trial.parameters)})"
         at = f"epoch {asked.epochs}, on {devices.name(device)}"
         logging.info("fold %d, %s, to rung %d, %s: %s", fold, called, rung, at, run)
-        # What is trained aside is no part of the run's curve.
-        seen = [TrainingEvents(Path(asked.events))] if states == Path(asked.states) else []
-        trained = train(run, device, guard, seen)
+        trained = train(run, device, guard, [TrainingEvents(curve)] if curve else [])
         guard.confirm()
         model = model_of(trained.weights, study, device, Path(made_of.selection))
         write_text(Path(made_of.history), trained.history.to_csv(index=False))

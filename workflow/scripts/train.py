@@ -3,7 +3,7 @@
 import logging
 from pathlib import Path
 
-from segsoup import checkpoints, devices, provenance
+from segsoup import checkpoints, devices, distributed, provenance
 from segsoup.events import TrainingEvents
 from segsoup.files import read_json, write_json, write_text
 from segsoup.guard import Guard
@@ -30,15 +30,20 @@ with job_log(snakemake.log[0]):
         run = trial_run(trial, fold, cases, folder, initial)
 
     identity = run_identity(run, read_manifest(Path(snakemake.input.manifest)))
+    results, job = Path(snakemake.output.history).parent, Path(snakemake.log[0])
+    processes, sharing = max(1, study.resources.training.gpu), study.resources.runs_per_gpu
+    if processes > 1:
+        shared = distributed.Shared(run, identity, states, results, job, snakemake.threads)
+        distributed.train_together(shared, processes)
+    # After several processes the run is trained: this one goes on from its last state.
     with Guard(states, identity, run.steps, study.recovery) as guard:
-        device = devices.prepare(study.training.device, snakemake.threads)
+        device = devices.prepare(study.training.device, snakemake.threads, runs_per_gpu=sharing)
         guard.recorder.trains_on(devices.name(device), device.index)
         started = provenance.now()
         called = f"trial {name} ({readable(parameters)})" if parameters else name
         at = f"{devices.name(device)} with {counted(snakemake.threads, 'thread')}"
         logging.info("fold %d, %s, on %s: %s", fold, called, at, run)
-        events = TrainingEvents(Path(snakemake.output.history).parent)
-        trained = train(run, device, guard, [events])
+        trained = train(run, device, guard, [TrainingEvents(results)])
 
         guard.confirm()
         description = checkpoints.describe(run.study)
@@ -65,6 +70,7 @@ with job_log(snakemake.log[0]):
                 "data_fingerprint": identity["data"],
                 "training_cases": len(cases),
                 "device": devices.name(device),
+                "processes": processes,
                 "threads": snakemake.threads,
                 "machine": provenance.machine(),
                 "versions": provenance.versions(),
