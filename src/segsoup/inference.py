@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -145,6 +146,15 @@ def _each_window(
         tell(Covered(number, skipped, len(starts)))
 
 
+# The same for all cases of a study.
+@lru_cache(maxsize=2)
+def _importance(patch: tuple[int, ...], device: torch.device) -> torch.Tensor:
+    """MONAI's weights of a window's voxels (x, y, z)."""
+    importance = compute_importance_map(patch, mode="gaussian", sigma_scale=SIGMA, device=device)
+    assert isinstance(importance, torch.Tensor)
+    return importance
+
+
 def _place(start: Start, patch: Sequence[int]) -> tuple[slice, ...]:
     return (slice(None), *(slice(s, s + side) for s, side in zip(start, patch, strict=True)))
 
@@ -163,11 +173,7 @@ class _Blend:
         self.windows, self.row, self.depth = windows, 0, depth or windows.patch[0]
         self.sums = torch.zeros((regions, self.depth, *shape[1:]), device=device)
         self.weights = torch.zeros((1, self.depth, *shape[1:]), device=device)
-        importance = compute_importance_map(
-            tuple(windows.patch), mode="gaussian", sigma_scale=SIGMA, device=device
-        )
-        assert isinstance(importance, torch.Tensor)
-        self.importance = importance
+        self.importance = _importance(tuple(windows.patch), device)
 
     def add(self, start: Start, logits: torch.Tensor) -> None:
         """Add a window's logits (region, x, y, z); it begins at or behind ``row``."""
