@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -34,6 +36,7 @@ log = logging.getLogger(__name__)
 THRESHOLD = 0.5
 DICE_ALONE = Scoring(metrics=())
 Rows = list[dict[str, object]]
+Scored = TypeVar("Scored")
 
 
 def load_model(path: Path, study: Study, device: torch.device) -> nn.Module:
@@ -207,10 +210,12 @@ def score_cases(
         the metrics if there are measured cases.
     """
     model.eval()
-    rows: Rows = []
-    for name in cases:
-        scan = prediction_in_the_scan(model, name, folder, study, device)
-        rows += scan.rows(study, scoring_of(study) if name in measured else DICE_ALONE)
+
+    def score(scan: ScanPrediction) -> Rows:
+        return scan.rows(study, scoring_of(study) if scan.case in measured else DICE_ALONE)
+
+    scans = (prediction_in_the_scan(model, name, folder, study, device) for name in cases)
+    rows = [row for of_case in _beside(scans, score) for row in of_case]
     columns = [*COLUMNS, *(study.metrics.names if measured else [])]
     return pd.DataFrame(rows).reindex(columns=columns)
 
@@ -237,14 +242,34 @@ def score_before_and_after(
         Case rows of the model as it is, and after post-processing.
     """
     model.eval()
-    before: Rows = []
-    after: Rows = []
-    for name in cases:
-        scan = prediction_in_the_scan(model, name, folder, study, device)
-        before += scan.rows(study, scoring_of(study))
-        after += scan.rows(study, scoring_of(study), postprocessing)
+
+    def score(scan: ScanPrediction) -> tuple[Rows, Rows]:
+        scoring = scoring_of(study)
+        return scan.rows(study, scoring), scan.rows(study, scoring, postprocessing)
+
+    scans = (prediction_in_the_scan(model, name, folder, study, device) for name in cases)
+    pairs = _beside(scans, score)
+    before = [row for plain, _ in pairs for row in plain]
+    after = [row for _, processed in pairs for row in processed]
     columns = [*COLUMNS, *study.metrics.names]
     return pd.DataFrame(before, columns=columns), pd.DataFrame(after, columns=columns)
+
+
+def _beside(
+    scans: Iterable[ScanPrediction], score: Callable[[ScanPrediction], Scored]
+) -> list[Scored]:
+    """Score each prediction while the next one is made; scores in the order of the predictions.
+
+    A GPU does not wait for distances, which no library takes on it, and no more than two
+    predictions are held.
+    """
+    scores: list[Future[Scored]] = []
+    with ThreadPoolExecutor(1) as pool:
+        for scan in scans:
+            if scores:
+                scores[-1].result()
+            scores.append(pool.submit(score, scan))
+    return [done.result() for done in scores]
 
 
 @dataclass(frozen=True)
@@ -313,12 +338,13 @@ def in_the_scan(
         folder: the preprocessed cases.
         study: regions and evaluation loss.
     """
+    table = label_table(study.regions)
     return ScanPrediction(
         case.name,
         restore(torch.sigmoid(logits).cpu().numpy(), case.geometry),
-        to_regions(np.asarray(load_truth(folder, case.name)), label_table(study.regions)),
+        to_regions(load_truth(folder, case.name), table),
         case.geometry["spacing_before"],
-        _loss(logits, case, study),
+        _loss(logits, to_regions(np.asarray(case.label), table), study),
     )
 
 
@@ -326,7 +352,10 @@ def predict(
     model: nn.Module, case: PreprocessedCase, study: Study, device: torch.device
 ) -> torch.Tensor:
     """Logits (region, x, y, z), float32, of a whole case by a model in evaluation mode."""
-    image = torch.from_numpy(np.array(case.image, dtype=np.float32)).to(device)
+    # In the numbers of the disk, which each window is brought to float32 from.
+    image = torch.from_numpy(np.array(case.image)).to(device)
+    # A CPU has nothing of several windows at once but memory to fetch and give back.
+    at_once = 1 if device.type == "cpu" else study.evaluation.window_batch
     with devices.autocast(device, study.training.precision):
         return predict_logits(
             model,
@@ -334,11 +363,13 @@ def predict(
             len(study.regions),
             study.training.patch,
             study.evaluation.overlap,
-            study.evaluation.window_batch,
+            at_once,
         )
 
 
-def _loss(logits: torch.Tensor, case: PreprocessedCase, study: Study) -> float:
-    target = to_regions(np.asarray(case.label), label_table(study.regions))
-    target_tensor = torch.from_numpy(target.astype(np.float32)).to(logits.device)
-    return float(make_loss(study.evaluation.loss)(logits[None], target_tensor[None]))
+def _loss(logits: torch.Tensor, target: NDArray[np.bool_], study: Study) -> float:
+    """The evaluation loss against regions (region, x, y, z) on the same grid."""
+    # Booleans, which are a quarter as much to bring to a GPU.
+    regions = torch.from_numpy(target).to(logits.device).float()
+    with torch.no_grad():
+        return float(make_loss(study.evaluation.loss)(logits[None], regions[None]))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -97,36 +98,61 @@ def predict_rows(
         The first row, and logits (region, rows, y, z), float32; they may be changed, and hold
         until the next ones are asked for.
     """
-    starts = windows.starts(shape)
-    skipped = 0
     blend: _Blend | None = None
-    waiting: list[tuple[Start, torch.Tensor]] = []
-    first, slab = -1, torch.empty(0)
+    for start, logits in _each_window(network, read, shape, windows, tell):
+        blend = blend or _Blend(regions, shape, windows, logits.device)
+        # Windows come in the order of their first rows.
+        yield from blend.finished(start[0])
+        blend.add(start, logits)
+    if blend is None:
+        # Nothing was not 0.
+        blend = _Blend(regions, shape, windows, read(0, 1).device)
+    yield from blend.finished(shape[0])
+
+
+def _each_window(
+    network: Network,
+    read: ReadRows,
+    shape: Sequence[int],
+    windows: Windows,
+    tell: Callable[[Covered], None] = tell_nobody,
+) -> Iterator[tuple[Start, torch.Tensor]]:
+    """First voxels and logits (region, x, y, z) of the windows, which hold until the next ones.
+
+    What is full of windows goes through the network, wherever along y and x they come from.
+    """
+    starts = windows.starts(shape)
+    first, slab, batch = -1, torch.empty(0), torch.empty(0)
+    skipped, waiting = 0, list[Start]()
     for number, start in enumerate(starts, 1):
         if start[0] != first:
             first = start[0]
             slab = read(first, first + windows.patch[0])
-        blend = blend or _Blend(regions, shape, windows, slab.device)
         window = slab[_place((0, *start[1:]), windows.patch)]
         if windows.every or bool(window.any()):
-            waiting.append((start, window))
+            if not batch.numel():
+                # Once: to ask for new memory takes longer than to fill it.
+                most = min(windows.at_once, len(starts))
+                batch = window.new_empty((most, *window.shape), dtype=torch.float32)
+            batch[len(waiting)] = window
+            waiting.append(start)
         else:
             skipped += 1
         if len(waiting) == windows.at_once or (waiting and number == len(starts)):
-            logits = _logits(network, [window for _, window in waiting])
-            for (place, _), one in zip(waiting, logits, strict=True):
-                # Windows come in the order of their first rows.
-                yield from blend.finished(place[0])
-                blend.add(place, one)
+            with torch.inference_mode():
+                logits = network(batch[: len(waiting)]).float()
+            yield from zip(waiting, logits, strict=True)
             waiting.clear()
         tell(Covered(number, skipped, len(starts)))
-    assert blend is not None, "a volume has at least one window"
-    yield from blend.finished(shape[0])
 
 
-def _logits(network: Network, windows: list[torch.Tensor]) -> torch.Tensor:
-    with torch.inference_mode():
-        return network(torch.stack(windows)).float()
+# The same for all cases of a study.
+@lru_cache(maxsize=2)
+def _importance(patch: tuple[int, ...], device: torch.device) -> torch.Tensor:
+    """MONAI's weights of a window's voxels (x, y, z)."""
+    importance = compute_importance_map(patch, mode="gaussian", sigma_scale=SIGMA, device=device)
+    assert isinstance(importance, torch.Tensor)
+    return importance
 
 
 def _place(start: Start, patch: Sequence[int]) -> tuple[slice, ...]:
@@ -137,21 +163,22 @@ class _Blend:
     """Weighted sums of logits, of the rows from ``row`` on that windows may still reach."""
 
     def __init__(
-        self, regions: int, shape: Sequence[int], windows: Windows, device: torch.device
+        self,
+        regions: int,
+        shape: Sequence[int],
+        windows: Windows,
+        device: torch.device,
+        depth: int = 0,
     ) -> None:
-        self.windows, self.row, self.depth = windows, 0, windows.patch[0]
+        self.windows, self.row, self.depth = windows, 0, depth or windows.patch[0]
         self.sums = torch.zeros((regions, self.depth, *shape[1:]), device=device)
         self.weights = torch.zeros((1, self.depth, *shape[1:]), device=device)
-        importance = compute_importance_map(
-            tuple(windows.patch), mode="gaussian", sigma_scale=SIGMA, device=device
-        )
-        assert isinstance(importance, torch.Tensor)
-        self.importance = importance
+        self.importance = _importance(tuple(windows.patch), device)
 
     def add(self, start: Start, logits: torch.Tensor) -> None:
         """Add a window's logits (region, x, y, z); it begins at or behind ``row``."""
         place = _place((start[0] - self.row, *start[1:]), self.windows.patch)
-        self.sums[place] += logits * self.importance
+        self.sums[place].addcmul_(logits, self.importance)
         self.weights[place] += self.importance
 
     def finished(self, stop: int) -> Iterator[tuple[int, torch.Tensor]]:
@@ -211,10 +238,12 @@ def predict_logits(
     pads = [pad for side, half in zip(missing, before, strict=True) for pad in (side - half, half)]
     padded = functional.pad(image, pads[::-1]) if any(missing) else image
     shape = padded.shape[1:]
-    logits = torch.empty((regions, *shape), device=image.device)
     windows = Windows(patch, overlap, window_batch)
-    for row, some in predict_rows(
-        model, regions, lambda start, stop: padded[:, start:stop], shape, windows
+    # All rows are held anyway: sums become logits where they are.
+    blend = _Blend(regions, shape, windows, image.device, shape[0])
+    for start, one in _each_window(
+        model, lambda start, stop: padded[:, start:stop], shape, windows
     ):
-        logits[:, row : row + some.shape[1]] = some
+        blend.add(start, one)
+    logits = blend.sums.div_(blend.weights)
     return logits[_place((before[0], before[1], before[2]), image.shape[1:])]

@@ -23,4 +23,4 @@ def to_regions(label: np.ndarray, table: np.ndarray) -> np.ndarray:
     Returns:
         Booleans (region, x, y, z).
     """
-    return np.stack([row[label] for row in table])
+    return np.stack([row.take(label) for row in table])

@@ -211,7 +211,12 @@ class Evaluation(Section):
     overlap: float = Field(
         0.5, ge=0, lt=1, description="Overlap of neighbouring windows, as a share of the patch."
     )
-    window_batch: int = Field(4, ge=1, description="Windows that go through the network at once.")
+    window_batch: int = Field(
+        4,
+        ge=1,
+        description="Windows that go through the network at once on a GPU; on a CPU they go one "
+        "by one, which takes less time and memory.",
+    )
     loss: LossName = Field(
         "dice",
         description="Loss written beside the scores; the same for all trials, whatever they "
