@@ -249,7 +249,7 @@ def test_the_card_tells_data_protocol_results_limits_licence_and_making(
         "Weights: not stated.",
         "segsoup itself is not needed",
         "0 is background, 2 is WT, 1 is TC, 3 is ET",
-        "--every-window --overlap 0.5 --label-order WT=2,TC=1,ET=3",
+        "segsoup predict BUNDLE SCANS OUTPUT --every-window --overlap 0.5",
         "## Methods",
     ):
         assert told in card, told
@@ -337,8 +337,7 @@ def test_the_hippocampus_by_monai(hippocampus_folder: Path, tmp_path: Path) -> N
     )
     run_by_monai(bundled(finished).bundle, scans / "imagesTr", tmp_path / "output")
     assert len(finished.cases) == 3
-    order = ("--label-order", "whole=1,anterior=1,posterior=2")
-    assert_predict_agrees(finished, scans, tmp_path / "output", tmp_path / "by segsoup", *order)
+    assert_predict_agrees(finished, scans, tmp_path / "output", tmp_path / "by segsoup")
 
 
 @pytest.mark.real_data

@@ -54,6 +54,26 @@ def bundle_hashes(folder: Path) -> dict[str, str]:
         ) from error
 
 
+def bundle_label_order(folder: Path) -> dict[str, int] | None:
+    """Region -> value written, in the order of writing, as ``configs/metadata.json`` has it.
+
+    Raises:
+        InputError: if what stands there is none.
+    """
+    metadata = folder / METADATA
+    order = read_json(metadata)["segsoup"].get("label_order")
+    if order is None:
+        return None
+    if not isinstance(order, dict) or not all(type(value) is int for value in order.values()):
+        raise InputError(
+            metadata,
+            f"has the label order {order!r}",
+            "`segsoup` -> `label_order`: region -> label value",
+            "copy the bundle anew from where it was made",
+        )
+    return order
+
+
 def changed_files(folder: Path) -> dict[str, str]:
     """What is not as it was when a bundle was written: file below it -> what is wrong.
 

@@ -1,8 +1,8 @@
-"""Every file that a study's numbers come from and go to, with its SHA-256: from scan to last table.
+"""Every file that a study's numbers come from and go to, with its SHA-256, from scan to table.
 
-Hashes that were taken while a file was read or written (of scans and models) are taken over, so that a
-file that was changed between its making and the manifest is found out as well. Preprocessed arrays
-are hashed here: while they are written, it would be a fifth of the time that a case takes.
+Hashes that were taken while a file was read or written (of scans and models) are taken over, so
+that a file that was changed between its making and the manifest is found out as well. Preprocessed
+arrays are hashed here: while they are written, it would be a fifth of the time that a case takes.
 """
 
 from __future__ import annotations

@@ -66,9 +66,6 @@ def _how_to_run(facts: Facts, files: Sequence[str], told: Description, overlap: 
         )
     written = "label map" if facts.order else "file of masks, one per region,"
     asked = f"--every-window --overlap {overlap:g}"
-    if facts.order:
-        stated = ",".join(f"{region}={value}" for region, value in facts.order.items())
-        asked += f" --label-order {stated}"
     return f"""With {needed}:
 
 ```

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,16 @@ from pydantic import BaseModel, ValidationError
 from torch import nn
 
 from segsoup import checkpoints, networks
-from segsoup.bundle_files import BUNDLED_POSTPROCESSING, METADATA, WEIGHTS, bundle_hashes
+from segsoup.bundle_files import (
+    BUNDLED_POSTPROCESSING,
+    METADATA,
+    WEIGHTS,
+    bundle_hashes,
+    bundle_label_order,
+)
 from segsoup.errors import InputError
 from segsoup.files import read_json, sha256
+from segsoup.label_order import LabelOrder, check_label_order
 from segsoup.postprocessing import Postprocessing
 from segsoup.study import Name, Network, Preprocess, Triple, wrong_settings
 
@@ -53,12 +60,14 @@ class ModelFile:
         sha256: hash of its bytes.
         description: what it says of itself.
         postprocessing: the file of the post-processing that was chosen for it, if there is one.
+        label_order: region -> value written, if its bundle states it.
     """
 
     path: Path
     sha256: str
     description: Description
     postprocessing: Path | None = None
+    label_order: LabelOrder | None = None
 
     def build(self, device: torch.device) -> nn.Module:
         """The network with these weights, in evaluation mode.
@@ -210,7 +219,11 @@ def _of_bundle(folder: Path) -> list[ModelFile]:
             )
         digest = _hash(path)
         _check_hash(path, digest, hashes[named], metadata)
-        files.append(_described(path, digest, postprocessing))
+        file = _described(path, digest, postprocessing)
+        order = bundle_label_order(folder)
+        if order is not None:
+            order = check_label_order(order, file.description.regions, str(metadata))
+        files.append(replace(file, label_order=order))
     if postprocessing is not None:
         named = BUNDLED_POSTPROCESSING.as_posix()
         _check_hash(chosen, _hash(chosen), hashes.get(named, "no hash"), metadata)

@@ -96,7 +96,7 @@ class Way:
 def order_of(
     models: Sequence[ModelFile], stated: Mapping[str, int] | None, where: str
 ) -> LabelOrder:
-    """How the models' regions become label values.
+    """How the models' regions become label values: as stated, by the user or else by a bundle.
 
     Args:
         models: the models.
@@ -109,7 +109,7 @@ def order_of(
     regions = models[0].description.regions
     if stated is not None:
         return check_label_order(stated, regions, where)
-    return label_order(regions, str(models[0].path))
+    return models[0].label_order or label_order(regions, str(models[0].path))
 
 
 def shared_postprocessing(files: Sequence[ModelFile]) -> Postprocessing:
