@@ -10,7 +10,7 @@ JSON object:
     patches_per_s     number of runs at once -> patches per second of all of them together
     vs_alone          the same, over that of one run: above 1 sharing pays
     best              number of runs at once with the highest rate
-    memory_mb         number of runs at once -> peak memory of the GPU by torch, all of them (GPU only)
+    memory_mb         number of runs at once -> GPU memory that torch took for all (GPU only)
 """
 
 from __future__ import annotations

@@ -186,7 +186,7 @@ def test_runs_that_share_a_gpu_ask_for_one_between_them_on_a_cluster() -> None:
 
 
 def test_more_runs_than_may_share_a_gpu_are_refused() -> None:
-    with pytest.raises(InputError, match="5 runs share a submission .* and 4 may share its GPU"):
+    with pytest.raises(InputError, match=r"5 runs share a submission .* and 4 may share its GPU"):
         requests.group_request(study_that_shares(), ["trial", "evaluate"], 1, copies=5)
 
 
@@ -198,5 +198,5 @@ def test_on_one_machine_a_gpu_counts_as_many_as_may_share_it() -> None:
 
 
 def test_runs_do_not_share_gpus_that_one_run_takes_several_of() -> None:
-    with pytest.raises(InputError, match="`resources.runs_per_gpu` is 4, and one run takes"):
+    with pytest.raises(InputError, match=r"`resources\.runs_per_gpu` is 4, and one run takes"):
         study_that_shares(training={"gpu": 2})
