@@ -894,8 +894,8 @@ class Resources(Section):
         1,
         ge=1,
         description="Trials, with their scores, that share one GPU. Small ones leave much of a "
-        "large card idle; its memory has to hold so many. On Slurm so many runs have to share a "
-        "submission (docs/cluster.md).",
+        "large card idle; its memory has to hold so many. On one machine; on Slurm the site "
+        "decides (docs/cluster.md).",
     )
 
 
