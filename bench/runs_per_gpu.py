@@ -1,6 +1,6 @@
 """Several small runs on one card: how much more of them it trains in the same time.
 
-One, two and four runs of one kind train at once, each in a process of its own, as
+One, two and four runs of one kind (one and two on CPUs) train at once, each in a process of its own, as
 `resources.runs_per_gpu` lets them; the rate of one alone is the yardstick. On a machine with a GPU
 all of them share the first one. On a machine without, the same is measured with processes that
 share the CPU's cores: it says how evenly they share, and nothing about GPUs. The last line is one
@@ -10,7 +10,7 @@ JSON object:
     patches_per_s     number of runs at once -> patches per second of all of them together
     vs_alone          the same, over that of one run: above 1 sharing pays
     best              number of runs at once with the highest rate
-    memory_mb         number of runs at once -> peak memory of the GPU by torch, all of them (GPU only)
+    memory_mb         number of runs at once -> GPU memory that torch took for all (GPU only)
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from rich.table import Table
 REPOSITORY = Path(__file__).parents[1]
 sys.path.insert(0, str(REPOSITORY / "src"))
 
-AT_ONCE = (1, 2, 4)
+AT_ONCE = {"cuda": (1, 2, 4), "cpu": (1, 2)}
 # Measured after all runs have warmed up, for as long as all of them train.
 SECONDS = {"cuda": 30.0, "cpu": 20.0}
 LONGEST_START = 240.0
@@ -43,7 +43,7 @@ ON_GPU: dict[str, Any] = {
 ON_CPU: dict[str, Any] = {
     "network": {
         "size": "free",
-        "arguments": {"init_filters": 4, "blocks_down": [1, 1, 1], "blocks_up": [1, 1, 1]},
+        "arguments": {"init_filters": 2, "blocks_down": [0, 1], "blocks_up": [1, 0]},
     },
     "training": {"patch": [32, 32, 32], "batch_size": 2},
 }
@@ -84,7 +84,7 @@ def study_for(kind: str) -> Any:
     from segsoup.study import load
 
     chosen = ON_GPU if kind == "cuda" else ON_CPU
-    endless = {"epochs": 100_000, "steps_per_epoch": 4, "augmentation": "affine-contrast"}
+    endless = {"epochs": 100_000, "steps_per_epoch": 2, "augmentation": "affine-contrast"}
     config = {
         "dataset": {"channels": ["t1n", "t1c", "t2w", "t2f"]},
         "regions": {"TC": [1, 3], "WT": [1, 2, 3], "ET": [3]},
@@ -180,7 +180,7 @@ def main() -> None:
         console.print("No GPU here: processes that share the cores, which says nothing about GPUs.")
     with tempfile.TemporaryDirectory() as name:
         data = prepare(Path(name), kind)
-        found = {count: measure(count, data, kind, threads) for count in AT_ONCE}
+        found = {count: measure(count, data, kind, threads) for count in AT_ONCE[kind]}
     alone = found[1]["patches_per_s"]
     table = Table(title=f"Runs at once on {device}")
     for column in ("runs", "patches per second, all", "over one run", "GPU memory (MB)"):

@@ -1,4 +1,4 @@
-"""A run on several processes ends as in one, up to rounding, and all of its processes end together."""
+"""A run on several processes ends as in one, up to rounding, and they end together."""
 
 from __future__ import annotations
 

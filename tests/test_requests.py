@@ -176,21 +176,10 @@ def study_that_shares(**resources: Any) -> Study:
     return study_with(**ON_GPUS | resources)
 
 
-def test_runs_that_share_a_gpu_ask_for_one_between_them_on_a_cluster() -> None:
-    study = study_that_shares(training={"gpu": 1, "gpu_model": "a100"})
-    for rule in ("trial", "evaluate"):
-        asked = requests.job_request(study, rule, 1, submitted=True)
-        # A text, which Snakemake does not add up; the Slurm plugin takes one of the two.
-        assert (asked["gpu"], asked["gres"]) == (0, "gpu:a100:1")
-        assert "gpu_model" not in asked
-    assert requests.job_request(study, "stem", 1, submitted=True)["gpu"] == 1
-    whole = requests.group_request(study, ["trial", "evaluate"], 1, copies=4)
-    assert (whole["gpu"], whole["gpu_model"], whole["cpus_per_task"]) == (1, "a100", 4)
-
-
-def test_more_runs_than_may_share_a_gpu_are_refused() -> None:
-    with pytest.raises(InputError, match="5 runs share a submission .* and 4 may share its GPU"):
-        requests.group_request(study_that_shares(), ["trial", "evaluate"], 1, copies=5)
+def test_on_a_cluster_every_job_asks_for_its_own_gpu() -> None:
+    study = study_that_shares()
+    for rule in requests.KINDS:
+        assert requests.job_request(study, rule, 1, True) == requests.request(study, rule, 1)
 
 
 def test_on_one_machine_a_gpu_counts_as_many_as_may_share_it() -> None:
@@ -201,5 +190,5 @@ def test_on_one_machine_a_gpu_counts_as_many_as_may_share_it() -> None:
 
 
 def test_runs_do_not_share_gpus_that_one_run_takes_several_of() -> None:
-    with pytest.raises(InputError, match="`resources.runs_per_gpu` is 4, and one run takes"):
+    with pytest.raises(InputError, match=r"`resources\.runs_per_gpu` is 4, and one run takes"):
         study_that_shares(training={"gpu": 2})

@@ -18,11 +18,9 @@ import traceback
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from segsoup import devices
 from segsoup.errors import EXIT_STOPPED, InputError, Stopped
@@ -168,7 +166,7 @@ def _write_plan(path: Path, shared: Shared) -> None:
         name: value for name, value in vars(run).items() if name not in ("study", "optimizer")
     }
     plan = {
-        **asdict(replace(shared, run=None)),
+        **vars(shared),
         "run": others,
         "study": run.study.model_dump(mode="json"),
         "optimizer": run.optimizer.model_dump(mode="json"),

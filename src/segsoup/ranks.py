@@ -78,12 +78,15 @@ class Ranks:
         processes, by which ``parallel`` divides.
         """
 
-        def loss(logits: torch.Tensor | Sequence[torch.Tensor], regions: torch.Tensor):  # type: ignore[no-untyped-def]
-            several = isinstance(logits, list | tuple)
-            whole = [self._gathered(part) for part in logits] if several else self._gathered(logits)
+        def loss(
+            logits: torch.Tensor | Sequence[torch.Tensor], regions: torch.Tensor
+        ) -> torch.Tensor:
             # Zeros and ones travel as bytes.
             target = self._gathered(regions.to(torch.uint8)).to(regions.dtype)
-            value = loss_function(whole, target)
+            if isinstance(logits, torch.Tensor):
+                value = loss_function(self._gathered(logits), target)
+            else:
+                value = loss_function([self._gathered(part) for part in logits], target)
             return value + (self.count - 1) * (value - value.detach())
 
         return loss

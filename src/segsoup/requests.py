@@ -118,32 +118,19 @@ def request(study: Study, rule: str, attempt: int) -> Request:
 def job_request(study: Study, rule: str, attempt: int, submitted: bool) -> Request:
     """What a job of a rule asks Snakemake for.
 
-    That is its ``request``, but for GPUs that several runs share. Snakemake counts whole numbers,
-    and adds up those of the members of a group. On one machine a GPU therefore counts as many as
-    may share it. On a cluster they share a submission, and ask for its one GPU by a text (Slurm's
-    `--gres`), for texts are not added up.
+    That is its ``request``, but for GPUs that several runs share on one machine: Snakemake counts
+    whole numbers, so that there a GPU counts as many as may share it.
 
     Args:
         study: the study.
         rule: name of the rule.
         attempt: 1 for the first.
-        submitted: whether the job goes to a cluster.
+        submitted: whether the job goes to a cluster, where GPUs are shared by the site's rules.
     """
-    asked, runs = request(study, rule, attempt), study.resources.runs_per_gpu
-    if runs == 1:
+    asked = request(study, rule, attempt)
+    if submitted or rule in SHARING:
         return asked
-    if rule not in SHARING:
-        return asked if submitted else asked | {"gpu": int(asked["gpu"]) * runs}
-    asked.pop("gpu_model", None)
-    # The same text for all, also where only the training or the scores need a GPU.
-    shared = asked | {"gres": _shared_gpu(study) if submitted else ""}
-    return shared | {"gpu": 0} if submitted else shared
-
-
-def _shared_gpu(study: Study) -> str:
-    needs = [study.resources.training, study.resources.evaluation]
-    models = [each.gpu_model for each in needs if each.gpu_model is not None]
-    return ":".join(["gpu", *models[:1], "1"]) if any(each.gpu for each in needs) else ""
+    return asked | {"gpu": int(asked["gpu"]) * study.resources.runs_per_gpu}
 
 
 def group_request(study: Study, rules: Iterable[str], attempt: int, copies: int = 1) -> Request:
@@ -160,16 +147,12 @@ def group_request(study: Study, rules: Iterable[str], attempt: int, copies: int 
         copies: runs or recipes that share a submission (Snakemake's ``group-components``).
 
     Raises:
-        InputError: if members ask for different GPU models, a group would join the jobs of
-            a whole fold, or more runs would share a GPU than may.
+        InputError: if members ask for different GPU models, or a group would join the jobs of
+            a whole fold.
     """
     rules = sorted(rules)
     _check_unit(rules)
     _check_model(study, rules)
-    runs = study.resources.runs_per_gpu
-    shared = runs > 1 and SHARING.issuperset(rules)
-    if shared:
-        _check_copies(rules, copies, runs)
     total = request(study, rules[0], attempt) | {"gpu": 0, "mem_mb": 0, "runtime": 0}
     total["cpus_per_task"] = 0
     for layer in _layers(rules):
@@ -178,8 +161,6 @@ def group_request(study: Study, rules: Iterable[str], attempt: int, copies: int 
             side_by_side = copies * sum(int(member[name]) for member in members)
             total[name] = max(int(total[name]), side_by_side)
         total["runtime"] = int(total["runtime"]) + max(int(m["runtime"]) for m in members)
-        if shared:
-            total["gpu"] = min(int(total["gpu"]), 1)
         for member in members:
             total |= {name: value for name, value in member.items() if name == "gpu_model"}
     return total
@@ -205,17 +186,6 @@ def _check_unit(rules: list[str]) -> None:
             "one group holds " + ", ".join(f"{rule} (one per {units[rule]})" for rule in rules),
             "rules of one kind: Snakemake would join the jobs of a whole fold into one submission",
             "give them groups of their own in the profile",
-        )
-
-
-def _check_copies(rules: list[str], copies: int, runs: int) -> None:
-    if copies > runs:
-        raise InputError(
-            "group-components",
-            f"{copies} runs share a submission of {', '.join(rules)}, and {runs} may share its GPU "
-            "(`resources.runs_per_gpu`)",
-            f"at most {runs}",
-            "make both numbers the same",
         )
 
 

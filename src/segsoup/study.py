@@ -883,8 +883,8 @@ class Resources(Section):
     preprocess: Needs = Field(Needs(threads=2), description="Index, preprocess and bundle.")
     training: Needs = Field(
         Needs(),
-        description="Stem and trial. With a `gpu` of several, each run trains on all of them: every "
-        "GPU takes its share of `training.batch_size`, which has to be a multiple of it, and the "
+        description="Stem and trial. With a `gpu` of several, each run trains on all of them: "
+        "every GPU takes its share of `training.batch_size`, which has to be a multiple, and the "
         "result is that of one GPU up to rounding.",
     )
     evaluation: Needs = Field(
@@ -898,9 +898,9 @@ class Resources(Section):
     runs_per_gpu: int = Field(
         1,
         ge=1,
-        description="Trials, with their scores, that share one GPU. Small ones leave much of a large "
-        "card idle; its memory has to hold so many. On Slurm so many runs have to share a "
-        "submission (docs/cluster.md).",
+        description="Trials, with their scores, that share one GPU. Small ones leave much of a "
+        "large card idle; its memory has to hold so many. On one machine; on Slurm the site "
+        "decides (docs/cluster.md).",
     )
 
 
@@ -1166,7 +1166,7 @@ def _check_gpus(study: Study, where: str) -> None:
             f"`training.batch_size` is {batch}, which {count} GPUs cannot share equally "
             "(`resources.training.gpu`)",
             f"a multiple of {count}",
-            f"take {-(-batch // count) * count} patches per step, or as many GPUs as divide {batch}",
+            f"take {-(-batch // count) * count} patches per step, or GPUs whose number divides it",
         )
     if runs > 1 and max(count, study.resources.evaluation.gpu) > 1:
         raise InputError(
