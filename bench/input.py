@@ -8,8 +8,8 @@ runs in a process of its own, by turns; the median of the rounds counts.
 
     ours             segsoup.batches, as training reads them
     crops            the same without augmentation: what the CPU does where a GPU trains
-    monai            dictionary transforms with the same ranges and probabilities (it has no contrast
-                     transform that keeps the mean; it is left out there)
+    monai            dictionary transforms with the same ranges and probabilities (it has no
+                     contrast transform that keeps the mean; it is left out there)
     batchgenerators  batchgeneratorsv2, nnU-Net's, the same, with its own way to sample labels
 
 batchgeneratorsv2 comes from PyPI into a folder that is thrown away. The last line is one JSON
@@ -22,7 +22,7 @@ object:
                                     machine does not change
     patches_per_second, cpu_seconds_per_patch
                                     of each way
-    floor_cpu_seconds               of one grid_sample of a whole image and of its labels, one thread
+    floor_cpu_seconds               of sampling one image and its labels along a grid, one thread
     affine_share                    of patches that are resampled
 """
 
@@ -48,6 +48,8 @@ REPOSITORY = Path(__file__).parents[1]
 sys.path[:0] = [str(REPOSITORY / "src"), str(REPOSITORY)]
 
 from bench.machine import keep_result  # noqa: E402
+
+from segsoup import devices  # noqa: E402
 from segsoup.augment import (  # noqa: E402
     BLUR_SIGMA,
     CONTRAST,
@@ -104,6 +106,7 @@ def write_case(folder: Path) -> None:
 def ours(folder: Path, steps: int, augmentation: str = "full") -> Iterator[Any]:
     """Batches as training reads them."""
     torch.set_num_threads(CORES)
+    devices.keep_freed_memory()
     training = Training.model_validate(
         {"patch": [SIDE] * 3, "batch_size": BATCH, "augmentation": augmentation}
     )
@@ -149,7 +152,9 @@ def monai(folder: Path, steps: int) -> Iterator[Any]:
                 "image", INTENSITY_SCALE[1] - 1, prob=FULL.intensity, channel_wise=True
             ),
             t.RandShiftIntensityd("image", INTENSITY_SHIFT[1], prob=FULL.intensity),
-            t.RandSimulateLowResolutiond("image", prob=FULL.low_resolution, zoom_range=LOW_RESOLUTION),
+            t.RandSimulateLowResolutiond(
+                "image", prob=FULL.low_resolution, zoom_range=LOW_RESOLUTION
+            ),
             t.RandAdjustContrastd("image", prob=FULL.gamma, gamma=GAMMA, retain_stats=True),
         ]
     )

@@ -9,7 +9,9 @@ import uuid
 from pathlib import Path
 
 import pytest
+import torch
 
+from segsoup import devices
 from segsoup.devices import claim
 
 CLAIM = """
@@ -48,3 +50,11 @@ def test_every_process_gets_a_device_of_its_own(names: list[str]) -> None:
     finally:
         second.kill()
         second.wait()
+
+
+def test_automatic_precision_is_what_the_device_has() -> None:
+    cpu = torch.device("cpu")
+    assert devices.precision_on(cpu, "auto") == "float32"
+    assert devices.precision_on(cpu, "float16") == "float16"
+    with devices.autocast(cpu, "auto"):
+        assert not torch.is_autocast_enabled("cpu")

@@ -88,6 +88,8 @@ def train(
         InputError: if the loss is no number any more, or the initial weights do not fit.
         Stopped: if the keeper ends the run before its time.
     """
+    if device.type == "cpu":
+        devices.keep_freed_memory()
     session = _Session(run, device)
     state = keeper.newest() if keeper else None
     if state is not None:
@@ -146,9 +148,10 @@ class _Session:
         self.run, self.device = run, device
         self.settings = run.study.training
         self.model = initial_model(run, device).train()
+        self.forward = self._forward()
         self.optimizer = RunOptimizer(self.model, run.optimizer, run.steps)
         self.loss_function = training_loss(self.settings)
-        precise = self.settings.precision != "float16"
+        precise = devices.precision_on(device, self.settings.precision) != "float16"
         self.scaler = torch.amp.GradScaler(device.type, enabled=not precise)
         self.step = 0
         self.rows: list[dict[str, float]] = []
@@ -160,11 +163,19 @@ class _Session:
         self.kept: dict[str, checkpoints.Weights] = {}
         _seed_everything(run.seed)
 
+    def _forward(self) -> Callable[[torch.Tensor], Any]:
+        if self.settings.gradient_checkpointing:
+            networks.checkpoint_gradients(self.model)
+        return devices.compiled(self.model) if self.settings.compile else self.model
+
     def take_step(self, images: torch.Tensor, regions: torch.Tensor) -> None:
         """One optimizer step on a batch."""
         self.optimizer.optimizer.zero_grad(set_to_none=True)
+        if self.settings.channels_last:
+            # Every layer follows its input; weights, and so what is saved, stay as they are.
+            images = images.contiguous(memory_format=torch.channels_last_3d)
         with devices.autocast(self.device, self.settings.precision):
-            logits = self.model(images)
+            logits = self.forward(images)
         loss: torch.Tensor = self.loss_function(logits, regions)
         self.scaler.scale(loss).backward()
         if self.settings.gradient_clip is not None:
@@ -226,7 +237,9 @@ class _Session:
         """Go on from what ``capture`` returned."""
         self.model.load_state_dict(state["model"])
         self.optimizer.restore(state)
-        self.scaler.load_state_dict(state["scaler"])
+        # Saved on a card with another precision of `auto`, it has nothing to go on from.
+        if state["scaler"]:
+            self.scaler.load_state_dict(state["scaler"])
         self.rows = state["rows"]
         # States of versions before there were checkpoints have none.
         self.kept = state.get("kept", {})
