@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 
@@ -11,44 +12,65 @@ import torch
 import torch.nn.functional as functional
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.ndimage import affine_transform
+from monai import transforms as monai
+from scipy.ndimage import affine_transform, gaussian_filter
+from scipy.stats import ks_2samp
 
-from segsoup.augment import PRESETS, affine_matrices, augment
+from segsoup.augment import (
+    PRESETS,
+    ROTATION,
+    Drawn,
+    affine_matrices,
+    apply,
+    augment,
+    draw,
+    sample_along,
+    sampling_grid,
+)
 
 SHAPE = (12, 14, 10)
+CPU = torch.device("cpu")
 
 
 def batch(samples: int = 6) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(1)
     images = torch.randn(samples, 2, *SHAPE, generator=generator)
-    return images, (torch.rand(samples, 3, *SHAPE, generator=generator) < 0.3).float()
+    labels = torch.randint(0, 4, (samples, 1, *SHAPE), generator=generator)
+    return images, labels.to(torch.uint8)
 
 
 def drawn(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+def augmented(
+    images: torch.Tensor, labels: torch.Tensor, preset: str, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Changed copies."""
+    changed = images.clone(), labels.clone()
+    augment(*changed, preset, generator)  # type: ignore[arg-type]
+    return changed
+
+
 def transformed(volume: torch.Tensor, angles: list[float], zoom: float) -> torch.Tensor:
     """A volume (x, y, z) through the matrix, the way that ``augment`` does it."""
-    theta = affine_matrices(torch.tensor([angles]), torch.tensor([zoom]), volume.shape)
-    grid = functional.affine_grid(theta, [1, 1, *volume.shape], align_corners=False)
-    return functional.grid_sample(volume[None, None].float(), grid, align_corners=False)[0, 0]
+    theta = affine_matrices(torch.tensor([angles]), torch.tensor([zoom]), volume.shape)[0]
+    grid = sampling_grid(theta, volume.shape, CPU)
+    return sample_along(grid, volume[None].float(), "bilinear")[0]
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_it_repeats_itself_and_keeps_labels_whole(preset: str) -> None:
     images, labels = batch()
-    before = images.clone(), labels.clone()
     torch.manual_seed(0)
-    one = augment(images, labels, preset, drawn(3))  # type: ignore[arg-type]
+    one = augmented(images, labels, preset, drawn(3))
     torch.manual_seed(99)
-    two = augment(images, labels, preset, drawn(3))  # type: ignore[arg-type]
+    two = augmented(images, labels, preset, drawn(3))
     assert torch.equal(one[0], two[0]) and torch.equal(one[1], two[1])
-    assert set(one[1].unique().tolist()) <= {0.0, 1.0}
-    assert one[0].shape == images.shape and one[1].shape == labels.shape
+    assert one[1].dtype == torch.uint8
+    assert set(one[1].unique().tolist()) <= {0, 1, 2, 3}
     assert torch.isfinite(one[0]).all()
-    assert torch.equal(images, before[0]) and torch.equal(labels, before[1])
-    other = augment(images, labels, preset, drawn(4))[0]  # type: ignore[arg-type]
+    other = augmented(images, labels, preset, drawn(4))[0]
     assert torch.equal(other, one[0]) == (preset == "none")
 
 
@@ -68,7 +90,7 @@ def test_mirroring_moves_image_and_labels_alike(seed: int) -> None:
     """Undoing one of the eight mirrorings gives the labels back, and the image but for its
     brightness."""
     images, labels = batch(4)
-    new_images, new_labels = augment(images, labels, "flips-intensity", drawn(seed))
+    new_images, new_labels = augmented(images, labels, "flips-intensity", drawn(seed))
     for sample in range(4):
         found = False
         for number in range(8):
@@ -127,12 +149,122 @@ def test_labels_turn_with_their_image() -> None:
     centre = zip(axes, (8, 13, 11), strict=True)
     ball = (sum((axis - middle) ** 2 for axis, middle in centre) < 36).float()
     images = ball[None, None].repeat(40, 1, 1, 1, 1)
-    new_images, new_labels = augment(images, images.clone(), "affine-contrast", drawn(5))
+    new_images, new_labels = augmented(images, images.to(torch.uint8), "affine-contrast", drawn(5))
     moved = 0
-    for image, label in zip(new_images[:, 0], new_labels[:, 0], strict=True):
+    for image, label in zip(new_images[:, 0], new_labels[:, 0].float(), strict=True):
         # Contrast, gamma and brightness keep the order of the values: half way is the edge.
         inside = image > (image.min() + image.max()) / 2
         overlap = 2 * (inside & (label == 1)).sum() / (inside.sum() + label.sum())
         assert overlap > 0.9
         moved += int(label.sum() != ball.sum())
     assert 4 <= moved <= 24
+
+
+@pytest.mark.parametrize("side", [16, 13])
+@pytest.mark.parametrize("mode", ["bilinear", "nearest"])
+def test_a_volume_is_sampled_in_parts_as_torch_samples_it_whole(mode: str, side: int) -> None:
+    volume = torch.randn(2, side, 14, 10)
+    theta = affine_matrices(torch.tensor([[0.3, -0.2, 0.4]]), torch.tensor([0.9]), volume.shape[1:])
+    grid = functional.affine_grid(theta, [1, 1, *volume.shape[1:]], align_corners=False)
+    expected = functional.grid_sample(volume[None], grid, mode=mode, align_corners=False)[0]
+    torch.testing.assert_close(sampling_grid(theta[0], volume.shape[1:], CPU), grid[0])
+    assert torch.equal(sample_along(grid[0], volume, mode), expected)
+
+
+def changed_by(**parts: object) -> Drawn:
+    nothing: dict[str, object] = {field.name: {} for field in dataclasses.fields(Drawn)}
+    return Drawn(**(nothing | parts))  # type: ignore[arg-type]
+
+
+def test_blur_is_scipys() -> None:
+    images, labels = batch(2)
+    before = images.clone()
+    apply(images, labels, changed_by(blur={1: 0.8}))
+    for old, new in zip(before[1].double(), images[1], strict=True):
+        expected = gaussian_filter(old.numpy(), 0.8, mode="nearest", radius=3)
+        np.testing.assert_allclose(new.numpy(), expected, atol=1e-5)
+    assert torch.equal(images[0], before[0])
+
+
+def test_contrast_and_gamma_are_those_of_the_textbook() -> None:
+    """In float64, step by step as batchgenerators has them."""
+    images, labels = batch(2)
+    stretched, bent = images.clone(), images.clone()
+    apply(stretched, labels, changed_by(contrast={0: [1.2, 0.8]}))
+    apply(bent, labels, changed_by(gamma={0: [1.4, 0.7]}))
+    for channel, (factor, exponent) in enumerate([(1.2, 1.4), (0.8, 0.7)]):
+        old = images[0, channel].double().numpy()
+        low, high = old.min(), old.max()
+        expected = np.clip((old - old.mean()) * factor + old.mean(), low, high)
+        np.testing.assert_allclose(stretched[0, channel].numpy(), expected, atol=1e-5)
+        power = ((old - low) / (high - low)) ** exponent * (high - low) + low
+        expected = (power - power.mean()) / power.std() * old.std() + old.mean()
+        np.testing.assert_allclose(bent[0, channel].numpy(), expected, atol=1e-5)
+
+
+def test_an_empty_channel_stays_finite() -> None:
+    images, labels = torch.zeros(1, 2, *SHAPE), torch.zeros(1, 1, *SHAPE)
+    apply(images, labels, changed_by(contrast={0: [1.2, 0.8]}, gamma={0: [1.4, 0.7]}))
+    assert torch.equal(images, torch.zeros_like(images))
+
+
+def test_noise_has_its_deviation() -> None:
+    images, labels = torch.zeros(2, 2, 32, 32, 32), torch.zeros(2, 1, 32, 32, 32)
+    apply(images, labels, changed_by(noise={1: (0.2, 7)}))
+    assert abs(float(images[1].std()) - 0.2) < 0.004 and abs(float(images[1].mean())) < 0.004
+    assert not torch.equal(images[1, 0], images[1, 1])
+    assert not images[0].any()
+
+
+def drawn_by(peer: monai.RandomizableTransform, name: str, count: int) -> np.ndarray:
+    """What MONAI's transform draws for the samples that it changes, out of so many."""
+    peer.set_random_state(5)
+    image, values = torch.zeros(1, 2, 2, 2), []
+    for _ in range(count):
+        peer.randomize(*([image] if name == "flips" else []))
+        if peer._do_transform:
+            values.append(float(np.ravel(getattr(peer, name))[0]))
+    return np.array(values)
+
+
+def test_parameters_are_drawn_as_monai_draws_them() -> None:
+    """Kolmogorov and Smirnov's test tells them apart only if a range is a fifth too wide."""
+    count, strength = 8000, PRESETS["full"]
+    ours = draw(count, 1, "full", drawn(11))
+    affine = monai.RandAffineGrid(rotate_range=(ROTATION,) * 3, scale_range=(1 / 1.4 - 1, 3 / 7))
+    affine.set_random_state(5)
+    turns = []
+    for _ in range(count):
+        affine.randomize()
+        turns.append(affine.rotate_params[0])
+    smooth = monai.RandGaussianSmooth(sigma_x=(0.5, 1.0), prob=strength.blur)
+    scale = monai.RandScaleIntensity(factors=0.1, prob=strength.intensity)
+    shift = monai.RandShiftIntensity(offsets=0.1, prob=strength.intensity)
+    gamma = monai.RandAdjustContrast(gamma=(0.7, 1.5), prob=strength.gamma)
+    coarse = monai.RandSimulateLowResolution(zoom_range=(0.5, 1.0), prob=strength.low_resolution)
+    pairs: dict[str, tuple[list[float], np.ndarray]] = {
+        "angle": ([angles[0] for angles, _ in ours.affine.values()], np.array(turns)),
+        "blur": (list(ours.blur.values()), drawn_by(smooth, "x", count)),
+        "factor": (
+            [row[0][0] - 1 for row in ours.intensity.values()],
+            drawn_by(scale, "factor", count),
+        ),
+        "shift": (
+            [row[0][1] for row in ours.intensity.values()],
+            drawn_by(shift, "_offset", count),
+        ),
+        "gamma": ([row[0] for row in ours.gamma.values()], drawn_by(gamma, "gamma_value", count)),
+        "coarse": (list(ours.low_resolution.values()), drawn_by(coarse, "zoom_factor", count)),
+    }
+    for name, (own, theirs) in pairs.items():
+        assert ks_2samp(own, theirs).pvalue > 1e-3, name
+        wider = np.mean(own) + 1.2 * (np.array(own) - np.mean(own))
+        assert ks_2samp(wider, theirs).pvalue < 1e-3, name
+        if name != "angle":
+            assert abs(len(own) - len(theirs)) < 5 * math.sqrt(count / 2), name
+    # MONAI draws each axis by itself, and so do we; nor is one sample mirrored with another.
+    mirrored = np.array(
+        [[axis in ours.flips.get(k, []) for axis in range(3)] for k in range(count)]
+    )
+    assert np.abs(mirrored.mean(axis=0) - 0.5).max() < 0.04
+    assert np.abs(np.corrcoef(mirrored.T) - np.eye(3)).max() < 0.08

@@ -25,17 +25,19 @@ def draw(phantom_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Draw
 
 def test_a_batch_is_its_patches(draw: Draw) -> None:
     patches = Patches(draw)
-    images, regions = patches.__getitems__([4, 11, 4])
+    images, labels = patches.__getitems__([4, 11, 4])
     for place, number in enumerate((4, 11, 4)):
-        image, region = patches[number]
+        image, label = patches[number]
         assert torch.equal(images[place], image)
-        assert torch.equal(regions[place], region)
-    assert images.dtype == regions.dtype == torch.float32
+        assert torch.equal(labels[place], label)
+    assert images.dtype == torch.float32 and labels.dtype == torch.uint8
     assert not torch.equal(images[0], images[1])
 
 
 def test_a_patch_is_a_part_of_a_stored_case(draw: Draw) -> None:
-    image, regions = Patches(draw)[0]
+    image, label = Patches(draw)[0]
+    ((images, regions),) = batches(draw, 0, 1, CPU)
+    assert torch.equal(images[0], image)
     side = tuple(draw.training.patch)
     found = 0
     for name in draw.cases:
@@ -45,7 +47,8 @@ def test_a_patch_is_a_part_of_a_stored_case(draw: Draw) -> None:
         for start in np.argwhere(same):
             window = tuple(slice(a, a + b) for a, b in zip(start, side, strict=True))
             truth = np.stack([np.isin(case.label[window], v) for v in draw.regions.values()])
-            np.testing.assert_array_equal(regions.numpy(), truth)
+            np.testing.assert_array_equal(regions[0].numpy(), truth)
+            np.testing.assert_array_equal(label[0].numpy(), case.label[window])
             found += 1
     assert found == 1
 

@@ -9,7 +9,9 @@ import uuid
 from pathlib import Path
 
 import pytest
+import torch
 
+from segsoup import devices
 from segsoup.devices import claim, claim_all
 
 CLAIM = """
@@ -84,3 +86,11 @@ def test_several_devices_are_taken_together_or_not_at_all(names: list[str]) -> N
         other.wait()
         for handle in handles:
             os.close(handle)
+
+
+def test_automatic_precision_is_what_the_device_has() -> None:
+    cpu = torch.device("cpu")
+    assert devices.precision_on(cpu, "auto") == "float32"
+    assert devices.precision_on(cpu, "float16") == "float16"
+    with devices.autocast(cpu, "auto"):
+        assert not torch.is_autocast_enabled("cpu")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from monai.losses import DeepSupervisionLoss
 
 from segsoup.losses import make_loss, training_loss
 from segsoup.study import Training
@@ -74,6 +75,11 @@ def test_deep_supervision_weighs_the_coarser_stages(mode: str, weights: float) -
             (1.0, weights, last), (fine, middle, coarse), targets, strict=True
         )
     ]
+    theirs = DeepSupervisionLoss(make_loss("dice"), weight_mode=mode)
+    assert torch.equal(
+        training_loss(training)((fine, middle, coarse), target),
+        theirs([fine, middle, coarse], target),
+    )
     found = training_loss(training)((fine, middle, coarse), target).item()
     assert found == pytest.approx(sum(terms), rel=1e-5)
     assert training_loss(training)(fine, target).item() == pytest.approx(terms[0], rel=1e-5)

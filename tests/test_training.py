@@ -7,16 +7,21 @@ from pathlib import Path
 import pytest
 import torch
 from runs import preprocess_phantom, small_run, small_study
+from torch import nn
 
-from segsoup import checkpoints, training
+from segsoup import checkpoints, networks, training
+from segsoup.augment import Drawn, apply
+from segsoup.batches import regions_of
 from segsoup.errors import InputError
 from segsoup.evaluation import load_model, score_cases
 from segsoup.optimizers import RunOptimizer
 from segsoup.runs import stem_run, trial_run
+from segsoup.study import Network
 from segsoup.sweep import trials
 from segsoup.training import train
 
 CPU = torch.device("cpu")
+UNET = {"channels": [4, 8], "strides": [2], "norm": "batch"}
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +39,90 @@ def test_a_run_repeats_itself_with_and_without_workers(cases: tuple[Path, list[s
         assert other.history.equals(results[0].history)
         for name, value in results[0].weights.items():
             assert torch.equal(other.weights[name], value)
+
+
+def test_gradient_checkpointing_changes_no_bit(cases: tuple[Path, list[str]]) -> None:
+    plain, again = (
+        train(small_run(small_study(training={"gradient_checkpointing": on}), *cases), CPU)
+        for on in (False, True)
+    )
+    assert list(plain.weights) == list(again.weights)
+    for name, value in plain.weights.items():
+        assert torch.equal(again.weights[name], value)
+
+
+def test_gradient_checkpointing_keeps_less_for_the_backward_pass() -> None:
+    def kept(model: nn.Module) -> int:
+        sizes: list[int] = []
+
+        def pack(tensor: torch.Tensor) -> torch.Tensor:
+            sizes.append(tensor.numel())
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            model(torch.randn(1, 1, 16, 16, 16))
+        return sum(sizes)
+
+    arguments = {"init_filters": 2, "blocks_down": [1, 1], "blocks_up": [1, 1]}
+    network = Network(size="free", arguments=arguments)
+    model = networks.build(network, 1, 1)
+    before = kept(model)
+    networks.checkpoint_gradients(model)
+    assert kept(model) < before / 2
+    other = networks.build(Network(name="UNet", arguments=UNET), 1, 1)
+    with pytest.raises(InputError, match="gradient_checkpointing"):
+        networks.checkpoint_gradients(other)
+
+
+def test_channels_last_is_the_same_but_for_rounding(cases: tuple[Path, list[str]]) -> None:
+    # Plain gradient descent, for Adam makes a whole step of a gradient that is nearly nothing.
+    optimizer = {"name": "sgd", "schedule": "constant", "lr": 0.01}
+    plain, last = (
+        train(
+            small_run(small_study(training={"channels_last": on}, optimizer=optimizer), *cases), CPU
+        )
+        for on in (False, True)
+    )
+    for name, value in plain.weights.items():
+        torch.testing.assert_close(last.weights[name], value, rtol=1e-3, atol=1e-5)
+        assert last.weights[name].is_contiguous()
+
+
+def test_a_step_never_waits_for_the_device(cases: tuple[Path, list[str]]) -> None:
+    """On torch's `meta` device numbers cannot be fetched, nor mixed with those of the CPU."""
+    meta = torch.device("meta")
+    for supervised in (False, True):
+        study = small_study(
+            network={"deep_supervision": supervised}, training={"channels_last": True}
+        )
+        session = training._Session(small_run(study, *cases), meta)
+        images, labels = torch.empty(2, 4, 16, 16, 16), torch.empty(2, 1, 16, 16, 16)
+        images, labels = images.to(meta), labels.to(meta, torch.uint8)
+        everything = Drawn(
+            affine={0: ([0.1, 0.2, 0.3], 1.1)},
+            flips={0: [0, 2], 1: [1]},
+            noise={},
+            blur={1: 0.7},
+            intensity={0: [(1.1, 0.1)] * 4},
+            contrast={0: [1.1] * 4},
+            low_resolution={1: 0.6},
+            gamma={0: [1.2] * 4},
+        )
+        apply(images, labels, everything)
+        session.take_step(images, regions_of(labels, list(study.regions.values())))
+        session.take_step(images, regions_of(labels, list(study.regions.values())))
+        with pytest.raises((RuntimeError, NotImplementedError)):
+            session.losses[0].item()
+
+
+def test_settings_that_came_later_leave_earlier_runs_alone(cases: tuple[Path, list[str]]) -> None:
+    plain = small_run(small_study(), *cases).settings()["training"]
+    assert not {"channels_last", "compile", "gradient_checkpointing"} & set(plain)
+    for key, counts in (
+        ("channels_last", True), ("compile", True), ("gradient_checkpointing", False),
+    ):  # fmt: skip
+        changed = small_run(small_study(training={key: True}), *cases).settings()["training"]
+        assert (changed != plain) == counts
 
 
 @pytest.mark.parametrize("name", ["adamw", "sgd", "radam"])
@@ -107,8 +196,7 @@ def test_a_diverged_run_says_what_to_do(cases: tuple[Path, list[str]]) -> None:
 def test_a_network_with_batch_norm_takes_its_statistics_anew(
     cases: tuple[Path, list[str]],
 ) -> None:
-    arguments = {"channels": [4, 8], "strides": [2], "norm": "batch"}
-    settings = small_study(network={"size": "S", "name": "UNet", "arguments": arguments})
+    settings = small_study(network={"size": "S", "name": "UNet", "arguments": UNET})
     trained = train(small_run(settings, *cases), CPU)
     means = [value for name, value in trained.weights.items() if name.endswith("running_mean")]
     assert means

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as functional
@@ -54,83 +55,188 @@ NOISE_DEVIATION = (0.0, 0.3)
 BLUR_SIGMA = (0.5, 1.0)
 LOW_RESOLUTION = (0.5, 1.0)
 
+# On the CPU grid_sample spreads samples over the threads, but not the voxels of one.
+GRID_PARTS = 8
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What is drawn for a batch; each part names the samples that it changes.
+
+    Plain numbers, so that a GPU is handed them with its kernels and waits for nothing.
+
+    Attributes:
+        affine: sample -> angles about x, y and z in radians, and zoom.
+        flips: sample -> mirrored axes, 0 to 2.
+        noise: sample -> standard deviation, and the seed of the noise.
+        blur: sample -> sigma in voxels.
+        intensity: sample -> factor and shift of each channel.
+        contrast: sample -> factor of each channel.
+        low_resolution: sample -> share of the voxels that is left along each axis.
+        gamma: sample -> exponent of each channel.
+    """
+
+    affine: dict[int, tuple[list[float], float]]
+    flips: dict[int, list[int]]
+    noise: dict[int, tuple[float, int]]
+    blur: dict[int, float]
+    intensity: dict[int, list[tuple[float, float]]]
+    contrast: dict[int, list[float]]
+    low_resolution: dict[int, float]
+    gamma: dict[int, list[float]]
+
 
 def augment(
     images: torch.Tensor,
     labels: torch.Tensor,
     preset: AugmentationPreset,
     generator: torch.Generator,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Change a batch at random; what is drawn hangs on ``generator`` alone.
+) -> None:
+    """Change a batch at random, in place; what is drawn hangs on ``generator`` alone.
 
     Args:
-        images: (batch, channel, x, y, z), normalised, on any device.
-        labels: zeros and ones, (batch, region, x, y, z).
+        images: float32 (batch, channel, x, y, z), normalised, on any device.
+        labels: (batch, any, x, y, z) of whole numbers up to 2^24 of any type; 0 comes in from
+            outside, and no value appears that was not there.
         preset: the study's name for how strongly.
-        generator: a generator of the CPU, so that all devices draw the same.
+        generator: a generator of the CPU, so that all devices draw the same (but for noise,
+            which a GPU draws itself).
+    """
+    apply(images, labels, draw(len(images), images.shape[1], preset, generator))
 
-    Returns:
-        New images and labels; labels stay zeros and ones.
+
+def apply(images: torch.Tensor, labels: torch.Tensor, drawn: Drawn) -> None:
+    """Change a batch as drawn, in place; images and labels as in ``augment``."""
+    for sample, (angles, zoom) in drawn.affine.items():
+        _affine(images[sample], labels[sample], angles, zoom)
+    for sample, axes in drawn.flips.items():
+        for channel in (*images[sample], *labels[sample]):
+            channel.copy_(channel.flip(axes))
+    for sample, (deviation, seed) in drawn.noise.items():
+        _noise(images[sample], deviation, seed)
+    for sample, sigma in drawn.blur.items():
+        _blur(images[sample], sigma)
+    for sample, lines in drawn.intensity.items():
+        for channel, (factor, shift) in zip(images[sample], lines, strict=True):
+            channel.mul_(factor).add_(shift)
+    for sample, factors in drawn.contrast.items():
+        for channel, factor in zip(images[sample], factors, strict=True):
+            _contrast(channel, factor)
+    for sample, share in drawn.low_resolution.items():
+        _low_resolution(images[sample], share)
+    for sample, exponents in drawn.gamma.items():
+        for channel, exponent in zip(images[sample], exponents, strict=True):
+            _gamma(channel, exponent)
+
+
+def draw(
+    samples: int, channels: int, preset: AugmentationPreset, generator: torch.Generator
+) -> Drawn:
+    """Draw how a batch is to be changed.
+
+    Args:
+        samples: its size.
+        channels: of its images.
+        preset: the study's name for how strongly.
+        generator: a generator of the CPU.
     """
     strength = PRESETS[preset]
-    images, labels = _affine(images, labels, strength.affine, generator)
-    images, labels = _flip(images, labels, strength.flip, generator)
-    images = _noise(images, strength.noise, generator)
-    images = _blur(images, strength.blur, generator)
-    images = _scale_and_shift(images, strength.intensity, generator)
-    images = _contrast(images, strength.contrast, generator)
-    images = _low_resolution(images, strength.low_resolution, generator)
-    images = _gamma(images, strength.gamma, generator)
-    return images, labels
+
+    def uniform(shape: tuple[int, ...], bounds: tuple[float, float]) -> list[Any]:
+        low, high = bounds
+        numbers: list[Any] = (low + (high - low) * torch.rand(shape, generator=generator)).tolist()
+        return numbers
+
+    def chosen(probability: float) -> list[int]:
+        if probability == 0:
+            return []
+        return (torch.rand(samples, generator=generator) < probability).nonzero().flatten().tolist()
+
+    turned = chosen(strength.affine)
+    angles = uniform((len(turned), 3), (-ROTATION, ROTATION))
+    zooms = uniform((len(turned),), ZOOM)
+    flips = _draw_flips(samples, strength.flip, generator)
+    noisy = chosen(strength.noise)
+    deviations = uniform((len(noisy),), NOISE_DEVIATION)
+    seeds = [int(torch.randint(2**62, (), generator=generator)) for _ in noisy]
+    blurred = chosen(strength.blur)
+    sigmas = uniform((len(blurred),), BLUR_SIGMA)
+    scaled = chosen(strength.intensity)
+    factors = uniform((len(scaled), channels), INTENSITY_SCALE)
+    shifts = uniform((len(scaled), channels), INTENSITY_SHIFT)
+    lines = [list(zip(*pair, strict=True)) for pair in zip(factors, shifts, strict=True)]
+    contrasted = chosen(strength.contrast)
+    contrasts = uniform((len(contrasted), channels), CONTRAST)
+    coarse = chosen(strength.low_resolution)
+    shares = uniform((len(coarse),), LOW_RESOLUTION)
+    bent = chosen(strength.gamma)
+    exponents = uniform((len(bent), channels), GAMMA)
+    return Drawn(
+        affine=dict(zip(turned, zip(angles, zooms, strict=True), strict=True)),
+        flips=flips,
+        noise=dict(zip(noisy, zip(deviations, seeds, strict=True), strict=True)),
+        blur=dict(zip(blurred, sigmas, strict=True)),
+        intensity=dict(zip(scaled, lines, strict=True)),
+        contrast=dict(zip(contrasted, contrasts, strict=True)),
+        low_resolution=dict(zip(coarse, shares, strict=True)),
+        gamma=dict(zip(bent, exponents, strict=True)),
+    )
 
 
-def _chosen(count: int, probability: float, generator: torch.Generator) -> list[int]:
-    """Which samples a transform changes."""
+def _draw_flips(
+    samples: int, probability: float, generator: torch.Generator
+) -> dict[int, list[int]]:
     if probability == 0:
-        return []
-    return (torch.rand(count, generator=generator) < probability).nonzero().flatten().tolist()
+        return {}
+    rows = (torch.rand((samples, 3), generator=generator) < probability).tolist()
+    axes = [[axis for axis, flipped in enumerate(row) if flipped] for row in rows]
+    return {sample: mirrored for sample, mirrored in enumerate(axes) if mirrored}
 
 
-def _uniform(
-    shape: tuple[int, ...], bounds: tuple[float, float], generator: torch.Generator
+def _affine(image: torch.Tensor, label: torch.Tensor, angles: list[float], zoom: float) -> None:
+    """Rotate and zoom about the centre: image (channel, x, y, z), label likewise, in place."""
+    theta = affine_matrices(torch.tensor([angles]), torch.tensor([zoom]), image.shape[1:])[0]
+    grid = sampling_grid(theta, image.shape[1:], image.device)
+    image.copy_(sample_along(grid, image, "bilinear"))
+    label.copy_(sample_along(grid, label.float(), "nearest"))
+
+
+def sampling_grid(
+    theta: torch.Tensor, shape: tuple[int, ...] | torch.Size, device: torch.device
 ) -> torch.Tensor:
-    low, high = bounds
-    return low + (high - low) * torch.rand(shape, generator=generator)
+    """What ``torch.nn.functional.affine_grid`` gives for one sample, in a tenth of its time.
+
+    Args:
+        theta: (3, 4) from ``affine_matrices``, on the CPU; it moves nothing off the centre.
+        shape: volume (x, y, z).
+        device: where the grid is to be.
+
+    Returns:
+        (x, y, z, 3) in torch's coordinates, whose first is that of the last axis.
+    """
+    x, y, z = (torch.arange(1 - n, n, 2, dtype=torch.float32, device=device) / n for n in shape)
+    rows = theta.tolist()
+    plane = torch.stack([row[1] * y[:, None] + row[0] * z for row in rows], dim=-1)
+    slope = torch.stack([torch.full_like(plane[..., 0], row[2]) for row in rows], dim=-1)
+    # One product of a column and a row, for the grid is linear in x.
+    grid = torch.addmm(plane.view(1, -1), x[:, None], slope.view(1, -1))
+    return grid.view(*shape, 3)
 
 
-def _flip(
-    images: torch.Tensor, labels: torch.Tensor, probability: float, generator: torch.Generator
-) -> tuple[torch.Tensor, torch.Tensor]:
-    if probability == 0:
-        return images, labels
-    drawn = torch.rand((len(images), 3), generator=generator) < probability
-    image_parts, label_parts = [], []
-    for sample, row in enumerate(drawn.tolist()):
-        axes = [axis + 1 for axis, flipped in enumerate(row) if flipped]
-        image_parts.append(images[sample].flip(axes))
-        label_parts.append(labels[sample].flip(axes))
-    return torch.stack(image_parts), torch.stack(label_parts)
-
-
-def _affine(
-    images: torch.Tensor, labels: torch.Tensor, probability: float, generator: torch.Generator
-) -> tuple[torch.Tensor, torch.Tensor]:
-    chosen = _chosen(len(images), probability, generator)
-    if not chosen:
-        return images, labels
-    angles = _uniform((len(chosen), 3), (-ROTATION, ROTATION), generator)
-    zooms = _uniform((len(chosen),), ZOOM, generator)
-    theta = affine_matrices(angles, zooms, images.shape[2:]).to(images)
-    size = [len(chosen), 1, *images.shape[2:]]
-    grid = functional.affine_grid(theta, size, align_corners=False)
-    images, labels = images.clone(), labels.clone()
-    images[chosen] = functional.grid_sample(
-        images[chosen], grid, mode="bilinear", padding_mode="zeros", align_corners=False
+def sample_along(grid: torch.Tensor, volume: torch.Tensor, mode: str) -> torch.Tensor:
+    """A volume (channel, x, y, z) at the places of a grid; zeros from outside."""
+    if volume.is_cuda or len(grid) % GRID_PARTS:
+        parts = grid[None]
+    else:
+        parts = grid.view(GRID_PARTS, -1, *grid.shape[1:])
+    sampled = functional.grid_sample(
+        volume.expand(len(parts), *volume.shape),
+        parts,
+        mode=mode,
+        padding_mode="zeros",
+        align_corners=False,
     )
-    labels[chosen] = functional.grid_sample(
-        labels[chosen], grid, mode="nearest", padding_mode="zeros", align_corners=False
-    )
-    return images, labels
+    return sampled.transpose(0, 1).reshape(volume.shape)
 
 
 def affine_matrices(
@@ -164,101 +270,67 @@ def affine_matrices(
     return torch.cat([linear, torch.zeros(len(zooms), 3, 1)], dim=2)
 
 
-def _scale_and_shift(
-    images: torch.Tensor, probability: float, generator: torch.Generator
-) -> torch.Tensor:
-    chosen = _chosen(len(images), probability, generator)
-    if not chosen:
-        return images
-    shape = (len(chosen), images.shape[1], 1, 1, 1)
-    scale = _uniform(shape, INTENSITY_SCALE, generator).to(images)
-    shift = _uniform(shape, INTENSITY_SHIFT, generator).to(images)
-    images = images.clone()
-    images[chosen] = images[chosen] * scale + shift
-    return images
+def _noise(image: torch.Tensor, deviation: float, seed: int) -> None:
+    """Add Gaussian noise to (channel, x, y, z), drawn where the image is."""
+    generator = torch.Generator(image.device).manual_seed(seed)
+    for channel in image:
+        noise = torch.randn(channel.shape, generator=generator, device=image.device)
+        channel.add_(noise, alpha=deviation)
 
 
-def _contrast(images: torch.Tensor, probability: float, generator: torch.Generator) -> torch.Tensor:
-    chosen = _chosen(len(images), probability, generator)
-    if not chosen:
-        return images
-    part = images[chosen]
-    factor = _uniform((*part.shape[:2], 1, 1, 1), CONTRAST, generator).to(images)
-    mean = part.mean(dim=(2, 3, 4), keepdim=True)
-    low, high = part.amin(dim=(2, 3, 4), keepdim=True), part.amax(dim=(2, 3, 4), keepdim=True)
-    images = images.clone()
-    images[chosen] = ((part - mean) * factor + mean).clamp(low, high)
-    return images
+def _blur(image: torch.Tensor, sigma: float) -> None:
+    """Smooth (channel, x, y, z) with a Gaussian, as if the outermost voxels went on for ever.
+
+    Along each axis one matrix product: for so small kernels several times faster than torch's
+    convolutions, on CPUs by far.
+    """
+    matrices = [_smoothing(side, sigma, image.device) for side in image.shape[1:]]
+    for channel in image:
+        along_x = matrices[0] @ channel.flatten(1)
+        along_xy = matrices[1] @ along_x.view(channel.shape)
+        torch.matmul(along_xy, matrices[2].T, out=channel)
 
 
-def _gamma(images: torch.Tensor, probability: float, generator: torch.Generator) -> torch.Tensor:
-    chosen = _chosen(len(images), probability, generator)
-    if not chosen:
-        return images
-    part = images[chosen]
-    gamma = _uniform((*part.shape[:2], 1, 1, 1), GAMMA, generator).to(images)
-    low, high = part.amin(dim=(2, 3, 4), keepdim=True), part.amax(dim=(2, 3, 4), keepdim=True)
-    span = (high - low).clamp_min(1e-7)
-    bent = ((part - low) / span).pow(gamma) * span + low
-    # Gamma moves mean and spread, which other transforms are there for.
-    deviation = part.std(dim=(2, 3, 4), keepdim=True)
-    bent = bent - bent.mean(dim=(2, 3, 4), keepdim=True)
-    bent = bent / bent.std(dim=(2, 3, 4), keepdim=True).clamp_min(1e-7) * deviation
-    images = images.clone()
-    images[chosen] = bent + part.mean(dim=(2, 3, 4), keepdim=True)
-    return images
-
-
-def _noise(images: torch.Tensor, probability: float, generator: torch.Generator) -> torch.Tensor:
-    chosen = _chosen(len(images), probability, generator)
-    if not chosen:
-        return images
-    deviation = _uniform((len(chosen), 1, 1, 1, 1), NOISE_DEVIATION, generator)
-    noise = torch.randn((len(chosen), *images.shape[1:]), generator=generator) * deviation
-    images = images.clone()
-    images[chosen] = images[chosen] + noise.to(images)
-    return images
-
-
-def _blur(images: torch.Tensor, probability: float, generator: torch.Generator) -> torch.Tensor:
-    chosen = _chosen(len(images), probability, generator)
-    if not chosen:
-        return images
-    images = images.clone()
-    sigmas = _uniform((len(chosen),), BLUR_SIGMA, generator).tolist()
-    for sample, sigma in zip(chosen, sigmas, strict=True):
-        images[sample] = _gaussian(images[sample], sigma)
-    return images
-
-
-def _gaussian(image: torch.Tensor, sigma: float) -> torch.Tensor:
-    """Separable Gaussian smoothing of (channel, x, y, z)."""
+def _smoothing(side: int, sigma: float, device: torch.device) -> torch.Tensor:
+    """The matrix (side, side) that smooths along an axis of so many voxels."""
     radius = math.ceil(3 * sigma)
-    offsets = torch.arange(-radius, radius + 1, dtype=image.dtype, device=image.device)
-    kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
-    kernel = kernel / kernel.sum()
-    smoothed = image[:, None]
-    for axis in range(3):
-        shape, padding = [1, 1, 1, 1, 1], [0, 0, 0, 0, 0, 0]
-        shape[axis + 2] = len(kernel)
-        padding[4 - 2 * axis] = padding[5 - 2 * axis] = radius
-        padded = functional.pad(smoothed, padding, mode="replicate")
-        smoothed = functional.conv3d(padded, kernel.view(shape))
-    return smoothed[:, 0]
+    weights = [math.exp(-0.5 * (offset / sigma) ** 2) for offset in range(-radius, radius + 1)]
+    places = torch.arange(side, device=device)
+    matrix = torch.zeros((side, side), device=device)
+    for offset, weight in zip(range(-radius, radius + 1), weights, strict=True):
+        taken = (places + offset).clamp(0, side - 1)
+        matrix += (taken[:, None] == places) * (weight / sum(weights))
+    return matrix
 
 
-def _low_resolution(
-    images: torch.Tensor, probability: float, generator: torch.Generator
-) -> torch.Tensor:
-    chosen = _chosen(len(images), probability, generator)
-    if not chosen:
-        return images
-    images = images.clone()
-    shares = _uniform((len(chosen),), LOW_RESOLUTION, generator).tolist()
-    for sample, share in zip(chosen, shares, strict=True):
-        size = [max(1, round(side * share)) for side in images.shape[2:]]
-        small = functional.interpolate(images[sample : sample + 1], size, mode="nearest-exact")
-        images[sample] = functional.interpolate(
-            small, images.shape[2:], mode="trilinear", align_corners=False
-        )[0]
-    return images
+def _contrast(channel: torch.Tensor, factor: float) -> None:
+    """Stretch (x, y, z) about its mean, within its range."""
+    low, high = torch.aminmax(channel)
+    rest = channel.mean() * (1 - factor)
+    channel.mul_(factor).add_(rest).clamp_(low, high)
+
+
+def _low_resolution(image: torch.Tensor, share: float) -> None:
+    """As if (channel, x, y, z) had been taken with larger voxels."""
+    size = [max(1, round(side * share)) for side in image.shape[1:]]
+    for channel in image:
+        small = functional.interpolate(channel[None, None], size, mode="nearest-exact")
+        channel.copy_(
+            functional.interpolate(
+                small, list(channel.shape), mode="trilinear", align_corners=False
+            )[0, 0]
+        )
+
+
+def _gamma(channel: torch.Tensor, exponent: float) -> None:
+    """Bend (x, y, z) by a power within its range; mean and spread stay, others change them."""
+    low, high = torch.aminmax(channel)
+    mean, span = channel.mean(), (high - low).clamp_min(1e-7)
+    # Norms take a hundredth of the time of torch's std.
+    deviation = torch.linalg.vector_norm(channel.sub_(mean))
+    # Rounded, the lowest voxel may lie below its own value, and have no power.
+    channel.add_(mean - low).div_(span).clamp_min_(0).pow_(exponent)
+    channel.sub_(channel.mean())
+    bent_deviation = torch.linalg.vector_norm(channel)
+    least = 1e-7 * math.sqrt(channel.numel())
+    channel.mul_(deviation / (bent_deviation * span).clamp_min(least) * span).add_(mean)

@@ -14,7 +14,6 @@ from torch.utils.data import DataLoader, Dataset
 from segsoup.augment import augment
 from segsoup.interruption import ignore_signals
 from segsoup.preprocessed import PreprocessedCase, load_case
-from segsoup.regions import label_table, to_regions
 from segsoup.study import Training
 
 
@@ -42,28 +41,28 @@ class Patches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
 
     def __init__(self, draw: Draw) -> None:
         self.draw = draw
-        self.table = label_table(draw.regions)
         self._opened: dict[str, PreprocessedCase] = {}
 
     def __getitem__(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Image (channel, x, y, z) and regions (region, x, y, z), both float32."""
-        images, regions = self.__getitems__([number])
-        return images[0], regions[0]
+        """Image, float32 (channel, x, y, z), and label values, uint8 (1, x, y, z)."""
+        images, labels = self.__getitems__([number])
+        return images[0], labels[0]
 
     def __getitems__(self, numbers: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
-        """A batch, which the loader asks for at once: images and regions, with the batch first.
+        """A batch, which the loader asks for at once: images and labels, with the batch first.
 
         Patches go from the disk's cache straight to their place in the batch. NumPy's memory
-        comes in huge pages, which for batches costs a fraction of torch's.
+        comes in huge pages, which for batches costs a fraction of torch's. Labels become regions
+        on the device that trains: until then they are a twelfth of the bytes.
         """
         drawn = [self._drawn(number) for number in numbers]
         patch, channels = self.draw.training.patch, len(drawn[0][0].image)
         images = np.empty((len(drawn), channels, *patch), np.float32)
-        regions = np.empty((len(drawn), len(self.table), *patch), np.float32)
+        labels = np.empty((len(drawn), 1, *patch), np.uint8)
         for place, (case, window) in enumerate(drawn):
             read_patch(case.image, window, images[place])
-            regions[place] = to_regions(np.asarray(case.label[window]), self.table)
-        return torch.from_numpy(images), torch.from_numpy(regions)
+            labels[place, 0] = case.label[window]
+        return torch.from_numpy(images), torch.from_numpy(labels)
 
     def _drawn(self, number: int) -> tuple[PreprocessedCase, tuple[slice, ...]]:
         random = np.random.default_rng([*self.draw.seed, number])
@@ -125,16 +124,36 @@ def batches(
         pin_memory=device.type == "cuda",
         persistent_workers=draw.training.workers > 0,
     )
-    for step, (images, regions) in enumerate(loader, start=first_step):
+    for step, (read, read_labels) in enumerate(loader, start=first_step):
         generator = torch.Generator()
         generator.manual_seed(mixed_seed([*draw.seed, step]))
-        images = images.to(device, non_blocking=True)
-        regions = regions.to(device, non_blocking=True)
+        images = read.to(device, non_blocking=True)
+        labels = read_labels.to(device, non_blocking=True)
         if share is not None:
-            images, regions = _in_place(images, own, size), _in_place(regions, own, size)
-        images, regions = augment(images, regions, draw.training.augmentation, generator)
+            images, labels = _in_place(images, own, size), _in_place(labels, own, size)
+        augment(images, labels, draw.training.augmentation, generator)
         kept = slice(own.start, own.stop)
-        yield (images, regions) if share is None else (images[kept], regions[kept])
+        yield images[kept], regions_of(labels[kept], list(draw.regions.values()))
+
+
+def regions_of(labels: torch.Tensor, regions: Sequence[Sequence[int]]) -> torch.Tensor:
+    """Regions of label maps, on their device.
+
+    Args:
+        labels: uint8 (batch, 1, x, y, z).
+        regions: the label values of each.
+
+    Returns:
+        Zeros and ones, float32 (batch, region, x, y, z).
+    """
+    result = labels.new_empty((len(labels), len(regions), *labels.shape[2:]), dtype=torch.float32)
+    for region, values in enumerate(regions):
+        # Comparing bytes is faster than looking them up in a table of 256.
+        inside = labels[:, 0] == values[0]
+        for value in values[1:]:
+            inside |= labels[:, 0] == value
+        result[:, region] = inside
+    return result
 
 
 def _numbers(steps: range, size: int, places: range) -> Sequence[int]:

@@ -106,7 +106,8 @@ class WeightsScorer:
         draw = Draw(self.folder, sorted(cases), self.study.regions, training, (training.seed,))
         ((images, regions),) = batches(draw, step, step + 1, self.device)
         # Small gradients would vanish in float16 without a scaler.
-        precision = "float32" if training.precision == "float16" else training.precision
+        chosen = devices.precision_on(self.device, training.precision)
+        precision = "float32" if chosen == "float16" else chosen
         with devices.autocast(self.device, precision):
             logits = self.model(images)
         self.model.zero_grad(set_to_none=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from monai.losses import DeepSupervisionLoss, DiceFocalLoss, DiceLoss
@@ -46,8 +46,32 @@ def make_loss(name: LossName, over: str = "sample") -> _Loss:
     return makers[name]()
 
 
+class SupervisedLoss(nn.Module):
+    """MONAI's loss for deep supervision, to the bit: targets are brought down to coarser outputs.
+
+    But for the zero that MONAI's sum begins with: it is handed to the device, and a GPU would be
+    waited for.
+    """
+
+    def __init__(self, loss: _Loss, weight_mode: str) -> None:
+        super().__init__()
+        self.monai = DeepSupervisionLoss(loss, weight_mode=weight_mode)
+
+    def forward(
+        self, logits: torch.Tensor | Sequence[torch.Tensor], target: torch.Tensor
+    ) -> torch.Tensor:
+        """Loss of one output, or of several, full resolution first, with the weights."""
+        outputs = [logits] if isinstance(logits, torch.Tensor) else logits
+        weights = self.monai.get_weights(len(outputs)) if len(outputs) > 1 else [1.0]
+        losses: list[torch.Tensor] = [
+            weight * self.monai.get_loss(output.float().contiguous(), target)
+            for weight, output in zip(weights, outputs, strict=True)
+        ]
+        return sum(losses[1:], losses[0])
+
+
 def training_loss(training: Training) -> nn.Module:
     """The loss of a run; it also takes the tuple of a deeply supervised network."""
-    return DeepSupervisionLoss(
+    return SupervisedLoss(
         make_loss(training.loss, training.loss_over), weight_mode=training.deep_supervision_weights
     )

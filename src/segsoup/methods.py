@@ -247,10 +247,10 @@ def _patches(study: Study, swept: Collection[str]) -> str:
     if "training.batch_size" not in swept:
         sentence += f", with a batch size of {training.batch_size}"
     if "training.precision" not in swept:
-        full = training.precision == "float32"
-        sentence += (
-            ", in single precision" if full else f", in mixed precision ({training.precision})"
-        )
+        sentence += {
+            "float32": ", in single precision",
+            "auto": ", in mixed precision where the GPU has it",
+        }.get(training.precision, f", in mixed precision ({training.precision})")
     return sentence + "."
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +11,9 @@ from typing import Any
 
 import torch
 from monai.networks import nets
+from monai.networks.blocks.mednext_block import MedNeXtBlock
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from segsoup.errors import InputError
 from segsoup.study import Network
@@ -143,6 +146,30 @@ def _pass(model: nn.Module, image: torch.Tensor) -> Any:
             if isinstance(error, ImportError)
             else "take sides divisible by 16 or 32, or correct `network.arguments`",
         ) from error
+
+
+def checkpoint_gradients(model: nn.Module) -> None:
+    """Have a MedNeXt's blocks computed again in the backward pass ("outside block").
+
+    Names of weights and results stay the same. Nothing in the blocks is random.
+
+    Raises:
+        InputError: if the network has no such blocks.
+    """
+    blocks = [module for module in model.modules() if isinstance(module, MedNeXtBlock)]
+    if not blocks:
+        raise InputError(
+            "training.gradient_checkpointing",
+            f"is on, and {type(model).__name__} has no blocks of MedNeXt",
+            "`network.name: MedNeXt` where it is on",
+            "set it to false; where memory ends, take a smaller patch",
+        )
+    for block in blocks:
+        forward = functools.partial(
+            checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False
+        )
+        # Of the block alone, not of its class.
+        vars(block)["forward"] = forward
 
 
 @contextmanager

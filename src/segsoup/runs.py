@@ -20,7 +20,9 @@ STEM_STAGE, TRIAL_STAGE = 0, 1
 # Where a run trains and how it reads its patches does not change what it computes; its length
 # is an attribute of its own, and a stem's differs from that of the trials. Checkpoints do not
 # change it either, but a run that has passed some without keeping them is of no use.
-NOT_RESULT = ("device", "workers", "epochs", "checkpoints")
+NOT_RESULT = ("device", "workers", "epochs", "checkpoints", "gradient_checkpointing")
+# Settings that came later: where they are off, runs of before are the same.
+NOT_IF_OFF = ("channels_last", "compile")
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,11 @@ def run_settings(
     """
     content = study.model_dump(mode="json")
     shared = {key: content[key] for key in ("preprocess", "network")}
-    training = {k: v for k, v in content["training"].items() if k not in NOT_RESULT}
+    training = {
+        key: value
+        for key, value in content["training"].items()
+        if key not in NOT_RESULT and not (key in NOT_IF_OFF and not value)
+    }
     length = {} if can_continue(optimizer) else {"epochs": epochs}
     early = checkpoint_steps(epochs * study.training.steps_per_epoch, checkpoints)[:-1]
     # What a run keeps at its end can be asked of its last state; what it passes cannot.

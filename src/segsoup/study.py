@@ -49,7 +49,7 @@ ScheduleName = Literal[
     "polynomial",
     "multi-step",
 ]
-PrecisionName = Literal["float32", "bfloat16", "float16"]
+PrecisionName = Literal["float32", "bfloat16", "float16", "auto"]
 MetricName = Literal["hd95", "nsd", "sensitivity", "precision", "lesion_dice", "lesion_hd95"]
 WeightsKind = Literal["averaged", "raw"]
 Distribution = Literal["uniform", "log-uniform", "choice"]
@@ -348,7 +348,24 @@ class Training(Section):
         12.0, gt=0, description="Largest norm of the gradient; null does not clip."
     )
     precision: PrecisionName = Field(
-        "float32", description="Arithmetic of the forward pass (automatic mixed precision)."
+        "float32",
+        description="Arithmetic of the forward pass (automatic mixed precision); `auto`: bfloat16 "
+        "on GPUs that have it, float16 on others, float32 on CPUs.",
+    )
+    channels_last: bool = Field(
+        False,
+        description="Keep a voxel's channels together in memory. A third less time per step of "
+        "MedNeXt on CPUs; try it on a GPU with bench/train_step.py. Results differ by rounding.",
+    )
+    compile: bool = Field(
+        False,
+        description="Compile the network with torch.compile, which takes minutes once per machine "
+        "(its cache is kept). Results differ by rounding.",
+    )
+    gradient_checkpointing: bool = Field(
+        False,
+        description="Compute a MedNeXt's blocks again in the backward pass instead of keeping what "
+        "they computed: much less memory, about a third more time, the same result.",
     )
     seed: int = Field(0, ge=0, description="Seed of initial weights, patches and augmentation.")
     device: Literal["auto", "cpu", "cuda"] = Field(

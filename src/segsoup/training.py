@@ -97,6 +97,8 @@ def train(
         InputError: if the loss is no number any more, or the initial weights do not fit.
         Stopped: if the keeper ends the run before its time.
     """
+    if device.type == "cpu":
+        devices.keep_freed_memory()
     session = _Session(run, device, ranks)
     state = keeper.newest() if keeper else None
     if state is not None:
@@ -156,11 +158,11 @@ class _Session:
         self.run, self.device = run, device
         self.settings = run.study.training
         self.model = initial_model(run, device).train()
-        self.forward = ranks.parallel(self.model) if ranks else self.model
+        self.forward = self._forward(ranks)
         self.optimizer = RunOptimizer(self.model, run.optimizer, run.steps)
         loss_function = training_loss(self.settings)
         self.loss_function = ranks.over_the_batch(loss_function) if ranks else loss_function
-        precise = self.settings.precision != "float16"
+        precise = devices.precision_on(device, self.settings.precision) != "float16"
         self.scaler = torch.amp.GradScaler(device.type, enabled=not precise)
         self.step = 0
         self.rows: list[dict[str, float]] = []
@@ -172,9 +174,18 @@ class _Session:
         self.kept: dict[str, checkpoints.Weights] = {}
         _seed_everything(run.seed)
 
+    def _forward(self, ranks: Ranks | None) -> Callable[[torch.Tensor], Any]:
+        if self.settings.gradient_checkpointing:
+            networks.checkpoint_gradients(self.model)
+        forward = ranks.parallel(self.model) if ranks else self.model
+        return devices.compiled(forward) if self.settings.compile else forward
+
     def take_step(self, images: torch.Tensor, regions: torch.Tensor) -> None:
         """One optimizer step on a batch."""
         self.optimizer.optimizer.zero_grad(set_to_none=True)
+        if self.settings.channels_last:
+            # Every layer follows its input; weights, and so what is saved, stay as they are.
+            images = images.contiguous(memory_format=torch.channels_last_3d)
         with devices.autocast(self.device, self.settings.precision):
             logits = self.forward(images)
         loss: torch.Tensor = self.loss_function(logits, regions)
@@ -238,7 +249,9 @@ class _Session:
         """Go on from what ``capture`` returned."""
         self.model.load_state_dict(state["model"])
         self.optimizer.restore(state)
-        self.scaler.load_state_dict(state["scaler"])
+        # Saved on a card with another precision of `auto`, it has nothing to go on from.
+        if state["scaler"]:
+            self.scaler.load_state_dict(state["scaler"])
         self.rows = state["rows"]
         # States of versions before there were checkpoints have none.
         self.kept = state.get("kept", {})
