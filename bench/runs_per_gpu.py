@@ -1,8 +1,8 @@
 """Several small runs on one card: how much more of them it trains in the same time.
 
 One, two and four runs of one kind (one and two on CPUs) train at once, each in a process of its
-own, as `resources.runs_per_gpu` lets them; the rate of one alone is the yardstick. On a machine with a GPU
-all of them share the first one. On a machine without, the same is measured with processes that
+own, as `resources.runs_per_gpu` lets them; the rate of one alone is the yardstick. On a machine
+with a GPU all of them share the first one. On a machine without, the same is measured with processes that
 share the CPU's cores: it says how evenly they share, and nothing about GPUs. The last line is one
 JSON object:
 
