@@ -2,9 +2,9 @@
 
 One, two and four runs of one kind (one and two on CPUs) train at once, each in a process of its
 own, as `resources.runs_per_gpu` lets them; the rate of one alone is the yardstick. On a machine
-with a GPU all of them share the first one. On a machine without, the same is measured with processes that
-share the CPU's cores: it says how evenly they share, and nothing about GPUs. The last line is one
-JSON object:
+with a GPU all of them share the first one. On a machine without, the same is measured with
+processes that share the CPU's cores: it says how evenly they share, and nothing about GPUs. The
+last line is one JSON object:
 
     device            the GPU's model, or `cpu`
     patches_per_s     number of runs at once -> patches per second of all of them together
