@@ -126,7 +126,7 @@ def predict_rows(
 
 def _logits(network: Network, windows: list[torch.Tensor]) -> torch.Tensor:
     with torch.inference_mode():
-        return network(torch.stack(windows)).float()
+        return network(torch.stack(windows) if len(windows) > 1 else windows[0][None]).float()
 
 
 def _place(start: Start, patch: Sequence[int]) -> tuple[slice, ...]:
@@ -151,7 +151,7 @@ class _Blend:
     def add(self, start: Start, logits: torch.Tensor) -> None:
         """Add a window's logits (region, x, y, z); it begins at or behind ``row``."""
         place = _place((start[0] - self.row, *start[1:]), self.windows.patch)
-        self.sums[place] += logits * self.importance
+        self.sums[place].addcmul_(logits, self.importance)
         self.weights[place] += self.importance
 
     def finished(self, stop: int) -> Iterator[tuple[int, torch.Tensor]]:
@@ -165,7 +165,8 @@ class _Blend:
             end = min(begin + ROWS, stop - self.row, self.depth)
             yield row, self._mean((slice(None), slice(begin, end)))
             row += end - begin
-        self._move(stop - self.row)
+        if stop > self.row:
+            self._move(stop - self.row)
 
     def _mean(self, place: tuple[slice, ...]) -> torch.Tensor:
         mean = self.sums[place].div_(self.weights[place])
@@ -179,7 +180,7 @@ class _Blend:
         kept = max(0, self.depth - rows)
         for kind in (self.sums, self.weights):
             # By steps that do not overlap: a copy onto itself would need a copy of all.
-            for low in range(0, kept, max(1, rows)):
+            for low in range(0, kept, rows):
                 high = min(low + rows, kept)
                 kind[:, low:high] = kind[:, low + rows : high + rows]
             kind[:, kept:] = 0
