@@ -2,8 +2,9 @@
 
 Windows are compared on a skull-stripped case (the real one in ../shared/data where it is at hand,
 else a phantom of its size), memory on a volume of 512 x 512 x 800 voxels (int16, one channel and,
-besides, four), all with three regions, small networks of random weights, float32 and two threads.
-Times are the least of repeats that take turns: what the machine does besides is not to count.
+besides, four), all with three regions, small networks of random weights, float32.
+Times are CPU seconds on one thread, the least of repeats that take turns: what the machine does
+besides is not to count.
 The last line is one JSON object:
 
     vs_monai              MONAI's time over ours, same windows, same network, both in memory
@@ -50,7 +51,7 @@ SHAPE, LARGE = (240, 240, 155), (512, 512, 800)
 PATCH, LARGE_PATCH = [64, 64, 64], [128, 128, 128]
 # Memory does not hang on the overlap, but the minutes of the large volume do.
 OVERLAP, LARGE_OVERLAP = 0.5, 0.0
-MODELS, REPEATS, THREADS = 5, 7, 2
+MODELS, REPEATS, THREADS = 5, 5, 2
 SMALL = {"name": "UNet", "arguments": {"channels": [4, 8], "strides": [2]}}
 # Slow enough that a case's windows take longer than reading it.
 LARGER = {"name": "UNet", "arguments": {"channels": [8, 16, 32], "strides": [2, 2]}}
@@ -112,13 +113,13 @@ def write_large(path: Path, seed: int) -> None:
 
 
 def least_seconds(*works: Callable[[], Any], repeats: int = REPEATS) -> list[float]:
-    """Least times of several things, which take turns."""
+    """Least CPU seconds of several things, which take turns."""
     taken: list[list[float]] = [[] for _ in works]
     for _ in range(repeats):
         for times, work in zip(taken, works, strict=True):
-            began = time.perf_counter()
+            began = time.process_time()
             work()
-            times.append(time.perf_counter() - began)
+            times.append(time.process_time() - began)
     return [min(times) for times in taken]
 
 
@@ -166,7 +167,7 @@ def compare_windows(model: Path, case: dict[str, Path], folder: Path) -> dict[st
     )
     share = skipped_share(uncropped)
     every, few = least_seconds(
-        lambda: ours(uncropped), lambda: ours(uncropped, every=False), repeats=2
+        lambda: ours(uncropped), lambda: ours(uncropped, every=False), repeats=1
     )
     return {
         "vs_monai": round(theirs / mine, 3),
@@ -270,8 +271,8 @@ def main() -> None:
     """Measure, and print."""
     import torch
 
-    torch.set_num_threads(THREADS)
-    table = Table(title="Predictions, three regions, two threads")
+    torch.set_num_threads(1)
+    table = Table(title="Predictions, three regions")
     for column in ("what", "segsoup", "MONAI or ensemble"):
         table.add_column(column, justify="left" if column == "what" else "right")
     with tempfile.TemporaryDirectory() as name:
@@ -283,12 +284,12 @@ def main() -> None:
         soup, ensemble = least_seconds(
             lambda: predict(models[:1], case, folder, OVERLAP),
             lambda: predict(models, case, folder, OVERLAP),
-            repeats=2,
+            repeats=1,
         )
         found |= measure_memory(folder, table)
     table.add_row("speed of the windows, ratio", "1", f"{1 / found['vs_monai']:.2f}")
     table.add_row(
-        f"seconds per case, one soup and {MODELS} models", f"{soup:.1f}", f"{ensemble:.1f}"
+        f"CPU seconds per case, one soup and {MODELS} models", f"{soup:.1f}", f"{ensemble:.1f}"
     )
     Console().print(table)
     found |= {

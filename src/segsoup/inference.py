@@ -192,7 +192,8 @@ class _Blend:
             end = min(begin + ROWS, stop - self.row, self.depth)
             yield row, self._mean((slice(None), slice(begin, end)))
             row += end - begin
-        self._move(stop - self.row)
+        if stop > self.row:
+            self._move(stop - self.row)
 
     def _mean(self, place: tuple[slice, ...]) -> torch.Tensor:
         mean = self.sums[place].div_(self.weights[place])
@@ -206,7 +207,7 @@ class _Blend:
         kept = max(0, self.depth - rows)
         for kind in (self.sums, self.weights):
             # By steps that do not overlap: a copy onto itself would need a copy of all.
-            for low in range(0, kept, max(1, rows)):
+            for low in range(0, kept, rows):
                 high = min(low + rows, kept)
                 kind[:, low:high] = kind[:, low + rows : high + rows]
             kind[:, kept:] = 0
