@@ -29,12 +29,13 @@ object:
 from __future__ import annotations
 
 import json
+import os
 import resource
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -104,7 +105,7 @@ def write_case(folder: Path) -> None:
 
 
 def ours(folder: Path, steps: int, augmentation: str = "full") -> Iterator[Any]:
-    """Batches as training reads them."""
+    """Batches as training on CPUs reads them."""
     torch.set_num_threads(CORES)
     devices.keep_freed_memory()
     training = Training.model_validate(
@@ -119,7 +120,9 @@ def crops(folder: Path, steps: int) -> Iterator[Any]:
     return ours(folder, steps, "none")
 
 
-def monai(folder: Path, steps: int) -> Iterator[Any]:
+def monai(
+    folder: Path, steps: int, patch: Sequence[int] = (SIDE,) * 3, workers: int = CORES
+) -> Iterator[Any]:
     """MONAI's dictionary transforms over a case in memory."""
     from monai import transforms as t
     from monai.data import DataLoader, Dataset
@@ -135,7 +138,7 @@ def monai(folder: Path, steps: int) -> Iterator[Any]:
     }
     zooms = (1 / ZOOM[1] - 1, 1 / ZOOM[0] - 1)
     crop = t.RandCropByPosNegLabeld(
-        both, "label", [SIDE] * 3, 1, 2, 1, fg_indices_key="inside", bg_indices_key="outside"
+        both, "label", patch, 1, 2, 1, fg_indices_key="inside", bg_indices_key="outside"
     )
     affine = t.RandAffined(
         both, prob=FULL.affine, rotate_range=(ROTATION,) * 3, scale_range=(zooms,) * 3,
@@ -160,7 +163,7 @@ def monai(folder: Path, steps: int) -> Iterator[Any]:
     )
     pipeline.set_random_state(0)
     data = Dataset([ready] * (BATCH * steps), pipeline)
-    return iter(DataLoader(data, batch_size=BATCH, num_workers=CORES))
+    return iter(DataLoader(data, batch_size=BATCH, num_workers=workers))
 
 
 class NnunetPatches(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
@@ -287,9 +290,11 @@ def run_one(way: str, folder: Path) -> None:
 
 def time_of(way: str, folder: Path, peers: Path) -> dict[str, float]:
     """Figures of one way, from a process of its own."""
+    # As segsoup sets it where it is imported before torch.
+    passive = {"OMP_WAIT_POLICY": "passive"} if way in ("ours", "crops") else {}
     done = subprocess.run(
         [sys.executable, __file__, "--one", way, str(folder), str(peers)],
-        capture_output=True, text=True, check=False,
+        capture_output=True, text=True, check=False, env=os.environ | passive,
     )  # fmt: skip
     if done.returncode:
         raise RuntimeError(f"{way} failed:\n{done.stderr[-3000:]}")
