@@ -3,8 +3,8 @@
 One, two and four runs of one kind (one and two on CPUs) train at once, each in a process of its
 own, as `resources.runs_per_gpu` lets them; the rate of one alone is the yardstick. On a machine
 with a GPU all of them share the first one. On a machine without, the same is measured with
-processes that share the CPU's cores: it says how evenly they share, and nothing about GPUs. The
-last line is one JSON object:
+processes that share the CPU's cores, with a thread each: it says how evenly they share, and
+nothing about GPUs. The last line is one JSON object:
 
     device            the GPU's model, or `cpu`
     patches_per_s     number of runs at once -> patches per second of all of them together
@@ -174,7 +174,8 @@ def main() -> None:
 
     kind = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.cuda.get_device_name(0) if kind == "cuda" else "cpu"
-    threads = usable_cores()
+    # A thread for each on CPUs, where threads of one run would take the place of another one.
+    threads = usable_cores() if kind == "cuda" else 1
     console = Console()
     if kind == "cpu":
         console.print("No GPU here: processes that share the cores, which says nothing about GPUs.")
