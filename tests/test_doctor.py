@@ -43,6 +43,8 @@ def place(cluster: slurm.Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def write_study(folder: Path, **needs: dict[str, Any]) -> str:
     """The shipped study with needs that the test cluster can serve, and changed ones."""
     study = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
+    # So that several GPUs can share it evenly.
+    study["training"]["batch_size"] = 6
     study["resources"] = {kind: values | needs.get(kind, {}) for kind, values in RESOURCES.items()}
     (folder / "study.yaml").write_text(yaml.safe_dump(study))
     return "study.yaml"

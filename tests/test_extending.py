@@ -29,13 +29,16 @@ def copy(tmp_path: Path) -> Copy:
     return Copy(tmp_path / "segsoup")
 
 
+LABELLED = 8
+
+
 def write_pairs(folder: Path) -> None:
-    """Two images with label maps, and one without."""
+    """Images with label maps, enough for folds, and a last one without."""
     noise = np.random.default_rng(0)
-    for number in range(3):
+    for number in range(LABELLED + 1):
         image = noise.normal(100, 10, (12, 12, 12)).astype(np.float32)
         write_volume(folder / "images" / f"ct{number}.nii.gz", image, np.eye(4))
-        if number < 2:
+        if number < LABELLED:
             label = np.zeros((12, 12, 12), dtype=np.uint8)
             label[3:7, 3:7, 3:7] = 1
             write_volume(folder / "labels" / f"ct{number}.nii.gz", label, np.eye(4))
@@ -46,11 +49,12 @@ def test_the_layout_of_the_page_reads_a_folder(copy: Copy) -> None:
         (copy.folder / "pairs" / name).mkdir(parents=True)
     write_pairs(copy.folder / "pairs")
     # The page knows of labelled cases only, and its command has to end well.
-    unlabelled = copy.folder / "pairs/images/ct2.nii.gz"
-    aside = unlabelled.rename(copy.folder / "ct2.nii.gz")
+    name = f"ct{LABELLED}.nii.gz"
+    unlabelled = copy.folder / "pairs" / "images" / name
+    aside = unlabelled.rename(copy.folder / name)
     _, listed = follow("docs/new-layout.md", copy)
     assert "layout pairs" in listed
-    assert "2 cases" in listed
+    assert f"{LABELLED} cases" in listed
     assert "`pairs`" in (copy.folder / "docs/configuration.md").read_text()
     aside.rename(unlabelled)
     asked = """
@@ -68,11 +72,10 @@ try:
 except InputError as error:
     print(error)
 """
-    *cases, refused = copy.python(asked).splitlines()[:4]
+    *cases, refused = copy.python(asked).splitlines()[: LABELLED + 2]
     assert cases == [
-        "ct0 pairs/images/ct0.nii.gz pairs/labels/ct0.nii.gz",
-        "ct1 pairs/images/ct1.nii.gz pairs/labels/ct1.nii.gz",
-        "ct2 pairs/images/ct2.nii.gz None",
+        *(f"ct{n} pairs/images/ct{n}.nii.gz pairs/labels/ct{n}.nii.gz" for n in range(LABELLED)),
+        f"ct{LABELLED} pairs/images/{unlabelled.name} None",
     ]
     assert "names 2 channels" in refused
 
