@@ -47,7 +47,7 @@ def make_loss(name: LossName, over: str = "sample") -> _Loss:
 
 
 class SupervisedLoss(nn.Module):
-    """MONAI's loss for deep supervision, to the bit: targets are brought down to coarser outputs.
+    """MONAI's loss for deep supervision: targets are brought down to coarser outputs.
 
     But for the zero that MONAI's sum begins with: it is handed to the device, and a GPU would be
     waited for.
