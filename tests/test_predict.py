@@ -274,7 +274,7 @@ def test_a_large_channel_that_waits_on_the_disk_is_the_same(
     nib.save(nib.as_closest_canonical(turned), channels["t2w"].file)
     found = []
     for limit in (2**27, 0):
-        monkeypatch.setattr("segsoup.preprocess.PARKED_BYTES", limit)
+        monkeypatch.setattr("segsoup.crops.PARKED_BYTES", limit)
         geometry = preprocess_image(channels, Preprocess(), [8, 8, 8], tmp_path / f"{limit}.npy")
         found.append((geometry, np.load(tmp_path / f"{limit}.npy")))
     assert found[0][0] == found[1][0]
