@@ -201,8 +201,10 @@ def test_a_new_value_plans_its_own_runs_and_what_depends_on_them(
         "methods": 1,
         "run_times": 1,
         "report": 1,
+        "bundle": 1,
+        "manifest": 1,
         "all": 1,
-        "total": 41,
+        "total": 43,
     }
 
 
@@ -270,8 +272,10 @@ def test_fewer_recipes_train_nothing(demo: Path, tmp_path: Path) -> None:
         "methods": 1,
         "run_times": 1,
         "report": 1,
+        "bundle": 1,
+        "manifest": 1,
         "all": 1,
-        "total": 13,
+        "total": 15,
     }
 
 
