@@ -21,9 +21,9 @@ from segsoup.sweep import trials
 
 # The first one's loss is no number soon; none of the others ends by itself meanwhile.
 RATES = [1e30, 0.01, 0.02, 0.03, 0.04]
-# A whole node of the short partition each, so that two run at a time.
+# Most of a node of the short partition each, so that two run at a time.
 RESOURCES: dict[str, dict[str, int]] = {
-    "training": {"gpu": 2, "mem_mb": 1500, "runtime": 1},
+    "training": {"gpu": 1, "mem_mb": 5000, "runtime": 1},
     "evaluation": {"gpu": 1, "mem_mb": 1500, "runtime": 1},
 }
 

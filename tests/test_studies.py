@@ -284,7 +284,10 @@ def test_the_ensemble_and_its_cost_are_shown_wherever_soups_are(with_ensemble: P
 
 # What shows the scores of an ensemble and of soups.
 SCORED = {"postprocessing": 1, "evaluate_soups": 1, "ensemble": 1}
-SHOWN = ("basins", "case_slices", "collect", "compare", "figures", "methods", "run_times", "report")
+SHOWN = (
+    *("basins", "case_slices", "collect", "compare", "figures", "methods", "run_times", "report"),
+    *("bundle", "manifest"),
+)
 
 
 @pytest.mark.parametrize(
