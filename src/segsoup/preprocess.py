@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import multiprocessing
+import os
 from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
@@ -136,7 +137,7 @@ def preprocess_case(
         patch: smallest size of the result in voxels (x, y, z).
         folder: where ``{case}.image.npy``, ``.label.npy``, ``.truth.npy`` (only where
             resampled), ``.foreground.npy`` and ``.json`` go; the JSON comes last.
-        threads: channels that are worked on, and held in memory, at once.
+        threads: channels that are worked on at once; with several, one more is held in memory.
 
     Returns:
         The case's fingerprint.
@@ -154,8 +155,6 @@ def preprocess_case(
         volumes, native_label = _turned_to_ras(scan, geometry)
         shape = _resampled_shape(settings, geometry)
         _set_padding(patch, geometry)
-        label = native_label if shape is None else resample_label(native_label, shape)
-        label = np.pad(label, geometry["padding"])
         geometry["labelled"] = case.label is not None
         geometry["has_truth"] = shape is not None and case.label is not None
         geometry["sha256"] = case.sha256
@@ -164,15 +163,13 @@ def preprocess_case(
         # While the arrays are replaced, no JSON may vouch for them.
         (folder / f"{case.name}.json").unlink(missing_ok=True)
         (folder / f"{case.name}.truth.npy").unlink(missing_ok=True)
-        arrays = {"label": label, "foreground": _foreground(label, case.name)}
-        if geometry["has_truth"]:
-            arrays["truth"] = native_label
-        names = ["image.npy", *(f"{part}.npy" for part in arrays), "json"]
+        parts = ["label", "foreground", *(["truth"] if geometry["has_truth"] else [])]
+        names = ["image.npy", *(f"{part}.npy" for part in parts), "json"]
         paths = [folder / f"{case.name}.{name}" for name in names]
         with files.whole_files(paths) as (image, *others, record):
-            _save_image(image, volumes, shape, settings, geometry, pool, threads)
-            for path, array in zip(others, arrays.values(), strict=True):
-                np.save(path, np.ascontiguousarray(array))
+            labels = pool.submit(_save_labels, others, native_label, shape, geometry)
+            _save_image(image, volumes, shape, settings, geometry, pool, threads, durable=True)
+            labels.result()
             record.write_text(files.json_text(geometry), encoding="utf-8")
     return str(geometry["fingerprint"])
 
@@ -191,7 +188,7 @@ def preprocess_image(
         settings: what to do to it.
         patch: smallest size of the result in voxels (x, y, z).
         path: the .npy file to write, (channel, x, y, z).
-        threads: channels that are worked on, and held in memory, at once.
+        threads: channels that are worked on at once; with several, one more is held in memory.
 
     Returns:
         What ``restore`` and ``to_scanner`` need.
@@ -205,12 +202,23 @@ def preprocess_image(
         volumes, _ = _turned_to_ras(scan, geometry)
         shape = _resampled_shape(settings, geometry)
         _set_padding(patch, geometry)
-        _save_image(path, volumes, shape, settings, geometry, pool, threads)
+        _save_image(path, volumes, shape, settings, geometry, pool, threads, durable=False)
     return geometry
 
 
 def _below(root: Path, source: Source) -> Source:
     return Source(root / source.file, source.component)
+
+
+def _save_labels(
+    paths: list[Path], native: Array, shape: list[int] | None, geometry: Geometry
+) -> None:
+    """Write label map and foreground, and the label map as it was where it is resampled."""
+    label = native if shape is None else resample_label(native, shape)
+    label = np.pad(label, geometry["padding"])
+    arrays = [label, _foreground(label, geometry["case"]), native]
+    for path, array in zip(paths, arrays, strict=False):
+        np.save(path, np.ascontiguousarray(array))
 
 
 def _save_image(
@@ -221,6 +229,7 @@ def _save_image(
     geometry: Geometry,
     pool: ThreadPoolExecutor,
     threads: int,
+    durable: bool,
 ) -> None:
     """Write the image (channel, x, y, z), a channel at a time, while the next ones are prepared.
 
@@ -231,7 +240,8 @@ def _save_image(
         settings: the study's preprocessing.
         geometry: the case's, with shape and padding.
         pool: prepares them.
-        threads: channels in memory at once.
+        threads: channels that are worked on at once.
+        durable: whether each channel is brought to the disk while the next ones are prepared.
     """
     header = {
         "descr": np.lib.format.dtype_to_descr(np.dtype(settings.storage)),
@@ -240,12 +250,24 @@ def _save_image(
     }
     prepare = partial(_prepared, shape=shape, settings=settings, geometry=geometry)
     ahead: deque[Future[Array]] = deque()
-    with path.open("wb") as stream:
+    flushes: list[Future[None]] = []
+    with path.open("wb") as stream, ThreadPoolExecutor(1) as flushing:
         np.lib.format.write_array_header_1_0(stream, header)
         while channels or ahead:
             while channels and len(ahead) < threads:
                 ahead.append(pool.submit(prepare, channels.pop(0)))
-            stream.write(ahead.popleft().result().data)
+            channel = ahead.popleft().result()
+            if channels and threads > 1:
+                # No thread waits while this one is written.
+                ahead.append(pool.submit(prepare, channels.pop(0)))
+            stream.write(channel.data)
+            del channel
+            stream.flush()
+            if durable:
+                # In the end all of it is flushed; by then, little is left to wait for.
+                flushes.append(flushing.submit(os.fsync, stream.fileno()))
+        for flush in flushes:
+            flush.result()
 
 
 @dataclass
