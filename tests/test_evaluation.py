@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +173,42 @@ def test_cases_to_choose_by_have_dice_and_loss_alone(
     alone = pd.DataFrame(score_case(model.eval(), names[-1], folder, study, CPU))
     last = rows.loc[rows["case"] == names[-1], alone.columns].reset_index(drop=True)
     pd.testing.assert_frame_equal(alone, last, check_exact=True)
+
+
+def test_rows_keep_the_order_of_the_cases_and_repeat_to_the_bit(
+    cases: tuple[Path, list[str]], model: nn.Module
+) -> None:
+    """Scores are taken in a thread of their own, those of test cases for longer than others."""
+    folder, names = cases
+    study, backwards = study_with(), names[::-1]
+    rows, again = (
+        score_cases(model, backwards, folder, study, CPU, measured=backwards[:1]) for _ in range(2)
+    )
+    pd.testing.assert_frame_equal(again, rows, check_exact=True)
+    assert rows["case"].tolist() == [name for name in backwards for _ in study.regions]
+    assert rows["region"].tolist() == [*study.regions] * len(names)
+
+
+def test_what_fails_in_the_scoring_ends_it(cases: tuple[Path, list[str]], model: nn.Module) -> None:
+    folder, names = cases
+    rules = Postprocessing({"TC": RegionRule(0.5, 0.0)}, None)
+    with pytest.raises(KeyError):
+        score_before_and_after(model, names, folder, study_with(), CPU, rules)
+
+
+def test_images_of_float16_are_predicted_in_float32(
+    cases: tuple[Path, list[str]], model: nn.Module
+) -> None:
+    folder, names = cases
+    rounded = np.load(folder / f"{names[0]}.image.npy").astype(np.float16)
+    stored, wide = (
+        replace(load_case(folder, names[0]), image=image)
+        for image in (rounded, rounded.astype(np.float32))
+    )
+    assert torch.equal(
+        predict(model.eval(), stored, study_with(), CPU),
+        predict(model.eval(), wide, study_with(), CPU),
+    )
 
 
 def test_a_study_without_metrics_measures_dice_and_loss(
