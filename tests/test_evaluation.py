@@ -192,7 +192,7 @@ def test_rows_keep_the_order_of_the_cases_and_repeat_to_the_bit(
 def test_what_fails_in_the_scoring_ends_it(cases: tuple[Path, list[str]], model: nn.Module) -> None:
     folder, names = cases
     rules = Postprocessing({"TC": RegionRule(0.5, 0.0)}, None)
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="shorter"):
         score_before_and_after(model, names, folder, study_with(), CPU, rules)
 
 

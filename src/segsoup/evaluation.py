@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -34,6 +35,8 @@ from segsoup.training import estimate_batch_norm
 log = logging.getLogger(__name__)
 
 THRESHOLD = 0.5
+# On a CPU, larger batches of windows take longer: their memory is fetched and given back each time.
+VOXELS_AT_ONCE = 64**3
 DICE_ALONE = Scoring(metrics=())
 Rows = list[dict[str, object]]
 Scored = TypeVar("Scored")
@@ -355,8 +358,6 @@ def predict(
     """Logits (region, x, y, z), float32, of a whole case by a model in evaluation mode."""
     # In the numbers of the disk, which each window is brought to float32 from.
     image = torch.from_numpy(np.array(case.image)).to(device)
-    # A CPU has nothing of several windows at once but memory to fetch and give back.
-    at_once = 1 if device.type == "cpu" else study.evaluation.window_batch
     with devices.autocast(device, study.training.precision):
         return predict_logits(
             model,
@@ -364,8 +365,16 @@ def predict(
             len(study.regions),
             study.training.patch,
             study.evaluation.overlap,
-            at_once,
+            _windows_at_once(study, device),
         )
+
+
+def _windows_at_once(study: Study, device: torch.device) -> int:
+    """As the study says; on a CPU no more than pays there."""
+    most = study.evaluation.window_batch
+    if device.type != "cpu":
+        return most
+    return max(1, min(most, VOXELS_AT_ONCE // math.prod(study.training.patch)))
 
 
 def _loss(logits: torch.Tensor, target: NDArray[np.bool_], study: Study) -> float:

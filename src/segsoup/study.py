@@ -214,8 +214,8 @@ class Evaluation(Section):
     window_batch: int = Field(
         4,
         ge=1,
-        description="Windows that go through the network at once on a GPU; on a CPU they go one "
-        "by one, which takes less time and memory.",
+        description="Windows that go through the network at once; on a CPU no more than have "
+        "64 x 64 x 64 voxels together, or one.",
     )
     loss: LossName = Field(
         "dice",
