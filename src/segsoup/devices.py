@@ -262,7 +262,8 @@ def keep_freed_memory() -> None:
     """Have this process keep the memory that it frees, for it will soon want as much again.
 
     By default glibc gives large blocks back at once, and the kernel clears them anew for each
-    tensor: a tenth to a quarter of a training step on CPUs. Other C libraries are left alone.
+    tensor: a tenth of a training step on CPUs, a quarter of the augmentation. Other C libraries are
+    left alone.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:

@@ -354,7 +354,7 @@ class Training(Section):
     )
     channels_last: bool = Field(
         False,
-        description="Keep a voxel's channels together in memory. A third less time per step of "
+        description="Keep a voxel's channels together in memory. A quarter less time per step of "
         "MedNeXt on CPUs; try it on a GPU with bench/train_step.py. Results differ by rounding.",
     )
     compile: bool = Field(
@@ -365,7 +365,7 @@ class Training(Section):
     gradient_checkpointing: bool = Field(
         False,
         description="Compute a MedNeXt's blocks again in the backward pass instead of keeping what "
-        "they computed: much less memory, about a third more time, the same result.",
+        "they computed: less memory, more time, the same result.",
     )
     seed: int = Field(0, ge=0, description="Seed of initial weights, patches and augmentation.")
     device: Literal["auto", "cpu", "cuda"] = Field(
