@@ -17,6 +17,7 @@ from segsoup.cases.guessing import Guess, guess
 from segsoup.cases.layouts import find_cases
 from segsoup.cases.names import check_case_name
 from segsoup.cases.nnunet import CHANNEL_FILE
+from segsoup.cases.verdicts import Signature, signature_of
 from segsoup.errors import InputError
 from segsoup.study import Dataset, Layout
 from segsoup.volumes import SUFFIXES, without_suffix
@@ -235,6 +236,18 @@ def _check_names(found: Guess, names: Sequence[str]) -> None:
             "say which is which: --channels with the names that INPUT has, in the order of the "
             "model's",
         )
+
+
+def shared_out(cases: Sequence[Case], size: int) -> dict[str, dict[str, Signature | None]]:
+    """Batches of at most so many cases: number -> case -> what tells whether its files changed.
+
+    With that, a batch whose scans have changed is known without reading them.
+    """
+    shares = [cases[first : first + size] for first in range(0, len(cases), size)]
+    return {
+        f"{number:04d}": {case.name: signature_of(case) for case in share}
+        for number, share in enumerate(shares)
+    }
 
 
 def _numbered(found: Guess, names: Sequence[str], stated: bool) -> list[Case]:
