@@ -155,6 +155,16 @@ class Cluster:
         rows = [line.split("|", 7) for line in printed.splitlines()]
         return [Job(int(row[0]), *row[1:]) for row in rows if comment in row[7]]
 
+    def cancel(self, job: Job, *options: str) -> None:
+        """End a job that waits or runs; one that ended by itself meanwhile is no error."""
+        command = ["scancel", *options, str(job.id)]
+        result = subprocess.run(
+            command, env=self.environment, capture_output=True, text=True, timeout=30
+        )
+        ended = "Invalid job id specified", "already completing or completed"
+        told = any(words in result.stderr for words in ended)
+        assert result.returncode == 0 or told, f"{' '.join(command)}\n{result.stderr}"
+
     def node_state(self, node: str) -> str:
         """idle, mixed, allocated, down, ..."""
         return self.run("sinfo", "--noheader", "--nodes", node, "-o", "%T").split()[0].rstrip("*")

@@ -115,7 +115,7 @@ class Disturbed:
             self.process.wait()
         for job in self.jobs():
             if job.state in ("PENDING", "RUNNING", "COMPLETING"):
-                self.cluster.run("scancel", str(job.id))
+                self.cluster.cancel(job)
 
 
 @pytest.fixture

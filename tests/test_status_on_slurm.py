@@ -91,8 +91,8 @@ class OnCluster:
         self.snakemake.wait()
         for job in self.jobs():
             if job.state in ("PENDING", "RUNNING", "COMPLETING"):
-                self.cluster.run("scancel", "--signal=KILL", "--full", str(job.id))
-                self.cluster.run("scancel", str(job.id))
+                self.cluster.cancel(job, "--signal=KILL", "--full")
+                self.cluster.cancel(job)
 
 
 @pytest.fixture
@@ -137,7 +137,7 @@ def test_what_waits_runs_failed_and_was_killed_is_told_apart(
     assert row["detail"] == "killed, no reason known"
     row = study.wait_for_state(bad, "failed")
     assert row["detail"] == "bad loss"
-    cluster.run("scancel", str(jobs[running].id))
+    cluster.cancel(jobs[running])
     row = study.wait_for_state(running, "failed")
     assert (row["detail"], row["attempt"]) == ("cancelled", 1)
     assert study.status()["note"] == ""
