@@ -106,8 +106,7 @@ def write_case(folder: Path) -> None:
 
 def ours(folder: Path, steps: int, augmentation: str = "full") -> Iterator[Any]:
     """Batches as training on CPUs reads them."""
-    torch.set_num_threads(CORES)
-    devices.keep_freed_memory()
+    devices.prepare("cpu", CORES)
     training = Training.model_validate(
         {"patch": [SIDE] * 3, "batch_size": BATCH, "augmentation": augmentation}
     )

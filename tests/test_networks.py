@@ -8,7 +8,15 @@ from monai.networks.nets.mednext import create_mednext
 
 from segsoup.checkpoints import load, save
 from segsoup.errors import InputError
-from segsoup.networks import build, check_outputs, count_parameters, outline, seeded
+from segsoup.networks import (
+    build,
+    check_outputs,
+    count_parameters,
+    memory_format,
+    outline,
+    place,
+    seeded,
+)
 from segsoup.study import Network
 
 TINY = {
@@ -66,6 +74,39 @@ def test_a_seed_gives_the_same_weights_and_leaves_torch_alone() -> None:
             models.append(build(network, 1, 1).state_dict())
     assert all(torch.equal(models[0][key], models[1][key]) for key in models[0])
     assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_a_network_laid_out_for_speed_predicts_and_is_saved_as_before(tmp_path) -> None:
+    network = Network(size="free", arguments=TINY)
+    with seeded(0):
+        plain = build(network, 2, 3).eval()
+    image = torch.randn(1, 2, 32, 32, 32)
+    with torch.inference_mode():
+        before = plain(image)
+    hashes = [save(tmp_path / "plain.safetensors", plain.state_dict(), {})]
+    laid_out = place(plain, torch.device("cpu"))
+    kernels = [weight for weight in laid_out.parameters() if weight.dim() == 5]
+    assert all(k.is_contiguous(memory_format=torch.channels_last_3d) for k in kernels)
+    with torch.inference_mode():
+        torch.testing.assert_close(laid_out(image), before, rtol=1e-4, atol=1e-4)
+    hashes.append(save(tmp_path / "laid_out.safetensors", laid_out.state_dict(), {}))
+    assert hashes[0] == hashes[1]
+    # Other weights take the same places.
+    with seeded(1):
+        other = build(network, 2, 3)
+    laid_out.load_state_dict(other.state_dict())
+    assert all(k.is_contiguous(memory_format=torch.channels_last_3d) for k in kernels)
+
+
+def test_channels_lie_together_where_it_pays_or_where_it_is_asked_for() -> None:
+    mednext = outline(Network(size="S"), 1, 1)
+    other = outline(Network(name="SegResNet"), 1, 1)
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    together, apart = torch.channels_last_3d, torch.contiguous_format
+    assert memory_format(mednext, cpu, "auto") == together
+    assert memory_format(mednext, gpu, "auto") == memory_format(other, cpu, "auto") == apart
+    assert memory_format(mednext, cpu, False) == apart
+    assert memory_format(other, gpu, True) == together
 
 
 @pytest.mark.parametrize("size", ["S", "B", "M", "L"])

@@ -59,6 +59,7 @@ def prepare(
             "set it to `auto` or `cpu`, or run the job on a GPU node",
         )
     if device == "cpu" or not torch.cuda.is_available():
+        _keep_freed_memory()
         return torch.device("cpu")
     if gpu is None:
         gpu = _free_gpu(runs_per_gpu)
@@ -258,12 +259,12 @@ def compiled(model: nn.Module) -> Callable[[torch.Tensor], Any]:
     return forward
 
 
-def keep_freed_memory() -> None:
+def _keep_freed_memory() -> None:
     """Have this process keep the memory that it frees, for it will soon want as much again.
 
     By default glibc gives large blocks back at once, and the kernel clears them anew for each
-    tensor: a tenth of a training step on CPUs, a quarter of the augmentation. Other C libraries are
-    left alone.
+    tensor: a tenth of a training step on CPUs, a quarter of the augmentation, most of a forward
+    pass over a large window. Other C libraries are left alone.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:

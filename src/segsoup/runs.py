@@ -21,8 +21,8 @@ STEM_STAGE, TRIAL_STAGE = 0, 1
 # is an attribute of its own, and a stem's differs from that of the trials. Checkpoints do not
 # change it either, but a run that has passed some without keeping them is of no use.
 NOT_RESULT = ("device", "workers", "epochs", "checkpoints", "gradient_checkpointing")
-# Settings that came later: where they are off, runs of before are the same.
-NOT_IF_OFF = ("channels_last", "compile")
+# Settings that came later, and the value by which runs of before are the same.
+CAME_LATER = {"channels_last": "auto", "compile": False}
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def run_settings(
     training = {
         key: value
         for key, value in content["training"].items()
-        if key not in NOT_RESULT and not (key in NOT_IF_OFF and not value)
+        if key not in NOT_RESULT and (key not in CAME_LATER or value != CAME_LATER[key])
     }
     length = {} if can_continue(optimizer) else {"epochs": epochs}
     early = checkpoint_steps(epochs * study.training.steps_per_epoch, checkpoints)[:-1]

@@ -97,8 +97,6 @@ def train(
         InputError: if the loss is no number any more, or the initial weights do not fit.
         Stopped: if the keeper ends the run before its time.
     """
-    if device.type == "cpu":
-        devices.keep_freed_memory()
     session = _Session(run, device, ranks)
     state = keeper.newest() if keeper else None
     if state is not None:
@@ -158,6 +156,7 @@ class _Session:
         self.run, self.device = run, device
         self.settings = run.study.training
         self.model = initial_model(run, device).train()
+        self.memory_format = networks.memory_format(self.model, device, self.settings.channels_last)
         self.forward = self._forward(ranks)
         self.optimizer = RunOptimizer(self.model, run.optimizer, run.steps)
         loss_function = training_loss(self.settings)
@@ -183,9 +182,8 @@ class _Session:
     def take_step(self, images: torch.Tensor, regions: torch.Tensor) -> None:
         """One optimizer step on a batch."""
         self.optimizer.optimizer.zero_grad(set_to_none=True)
-        if self.settings.channels_last:
-            # Every layer follows its input; weights, and so what is saved, stay as they are.
-            images = images.contiguous(memory_format=torch.channels_last_3d)
+        # Every layer follows its input; weights, and so what is saved, stay as they are.
+        images = images.contiguous(memory_format=self.memory_format)
         with devices.autocast(self.device, self.settings.precision):
             logits = self.forward(images)
         loss: torch.Tensor = self.loss_function(logits, regions)
