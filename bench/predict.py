@@ -5,7 +5,7 @@ else a phantom of its size), memory on a volume of 512 x 512 x 800 voxels (int16
 besides, four), all with three regions, small networks of random weights, float32.
 Times are CPU seconds on one thread, the least of repeats that take turns: what the machine does
 besides is not to count.
-The last line is one JSON object:
+The last line is one JSON object, kept in `bench/results/predict.json`:
 
     vs_monai              MONAI's time over ours, same windows, same network, both in memory
     max_abs_difference    greatest difference of any probability from MONAI's
@@ -42,7 +42,7 @@ from rich.console import Console
 from rich.table import Table
 
 REPOSITORY = Path(__file__).parents[1]
-sys.path.insert(0, str(REPOSITORY / "src"))
+sys.path[:0] = [str(REPOSITORY / "src"), str(REPOSITORY)]
 
 REAL = REPOSITORY.parent / "shared" / "data" / "brats" / "TCGA-DU-7294"
 CHANNELS = ["t1n", "t1c", "t2w", "t2f"]
@@ -268,8 +268,9 @@ def measure_memory(folder: Path, table: Table) -> dict[str, float]:
 
 
 def main() -> None:
-    """Measure, and print."""
+    """Measure, keep and print."""
     import torch
+    from bench.machine import keep_result
 
     torch.set_num_threads(1)
     table = Table(title="Predictions, three regions")
@@ -297,6 +298,7 @@ def main() -> None:
         "seconds_soup": round(soup, 1),
         "case": "real" if REAL.is_dir() else "phantom",
     }
+    keep_result("predict", found)
     print(json.dumps(found))
 
 
