@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
 export PATH := $(BIN):$(PATH)
 
-.PHONY: demo test fuzz environment test-environment lint format reference rulegraph site screenshots clean
+.PHONY: demo test fuzz environment test-environment lint format reference rulegraph site screenshots speed-page clean
 
 demo: environment
 	snakemake --profile profiles/local
@@ -59,6 +59,10 @@ site: test-environment
 # Pictures in the documents, of the demo study.
 screenshots: test-environment demo
 	python docs/screenshots.py results docs/images
+
+# What the benchmarks have left in bench/results, as a page with pictures.
+speed-page: environment
+	python docs/speed.py bench/results docs
 
 clean:
 	rm -rf results .snakemake build

@@ -14,8 +14,9 @@ scan's hold a disturbed truth, which one convolution over single voxels adds to 
 says; alone it is the network that costs next to nothing. Phantoms take the places of
 scans that are not at hand.
 
-The last line is one JSON object. `vs_monai` and what stands beside it are those of the
-glioma with the cheap network; those of the others are under `other`:
+The last line is one JSON object, kept in `bench/results/evaluate.json`. `vs_monai` and what
+stands beside it are those of the glioma with the cheap network; those of the others are under
+`other`:
 
     vs_monai, vs_monai_test, vs_monai_selection     their time over ours
     cpu_vs_monai                                    the same in CPU seconds, for a shared machine
@@ -43,7 +44,7 @@ from rich.console import Console
 from rich.table import Table
 
 REPOSITORY = Path(__file__).parents[1]
-sys.path.insert(0, str(REPOSITORY / "src"))
+sys.path[:0] = [str(REPOSITORY / "src"), str(REPOSITORY)]
 
 DATA = REPOSITORY.parent / "shared" / "data"
 THREADS = 2
@@ -366,7 +367,9 @@ def compare(folder: Path, cheap: bool, rounds: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure, and print."""
+    """Measure, keep and print."""
+    from bench.machine import keep_result
+
     pairs: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as name:
         folders = {}
@@ -384,7 +387,9 @@ def main() -> None:
             pairs[pair] = {"scans": scans, "cases": number}
             pairs[pair] |= compare(folder, cheap, ROUNDS[pair])
     show(pairs)
-    print(json.dumps(pairs.pop(HEADLINE) | {"threads": THREADS, "other": pairs}))
+    figures = pairs.pop(HEADLINE) | {"threads": THREADS, "pair": HEADLINE, "other": pairs}
+    keep_result("evaluate", figures)
+    print(json.dumps(figures))
 
 
 def show(pairs: dict[str, dict[str, Any]]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("torch", "monai", "numpy", "schedulefree")
+PACKAGES = ("torch", "monai", "numpy", "nibabel", "deflate", "schedulefree")
 
 
 def describe_machine() -> dict[str, Any]:

@@ -5,9 +5,12 @@ else a phantom of its size), memory on a volume of 512 x 512 x 800 voxels (int16
 besides, four), all with three regions, small networks of random weights, float32.
 Times are CPU seconds on one thread, the least of repeats that take turns: what the machine does
 besides is not to count.
-The last line is one JSON object:
+The last line is one JSON object, kept in `bench/results/predict.json`:
 
     vs_monai              MONAI's time over ours, same windows, same network, both in memory
+    seconds_windows, seconds_windows_monai
+                          CPU seconds of these
+    seconds_forward       of the same windows' forward passes alone: the floor
     max_abs_difference    greatest difference of any probability from MONAI's
     peak_mb               memory of a process that predicts the 512 x 512 x 800 volume from its
                           .nii.gz file to its label map (below 4000 is the aim)
@@ -42,7 +45,7 @@ from rich.console import Console
 from rich.table import Table
 
 REPOSITORY = Path(__file__).parents[1]
-sys.path.insert(0, str(REPOSITORY / "src"))
+sys.path[:0] = [str(REPOSITORY / "src"), str(REPOSITORY)]
 
 REAL = REPOSITORY.parent / "shared" / "data" / "brats" / "TCGA-DU-7294"
 CHANNELS = ["t1n", "t1c", "t2w", "t2f"]
@@ -157,13 +160,19 @@ def compare_windows(model: Path, case: dict[str, Path], folder: Path) -> dict[st
             found[:, row : row + logits.shape[1]] = logits.sigmoid_().numpy()
         return found
 
+    def forward_passes() -> None:
+        window = cropped[None, :, : PATCH[0], : PATCH[1], : PATCH[2]]
+        with torch.inference_mode():
+            for _ in range(covered[-1].total):
+                network(window)
+
     def skipped_share(image: Any) -> float:
         ours(image, every=False)
         return round(covered[-1].skipped / covered[-1].total, 3)
 
     difference = float(np.abs(ours(cropped) - monai(network, cropped, PATCH, OVERLAP)).max())
-    mine, theirs = least_seconds(
-        lambda: ours(cropped), lambda: monai(network, cropped, PATCH, OVERLAP)
+    mine, theirs, forward = least_seconds(
+        lambda: ours(cropped), lambda: monai(network, cropped, PATCH, OVERLAP), forward_passes
     )
     share = skipped_share(uncropped)
     every, few = least_seconds(
@@ -171,6 +180,9 @@ def compare_windows(model: Path, case: dict[str, Path], folder: Path) -> dict[st
     )
     return {
         "vs_monai": round(theirs / mine, 3),
+        "seconds_windows": round(mine, 3),
+        "seconds_windows_monai": round(theirs, 3),
+        "seconds_forward": round(forward, 3),
         "max_abs_difference": difference,
         "skip_empty_saves": round(every / few, 3),
         "skipped_share": share,
@@ -268,8 +280,9 @@ def measure_memory(folder: Path, table: Table) -> dict[str, float]:
 
 
 def main() -> None:
-    """Measure, and print."""
+    """Measure, keep and print."""
     import torch
+    from bench.machine import keep_result
 
     torch.set_num_threads(1)
     table = Table(title="Predictions, three regions")
@@ -297,6 +310,7 @@ def main() -> None:
         "seconds_soup": round(soup, 1),
         "case": "real" if REAL.is_dir() else "phantom",
     }
+    keep_result("predict", found)
     print(json.dumps(found))
 
 

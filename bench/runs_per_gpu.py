@@ -4,7 +4,8 @@ One, two and four runs of one kind (one and two on CPUs) train at once, each in 
 own, as `resources.runs_per_gpu` lets them; the rate of one alone is the yardstick. On a machine
 with a GPU all of them share the first one. On a machine without, the same is measured with
 processes that share the CPU's cores, with a thread each: it says how evenly they share, and
-nothing about GPUs. The last line is one JSON object:
+nothing about GPUs. The last line is one JSON object, kept in `bench/results/runs_per_gpu_gpu.json`
+or `runs_per_gpu_cpu.json`:
 
     device            the GPU's model, or `cpu`
     patches_per_s     number of runs at once -> patches per second of all of them together
@@ -27,7 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 REPOSITORY = Path(__file__).parents[1]
-sys.path.insert(0, str(REPOSITORY / "src"))
+sys.path[:0] = [str(REPOSITORY / "src"), str(REPOSITORY)]
 
 AT_ONCE = {"cuda": (1, 2, 4), "cpu": (1, 2)}
 # Measured after all runs have warmed up, for as long as all of them train.
@@ -167,8 +168,9 @@ def _epochs_between(ends: list[float], began: float, ended: float) -> float:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure, keep and print."""
     import torch
+    from bench.machine import keep_result
 
     from segsoup.cases.fingerprint import usable_cores
 
@@ -200,6 +202,7 @@ def main() -> None:
     }
     if kind == "cuda":
         figures["memory_mb"] = {str(n): round(one["memory_mb"]) for n, one in found.items()}
+    keep_result("runs_per_gpu_gpu" if kind == "cuda" else "runs_per_gpu_cpu", figures)
     print(json.dumps(figures))
 
 

@@ -82,9 +82,7 @@ class Drawing(Generic[Panel]):
         self._add_legend(handles)
         self._add_title(protocol, title)
         with whole(path) as temporary:
-            # Dates and versions would make files differ that show the same.
-            nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-            self.figure.savefig(temporary, format="svg", metadata=nothing)
+            save_svg(self.figure, temporary)
             self.tooltips.put_into(temporary)
         page = self.tooltips.page(path.read_text(encoding="utf-8"), path.stem.replace("_", " "))
         write_text(path.with_suffix(".html"), page)
@@ -107,6 +105,13 @@ class Drawing(Generic[Panel]):
             colour = VERMILLION if marked else "black"
             text = "\n".join(line for line in (title, marked) if line)
             self.figure.suptitle(text, color=colour, fontsize=9)
+
+
+def save_svg(figure: Figure, path: Path) -> None:
+    """Write a figure as an SVG file, whose bytes are the same whenever it shows the same."""
+    # Dates and versions would make files differ that show the same.
+    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    figure.savefig(path, format="svg", metadata=nothing)
 
 
 def _legend_columns(handles: Sequence[Line2D | Patch], width: float) -> int:
