@@ -68,6 +68,8 @@ rule predict:
         table_of_predictions if study.predict.input is not None else no_scans,
     log:
         "<logs>/predict.log",
+    # A bad case is as bad at the next attempt.
+    retries: 0
     conda:
         "../envs/segsoup.yaml"
     threads: threads_of("predict")
