@@ -30,6 +30,7 @@ from segsoup.ingredients import (
 )
 from segsoup.invocation import write_invocation
 from segsoup.lease import Lease
+from segsoup.outcomes import forget_lost
 from segsoup.progress import plan
 from segsoup.recorded_studies import remember_study
 from segsoup.runs import run_settings, stem_optimizer
@@ -320,6 +321,20 @@ def cases_of_batch(wildcards) -> dict:
 def predicted_batches(wildcards) -> list[str]:
     """What became of each batch."""
     return [f"{study.results}/.predict/{batch}.json" for batch in batches_of_scans()]
+
+
+def table_of_predictions(wildcards) -> str:
+    """What became of all cases: forgotten here, and of a batch, where label maps are gone.
+
+    Snakemake knows nothing of label maps and looks for what is written down of them right after
+    this. It is forgotten for a plan (-n) too, which would not be true else.
+    """
+    table = f"{study.results}/predictions.tsv"
+    if workflow.is_main_process:
+        batches = Path(study.results, ".predict").glob("[0-9]*.json")
+        folder = Path(predictions_folder(wildcards))
+        forget_lost(Path(table), batches, folder, study.predict.probabilities)
+    return table
 
 
 def predictions_folder(wildcards) -> str:

@@ -65,9 +65,11 @@ rule manifest:
 rule predict:
     """The target for all scans: fails at the very end if some could not be predicted."""
     input:
-        "<results>/predictions.tsv" if study.predict.input is not None else no_scans,
+        table_of_predictions if study.predict.input is not None else no_scans,
     log:
         "<logs>/predict.log",
+    # A bad case is as bad at the next attempt.
+    retries: 0
     conda:
         "../envs/segsoup.yaml"
     threads: threads_of("predict")

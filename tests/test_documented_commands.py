@@ -104,11 +104,11 @@ ELSEWHERE = {
     "segsoup export results/fold0/soups/greedy model.ts": Elsewhere(
         "tests/test_export.py::test_torchscript_gives_the_models_logits", ('main(["export"',)
     ),
-    # On Slurm only the profile differs.
     "snakemake predict --profile profiles/slurm --configfile study.yaml": Elsewhere(
-        "tests/test_predict_workflow.py::"
-        "test_batches_write_what_they_can_and_the_end_names_what_they_could_not",
-        ('"predict", config=study',),
+        "tests/test_predict_on_slurm.py::"
+        "test_a_killed_batch_goes_on_and_a_bad_case_fails_the_end_alone",
+        ('cluster.snakemake(self.folder, self.profile, self.study, "predict")',),
+        through=("tests/test_predict_on_slurm.py::start",),
     ),
     "segsoup verify results": Elsewhere(
         "tests/test_verify.py::test_an_untouched_study_is_verified",

@@ -13,7 +13,8 @@ from test_models import save_model
 from workflows import planned, snakemake
 
 from segsoup.cases.phantom import write_phantom
-from segsoup.files import read_json
+from segsoup.files import read_json, write_json
+from segsoup.outcomes import forget_lost
 from segsoup.study import Phantom
 
 CASES = ["Phantom-0000-000", "Phantom-0001-000", "Phantom-0002-000"]
@@ -69,6 +70,25 @@ def test_batches_write_what_they_can_and_the_end_names_what_they_could_not(folde
     outcomes = [rows(folder)[case]["outcome"] for case in CASES]
     assert outcomes == ["kept", "predicted", "predicted"]
     assert {path: path.stat().st_mtime_ns for path in before} == before
+
+    # So is one whose label map is gone, as a plan says too; then nothing is left to do.
+    (predictions / f"{CASES[2]}.nii.gz").unlink()
+    for dry in (["-n"], []):
+        printed = snakemake(folder, "--cores", "2", *dry, "predict", config=study)
+        assert "batch 0001" in printed and "batch 0000" not in printed
+    assert [rows(folder)[case]["outcome"] for case in CASES] == ["kept", "predicted", "predicted"]
+    assert "batch 000" not in snakemake(folder, "--cores", "2", "predict", config=study)
+
+
+def test_a_bad_case_has_no_label_map_to_lose(tmp_path: Path) -> None:
+    table, batch = tmp_path / "predictions.tsv", tmp_path / "0000.json"
+    table.touch()
+    write_json(batch, [{"case": "good", "outcome": "kept"}, {"case": "bad", "outcome": "bad"}])
+    (tmp_path / "good.nii.gz").touch()
+    forget_lost(table, [batch], tmp_path)
+    assert table.exists() and batch.exists()
+    forget_lost(table, [batch], tmp_path, probabilities=True)
+    assert not table.exists() and not batch.exists()
 
 
 def test_without_scans_it_says_which_key_is_missing(folder: Path) -> None:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import csv
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
 from segsoup.errors import BadCases, InputError
-from segsoup.files import whole
+from segsoup.files import read_json, whole
 
 log = logging.getLogger(__name__)
 
 COLUMNS = ["case", "outcome", "seconds", "where", "found", "expected", "mend"]
+PROBABILITIES = "probabilities"
+ENDING = ".nii.gz"
 
 Outcome = Literal["predicted", "kept", "bad"]
 
@@ -63,6 +66,32 @@ def write_outcomes(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
         lines = csv.DictWriter(stream, COLUMNS, delimiter="\t", lineterminator="\n")
         lines.writeheader()
         lines.writerows(sorted(records, key=lambda record: str(record["case"])))
+
+
+def files_of_prediction(folder: Path, case: str, probabilities: bool = False) -> list[Path]:
+    """The label map of a case, and its probabilities if they are wanted."""
+    name = f"{case}{ENDING}"
+    return [folder / name] + [folder / PROBABILITIES / name] * probabilities
+
+
+def forget_lost(
+    table: Path, batches: Iterable[Path], folder: Path, probabilities: bool = False
+) -> None:
+    """Remove what is written down of batches that have lost files, and the table made of it.
+
+    Args:
+        table: what became of all cases (``write_outcomes``).
+        batches: what became of the cases of each (``Told.as_record``).
+        folder: where label maps went.
+        probabilities: whether probabilities are wanted too.
+    """
+    for batch in batches:
+        cases = [record["case"] for record in read_json(batch) if record["outcome"] != "bad"]
+        files = [files_of_prediction(folder, case, probabilities) for case in cases]
+        if not all(file.exists() for file in chain(*files)):
+            # Snakemake makes a missing batch again only where the table is missing too.
+            table.unlink(missing_ok=True)
+            batch.unlink(missing_ok=True)
 
 
 def refuse_bad(table: Path) -> None:

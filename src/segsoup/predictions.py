@@ -23,14 +23,12 @@ from segsoup.cases.checking import Expected, check_case
 from segsoup.cases.verdicts import files_of, hash_files
 from segsoup.errors import InputError
 from segsoup.files import read_json, sha256, writable, write_json
-from segsoup.outcomes import Outcome, Told
+from segsoup.outcomes import Outcome, Told, files_of_prediction
 from segsoup.prediction import Predictor, Way
 
 # Part of a prediction's key: to be raised whenever label maps come out differently.
 VERSION = 1
 RECORDS = ".segsoup"
-PROBABILITIES = "probabilities"
-ENDING = ".nii.gz"
 UNLABELLED = Expected(frozenset(), "predict")
 # The challenges take *{ID}-{timepoint}.nii.gz, and of the MEN-RT task four digits and one.
 BRATS_NAME = re.compile(r"(.*\D)?(\d{5}-\d{3}|\d{4}-\d)")
@@ -69,11 +67,12 @@ class Wanted:
 
     def labels_of(self, case: str) -> Path:
         """The label map of a case."""
-        return self.folder / f"{case}{ENDING}"
+        return files_of_prediction(self.folder, case)[0]
 
     def probabilities_of(self, case: str) -> Path | None:
         """The probabilities of a case, if they are wanted."""
-        return self.folder / PROBABILITIES / f"{case}{ENDING}" if self.probabilities else None
+        _, *found = files_of_prediction(self.folder, case, self.probabilities)
+        return found[0] if found else None
 
     def record_of(self, case: str) -> Path:
         """What is written down of a case."""
@@ -166,7 +165,7 @@ def _make_way(case: Case, key: str, wanted: Wanted) -> None:
     A label map that stays where its case cannot be predicted any more would be taken for its own.
     """
     record, labels = wanted.record_of(case.name), wanted.labels_of(case.name)
-    probabilities = wanted.folder / PROBABILITIES / labels.name
+    written = files_of_prediction(wanted.folder, case.name, probabilities=True)
     inputs = [source.file.absolute() for source in case.channels.values()]
     if labels.absolute() in inputs or (
         labels.exists() and not record.exists() and not wanted.overwrite
@@ -178,7 +177,7 @@ def _make_way(case: Case, key: str, wanted: Wanted) -> None:
             "name another OUTPUT, or move the file away",
         )
     if _key_of(record) != key:
-        for path in (labels, probabilities, record):
+        for path in (*written, record):
             path.unlink(missing_ok=True)
 
 
