@@ -84,7 +84,7 @@ PEER = [
 BATCH = 2
 WARM_UP, ROUNDS = 4, 3
 # Steps per round: enough for each transform to be drawn, few enough for five minutes.
-STEPS = {"ours": 20, "crops": 20, "monai": 12, "batchgenerators": 12}
+STEPS = {"ours": 60, "crops": 60, "monai": 30, "batchgenerators": 24}
 FULL = PRESETS["full"]
 
 

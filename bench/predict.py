@@ -3,8 +3,8 @@
 Windows are compared on a skull-stripped case (the real one in ../shared/data where it is at hand,
 else a phantom of its size), memory on a volume of 512 x 512 x 800 voxels (int16, one channel and,
 besides, four), all with three regions, small networks of random weights, float32.
-Times are CPU seconds on one thread, the least of repeats that take turns: what the machine does
-besides is not to count.
+Times are CPU seconds on one thread, the least of repeats, each side in processes of its own that
+take turns: what the machine does besides is not to count.
 The last line is one JSON object, kept in `bench/results/predict.json`:
 
     vs_monai              MONAI's time over ours, same windows, same network, both in memory
@@ -54,7 +54,7 @@ SHAPE, LARGE = (240, 240, 155), (512, 512, 800)
 PATCH, LARGE_PATCH = [64, 64, 64], [128, 128, 128]
 # Memory does not hang on the overlap, but the minutes of the large volume do.
 OVERLAP, LARGE_OVERLAP = 0.5, 0.0
-MODELS, REPEATS, THREADS = 5, 5, 2
+MODELS, REPEATS, THREADS = 5, 4, 2
 SMALL = {"name": "UNet", "arguments": {"channels": [4, 8], "strides": [2]}}
 # Slow enough that a case's windows take longer than reading it.
 LARGER = {"name": "UNet", "arguments": {"channels": [8, 16, 32], "strides": [2, 2]}}
@@ -126,24 +126,48 @@ def least_seconds(*works: Callable[[], Any], repeats: int = REPEATS) -> list[flo
     return [min(times) for times in taken]
 
 
-def compare_windows(model: Path, case: dict[str, Path], folder: Path) -> dict[str, float]:
-    """Ours against MONAI's, and with every window against without empty ones."""
-    import torch
-
+def compare_windows(
+    model: Path, case: dict[str, Path], folder: Path, turns: int
+) -> dict[str, float]:
+    """Ours against MONAI's, each in processes of its own as it is used, by turns."""
     from segsoup.cases.case import Source
-    from segsoup.inference import Covered, Windows, predict_rows
     from segsoup.models import open_models
     from segsoup.preprocess import preprocess_image
 
     (opened,) = open_models([model])
     sources = {name: Source(path) for name, path in case.items()}
-    images = []
-    for crop in (True, False):
+    for name, crop in (("cropped", True), ("uncropped", False)):
         how = opened.description.preprocess.model_copy(update={"crop": crop})
-        preprocess_image(sources, how, PATCH, folder / "image.npy")
-        images.append(torch.from_numpy(np.load(folder / "image.npy")))
-    cropped, uncropped = images
-    network, covered = opened.build(torch.device("cpu")), list[Covered]()
+        preprocess_image(sources, how, PATCH, folder / f"{name}.npy")
+    found = [(measured("windows", model), measured("windows_monai", model)) for _ in range(turns)]
+    ours, theirs = (min(side, key=lambda one: one["seconds"]) for side in zip(*found, strict=True))
+    difference = np.abs(np.load(folder / "ours.npy") - np.load(folder / "monai.npy")).max()
+    return {
+        "vs_monai": round(theirs["seconds"] / ours["seconds"], 3),
+        "seconds_windows": round(ours["seconds"], 3),
+        "seconds_windows_monai": round(theirs["seconds"], 3),
+        "seconds_forward": round(ours["seconds_forward"], 3),
+        "max_abs_difference": float(difference),
+        "skip_empty_saves": round(ours["seconds_every"] / ours["seconds_skipping"], 3),
+        "skipped_share": ours["skipped_share"],
+        "skipped_share_cropped": ours["skipped_share_cropped"],
+    }
+
+
+def measure_windows(model: Path) -> dict[str, float]:
+    """CPU seconds of our windows, with every one and without empty ones, and of forward passes."""
+    import torch
+
+    from segsoup import devices
+    from segsoup.inference import Covered, Windows, predict_rows
+    from segsoup.models import open_models
+
+    device = devices.prepare("cpu", 1)
+    network, covered = open_models([model])[0].build(device), list[Covered]()
+    cropped, uncropped = (
+        torch.from_numpy(np.load(model.parents[1] / f"{name}.npy"))
+        for name in ("cropped", "uncropped")
+    )
 
     def ours(image: Any, every: bool = True) -> NDArray[np.float32]:
         windows = Windows(PATCH, OVERLAP, 1, every)
@@ -170,24 +194,37 @@ def compare_windows(model: Path, case: dict[str, Path], folder: Path) -> dict[st
         ours(image, every=False)
         return round(covered[-1].skipped / covered[-1].total, 3)
 
-    difference = float(np.abs(ours(cropped) - monai(network, cropped, PATCH, OVERLAP)).max())
-    mine, theirs, forward = least_seconds(
-        lambda: ours(cropped), lambda: monai(network, cropped, PATCH, OVERLAP), forward_passes
-    )
-    share = skipped_share(uncropped)
-    every, few = least_seconds(
-        lambda: ours(uncropped), lambda: ours(uncropped, every=False), repeats=1
+    np.save(model.parents[1] / "ours.npy", ours(cropped))
+    seconds, forward = least_seconds(lambda: ours(cropped), forward_passes)
+    every, skipping = least_seconds(
+        lambda: ours(uncropped), lambda: ours(uncropped, every=False), repeats=2
     )
     return {
-        "vs_monai": round(theirs / mine, 3),
-        "seconds_windows": round(mine, 3),
-        "seconds_windows_monai": round(theirs, 3),
-        "seconds_forward": round(forward, 3),
-        "max_abs_difference": difference,
-        "skip_empty_saves": round(every / few, 3),
-        "skipped_share": share,
+        "seconds": seconds,
+        "seconds_forward": forward,
+        "seconds_every": every,
+        "seconds_skipping": skipping,
+        "skipped_share": skipped_share(uncropped),
         "skipped_share_cropped": skipped_share(cropped),
     }
+
+
+def measure_windows_monai(model: Path) -> dict[str, float]:
+    """CPU seconds of MONAI's windows."""
+    import torch
+
+    from segsoup import networks
+    from segsoup.checkpoints import load
+    from segsoup.models import open_models
+
+    torch.set_num_threads(1)
+    told = open_models([model])[0].description
+    network = networks.build(told.network, len(told.channels), len(told.regions)).eval()
+    network.load_state_dict(load(model)[0])
+    image = torch.from_numpy(np.load(model.parents[1] / "cropped.npy"))
+    np.save(model.parents[1] / "monai.npy", monai(network, image, PATCH, OVERLAP))
+    (seconds,) = least_seconds(lambda: monai(network, image, PATCH, OVERLAP))
+    return {"seconds": seconds}
 
 
 def monai(network: Any, image: Any, patch: list[int], overlap: float) -> NDArray[np.float32]:
@@ -216,35 +253,43 @@ def predict(models: list[Path], case: dict[str, Path], folder: Path, overlap: fl
     Predictor(way, torch.device("cpu"), folder).predict(sources, folder / "labels.nii.gz")
 
 
-def peak_of(*arguments: object) -> float:
-    """MB of a process of its own that runs one of ``MEASURED``."""
-    command = [sys.executable, __file__, *map(str, arguments)]
+def measured(kind: str, model: Path) -> dict[str, float]:
+    """What one of ``MEASURED`` finds, in a process of its own."""
+    command = [sys.executable, __file__, kind, str(model)]
     run = subprocess.run(command, check=True, capture_output=True, text=True)
-    return float(run.stdout.split()[-1])
+    return dict(json.loads(run.stdout.splitlines()[-1]))
 
 
-def measure_ours(folder: Path, channels: int) -> None:
+def measure_volume(model: Path) -> dict[str, float]:
     """Predict the large volume from its files, by the command itself."""
     from segsoup import cli
 
+    folder, channels = model.parent, int(model.name[0])
     given = ",".join(f"{name}={folder}/large-{name}.nii.gz" for name in CHANNELS[:channels])
-    words = ["predict", folder / f"{channels}-0.safetensors", given, folder / f"out{channels}"]
+    words = ["predict", model, given, folder / f"out{channels}"]
     words += ["--overlap", LARGE_OVERLAP, "--threads", THREADS]
     assert cli.main([str(word) for word in words]) == 0
+    return {}
 
 
-def measure_monai(folder: Path, channels: int) -> None:
+def measure_volume_monai(model: Path) -> dict[str, float]:
     """Run MONAI's inferer over the large volume, prepared as ours is."""
     import torch
 
     from segsoup.models import open_models
 
-    (opened,) = open_models([folder / f"{channels}-0.safetensors"])
-    image = torch.from_numpy(np.load(folder / "prepared.npy"))
+    (opened,) = open_models([model])
+    image = torch.from_numpy(np.load(model.parent / "prepared.npy"))
     monai(opened.build(torch.device("cpu")), image, LARGE_PATCH, LARGE_OVERLAP)
+    return {}
 
 
-MEASURED = {"ours": measure_ours, "monai": measure_monai}
+MEASURED = {
+    "windows": measure_windows,
+    "windows_monai": measure_windows_monai,
+    "volume": measure_volume,
+    "volume_monai": measure_volume_monai,
+}
 
 
 def own_peak_mb() -> float:
@@ -262,13 +307,13 @@ def measure_memory(folder: Path, table: Table) -> dict[str, float]:
 
     for seed, name in enumerate(CHANNELS):
         write_large(folder / f"large-{name}.nii.gz", seed)
-    write_models(folder, CHANNELS[:1], LARGE_PATCH, 1, SMALL)
-    write_models(folder, CHANNELS, LARGE_PATCH, 1, SMALL)
-    ours, four = peak_of("ours", folder, 1), peak_of("ours", folder, 4)
-    (opened,) = open_models([folder / "1-0.safetensors"])
+    (one,) = write_models(folder, CHANNELS[:1], LARGE_PATCH, 1, SMALL)
+    (of_four,) = write_models(folder, CHANNELS, LARGE_PATCH, 1, SMALL)
+    ours, four = (measured("volume", model)["peak_mb"] for model in (one, of_four))
+    (opened,) = open_models([one])
     source = {CHANNELS[0]: Source(folder / f"large-{CHANNELS[0]}.nii.gz")}
     preprocess_image(source, opened.description.preprocess, LARGE_PATCH, folder / "prepared.npy")
-    theirs = peak_of("monai", folder, 1)
+    theirs = measured("volume_monai", one)["peak_mb"]
     table.add_row("MB, 512 x 512 x 800, one channel", f"{ours:.0f}", f"{theirs:.0f}")
     table.add_row("MB, 512 x 512 x 800, four channels", f"{four:.0f}", "")
     return {
@@ -292,7 +337,7 @@ def main() -> None:
         folder = Path(name)
         (small,) = write_models(folder / "small", CHANNELS, PATCH, 1, SMALL)
         case = write_case(folder)
-        found: dict[str, Any] = compare_windows(small, case, folder)
+        found: dict[str, Any] = compare_windows(small, case, folder, turns=2)
         models = write_models(folder / "larger", CHANNELS, PATCH, MODELS, LARGER)
         soup, ensemble = least_seconds(
             lambda: predict(models[:1], case, folder, OVERLAP),
@@ -300,7 +345,7 @@ def main() -> None:
             repeats=1,
         )
         found |= measure_memory(folder, table)
-    table.add_row("speed of the windows, ratio", "1", f"{1 / found['vs_monai']:.2f}")
+    table.add_row("time of the windows, ratio", "1", f"{found['vs_monai']:.2f}")
     table.add_row(
         f"CPU seconds per case, one soup and {MODELS} models", f"{soup:.1f}", f"{ensemble:.1f}"
     )
@@ -315,8 +360,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] and sys.argv[1] in MEASURED:
-        MEASURED[sys.argv[1]](Path(sys.argv[2]), int(sys.argv[3]))
-        print(own_peak_mb())
+    if sys.argv[1:] and sys.argv[1] in MEASURED:
+        found_here = MEASURED[sys.argv[1]](Path(sys.argv[2]))
+        print(json.dumps(found_here | {"peak_mb": own_peak_mb()}))
     else:
         main()

@@ -10,9 +10,10 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -21,10 +22,13 @@ from segsoup.errors import InputError
 
 log = logging.getLogger(__name__)
 
+Item = TypeVar("Item")
+
 PRECISIONS = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
-# Of glibc's malloc.h.
+# Of glibc's malloc.h, and its defaults.
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+TRIM_THRESHOLD, MMAP_MAX = 128 * 1024, 65536
 
 
 def prepare(
@@ -50,6 +54,8 @@ def prepare(
     torch.set_num_threads(threads)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
+    # Results do not hang on it, for nothing reads memory that was not written.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
     if device == "cuda" and not torch.cuda.is_available():
         raise InputError(
@@ -59,7 +65,7 @@ def prepare(
             "set it to `auto` or `cpu`, or run the job on a GPU node",
         )
     if device == "cpu" or not torch.cuda.is_available():
-        _keep_freed_memory()
+        keep_freed_memory(True)
         return torch.device("cpu")
     if gpu is None:
         gpu = _free_gpu(runs_per_gpu)
@@ -248,6 +254,31 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[obj
     return torch.autocast(device.type, dtype=PRECISIONS[chosen])
 
 
+def side_by_side(work: Callable[[Item], None], items: Sequence[Item], device: torch.device) -> None:
+    """Do independent pieces of work; on a CPU as many at once as torch has threads.
+
+    Small operations hardly gain from a second thread of their own. Whatever the number of threads,
+    each piece is computed by one, so that results are the same to the bit.
+
+    Args:
+        work: what is done to each; it calls torch.
+        items: the pieces, about equally large.
+        device: where they lie; a GPU is handed one after the other.
+    """
+    threads = torch.get_num_threads()
+    if device.type != "cpu" or threads == 1:
+        for item in items:
+            work(item)
+        return
+    # Of the whole process, not of the thread that says it.
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(work, items))
+    finally:
+        torch.set_num_threads(threads)
+
+
 def compiled(model: nn.Module) -> Callable[[torch.Tensor], Any]:
     """A model's forward pass through torch.compile, with a cache that outlives the machine's /tmp.
 
@@ -259,14 +290,19 @@ def compiled(model: nn.Module) -> Callable[[torch.Tensor], Any]:
     return forward
 
 
-def _keep_freed_memory() -> None:
-    """Have this process keep the memory that it frees, for it will soon want as much again.
+def keep_freed_memory(keep: bool) -> None:
+    """Have this process keep the memory that it frees, where it will soon want as much again.
 
     By default glibc gives large blocks back at once, and the kernel clears them anew for each
     tensor: a tenth of a training step on CPUs, a quarter of the augmentation, most of a forward
     pass over a large window. Other C libraries are left alone.
+
+    Args:
+        keep: False: by glibc's default again, for work of many sizes, whose pieces would add up.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(M_MMAP_MAX, 0)
-        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+    library = ctypes.CDLL(None)
+    if hasattr(library, "mallopt"):
+        library.mallopt(M_MMAP_MAX, 0 if keep else MMAP_MAX)
+        library.mallopt(M_TRIM_THRESHOLD, 2**31 - 1 if keep else TRIM_THRESHOLD)
+        if not keep:
+            library.malloc_trim(0)

@@ -130,12 +130,16 @@ def _each_window(
             slab = read(first, first + windows.patch[0])
         window = slab[_place((0, *start[1:]), windows.patch)]
         if windows.every or bool(window.any()):
-            if not batch.numel():
+            waiting.append(start)
+            if windows.at_once == 1:
+                # Where it lies: to copy it would take as long as all the rest beside the network.
+                batch = window[None].float()
+            elif not batch.numel():
                 # Once: to ask for new memory takes longer than to fill it.
                 most = min(windows.at_once, len(starts))
                 batch = window.new_empty((most, *window.shape), dtype=torch.float32)
-            batch[len(waiting)] = window
-            waiting.append(start)
+            if windows.at_once > 1:
+                batch[len(waiting) - 1] = window
         else:
             skipped += 1
         if len(waiting) == windows.at_once or (waiting and number == len(starts)):

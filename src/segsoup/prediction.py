@@ -185,7 +185,10 @@ class Predictor:
             tempfile.TemporaryDirectory(dir=self.scratch) as folder,
         ):
             image = Path(folder, "image.npy")
+            # Volumes of many sizes first, then windows of one.
+            devices.keep_freed_memory(False)
             geometry = preprocess_image(channels, told.preprocess, told.patch, image)
+            devices.keep_freed_memory(self.device.type == "cpu")
             covered: list[Covered] = []
             rows = restore_rows(self._mean_rows(image, geometry, covered, tell), geometry)
             kept = None if probabilities is None else _Kept(Path(folder), geometry, told.regions)
