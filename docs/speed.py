@@ -176,13 +176,13 @@ def over(peer: str, what: str, ratio: float | None, bound: float) -> Aim:
 def read_input(figures: dict[str, Any]) -> Reading:
     """Patches that are read and augmented."""
     names = {"ours": OURS, "monai": "MONAI", "batchgenerators": "batchgeneratorsv2"}
-    seconds, share = figures["cpu_seconds_per_patch"], figures["affine_share"]
+    seconds = figures["cpu_seconds_per_patch"]
     panel = Panel(
         "CPU seconds per patch",
         {name: seconds[way] for way, name in names.items() if way in seconds},
-        figures["floor_cpu_seconds"] * share,
+        figures["floor_cpu_seconds"],
     )
-    floor = f"sampling {100 * share:.0f} % of the patches along a grid, image and labels"
+    floor = "copying a patch and its labels once"
     speed = "segsoup's patches per second over those of"
     return Reading(
         f"Of the CPU's time {apart(panel)}; without augmentation, which is the CPU's part where a "

@@ -16,17 +16,16 @@ from monai import transforms as monai
 from scipy.ndimage import affine_transform, gaussian_filter
 from scipy.stats import ks_2samp
 
+from segsoup import rotation
 from segsoup.augment import (
     PRESETS,
     ROTATION,
     Drawn,
-    affine_matrices,
     apply,
     augment,
     draw,
-    sample_along,
-    sampling_grid,
 )
+from segsoup.rotation import affine_matrices, places, rotate
 
 SHAPE = (12, 14, 10)
 CPU = torch.device("cpu")
@@ -53,10 +52,10 @@ def augmented(
 
 
 def transformed(volume: torch.Tensor, angles: list[float], zoom: float) -> torch.Tensor:
-    """A volume (x, y, z) through the matrix, the way that ``augment`` does it."""
-    theta = affine_matrices(torch.tensor([angles]), torch.tensor([zoom]), volume.shape)[0]
-    grid = sampling_grid(theta, volume.shape, CPU)
-    return sample_along(grid, volume[None].float(), "bilinear")[0]
+    """A rotated copy of a volume (x, y, z)."""
+    image = volume[None].float().clone()
+    rotate(image, torch.zeros_like(image), angles, zoom)
+    return image[0]
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -109,7 +108,7 @@ def test_mirroring_moves_image_and_labels_alike(seed: int) -> None:
 
 def test_without_angle_and_zoom_nothing_moves() -> None:
     volume = torch.randn(SHAPE)
-    torch.testing.assert_close(transformed(volume, [0, 0, 0], 1), volume, atol=1e-5, rtol=0)
+    torch.testing.assert_close(transformed(volume, [0, 0, 0], 1), volume, atol=2e-4, rtol=0)
 
 
 @pytest.mark.parametrize(("axis", "plane"), [(0, (1, 2)), (1, (2, 0)), (2, (0, 1))])
@@ -160,15 +159,69 @@ def test_labels_turn_with_their_image() -> None:
     assert 4 <= moved <= 24
 
 
-@pytest.mark.parametrize("side", [16, 13])
-@pytest.mark.parametrize("mode", ["bilinear", "nearest"])
-def test_a_volume_is_sampled_in_parts_as_torch_samples_it_whole(mode: str, side: int) -> None:
-    volume = torch.randn(2, side, 14, 10)
-    theta = affine_matrices(torch.tensor([[0.3, -0.2, 0.4]]), torch.tensor([0.9]), volume.shape[1:])
+ANGLES, ZOOM = [0.3, -0.2, 0.4], 0.9
+
+
+def by_torch(volume: torch.Tensor, mode: str, angles: list[float], zoom: float) -> torch.Tensor:
+    """A volume (channel, x, y, z), rotated by what torch has for volumes."""
+    theta = affine_matrices(torch.tensor([angles]), torch.tensor([zoom]), volume.shape[1:])
     grid = functional.affine_grid(theta, [1, 1, *volume.shape[1:]], align_corners=False)
-    expected = functional.grid_sample(volume[None], grid, mode=mode, align_corners=False)[0]
-    torch.testing.assert_close(sampling_grid(theta[0], volume.shape[1:], CPU), grid[0])
-    assert torch.equal(sample_along(grid[0], volume, mode), expected)
+    return functional.grid_sample(volume[None], grid, mode=mode, align_corners=False)[0]
+
+
+@pytest.mark.parametrize("shape", [(40, 33, 20), (16, 16, 16), (13, 24, 50), (1, 9, 8)])
+@pytest.mark.parametrize(
+    ("angles", "zoom"), [(ANGLES, 0.9), ([-0.5, 0.5, -0.5], 0.7), ([0.1, 0.5, 0.2], 1.4)]
+)
+def test_a_rotation_is_that_of_torch(
+    shape: tuple[int, ...], angles: list[float], zoom: float
+) -> None:
+    image, label = torch.randn(3, *shape), torch.randint(0, 5, (1, *shape)).to(torch.uint8)
+    expected = by_torch(image, "bilinear", angles, zoom)
+    expected_label = by_torch(label.float(), "nearest", angles, zoom)
+    rotate(image, label, angles, zoom)
+    torch.testing.assert_close(image, expected, rtol=0, atol=2e-3)
+    # Beside it where a voxel lies right between two.
+    assert (label != expected_label).float().mean() < 1e-3
+    # What comes from outside is nothing at all.
+    assert torch.equal(image == 0, expected == 0)
+
+
+def test_a_rotation_of_full_size_is_that_of_torch_to_a_small_part_of_a_voxel() -> None:
+    side = 128
+    ramp = torch.arange(float(side)).expand(side, side, side)
+    image = torch.stack([ramp, ramp.transpose(1, 2), ramp.transpose(0, 2)])
+    expected = by_torch(image, "bilinear", ANGLES, ZOOM)
+    rotate(image, torch.zeros(1, side, side, side), ANGLES, ZOOM)
+    core = functional.pad(torch.ones(1, *[side - 4] * 3), [2] * 6)
+    inside = by_torch(core, "bilinear", ANGLES, ZOOM)[0] == 1
+    # A ramp's value is its place.
+    assert (image - expected)[:, inside].abs().max() < 2e-3
+
+
+def test_places_are_those_of_torch() -> None:
+    """They are for GPUs, whose rotation is torch's ``grid_sample`` over the whole volume."""
+    theta = affine_matrices(torch.tensor([ANGLES]), torch.tensor([ZOOM]), SHAPE)
+    grid = functional.affine_grid(theta, [1, 1, *SHAPE], align_corners=False)[0]
+    x, y, z = places(theta[0], SHAPE, CPU)
+    torch.testing.assert_close(torch.stack([z, y, x], dim=-1), grid)
+    volume = torch.randn(2, *SHAPE)
+    expected = by_torch(volume, "bilinear", ANGLES, ZOOM)
+    torch.testing.assert_close(rotation.sample(volume, grid, "bilinear"), expected)
+    part = places(theta[0], SHAPE, CPU, slice(3, 5))
+    assert all(torch.equal(one, whole[3:5]) for one, whole in zip(part, (x, y, z), strict=True))
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_a_batch_hangs_on_no_number_of_threads(threads: int) -> None:
+    before = torch.get_num_threads()
+    results = []
+    for count in (1, threads):
+        torch.set_num_threads(count)
+        results.append(augmented(*batch(), "full", drawn(11)))
+        assert torch.get_num_threads() == count
+    torch.set_num_threads(before)
+    assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
 
 
 def changed_by(**parts: object) -> Drawn:

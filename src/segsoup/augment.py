@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as functional
 
 from segsoup import devices
+from segsoup.rotation import rotate
 from segsoup.study import AugmentationPreset
 
 
@@ -58,8 +59,6 @@ NOISE_DEVIATION = (0.0, 0.3)
 BLUR_SIGMA = (0.5, 1.0)
 LOW_RESOLUTION = (0.5, 1.0)
 
-# On the CPU grid_sample spreads samples over the threads, but not the voxels of one.
-GRID_PARTS = 8
 # Of a matrix along an axis, that are multiplied together on the CPU.
 ROWS_TOGETHER = 16
 
@@ -113,7 +112,7 @@ def augment(
 def apply(images: torch.Tensor, labels: torch.Tensor, drawn: Drawn) -> None:
     """Change a batch as drawn, in place; images and labels as in ``augment``."""
     for sample, (angles, zoom) in drawn.affine.items():
-        _affine(images[sample], labels[sample], angles, zoom)
+        rotate(images[sample], labels[sample], angles, zoom)
     for sample, axes in drawn.flips.items():
         for label in labels[sample]:
             label.copy_(label.flip(axes))
@@ -122,7 +121,7 @@ def apply(images: torch.Tensor, labels: torch.Tensor, drawn: Drawn) -> None:
         _change_channel(images[place], drawn, *place)
 
     places = list(itertools.product(range(images.shape[0]), range(images.shape[1])))
-    devices.side_by_side(change, places, images.device)
+    devices.side_by_side(change, places, images[0, 0].numel(), images.device)
 
 
 def _change_channel(channel: torch.Tensor, drawn: Drawn, sample: int, number: int) -> None:
@@ -207,85 +206,6 @@ def _draw_flips(
     rows = (torch.rand((samples, 3), generator=generator) < probability).tolist()
     axes = [[axis for axis, flipped in enumerate(row) if flipped] for row in rows]
     return {sample: mirrored for sample, mirrored in enumerate(axes) if mirrored}
-
-
-def _affine(image: torch.Tensor, label: torch.Tensor, angles: list[float], zoom: float) -> None:
-    """Rotate and zoom about the centre: image (channel, x, y, z), label likewise, in place."""
-    theta = affine_matrices(torch.tensor([angles]), torch.tensor([zoom]), image.shape[1:])[0]
-    grid = sampling_grid(theta, image.shape[1:], image.device)
-    image.copy_(sample_along(grid, image, "bilinear"))
-    label.copy_(sample_along(grid, label.float(), "nearest"))
-
-
-def sampling_grid(
-    theta: torch.Tensor, shape: tuple[int, ...] | torch.Size, device: torch.device
-) -> torch.Tensor:
-    """What ``torch.nn.functional.affine_grid`` gives for one sample, in a tenth of its time.
-
-    Args:
-        theta: (3, 4) from ``affine_matrices``, on the CPU; it moves nothing off the centre.
-        shape: volume (x, y, z).
-        device: where the grid is to be.
-
-    Returns:
-        (x, y, z, 3) in torch's coordinates, whose first is that of the last axis.
-    """
-    x, y, z = (torch.arange(1 - n, n, 2, dtype=torch.float32, device=device) / n for n in shape)
-    rows = theta.tolist()
-    plane = torch.stack([row[1] * y[:, None] + row[0] * z for row in rows], dim=-1)
-    slope = torch.stack([torch.full_like(plane[..., 0], row[2]) for row in rows], dim=-1)
-    # One product of a column and a row, for the grid is linear in x.
-    grid = torch.addmm(plane.view(1, -1), x[:, None], slope.view(1, -1))
-    return grid.view(*shape, 3)
-
-
-def sample_along(grid: torch.Tensor, volume: torch.Tensor, mode: str) -> torch.Tensor:
-    """A volume (channel, x, y, z) at the places of a grid; zeros from outside."""
-    parts = grid[None]
-    if volume.device.type == "cpu":
-        if len(grid) % GRID_PARTS == 0:
-            parts = grid.view(GRID_PARTS, -1, *grid.shape[1:])
-        # A voxel's channels are read from all over the volume: from one place, if they lie there.
-        volume = volume.movedim(0, -1).contiguous().movedim(-1, 0)
-    sampled = functional.grid_sample(
-        volume.expand(len(parts), *volume.shape),
-        parts,
-        mode=mode,
-        padding_mode="zeros",
-        align_corners=False,
-    )
-    return sampled.transpose(0, 1).reshape(volume.shape)
-
-
-def affine_matrices(
-    angles: torch.Tensor, zooms: torch.Tensor, shape: tuple[int, ...] | torch.Size
-) -> torch.Tensor:
-    """Matrices for ``torch.nn.functional.affine_grid`` that rotate and zoom about the centre.
-
-    Args:
-        angles: radians about the x, y and z axes, (sample, 3).
-        zooms: above 1 makes things larger, (sample,).
-        shape: volume (x, y, z) in voxels; rotations are rigid in voxels whatever its sides.
-
-    Returns:
-        (sample, 3, 4), in torch's order, whose first coordinate is the last axis.
-    """
-    cosines, sines = angles.cos(), angles.sin()
-    zero, one = torch.zeros_like(zooms), torch.ones_like(zooms)
-    about_x, about_y, about_z = (
-        [one, zero, zero, zero, cosines[:, 0], -sines[:, 0], zero, sines[:, 0], cosines[:, 0]],
-        [cosines[:, 1], zero, sines[:, 1], zero, one, zero, -sines[:, 1], zero, cosines[:, 1]],
-        [cosines[:, 2], -sines[:, 2], zero, sines[:, 2], cosines[:, 2], zero, zero, zero, one],
-    )
-    rotations = [
-        torch.stack(entries, dim=1).view(-1, 3, 3) for entries in (about_x, about_y, about_z)
-    ]
-    rotation = rotations[0] @ rotations[1] @ rotations[2]
-    half = torch.tensor(list(shape), dtype=rotation.dtype) / 2
-    # affine_grid works in coordinates from -1 to 1 along each side: to voxels, rotate, and back.
-    linear = rotation * half[None, None, :] / half[None, :, None] / zooms[:, None, None]
-    linear = linear.flip(1, 2)
-    return torch.cat([linear, torch.zeros(len(zooms), 3, 1)], dim=2)
 
 
 def _noise(channel: torch.Tensor, deviation: float, seed: int) -> None:

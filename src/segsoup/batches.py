@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,7 +67,7 @@ class Patches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
             read_patch(case.image, window, images[place])
             labels[place, 0] = case.label[window]
 
-        devices.side_by_side(read, range(len(drawn)), torch.device("cpu"))
+        devices.side_by_side(read, range(len(drawn)), images[0].size, torch.device("cpu"))
         return torch.from_numpy(images), torch.from_numpy(labels)
 
     def _drawn(self, number: int) -> tuple[PreprocessedCase, tuple[slice, ...]]:
@@ -152,14 +153,20 @@ def regions_of(labels: torch.Tensor, regions: Sequence[Sequence[int]]) -> torch.
         Zeros and ones, float32 (batch, region, x, y, z).
     """
     result = labels.new_empty((len(labels), len(regions), *labels.shape[2:]), dtype=torch.float32)
-    # Comparing bytes is faster than looking them up in a table of 256, and into bytes ten times
-    # as fast as into booleans.
-    inside, has_value = torch.empty_like(labels[:, 0]), torch.empty_like(labels[:, 0])
-    for region, values in enumerate(regions):
-        torch.eq(labels[:, 0], values[0], out=inside)
-        for value in values[1:]:
-            inside |= torch.eq(labels[:, 0], value, out=has_value)
-        result[:, region] = inside
+
+    def fill(place: tuple[int, int]) -> None:
+        sample, region = place
+        label, (first, *others) = labels[sample, 0], regions[region]
+        # Comparing bytes is faster than looking them up in a table of 256, and into bytes ten
+        # times as fast as into booleans.
+        inside, has_value = torch.empty_like(label), torch.empty_like(label)
+        torch.eq(label, first, out=inside)
+        for value in others:
+            inside |= torch.eq(label, value, out=has_value)
+        result[place] = inside
+
+    places = list(itertools.product(range(len(labels)), range(len(regions))))
+    devices.side_by_side(fill, places, labels[0].numel(), labels.device)
     return result
 
 

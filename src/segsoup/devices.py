@@ -9,7 +9,7 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 Item = TypeVar("Item")
 
 PRECISIONS = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+
+# Numbers from which on a piece of work is worth a thread: below, threads wait for Python's lock.
+SIDE_BY_SIDE = 500_000
 
 # Of glibc's malloc.h, and its defaults.
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
@@ -254,29 +257,44 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[obj
     return torch.autocast(device.type, dtype=PRECISIONS[chosen])
 
 
-def side_by_side(work: Callable[[Item], None], items: Sequence[Item], device: torch.device) -> None:
-    """Do independent pieces of work; on a CPU as many at once as torch has threads.
+def side_by_side(
+    work: Callable[[Item], None], items: Sequence[Item], numbers: int, device: torch.device
+) -> None:
+    """Do independent pieces of work; on a CPU large ones as many at once as torch has threads.
 
-    Small operations hardly gain from a second thread of their own. Whatever the number of threads,
-    each piece is computed by one, so that results are the same to the bit.
+    Small operations gain nothing from a second thread of their own. Each piece is computed by one,
+    whatever the number of threads, so that results are the same to the bit.
 
     Args:
         work: what is done to each; it calls torch.
         items: the pieces, about equally large.
+        numbers: that each piece reads and writes.
         device: where they lie; a GPU is handed one after the other.
     """
-    threads = torch.get_num_threads()
-    if device.type != "cpu" or threads == 1:
-        for item in items:
-            work(item)
+    threads = torch.get_num_threads() if device.type == "cpu" else 1
+    if threads == 1:
+        _do(work, items)
         return
     # Of the whole process, not of the thread that says it.
     torch.set_num_threads(1)
     try:
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(work, items))
+        if numbers < SIDE_BY_SIDE:
+            _do(work, items)
+        else:
+            with ThreadPoolExecutor(threads) as pool:
+                _do(work, items, pool.map)
     finally:
         torch.set_num_threads(threads)
+
+
+def _do(
+    work: Callable[[Item], None],
+    items: Sequence[Item],
+    each: Callable[..., Iterable[None]] = map,
+) -> None:
+    """All pieces; what fails in one is raised."""
+    for _ in each(work, items):
+        pass
 
 
 def compiled(model: nn.Module) -> Callable[[torch.Tensor], Any]:
