@@ -395,8 +395,8 @@ BENCHMARKS = [
         "train_step_cpu",
         "Training step on a CPU",
         "bench/train_step.py",
-        "The same network in float32, beside the loops of others; segsoup with "
-        "`training.channels_last`, and contiguous, which is the default.",
+        "The same network in float32, beside the loops of others; segsoup as it is, "
+        "with a voxel's channels together in memory, and without that.",
         read_train_step,
     ),
     Benchmark(
@@ -404,7 +404,8 @@ BENCHMARKS = [
         "Training step on a GPU",
         "bench/train_step.py",
         "MedNeXt at the patch and batch of the published study, beside the loops of others; "
-        "segsoup with `training.channels_last`, contiguous, which is the default, and compiled.",
+        "segsoup with `training.channels_last`, without it, which is the default there, and "
+        "compiled.",
         read_train_step,
         on_gpu=True,
     ),
