@@ -96,17 +96,17 @@ def study_for(kind: str) -> Any:
 
 def train_until_stopped(folder: Path, data: Path, name: str, kind: str, threads: int) -> None:
     """One of the runs; in a process of its own."""
-    import torch
-
+    from segsoup import devices
     from segsoup.runs import trial_run
     from segsoup.sweep import trials
     from segsoup.training import train
 
-    torch.set_num_threads(threads)
+    # All of them on the first GPU.
+    device = devices.prepare(kind, threads, gpu=0)
     study = study_for(kind)
     cases = [path.stem for path in sorted(data.glob("*.json"))]
     run = trial_run(trials(study)[0], int(name), cases, data, initial=None)
-    train(run, torch.device(kind), Clock(folder, name))
+    train(run, device, Clock(folder, name))
 
 
 def prepare(folder: Path, kind: str) -> Path:
