@@ -2,10 +2,14 @@
 
 On a GPU: MedNeXt-S, B, M and L at the patch and batch of the published study (2 x 4 x 128 x 160 x
 112). On a CPU: the network of config.yaml and MedNeXt-S, at small patches, float32. Each way
-trains the same network in a process of its own, by turns; on a CPU the fastest step counts.
+trains the same network in a process of its own, by turns; on a CPU the fastest step counts. The
+large networks take minutes each: `python bench/train_step.py S` takes the named ones alone, and
+keeps no file.
 
-    ours        segsoup's step: precision auto, channels last, schedule-free AdamW
-    contiguous  the same without channels last
+    ours        segsoup's step as it is: precision auto, channels_last auto, schedule-free AdamW
+    contiguous  the same with channels_last: false, where auto means true (CPU only)
+    channels_last
+                the same with channels_last: true, where auto means false (GPU only)
     compiled    the same through torch.compile (GPU only)
     plain       a plain loop of MONAI: float32, its DeepSupervisionLoss, AdamW, loss.item() per step
     published   the published settings: float32, gradient checkpointing outside each block; beside
@@ -39,7 +43,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,8 +81,9 @@ DEMO = {
 SIZES = {size: {"size": size, "kernel_size": 3, "deep_supervision": True} for size in "SBML"}
 NETWORKS: dict[str, dict[str, Any]] = SIZES if GPU else {"demo": DEMO, "S": SIZES["S"]}
 PATCH = [128, 160, 112] if GPU else [32, 32, 32]
-WAYS = ("ours", "contiguous", "plain", "published", "nnunet")
-WARM_UP, STEPS, ROUNDS = (5, 20, 1) if GPU else (1, 5, 2)
+VARIANTS = ("channels_last", "compiled") if GPU else ("contiguous",)
+WAYS = ("ours", *VARIANTS, "plain", "published", "nnunet")
+WARM_UP, STEPS, ROUNDS = (3, 10, 1) if GPU else (1, 5, 2)
 # Of the data sheets: bfloat16 without sparsity, and memory, per second.
 PEAKS = {"H200": (989e12, 4.8e12), "H100": (989e12, 3.35e12), "A100": (312e12, 2.04e12)}
 
@@ -86,8 +91,8 @@ PEAKS = {"H200": (989e12, 4.8e12), "H100": (989e12, 3.35e12), "A100": (312e12, 2
 def study_of(network: str, way: str) -> Any:
     """The study whose step a way of ours takes."""
     steps = {"patch": PATCH, "batch_size": BATCH, "augmentation": "full", "precision": "auto"}
-    # On a GPU the default is what `contiguous` has, until it is measured there.
-    steps |= {"channels_last": way != "contiguous", "compile": way == "compiled"}
+    layouts = {"contiguous": False, "channels_last": True}
+    steps |= {"channels_last": layouts.get(way, "auto"), "compile": way == "compiled"}
     content = {
         "dataset": {"channels": ["t1n", "t1c", "t2w", "t2f"]},
         "regions": REGIONS,
@@ -252,8 +257,8 @@ def nnunet_step(network: str, way: str, folder: Path) -> dict[str, float]:
 
 
 STEPS_OF: dict[str, Callable[[str, str, Path], dict[str, float]]] = {
-    "ours": our_step, "contiguous": our_step, "compiled": our_step, "plain": plain_step,
-    "published": plain_step, "nnunet": nnunet_step,
+    "ours": our_step, "contiguous": our_step, "channels_last": our_step, "compiled": our_step,
+    "plain": plain_step, "published": plain_step, "nnunet": nnunet_step,
 }  # fmt: skip
 
 
@@ -351,10 +356,9 @@ def depthwise(bandwidth: float) -> list[dict[str, Any]]:
 
 def of_network(network: str, folder: Path, peak: tuple[float, float]) -> dict[str, Any]:
     """All figures of a network."""
-    ways = (*WAYS, "compiled") if GPU else WAYS
-    rounds = [{way: figures_of(way, network, folder) for way in ways} for _ in range(ROUNDS)]
+    rounds = [{way: figures_of(way, network, folder) for way in WAYS} for _ in range(ROUNDS)]
     seconds: dict[str, dict[str, float]] = {}
-    for way in ways:
+    for way in WAYS:
         had = [turn[way] for turn in rounds if turn[way] is not None]
         if had:
             seconds[way] = {key: min(one[key] for one in had if one) for key in had[0] or {}}
@@ -378,11 +382,11 @@ def of_network(network: str, folder: Path, peak: tuple[float, float]) -> dict[st
     }
 
 
-def measure(folder: Path) -> dict[str, Any]:
+def measure(folder: Path, chosen: Sequence[str]) -> dict[str, Any]:
     """All figures."""
     write_case(folder)
     peak = peaks()
-    found = {network: of_network(network, folder, peak) for network in NETWORKS}
+    found = {network: of_network(network, folder, peak) for network in chosen}
     first = next(iter(found.values()))
     keys = ("vs_published", "vs_plain", "vs_nnunet", "share_of_peak", "share_of_bandwidth")
     return {
@@ -424,10 +428,12 @@ def main() -> None:
     if sys.argv[1:2] == ["--one"]:
         run_one(sys.argv[2], sys.argv[3], Path(sys.argv[4]))
         return
+    chosen = sys.argv[1:]
     with tempfile.TemporaryDirectory() as name:
-        result = measure(Path(name))
+        result = measure(Path(name), chosen or list(NETWORKS))
     show(result)
-    keep_result("train_step_gpu" if GPU else "train_step_cpu", result)
+    if not chosen:
+        keep_result("train_step_gpu" if GPU else "train_step_cpu", result)
     print(json.dumps(result))
 
 

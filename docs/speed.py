@@ -196,8 +196,9 @@ def read_input(figures: dict[str, Any]) -> Reading:
 
 
 STEP_NAMES = {
-    "ours": f"{OURS}, channels last",
+    "ours": OURS,
     "contiguous": f"{OURS}, contiguous",
+    "channels_last": f"{OURS}, channels last",
     "compiled": f"{OURS}, compiled",
     "plain": "MONAI's plain loop",
     "published": "published settings",
@@ -395,8 +396,8 @@ BENCHMARKS = [
         "train_step_cpu",
         "Training step on a CPU",
         "bench/train_step.py",
-        "The same network in float32, beside the loops of others; segsoup as it is, "
-        "with a voxel's channels together in memory, and without that.",
+        "The same network in float32, beside the loops of others; segsoup as it is "
+        "(`training.channels_last: auto`, which means true), and contiguous.",
         read_train_step,
     ),
     Benchmark(
@@ -404,8 +405,7 @@ BENCHMARKS = [
         "Training step on a GPU",
         "bench/train_step.py",
         "MedNeXt at the patch and batch of the published study, beside the loops of others; "
-        "segsoup with `training.channels_last`, without it, which is the default there, and "
-        "compiled.",
+        "segsoup as it is, with `training.channels_last`, and compiled.",
         read_train_step,
         on_gpu=True,
     ),
