@@ -67,6 +67,8 @@ def cases(phantom_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tup
 class Study:
     """A study of one fold, a stem and two trials, whose runs are trained here one by one."""
 
+    told_of_device: tuple[str, int | None] = ("cpu", None)
+
     def __init__(self, folder: Path, cases: tuple[Path, list[str]], **changes: Any) -> None:
         self.folder, self.cases = folder, cases
         content = SETTINGS | {
@@ -103,7 +105,7 @@ class Study:
             self.states(name), {"settings": run.settings()}, run.steps, self.settings.recovery
         )
         with job_log(known.log), guard:
-            guard.recorder.trains_on("cpu", None)
+            guard.recorder.trains_on(*self.told_of_device)
             started = provenance.now()
             trained = train(run, CPU, guard)
             write_text(Path(known.folder, "history.csv"), trained.history.to_csv(index=False))
@@ -645,6 +647,16 @@ def test_the_summary_counts_and_foretells() -> None:
     assert terminal.summary(status) == (
         f"1 of 5 done, 2 running, 1 waiting, 1 failed · 212 GPU hours · ends about {end:%a %H:%M}"
     )
+
+
+def test_runs_on_several_gpus_take_the_hours_of_all(
+    tmp_path: Path, cases: tuple[Path, list[str]]
+) -> None:
+    study = Study(tmp_path, cases, resources={"training": {"gpu": 2}})
+    study.told_of_device = "NVIDIA H100", 0
+    study.train(study.names[0])
+    looked = study.observer.look()
+    assert 0 < looked.gpu_hours == 2 * looked.hours
 
 
 def test_the_plain_table_is_complete(study: Study, capsys: pytest.CaptureFixture[str]) -> None:

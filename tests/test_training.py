@@ -41,6 +41,14 @@ def test_a_run_repeats_itself_with_and_without_workers(cases: tuple[Path, list[s
             assert torch.equal(other.weights[name], value)
 
 
+@pytest.mark.parametrize("schedule", ["schedule-free", "constant"])
+def test_an_epoch_has_the_rate_of_its_first_step(
+    cases: tuple[Path, list[str]], schedule: str
+) -> None:
+    study = small_study(optimizer={"name": "sgd", "schedule": schedule, "lr": 0.01})
+    assert train(small_run(study, *cases), CPU).history["lr"].tolist()[0] == pytest.approx(0.01)
+
+
 def test_gradient_checkpointing_changes_no_bit(cases: tuple[Path, list[str]]) -> None:
     plain, again = (
         train(small_run(small_study(training={"gradient_checkpointing": on}), *cases), CPU)

@@ -192,6 +192,9 @@ class _Session:
             self.scaler.unscale_(self.optimizer.optimizer)
             nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.gradient_clip)
         self.optimizer.step(self.scaler)
+        if self.step == 0 and self.optimizer.is_schedule_free:
+            # It has none before.
+            self.epoch_lr = self.optimizer.lr
         self.losses.append(loss.detach())
         self.step += 1
 

@@ -83,12 +83,16 @@ class Observer:
             results=self.study.results,
             at=now,
             rows=rows,
-            gpu_hours=sum(row.hours for row in rows if row.gpu not in (None, "cpu")),
+            gpu_hours=self._gpus() * sum(row.hours for row in rows if row.gpu not in (None, "cpu")),
             hours=sum(row.hours for row in rows),
             estimated_end=_end_of_study(rows, now),
             note=note,
         )
         return status, facts, around
+
+    def _gpus(self) -> int:
+        """GPUs that a run trains on."""
+        return max(1, self.study.resources.training.gpu)
 
     def _row(
         self, run: KnownRun, facts: Facts, verdict: Verdict, around: Circumstances, curves: bool

@@ -39,7 +39,7 @@ class RunRow:
         partition: of that job.
         attempt: attempts so far.
         started: when the first attempt began.
-        hours: time that all attempts have trained, in hours; of a GPU if ``gpu`` is one.
+        hours: time that all attempts have trained, in hours.
         mend: what the user can do about a run that failed.
         losses: mean training loss of every epoch done; empty unless curves are asked for.
     """
