@@ -12,6 +12,7 @@ from segsoup.networks import (
     build,
     check_outputs,
     count_parameters,
+    laid_out,
     memory_format,
     outline,
     place,
@@ -84,18 +85,52 @@ def test_a_network_laid_out_for_speed_predicts_and_is_saved_as_before(tmp_path) 
     with torch.inference_mode():
         before = plain(image)
     hashes = [save(tmp_path / "plain.safetensors", plain.state_dict(), {})]
-    laid_out = place(plain, torch.device("cpu"))
-    kernels = [weight for weight in laid_out.parameters() if weight.dim() == 5]
+    placed = place(plain, torch.device("cpu"))
+    kernels = [weight for weight in placed.parameters() if weight.dim() == 5]
     assert all(k.is_contiguous(memory_format=torch.channels_last_3d) for k in kernels)
     with torch.inference_mode():
-        torch.testing.assert_close(laid_out(image), before, rtol=1e-4, atol=1e-4)
-    hashes.append(save(tmp_path / "laid_out.safetensors", laid_out.state_dict(), {}))
+        torch.testing.assert_close(placed(image), before, rtol=1e-4, atol=1e-4)
+    hashes.append(save(tmp_path / "laid_out.safetensors", placed.state_dict(), {}))
     assert hashes[0] == hashes[1]
     # Other weights take the same places.
     with seeded(1):
         other = build(network, 2, 3)
-    laid_out.load_state_dict(other.state_dict())
+    placed.load_state_dict(other.state_dict())
     assert all(k.is_contiguous(memory_format=torch.channels_last_3d) for k in kernels)
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("by", ["weights", "image"])
+def test_all_layers_compute_with_channels_together_where_weights_or_image_do(
+    channels: int, by: str
+) -> None:
+    """MedNeXt's weights, and images of one channel, lie alike in both formats but for strides."""
+    together = torch.channels_last_3d
+    model = build(Network(size="free", arguments=TINY), channels, 3).eval()
+    image = torch.randn(2, channels, 16, 16, 16)
+    if by == "weights":
+        model = place(model, torch.device("cpu"))
+    else:
+        image = laid_out(image, together)
+    outputs: list[torch.Tensor] = []
+    for layer in model.modules():
+        if isinstance(layer, torch.nn.Conv3d | torch.nn.ConvTranspose3d):
+            layer.register_forward_hook(lambda layer, taken, given: outputs.append(given))
+    with torch.inference_mode():
+        model(image)
+    found = [output.is_contiguous(memory_format=together) for output in outputs]
+    # The first layer's weights are single numbers where there is one channel: no format at all.
+    assert len(found) > 20 and all(found[channels == 1 and by == "weights" :])
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 4, 5, 6), (8, 4, 1, 1, 1), (2, 3, 4, 5, 6)])
+def test_a_tensor_is_laid_out_with_the_strides_of_the_format(shape: tuple[int, ...]) -> None:
+    tensor = torch.randn(shape)
+    for chosen in (torch.channels_last_3d, torch.contiguous_format):
+        found = laid_out(tensor, chosen)
+        assert torch.equal(found, tensor)
+        assert found.stride() == torch.empty(shape, memory_format=chosen).stride()
+        assert torch.equal(laid_out(found, torch.contiguous_format), tensor)
 
 
 def test_channels_lie_together_where_it_pays_or_where_it_is_asked_for() -> None:

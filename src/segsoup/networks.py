@@ -188,6 +188,18 @@ def memory_format(
     return torch.channels_last_3d if channels_last else torch.contiguous_format
 
 
+def laid_out(tensor: torch.Tensor, chosen: torch.memory_format) -> torch.Tensor:
+    """A tensor of five dimensions in a memory format; the same one if it lies so already.
+
+    Torch's own ``contiguous`` returns what has one channel (or one voxel) as it is, for that lies
+    alike in both formats. Layers look at the strides, though, and compute in the plain format
+    then: all weights of a MedNeXt, depthwise or of one voxel, are such tensors, and images of one
+    channel.
+    """
+    strides = torch.empty(tensor.shape, memory_format=chosen, device="meta").stride()
+    return tensor.contiguous(memory_format=chosen).as_strided(tensor.shape, strides)
+
+
 def place(
     model: nn.Module, device: torch.device, channels_last: bool | Literal["auto"] = "auto"
 ) -> nn.Module:
@@ -200,7 +212,7 @@ def place(
     for parameter in model.parameters():
         # Of convolutions alone: a format is one of five dimensions.
         if parameter.dim() == 5:
-            parameter.data = parameter.data.contiguous(memory_format=chosen)
+            parameter.data = laid_out(parameter.data, chosen)
     return model
 
 

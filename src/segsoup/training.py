@@ -183,7 +183,7 @@ class _Session:
         """One optimizer step on a batch."""
         self.optimizer.optimizer.zero_grad(set_to_none=True)
         # Every layer follows its input; weights, and so what is saved, stay as they are.
-        images = images.contiguous(memory_format=self.memory_format)
+        images = networks.laid_out(images, self.memory_format)
         with devices.autocast(self.device, self.settings.precision):
             logits = self.forward(images)
         loss: torch.Tensor = self.loss_function(logits, regions)
