@@ -20,7 +20,8 @@ def rotate(image: torch.Tensor, label: torch.Tensor, angles: list[float], zoom: 
     """Rotate and zoom a volume about its centre, in place; zeros come in from outside.
 
     Args:
-        image: float32 (channel, x, y, z); sampled linearly, on a CPU to some 0.002 of a voxel.
+        image: float32 (channel, x, y, z); sampled linearly, on a CPU to some 0.003 of a voxel in
+            patches of 128^3, and less exactly the larger x times y is (512 x 512: 0.02).
         label: (any, x, y, z) of whole numbers up to 2^24; every voxel takes the nearest one's.
         angles: radians about x, y and z; rotations are rigid in voxels whatever the sides.
         zoom: above 1 makes things larger.
