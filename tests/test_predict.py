@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from segsoup.cases.phantom import write_phantom
 from segsoup.files import sha256, write_json
 from segsoup.geometry import to_scanner
 from segsoup.label_order import label_order
+from segsoup.lease import Owner
 from segsoup.models import ModelFile, open_models
 from segsoup.postprocessing import Postprocessing, RegionRule, ReplacementRule
 from segsoup.prediction import Predictor, Way
@@ -414,6 +416,20 @@ def test_bad_cases_are_named_and_stop_no_other(
     assert names(out) == {f"{third}.nii.gz"}
 
 
+def test_what_is_no_number_is_not_taken_for_background(
+    model: ModelFile, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights, description = checkpoints.load(model.path)
+    broken = tmp_path / "broken.safetensors"
+    lost = {name: tensor * float("nan") for name, tensor in weights.items()}
+    checkpoints.save(broken, lost, description)
+    assert predict(broken, scans, tmp_path / "out") == 1
+    assert "gives probabilities that are not numbers, in float32" in capsys.readouterr().err
+    # Nor where others that it is averaged with give some.
+    assert predict(broken, model.path, scans, tmp_path / "out") == 1
+    assert names(tmp_path / "out") == set()
+
+
 def test_a_killed_prediction_is_done_again(
     model: ModelFile, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -464,6 +480,20 @@ def test_predictions_among_the_scans_are_no_cases(
     capsys.readouterr()
     assert predict(model.path, scans, scans / "predicted", "--probabilities") == 0
     assert "0 cases predicted, 3 were there already" in capsys.readouterr().out
+
+
+def test_what_a_killed_process_held_on_the_disk_is_removed_by_the_next(
+    model: ModelFile, scans: Path, tmp_path: Path
+) -> None:
+    records = tmp_path / "out/.segsoup"
+    dead, alive = (records / f"segsoup-scratch-{name}" for name in ("dead", "alive"))
+    this = Owner.this_process()
+    write_json(alive / "owner.json", asdict(this))
+    # Its number is now that of a process that began at another time.
+    write_json(dead / "owner.json", asdict(this) | {"started": 1})
+    (dead / "image.npy").write_bytes(b"large")
+    assert predict(model.path, scans, tmp_path / "out") == 0
+    assert [path for path in records.iterdir() if path.is_dir()] == [alive]
 
 
 def test_who_interrupts_gets_no_traceback(

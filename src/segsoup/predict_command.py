@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -118,6 +119,8 @@ def predict_command(asked: argparse.Namespace) -> int:
         precision=asked.precision,
         postprocessing=shared_postprocessing(files) if asked.postprocess else None,
     )
+    # As Ctrl-C does: nothing half written, and no large file, is left behind.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     wanted = Wanted(Path(output), asked.probabilities, asked.naming, asked.overwrite)
     with _progress(len(cases)) as listener:
         outcomes = predict_cases(cases, way, wanted, device, listener)

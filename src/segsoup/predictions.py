@@ -25,6 +25,7 @@ from segsoup.errors import InputError
 from segsoup.files import read_json, sha256, writable, write_json
 from segsoup.outcomes import RECORDS, Outcome, Told, files_of_prediction
 from segsoup.prediction import Predictor, Way
+from segsoup.scratch import scratch_folder
 
 # Part of a prediction's key: to be raised whenever label maps come out differently.
 VERSION = 1
@@ -105,21 +106,22 @@ def predict_cases(
     for folder in (wanted.folder, wanted.scratch):
         with writable(folder):
             folder.mkdir(parents=True, exist_ok=True)
-    predictor = Predictor(way, device, wanted.scratch)
     # Links followed: OUTPUT may be the folder of the scans under another name.
     scans = {source.file.resolve() for case in cases for source in case.channels.values()}
     outcomes = []
-    for case in cases:
-        began = time.monotonic()
-        listener.share(case.name, 0.0)
-        try:
-            outcome, problem = _predict(case, predictor, wanted, scans, listener), None
-        except (InputError, MemoryError, torch.OutOfMemoryError) as error:
-            outcome = "bad"
-            problem = error if isinstance(error, InputError) else _too_large(case, error)
-        told = Told(case.name, outcome, time.monotonic() - began, problem)
-        listener.told(told)
-        outcomes.append(told)
+    with scratch_folder(wanted.scratch) as scratch:
+        predictor = Predictor(way, device, scratch)
+        for case in cases:
+            began = time.monotonic()
+            listener.share(case.name, 0.0)
+            try:
+                outcome, problem = _predict(case, predictor, wanted, scans, listener), None
+            except (InputError, MemoryError, torch.OutOfMemoryError) as error:
+                outcome = "bad"
+                problem = error if isinstance(error, InputError) else _too_large(case, error)
+            told = Told(case.name, outcome, time.monotonic() - began, problem)
+            listener.told(told)
+            outcomes.append(told)
     return outcomes
 
 
