@@ -572,6 +572,15 @@ def layout_flat(folder: Path) -> set[str]:
     return names
 
 
+def layout_table(folder: Path) -> set[str]:
+    """Without the column of the label maps, which new scans do not have."""
+    channels = write_scan(folder / "files", (18, 17, 16))
+    row = [str(source.file.relative_to(folder)) for source in channels.values()]
+    lines = [",".join(cells) for cells in (["case", *channels], ["new", *row])]
+    (folder / "cases.csv").write_text("\n".join(lines))
+    return {"new"}
+
+
 def layout_one_case(folder: Path) -> set[str]:
     write_scan(folder, (18, 17, 16))
     (folder / f"{folder.name}-seg.nii.gz").write_bytes(b"never read")
@@ -585,6 +594,7 @@ LAYOUTS: dict[str, Callable[[Path], set[str]]] = {
     "test-images": layout_test_images_alone,
     "flat": layout_flat,
     "one-case": layout_one_case,
+    "table": layout_table,
 }
 
 

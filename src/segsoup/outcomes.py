@@ -17,8 +17,6 @@ log = logging.getLogger(__name__)
 
 COLUMNS = ["case", "outcome", "seconds", "where", "found", "expected", "mend"]
 PROBABILITIES = "probabilities"
-# In a folder of predictions: what each of them hangs on.
-RECORDS = ".segsoup"
 ENDING = ".nii.gz"
 
 Outcome = Literal["predicted", "kept", "bad"]

@@ -20,10 +20,11 @@ import torch
 
 from segsoup.cases.case import Case
 from segsoup.cases.checking import Expected, check_case
+from segsoup.cases.names import RECORDS
 from segsoup.cases.verdicts import files_of, hash_files
 from segsoup.errors import InputError
 from segsoup.files import read_json, sha256, writable, write_json
-from segsoup.outcomes import RECORDS, Outcome, Told, files_of_prediction
+from segsoup.outcomes import Outcome, Told, files_of_prediction
 from segsoup.prediction import Predictor, Way
 from segsoup.scratch import scratch_folder
 

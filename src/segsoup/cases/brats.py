@@ -11,8 +11,8 @@ import os
 from pathlib import Path
 
 from segsoup.cases.case import Case, Source
+from segsoup.cases.names import RECORDS
 from segsoup.errors import InputError
-from segsoup.outcomes import RECORDS
 from segsoup.study import Dataset
 
 # The visit at the end of a name from BraTS 2023 on, and of the phantom's names. Only behind a
