@@ -75,6 +75,21 @@ def test_an_ensemble_is_its_ingredients(tmp_path: Path) -> None:
         open_models([recipe.parent])
 
 
+@pytest.mark.parametrize("text", ["{", "[]", '{"ingredients": 3}', '{"ingredients": [{}]}'])
+def test_a_recipe_that_says_nothing_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "recipe.json").write_text(text)
+    with pytest.raises(InputError, match="does not say what the ensemble was made of"):
+        open_models([tmp_path])
+
+
+@pytest.mark.parametrize("name", ["models/fold1.safetensors", "configs/postprocessing.json"])
+def test_a_bundle_that_lacks_a_model_is_not_taken_for_whole(tmp_path: Path, name: str) -> None:
+    bundle = save_bundle(tmp_path / "bundle")
+    (bundle / name).unlink()
+    with pytest.raises(InputError, match=f"{name}: is missing"):
+        open_models([bundle])
+
+
 def test_a_bundle_is_all_of_its_models(tmp_path: Path) -> None:
     bundle = save_bundle(tmp_path / "bundle")
     found = open_models([bundle])

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from segsoup.cases.phantom import write_phantom
 from segsoup.files import sha256, write_json
 from segsoup.geometry import to_scanner
 from segsoup.label_order import label_order
+from segsoup.lease import Owner
 from segsoup.models import ModelFile, open_models
 from segsoup.postprocessing import Postprocessing, RegionRule, ReplacementRule
 from segsoup.prediction import Predictor, Way
@@ -414,6 +416,20 @@ def test_bad_cases_are_named_and_stop_no_other(
     assert names(out) == {f"{third}.nii.gz"}
 
 
+def test_what_is_no_number_is_not_taken_for_background(
+    model: ModelFile, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights, description = checkpoints.load(model.path)
+    broken = tmp_path / "broken.safetensors"
+    lost = {name: tensor * float("nan") for name, tensor in weights.items()}
+    checkpoints.save(broken, lost, description)
+    assert predict(broken, scans, tmp_path / "out") == 1
+    assert "gives probabilities that are not numbers, in float32" in capsys.readouterr().err
+    # Nor where others that it is averaged with give some.
+    assert predict(broken, model.path, scans, tmp_path / "out") == 1
+    assert names(tmp_path / "out") == set()
+
+
 def test_a_killed_prediction_is_done_again(
     model: ModelFile, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -443,10 +459,56 @@ def test_files_of_others_are_not_replaced(
         assert predict(one.path, study, study, *options) == 1
         assert "is there already, and was not predicted here" in capsys.readouterr().err
     assert (study / "scan.nii.gz").read_bytes() == before
+    # The same folder by another name, and the one where probabilities go.
+    (tmp_path / "link").symlink_to(study)
+    assert predict(one.path, study, tmp_path / "link", "--overwrite") == 1
+    assert (study / "scan.nii.gz").read_bytes() == before
+    study = study.rename(tmp_path / "probabilities")
+    for options in ([], ["--overwrite"]):
+        assert predict(one.path, study, tmp_path, *options) == 1
+        assert (study / "scan.nii.gz").read_bytes() == before
     (tmp_path / "out").mkdir()
     (tmp_path / "out/scan.nii.gz").write_bytes(b"precious")
     assert predict(one.path, study, tmp_path / "out") == 1
     assert (tmp_path / "out/scan.nii.gz").read_bytes() == b"precious"
+
+
+def test_predictions_among_the_scans_are_no_cases(
+    model: ModelFile, scans: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert predict(model.path, scans, scans / "predicted", "--probabilities") == 0
+    capsys.readouterr()
+    assert predict(model.path, scans, scans / "predicted", "--probabilities") == 0
+    assert "0 cases predicted, 3 were there already" in capsys.readouterr().out
+
+
+def test_what_a_killed_process_held_on_the_disk_is_removed_by_the_next(
+    model: ModelFile, scans: Path, tmp_path: Path
+) -> None:
+    records = tmp_path / "out/.segsoup"
+    dead, alive = (records / f"segsoup-scratch-{name}" for name in ("dead", "alive"))
+    this = Owner.this_process()
+    write_json(alive / "owner.json", asdict(this))
+    # Its number is now that of a process that began at another time.
+    write_json(dead / "owner.json", asdict(this) | {"started": 1})
+    (dead / "image.npy").write_bytes(b"large")
+    assert predict(model.path, scans, tmp_path / "out") == 0
+    assert [path for path in records.iterdir() if path.is_dir()] == [alive]
+
+
+def test_who_interrupts_gets_no_traceback(
+    model: ModelFile,
+    scans: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("segsoup.predictions.check_case", interrupted)
+    assert predict(model.path, scans, tmp_path / "out") == 130
+    assert capsys.readouterr().err.endswith("\nsegsoup: interrupted\n")
 
 
 def test_names_for_submissions_are_checked(
@@ -510,6 +572,15 @@ def layout_flat(folder: Path) -> set[str]:
     return names
 
 
+def layout_table(folder: Path) -> set[str]:
+    """Without the column of the label maps, which new scans do not have."""
+    channels = write_scan(folder / "files", (18, 17, 16))
+    row = [str(source.file.relative_to(folder)) for source in channels.values()]
+    lines = [",".join(cells) for cells in (["case", *channels], ["new", *row])]
+    (folder / "cases.csv").write_text("\n".join(lines))
+    return {"new"}
+
+
 def layout_one_case(folder: Path) -> set[str]:
     write_scan(folder, (18, 17, 16))
     (folder / f"{folder.name}-seg.nii.gz").write_bytes(b"never read")
@@ -523,6 +594,7 @@ LAYOUTS: dict[str, Callable[[Path], set[str]]] = {
     "test-images": layout_test_images_alone,
     "flat": layout_flat,
     "one-case": layout_one_case,
+    "table": layout_table,
 }
 
 
@@ -546,6 +618,49 @@ def test_one_case_is_a_volume_or_named_files(model: ModelFile, tmp_path: Path) -
     expected = probabilities_by_monai(model, channels, tmp_path)
     found = voxels(tmp_path / "out/probabilities/P-1.nii.gz")
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+
+
+def test_a_volume_of_no_channel_is_told_of(
+    model: ModelFile, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "in"
+    write_scan(folder / "one", (18, 17, 16))
+    for file in (folder / "one").iterdir():
+        file.rename(folder / file.name)
+    (folder / "one").rmdir()
+    for name in ("one-seg", "one_brainmask", "one"):
+        (folder / f"{name}.nii.gz").write_bytes(b"never read")
+    assert predict(model.path, folder, tmp_path / "out") == 0
+    (folder / "two-T1N.nii.gz").write_bytes(b"never read")
+    assert predict(model.path, folder, tmp_path / "out") == 1
+    printed = capsys.readouterr()
+    assert "0 cases predicted, 1 were there already" in printed.out
+    assert "two-T1N.nii.gz: is of no case beside it, and its name ends in no channel" in printed.err
+
+
+def test_a_volume_with_more_components_than_channels_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = lively(tmp_path / "two.safetensors", 0, dataset={"channels": ["t1n", "t1c"]})
+    four_dimensional(tmp_path / "brain.nii.gz")
+    assert predict(model.path, tmp_path / "brain.nii.gz", tmp_path / "out") == 1
+    assert "holds 4 components" in capsys.readouterr().err
+
+
+def test_a_folder_or_a_broken_link_in_a_file_s_place_is_called_so(
+    model: ModelFile, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second, _ = sorted(scans.iterdir())
+    (folder,) = first.glob("*-t1c.nii.gz")
+    folder.unlink()
+    folder.mkdir()
+    (link,) = second.glob("*-t1c.nii.gz")
+    link.unlink()
+    link.symlink_to("nowhere")
+    assert predict(model.path, scans, tmp_path / "out") == 1
+    printed = capsys.readouterr().err
+    assert "it is a folder" in printed
+    assert "it is a link to nowhere, which is not there" in printed
 
 
 def test_channels_of_other_names_have_to_be_stated(
@@ -587,6 +702,9 @@ def test_numbered_channels_of_the_same_names_are_told_by_them(
     ("arguments", "complaint"),
     [
         (["IN", "OUT"], "has 2 arguments"),
+        (["MODEL"], "has one argument"),
+        (["MODEL", "", "OUT"], "has nothing as argument 2 of 3"),
+        (["MODEL", "IN", "MODEL"], "cannot be written: File exists"),
         (["MODEL", "nowhere", "OUT"], "there is no such file or folder"),
         (["MODEL", "t1n=a.nii,t1c=b.nii", "OUT"], "names the channels t1n, t1c"),
         (["MODEL", "IN", "OUT", "--overlap", "1"], "--overlap 1: is out of range"),

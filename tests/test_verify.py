@@ -139,6 +139,15 @@ def test_without_its_cases_a_study_is_not_taken_for_sound(sealed: Finished, copi
     assert found == {("data", "changed"), ("scans", "missing")}
 
 
+def test_without_its_study_file_the_others_are_verified_all_the_same(
+    sealed: Finished, copied: Path
+) -> None:
+    (copied / "report" / "study.yaml").unlink()
+    (copied / "comparison" / "overview.csv").unlink()
+    found = {problem.file for problem in verify(copied)}
+    assert {"report/study.yaml", "comparison/overview.csv"} <= found
+
+
 def test_scans_are_hashed_again_wherever_they_lie(
     sealed: Finished, copied: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

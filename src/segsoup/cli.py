@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +22,9 @@ from segsoup.sweep import trials
 if TYPE_CHECKING:
     from segsoup.placement import Finding
 
+# As shells count it: 128 and the number of the signal.
+INTERRUPTED = 128 + signal.SIGINT
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; a mistake of the user's is one message and exit code 1."""
@@ -36,6 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"segsoup: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("\nsegsoup: interrupted", file=sys.stderr)
+        return INTERRUPTED
     except BrokenPipeError:
         # `segsoup status | head`: whoever reads has read enough. Python would complain at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

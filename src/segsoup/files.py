@@ -24,6 +24,8 @@ REFUSALS = {
     errno.EPERM: "correct the permissions of the folder",
     errno.ENOENT: "put the folder back",
     errno.ENOTDIR: "move the file away that is in the folder's place",
+    errno.EEXIST: "move the file away that is in the folder's place",
+    errno.EISDIR: "move the folder away that is in the file's place",
     errno.EIO: "check the disk or the file server",
     errno.ESTALE: "check the file server",
 }

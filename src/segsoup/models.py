@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -182,8 +182,7 @@ def _listed_hash(path: Path) -> str | None:
 def _of_ensemble(recipe: Path) -> list[ModelFile]:
     """The ingredients of an ensemble, which has no weights of its own."""
     files = []
-    for ingredient in read_json(recipe)["ingredients"]:
-        path = Path(ingredient["path"])
+    for path, digest in _ingredients(recipe):
         if not path.is_file():
             raise InputError(
                 recipe,
@@ -192,9 +191,29 @@ def _of_ensemble(recipe: Path) -> list[ModelFile]:
                 "start the command where the study was run",
             )
         file = _of_file(path)
-        _check_hash(path, file.sha256, ingredient["sha256"], recipe)
+        _check_hash(path, file.sha256, digest, recipe)
         files.append(file)
     return files
+
+
+def _ingredients(recipe: Path) -> list[tuple[Path, str]]:
+    """The files that an ensemble is made of, and their hashes."""
+    try:
+        found = [
+            (Path(one["path"]), str(one["sha256"])) for one in read_json(recipe)["ingredients"]
+        ]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            recipe,
+            f"does not say what the ensemble was made of ({error!r})",
+            "`ingredients`: a list of models, each with `path` and `sha256`",
+            "copy the ensemble's folder anew, or name its models one by one",
+        ) from error
+    if not found:
+        raise InputError(
+            recipe, "names no ingredient", "at least one model", "copy the ensemble's folder anew"
+        )
+    return found
 
 
 def _of_bundle(folder: Path) -> list[ModelFile]:
@@ -205,6 +224,7 @@ def _of_bundle(folder: Path) -> list[ModelFile]:
         raise InputError(
             folder, f"holds no {WEIGHTS}/*{ENDING}", "a whole bundle", "copy or unpack it anew"
         )
+    _check_whole(folder, hashes)
     chosen = folder / BUNDLED_POSTPROCESSING
     postprocessing = chosen if chosen.is_file() else None
     files = []
@@ -228,6 +248,19 @@ def _of_bundle(folder: Path) -> list[ModelFile]:
         named = BUNDLED_POSTPROCESSING.as_posix()
         _check_hash(chosen, _hash(chosen), hashes.get(named, "no hash"), metadata)
     return files
+
+
+def _check_whole(folder: Path, hashes: Mapping[str, str]) -> None:
+    """Refuse a bundle that lacks what predictions hang on: the rest would predict otherwise."""
+    needed = [n for n in hashes if n.endswith(ENDING) or n == BUNDLED_POSTPROCESSING.as_posix()]
+    missing = next((name for name in needed if not (folder / name).is_file()), None)
+    if missing is not None:
+        raise InputError(
+            folder / missing,
+            "is missing",
+            f"all of the bundle's files, as {folder / METADATA} names them",
+            "copy or unpack the bundle anew",
+        )
 
 
 def _check_hash(path: Path, found: str, expected: str, where: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -90,14 +91,8 @@ def predict_command(asked: argparse.Namespace) -> int:
     Raises:
         InputError: if a model, an option or the input as a whole is wrong.
     """
+    _check_targets(asked.targets)
     *models, given, output = asked.targets
-    if not models:
-        raise InputError(
-            "segsoup predict",
-            f"has {counted(len(asked.targets), 'argument')}",
-            "MODEL [MODEL ...] INPUT OUTPUT",
-            "name at least one model, then the scans, then the folder to write to",
-        )
     _check_numbers(asked)
     # What takes seconds to import comes behind what can be told at once.
     from segsoup import devices
@@ -124,10 +119,28 @@ def predict_command(asked: argparse.Namespace) -> int:
         precision=asked.precision,
         postprocessing=shared_postprocessing(files) if asked.postprocess else None,
     )
+    # As Ctrl-C does: nothing half written, and no large file, is left behind.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     wanted = Wanted(Path(output), asked.probabilities, asked.naming, asked.overwrite)
     with _progress(len(cases)) as listener:
         outcomes = predict_cases(cases, way, wanted, device, listener)
     return _conclude(outcomes, wanted.folder)
+
+
+def _check_targets(targets: Sequence[str]) -> None:
+    """Refuse too few of them, and empty ones, which would stand for the working directory."""
+    found = None
+    if len(targets) < 3:
+        found = f"has {counted(len(targets), 'argument')}"
+    elif not all(targets):
+        found = f"has nothing as argument {targets.index('') + 1} of {len(targets)}"
+    if found:
+        raise InputError(
+            "segsoup predict",
+            found,
+            "MODEL [MODEL ...] INPUT OUTPUT",
+            "name at least one model, then the scans, then the folder to write to",
+        )
 
 
 def _check_numbers(asked: argparse.Namespace) -> None:

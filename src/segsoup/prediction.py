@@ -260,6 +260,7 @@ class Predictor:
                 sums.seek(0)
                 for _, logits in found:
                     probabilities = logits.sigmoid_().cpu().numpy()
+                    self._check_numbers(probabilities, model)
                     place = sums.tell()
                     if number:
                         stored = np.frombuffer(sums.read(probabilities.nbytes), np.float32)
@@ -270,6 +271,22 @@ class Predictor:
                     else:
                         sums.seek(place)
                         sums.write(np.ascontiguousarray(probabilities).data)
+
+    def _check_numbers(self, probabilities: NDArray[np.float32], model: ModelFile) -> None:
+        """Refuse what is not a number: it is not above a threshold, and would pass for background.
+
+        Raises:
+            InputError: naming the model.
+        """
+        # One that is not a number is the smallest, too; no mask as large as the rows is needed.
+        if np.isnan(probabilities.min(initial=0)):
+            raise InputError(
+                model.path,
+                f"gives probabilities that are not numbers, in {self.way.precision}",
+                "finite numbers at every voxel",
+                "predict with --precision float32 (`training.precision` of a study), or leave "
+                "the model out",
+            )
 
     def _read(self, image: Path, start: int, stop: int) -> torch.Tensor:
         # Opened anew each time: pages that were read count as this process's memory until then.

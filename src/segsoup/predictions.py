@@ -11,7 +11,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -20,15 +20,16 @@ import torch
 
 from segsoup.cases.case import Case
 from segsoup.cases.checking import Expected, check_case
+from segsoup.cases.names import RECORDS
 from segsoup.cases.verdicts import files_of, hash_files
 from segsoup.errors import InputError
 from segsoup.files import read_json, sha256, writable, write_json
 from segsoup.outcomes import Outcome, Told, files_of_prediction
 from segsoup.prediction import Predictor, Way
+from segsoup.scratch import scratch_folder
 
 # Part of a prediction's key: to be raised whenever label maps come out differently.
 VERSION = 1
-RECORDS = ".segsoup"
 UNLABELLED = Expected(frozenset(), "predict")
 # The challenges take *{ID}-{timepoint}.nii.gz, and of the MEN-RT task four digits and one.
 BRATS_NAME = re.compile(r"(.*\D)?(\d{5}-\d{3}|\d{4}-\d)")
@@ -106,28 +107,33 @@ def predict_cases(
     for folder in (wanted.folder, wanted.scratch):
         with writable(folder):
             folder.mkdir(parents=True, exist_ok=True)
-    predictor = Predictor(way, device, wanted.scratch)
+    # Links followed: OUTPUT may be the folder of the scans under another name.
+    scans = {source.file.resolve() for case in cases for source in case.channels.values()}
     outcomes = []
-    for case in cases:
-        began = time.monotonic()
-        listener.share(case.name, 0.0)
-        try:
-            outcome, problem = _predict(case, predictor, wanted, listener), None
-        except (InputError, MemoryError, torch.OutOfMemoryError) as error:
-            outcome = "bad"
-            problem = error if isinstance(error, InputError) else _too_large(case, error)
-        told = Told(case.name, outcome, time.monotonic() - began, problem)
-        listener.told(told)
-        outcomes.append(told)
+    with scratch_folder(wanted.scratch) as scratch:
+        predictor = Predictor(way, device, scratch)
+        for case in cases:
+            began = time.monotonic()
+            listener.share(case.name, 0.0)
+            try:
+                outcome, problem = _predict(case, predictor, wanted, scans, listener), None
+            except (InputError, MemoryError, torch.OutOfMemoryError) as error:
+                outcome = "bad"
+                problem = error if isinstance(error, InputError) else _too_large(case, error)
+            told = Told(case.name, outcome, time.monotonic() - began, problem)
+            listener.told(told)
+            outcomes.append(told)
     return outcomes
 
 
-def _predict(case: Case, predictor: Predictor, wanted: Wanted, listener: Listener) -> Outcome:
+def _predict(
+    case: Case, predictor: Predictor, wanted: Wanted, scans: Collection[Path], listener: Listener
+) -> Outcome:
     digest = hash_files(files_of(case))
     key = _key(case, digest, predictor.way)
     if digest and not wanted.overwrite and _is_done(case.name, key, wanted):
         return "kept"
-    _make_way(case, key, wanted)
+    _make_way(case, key, wanted, scans)
     _check_name(case, wanted.naming)
     if case.problem is not None:
         raise case.problem
@@ -159,23 +165,23 @@ def _predict(case: Case, predictor: Predictor, wanted: Wanted, listener: Listene
     return "predicted"
 
 
-def _make_way(case: Case, key: str, wanted: Wanted) -> None:
+def _make_way(case: Case, key: str, wanted: Wanted, scans: Collection[Path]) -> None:
     """Remove what was predicted of other files or by other models; refuse to replace anything else.
 
     A label map that stays where its case cannot be predicted any more would be taken for its own.
+    Scans, of whichever case, are never removed: ``scans`` names the files, links followed.
     """
-    record, labels = wanted.record_of(case.name), wanted.labels_of(case.name)
+    record = wanted.record_of(case.name)
     written = files_of_prediction(wanted.folder, case.name, probabilities=True)
-    inputs = [source.file.absolute() for source in case.channels.values()]
-    if labels.absolute() in inputs or (
-        labels.exists() and not record.exists() and not wanted.overwrite
-    ):
-        raise InputError(
-            labels,
-            "is there already, and was not predicted here",
-            "a folder of its own for predictions",
-            "name another OUTPUT, or move the file away",
-        )
+    foreign = not record.exists() and not wanted.overwrite
+    for path in written:
+        if path.resolve() in scans or (foreign and path.exists()):
+            raise InputError(
+                path,
+                "is there already, and was not predicted here",
+                "a folder of its own for predictions",
+                "name another OUTPUT, or move the file away",
+            )
     if _key_of(record) != key:
         for path in (*written, record):
             path.unlink(missing_ok=True)

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from segsoup.bundle_files import METADATA, changed_files
 from segsoup.cases.index import read_cases
 from segsoup.cases.verdicts import files_of, hash_files
+from segsoup.errors import InputError
 from segsoup.file_manifest import MANIFEST, SCANS, Entry, hashes_of, read_entries
 from segsoup.files import sha256
 from segsoup.study import read
@@ -106,7 +107,11 @@ def _scans(
     except (OSError, ValueError, KeyError, TypeError):
         # Reported as a file of its own; without it nobody knows which files a case has.
         cases = {}
-    root = data if data is not None else _data_root(results)
+    try:
+        root = data if data is not None else _data_root(results)
+    except InputError:
+        # Reported as a file of its own as well; without it nobody knows where scans lie.
+        root, cases = results, {}
     for name in scans:
         files = [root / file for file in files_of(cases[name])] if name in cases else []
         yield name, hash_files(files) if files else ""

@@ -189,6 +189,8 @@ def _format(file: Path) -> Callable[[Path, bytes], VoxelLayout]:
 
 
 def _check_file(file: Path) -> None:
+    if file.is_dir():
+        raise unreadable(file, "it is a folder", "put the file itself there, or leave the case out")
     if not file.is_file():
         raise InputError(
             file,
@@ -205,7 +207,9 @@ def _check_file(file: Path) -> None:
 
 
 def _nearest(file: Path) -> str:
-    """Which names come nearest to a missing file's, in words: it may be called otherwise."""
+    """Where a missing file may be: behind a link, or under one of the names nearest to its own."""
+    if file.is_symlink():
+        return f": it is a link to {file.readlink()}, which is not there"
     if not file.parent.is_dir():
         return f"; there is no folder {file.parent} either"
     names = [p.name for p in file.parent.iterdir() if p.name.endswith(SUFFIXES)]

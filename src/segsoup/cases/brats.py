@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 
 from segsoup.cases.case import Case, Source
+from segsoup.cases.names import RECORDS
 from segsoup.errors import InputError
 from segsoup.study import Dataset
 
@@ -64,8 +65,11 @@ def _cases_below(group: Path, depth: int, visited: set[str]) -> dict[Path, str |
 
 
 def _folders(folder: Path) -> list[Path]:
+    """Folders that may be cases or hold some: predictions among the scans are neither."""
     return sorted(
-        path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")
+        path
+        for path in folder.iterdir()
+        if path.is_dir() and not path.name.startswith(".") and not (path / RECORDS).is_dir()
     )
 
 

@@ -8,6 +8,9 @@ from pathlib import Path
 from segsoup.cases.case import Case
 from segsoup.errors import InputError
 
+# The folder within a folder of predictions that says what each of them hangs on.
+RECORDS = ".segsoup"
+
 # File systems allow 255 bytes; endings and marks of unfinished files take some of them.
 LONGEST_NAME = 200
 # Control characters, and what breaks a line where a table's row should go on.

@@ -125,7 +125,8 @@ def _of_one_volume(path: Path, names: Sequence[str]) -> Case:
     numbered = CHANNEL_FILE.fullmatch(name)
     if numbered and len(names) == 1:
         name = numbered["case"]
-    return Case(name, channels_of_one_file(path, list(names)), None)
+    # Of a file with more components nobody knows which are meant.
+    return Case(name, channels_of_one_file(path, list(names)), None, components=len(names))
 
 
 def _in_folder(folder: Path, names: Sequence[str], stated: bool) -> list[Case]:
@@ -163,6 +164,7 @@ def _is_described(folder: Path) -> bool:
 def _of_volumes(volumes: Sequence[Path], names: Sequence[str]) -> list[Case]:
     """Cases of plain files: by channel names, by channel numbers, or one case per file."""
     named: dict[str, dict[str, list[Path]]] = {}
+    others: list[Path] = []
     for path in volumes:
         stem = without_suffix(path.name)
         fits = [n for n in names if stem == n or stem.endswith(tuple(m + n for m in MARKS))]
@@ -170,18 +172,48 @@ def _of_volumes(volumes: Sequence[Path], names: Sequence[str]) -> list[Case]:
             channel = max(fits, key=len)
             case = stem.removesuffix(channel).rstrip(MARKS) or path.absolute().parent.name
             named.setdefault(case, {}).setdefault(channel, []).append(path)
+        else:
+            others.append(path)
     if named:
-        return [_of_group(case, files, names, volumes[0].parent) for case, files in named.items()]
+        groups = [_of_group(case, files, names, volumes[0].parent) for case, files in named.items()]
+        return groups + [_of_no_channel(path, names) for path in _of_no_case(others, [*named])]
     numbers = [CHANNEL_FILE.fullmatch(without_suffix(path.name)) for path in volumes]
     if all(numbers):
-        groups: dict[str, dict[str, list[Path]]] = {}
+        numbered: dict[str, dict[str, list[Path]]] = {}
         for path, match in zip(volumes, numbers, strict=True):
             assert match is not None
             number = int(match["channel"])
             channel = names[number] if number < len(names) else str(number)
-            groups.setdefault(match["case"], {}).setdefault(channel, []).append(path)
-        return [_of_group(case, files, names, volumes[0].parent) for case, files in groups.items()]
+            numbered.setdefault(match["case"], {}).setdefault(channel, []).append(path)
+        return [
+            _of_group(case, files, names, volumes[0].parent) for case, files in numbered.items()
+        ]
     return [_of_one_volume(path, names) for path in volumes]
+
+
+def _of_no_case(paths: Sequence[Path], cases: Sequence[str]) -> list[Path]:
+    """Volumes that are nothing of a known case's, as its label map and its masks are."""
+    if any(case == path.absolute().parent.name for path in paths for case in cases):
+        # The folder of one case: what else it holds belongs to it, whatever it is called.
+        return []
+    known = tuple(case + mark for case in cases for mark in MARKS)
+    stems = {path: without_suffix(path.name) for path in paths}
+    return [
+        path for path, stem in stems.items() if stem not in cases and not stem.startswith(known)
+    ]
+
+
+def _of_no_channel(path: Path, names: Sequence[str]) -> Case:
+    """A volume among named ones that is called after none: silence would lose a case."""
+    problem = InputError(
+        path,
+        "is of no case beside it, and its name ends in no channel",
+        f"CASE-CHANNEL, with one of the model's channels: {', '.join(names)}",
+        "rename the file, or move it away if it is no scan",
+    )
+    return Case(
+        without_suffix(path.name), {name: Source(path) for name in names}, None, problem=problem
+    )
 
 
 def _of_group(

@@ -36,7 +36,9 @@ def find_cases(dataset: Dataset, root: Path) -> list[Case]:
                 "rename the channel, in the table as well",
             )
     path = Path(dataset.file) if dataset.file is not None else root / "cases.csv"
-    rows = read_rows(path, [CASE, *dataset.channels, LABEL], "dataset.file")
+    # A table of new scans has no such column; in a study, one that is misspelt has to be noticed.
+    labels = [] if dataset.unlabelled == "predict" else [LABEL]
+    rows = read_rows(path, [CASE, *dataset.channels, *labels], "dataset.file")
     seen: dict[str, int] = {}
     cases = []
     for row in rows:
@@ -81,6 +83,6 @@ def _case(row: Row, channels: list[str], root: Path, path: Path) -> Case:
     return Case(
         row.cells[CASE],
         {channel: source(channel) for channel in channels},
-        source(LABEL) if row.cells[LABEL] else None,
+        source(LABEL) if row.cells.get(LABEL) else None,
         patient=row.cells.get(PATIENT),
     )
