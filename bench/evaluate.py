@@ -140,11 +140,8 @@ def disturb(folder: Path, case: str, regions: dict[str, list[int]], seed: int) -
     np.save(path, np.concatenate([np.load(path), np.stack(fields).astype(np.float32)]))
 
 
-def network_of(study: Any, cheap: bool, ours: bool) -> Any:
-    """A network that adds what is behind the scan's channels; it counts its own seconds.
-
-    Ours lays its weights out as the rule does.
-    """
+def network_of(study: Any, cheap: bool) -> Any:
+    """A network that adds what is behind the scan's channels; it counts its own seconds."""
     import torch
 
     from segsoup import networks
@@ -160,10 +157,7 @@ def network_of(study: Any, cheap: bool, ours: bool) -> Any:
             with torch.no_grad():
                 self.network.weight[:, channels:, 0, 0, 0] = torch.eye(regions)
                 self.network.weight[:, :channels] *= 0.01
-            real = networks.build(study.network, channels, regions)
-            cpu = torch.device("cpu")
-            laid_out = networks.place(real, cpu, study.training.channels_last) if ours else real
-            self.real = None if cheap else laid_out
+            self.real = None if cheap else networks.build(study.network, channels, regions)
 
         def forward(self, windows: torch.Tensor) -> torch.Tensor:
             began = time.perf_counter()
@@ -276,7 +270,7 @@ def measure(side: str, folder: Path, cheap: bool) -> dict[str, Any]:
     settings = json.loads((folder / "settings.json").read_text())
     study = declare(settings["study"], SHARED_METRICS)
     cases = settings["cases"]
-    model = network_of(study, cheap, ours)
+    model = network_of(study, cheap)
     score = score_by_segsoup if ours else score_by_monai
     found: dict[str, Any] = {}
 

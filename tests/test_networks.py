@@ -15,7 +15,6 @@ from segsoup.networks import (
     laid_out,
     memory_format,
     outline,
-    place,
     seeded,
 )
 from segsoup.study import Network
@@ -77,41 +76,12 @@ def test_a_seed_gives_the_same_weights_and_leaves_torch_alone() -> None:
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
-def test_a_network_laid_out_for_speed_predicts_and_is_saved_as_before(tmp_path) -> None:
-    network = Network(size="free", arguments=TINY)
-    with seeded(0):
-        plain = build(network, 2, 3).eval()
-    image = torch.randn(1, 2, 32, 32, 32)
-    with torch.inference_mode():
-        before = plain(image)
-    hashes = [save(tmp_path / "plain.safetensors", plain.state_dict(), {})]
-    placed = place(plain, torch.device("cpu"))
-    kernels = [weight for weight in placed.parameters() if weight.dim() == 5]
-    assert all(k.is_contiguous(memory_format=torch.channels_last_3d) for k in kernels)
-    with torch.inference_mode():
-        torch.testing.assert_close(placed(image), before, rtol=1e-4, atol=1e-4)
-    hashes.append(save(tmp_path / "laid_out.safetensors", placed.state_dict(), {}))
-    assert hashes[0] == hashes[1]
-    # Other weights take the same places.
-    with seeded(1):
-        other = build(network, 2, 3)
-    placed.load_state_dict(other.state_dict())
-    assert all(k.is_contiguous(memory_format=torch.channels_last_3d) for k in kernels)
-
-
 @pytest.mark.parametrize("channels", [1, 2])
-@pytest.mark.parametrize("by", ["weights", "image"])
-def test_all_layers_compute_with_channels_together_where_weights_or_image_do(
-    channels: int, by: str
-) -> None:
+def test_all_layers_compute_with_channels_together_where_the_image_does(channels: int) -> None:
     """MedNeXt's weights, and images of one channel, lie alike in both formats but for strides."""
     together = torch.channels_last_3d
     model = build(Network(size="free", arguments=TINY), channels, 3).eval()
-    image = torch.randn(2, channels, 16, 16, 16)
-    if by == "weights":
-        model = place(model, torch.device("cpu"))
-    else:
-        image = laid_out(image, together)
+    image = laid_out(torch.randn(2, channels, 16, 16, 16), together)
     outputs: list[torch.Tensor] = []
     for layer in model.modules():
         if isinstance(layer, torch.nn.Conv3d | torch.nn.ConvTranspose3d):
@@ -119,8 +89,7 @@ def test_all_layers_compute_with_channels_together_where_weights_or_image_do(
     with torch.inference_mode():
         model(image)
     found = [output.is_contiguous(memory_format=together) for output in outputs]
-    # The first layer's weights are single numbers where there is one channel: no format at all.
-    assert len(found) > 20 and all(found[channels == 1 and by == "weights" :])
+    assert len(found) > 20 and all(found)
 
 
 @pytest.mark.parametrize("shape", [(2, 1, 4, 5, 6), (8, 4, 1, 1, 1), (2, 3, 4, 5, 6)])

@@ -10,8 +10,6 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-import torch
-
 from segsoup import networks
 from segsoup.cases.indexed_case import IndexedCase
 from segsoup.errors import InputError
@@ -116,12 +114,7 @@ def inference_config(
         "network_def": networks.as_monai_config(
             told.network, len(told.channels), len(told.regions)
         ),
-        # As `segsoup predict` lays weights out: the same sums, and the same label maps.
-        "memory_format": _memory_format(told),
-        "networks": (
-            "$[copy.deepcopy(@network_def).to(@device, memory_format=@memory_format).eval() "
-            "for _ in @weights]"
-        ),
+        "networks": "$[copy.deepcopy(@network_def).to(@device).eval() for _ in @weights]",
         # Refuses an existing file whose hash is another one, before anything of it is used.
         "check": (
             "$[monai.apps.download_url('', os.path.join(@bundle_root, name), "
@@ -155,13 +148,6 @@ def inference_config(
         "initialize": ["$@check", "$@load"],
         "run": ["$@evaluator.run()"],
     }
-
-
-def _memory_format(told: Description) -> str:
-    """Where on a CPU a voxel's channels lie together, as an expression."""
-    outline = networks.outline(told.network, len(told.channels), len(told.regions))
-    on_cpu = networks.memory_format(outline, torch.device("cpu"), "auto")
-    return f"${on_cpu} if @device.type == 'cpu' else torch.contiguous_format"
 
 
 def _preprocessing(told: Description, parts: Sequence[int] | None) -> list[Config]:

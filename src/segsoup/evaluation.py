@@ -61,7 +61,7 @@ def model_of(
     """
     model = networks.build(study.network, len(study.dataset.channels), len(study.regions))
     checkpoints.fit(model, weights, where)
-    return networks.place(model, device, study.training.channels_last)
+    return model.to(device).eval()
 
 
 class WeightsScorer:
@@ -80,7 +80,7 @@ class WeightsScorer:
         """
         self.study, self.fold, self.folder, self.device = study, fold, folder, device
         model = networks.build(study.network, len(study.dataset.channels), len(study.regions))
-        self.model = networks.place(model, device, study.training.channels_last)
+        self.model = model.to(device).eval()
 
     def use(self, weights: checkpoints.Weights) -> None:
         """Take these weights from now on, with running statistics of their own if they have any."""

@@ -78,7 +78,7 @@ class ModelFile:
         told = self.description
         model = networks.build(told.network, len(told.channels), len(told.regions))
         checkpoints.fit(model, checkpoints.load(self.path)[0], self.path)
-        return networks.place(model, device)
+        return model.to(device).eval()
 
     def read_postprocessing(self) -> Postprocessing:
         """The post-processing that was chosen for it.

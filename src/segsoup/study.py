@@ -354,9 +354,9 @@ class Training(Section):
     )
     channels_last: Literal["auto"] | bool = Field(
         "auto",
-        description="Keep a voxel's channels together in memory; `auto`: for MedNeXt on CPUs, "
-        "which takes a third less time by it. Try `true` on a GPU with bench/train_step.py. "
-        "Results differ by rounding.",
+        description="Keep a voxel's channels together in memory while training; `auto`: for "
+        "MedNeXt on CPUs, whose steps take a third less time by it. Try `true` on a GPU with "
+        "bench/train_step.py. Results differ by rounding.",
     )
     compile: bool = Field(
         False,
