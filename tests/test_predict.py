@@ -704,7 +704,7 @@ def test_numbered_channels_of_the_same_names_are_told_by_them(
         (["IN", "OUT"], "has 2 arguments"),
         (["MODEL"], "has one argument"),
         (["MODEL", "", "OUT"], "has nothing as argument 2 of 3"),
-        (["MODEL", "IN", "MODEL"], "cannot be written: File exists"),
+        (["MODEL", "IN", "MODEL"], "cannot be written: Not a directory"),
         (["MODEL", "nowhere", "OUT"], "there is no such file or folder"),
         (["MODEL", "t1n=a.nii,t1c=b.nii", "OUT"], "names the channels t1n, t1c"),
         (["MODEL", "IN", "OUT", "--overlap", "1"], "--overlap 1: is out of range"),

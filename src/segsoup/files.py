@@ -24,7 +24,6 @@ REFUSALS = {
     errno.EPERM: "correct the permissions of the folder",
     errno.ENOENT: "put the folder back",
     errno.ENOTDIR: "move the file away that is in the folder's place",
-    errno.EEXIST: "move the file away that is in the folder's place",
     errno.EISDIR: "move the folder away that is in the file's place",
     errno.EIO: "check the disk or the file server",
     errno.ESTALE: "check the file server",
@@ -57,7 +56,7 @@ def whole_files(paths: Sequence[Path]) -> Iterator[list[Path]]:
     temporaries: list[Path] = []
     with writable(paths[0]):
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
             for path in paths:
                 handle, name = tempfile.mkstemp(
                     dir=folder, prefix=f".{path.name}.", suffix=path.suffix
@@ -82,7 +81,7 @@ def whole_files(paths: Sequence[Path]) -> Iterator[list[Path]]:
 def whole_folder(path: Path) -> Iterator[Path]:
     """As ``whole``, for a folder that is filled within the block; replaces an older one."""
     with writable(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
         try:
             yield temporary
@@ -93,6 +92,19 @@ def whole_folder(path: Path) -> Iterator[Path]:
             _flush(path.parent)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder, and all that it lies in, where it is not there.
+
+    Raises:
+        NotADirectoryError: if a file is in its place; `mkdir` calls that an existing file, which
+            others take for somebody who was sooner.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from error
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from segsoup.cases.checking import Expected, check_case
 from segsoup.cases.names import RECORDS
 from segsoup.cases.verdicts import files_of, hash_files
 from segsoup.errors import InputError
-from segsoup.files import read_json, sha256, writable, write_json
+from segsoup.files import make_folder, read_json, sha256, writable, write_json
 from segsoup.outcomes import Outcome, Told, files_of_prediction
 from segsoup.prediction import Predictor, Way
 from segsoup.scratch import scratch_folder
@@ -106,7 +106,7 @@ def predict_cases(
     """
     for folder in (wanted.folder, wanted.scratch):
         with writable(folder):
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
     # Links followed: OUTPUT may be the folder of the scans under another name.
     scans = {source.file.resolve() for case in cases for source in case.channels.values()}
     outcomes = []
