@@ -30,6 +30,7 @@ from segsoup.files import sha256
 from segsoup.journal import read_journal
 from segsoup.placement import choose, submissions
 from segsoup.site import read_site
+from segsoup.states import newest_state
 from segsoup.study import read
 
 RESOURCES: dict[str, dict[str, int]] = {
@@ -189,6 +190,8 @@ def test_a_run_out_of_time_goes_on_with_more_of_it(study: Disturbed) -> None:
 def test_a_run_whose_node_dies_goes_on_elsewhere(study: Disturbed, cluster: slurm.Cluster) -> None:
     study.start()
     wait_for_epoch(study.states, 5)
+    # Epochs are shorter than what lies between two states.
+    wait_for(lambda: newest_state(study.states) is not None)
     (job,) = study.jobs("rule_stem")
     cluster.kill_node(job.node)
     try:
