@@ -7,15 +7,15 @@ apart). MONAI: ``SlidingWindowInferer`` with the same patch, overlap, windows at
 ``DiceLoss``, and ``DiceMetric``, ``HausdorffDistanceMetric``, ``SurfaceDiceMetric`` and
 ``ConfusionMatrixMetric``. Each side runs in processes of its own, by turns; the least time counts.
 
-Two pairs of cases and network: a glioma case of BraTS with a network that costs next to nothing,
-and four hippocampi with the MedNeXt of `examples/hippocampus.yaml`.
+Three pairs of cases and network: a glioma case of BraTS with a small MedNeXt and with a network
+that costs next to nothing, and four hippocampi with the MedNeXt of `examples/hippocampus.yaml`.
 So that predictions are right and wrong as those of a trained network, three channels behind the
 scan's hold a disturbed truth, which one convolution over single voxels adds to what the network
 says; alone it is the network that costs next to nothing. Phantoms take the places of
 scans that are not at hand.
 
 The last line is one JSON object, kept in `bench/results/evaluate.json`. `vs_monai` and what
-stands beside it are those of the glioma with the cheap network; those of the others are under
+stands beside it are those of the glioma with the MedNeXt; those of the others are under
 `other`:
 
     vs_monai, vs_monai_test, vs_monai_selection     their time over ours
@@ -24,6 +24,7 @@ stands beside it are those of the glioma with the cheap network; those of the ot
     network_share, network_share_monai              the forward passes' part of the time: the floor
     seconds_windows, seconds_windows_monai          from the array on the disk to blended logits
     difference_dice, _loss, _nsd, ...               greatest difference of a score from MONAI's
+    peak_mb, peak_mb_monai                          memory of a process
     seconds_all_metrics                             a test case with lesion-wise scores too
 """
 

@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -164,6 +165,22 @@ class Cluster:
         ended = "Invalid job id specified", "already completing or completed"
         told = any(words in result.stderr for words in ended)
         assert result.returncode == 0 or told, f"{' '.join(command)}\n{result.stderr}"
+
+    def end(
+        self, snakemake: subprocess.Popen[str] | None, jobs: Callable[[], list[Job]], *options: str
+    ) -> None:
+        """Leave nothing of a study running: its Snakemake, if there is one, then its jobs.
+
+        Options are of a first `scancel`, such as the signal for processes that heed no other.
+        """
+        if snakemake is not None:
+            snakemake.kill()
+            snakemake.wait()
+        for job in jobs():
+            if job.state in ("PENDING", "RUNNING", "COMPLETING"):
+                if options:
+                    self.cancel(job, *options)
+                self.cancel(job)
 
     def node_state(self, node: str) -> str:
         """idle, mixed, allocated, down, ..."""

@@ -16,7 +16,7 @@ from monai import transforms as monai
 from scipy.ndimage import affine_transform, gaussian_filter
 from scipy.stats import ks_2samp
 
-from segsoup import rotation
+from segsoup import devices, rotation
 from segsoup.augment import (
     PRESETS,
     ROTATION,
@@ -212,8 +212,12 @@ def test_places_are_those_of_torch() -> None:
     assert all(torch.equal(one, whole[3:5]) for one, whole in zip(part, (x, y, z), strict=True))
 
 
+@pytest.mark.parametrize("least", [0, devices.SIDE_BY_SIDE])
 @pytest.mark.parametrize("threads", [2, 3])
-def test_a_batch_hangs_on_no_number_of_threads(threads: int) -> None:
+def test_a_batch_hangs_on_no_number_of_threads(
+    threads: int, least: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices, "SIDE_BY_SIDE", least)
     before = torch.get_num_threads()
     results = []
     for count in (1, threads):

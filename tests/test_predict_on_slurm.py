@@ -85,12 +85,7 @@ class Batches:
 
     def stop(self) -> None:
         """Leave nothing running for the next test."""
-        if self.process is not None and self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
-        for job in self.jobs():
-            if job.state in ("PENDING", "RUNNING", "COMPLETING"):
-                self.cluster.cancel(job)
+        self.cluster.end(self.process, self.jobs)
 
 
 @pytest.fixture

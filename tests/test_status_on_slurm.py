@@ -87,12 +87,7 @@ class OnCluster:
 
     def stop(self) -> None:
         """Leave nothing running."""
-        self.snakemake.kill()
-        self.snakemake.wait()
-        for job in self.jobs():
-            if job.state in ("PENDING", "RUNNING", "COMPLETING"):
-                self.cluster.cancel(job, "--signal=KILL", "--full")
-                self.cluster.cancel(job)
+        self.cluster.end(self.snakemake, self.jobs, "--signal=KILL", "--full")
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -271,30 +271,19 @@ def side_by_side(
         numbers: that each piece reads and writes.
         device: where they lie; a GPU is handed one after the other.
     """
-    threads = torch.get_num_threads() if device.type == "cpu" else 1
-    if threads == 1:
-        _do(work, items)
-        return
+    threads = torch.get_num_threads()
     # Of the whole process, not of the thread that says it.
     torch.set_num_threads(1)
     try:
-        if numbers < SIDE_BY_SIDE:
-            _do(work, items)
-        else:
+        if device.type == "cpu" and threads > 1 and numbers >= SIDE_BY_SIDE:
             with ThreadPoolExecutor(threads) as pool:
-                _do(work, items, pool.map)
+                # Asked for, what failed in one is raised here.
+                list(pool.map(work, items))
+        else:
+            for item in items:
+                work(item)
     finally:
         torch.set_num_threads(threads)
-
-
-def _do(
-    work: Callable[[Item], None],
-    items: Sequence[Item],
-    each: Callable[..., Iterable[None]] = map,
-) -> None:
-    """All pieces; what fails in one is raised."""
-    for _ in each(work, items):
-        pass
 
 
 def compiled(model: nn.Module) -> Callable[[torch.Tensor], Any]:

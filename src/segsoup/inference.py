@@ -134,11 +134,11 @@ def _each_window(
             if windows.at_once == 1:
                 # Where it lies: to copy it would take as long as all the rest beside the network.
                 batch = window[None].float()
-            elif not batch.numel():
-                # Once: to ask for new memory takes longer than to fill it.
-                most = min(windows.at_once, len(starts))
-                batch = window.new_empty((most, *window.shape), dtype=torch.float32)
-            if windows.at_once > 1:
+            else:
+                if not batch.numel():
+                    # Once: to ask for new memory takes longer than to fill it.
+                    most = min(windows.at_once, len(starts))
+                    batch = window.new_empty((most, *window.shape), dtype=torch.float32)
                 batch[len(waiting) - 1] = window
         else:
             skipped += 1
