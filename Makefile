@@ -18,7 +18,7 @@ environment: $(VENV)/.installed
 test-environment: $(VENV)/.installed-test
 
 $(VENV)/.installed: requirements.txt pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "segsoup needs Python 3.11 or newer; call make PYTHON=python3.11")'
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "voxelsoup needs Python 3.11 or newer; call make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
 	pip install --quiet --disable-pip-version-check -r requirements.txt
 	pip install --quiet --disable-pip-version-check --no-deps --editable .
@@ -34,7 +34,7 @@ lint: test-environment
 	snakefmt --check Snakefile rules
 	mypy
 	snakemake --lint
-	segsoup reference --check
+	voxelsoup reference --check
 
 format: test-environment
 	ruff check --fix .
@@ -47,7 +47,7 @@ fuzz: test-environment
 	  python tests/fuzz/readers.py $$target -max_total_time=120 -rss_limit_mb=2500 || exit 1; done
 
 reference: environment
-	segsoup reference
+	voxelsoup reference
 
 rulegraph: environment
 	snakemake --rulegraph --quiet all | dot -Tsvg > docs/rulegraph.svg

@@ -1,4 +1,4 @@
-# segsoup: from one declared study to one model. Each chapter is a file in rules/.
+# voxelsoup: from one declared study to one model. Each chapter is a file in rules/.
 from snakemake.utils import min_version
 
 min_version("9.27")

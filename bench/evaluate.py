@@ -93,17 +93,17 @@ ROUNDS = {"glioma_mednext": 1, "glioma_cheap": 3, "hippocampus_mednext": 1}
 
 def declare(settings: dict[str, Any], metrics: list[str]) -> Any:
     """A study on these cases."""
-    from segsoup.study import load
+    from voxelsoup.study.study import load
 
     return load(settings | {"metrics": {"names": metrics}})
 
 
 def prepare(settings: dict[str, Any], root: Path, folder: Path, most: int) -> tuple[str, list[str]]:
     """Preprocess cases, and put a disturbed truth behind their channels; says which scans."""
-    from segsoup.cases.index import index_cases
-    from segsoup.cases.phantom import write_phantom
-    from segsoup.preprocess import preprocess_all
-    from segsoup.study import Phantom
+    from voxelsoup.data.index.index import index_cases
+    from voxelsoup.data.layouts.phantom import write_phantom
+    from voxelsoup.data.preprocessing.preprocess import preprocess_all
+    from voxelsoup.study.study import Phantom
 
     scans = str(root.relative_to(DATA))
     if not root.is_dir():
@@ -128,7 +128,7 @@ def disturb(folder: Path, case: str, regions: dict[str, list[int]], seed: int) -
     """Append the regions to the channels: smooth, with noise, positive inside."""
     from scipy import ndimage
 
-    from segsoup.regions import label_table, to_regions
+    from voxelsoup.data.regions import label_table, to_regions
 
     chance = np.random.default_rng(seed)
     path = folder / f"{case}.image.npy"
@@ -145,7 +145,7 @@ def network_of(study: Any, cheap: bool) -> Any:
     """A network that adds what is behind the scan's channels; it counts its own seconds."""
     import torch
 
-    from segsoup import networks
+    from voxelsoup.models import networks
 
     channels, regions = len(study.dataset.channels), len(study.regions)
 
@@ -171,22 +171,22 @@ def network_of(study: Any, cheap: bool) -> Any:
     return Counted().eval()
 
 
-def score_by_segsoup(study: Any, model: Any, folder: Path, cases: list[str], test: bool) -> Any:
+def score_by_voxelsoup(study: Any, model: Any, folder: Path, cases: list[str], test: bool) -> Any:
     """What the rule calls."""
     import torch
 
-    from segsoup.evaluation import score_cases
+    from voxelsoup.evaluation.score import score_cases
 
     measured = cases if test else []
     return score_cases(model, cases, folder, study, torch.device("cpu"), measured=measured)
 
 
-def windows_by_segsoup(study: Any, model: Any, folder: Path, case: str) -> None:
+def windows_by_voxelsoup(study: Any, model: Any, folder: Path, case: str) -> None:
     """From the array on the disk to logits."""
     import torch
 
-    from segsoup.evaluation import predict
-    from segsoup.preprocessed import load_case
+    from voxelsoup.data.preprocessing.store import load_case
+    from voxelsoup.evaluation.score import predict
 
     predict(model, load_case(folder, case), study, torch.device("cpu"))
 
@@ -219,8 +219,8 @@ def score_by_monai(study: Any, model: Any, folder: Path, cases: list[str], test:
         SurfaceDiceMetric,
     )
 
-    from segsoup.files import read_json
-    from segsoup.geometry import inside
+    from voxelsoup.common.files import read_json
+    from voxelsoup.data.preprocessing.geometry import inside
 
     tolerances = [study.metrics.surface_tolerance] * len(study.regions)
     dice = DiceMetric(reduction="none", ignore_empty=False)
@@ -262,9 +262,9 @@ def measure(side: str, folder: Path, cheap: bool) -> dict[str, Any]:
 
     import torch
 
-    from segsoup import devices
+    from voxelsoup.models import devices
 
-    ours = side == "segsoup"
+    ours = side == "voxelsoup"
     if ours:
         devices.prepare("cpu", THREADS)
     torch.set_num_threads(THREADS)
@@ -272,7 +272,7 @@ def measure(side: str, folder: Path, cheap: bool) -> dict[str, Any]:
     study = declare(settings["study"], SHARED_METRICS)
     cases = settings["cases"]
     model = network_of(study, cheap)
-    score = score_by_segsoup if ours else score_by_monai
+    score = score_by_voxelsoup if ours else score_by_monai
     found: dict[str, Any] = {}
 
     def timed(name: str, work: Callable[[], Any]) -> Any:
@@ -288,7 +288,7 @@ def measure(side: str, folder: Path, cheap: bool) -> dict[str, Any]:
     for name, test in (("test", True), ("selection", False)):
         rows = timed(name, lambda test=test: score(study, model, folder, cases, test))
         found[f"{name}_rows"] = rows.to_dict("records")
-    windows = windows_by_segsoup if ours else logits_by_monai
+    windows = windows_by_voxelsoup if ours else logits_by_monai
     timed("windows", lambda: [windows(study, model, folder, case) for case in cases])
     if ours:
         everything = declare(settings["study"], SHARED_METRICS + LESIONS)
@@ -333,11 +333,11 @@ def run(side: str, folder: Path, cheap: bool) -> dict[str, Any]:
 
 def compare(folder: Path, cheap: bool, rounds: int) -> dict[str, Any]:
     """Both sides by turns."""
-    sides: dict[str, list[dict[str, Any]]] = {"segsoup": [], "monai": []}
+    sides: dict[str, list[dict[str, Any]]] = {"voxelsoup": [], "monai": []}
     for _ in range(rounds):
         for side, found in sides.items():
             found.append(run(side, folder, cheap))
-    ours, theirs = sides["segsoup"], sides["monai"]
+    ours, theirs = sides["voxelsoup"], sides["monai"]
     measures = ("test", "selection", "windows", "test_cpu", "selection_cpu")
     mine = {name: seconds_of(ours, name) for name in measures}
     other = {name: seconds_of(theirs, name) for name in mine}

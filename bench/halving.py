@@ -74,7 +74,7 @@ def run(folder: Path, study: dict[str, Any], folds: list[int]) -> None:
 
 def epochs_trained(folder: Path) -> int:
     """Epochs that all trials have trained, by their journals."""
-    from segsoup.journal import read_journal
+    from voxelsoup.runs.journal import read_journal
 
     states = folder.glob("results/.state/fold*/trials/*")
     return sum(event["event"] == "epoch" for run in states for event in read_journal(run))
@@ -82,10 +82,10 @@ def epochs_trained(folder: Path) -> int:
 
 def measure(folder: Path, whole: bool) -> dict[str, Any]:
     """All figures."""
-    from segsoup.case_rows import by_case, read_rows
-    from segsoup.files import read_json
-    from segsoup.significance import paired_difference
-    from segsoup.study import load
+    from voxelsoup.common.files import read_json
+    from voxelsoup.comparison.statistics import paired_difference
+    from voxelsoup.evaluation.case_scores import by_case, read_rows
+    from voxelsoup.study.study import load
 
     full = study_of(whole)
     folds = load(full).folds.numbers

@@ -6,7 +6,7 @@ others two workers of torch's loader of one thread each, which is what their use
 their volumes in memory and their foreground found beforehand; ours reads its memory map. Each way
 runs in a process of its own, by turns; the median of the rounds counts.
 
-    ours             segsoup.batches, as training reads them
+    ours             voxelsoup.training.patches, as training reads them
     crops            the same without augmentation: what the CPU does where a GPU trains
     monai            dictionary transforms with the same ranges and probabilities (it has no
                      contrast transform that keeps the mean; it is left out there)
@@ -50,8 +50,10 @@ sys.path[:0] = [str(REPOSITORY / "src"), str(REPOSITORY)]
 
 from bench.machine import keep_result  # noqa: E402
 
-from segsoup import devices  # noqa: E402
-from segsoup.augment import (  # noqa: E402
+from voxelsoup.data.preprocessing.store import load_case  # noqa: E402
+from voxelsoup.models import devices  # noqa: E402
+from voxelsoup.study.study import Training  # noqa: E402
+from voxelsoup.training.augment import (  # noqa: E402
     BLUR_SIGMA,
     CONTRAST,
     GAMMA,
@@ -63,9 +65,7 @@ from segsoup.augment import (  # noqa: E402
     ROTATION,
     ZOOM,
 )
-from segsoup.batches import Draw, batches  # noqa: E402
-from segsoup.preprocessed import load_case  # noqa: E402
-from segsoup.study import Training  # noqa: E402
+from voxelsoup.training.patches import PatchSource, batches  # noqa: E402
 
 CORES = 2
 SIDE = 128
@@ -107,7 +107,7 @@ def ours(folder: Path, steps: int, augmentation: str = "full") -> Iterator[Any]:
     training = Training.model_validate(
         {"patch": [SIDE] * 3, "batch_size": BATCH, "augmentation": augmentation}
     )
-    draw = Draw(folder, ["case"], REGIONS, training, (0,))
+    draw = PatchSource(folder, ["case"], REGIONS, training, (0,))
     return batches(draw, 0, steps, torch.device("cpu"))
 
 
@@ -286,7 +286,7 @@ def run_one(way: str, folder: Path) -> None:
 
 def time_of(way: str, folder: Path, peers: Path) -> dict[str, float]:
     """Figures of one way, from a process of its own."""
-    # As segsoup sets it where it is imported before torch.
+    # As voxelsoup sets it where it is imported before torch.
     passive = {"OMP_WAIT_POLICY": "passive"} if way in ("ours", "crops") else {}
     done = subprocess.run(
         [sys.executable, __file__, "--one", way, str(folder), str(peers)],

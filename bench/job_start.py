@@ -66,7 +66,7 @@ def write_study(folder: Path) -> None:
 
 def first_step(folder: Path) -> float:
     """Seconds from the start of the training's process to the end of its first step."""
-    from segsoup.journal import read_journal
+    from voxelsoup.runs.journal import read_journal
 
     events = read_journal(folder / "results/.state/fold0/stem")
     (start,) = [event for event in events if event["event"] == "start"]

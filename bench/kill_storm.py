@@ -59,14 +59,14 @@ def train(folder: Path, states: Path, target: Path, save_minutes: float) -> None
     """What a job of the workflow does; run in a process of its own."""
     import torch
 
-    from segsoup import checkpoints
-    from segsoup.guard import Guard
-    from segsoup.logs import job_log
-    from segsoup.preprocessed import read_manifest
-    from segsoup.runs import trial_run
-    from segsoup.study import load
-    from segsoup.sweep import trials
-    from segsoup.training import train as train_run
+    from voxelsoup.common.logs import job_log
+    from voxelsoup.data.preprocessing.store import read_manifest
+    from voxelsoup.models import weight_files
+    from voxelsoup.runs.guard import RunGuard
+    from voxelsoup.study.study import load
+    from voxelsoup.study.trials import trials
+    from voxelsoup.training.run import trial_run
+    from voxelsoup.training.train import train as train_run
 
     torch.set_num_threads(1)
     root = REAL if REAL.is_dir() else folder
@@ -74,7 +74,7 @@ def train(folder: Path, states: Path, target: Path, save_minutes: float) -> None
     cases = sorted(read_manifest(folder / "manifest.tsv"))
     run = trial_run(trials(study)[0], 0, cases, folder, initial=None)
     with job_log(states / "log"):
-        guard = Guard(states, {"settings": run.settings()}, run.steps, study.recovery)
+        guard = RunGuard(states, {"settings": run.settings()}, run.steps, study.recovery)
         with guard:
             began = time.monotonic()
             trained = train_run(run, torch.device("cpu"), guard)
@@ -82,7 +82,7 @@ def train(folder: Path, states: Path, target: Path, save_minutes: float) -> None
             guard.confirm()
             for kept, weights in {"model": trained.weights, **trained.beside}.items():
                 path = target / f"{kept}.safetensors"
-                checkpoints.save(path, weights, checkpoints.describe(study))
+                weight_files.save(path, weights, weight_files.describe(study))
             guard.finish()
     report = {"training_s": seconds, "saving_s": guard.seconds_saving}
     (target / "times.json").write_text(json.dumps(report))
@@ -90,10 +90,10 @@ def train(folder: Path, states: Path, target: Path, save_minutes: float) -> None
 
 def prepare(folder: Path) -> tuple[str, int]:
     """Preprocess the cases; returns what they are and how many."""
-    from segsoup.cases.index import index_cases
-    from segsoup.cases.phantom import write_phantom
-    from segsoup.preprocess import preprocess_all
-    from segsoup.study import Phantom, load
+    from voxelsoup.data.index.index import index_cases
+    from voxelsoup.data.layouts.phantom import write_phantom
+    from voxelsoup.data.preprocessing.preprocess import preprocess_all
+    from voxelsoup.study.study import Phantom, load
 
     root = REAL
     if not REAL.is_dir():
@@ -122,7 +122,7 @@ def start(folder: Path, states: Path, target: Path, save_minutes: float) -> subp
 
 def events(states: Path, kind: str) -> list[float]:
     """When events of a kind happened, in seconds since 1970."""
-    from segsoup.journal import read_journal
+    from voxelsoup.runs.journal import read_journal
 
     return [
         datetime.fromisoformat(event["time"]).timestamp()
@@ -157,7 +157,7 @@ def unfinished(states: Path) -> bool:
 
 def main() -> None:
     """Run the storm beside an undisturbed run, one core each."""
-    from segsoup.files import sha256
+    from voxelsoup.common.files import sha256
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

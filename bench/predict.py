@@ -52,7 +52,7 @@ CHANNELS = ["t1n", "t1c", "t2w", "t2f"]
 REGIONS = {"WT": [1, 2, 3], "TC": [1, 3], "ET": [3]}
 SHAPE, LARGE = (240, 240, 155), (512, 512, 800)
 PATCH, LARGE_PATCH = [64, 64, 64], [128, 128, 128]
-# Memory does not hang on the overlap, but the minutes of the large volume do.
+# Memory does not depend on the overlap, but the minutes of the large volume do.
 OVERLAP, LARGE_OVERLAP = 0.5, 0.0
 MODELS, REPEATS, THREADS = 5, 4, 2
 SMALL = {"name": "UNet", "arguments": {"channels": [4, 8], "strides": [2]}}
@@ -64,8 +64,8 @@ def write_models(
     folder: Path, channels: list[str], patch: list[int], count: int, network: dict[str, Any]
 ) -> list[Path]:
     """Model files with random weights."""
-    from segsoup import checkpoints, networks
-    from segsoup.study import load
+    from voxelsoup.models import networks, weight_files
+    from voxelsoup.study.study import load
 
     study = load(
         {
@@ -81,7 +81,7 @@ def write_models(
         with networks.seeded(seed):
             model = networks.build(study.network, len(channels), len(REGIONS))
         files.append(folder / f"{len(channels)}-{seed}.safetensors")
-        checkpoints.save(files[-1], model.state_dict(), checkpoints.describe(study))
+        weight_files.save(files[-1], model.state_dict(), weight_files.describe(study))
     return files
 
 
@@ -130,9 +130,9 @@ def compare_windows(
     model: Path, case: dict[str, Path], folder: Path, turns: int
 ) -> dict[str, float]:
     """Ours against MONAI's, each in processes of its own as it is used, by turns."""
-    from segsoup.cases.case import Source
-    from segsoup.models import open_models
-    from segsoup.preprocess import preprocess_image
+    from voxelsoup.data.case import Source
+    from voxelsoup.data.preprocessing.preprocess import preprocess_image
+    from voxelsoup.prediction.model_files import open_models
 
     (opened,) = open_models([model])
     sources = {name: Source(path) for name, path in case.items()}
@@ -158,9 +158,9 @@ def measure_windows(model: Path) -> dict[str, float]:
     """CPU seconds of our windows, with every one and without empty ones, and of forward passes."""
     import torch
 
-    from segsoup import devices
-    from segsoup.inference import Covered, Windows, predict_rows
-    from segsoup.models import open_models
+    from voxelsoup.evaluation.sliding_window import Covered, Windows, predict_rows
+    from voxelsoup.models import devices
+    from voxelsoup.prediction.model_files import open_models
 
     device = devices.prepare("cpu", 1)
     network, covered = open_models([model])[0].build(device), list[Covered]()
@@ -213,9 +213,9 @@ def measure_windows_monai(model: Path) -> dict[str, float]:
     """CPU seconds of MONAI's windows."""
     import torch
 
-    from segsoup import networks
-    from segsoup.checkpoints import load
-    from segsoup.models import open_models
+    from voxelsoup.models import networks
+    from voxelsoup.models.weight_files import load
+    from voxelsoup.prediction.model_files import open_models
 
     torch.set_num_threads(1)
     told = open_models([model])[0].description
@@ -240,15 +240,15 @@ def monai(network: Any, image: Any, patch: list[int], overlap: float) -> NDArray
 
 
 def predict(models: list[Path], case: dict[str, Path], folder: Path, overlap: float) -> None:
-    """One case as `segsoup predict` does it."""
+    """One case as `voxelsoup predict` does it."""
     import torch
 
-    from segsoup.cases.case import Source
-    from segsoup.label_order import label_order
-    from segsoup.models import open_models
-    from segsoup.prediction import Predictor, Way
+    from voxelsoup.data.case import Source
+    from voxelsoup.data.regions import label_order
+    from voxelsoup.prediction.model_files import open_models
+    from voxelsoup.prediction.predictor import PredictionSettings, Predictor
 
-    way = Way(open_models(models), label_order(REGIONS), overlap=overlap)
+    way = PredictionSettings(open_models(models), label_order(REGIONS), overlap=overlap)
     sources = {name: Source(path) for name, path in case.items()}
     Predictor(way, torch.device("cpu"), folder).predict(sources, folder / "labels.nii.gz")
 
@@ -262,7 +262,7 @@ def measured(kind: str, model: Path) -> dict[str, float]:
 
 def measure_volume(model: Path) -> dict[str, float]:
     """Predict the large volume from its files, by the command itself."""
-    from segsoup import cli
+    from voxelsoup.commands import cli
 
     folder, channels = model.parent, int(model.name[0])
     given = ",".join(f"{name}={folder}/large-{name}.nii.gz" for name in CHANNELS[:channels])
@@ -276,7 +276,7 @@ def measure_volume_monai(model: Path) -> dict[str, float]:
     """Run MONAI's inferer over the large volume, prepared as ours is."""
     import torch
 
-    from segsoup.models import open_models
+    from voxelsoup.prediction.model_files import open_models
 
     (opened,) = open_models([model])
     image = torch.from_numpy(np.load(model.parent / "prepared.npy"))
@@ -301,9 +301,9 @@ def own_peak_mb() -> float:
 
 def measure_memory(folder: Path, table: Table) -> dict[str, float]:
     """Peaks of the large volume: ours with one and four channels, MONAI's with one."""
-    from segsoup.cases.case import Source
-    from segsoup.models import open_models
-    from segsoup.preprocess import preprocess_image
+    from voxelsoup.data.case import Source
+    from voxelsoup.data.preprocessing.preprocess import preprocess_image
+    from voxelsoup.prediction.model_files import open_models
 
     for seed, name in enumerate(CHANNELS):
         write_large(folder / f"large-{name}.nii.gz", seed)
@@ -331,7 +331,7 @@ def main() -> None:
 
     torch.set_num_threads(1)
     table = Table(title="Predictions, three regions")
-    for column in ("what", "segsoup", "MONAI or ensemble"):
+    for column in ("what", "voxelsoup", "MONAI or ensemble"):
         table.add_column(column, justify="left" if column == "what" else "right")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -61,8 +61,8 @@ def scans(folder: Path) -> Path:
     """The folder of one full case: the real one, or a phantom made for it."""
     if REAL.is_dir():
         return REAL
-    from segsoup.cases.phantom import AFFINE, make_case
-    from segsoup.volumes import write_volume
+    from voxelsoup.data.layouts.phantom import AFFINE, make_case
+    from voxelsoup.data.volumes.volume import write_volume
 
     channels, label = make_case(np.random.default_rng(0), [150, 180, 145])
     case = folder / "Phantom-0000-000"
@@ -79,10 +79,10 @@ def files_of(case: Path) -> list[Path]:
 
 def ours(case: Path, out: Path, storage: str = "float32") -> None:
     """What the rule `preprocess` does to a case."""
-    from segsoup.cases.case import Source
-    from segsoup.cases.index import IndexedCase
-    from segsoup.preprocess import preprocess_case
-    from segsoup.study import Preprocess
+    from voxelsoup.data.case import Source
+    from voxelsoup.data.index.index import IndexedCase
+    from voxelsoup.data.preprocessing.preprocess import preprocess_case
+    from voxelsoup.study.study import Preprocess
 
     channels = {c: Source(Path(f.name)) for c, f in zip(CHANNELS, files_of(case), strict=True)}
     label = Source(Path(f"{case.name}-seg.nii.gz"))
@@ -177,8 +177,8 @@ def patch_ms(folder: Path, name: str) -> float:
     """Reading patches of a preprocessed case into a batch that is used again."""
     import torch
 
-    from segsoup.batches import read_patch
-    from segsoup.preprocessed import load_case
+    from voxelsoup.data.preprocessing.store import load_case
+    from voxelsoup.training.patches import read_patch
 
     torch.set_num_threads(1)
     image = load_case(folder, name).image
@@ -223,7 +223,7 @@ def packed(image: np.ndarray) -> dict[str, float]:
 
 def measure(folder: Path) -> dict[str, Any]:
     """All figures."""
-    from segsoup.preprocessed import load_case
+    from voxelsoup.data.preprocessing.store import load_case
 
     case = scans(folder)
     rounds = []

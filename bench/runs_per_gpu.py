@@ -51,7 +51,7 @@ ON_CPU: dict[str, Any] = {
 
 
 class Clock:
-    """Notes when steps end, until there is a file that says to stop (a ``training.Keeper``)."""
+    """Notes when steps end, until a file says to stop (a ``train.Checkpointer``)."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self.folder, self.name = folder, name
@@ -82,7 +82,7 @@ class Clock:
 
 def study_for(kind: str) -> Any:
     """The study of a kind of device."""
-    from segsoup.study import load
+    from voxelsoup.study.study import load
 
     chosen = ON_GPU if kind == "cuda" else ON_CPU
     endless = {"epochs": 100_000, "steps_per_epoch": 2, "augmentation": "affine-contrast"}
@@ -96,10 +96,10 @@ def study_for(kind: str) -> Any:
 
 def train_until_stopped(folder: Path, data: Path, name: str, kind: str, threads: int) -> None:
     """One of the runs; in a process of its own."""
-    from segsoup import devices
-    from segsoup.runs import trial_run
-    from segsoup.sweep import trials
-    from segsoup.training import train
+    from voxelsoup.models import devices
+    from voxelsoup.study.trials import trials
+    from voxelsoup.training.run import trial_run
+    from voxelsoup.training.train import train
 
     # All of them on the first GPU.
     device = devices.prepare(kind, threads, gpu=0)
@@ -111,10 +111,10 @@ def train_until_stopped(folder: Path, data: Path, name: str, kind: str, threads:
 
 def prepare(folder: Path, kind: str) -> Path:
     """Phantom cases, preprocessed."""
-    from segsoup.cases.index import index_cases
-    from segsoup.cases.phantom import write_phantom
-    from segsoup.preprocess import preprocess_all
-    from segsoup.study import Phantom
+    from voxelsoup.data.index.index import index_cases
+    from voxelsoup.data.layouts.phantom import write_phantom
+    from voxelsoup.data.preprocessing.preprocess import preprocess_all
+    from voxelsoup.study.study import Phantom
 
     study, raw, data = study_for(kind), folder / "raw", folder / "data"
     data.mkdir()
@@ -172,7 +172,7 @@ def main() -> None:
     import torch
     from bench.machine import keep_result
 
-    from segsoup.cases.fingerprint import usable_cores
+    from voxelsoup.planning.fingerprint import usable_cores
 
     kind = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.cuda.get_device_name(0) if kind == "cuda" else "cpu"

@@ -110,7 +110,7 @@ def real() -> Pair | None:
 
 def ours(pair: Pair, metrics: tuple[str, ...], threads: int) -> list[dict[str, float]]:
     """What the workflow calls."""
-    from segsoup.metrics import Scoring, score_regions
+    from voxelsoup.evaluation.metrics import Scoring, score_regions
 
     return score_regions(*pair, SPACING, Scoring(metrics, TOLERANCE), threads)
 
@@ -220,7 +220,7 @@ def peak(path: Path) -> tuple[float, float]:
 
 def measure_peak(path: Path) -> None:
     """In a process of its own: score once, and print the memory in MB."""
-    from segsoup.metrics import METRICS
+    from voxelsoup.evaluation.metrics import METRICS
 
     stored = np.load(path)
     pair = stored["prediction"], stored["truth"]
@@ -260,12 +260,12 @@ def compare(pair: Pair, table: Table) -> tuple[float, float, float]:
 
 def main() -> None:
     """Measure, and print."""
-    from segsoup.metrics import METRICS
+    from voxelsoup.evaluation.metrics import METRICS
 
     everything = tuple(METRICS)
     pair, real_pair = phantom(), real()
     table = Table(title="Seconds for a case of 240 x 240 x 155, three regions, one thread")
-    for column in ("what", "segsoup", "packages", "ratio"):
+    for column in ("what", "voxelsoup", "packages", "ratio"):
         table.add_column(column, justify="left" if column == "what" else "right")
     one, packages, difference = compare(pair, table)
     two = seconds(lambda: ours(pair, everything, 2))

@@ -166,7 +166,7 @@ class Checkpoints:
 
 def declared(root: str, **changes: Any) -> Any:
     """The example study, on the phantom where there are no real scans."""
-    from segsoup.study import load
+    from voxelsoup.study.study import load
 
     study = yaml.safe_load(EXAMPLE.read_text())
     study.pop("sweep")
@@ -184,11 +184,11 @@ def declared(root: str, **changes: Any) -> Any:
 
 def prepare(folder: Path) -> tuple[str, dict[str, dict[str, list[str]]]]:
     """Preprocess the cases and split them; returns the data set's folder and the folds."""
-    from segsoup.cases.index import index_cases
-    from segsoup.cases.phantom import write_phantom
-    from segsoup.folds import make_folds
-    from segsoup.preprocess import preprocess_all
-    from segsoup.study import Phantom
+    from voxelsoup.data.folds import make_folds
+    from voxelsoup.data.index.index import index_cases
+    from voxelsoup.data.layouts.phantom import write_phantom
+    from voxelsoup.data.preprocessing.preprocess import preprocess_all
+    from voxelsoup.study.study import Phantom
 
     root = REAL
     if not REAL.is_dir():
@@ -213,14 +213,14 @@ def train_stem(root: str, fold: int, cases: list[str], folder: Path, target: Pat
     """Train the stem of a fold; run in a process of its own."""
     import torch
 
-    from segsoup import checkpoints
-    from segsoup.runs import stem_run
-    from segsoup.training import train
+    from voxelsoup.models import weight_files
+    from voxelsoup.training.run import stem_run
+    from voxelsoup.training.train import train
 
     torch.set_num_threads(1)
     study = declared(root, stem={"epochs": STEM_EPOCHS})
     trained = train(stem_run(study, fold, cases, folder), torch.device("cpu"))
-    checkpoints.save(target, trained.weights, checkpoints.describe(study))
+    weight_files.save(target, trained.weights, weight_files.describe(study))
 
 
 def train_branch(
@@ -229,10 +229,10 @@ def train_branch(
     """Train one branch; returns the files of its checkpoints."""
     import torch
 
-    from segsoup import checkpoints
-    from segsoup.runs import trial_run
-    from segsoup.sweep import trials
-    from segsoup.training import train
+    from voxelsoup.models import weight_files
+    from voxelsoup.study.trials import trials
+    from voxelsoup.training.run import trial_run
+    from voxelsoup.training.train import train
 
     torch.set_num_threads(1)
     epochs = branch.epochs + (0 if branch.from_stem else STEM_EPOCHS)
@@ -248,7 +248,7 @@ def train_branch(
     paths = []
     for name, weights in keeper.kept.items():
         paths.append(stem.parent / f"{branch.name}-{name}.safetensors")
-        checkpoints.save(paths[-1], weights, checkpoints.describe(study))
+        weight_files.save(paths[-1], weights, weight_files.describe(study))
     return paths
 
 
@@ -262,13 +262,13 @@ def judge(
     """
     import torch
 
-    from segsoup import checkpoints
-    from segsoup.evaluation import WeightsScorer
-    from segsoup.files import sha256
-    from segsoup.recipes import best, greedy, hierarchical, learned, uniform
-    from segsoup.selection import Cache, Selection, case_mean
-    from segsoup.soups import Ingredient, Made
-    from segsoup.study import Learned
+    from voxelsoup.common.files import sha256
+    from voxelsoup.evaluation.score import WeightsScorer
+    from voxelsoup.models import weight_files
+    from voxelsoup.soups.recipes import best, greedy, hierarchical, learned, uniform
+    from voxelsoup.soups.selection import Cache, Selection, case_mean
+    from voxelsoup.soups.soup import Ingredient, SoupResult
+    from voxelsoup.study.study import Learned
 
     torch.set_num_threads(1)
     study = declared(root, training={"patch": WINDOW})
@@ -278,20 +278,20 @@ def judge(
     selection = Selection(split["selection"], [scorer], Cache(None, ""), None)
 
     def single(path: Path) -> Ingredient:
-        scorer.use(checkpoints.load(path)[0])
+        scorer.use(weight_files.load(path)[0])
         scores = {case: scorer.score(case) for case in split["selection"]}
         # Groups of the hierarchical recipe: branches of one kind.
         kind = path.stem.partition("-lr")[0]
         return Ingredient(path.stem, path, sha256(path), scores, kind)
 
-    def tested(weights: checkpoints.Weights) -> list[float]:
+    def tested(weights: weight_files.Weights) -> list[float]:
         scorer.use(weights)
         return [case_mean(scorer.score(case)) for case in split["test"]]
 
     singles = [single(path) for path in paths]
     known: dict[str, list[float]] = {}
 
-    def tested_once(soup: Made) -> list[float]:
+    def tested_once(soup: SoupResult) -> list[float]:
         parts = json.dumps([[p.sha256, p.weight, p.blocks] for p in soup.mixture])
         if parts not in known:
             known[parts] = tested(soup.weights)

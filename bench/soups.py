@@ -1,11 +1,11 @@
-"""What souping costs: segsoup beside the published study's procedure and model-soups' algorithm.
+"""What souping costs: voxelsoup beside the published study's procedure and model-soups' algorithm.
 
 Twenty tiny models are souped greedily over twenty selection cases:
 
     published     all N evaluated to sort them, then for every ingredient the candidate AND the
                   incumbent again: 3 N - 2 evaluations, three whole models in memory
     model-soups   Wortsman et al.'s reference: all N evaluated, then N - 1 candidates
-    segsoup       single scores reused from the evaluation that ran, candidates stopped early
+    voxelsoup       single scores reused from the evaluation that ran, candidates stopped early
     race          the same with ``soup.race`` at 1 % error
 
 with branches of one stem, which are nearly equal. The last two also with branches of two stems,
@@ -57,7 +57,7 @@ RATES, SEEDS = [0.01, 0.014, 0.02, 0.03], [0, 1, 2, 3, 4]
 
 def declare(folder: Path) -> Any:
     """The example study with a patch that takes most cases in one window."""
-    from segsoup.study import load
+    from voxelsoup.study.study import load
 
     study = yaml.safe_load((REPOSITORY / "examples" / "hippocampus.yaml").read_text())
     study["dataset"]["root"] = str(REAL)
@@ -73,10 +73,10 @@ def declare(folder: Path) -> Any:
 
 def prepare(study: Any, folder: Path) -> tuple[list[str], list[str]]:
     """Preprocess; returns training and selection cases."""
-    from segsoup.cases.index import index_cases
-    from segsoup.cases.phantom import write_phantom
-    from segsoup.preprocess import preprocess_all
-    from segsoup.study import Phantom
+    from voxelsoup.data.index.index import index_cases
+    from voxelsoup.data.layouts.phantom import write_phantom
+    from voxelsoup.data.preprocessing.preprocess import preprocess_all
+    from voxelsoup.study.study import Phantom
 
     root = REAL
     if not REAL.is_dir():
@@ -94,15 +94,15 @@ def train_stem(study: Any, folder: Path, cases: list[str], seed: int) -> Path:
     """A stem of its own; returns its model file."""
     import torch
 
-    from segsoup import checkpoints
-    from segsoup.runs import stem_run
-    from segsoup.training import train
+    from voxelsoup.models import weight_files
+    from voxelsoup.training.run import stem_run
+    from voxelsoup.training.train import train
 
     training = study.training.model_copy(update={"steps_per_epoch": STEM_STEPS, "seed": seed})
     stem = study.stem.model_copy(update={"epochs": 1})
     run = stem_run(study.model_copy(update={"training": training, "stem": stem}), 0, cases, folder)
     path = folder / f"stem{seed}.safetensors"
-    checkpoints.save(path, train(run, torch.device("cpu")).weights, {})
+    weight_files.save(path, train(run, torch.device("cpu")).weights, {})
     return path
 
 
@@ -112,17 +112,17 @@ def train_models(
     """The branches, each of the stem that its seed has: trial -> model file."""
     import torch
 
-    from segsoup import checkpoints
-    from segsoup.runs import trial_run
-    from segsoup.sweep import trials
-    from segsoup.training import train
+    from voxelsoup.models import weight_files
+    from voxelsoup.study.trials import trials
+    from voxelsoup.training.run import trial_run
+    from voxelsoup.training.train import train
 
     paths = {}
     for trial in trials(study):
         stem = stem_of(trial.parameters["training.seed"])
         paths[trial.id] = folder / f"{stem.stem}-{trial.id}.safetensors"
         trained = train(trial_run(trial, 0, cases, folder, stem), torch.device("cpu"))
-        checkpoints.save(paths[trial.id], trained.weights, {})
+        weight_files.save(paths[trial.id], trained.weights, {})
     return paths
 
 
@@ -130,7 +130,7 @@ def evaluator(study: Any, fold: dict[str, list[str]], folder: Path) -> Any:
     """A real scorer that counts its case inferences."""
     import torch
 
-    from segsoup.evaluation import WeightsScorer
+    from voxelsoup.evaluation.score import WeightsScorer
 
     class Counting(WeightsScorer):
         inferences = 0
@@ -160,8 +160,8 @@ def model_soups(scorer: Any, paths: dict[str, Path], cases: list[str]) -> list[s
 
 def naive(scorer: Any, paths: dict[str, Path], cases: list[str], again: bool) -> list[str]:
     """Greedy without reuse; ``again`` evaluates the incumbent beside every candidate."""
-    from segsoup.checkpoints import load
-    from segsoup.selection import mean_score
+    from voxelsoup.models.weight_files import load
+    from voxelsoup.soups.selection import mean_score
 
     single = {t: mean_score(evaluate(scorer, load(p)[0], cases)) for t, p in paths.items()}
     order = sorted(paths, key=lambda trial: (-single[trial], trial))
@@ -182,9 +182,9 @@ def naive(scorer: Any, paths: dict[str, Path], cases: list[str], again: bool) ->
 def ours(
     scorer: Any, ingredients: list[Any], cases: list[str], race: float | None = None
 ) -> list[str]:
-    """segsoup's greedy; the single scores are there already."""
-    from segsoup.recipes import greedy
-    from segsoup.selection import Cache, Selection
+    """voxelsoup's greedy; the single scores are there already."""
+    from voxelsoup.soups.recipes import greedy
+    from voxelsoup.soups.selection import Cache, Selection
 
     return greedy(ingredients, Selection(cases, [scorer], Cache(None, ""), race)).trials
 
@@ -214,9 +214,9 @@ def compare_procedures(
     scorer: Any, paths: dict[str, Path], cases: list[str], title: str, others: bool = True
 ) -> dict[str, Any]:
     """Procedures on the same models and cases, theirs or ours alone: what they kept and cost."""
-    from segsoup.checkpoints import load
-    from segsoup.files import sha256
-    from segsoup.soups import Ingredient
+    from voxelsoup.common.files import sha256
+    from voxelsoup.models.weight_files import load
+    from voxelsoup.soups.soup import Ingredient
 
     # What the workflow's evaluation of single models has done long before.
     ingredients = [
@@ -229,7 +229,7 @@ def compare_procedures(
     }
     procedures: dict[str, Callable[[], list[str]]] = {
         **(theirs if others else {}),
-        "segsoup": lambda: ours(scorer, ingredients, cases),
+        "voxelsoup": lambda: ours(scorer, ingredients, cases),
         "race": lambda: ours(scorer, ingredients, cases, race=0.01),
     }
     kept: dict[str, list[str]] = {}
@@ -247,40 +247,40 @@ def compare_procedures(
 @contextmanager
 def counted_reading() -> Iterator[list[int]]:
     """Sizes of the model files that are opened meanwhile."""
-    from segsoup import checkpoints
+    from voxelsoup.models import weight_files
 
     sizes: list[int] = []
-    opened = checkpoints._opened
+    opened = weight_files._opened
 
     def counting(path: Path) -> Any:
         sizes.append(path.stat().st_size)
         return opened(path)
 
-    checkpoints._opened = counting
+    weight_files._opened = counting
     try:
         yield sizes
     finally:
-        checkpoints._opened = opened
+        weight_files._opened = opened
 
 
 def ratios(
     kept: dict[str, list[str]], cost: dict[str, dict[str, float]], full: int
 ) -> dict[str, Any]:
     """Their cost over ours; ``full`` case inferences would see all cases of all candidates."""
-    plain, race = cost["segsoup"]["inferences"], cost["race"]["inferences"]
+    plain, race = cost["voxelsoup"]["inferences"], cost["race"]["inferences"]
     found: dict[str, Any] = {
-        "accepted": len(kept["segsoup"]),
+        "accepted": len(kept["voxelsoup"]),
         "early_stop_saves": round(1 - plain / full, 3),
         "race_saves": round(1 - race / full, 3),
-        "race_same_ingredients": kept["race"] == kept["segsoup"],
+        "race_same_ingredients": kept["race"] == kept["voxelsoup"],
     }
-    others = [name for name in cost if name not in ("segsoup", "race")]
+    others = [name for name in cost if name not in ("voxelsoup", "race")]
     for measure in ("inferences", "seconds", "read"):
         for other in others:
-            ratio = cost[other][measure] / cost["segsoup"][measure]
+            ratio = cost[other][measure] / cost["voxelsoup"][measure]
             found[f"{measure}_vs_{other.replace('-', '_')}"] = round(ratio, 2)
     if others:
-        found["same_ingredients"] = all(kept[name] == kept["segsoup"] for name in others)
+        found["same_ingredients"] = all(kept[name] == kept["voxelsoup"] for name in others)
     return found
 
 
@@ -305,9 +305,9 @@ def print_procedures(
 
 def write_large(folder: Path, count: int) -> list[Path]:
     """Files of the size of MedNeXt-B; five different ones, for the rest are links to them."""
-    from segsoup import checkpoints
-    from segsoup.networks import build, seeded
-    from segsoup.study import Network
+    from voxelsoup.models import weight_files
+    from voxelsoup.models.networks import build, seeded
+    from voxelsoup.study.study import Network
 
     paths = []
     for number in range(count):
@@ -315,7 +315,7 @@ def write_large(folder: Path, count: int) -> list[Path]:
         if number < 5:
             with seeded(number):
                 weights = build(Network(size="B"), 4, 3).state_dict()
-            checkpoints.save(path, weights, {})
+            weight_files.save(path, weights, {})
         else:
             path.hardlink_to(folder / f"large{number % 5}.safetensors")
         paths.append(path)
@@ -324,7 +324,7 @@ def write_large(folder: Path, count: int) -> list[Path]:
 
 def measure_average(folder: Path) -> dict[str, Any]:
     """Averaging of large files against reading them, and its peak memory."""
-    from segsoup.averaging import average, equal_parts
+    from voxelsoup.soups.averaging import average, equal_parts
 
     paths = write_large(folder, 40)
     mixture = equal_parts([(path, path.name) for path in paths[:MODELS]])
@@ -368,8 +368,8 @@ def peak_memory(folder: Path, work: str, count: int) -> int:
 
 def take_memory(work: str, folder: Path, count: int) -> None:
     """What ``peak_memory`` measures."""
-    from segsoup.averaging import RunningSum, average, equal_parts
-    from segsoup.checkpoints import load
+    from voxelsoup.models.weight_files import load
+    from voxelsoup.soups.averaging import RunningSum, average, equal_parts
 
     paths = [folder / f"large{number}.safetensors" for number in range(count)]
     before = resident("VmRSS")

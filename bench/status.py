@@ -1,4 +1,4 @@
-"""What `segsoup status` takes for a study of 5,000 runs while it is under way.
+"""What `voxelsoup status` takes for a study of 5,000 runs while it is under way.
 
 The study is made up: five folds of 999 trials and a stem each, with the files that runs leave. Of
 the trials three fifths are done (with case rows of 100 cases and three regions), a hundred are at
@@ -6,7 +6,7 @@ work, some have failed or were killed, the rest waits. Each figure is the median
 processes, from start to end, with a warm file cache. The last line is one JSON object:
 
     runs              runs of the study
-    seconds           of `segsoup status --json` (below 2 is the aim)
+    seconds           of `voxelsoup status --json` (below 2 is the aim)
     cpu_seconds       of these, those that the process had a core for: what it takes on a machine
                       that nobody else uses
     seconds_table     of the plain table, piped
@@ -38,10 +38,10 @@ from rich.table import Table
 REPOSITORY = Path(__file__).parents[1]
 sys.path.insert(0, str(REPOSITORY / "src"))
 
-from segsoup.lease import Owner  # noqa: E402
-from segsoup.run_record import RECORD, Attempt, RunRecord, Stop  # noqa: E402
-from segsoup.status.gather import KnownRun  # noqa: E402
-from segsoup.status.observer import Observer  # noqa: E402
+from voxelsoup.runs.lease import Owner  # noqa: E402
+from voxelsoup.runs.record import RECORD, Attempt, RunRecord, Stop  # noqa: E402
+from voxelsoup.status.read_runs import KnownRun  # noqa: E402
+from voxelsoup.status.study_status import StudyObserver  # noqa: E402
 
 FOLDS, RATES, SEEDS = 5, 37, 27
 CASES, REGIONS = 100, ("TC", "WT", "ET")
@@ -51,7 +51,7 @@ REPEATS = 5
 # Measured in the process itself, at its end.
 MEASURED = """
 import resource, sys
-from segsoup.cli import main  # noqa: E402
+from voxelsoup.commands.cli import main  # noqa: E402
 code = main(sys.argv[1:])
 sys.stdout.flush()
 used = resource.getrusage(resource.RUSAGE_SELF)
@@ -186,7 +186,7 @@ def measure(folder: Path) -> dict[str, Any]:
     """All figures."""
     file = write_study(folder)
     os.chdir(folder)
-    observer = Observer(Path(file.name))
+    observer = StudyObserver(Path(file.name))
     write_runs(observer.runs)
     as_json = [measured(folder, "--json") for _ in range(REPEATS)]
     counts = json.loads(as_json[0].printed)["counts"]

@@ -6,7 +6,7 @@ trains the same network in a process of its own, by turns; on a CPU the fastest 
 large networks take minutes each: `python bench/train_step.py S` takes the named ones alone, and
 keeps no file.
 
-    ours        segsoup's step as it is: precision auto, channels_last auto, schedule-free AdamW
+    ours        voxelsoup's step as it is: precision auto, channels_last auto, schedule-free AdamW
     contiguous  the same with channels_last: false, where auto means true (CPU only)
     channels_last
                 the same with channels_last: true, where auto means false (GPU only)
@@ -60,11 +60,12 @@ sys.path[:0] = [str(REPOSITORY / "src"), str(REPOSITORY)]
 from bench.input import REGIONS, monai, write_case  # noqa: E402
 from bench.machine import keep_result  # noqa: E402
 
-from segsoup import devices, networks, training  # noqa: E402
-from segsoup.batches import batches  # noqa: E402
-from segsoup.losses import DiceBCELoss  # noqa: E402
-from segsoup.runs import Run  # noqa: E402
-from segsoup.study import Network, load  # noqa: E402
+from voxelsoup.models import devices, networks  # noqa: E402
+from voxelsoup.models.losses import DiceBCELoss  # noqa: E402
+from voxelsoup.study.study import Network, load  # noqa: E402
+from voxelsoup.training import train  # noqa: E402
+from voxelsoup.training.patches import batches  # noqa: E402
+from voxelsoup.training.run import Run  # noqa: E402
 
 CORES = 2
 BATCH, CHANNELS = 2, 4
@@ -140,15 +141,15 @@ def model_of(network: str) -> nn.Module:
 
 
 def our_step(network: str, way: str, folder: Path) -> dict[str, float]:
-    """Segsoup's step alone, and with its input."""
+    """Voxelsoup's step alone, and with its input."""
     if not GPU:
         devices.prepare("cpu", CORES)
     study = study_of(network, way)
     run = Run(study, study.optimizer, 1, (0,), ["case"], folder, None)
-    session = training._Session(run, DEVICE)
+    session = train.Trainer(run, DEVICE)
     images, regions = fixed_batch()
     alone = seconds_per_step(lambda: session.take_step(images, regions))
-    stream = batches(training.draw_of(run), 0, WARM_UP + STEPS, DEVICE)
+    stream = batches(train.draw_of(run), 0, WARM_UP + STEPS, DEVICE)
     loop = seconds_per_step(lambda: session.take_step(*next(stream)))
     figures = {"step": alone, "loop": loop}
     if way == "ours":
@@ -272,7 +273,7 @@ def run_one(way: str, network: str, folder: Path) -> None:
 
 def figures_of(way: str, network: str, folder: Path) -> dict[str, float] | None:
     """From a process of its own; None where the device's memory does not suffice."""
-    # As segsoup sets it where it is imported before torch.
+    # As voxelsoup sets it where it is imported before torch.
     passive = {"OMP_WAIT_POLICY": "passive"} if STEPS_OF[way] is our_step else {}
     done = subprocess.run(
         [sys.executable, __file__, "--one", way, network, str(folder)],

@@ -40,7 +40,7 @@ def main(results: Path, images: Path) -> None:
     """
     images.mkdir(parents=True, exist_ok=True)
     with browser_page() as page, tempfile.TemporaryDirectory() as scratch:
-        keep(terminal(page, "segsoup", "status"), images / "status-terminal.png")
+        keep(terminal(page, "voxelsoup", "status"), images / "status-terminal.png")
         keep(status_page(page, Path(scratch)), images / "status-page.png")
         keep(report(page, results / "report.html"), images / "report.png")
         keep(table(page, results / "comparison/overview.html"), images / "overview.png")
@@ -101,9 +101,9 @@ def on_a_terminal(*command: str) -> str:
 
 
 def status_page(page: Page, scratch: Path) -> bytes:
-    """The page that `segsoup status --html` writes."""
+    """The page that `voxelsoup status --html` writes."""
     file = scratch / "status.html"
-    subprocess.run(["segsoup", "status", "--html", str(file)], check=True)
+    subprocess.run(["voxelsoup", "status", "--html", str(file)], check=True)
     page.set_viewport_size({"width": 1560, "height": 600})
     page.goto(file.as_uri())
     page.locator("[id='fold0/stem']").wait_for()

@@ -1,4 +1,4 @@
-"""The page that shows how fast segsoup is, and its pictures, written from ``bench/results``.
+"""The page that shows how fast voxelsoup is, and its pictures, written from ``bench/results``.
 
     python docs/speed.py bench/results docs
 
@@ -19,11 +19,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from segsoup.figures.drawing import save_svg, styled
-from segsoup.figures.style import BLUE, GREY, VERMILLION
-from segsoup.files import write_text
+from voxelsoup.common.files import write_text
+from voxelsoup.report.figures.panels import save_svg, styled
+from voxelsoup.report.figures.style import BLUE, GREY, VERMILLION
 
-OURS = "segsoup"
+OURS = "voxelsoup"
 # Inches.
 WIDTH, BAR_HEIGHT = 7.6, 0.24
 # In bars: title and numbers of a panel.
@@ -35,9 +35,9 @@ FLOOR_SHADE = 0.15
 INTRODUCTION = """\
 # Speed
 
-How long segsoup and what others use take for the same work, and how far each is from the floor: the
-least that the work could take on that machine, shaded in the pictures. Segsoup's bars are blue, the
-others' grey; shorter is better.
+How long voxelsoup and other tools take for the same work, and how far each is from the floor: the
+least that the work could take on that machine, shaded in the pictures. Voxelsoup's bars are blue,
+the others' grey; shorter is better.
 
 `make speed-page` (`docs/speed.py`) writes this page from the files in `bench/results`, and a test
 compares both, so that it says what was measured and nothing else. [Benchmarks](benchmarks.md) tells
@@ -51,7 +51,7 @@ class Panel:
 
     Attributes:
         title: what they show, with its unit.
-        lengths: whose bar -> its length; segsoup's begin with its name.
+        lengths: whose bar -> its length; voxelsoup's begin with its name.
         floor: the least that is possible, in the same unit, if it is known; 1 where the lengths
             are in floors.
     """
@@ -170,7 +170,7 @@ def apart(panel: Panel) -> str:
 
 def over(peer: str, what: str, ratio: float | None, bound: float) -> Aim:
     """An aim that is a peer's time over ours."""
-    return Aim(f"time of {peer} over segsoup's: {what}", ratio, bound)
+    return Aim(f"time of {peer} over voxelsoup's: {what}", ratio, bound)
 
 
 def read_input(figures: dict[str, Any]) -> Reading:
@@ -183,10 +183,10 @@ def read_input(figures: dict[str, Any]) -> Reading:
         figures["floor_cpu_seconds"],
     )
     floor = "copying a patch and its labels once"
-    speed = "segsoup's patches per second over those of"
+    speed = "voxelsoup's patches per second over those of"
     return Reading(
         f"Of the CPU's time {apart(panel)}; without augmentation, which is the CPU's part where a "
-        f"GPU trains, a patch costs segsoup {number(seconds['crops'])} CPU seconds.",
+        f"GPU trains, a patch costs voxelsoup {number(seconds['crops'])} CPU seconds.",
         [Picture("", floor, [panel])],
         [
             Aim(f"{speed} MONAI", figures["vs_monai"], 5),
@@ -227,7 +227,7 @@ def read_train_step(figures: dict[str, Any]) -> Reading:
     patches = f"{figures['batch']} patches of {' × '.join(map(str, figures['patch']))}"
     floor = "arithmetic at the machine's peak, or memory traffic at its bandwidth if that is more"
     return Reading(
-        f"A step on {patches} voxels takes segsoup {said}; depthwise convolutions take "
+        f"A step on {patches} voxels takes voxelsoup {said}; depthwise convolutions take "
         f"{farthest(rows, 'channels_last')} in channels last, and {farthest(rows, 'contiguous')} "
         "contiguous.",
         [
@@ -239,7 +239,7 @@ def read_train_step(figures: dict[str, Any]) -> Reading:
 
 
 def nearest(network: str, panel: Panel) -> str:
-    """How far segsoup's first bar is from the floor, beside the shortest of the others."""
+    """How far voxelsoup's first bar is from the floor, beside the shortest of the others."""
     ours = next(iter(panel.lengths))
     said = f"{panel.floors(ours)} times the floor with {network}"
     others = {name: value for name, value in panel.lengths.items() if not name.startswith(OURS)}
@@ -286,7 +286,7 @@ def read_evaluate(figures: dict[str, Any]) -> Reading:
     pairs = {figures["pair"]: figures, **figures["other"]}
     panels = {name: evaluate_panel(name, found) for name, found in pairs.items()}
     said = [f"{in_words(name)}: {apart(panel)}" for name, panel in panels.items()]
-    floor = "the forward passes, which both have, as segsoup takes them"
+    floor = "the forward passes, which both have, as voxelsoup takes them"
     return Reading(
         f"On each pair of case and network: {'; '.join(said)}.",
         [Picture("", floor, list(panels.values()))],
@@ -353,7 +353,7 @@ def read_preprocess(figures: dict[str, Any]) -> Reading:
         [Picture("", floor, [seconds, memory])],
         [
             over("the published way", "a case", figures["vs_published"], 6),
-            Aim("segsoup's time over unpacking with gzip", figures["vs_gunzip"], 3, True),
+            Aim("voxelsoup's time over unpacking with gzip", figures["vs_gunzip"], 3, True),
             Aim("peak memory", figures["peak_mb"], 700, True, " MB"),
             Aim("reading a patch of 4 × 128³", figures["patch_ms"], 5, True, " ms"),
         ],
@@ -396,7 +396,7 @@ BENCHMARKS = [
         "train_step_cpu",
         "Training step on a CPU",
         "bench/train_step.py",
-        "The same network in float32, beside the loops of others; segsoup as it is "
+        "The same network in float32, beside the loops of others; voxelsoup as it is "
         "(`training.channels_last: auto`, which means true), and contiguous.",
         read_train_step,
     ),
@@ -405,7 +405,7 @@ BENCHMARKS = [
         "Training step on a GPU",
         "bench/train_step.py",
         "MedNeXt at the patch and batch of the published study, beside the loops of others; "
-        "segsoup as it is, with `training.channels_last`, and compiled.",
+        "voxelsoup as it is, with `training.channels_last`, and compiled.",
         read_train_step,
         on_gpu=True,
     ),

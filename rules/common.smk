@@ -15,28 +15,28 @@ from snakemake import common as snakemake_common
 from snakemake import sourcecache
 from snakemake.exceptions import WorkflowError
 
-from segsoup import requests
-from segsoup.bundle_files import bundle_files
-from segsoup.cases.listing import list_files, list_scans
-from segsoup.errors import InputError, Stopped
-from segsoup.files import read_json
-from segsoup.halving import check_halving, rung_epochs, trials_at_rungs
-from segsoup.ingredients import (
+from voxelsoup.cluster import job_resources
+from voxelsoup.prediction.bundle_files import bundle_files
+from voxelsoup.data.index.folder_hash import list_files, list_scans
+from voxelsoup.common.errors import InputError, Stopped
+from voxelsoup.common.files import read_json
+from voxelsoup.study.halving import check_halving, rung_epochs, trials_at_rungs
+from voxelsoup.study.ingredients import (
     INGREDIENT_PATTERN,
     averaged_already,
     ingredients_of,
     models_of,
     written_beside,
 )
-from segsoup.invocation import write_invocation
-from segsoup.lease import Lease
-from segsoup.outcomes import forget_lost
-from segsoup.progress import plan
-from segsoup.recorded_studies import remember_study
-from segsoup.runs import run_settings, stem_optimizer
-from segsoup.study import load
-from segsoup.sweep import group_keys, parameters_of, readable
-from segsoup.sweep import trials as trials_of
+from voxelsoup.runs.invocation import write_invocation
+from voxelsoup.runs.lease import Lease
+from voxelsoup.prediction.outcomes import forget_lost
+from voxelsoup.runs.progress import plan
+from voxelsoup.runs.invocation import remember_study
+from voxelsoup.training.run import run_settings, stem_optimizer
+from voxelsoup.study.study import load
+from voxelsoup.study.trials import group_keys, parameters_of, readable
+from voxelsoup.study.trials import trials as trials_of
 
 # Snakemake (9.27.1) takes the names of scripts and the signatures of functions apart several times
 # for every job, with ten thousand jobs for seconds; they are the same each time.
@@ -95,7 +95,7 @@ SECTIONS = {
 
 
 def settings(*sections: str) -> dict:
-    """The named sections of the study with all defaults: what a rule's results hang on."""
+    """The named sections of the study with all defaults: what a rule's results depend on."""
     return {section: STUDY_SETTINGS[section] for section in sections}
 
 
@@ -104,7 +104,7 @@ STUDY_SETTINGS = study.model_dump(mode="json")
 
 @cache
 def run_of(trial: str | None) -> tuple[int, dict]:
-    """Epochs of a trial or of a stem, and the settings that its result hangs on."""
+    """Epochs of a trial or of a stem, and the settings that its result depends on."""
     if trial is None:
         epochs, optimizer = study.stem.epochs, stem_optimizer(study)
         return epochs, run_settings(study, optimizer, epochs)
@@ -114,7 +114,7 @@ def run_of(trial: str | None) -> tuple[int, dict]:
 
 
 def length_and_settings(wildcards) -> tuple[int, dict]:
-    """What a run hangs on, beside its stem and its data: the same for all folds."""
+    """What a run depends on, beside its stem and its data: the same for all folds."""
     return run_of(wildcards.get("trial"))
 
 
@@ -194,7 +194,7 @@ def trial_groups() -> dict[str, str]:
 
 
 def learned_settings() -> dict:
-    """What the learned recipe hangs on, beside the models and the evaluation."""
+    """What the learned recipe depends on, beside the models and the evaluation."""
     patches = ("batch_size", "foreground_share", "seed")
     training = {key: STUDY_SETTINGS["training"][key] for key in patches}
     return STUDY_SETTINGS["soup"]["learned"] | training
@@ -240,7 +240,7 @@ def needs(rule: str) -> dict:
         # Known once jobs are made; within a submission `slurm-jobstep` starts them.
         plugin = workflow.executor_plugin
         submitted = plugin is not None and plugin.name.startswith("slurm")
-        return requests.job_request(study, rule, attempt, submitted)
+        return job_resources.job_request(study, rule, attempt, submitted)
 
     def resource(name: str):
         return lambda wildcards, attempt: asked(attempt)[name]
@@ -249,7 +249,7 @@ def needs(rule: str) -> dict:
 
 
 def count_shares_of_gpus() -> None:
-    """Let a GPU count as many as may share it, where GPUs are counted (``requests.job_request``)."""
+    """Let a GPU count as many as may share it, where GPUs are counted (``job_resources.job_request``)."""
     limit = workflow.global_resources.get("gpu").value
     if limit is not None:
         workflow.register_resource("gpu", study.resources.runs_per_gpu * limit)
@@ -261,7 +261,7 @@ if study.resources.runs_per_gpu > 1:
 
 def threads_of(rule: str) -> int:
     """CPU cores of a rule, for ``threads``."""
-    return requests.needs_of(study, rule).threads
+    return job_resources.needs_of(study, rule).threads
 
 
 @cache
@@ -291,7 +291,7 @@ def no_scans(wildcards) -> list[str]:
     raise WorkflowError(
         f"{STUDY_FILE}: `predict.input` names no scans\n"
         "  expected: the folder of the scans to segment\n"
-        "  to mend it: set it in the study"
+        "  fix: set it in the study"
     )
 
 
@@ -353,7 +353,7 @@ study_lease = Lease(Path(study.results, ".state"), study.recovery.lease_seconds,
 
 def check_start() -> None:
     """Stop before the first job if the study cannot work on this machine or with these data."""
-    from segsoup.checks import check_start
+    from voxelsoup.training.preflight import check_start
 
     try:
         check_start(study)
@@ -390,8 +390,8 @@ def check_cluster() -> None:
     """On a Slurm cluster: refuse what no partition can serve, before anything is submitted."""
     if not workflow.executor_settings.partition_config:
         return
-    from segsoup.placement import refuse_unservable
-    from segsoup.site import Site, check_rules, overridden_rules
+    from voxelsoup.cluster.partitions import refuse_unservable
+    from voxelsoup.cluster.profile import Site, check_rules, overridden_rules
 
     asked = workflow.resource_settings
     site = Site(
@@ -419,7 +419,7 @@ def remember_job_age() -> None:
 
 
 def name_runs_in_comments() -> None:
-    """Let a submission's comment say which runs it trains, for `segsoup status`.
+    """Let a submission's comment say which runs it trains, for `voxelsoup status`.
 
     The Slurm plugin (2.8.0) writes the rule and its wildcards there, and for a group of jobs only
     the names of the rules: a pending one could be any trial's.
@@ -442,13 +442,13 @@ def show_findings() -> None:
     """Print the comparison and where the report lies, once there are any."""
     overview = Path(study.results, "comparison", "overview.csv")
     if overview.exists():
-        from segsoup.findings import print_conclusions
-        from segsoup.overview import print_overview
+        from voxelsoup.comparison.findings import print_conclusions
+        from voxelsoup.comparison.overview import print_overview
 
         print_overview(overview)
         print_conclusions(overview.with_name("comparisons.csv"))
     if Path(study.results, "comparison", "basin.csv").exists():
-        from segsoup.basin import print_findings, read_basins
+        from voxelsoup.soups.barriers import print_findings, read_basins
 
         print_findings(read_basins(Path(study.results), FOLDS, study.soup.recipes))
     page = Path(study.results, "report.html")

@@ -80,7 +80,7 @@ rule compare:
     benchmark:
         "<benchmarks>/compare.tsv"
     conda:
-        "../envs/segsoup.yaml"
+        "../envs/voxelsoup.yaml"
     threads: threads_of("compare")
     resources:
         **needs("compare"),
@@ -142,7 +142,7 @@ rule figures:
     benchmark:
         "<benchmarks>/figures.tsv"
     conda:
-        "../envs/segsoup.yaml"
+        "../envs/voxelsoup.yaml"
     threads: threads_of("figures")
     resources:
         **needs("figures"),
@@ -179,7 +179,7 @@ rule case_slices:
     benchmark:
         "<benchmarks>/case_slices.tsv"
     conda:
-        "../envs/segsoup.yaml"
+        "../envs/voxelsoup.yaml"
     threads: threads_of("case_slices")
     resources:
         **needs("case_slices"),
@@ -229,7 +229,7 @@ rule basins:
     benchmark:
         "<benchmarks>/basins.tsv"
     conda:
-        "../envs/segsoup.yaml"
+        "../envs/voxelsoup.yaml"
     threads: threads_of("basins")
     resources:
         **needs("basins"),
@@ -266,7 +266,7 @@ rule collect:
     benchmark:
         "<benchmarks>/collect.tsv"
     conda:
-        "../envs/segsoup.yaml"
+        "../envs/voxelsoup.yaml"
     threads: threads_of("collect")
     resources:
         **needs("collect"),
@@ -318,7 +318,7 @@ rule methods:
     benchmark:
         "<benchmarks>/methods.tsv"
     conda:
-        "../envs/segsoup.yaml"
+        "../envs/voxelsoup.yaml"
     threads: threads_of("methods")
     resources:
         **needs("methods"),
@@ -352,7 +352,7 @@ rule run_times:
     benchmark:
         "<benchmarks>/run_times.tsv"
     conda:
-        "../envs/segsoup.yaml"
+        "../envs/voxelsoup.yaml"
     threads: threads_of("run_times")
     resources:
         **needs("run_times"),
@@ -393,7 +393,7 @@ rule report:
     benchmark:
         "<benchmarks>/report.tsv"
     conda:
-        "../envs/segsoup.yaml"
+        "../envs/voxelsoup.yaml"
     threads: threads_of("report")
     resources:
         **needs("report"),

@@ -10,7 +10,7 @@ rule phantom:
     benchmark:
         "<benchmarks>/phantom.tsv"
     conda:
-        "../envs/segsoup.yaml"
+        "../envs/voxelsoup.yaml"
     threads: threads_of("phantom")
     resources:
         **needs("phantom"),
@@ -45,7 +45,7 @@ rule index:
     benchmark:
         "<benchmarks>/index.tsv"
     conda:
-        "../envs/segsoup.yaml"
+        "../envs/voxelsoup.yaml"
     threads: threads_of("index")
     resources:
         **needs("index"),
@@ -78,7 +78,7 @@ rule folds:
     benchmark:
         "<benchmarks>/folds.tsv"
     conda:
-        "../envs/segsoup.yaml"
+        "../envs/voxelsoup.yaml"
     threads: threads_of("folds")
     resources:
         **needs("folds"),
@@ -102,7 +102,7 @@ rule preprocess:
     benchmark:
         "<benchmarks>/preprocess.tsv"
     conda:
-        "../envs/segsoup.yaml"
+        "../envs/voxelsoup.yaml"
     threads: threads_of("preprocess")
     resources:
         **needs("preprocess"),

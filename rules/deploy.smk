@@ -24,7 +24,7 @@ rule bundle:
     benchmark:
         "<benchmarks>/bundle.tsv"
     conda:
-        "../envs/segsoup.yaml"
+        "../envs/voxelsoup.yaml"
     threads: threads_of("bundle")
     resources:
         **needs("bundle"),
@@ -38,7 +38,7 @@ rule bundle:
 
 
 rule manifest:
-    """Every file of the study with its hash, from scan to last table, for `segsoup verify`."""
+    """Every file of the study with its hash, from scan to last table, for `voxelsoup verify`."""
     input:
         rules.report.output,
         rules.bundle.output,
@@ -49,7 +49,7 @@ rule manifest:
     benchmark:
         "<benchmarks>/manifest.tsv"
     conda:
-        "../envs/segsoup.yaml"
+        "../envs/voxelsoup.yaml"
     threads: threads_of("manifest")
     resources:
         **needs("manifest"),
@@ -71,7 +71,7 @@ rule predict:
     # A bad case is as bad at the next attempt.
     retries: 0
     conda:
-        "../envs/segsoup.yaml"
+        "../envs/voxelsoup.yaml"
     threads: threads_of("predict")
     resources:
         **needs("predict"),

@@ -21,7 +21,7 @@ rule evaluate:
     wildcard_constraints:
         run=f"stem|trials/[0-9a-f]{{8}}(/{INGREDIENT_PATTERN})?",
     conda:
-        "../envs/segsoup.yaml"
+        "../envs/voxelsoup.yaml"
     threads: threads_of("evaluate")
     resources:
         **needs("evaluate"),
@@ -46,7 +46,7 @@ rule candidates:
     benchmark:
         "<benchmarks>/fold{fold}/candidates.tsv"
     conda:
-        "../envs/segsoup.yaml"
+        "../envs/voxelsoup.yaml"
     threads: threads_of("candidates")
     resources:
         **needs("candidates"),
@@ -70,7 +70,7 @@ rule best:
     benchmark:
         "<benchmarks>/fold{fold}/best.tsv"
     conda:
-        "../envs/segsoup.yaml"
+        "../envs/voxelsoup.yaml"
     threads: threads_of("best")
     resources:
         **needs("best"),
@@ -95,7 +95,7 @@ rule postprocessing:
     benchmark:
         "<benchmarks>/fold{fold}/postprocessing.tsv"
     conda:
-        "../envs/segsoup.yaml"
+        "../envs/voxelsoup.yaml"
     threads: threads_of("postprocessing")
     resources:
         **needs("postprocessing"),
@@ -125,7 +125,7 @@ rule evaluate_soups:
     benchmark:
         "<benchmarks>/fold{fold}/evaluate_soups.tsv"
     conda:
-        "../envs/segsoup.yaml"
+        "../envs/voxelsoup.yaml"
     threads: threads_of("evaluate_soups")
     resources:
         **needs("evaluate_soups"),

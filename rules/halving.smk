@@ -19,7 +19,7 @@ rule rung:
     benchmark:
         "<benchmarks>/fold{fold}/rungs/{rung}/{trial}.tsv"
     conda:
-        "../envs/segsoup.yaml"
+        "../envs/voxelsoup.yaml"
     threads: threads_of("rung")
     resources:
         **needs("rung"),
@@ -48,7 +48,7 @@ checkpoint halve:
     benchmark:
         "<benchmarks>/fold{fold}/rungs/{rung}.tsv"
     conda:
-        "../envs/segsoup.yaml"
+        "../envs/voxelsoup.yaml"
     threads: threads_of("halve")
     resources:
         **needs("halve"),

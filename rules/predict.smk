@@ -17,7 +17,7 @@ checkpoint scans:
     benchmark:
         "<benchmarks>/scans.tsv"
     conda:
-        "../envs/segsoup.yaml"
+        "../envs/voxelsoup.yaml"
     threads: threads_of("scans")
     resources:
         **needs("scans"),
@@ -49,7 +49,7 @@ rule predict_batch:
     wildcard_constraints:
         batch=r"\d+",
     conda:
-        "../envs/segsoup.yaml"
+        "../envs/voxelsoup.yaml"
     threads: threads_of("predict_batch")
     resources:
         **needs("predict_batch"),
@@ -76,7 +76,7 @@ rule predictions:
     benchmark:
         "<benchmarks>/predictions.tsv"
     conda:
-        "../envs/segsoup.yaml"
+        "../envs/voxelsoup.yaml"
     threads: threads_of("predictions")
     resources:
         **needs("predictions"),

@@ -21,7 +21,7 @@ rule soup:
     benchmark:
         "<benchmarks>/fold{fold}/soups/{recipe}.tsv"
     conda:
-        "../envs/segsoup.yaml"
+        "../envs/voxelsoup.yaml"
     threads: threads_of("soup")
     resources:
         **needs("soup"),
@@ -61,7 +61,7 @@ rule ensemble:
     benchmark:
         "<benchmarks>/fold{fold}/soups/ensemble.tsv"
     conda:
-        "../envs/segsoup.yaml"
+        "../envs/voxelsoup.yaml"
     threads: threads_of("ensemble")
     resources:
         **needs("ensemble"),
@@ -89,7 +89,7 @@ rule basin:
     benchmark:
         "<benchmarks>/fold{fold}/basin.tsv"
     conda:
-        "../envs/segsoup.yaml"
+        "../envs/voxelsoup.yaml"
     threads: threads_of("basin")
     resources:
         **needs("basin"),

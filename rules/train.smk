@@ -17,7 +17,7 @@ rule stem:
     # Everything waits for the stems: they go first.
     priority: 10
     conda:
-        "../envs/segsoup.yaml"
+        "../envs/voxelsoup.yaml"
     threads: threads_of("stem")
     resources:
         **needs("stem"),
@@ -51,7 +51,7 @@ rule trial:
     benchmark:
         "<benchmarks>/fold{fold}/trials/{trial}.tsv"
     conda:
-        "../envs/segsoup.yaml"
+        "../envs/voxelsoup.yaml"
     threads: threads_of("trial")
     resources:
         **needs("trial"),

@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import slurm
 from filelock import FileLock
 from hypothesis import settings
 from playwright.sync_api import Browser, sync_playwright
-from workflows import REPOSITORY, on_a_terminal
 
-from segsoup.cases.phantom import write_phantom
-from segsoup.study import Phantom
+from support import slurm
+from support.workflows import REPOSITORY, on_a_terminal
+from voxelsoup.data.layouts.phantom import write_phantom
+from voxelsoup.study.study import Phantom
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 

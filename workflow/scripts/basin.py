@@ -2,15 +2,15 @@
 
 from pathlib import Path
 
-from segsoup import devices
-from segsoup.basin import basin_record, spread
-from segsoup.evaluation import WeightsScorer, scoring_context
-from segsoup.files import read_json, write_json
-from segsoup.logs import job_log
-from segsoup.preprocessed import read_manifest
-from segsoup.selection import Cache, Selection
-from segsoup.soups import check_alike, descending, ingredients_of_fold
-from segsoup.study import load
+from voxelsoup.common.files import read_json, write_json
+from voxelsoup.common.logs import job_log
+from voxelsoup.data.preprocessing.store import read_manifest
+from voxelsoup.evaluation.score import WeightsScorer, scoring_context
+from voxelsoup.models import devices
+from voxelsoup.soups.barriers import basin_record, spread
+from voxelsoup.soups.selection import Cache, Selection
+from voxelsoup.soups.soup import check_alike, descending, ingredients_of_fold
+from voxelsoup.study.study import load
 
 with job_log(snakemake.log[0]):
     study, asked, given = load(snakemake.config), snakemake.params, snakemake.input

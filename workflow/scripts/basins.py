@@ -3,12 +3,12 @@
 from itertools import chain
 from pathlib import Path
 
-from segsoup.basin import read_basins, write_basins
-from segsoup.candidates import models_of_folds
-from segsoup.figures import barriers, weight_distances
-from segsoup.logs import job_log
-from segsoup.study import load
-from segsoup.sweep import model_names
+from voxelsoup.common.logs import job_log
+from voxelsoup.report.figures import barriers, weight_distances
+from voxelsoup.soups.barriers import read_basins, write_basins
+from voxelsoup.soups.candidates import models_of_folds
+from voxelsoup.study.study import load
+from voxelsoup.study.trials import model_names
 
 with job_log(snakemake.log[0]):
     asked, made_of = snakemake.params, snakemake.output

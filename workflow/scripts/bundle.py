@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from segsoup import devices
-from segsoup.bundle import write_bundle
-from segsoup.cases.index import read_cases
-from segsoup.logs import job_log
-from segsoup.study import load
+from voxelsoup.common.logs import job_log
+from voxelsoup.data.index.index import read_cases
+from voxelsoup.deploy.bundle.bundle import write_bundle
+from voxelsoup.models import devices
+from voxelsoup.study.study import load
 
 with job_log(snakemake.log[0]):
     study = load(snakemake.config)

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from segsoup.candidates import list_candidates, write_candidates
-from segsoup.logs import job_log
+from voxelsoup.common.logs import job_log
+from voxelsoup.soups.candidates import list_candidates, write_candidates
 
 with job_log(snakemake.log[0]):
     listed, asked = Path(snakemake.output[0]), snakemake.params

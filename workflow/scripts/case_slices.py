@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from segsoup import devices
-from segsoup.comparison import soup_title
-from segsoup.figures import case_slices
-from segsoup.logs import job_log
-from segsoup.shown_cases import cases_to_show, slice_of
-from segsoup.study import load
+from voxelsoup.common.logs import job_log
+from voxelsoup.comparison.folds import soup_title
+from voxelsoup.models import devices
+from voxelsoup.report.figures import case_slices
+from voxelsoup.report.figures.example_cases import cases_to_show, slice_of
+from voxelsoup.study.study import load
 
 with job_log(snakemake.log[0]):
     study, given, asked = load(snakemake.config), snakemake.input, snakemake.params

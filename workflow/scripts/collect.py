@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from segsoup.candidates import models_of_folds
-from segsoup.collection import collect, run_entry, soup_entry
-from segsoup.logs import job_log
+from voxelsoup.common.logs import job_log
+from voxelsoup.deploy.collection import collect, run_entry, soup_entry
+from voxelsoup.soups.candidates import models_of_folds
 
 with job_log(snakemake.log[0]):
     asked, entries = snakemake.params, []

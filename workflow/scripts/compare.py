@@ -2,17 +2,17 @@
 
 from pathlib import Path
 
-from segsoup.answer import answer_of, key_table, write_answer
-from segsoup.candidates import models_of_folds
-from segsoup.comparison import compare_study
-from segsoup.files import read_json
-from segsoup.findings import find, write_findings
-from segsoup.logs import job_log
-from segsoup.overview import overview, write_fold_table, write_overview
-from segsoup.postprocessed import write_without_and_with
-from segsoup.study import load
-from segsoup.sweep import parameters_of, trials
-from segsoup.sweep_effects import effects, seed_spreads, write_effects, write_seeds
+from voxelsoup.common.files import read_json
+from voxelsoup.common.logs import job_log
+from voxelsoup.comparison.answer import answer_of, key_table, write_answer
+from voxelsoup.comparison.findings import find, write_findings
+from voxelsoup.comparison.folds import compare_study
+from voxelsoup.comparison.overview import overview, write_fold_table, write_overview
+from voxelsoup.comparison.postprocessing_effect import write_without_and_with
+from voxelsoup.comparison.sweep_effects import effects, seed_spreads, write_effects, write_seeds
+from voxelsoup.soups.candidates import models_of_folds
+from voxelsoup.study.study import load
+from voxelsoup.study.trials import parameters_of, trials
 
 with job_log(snakemake.log[0]):
     asked, made_of = snakemake.params, snakemake.output

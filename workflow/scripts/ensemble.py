@@ -5,17 +5,17 @@ import json
 import time
 from pathlib import Path
 
-from segsoup import devices
-from segsoup.case_rows import COLUMNS, write_rows
-from segsoup.ensemble import Ensemble, ensemble_record, score_ensemble
-from segsoup.evaluation import scoring_context
-from segsoup.files import read_json, write_json
-from segsoup.logs import job_log
-from segsoup.postprocessing import Postprocessing
-from segsoup.preprocessed import read_manifest
-from segsoup.selection import Cache
-from segsoup.soups import check_alike, descending, ingredients_of_fold
-from segsoup.study import load
+from voxelsoup.common.files import read_json, write_json
+from voxelsoup.common.logs import job_log
+from voxelsoup.data.preprocessing.store import read_manifest
+from voxelsoup.evaluation.case_scores import COLUMNS, write_rows
+from voxelsoup.evaluation.postprocessing import Postprocessing
+from voxelsoup.evaluation.score import scoring_context
+from voxelsoup.models import devices
+from voxelsoup.soups.ensemble import Ensemble, ensemble_record, score_ensemble
+from voxelsoup.soups.selection import Cache
+from voxelsoup.soups.soup import check_alike, descending, ingredients_of_fold
+from voxelsoup.study.study import load
 
 with job_log(snakemake.log[0]):
     study, began = load(snakemake.config), time.monotonic()
@@ -30,7 +30,7 @@ with job_log(snakemake.log[0]):
 
     device = devices.prepare(study.training.device, snakemake.threads)
     cases = sorted({*fold["selection"], *fold["test"]})
-    # Its scores hang on the very cases that are scored: each model brings its own statistics.
+    # Its scores depend on the very cases that are scored: each model brings its own statistics.
     scored_on = {"selection": cases, "training": []}
     context = scoring_context(study, scored_on, read_manifest(Path(given.manifest)))
     chosen = read_json(Path(given.postprocessing))["postprocessing"]

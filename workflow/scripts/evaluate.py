@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from segsoup import devices
-from segsoup.case_rows import COLUMNS, write_rows
-from segsoup.evaluation import load_model, score_cases
-from segsoup.events import write_evaluation
-from segsoup.files import read_json
-from segsoup.logs import job_log
-from segsoup.study import load
+from voxelsoup.common.files import read_json
+from voxelsoup.common.logs import job_log
+from voxelsoup.evaluation.case_scores import COLUMNS, write_rows
+from voxelsoup.evaluation.score import load_model, score_cases
+from voxelsoup.models import devices
+from voxelsoup.study.study import load
+from voxelsoup.training.tensorboard import write_evaluation
 
 with job_log(snakemake.log[0]):
     study = load(snakemake.config)

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from segsoup import devices
-from segsoup.case_rows import write_rows
-from segsoup.evaluation import load_model, score_before_and_after
-from segsoup.files import read_json
-from segsoup.logs import job_log
-from segsoup.postprocessing import Postprocessing
-from segsoup.study import load
+from voxelsoup.common.files import read_json
+from voxelsoup.common.logs import job_log
+from voxelsoup.evaluation.case_scores import write_rows
+from voxelsoup.evaluation.postprocessing import Postprocessing
+from voxelsoup.evaluation.score import load_model, score_before_and_after
+from voxelsoup.models import devices
+from voxelsoup.study.study import load
 
 with job_log(snakemake.log[0]):
     study = load(snakemake.config)

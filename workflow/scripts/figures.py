@@ -5,20 +5,20 @@ from pathlib import Path
 
 import pandas as pd
 
-from segsoup.candidates import models_of_folds, runs_of_folds
-from segsoup.comparison import compare_study, points, soup_title
-from segsoup.figure_data import case_differences, drawn_effects, intervals_of
-from segsoup.figures import (
+from voxelsoup.common.files import read_json
+from voxelsoup.common.logs import job_log
+from voxelsoup.comparison.folds import compare_study, points, soup_title
+from voxelsoup.report.figures import (
     build_up,
     hyperparameter_effects,
     paired_differences,
     selection_against_test,
     training_curves,
 )
-from segsoup.files import read_json
-from segsoup.logs import job_log
-from segsoup.study import load
-from segsoup.sweep import model_names, parameters_of, trials
+from voxelsoup.report.figures.data import case_differences, drawn_effects, intervals_of
+from voxelsoup.soups.candidates import models_of_folds, runs_of_folds
+from voxelsoup.study.study import load
+from voxelsoup.study.trials import model_names, parameters_of, trials
 
 with job_log(snakemake.log[0]):
     study = load(snakemake.config)

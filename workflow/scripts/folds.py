@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from segsoup.cases.index import read_cases, read_rejected
-from segsoup.files import write_json
-from segsoup.folds import make_folds
-from segsoup.logs import job_log
-from segsoup.study import load
+from voxelsoup.common.files import write_json
+from voxelsoup.common.logs import job_log
+from voxelsoup.data.folds import make_folds
+from voxelsoup.data.index.index import read_cases, read_rejected
+from voxelsoup.study.study import load
 
 with job_log(snakemake.log[0]):
     study = load(snakemake.config)

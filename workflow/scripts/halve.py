@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from segsoup.case_rows import mean_dice, read_rows
-from segsoup.files import write_json
-from segsoup.halving import rung_record
-from segsoup.logs import job_log
-from segsoup.study import Halving
+from voxelsoup.common.files import write_json
+from voxelsoup.common.logs import job_log
+from voxelsoup.evaluation.case_scores import mean_dice, read_rows
+from voxelsoup.study.halving import rung_record
+from voxelsoup.study.study import Halving
 
 with job_log(snakemake.log[0]):
     asked, wildcards = snakemake.params, snakemake.wildcards

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from segsoup.cases.index import index_cases, write_cases, write_rejected
-from segsoup.logs import job_log
-from segsoup.study import load
+from voxelsoup.common.logs import job_log
+from voxelsoup.data.index.index import index_cases, write_cases, write_rejected
+from voxelsoup.study.study import load
 
 with job_log(snakemake.log[0]):
     study = load(snakemake.config)

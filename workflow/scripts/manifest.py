@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from segsoup.file_manifest import entries_of, write_manifest
-from segsoup.logs import job_log
+from voxelsoup.common.logs import job_log
+from voxelsoup.deploy.file_manifest import entries_of, write_manifest
 
 with job_log(snakemake.log[0]):
     entries = entries_of(Path(snakemake.params.results), snakemake.params.folds, snakemake.threads)

@@ -5,18 +5,18 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from segsoup import provenance
-from segsoup.candidates import models_of_folds, runs_of_folds
-from segsoup.cases.account import account
-from segsoup.cases.index import read_cases, read_rejected
-from segsoup.files import read_json, sha256, write_text
-from segsoup.logs import job_log
-from segsoup.methods import Facts, FoldSize, methods
-from segsoup.pages import write_section
-from segsoup.provenance_table import provenance_table, write_provenance
-from segsoup.study import load
-from segsoup.sweep import trials
-from segsoup.sweep_sentence import sweep_sentence
+from voxelsoup.common import provenance
+from voxelsoup.common.files import read_json, sha256, write_text
+from voxelsoup.common.logs import job_log
+from voxelsoup.comparison.pages import write_section
+from voxelsoup.data.index.index import read_cases, read_rejected
+from voxelsoup.report.cases import account
+from voxelsoup.report.methods.methods import FoldSize, StudyFacts, methods
+from voxelsoup.report.methods.trials import sweep_sentence
+from voxelsoup.report.provenance import provenance_table, write_provenance
+from voxelsoup.soups.candidates import models_of_folds, runs_of_folds
+from voxelsoup.study.study import load
+from voxelsoup.study.trials import trials
 
 with job_log(snakemake.log[0]):
     study = load(snakemake.config)
@@ -34,7 +34,7 @@ with job_log(snakemake.log[0]):
     written = methods(
         study,
         versions,
-        Facts(
+        StudyFacts(
             cases=len(cases),
             patients=len({case.patient for case in cases}),
             folds={
@@ -69,5 +69,5 @@ with job_log(snakemake.log[0]):
         Path(name).name: sha256(Path(name)) for name in (made_of.study, given.cases, given.folds)
     }
     report = provenance.versions() | {"commit": provenance.commit(Path(__file__).parent)}
-    table = provenance_table(runs, models, files, {k: report[k] for k in ("segsoup", "commit")})
+    table = provenance_table(runs, models, files, {k: report[k] for k in ("voxelsoup", "commit")})
     write_provenance(table, Path(made_of.provenance).with_suffix(""))

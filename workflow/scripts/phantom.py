@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from segsoup.cases.phantom import write_phantom
-from segsoup.files import whole_folder
-from segsoup.logs import job_log
-from segsoup.study import Phantom
+from voxelsoup.common.files import atomic_folder
+from voxelsoup.common.logs import job_log
+from voxelsoup.data.layouts.phantom import write_phantom
+from voxelsoup.study.study import Phantom
 
-with job_log(snakemake.log[0]), whole_folder(Path(snakemake.output[0])) as folder:
+with job_log(snakemake.log[0]), atomic_folder(Path(snakemake.output[0])) as folder:
     write_phantom(folder, Phantom(**snakemake.params.phantom))

@@ -3,13 +3,18 @@
 import shutil
 from pathlib import Path
 
-from segsoup import devices
-from segsoup.evaluation import load_model, prediction_in_the_scan, scoring_context
-from segsoup.files import read_json, sha256, write_json
-from segsoup.logs import job_log
-from segsoup.postprocessing import WholePrediction, choose, nothing_to_choose, predictions_of
-from segsoup.preprocessed import read_manifest
-from segsoup.study import load
+from voxelsoup.common.files import read_json, sha256, write_json
+from voxelsoup.common.logs import job_log
+from voxelsoup.data.preprocessing.store import read_manifest
+from voxelsoup.evaluation.postprocessing import (
+    WholePrediction,
+    choose,
+    nothing_to_choose,
+    predictions_of,
+)
+from voxelsoup.evaluation.score import load_model, prediction_in_the_scan, scoring_context
+from voxelsoup.models import devices
+from voxelsoup.study.study import load
 
 with job_log(snakemake.log[0]):
     study, asked = load(snakemake.config), snakemake.params

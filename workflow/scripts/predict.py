@@ -2,15 +2,15 @@
 
 from pathlib import Path
 
-from segsoup import devices
-from segsoup.cases.scans import find_scans
-from segsoup.files import write_json
-from segsoup.logs import job_log
-from segsoup.models import open_models
-from segsoup.outcomes import log_told
-from segsoup.prediction import Way, order_of, shared_postprocessing
-from segsoup.predictions import Listener, Wanted, predict_cases
-from segsoup.study import load
+from voxelsoup.common.files import write_json
+from voxelsoup.common.logs import job_log
+from voxelsoup.models import devices
+from voxelsoup.prediction.batch import OutputSettings, PredictionProgress, predict_cases
+from voxelsoup.prediction.model_files import open_models
+from voxelsoup.prediction.outcomes import log_told
+from voxelsoup.prediction.predictor import PredictionSettings, order_of, shared_postprocessing
+from voxelsoup.prediction.scans import find_scans
+from voxelsoup.study.study import load
 
 with job_log(snakemake.log[0]):
     asked, study = snakemake.params, load(snakemake.config)
@@ -18,7 +18,7 @@ with job_log(snakemake.log[0]):
     models = open_models([Path(model) for model in snakemake.input.models])
     channels = models[0].description.channels
     cases = find_scans(asked.scans, channels, predict.channels)
-    way = Way(
+    way = PredictionSettings(
         models,
         order_of(models, predict.label_order, "predict.label_order"),
         overlap=study.evaluation.overlap if predict.overlap is None else predict.overlap,
@@ -29,7 +29,7 @@ with job_log(snakemake.log[0]):
         postprocessing=shared_postprocessing(models) if predict.postprocess else None,
     )
     device = devices.prepare(study.training.device, snakemake.threads)
-    wanted = Wanted(Path(asked.folder), predict.probabilities, predict.naming)
+    wanted = OutputSettings(Path(asked.folder), predict.probabilities, predict.naming)
     batch = [case for case in cases if case.name in asked.cases]
-    told = predict_cases(batch, way, wanted, device, Listener(told=log_told))
+    told = predict_cases(batch, way, wanted, device, PredictionProgress(told=log_told))
     write_json(Path(snakemake.output[0]), [one.as_record() for one in told])

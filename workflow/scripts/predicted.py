@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from segsoup.logs import job_log
-from segsoup.outcomes import refuse_bad
+from voxelsoup.common.logs import job_log
+from voxelsoup.prediction.outcomes import refuse_bad
 
 with job_log(snakemake.log[0]):
     refuse_bad(Path(snakemake.input[0]))

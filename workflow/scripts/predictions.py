@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from segsoup.files import read_json
-from segsoup.logs import job_log
-from segsoup.outcomes import write_outcomes
+from voxelsoup.common.files import read_json
+from voxelsoup.common.logs import job_log
+from voxelsoup.prediction.outcomes import write_outcomes
 
 with job_log(snakemake.log[0]):
     records = [record for batch in snakemake.input for record in read_json(Path(batch))]

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from segsoup.cases.index import read_cases
-from segsoup.logs import job_log
-from segsoup.preprocess import preprocess_all
-from segsoup.study import load
+from voxelsoup.common.logs import job_log
+from voxelsoup.data.index.index import read_cases
+from voxelsoup.data.preprocessing.preprocess import preprocess_all
+from voxelsoup.study.study import load
 
 with job_log(snakemake.log[0]):
     study = load(snakemake.config)

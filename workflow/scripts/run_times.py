@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from segsoup.benchmarks import read_benchmarks, write_run_times
-from segsoup.logs import job_log
+from voxelsoup.common.logs import job_log
+from voxelsoup.report.run_times import read_benchmarks, write_run_times
 
 with job_log(snakemake.log[0]):
     asked = snakemake.params

@@ -4,19 +4,20 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
-from segsoup import devices, distributed
-from segsoup.case_rows import write_rows
-from segsoup.evaluation import model_of, score_cases
-from segsoup.events import TrainingEvents
-from segsoup.files import read_json, write_text
-from segsoup.guard import Guard
-from segsoup.halving import states_of_rung
-from segsoup.logs import job_log
-from segsoup.preprocessed import read_manifest
-from segsoup.runs import run_identity, trial_run
-from segsoup.study import load
-from segsoup.sweep import readable, trials
-from segsoup.training import train
+from voxelsoup.common.files import read_json, write_text
+from voxelsoup.common.logs import job_log
+from voxelsoup.data.preprocessing.store import read_manifest
+from voxelsoup.evaluation.case_scores import write_rows
+from voxelsoup.evaluation.score import model_of, score_cases
+from voxelsoup.models import devices
+from voxelsoup.runs.guard import RunGuard
+from voxelsoup.study.halving import states_of_rung
+from voxelsoup.study.study import load
+from voxelsoup.study.trials import readable, trials
+from voxelsoup.training import launch
+from voxelsoup.training.run import run_identity, trial_run
+from voxelsoup.training.tensorboard import TrainingEvents
+from voxelsoup.training.train import train
 
 with job_log(snakemake.log[0]):
     study, asked, given = load(snakemake.config), snakemake.params, snakemake.input
@@ -34,9 +35,9 @@ with job_log(snakemake.log[0]):
     curve = Path(asked.events) if states == Path(asked.states) else None
     if study.resources.training.gpu > 1:
         log = Path(snakemake.log[0])
-        shared = distributed.Shared(run, identity, states, curve, log, snakemake.threads)
-        distributed.train_together(shared, study.resources.training.gpu)
-    with Guard(states, identity, run.steps, study.recovery) as guard:
+        shared = launch.Shared(run, identity, states, curve, log, snakemake.threads)
+        launch.train_together(shared, study.resources.training.gpu)
+    with RunGuard(states, identity, run.steps, study.recovery) as guard:
         sharing = study.resources.runs_per_gpu
         device = devices.prepare(study.training.device, snakemake.threads, runs_per_gpu=sharing)
         guard.recorder.trains_on(devices.name(device), device.index)

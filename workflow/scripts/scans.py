@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from segsoup.cases.scans import find_scans, shared_out
-from segsoup.files import write_json
-from segsoup.logs import job_log
+from voxelsoup.common.files import write_json
+from voxelsoup.common.logs import job_log
+from voxelsoup.prediction.scans import find_scans, shared_out
 
 with job_log(snakemake.log[0]):
     asked = snakemake.params

@@ -3,16 +3,16 @@
 import time
 from pathlib import Path
 
-from segsoup import checkpoints, devices
-from segsoup.case_rows import write_rows
-from segsoup.evaluation import WeightsScorer, rows_of, scoring_context
-from segsoup.files import read_json, write_json
-from segsoup.logs import job_log
-from segsoup.preprocessed import read_manifest
-from segsoup.recipes import recipe_of
-from segsoup.selection import Cache, Selection
-from segsoup.soups import check_alike, check_unchanged, ingredients_of_fold, recipe_record
-from segsoup.study import load
+from voxelsoup.common.files import read_json, write_json
+from voxelsoup.common.logs import job_log
+from voxelsoup.data.preprocessing.store import read_manifest
+from voxelsoup.evaluation.case_scores import write_rows
+from voxelsoup.evaluation.score import WeightsScorer, rows_of, scoring_context
+from voxelsoup.models import devices, weight_files
+from voxelsoup.soups.recipes import recipe_of
+from voxelsoup.soups.selection import Cache, Selection
+from voxelsoup.soups.soup import check_alike, check_unchanged, ingredients_of_fold, recipe_record
+from voxelsoup.study.study import load
 
 with job_log(snakemake.log[0]):
     study, began = load(snakemake.config), time.monotonic()
@@ -32,7 +32,7 @@ with job_log(snakemake.log[0]):
     made = recipe_of(snakemake.wildcards.recipe, study.soup)(ingredients, selection)
 
     check_unchanged(made.mixture)
-    checkpoints.save(Path(made_of.model), scorers[0].settled(made.weights), description)
+    weight_files.save(Path(made_of.model), scorers[0].settled(made.weights), description)
     write_rows(Path(made_of.selection), rows_of(made.scores))
     write_json(
         Path(made_of.recipe),

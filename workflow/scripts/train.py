@@ -3,18 +3,20 @@
 import logging
 from pathlib import Path
 
-from segsoup import checkpoints, devices, distributed, provenance
-from segsoup.events import TrainingEvents
-from segsoup.files import read_json, write_json, write_text
-from segsoup.guard import Guard
-from segsoup.journal import read_journal
-from segsoup.logs import job_log
-from segsoup.preprocessed import read_manifest
-from segsoup.runs import run_identity, stem_run, trial_run
-from segsoup.study import load
-from segsoup.sweep import readable, trials
-from segsoup.training import train
-from segsoup.wording import counted
+from voxelsoup.common import provenance
+from voxelsoup.common.files import read_json, write_json, write_text
+from voxelsoup.common.logs import job_log
+from voxelsoup.common.text import counted
+from voxelsoup.data.preprocessing.store import read_manifest
+from voxelsoup.models import devices, weight_files
+from voxelsoup.runs.guard import RunGuard
+from voxelsoup.runs.journal import read_journal
+from voxelsoup.study.study import load
+from voxelsoup.study.trials import readable, trials
+from voxelsoup.training import launch
+from voxelsoup.training.run import run_identity, stem_run, trial_run
+from voxelsoup.training.tensorboard import TrainingEvents
+from voxelsoup.training.train import train
 
 with job_log(snakemake.log[0]):
     study, fold = load(snakemake.config), int(snakemake.wildcards.fold)
@@ -33,10 +35,10 @@ with job_log(snakemake.log[0]):
     results, job = Path(snakemake.output.history).parent, Path(snakemake.log[0])
     processes, sharing = max(1, study.resources.training.gpu), study.resources.runs_per_gpu
     if processes > 1:
-        shared = distributed.Shared(run, identity, states, results, job, snakemake.threads)
-        distributed.train_together(shared, processes)
+        shared = launch.Shared(run, identity, states, results, job, snakemake.threads)
+        launch.train_together(shared, processes)
     # After several processes the run is trained: this one goes on from its last state.
-    with Guard(states, identity, run.steps, study.recovery) as guard:
+    with RunGuard(states, identity, run.steps, study.recovery) as guard:
         device = devices.prepare(study.training.device, snakemake.threads, runs_per_gpu=sharing)
         guard.recorder.trains_on(devices.name(device), device.index)
         started = provenance.now()
@@ -46,11 +48,11 @@ with job_log(snakemake.log[0]):
         trained = train(run, device, guard, [TrainingEvents(results)])
 
         guard.confirm()
-        description = checkpoints.describe(run.study)
+        description = weight_files.describe(run.study)
         model = Path(snakemake.output.model)
-        hashes = {model.name: checkpoints.save(model, trained.weights, description)}
+        hashes = {model.name: weight_files.save(model, trained.weights, description)}
         for path in map(Path, snakemake.output.get("ingredients", [])):
-            digest = checkpoints.save(path, trained.beside[path.parent.name], description)
+            digest = weight_files.save(path, trained.beside[path.parent.name], description)
             hashes[f"{path.parent.name}/{path.name}"] = digest
         write_text(Path(snakemake.output.history), trained.history.to_csv(index=False))
         write_json(

@@ -1,0 +1,9 @@
+"""voxelsoup: train many 3D segmentation models as one declared study and average them into one."""
+
+import os
+
+__version__ = "0.1.0"
+
+# Read when torch is loaded. Threads that wait for each other busily take the cores from other jobs
+# and from themselves: on a shared machine a training step took twice as long.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")

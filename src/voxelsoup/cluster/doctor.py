@@ -1,0 +1,253 @@
+"""Whether a study will run on a cluster, before anything is submitted.
+
+Every check is one finding: what was looked at, and the problem if there is one.
+"""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from snakemake_executor_plugin_slurm.job_status_query import get_min_job_age
+from snakemake_executor_plugin_slurm.partitions import Partition
+
+from voxelsoup.cluster import node_probe
+from voxelsoup.cluster.partitions import (
+    Check,
+    Submission,
+    check_partitions,
+    check_requests,
+    choose,
+    submissions,
+)
+from voxelsoup.cluster.profile import Site
+from voxelsoup.cluster.slurm import ask, read_nodes
+from voxelsoup.common.errors import InputError
+from voxelsoup.study.study import Study
+
+COMMANDS = ("sbatch", "srun", "squeue", "sinfo", "scontrol", "scancel")
+
+
+def examine(
+    study: Study, site: Site, results: Path, seconds: float, jobs: bool = True
+) -> Iterator[Check]:
+    """All checks, cheap ones first; stops where the next ones would make no sense.
+
+    Args:
+        study: the study that is going to run.
+        site: the profile that it is going to run with.
+        results: the study's results folder.
+        seconds: how long to wait for a free node.
+        jobs: whether to run a small job on each partition that the study uses.
+    """
+    commands = check_commands()
+    yield commands
+    if commands.problem is not None:
+        return
+    try:
+        nodes = read_nodes()
+        partitions = {partition.name: partition for partition in site.partitions()}
+        planned = submissions(study, site)
+    except InputError as error:
+        yield Check("the cluster, the partitions file and the groups can be read", error)
+        return
+    yield Check(f"the controller answers: {len({node.name for node in nodes})} nodes")
+    yield check_status_command(site)
+    yield from check_partitions(site, nodes)
+    yield from check_requests(study, site, nodes)
+    for rule in sorted(site.overridden):
+        yield Check(f"{rule}: not judged, the profile sets its resources itself")
+    for name, submission in _first_served(planned, list(partitions.values())).items():
+        if any(node.partition == name for node in nodes):
+            yield check_acceptance(site, name, submission)
+            if jobs:
+                yield from check_node(site, name, submission, results, seconds)
+
+
+def check_commands() -> Check:
+    """Whether Slurm's client commands are here."""
+    what = f"Slurm's commands are here: {', '.join(COMMANDS)}"
+    absent = [command for command in COMMANDS if shutil.which(command) is None]
+    if not absent:
+        return Check(what)
+    problem = InputError(
+        "PATH",
+        f"there is no {', '.join(absent)}",
+        "Slurm's client commands",
+        "log in to a submission node of the cluster, or load its Slurm module",
+    )
+    return Check(what, problem)
+
+
+def check_status_command(site: Site) -> Check:
+    """Whether Snakemake will see a job end: `sacct` needs accounting, `squeue` a memory."""
+    command = site.status_command or ("sacct" if shutil.which("sacct") else "squeue")
+    what = f"the end of a job is seen with {command}"
+    if command == "sacct":
+        try:
+            answer = ask("sacct", "--noheader", "--allocations")
+        except InputError as error:
+            return Check(what, error)
+        if answer.returncode == 0:
+            return Check(what)
+        problem = InputError(
+            "slurm-status-command",
+            f"sacct does not work here: {answer.stderr.strip()}",
+            "Slurm's accounting, or squeue instead: no job would ever be seen to end",
+            "add `slurm-status-command: squeue` to the profile",
+        )
+        return Check(what, problem)
+    age, wanted = get_min_job_age(), 3 * site.first_look_s
+    if age is None or age >= wanted:
+        return Check(what)
+    problem = InputError(
+        "slurm-status-command",
+        f"squeue forgets ended jobs after {age} s (MinJobAge)",
+        f"at least {wanted} s, three times slurm-init-seconds-before-status-checks",
+        f"set slurm-init-seconds-before-status-checks to {max(1, age // 3)} or less, or use sacct",
+    )
+    return Check(what, problem)
+
+
+def _first_served(
+    planned: list[list[Submission]], partitions: list[Partition]
+) -> dict[str, Submission]:
+    """Every partition that the study uses, with the first submission that goes there.
+
+    One with GPUs stands for the partition, if there is one: a node has to show its GPU then.
+    """
+    first: dict[str, Submission] = {}
+    every = [attempt for attempts in planned for attempt in attempts]
+    for submission in sorted(every, key=lambda asked: not asked.resources["gpu"]):
+        name = choose(submission, partitions)
+        if name is not None:
+            first.setdefault(name, submission)
+    return first
+
+
+def _options(site: Site, partition: str) -> list[str]:
+    options = [f"--partition={partition}"]
+    options += [f"--account={site.account}"] if site.account else []
+    return options + ([f"--qos={site.qos}"] if site.qos else [])
+
+
+def check_acceptance(site: Site, partition: str, submission: Submission) -> Check:
+    """Whether the controller itself would take a job, with this account and QOS."""
+    asked = submission.resources
+    options = [*_options(site, partition), f"--mem={asked['mem_mb']}", f"--time={asked['runtime']}"]
+    options.append(f"--cpus-per-task={submission.threads}")
+    options += _gpu_option(submission, int(asked["gpu"]))
+    what = f"partition {partition}: the controller would take {submission}"
+    try:
+        answer = ask("sbatch", "--test-only", *options, "--wrap=true")
+    except InputError as error:
+        return Check(what, error)
+    if answer.returncode == 0:
+        return Check(what)
+    problem = InputError(
+        f"partition {partition}",
+        f"sbatch would refuse {submission}: {answer.stderr.strip()}",
+        "a job that the controller takes",
+        "correct account and QOS in the profile, or ask the cluster's administrators",
+    )
+    return Check(what, problem)
+
+
+def _gpu_option(submission: Submission, count: int) -> list[str]:
+    if not submission.resources["gpu"]:
+        return []
+    model = submission.resources.get("gpu_model")
+    return [f"--gpus={model}:{count}" if model else f"--gpus={count}"]
+
+
+def check_node(
+    site: Site, partition: str, submission: Submission, results: Path, seconds: float
+) -> Iterator[Check]:
+    """Run a small job on a partition: do files travel, does torch import, does it see a GPU."""
+    what = f"partition {partition}: a node reads and writes {results}"
+    new = not results.exists()
+    folder = results / f".doctor-{uuid.uuid4().hex}"
+    try:
+        folder.mkdir(parents=True)
+        (folder / node_probe.FROM_HERE).write_text(folder.name)
+        options = [*_options(site, partition), *_gpu_option(submission, 1)]
+        answer = node_probe.ask_node(options, folder, seconds)
+        travelled = node_probe.wait_for_file(folder / node_probe.FROM_NODE, site.latency_s)
+    except OSError as error:
+        problem = InputError(
+            results,
+            f"cannot be written here: {error.strerror}",
+            "a folder that you may write to",
+            "correct `results` in the study, or the folder's permissions",
+        )
+        yield Check(what, problem)
+        return
+    except InputError as error:
+        problem = InputError(f"partition {partition}", error.found, error.expected, error.fix)
+        yield Check(f"partition {partition}: a small job runs", problem)
+        return
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        if new and results.is_dir() and not any(results.iterdir()):
+            results.rmdir()
+    yield from _judge(answer, what, travelled and answer.read == folder.name, results, submission)
+
+
+def _judge(
+    answer: node_probe.Answer, what: str, travelled: bool, results: Path, submission: Submission
+) -> Iterator[Check]:
+    where, partition = f"node {answer.node}", what.split(":")[0]
+    if not travelled:
+        told = answer.error or "what is written on one side does not appear on the other"
+        problem = InputError(
+            where,
+            told,
+            f"the folder {results.absolute()} shared between here and the node",
+            "put the study's working folder on a file system that the nodes share",
+        )
+        yield Check(what, problem)
+        return
+    yield Check(f"{what} ({answer.node})")
+    imported = f"{partition}: {answer.node} imports torch {answer.torch or ''}".rstrip()
+    if answer.error is not None:
+        problem = InputError(
+            where,
+            answer.error,
+            "the Python environment of this command, working on the node",
+            "put the environment on a file system that the nodes share, or fix it",
+        )
+        yield Check(imported, problem)
+        return
+    yield Check(imported)
+    if submission.resources["gpu"]:
+        problem_or_none = None if answer.gpus else _no_gpu(answer, where)
+        seen = f" ({', '.join(answer.gpus)})" if answer.gpus else ""
+        yield Check(f"{partition}: torch sees the GPU{seen}", problem_or_none)
+
+
+def _no_gpu(answer: node_probe.Answer, where: str) -> InputError:
+    """Why torch sees no GPU, as far as the node can tell."""
+    handed = f"Slurm handed out CUDA_VISIBLE_DEVICES={answer.visible}"
+    if answer.cuda is None:
+        return InputError(
+            where,
+            f"torch sees no GPU: torch {answer.torch} is a CPU build ({handed})",
+            "a build of torch for GPUs",
+            "install torch for CUDA into this environment",
+        )
+    if not answer.driver:
+        return InputError(
+            where,
+            f"torch sees no GPU: the node has no GPU driver ({handed})",
+            "a GPU node with its driver",
+            "ask the cluster's administrators; `slurm-exclude-failed-nodes: NODE` in the profile "
+            "avoids it",
+        )
+    return InputError(
+        where,
+        f"torch sees no GPU: {handed}; torch {answer.torch} is built for CUDA {answer.cuda}",
+        "a driver that is new enough for torch's CUDA, and a GPU handed out",
+        "compare `nvidia-smi` on the node with torch's CUDA version, and install a fitting torch",
+    )

@@ -1,0 +1,201 @@
+"""What each rule asks of a machine or a cluster: the one place that says so.
+
+The workflow takes its ``threads`` and ``resources`` from here, and the doctor asks the same
+functions what will be submitted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from graphlib import TopologicalSorter
+
+from voxelsoup.common.errors import InputError
+from voxelsoup.study.study import Needs, Study
+
+# Snakemake's names of resources -> whole numbers, and the name of a GPU model.
+Request = dict[str, int | str]
+
+KINDS = {
+    "phantom": "tables",
+    "index": "preprocess",
+    "folds": "tables",
+    "preprocess": "preprocess",
+    "stem": "training",
+    "rung": "training",
+    "halve": "tables",
+    "trial": "training",
+    "evaluate": "evaluation",
+    "soup": "evaluation",
+    "candidates": "tables",
+    "best": "tables",
+    "postprocessing": "evaluation",
+    "evaluate_soups": "evaluation",
+    "ensemble": "evaluation",
+    "basin": "evaluation",
+    "case_slices": "evaluation",
+    "compare": "tables",
+    "figures": "tables",
+    "basins": "tables",
+    "collect": "tables",
+    "methods": "tables",
+    "run_times": "tables",
+    "report": "tables",
+    # On the CPU: what it computes is one patch per model.
+    "bundle": "preprocess",
+    "manifest": "tables",
+    "scans": "tables",
+    "predict_batch": "evaluation",
+    "predictions": "tables",
+    "predict": "tables",
+}
+
+# Rules that run beside Snakemake itself and are never submitted.
+LOCAL = frozenset({"halve", "candidates", "methods", "run_times", "report", "manifest"}).union(
+    {"scans", "predictions", "predict"}
+)
+
+# Rules within which one job waits for another; members of a group run in this order.
+WAITS_FOR: Mapping[str, frozenset[str]] = {
+    "index": frozenset({"phantom"}),
+    "folds": frozenset({"index"}),
+    "preprocess": frozenset({"index"}),
+    "evaluate": frozenset({"trial"}),
+    "postprocessing": frozenset({"best"}),
+    "evaluate_soups": frozenset({"best", "postprocessing"}),
+    "ensemble": frozenset({"postprocessing"}),
+    "case_slices": frozenset({"folds", "preprocess"}),
+    "bundle": frozenset({"index", "collect"}),
+}
+
+# Rules whose jobs may share a GPU: a run and its scores.
+SHARING = frozenset({"rung", "trial", "evaluate"})
+
+# What there is one job for. A group over two of these would join jobs of a whole fold or study.
+JOB_PER = {
+    **dict.fromkeys(("phantom", "index", "folds", "preprocess"), "study"),
+    **dict.fromkeys(("compare", "figures", "basins", "case_slices", "collect"), "study"),
+    **dict.fromkeys(("methods", "run_times", "report", "bundle", "manifest"), "study"),
+    **dict.fromkeys(("stem", "best", "postprocessing", "evaluate_soups"), "fold"),
+    **dict.fromkeys(("candidates", "ensemble", "basin"), "fold"),
+    **dict.fromkeys(("rung", "trial", "evaluate"), "run"),
+    **dict.fromkeys(("halve",), "rung"),
+    **dict.fromkeys(("soup",), "recipe"),
+    **dict.fromkeys(("scans", "predictions", "predict"), "study"),
+    **dict.fromkeys(("predict_batch",), "batch"),
+}
+
+
+def needs_of(study: Study, rule: str) -> Needs:
+    """The part of the study's ``resources`` that a rule goes by."""
+    needs: Needs = getattr(study.resources, KINDS[rule])
+    return needs
+
+
+def request(study: Study, rule: str, attempt: int) -> Request:
+    """What a job of a rule asks for.
+
+    Args:
+        study: the study.
+        rule: name of the rule.
+        attempt: 1 for the first. Memory and run time grow with it: what failed once may have
+            run out of either.
+
+    Returns:
+        GPUs, memory in MB, run time in minutes and CPU cores, and the GPU model if one is set.
+    """
+    needs = needs_of(study, rule)
+    asked: Request = {
+        "gpu": needs.gpu,
+        "mem_mb": needs.mem_mb * attempt,
+        "runtime": needs.runtime * attempt,
+        "cpus_per_task": needs.threads,
+    }
+    if needs.gpu_model is not None:
+        asked["gpu_model"] = needs.gpu_model
+    return asked
+
+
+def job_request(study: Study, rule: str, attempt: int, submitted: bool) -> Request:
+    """What a job of a rule asks Snakemake for.
+
+    That is its ``request``, but for GPUs that several runs share on one machine: Snakemake counts
+    whole numbers, so that there a GPU counts as many as may share it.
+
+    Args:
+        study: the study.
+        rule: name of the rule.
+        attempt: 1 for the first.
+        submitted: whether the job goes to a cluster, where GPUs are shared by the site's rules.
+    """
+    asked = request(study, rule, attempt)
+    if submitted or rule in SHARING:
+        return asked
+    return asked | {"gpu": int(asked["gpu"]) * study.resources.runs_per_gpu}
+
+
+def group_request(study: Study, rules: Iterable[str], attempt: int, copies: int = 1) -> Request:
+    """What one submission asks for that runs jobs of several rules.
+
+    Members that wait for each other follow one another, so that run times add up and the
+    largest of everything else counts; the others run side by side, so that everything but the
+    run time adds up. This is how Snakemake counts.
+
+    Args:
+        study: the study.
+        rules: names of the rules of the group.
+        attempt: 1 for the first.
+        copies: runs or recipes that share a submission (Snakemake's ``group-components``).
+
+    Raises:
+        InputError: if members ask for different GPU models, or a group would join the jobs of
+            a whole fold.
+    """
+    rules = sorted(rules)
+    _check_unit(rules)
+    _check_model(study, rules)
+    total = request(study, rules[0], attempt) | {"gpu": 0, "mem_mb": 0, "runtime": 0}
+    total["cpus_per_task"] = 0
+    for layer in _layers(rules):
+        members = [request(study, rule, attempt) for rule in layer]
+        for name in ("gpu", "mem_mb", "cpus_per_task"):
+            parallel_map = copies * sum(int(member[name]) for member in members)
+            total[name] = max(int(total[name]), parallel_map)
+        total["runtime"] = int(total["runtime"]) + max(int(m["runtime"]) for m in members)
+        for member in members:
+            total |= {name: value for name, value in member.items() if name == "gpu_model"}
+    return total
+
+
+def _layers(rules: list[str]) -> list[list[str]]:
+    """The rules in the order in which they run; those of one layer run side by side."""
+    sorter = TopologicalSorter({rule: WAITS_FOR.get(rule, set()) & set(rules) for rule in rules})
+    sorter.prepare()
+    layers = []
+    while sorter.is_active():
+        ready = sorted(sorter.get_ready())
+        layers.append(ready)
+        sorter.done(*ready)
+    return layers
+
+
+def _check_unit(rules: list[str]) -> None:
+    units = {rule: JOB_PER[rule] for rule in rules}
+    if len(set(units.values())) > 1:
+        raise InputError(
+            "groups",
+            "one group holds " + ", ".join(f"{rule} (one per {units[rule]})" for rule in rules),
+            "rules of one kind: Snakemake would join the jobs of a whole fold into one submission",
+            "give them groups of their own in the profile",
+        )
+
+
+def _check_model(study: Study, rules: list[str]) -> None:
+    models = {rule: needs_of(study, rule).gpu_model for rule in rules}
+    named = sorted({model for model in models.values() if model is not None})
+    if len(named) > 1:
+        raise InputError(
+            "resources",
+            f"{', '.join(rules)} run in one submission and ask for {' and '.join(named)}",
+            "one `gpu_model` for all members of a group",
+            "use the same `gpu_model`, or take a rule out of the profile's `groups`",
+        )

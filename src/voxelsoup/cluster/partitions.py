@@ -1,0 +1,278 @@
+"""Where a cluster will run the jobs of a study, or that it cannot: known before submission.
+
+The partition that a job will go to is chosen by the very code that Snakemake's Slurm plugin
+chooses with, and is then compared with what its nodes really have.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import math
+from collections import defaultdict
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+
+from snakemake_executor_plugin_slurm.partitions import Partition, get_best_partition
+
+from voxelsoup.cluster import job_resources
+from voxelsoup.cluster.job_resources import Request
+from voxelsoup.cluster.profile import Site
+from voxelsoup.cluster.slurm import Node, read_nodes
+from voxelsoup.common.errors import InputError
+from voxelsoup.study.study import Study
+
+# The plugin tells its choice to a logger; whoever asks here says it in one place.
+SILENT = logging.Logger("silent", level=logging.CRITICAL + 1)
+
+
+@dataclass(frozen=True)
+class Check:
+    """The outcome of one check."""
+
+    what: str
+    problem: InputError | None = None
+
+
+@dataclass(frozen=True)
+class Submission:
+    """What will be submitted for a group of rules, or one rule, at one attempt.
+
+    It has the attributes of a Snakemake job that the plugin looks at to choose a partition.
+    """
+
+    name: str
+    attempt: int
+    resources: Request
+
+    @property
+    def threads(self) -> int:
+        """CPU cores."""
+        return int(self.resources["cpus_per_task"])
+
+    def __str__(self) -> str:
+        """What is asked for, in words."""
+        asked = self.resources
+        model = f" {asked['gpu_model']}" if "gpu_model" in asked else ""
+        gpus = f"{asked['gpu']}{model} GPU, " if asked["gpu"] else ""
+        return f"{gpus}{self.threads} CPU, {asked['mem_mb']} MB, {asked['runtime']} min"
+
+
+def submissions(
+    study: Study, site: Site, rules: Collection[str] = job_resources.KINDS
+) -> list[list[Submission]]:
+    """Everything that a study submits: per group or single rule, one entry per attempt.
+
+    Args:
+        study: the study.
+        site: the profile that it runs with.
+        rules: the rules that have something to do.
+
+    Raises:
+        InputError: if a group of the profile cannot be submitted.
+    """
+    members: dict[str, list[str]] = defaultdict(list)
+    for rule in job_resources.KINDS:
+        if rule in rules and _is_submitted(rule, study) and rule not in site.overridden:
+            members[site.groups.get(rule, rule)].append(rule)
+    attempts = range(1, site.retries + 2)
+    planned = []
+    for group, grouped in members.items():
+        name = group if grouped == [group] else f"{', '.join(grouped)} (group {group})"
+        copies = (
+            1 if job_resources.JOB_PER[grouped[0]] == "study" else site.components.get(group, 1)
+        )
+        planned.append(
+            [
+                Submission(
+                    name, attempt, job_resources.group_request(study, grouped, attempt, copies)
+                )
+                for attempt in attempts
+            ]
+        )
+    return planned
+
+
+def _is_submitted(rule: str, study: Study) -> bool:
+    if rule in job_resources.LOCAL:
+        return False
+    if rule == "phantom":
+        return study.dataset.layout == "phantom"
+    if rule == "rung":
+        return study.sweep.halving is not None
+    if rule == "predict_batch":
+        return study.predict.input is not None
+    if rule == "soup":
+        return bool(study.soup.averaging_recipes)
+    if rule == "ensemble":
+        return "ensemble" in study.soup.recipes
+    return rule != "stem" or study.stem.source == "train"
+
+
+def refuse_unservable(study: Study, site: Site, rules: Collection[str]) -> None:
+    """Stop before the first submission if some attempt of some job could only pend for ever.
+
+    Needs no node and no free place: it compares what is asked for with what the partitions have.
+
+    Args:
+        study: the study.
+        site: the profile that it runs with.
+        rules: the rules that have something to do.
+
+    Raises:
+        InputError: with everything that no partition serves.
+    """
+    nodes = read_nodes()
+    findings = [*check_partitions(site, nodes), *check_requests(study, site, nodes, rules)]
+    problems = [finding.problem for finding in findings if finding.problem is not None]
+    if len(problems) == 1:
+        raise problems[0]
+    if problems:
+        raise InputError(
+            site.partition_file,
+            "\n".join(
+                [f"{len(problems)} problems", *(f"  - {p.where}: {p.found}" for p in problems)]
+            ),
+            "a partition that serves every attempt of every job",
+            "; ".join(dict.fromkeys(problem.fix for problem in problems)),
+        )
+
+
+def check_partitions(site: Site, nodes: list[Node]) -> Iterator[Check]:
+    """Whether every described partition exists and has what is promised for it."""
+    known = sorted({node.partition for node in nodes})
+    for partition in site.partitions():
+        members = [node for node in nodes if node.partition == partition.name]
+        where = f"{site.partition_file}: {partition.name}"
+        if not members:
+            near = difflib.get_close_matches(partition.name, known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            problem = InputError(
+                where,
+                f"the cluster has no partition of this name{hint}",
+                f"one of {', '.join(known)}",
+                "correct or remove it",
+            )
+            yield Check(f"partition {partition.name} exists", problem)
+            continue
+        what = f"partition {partition.name} has what is promised for it"
+        problems = list(_broken_promises(partition, members, where))
+        yield from [Check(what, problem) for problem in problems] or [Check(what)]
+
+
+def _broken_promises(partition: Partition, nodes: list[Node], where: str) -> Iterator[InputError]:
+    limits = partition.limits
+    largest = {
+        "max_runtime": max(node.max_runtime for node in nodes),
+        "max_mem_mb": max(node.mem_mb for node in nodes),
+        "max_threads": max(node.cpus for node in nodes),
+        "max_gpu": max(sum(node.gpus.values()) for node in nodes),
+    }
+    for limit, found in largest.items():
+        promised = getattr(limits, limit)
+        # A limit that is left out promises nothing; the requests themselves are checked too.
+        if not math.isinf(promised) and promised > found:
+            yield InputError(
+                where,
+                f"`{limit}` is {promised:g}, and the cluster has {found:g} at most"
+                + (" (minutes)" if limit == "max_runtime" else ""),
+                f"no more than one of its nodes has: {found:g}",
+                f"set `{limit}` to {found:g}",
+            )
+    models = sorted({model for node in nodes for model in node.gpus})
+    for model in limits.available_gpu_models or []:
+        if model not in models:
+            yield InputError(
+                where,
+                f"`available_gpu_models` names {model}, which none of its nodes has",
+                f"GPUs of this partition: {', '.join(filter(None, models)) or 'without a model'}",
+                "correct `available_gpu_models`",
+            )
+
+
+def check_requests(
+    study: Study, site: Site, nodes: list[Node], rules: Collection[str] = job_resources.KINDS
+) -> Iterator[Check]:
+    """Which partition will serve each attempt of each submission, or that none can.
+
+    Raises:
+        InputError: if a group of the profile cannot be submitted.
+    """
+    partitions = site.partitions()
+    for attempts in submissions(study, site, rules):
+        chosen = [choose(submission, partitions) for submission in attempts]
+        route = ", ".join(
+            f"attempt {submission.attempt} {name or 'nowhere'} ({submission})"
+            for submission, name in zip(attempts, chosen, strict=True)
+        )
+        problems = [
+            _unserved(submission, name, partitions, nodes, site)
+            for submission, name in zip(attempts, chosen, strict=True)
+        ]
+        # Later attempts ask for more: the first that fails says it all.
+        first = next((problem for problem in problems if problem is not None), None)
+        yield Check(f"{attempts[0].name}: {route}", first)
+
+
+def choose(submission: Submission, partitions: list[Partition]) -> str | None:
+    """The partition that the Slurm plugin will choose, if there is one."""
+    name: str | None = get_best_partition(partitions, submission, SILENT)
+    return name
+
+
+def _unserved(
+    submission: Submission,
+    name: str | None,
+    partitions: list[Partition],
+    nodes: list[Node],
+    site: Site,
+) -> InputError | None:
+    """Why a submission would wait for ever, if it would."""
+    where = f"{submission.name}, attempt {submission.attempt}"
+    fix = (
+        "lower `resources` in the study or `retries` in the profile, or describe a larger "
+        f"partition in {site.partition_file}"
+    )
+    if name is None:
+        reasons = "; ".join(f"{part.name}: {_too_small(part, submission)}" for part in partitions)
+        return InputError(
+            where,
+            f"no partition serves {submission} ({reasons})",
+            "a partition that serves all of it",
+            fix,
+        )
+    members = [node for node in nodes if node.partition == name]
+    if not members or any(_fits(node, submission) for node in members):
+        # That a partition does not exist is a finding of its own.
+        return None
+    return InputError(
+        where,
+        f"would go to {name}, where no single node has {submission}",
+        "one node that has all of it at once, for so long",
+        fix,
+    )
+
+
+def _fits(node: Node, submission: Submission) -> bool:
+    asked = submission.resources
+    model = str(asked["gpu_model"]) if "gpu_model" in asked else None
+    has = node.has(submission.threads, int(asked["mem_mb"]), int(asked["gpu"]), model)
+    return has and int(asked["runtime"]) <= node.max_runtime
+
+
+def _too_small(partition: Partition, submission: Submission) -> str:
+    """In which ways a partition is too small, in words."""
+    limits, asked = partition.limits, submission.resources
+    compared: list[tuple[str, int | str, float]] = [
+        ("min", asked["runtime"], limits.max_runtime),
+        ("MB", asked["mem_mb"], limits.max_mem_mb),
+        ("CPU", asked["cpus_per_task"], min(limits.max_threads, limits.max_cpus_per_task)),
+        ("GPU", asked["gpu"], limits.max_gpu),
+    ]
+    reasons = [
+        f"at most {limit:g} {unit}" for unit, amount, limit in compared if int(amount) > limit
+    ]
+    model, models = asked.get("gpu_model"), limits.available_gpu_models
+    if model and models and model not in models:
+        reasons.append(f"no {model}")
+    return ", ".join(reasons) or "does not fit"

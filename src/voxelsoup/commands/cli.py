@@ -1,0 +1,231 @@
+"""The command `voxelsoup`: looks at a study; the work itself is Snakemake's."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from voxelsoup.commands.predict import add_options as add_predict_options
+from voxelsoup.commands.predict import predict_command
+from voxelsoup.commands.status import add_options, status_command
+from voxelsoup.common.errors import InputError
+from voxelsoup.common.files import write_text
+from voxelsoup.study.reference import configuration_reference, schema_text
+from voxelsoup.study.study import read
+from voxelsoup.study.trials import trials
+
+if TYPE_CHECKING:
+    from voxelsoup.cluster.partitions import Check
+
+# As shells count it: 128 and the number of the signal.
+INTERRUPTED = 128 + signal.SIGINT
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; a mistake of the user's is one message and exit code 1."""
+    parser = _parser()
+    asked, others = parser.parse_known_args(arguments)
+    # argparse takes words that stand behind an option for strangers: `status STUDY --json RUN`.
+    if others and ("targets" not in asked or any(word.startswith("-") for word in others)):
+        parser.error(f"unrecognized arguments: {' '.join(others)}")
+    if others:
+        asked.targets += others
+    try:
+        return int(asked.command(asked))
+    except InputError as error:
+        print(f"voxelsoup: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nvoxelsoup: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # `voxelsoup status | head`: the reader has read enough. Python would complain at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="voxelsoup", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    check = commands.add_parser("check", help="check a study, its folder, network and checkpoint")
+    check.set_defaults(command=_check)
+    listing = commands.add_parser(
+        "trials", help="list the trials of a study: ids, settings, what is new, running and done"
+    )
+    listing.add_argument("--json", action="store_true", help="print one JSON object instead")
+    listing.set_defaults(command=_trials)
+    prune = commands.add_parser("prune", help="list what no study names in a results folder")
+    prune.add_argument("study", type=Path, nargs="+", help="study files of one results folder")
+    prune.add_argument("--yes", action="store_true", help="remove it")
+    prune.set_defaults(command=_prune)
+    for command in (check, listing):
+        command.add_argument("study", type=Path, help="study file, such as config.yaml")
+    index = commands.add_parser(
+        "index", help="show what a folder of scans or a study's data set holds, and check it"
+    )
+    index.add_argument("path", type=Path, help="folder of a data set, or study file")
+    index.add_argument("--json", action="store_true", help="print one JSON object instead")
+    index.set_defaults(command=_index)
+    init = commands.add_parser("init", help="propose a study for a folder of scans")
+    init.add_argument("path", type=Path, help="folder of a data set")
+    init.add_argument(
+        "--output", type=Path, default=Path("config.yaml"), help="default: %(default)s"
+    )
+    init.add_argument("--force", action="store_true", help="replace the file if it is there")
+    init.set_defaults(command=_init)
+    status = commands.add_parser(
+        "status", help="show what every run of a study is doing, while it runs and after"
+    )
+    add_options(status)
+    status.set_defaults(command=status_command)
+    predict = commands.add_parser("predict", help="segment scans with one or several models")
+    add_predict_options(predict)
+    predict.set_defaults(command=predict_command)
+    doctor = commands.add_parser(
+        "doctor", help="check, before anything is submitted, that a study will run on a cluster"
+    )
+    doctor.add_argument("study", type=Path, help="study file, such as config.yaml")
+    doctor.add_argument(
+        "--profile", type=Path, default=Path("profiles/slurm"), help="default: %(default)s"
+    )
+    doctor.add_argument(
+        "--seconds", type=float, default=60, help="how long to wait for a free node (default: 60)"
+    )
+    doctor.add_argument("--no-jobs", action="store_true", help="run no small jobs on the nodes")
+    doctor.set_defaults(command=_doctor)
+    export = commands.add_parser(
+        "export", help="write a model as ONNX or TorchScript, for runtimes without MONAI"
+    )
+    export.add_argument("model", type=Path, help="model file, or folder of a soup or run")
+    export.add_argument("file", type=Path, help="file to write, .onnx or .ts")
+    export.set_defaults(command=_export)
+    verify = commands.add_parser(
+        "verify", help="compare every file of a finished study or bundle with its recorded hash"
+    )
+    verify.add_argument("folder", type=Path, help="results folder of a study, or bundle")
+    verify.add_argument("--data", type=Path, help="folder of the scans, if it has moved")
+    verify.set_defaults(command=_verify)
+    reference = commands.add_parser(
+        "reference", help="write docs/configuration.md and schema/study.schema.json"
+    )
+    reference.add_argument(
+        "--check", action="store_true", help="only say whether they are current (exit code 1: no)"
+    )
+    reference.set_defaults(command=_reference)
+    return parser
+
+
+def _check(asked: argparse.Namespace) -> int:
+    study = read(asked.study)
+    found = trials(study, str(asked.study))
+    # Torch and MONAI take seconds to import, and a mistake in the file is told before.
+    from voxelsoup.training.preflight import check_start
+
+    check_start(study)
+    folds = len(study.folds.numbers)
+    stems = folds if study.stem.source == "train" else 0
+    runs = stems + folds * len(found)
+    print(f"{asked.study}: {len(found)} trials x {folds} folds + {stems} stems = {runs} runs")
+    return 0
+
+
+def _trials(asked: argparse.Namespace) -> int:
+    from voxelsoup.commands.trials import print_trials
+
+    study = read(asked.study)
+    print_trials(study, trials(study, str(asked.study)), asked.json)
+    return 0
+
+
+def _index(asked: argparse.Namespace) -> int:
+    from voxelsoup.commands.index import print_index
+
+    return print_index(asked.path, asked.json)
+
+
+def _init(asked: argparse.Namespace) -> int:
+    from voxelsoup.planning.init import print_first_study
+
+    print_first_study(asked.path, asked.output, asked.force)
+    return 0
+
+
+def _prune(asked: argparse.Namespace) -> int:
+    from voxelsoup.commands.prune import prune
+
+    prune(asked.study, asked.yes)
+    return 0
+
+
+def _doctor(asked: argparse.Namespace) -> int:
+    study = read(asked.study)
+    # Importing Snakemake's Slurm plugin asks the cluster for its settings.
+    from voxelsoup.cluster.doctor import examine
+    from voxelsoup.cluster.profile import read_site
+
+    site = read_site(asked.profile)
+    failed = False
+    for finding in examine(study, site, Path(study.results), asked.seconds, not asked.no_jobs):
+        failed |= finding.problem is not None
+        _print_finding(finding)
+    return 1 if failed else 0
+
+
+def _export(asked: argparse.Namespace) -> int:
+    from voxelsoup.deploy.export import export
+    from voxelsoup.prediction.model_files import open_models
+
+    models = open_models([asked.model])
+    if len(models) > 1:
+        raise InputError(
+            asked.model,
+            f"holds {len(models)} models",
+            "one model: an export holds one network",
+            "name one of its files in models/, or the bundle's own .ts files",
+        )
+    export(models[0], asked.file)
+    return 0
+
+
+def _verify(asked: argparse.Namespace) -> int:
+    from voxelsoup.commands.verify import print_verification
+
+    return print_verification(asked.folder, asked.data)
+
+
+def _print_finding(finding: Check) -> None:
+    """One line per check, and under a failed one what was found and how to fix it."""
+    from rich.console import Console
+    from rich.text import Text
+
+    problem = finding.problem
+    mark = Text("ok   ", "green") if problem is None else Text("fails", "bold red")
+    lines = Text.assemble(mark, " ", finding.what)
+    if problem is not None:
+        lines.append(f"\n        {problem.where}: {problem.found}")
+        lines.append(f"\n        expected: {problem.expected}\n        fix: {problem.fix}")
+    Console(soft_wrap=True, highlight=False).print(lines)
+
+
+def _reference(asked: argparse.Namespace) -> int:
+    wanted = {
+        Path("docs/configuration.md"): configuration_reference(),
+        Path("schema/study.schema.json"): schema_text(),
+    }
+    stale = [p for p, text in wanted.items() if not p.is_file() or p.read_text() != text]
+    if asked.check:
+        for path in stale:
+            print(f"{path} is not current: run `voxelsoup reference`", file=sys.stderr)
+        return 1 if stale else 0
+    for path in stale:
+        write_text(path, wanted[path])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

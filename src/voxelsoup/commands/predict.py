@@ -1,0 +1,214 @@
+"""The command `voxelsoup predict`: its options, what it prints, and its progress bar."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, get_args
+
+from voxelsoup.common.errors import InputError
+from voxelsoup.common.text import counted
+from voxelsoup.study.study import PrecisionName
+
+if TYPE_CHECKING:
+    from voxelsoup.prediction.batch import PredictionProgress
+    from voxelsoup.prediction.outcomes import CaseOutcome
+
+OVERLAP = 0.5
+# On a CPU several windows at once only take memory.
+WINDOWS_ON_GPU = 4
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The arguments and options of the command."""
+    parser.add_argument(
+        "targets",
+        nargs="+",
+        metavar="MODEL ... INPUT OUTPUT",
+        help="one or more models (a model.safetensors, the folder of a soup or ensemble, a "
+        "bundle; several are averaged), then the scans (a folder of any layout, a volume, or "
+        "CHANNEL=FILE,CHANNEL=FILE,... of one case), then the folder to write to",
+    )
+    parser.add_argument(
+        "--probabilities", action="store_true", help="also write probabilities/CASE.nii.gz"
+    )
+    parser.add_argument(
+        "--flips", action="store_true", help="average over the 8 mirror images along x, y and z"
+    )
+    parser.add_argument(
+        "--overlap",
+        type=float,
+        default=OVERLAP,
+        metavar="SHARE",
+        help="of neighbouring windows (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--every-window",
+        action="store_true",
+        help="predict windows outside of the foreground too, where all channels are 0",
+    )
+    parser.add_argument(
+        "--postprocess",
+        action="store_true",
+        help="apply the post-processing that lies with the model (its fold's or bundle's)",
+    )
+    parser.add_argument(
+        "--label-order",
+        metavar="ORDER",
+        help="which value each region writes, later ones over earlier ones: WT=2,TC=1,ET=3 "
+        "(default: follows from the regions)",
+    )
+    parser.add_argument(
+        "--channels", metavar="NAMES", help="what INPUT calls the model's channels, in their order"
+    )
+    parser.add_argument(
+        "--naming",
+        choices=("case", "brats"),
+        default="case",
+        help="brats: refuse case names that the BraTS challenges do not take",
+    )
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--precision", choices=get_args(PrecisionName), default="float32")
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all)")
+    parser.add_argument(
+        "--window-batch",
+        type=int,
+        metavar="N",
+        help=f"windows at once (default: 1 on the CPU, {WINDOWS_ON_GPU} on a GPU)",
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="predict cases again that are done"
+    )
+
+
+def predict_command(asked: argparse.Namespace) -> int:
+    """Run the command; returns the exit code, 1 if a case could not be predicted.
+
+    Raises:
+        InputError: if a model, an option or the input as a whole is wrong.
+    """
+    _check_targets(asked.targets)
+    *models, given, output = asked.targets
+    _check_numbers(asked)
+    # What takes seconds to import comes behind what can be told at once.
+    from voxelsoup.data.regions import parse_label_order
+    from voxelsoup.models import devices
+    from voxelsoup.planning.fingerprint import usable_cores
+    from voxelsoup.prediction.batch import OutputSettings, predict_cases
+    from voxelsoup.prediction.model_files import open_models
+    from voxelsoup.prediction.predictor import PredictionSettings, order_of, shared_postprocessing
+    from voxelsoup.prediction.scans import find_scans
+
+    files = open_models([Path(model) for model in models])
+    told = files[0].description
+    stated = parse_label_order(asked.label_order, told.regions) if asked.label_order else None
+    called = asked.channels.split(",") if asked.channels else None
+    cases = find_scans(given, told.channels, called)
+    device = devices.prepare(asked.device, asked.threads or usable_cores(), "--device")
+    way = PredictionSettings(
+        files,
+        order_of(files, stated, "--label-order"),
+        overlap=asked.overlap,
+        window_batch=asked.window_batch or (WINDOWS_ON_GPU if device.type == "cuda" else 1),
+        flips=asked.flips,
+        every_window=asked.every_window,
+        precision=asked.precision,
+        postprocessing=shared_postprocessing(files) if asked.postprocess else None,
+    )
+    # As Ctrl-C does: nothing half written, and no large file, is left behind.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    wanted = OutputSettings(Path(output), asked.probabilities, asked.naming, asked.overwrite)
+    with _progress(len(cases)) as listener:
+        outcomes = predict_cases(cases, way, wanted, device, listener)
+    return _conclude(outcomes, wanted.folder)
+
+
+def _check_targets(targets: Sequence[str]) -> None:
+    """Refuse too few of them, and empty ones, which would stand for the working directory."""
+    found = None
+    if len(targets) < 3:
+        found = f"has {counted(len(targets), 'argument')}"
+    elif not all(targets):
+        found = f"has nothing as argument {targets.index('') + 1} of {len(targets)}"
+    if found:
+        raise InputError(
+            "voxelsoup predict",
+            found,
+            "MODEL [MODEL ...] INPUT OUTPUT",
+            "name at least one model, then the scans, then the folder to write to",
+        )
+
+
+def _check_numbers(asked: argparse.Namespace) -> None:
+    wrong = [
+        (f"--overlap {asked.overlap:g}", "at least 0 and below 1", not 0 <= asked.overlap < 1),
+        (
+            f"--threads {asked.threads}",
+            "at least 1",
+            asked.threads is not None and asked.threads < 1,
+        ),
+        (
+            f"--window-batch {asked.window_batch}",
+            "at least 1",
+            asked.window_batch is not None and asked.window_batch < 1,
+        ),
+    ]
+    for option, allowed, is_wrong in wrong:
+        if is_wrong:
+            raise InputError(option, "is out of range", allowed, "correct the option")
+
+
+@contextmanager
+def _progress(cases: int) -> Iterator[PredictionProgress]:
+    """A bar with the time left on stderr; elsewhere than on a terminal, a line per case."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from voxelsoup.prediction.batch import PredictionProgress
+
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:.0f} %"),
+        TimeRemainingColumn(),
+    )
+    done = 0
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        # As counted in cases; speeds are those of the last half minute and more.
+        task = bar.add_task("", total=cases)
+
+        def share(case: str, part: float) -> None:
+            number = min(done + 1, cases)
+            bar.update(task, completed=done + part, description=f"{case} ({number} of {cases})")
+
+        def told(one: CaseOutcome) -> None:
+            nonlocal done
+            done += 1
+            bar.update(task, completed=done)
+            if one.problem is not None:
+                console.print(f"voxelsoup: {one.case} is left out: {one.problem}", markup=False)
+            elif not console.is_terminal:
+                word = "is done already" if one.outcome == "kept" else f"{one.seconds:.1f} s"
+                console.print(f"{one.case}: {word} ({done} of {cases})", markup=False)
+
+        yield PredictionProgress(share, told)
+
+
+def _conclude(outcomes: Sequence[CaseOutcome], folder: Path) -> int:
+    counts = dict.fromkeys(("predicted", "kept", "bad"), 0)
+    for told in outcomes:
+        counts[told.outcome] += 1
+    kept = f", {counts['kept']} were there already" if counts["kept"] else ""
+    print(f"{folder}: {counted(counts['predicted'], 'case')} predicted{kept}", flush=True)
+    if not counts["bad"]:
+        return 0
+    print(f"\nvoxelsoup: {counted(counts['bad'], 'case')} could not be predicted", file=sys.stderr)
+    for told in outcomes:
+        if told.problem is not None:
+            print(f"  - {told.case}: {told.problem.where}: {told.problem.found}", file=sys.stderr)
+    return 1

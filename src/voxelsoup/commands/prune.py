@@ -1,0 +1,299 @@
+"""What lies in a results folder and no study names any more: listed, and removed if asked.
+
+Only folders and files that voxelsoup itself names are looked at, one level after the other, and
+none behind a symbolic link.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+from voxelsoup.common.errors import InputError
+from voxelsoup.common.files import writable
+from voxelsoup.runs.invocation import recorded_studies
+from voxelsoup.runs.lease import Lease, LeaseTaken, is_alive
+from voxelsoup.study.study import RecipeName, Study, read
+from voxelsoup.study.trials import trials
+
+STATES = ".state"
+ROOTS = (".", "logs", "benchmarks", STATES)
+FOLD = re.compile(r"fold(\d+)")
+# What follows a name in the files about it, as in stem-evaluate.log.
+ABOUT = r"(?:[-.].*)?"
+STEM = re.compile(rf"stem{ABOUT}")
+TRIAL = re.compile(rf"([0-9a-f]{{8}}){ABOUT}")
+RECIPE = re.compile(rf"({'|'.join(get_args(RecipeName))}){ABOUT}")
+FIGURE = re.compile(rf"differences_({'|'.join(get_args(RecipeName))})\..*")
+TABLE = re.compile(r"fold(\d+)\..*")
+
+
+@dataclass(frozen=True)
+class Considered:
+    """The studies that say what is kept.
+
+    Attributes:
+        results: the results folder, resolved.
+        studies: they themselves.
+        files: the files of each, in the same order.
+        gone: recorded studies whose files are gone, so that they keep nothing.
+    """
+
+    results: Path
+    studies: list[Study]
+    files: list[tuple[Path, ...]]
+    gone: list[tuple[Path, ...]]
+
+    @property
+    def lease_seconds(self) -> float:
+        """After so many seconds without a sign of life a run counts as dead for all of them."""
+        return max(study.recovery.lease_seconds for study in self.studies)
+
+
+@dataclass(frozen=True)
+class Remnant:
+    """Something that no study names.
+
+    Attributes:
+        name: as ``trial 0a1b2c3d of fold 0``.
+        paths: all that there is of it.
+        states: the folders whose lease a run of it holds.
+    """
+
+    name: str
+    paths: list[Path]
+    states: list[Path]
+
+    @property
+    def size(self) -> int:
+        """Bytes of all its files."""
+        return sum(_size(path) for path in self.paths)
+
+    def in_use(self, seconds: float) -> bool:
+        """Whether a run of it is alive; see ``lease.is_alive``."""
+        return any(is_alive(folder, seconds) for folder in self.states)
+
+
+def consider(files: Sequence[Path]) -> Considered:
+    """Read the named studies and those that the record of their results folder has.
+
+    Raises:
+        InputError: if a study cannot be read, the results folder is not there, or the named
+            studies have different ones.
+    """
+    named = [(Path(file).absolute(),) for file in files]
+    studies = [read(*study) for study in named]
+    folders = {Path(study.results).resolve(): study.results for study in studies}
+    if len(folders) > 1:
+        raise InputError(
+            files[0],
+            f"the studies have different results folders: {', '.join(folders.values())}",
+            "studies of one results folder",
+            "call the command once for each results folder",
+        )
+    (results,) = folders
+    if not results.is_dir():
+        raise InputError(
+            files[0],
+            f"its results folder {results} is not there",
+            "a study that was run, and the working directory that it was run in",
+            "change to that directory, or check `results`",
+        )
+    recorded = [study for study in recorded_studies(results) if study not in named]
+    gone = [study for study in recorded if not all(file.exists() for file in study)]
+    there = [study for study in recorded if study not in gone]
+    return Considered(results, studies + [read(*study) for study in there], named + there, gone)
+
+
+def find_remnants(considered: Considered) -> list[Remnant]:
+    """All that no considered study names: fold by fold, then figures and tables.
+
+    Raises:
+        InputError: if the sweep of a study is wrong.
+    """
+    named = _named(considered)
+    found: dict[str, Remnant] = {}
+    for fold, folder in sorted(_folds(considered.results)):
+        states = considered.results / STATES / f"fold{fold}"
+        if fold not in named:
+            name = f"fold {fold}"
+            found.setdefault(name, Remnant(name, [], _run_folders(states))).paths.append(folder)
+            continue
+        for part, path in _parts(folder):
+            if part not in named[fold]:
+                name = f"{part} of fold {fold}"
+                run = states / ("stem" if part == "stem" else f"trials/{part.split()[-1]}")
+                found.setdefault(name, Remnant(name, [], [run])).paths.append(path)
+    for name, path in _shown(considered.results, named):
+        found.setdefault(name, Remnant(name, [], [])).paths.append(path)
+    return list(found.values())
+
+
+def _shown(results: Path, named: Mapping[int, set[str]]) -> Iterator[tuple[str, Path]]:
+    """Name and path of figures and tables of what no fold has any more."""
+    for path in _children(results / "figures"):
+        match = FIGURE.fullmatch(path.name)
+        if match and not any(f"soup {match[1]}" in parts for parts in named.values()):
+            yield f"figures of soup {match[1]}", path
+    for path in _children(results / "comparison"):
+        match = TABLE.fullmatch(path.name)
+        if match and int(match[1]) not in named:
+            yield f"tables of fold {match[1]}", path
+
+
+def _named(considered: Considered) -> dict[int, set[str]]:
+    """Fold -> all that some study names there, as ``stem``, ``trial 0a1b2c3d``, ``soup greedy``."""
+    named: dict[int, set[str]] = defaultdict(set)
+    for study, files in zip(considered.studies, considered.files, strict=True):
+        parts = {f"trial {trial.id}" for trial in trials(study, str(files[-1]))}
+        parts |= {f"soup {recipe}" for recipe in study.soup.recipes}
+        if study.stem.source == "train":
+            parts.add("stem")
+        for fold in study.folds.numbers:
+            named[fold] |= parts
+    return named
+
+
+def linked_folders(considered: Considered) -> list[Path]:
+    """Symbolic links where folders of folds are expected: what they point to is left alone."""
+    roots = [considered.results / root for root in ROOTS]
+    folds = [folder for _, folder in _folds(considered.results)]
+    below = [folder / name for folder in folds for name in ("trials", "rungs", "soups")]
+    return [path for path in (*roots, *folds, *below) if path.is_symlink()]
+
+
+def remove(considered: Considered, tell: Callable[[Remnant, bool], None]) -> None:
+    """Remove all that no study names, but for what is in use.
+
+    The lease of the study is held meanwhile, so that no Snakemake begins to work here.
+
+    Args:
+        considered: the studies that say what is kept.
+        tell: called for each remnant, with whether it was removed.
+
+    Raises:
+        InputError: if a Snakemake works on the folder, or something cannot be removed.
+    """
+    seconds = considered.lease_seconds
+    lease = Lease(considered.results / STATES, seconds, wait=False)
+    try:
+        lease.acquire()
+    except LeaseTaken as error:
+        raise InputError(
+            considered.results,
+            f"nothing was removed: {error}",
+            "a results folder that no Snakemake works on",
+            "wait until it has ended, then call the command again",
+        ) from error
+    with lease:
+        for remnant in find_remnants(considered):
+            removed = not remnant.in_use(seconds)
+            for path in remnant.paths if removed else []:
+                _remove(considered.results, path)
+            tell(remnant, removed)
+
+
+def prune(files: Sequence[Path], confirmed: bool) -> None:
+    """Print what no study names, and remove it if that is confirmed.
+
+    Args:
+        files: study files of one results folder; those of its record are considered too.
+        confirmed: remove it.
+
+    Raises:
+        InputError: see ``consider``, ``find_remnants`` and ``remove``.
+    """
+    considered = consider(files)
+    _say(f"What one of these studies names in {considered.results} is kept:")
+    for study in considered.files:
+        _say(f"  {' + '.join(map(str, study))}")
+    for study in considered.gone:
+        _say(f"  {' + '.join(map(str, study))} is gone: what it alone named is listed below")
+    for link in linked_folders(considered):
+        _say(f"{link} is a symbolic link: what it points to is left alone")
+    remnants = find_remnants(considered)
+    if not remnants:
+        _say("There is nothing else.")
+    elif confirmed:
+        remove(considered, _tell_removal)
+    else:
+        seconds = considered.lease_seconds
+        for remnant in remnants:
+            _say(_line(remnant) + (", in use" if remnant.in_use(seconds) else ""))
+        total = _megabytes(sum(remnant.size for remnant in remnants))
+        _say(f"{total:>12}  in all. Nothing was removed; `--yes` removes it.")
+
+
+def _tell_removal(remnant: Remnant, removed: bool) -> None:
+    _say(f"{'removed' if removed else 'left alone, for it is in use'}: {remnant.name}")
+
+
+def _line(remnant: Remnant) -> str:
+    return f"{_megabytes(remnant.size):>12}  {remnant.name}"
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB"
+
+
+def _say(text: str) -> None:
+    # Lines that other programs can read are not broken.
+    print(text, flush=True)
+
+
+def _remove(results: Path, path: Path) -> None:
+    # The last look before something is lost: nothing outside, nothing behind a link.
+    if not path.parent.resolve().is_relative_to(results) or path == results:
+        raise AssertionError(f"{path} does not lie in {results}")
+    with writable(path):
+        if path.is_symlink() or not path.is_dir():
+            path.unlink()
+        else:
+            shutil.rmtree(path)
+
+
+def _folds(results: Path) -> Iterator[tuple[int, Path]]:
+    """All that is named like a fold, in the results and beside them."""
+    for root in ROOTS:
+        for path in _children(results / root):
+            match = FOLD.fullmatch(path.name)
+            if match:
+                yield int(match[1]), path
+
+
+def _parts(fold: Path) -> Iterator[tuple[str, Path]]:
+    """Name and path of what a folder of a fold has of runs and soups."""
+    if fold.is_symlink():
+        return
+    for path in _children(fold):
+        if STEM.fullmatch(path.name):
+            yield "stem", path
+    of_trials = [fold / "trials", *_children(fold / "rungs")]
+    kinds = [("trial", folder, TRIAL) for folder in of_trials]
+    for kind, folder, pattern in [*kinds, ("soup", fold / "soups", RECIPE)]:
+        for path in _children(folder):
+            match = pattern.fullmatch(path.name)
+            if match:
+                yield f"{kind} {match[1]}", path
+
+
+def _run_folders(states: Path) -> list[Path]:
+    """Where the runs of a fold have their leases."""
+    return [states / "stem", *filter(Path.is_dir, _children(states / "trials"))]
+
+
+def _children(folder: Path) -> list[Path]:
+    if folder.is_symlink() or not folder.is_dir():
+        return []
+    return sorted(folder.iterdir())
+
+
+def _size(path: Path) -> int:
+    if path.is_symlink() or not path.is_dir():
+        return path.lstat().st_size
+    return sum(_size(child) for child in path.iterdir())

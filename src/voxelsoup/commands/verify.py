@@ -1,0 +1,135 @@
+"""`voxelsoup verify`: whether the files of a study or a bundle are those that were written."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from voxelsoup.common.errors import InputError
+from voxelsoup.common.files import sha256
+from voxelsoup.common.text import counted
+from voxelsoup.data.index.check_cache import files_of, hash_files
+from voxelsoup.data.index.index import read_cases
+from voxelsoup.deploy.file_manifest import MANIFEST, SCANS, HashedFile, hashes_of, read_entries
+from voxelsoup.prediction.bundle_files import METADATA, changed_files
+from voxelsoup.study.study import read
+
+STUDY = Path("report", "study.yaml")
+CHANGED, MISSING = "changed", "missing"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One file that is not what was written.
+
+    Attributes:
+        part: of the study.
+        file: below the results folder or the bundle; of ``scans`` the name of a case.
+        found: ``changed``, ``missing`` or ``not listed``.
+    """
+
+    part: str
+    file: str
+    found: str
+
+
+def print_verification(folder: Path, data: Path | None) -> int:
+    """Verify a results folder or a bundle, and print what differs.
+
+    Args:
+        folder: results folder or bundle.
+        data: where the scans lie now; where the study says, if it is not given.
+
+    Returns:
+        The exit code: 1 if anything differs.
+
+    Raises:
+        InputError: if the folder holds neither a manifest nor a bundle.
+    """
+    screen = Console(soft_wrap=True, highlight=False)
+    if (folder / METADATA).is_file():
+        problems = [Problem("bundle", *wrong) for wrong in changed_files(folder).items()]
+        checked = folder / METADATA
+    else:
+        problems = verify(folder, data)
+        checked = folder / MANIFEST
+    for problem in problems:
+        screen.print(f"[bold red]{problem.found:10}[/] {problem.part:8} {problem.file}")
+    if problems:
+        screen.print(f"Not as {checked} lists them: {counted(len(problems), 'file')}")
+        return 1
+    screen.print(f"Every file is the one that {checked} lists; its own SHA-256: {sha256(checked)}")
+    return 0
+
+
+def verify(results: Path, data: Path | None = None) -> list[Problem]:
+    """Hash every file of a study again, from its scans to its last table.
+
+    Args and raises: as ``print_verification``.
+    """
+    entries = read_entries(results / MANIFEST)
+    scans = {entry.file: entry for entry in entries if entry.part == SCANS}
+    others = [entry for entry in entries if entry.part != SCANS]
+    with _bar() as bar:
+        task = bar.add_task("", total=len(entries))
+        paths = [results / entry.file for entry in others]
+        found = list(hashes_of(paths, os.cpu_count() or 1, lambda: bar.advance(task)))
+        problems = [
+            problem
+            for entry, digest in zip(others, found, strict=True)
+            if (problem := _problem(entry, digest))
+        ]
+        for name, digest in _scans(results, scans, data):
+            problem = _problem(scans[name], digest)
+            problems += [problem] if problem else []
+            bar.advance(task)
+    order = {entry: number for number, entry in enumerate((e.part, e.file) for e in entries)}
+    return sorted(problems, key=lambda problem: order[problem.part, problem.file])
+
+
+def _problem(entry: HashedFile, digest: str) -> Problem | None:
+    if digest == entry.sha256:
+        return None
+    return Problem(entry.part, entry.file, CHANGED if digest else MISSING)
+
+
+def _scans(
+    results: Path, scans: Mapping[str, HashedFile], data: Path | None
+) -> Iterator[tuple[str, str]]:
+    """Case -> hash over the contents of its files now; empty if one is missing."""
+    try:
+        cases = {case.name: case for case in read_cases(results / "cases.tsv")}
+    except (OSError, ValueError, KeyError, TypeError):
+        # Reported as a file of its own; without it nobody knows which files a case has.
+        cases = {}
+    try:
+        root = data if data is not None else _data_root(results)
+    except InputError:
+        # Reported as a file of its own as well; without it nobody knows where scans lie.
+        root, cases = results, {}
+    for name in scans:
+        files = [root / file for file in files_of(cases[name])] if name in cases else []
+        yield name, hash_files(files) if files else ""
+
+
+def _data_root(results: Path) -> Path:
+    dataset = read(results / STUDY).dataset
+    if dataset.root is None or dataset.layout == "phantom":
+        return results / "phantom"
+    return Path(dataset.root)
+
+
+def _bar() -> Progress:
+    return Progress(
+        TextColumn("Verifying"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )

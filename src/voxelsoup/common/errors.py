@@ -1,0 +1,69 @@
+"""The one exception that stands for a mistake in what the user gave us."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class InputError(Exception):
+    """Something the user gave is not usable; the message says what, where and how to fix it.
+
+    Scripts and commands print the message alone, without a traceback: a traceback means a
+    defect in voxelsoup, an ``InputError`` means something that the user can put right.
+    """
+
+    def __init__(self, where: str | Path, found: str, expected: str, fix: str) -> None:
+        """Build the message.
+
+        Args:
+            where: the file, or the file and key, that holds the mistake.
+            found: what is there.
+            expected: what would be right.
+            fix: what the user can do now.
+        """
+        self.where = str(where)
+        self.found = found
+        self.expected = expected
+        self.fix = fix
+        super().__init__(f"{self.where}: {found}\n  expected: {expected}\n  fix: {fix}")
+
+    def __reduce__(self) -> tuple[type[InputError], tuple[str, str, str, str]]:
+        """Let the exception travel between processes: pickle would call it with the message."""
+        return InputError, (self.where, self.found, self.expected, self.fix)
+
+
+class Stopped(Exception):
+    """Work that ends before its time through nobody's mistake: it is to be done again later.
+
+    Scripts print the message alone and end with ``EXIT_STOPPED``, so that a workflow manager
+    takes the job for failed and repeats it.
+    """
+
+
+# sysexits.h: EX_TEMPFAIL, a failure that a later try may not meet.
+EXIT_STOPPED = 75
+
+
+class BadCases(InputError):
+    """Several cases of a data set cannot be used; lists every one with its reason."""
+
+    def __init__(self, where: str | Path, problems: dict[str, InputError], fix: str) -> None:
+        """Build one message out of the problems of many cases.
+
+        Args:
+            where: the data set folder.
+            problems: case name -> what is wrong with it.
+            fix: what the user can do about the whole list.
+        """
+        listing = "\n".join(
+            f"  - {case}: {problem.where}: {problem.found} (expected: {problem.expected})"
+            for case, problem in problems.items()
+        )
+        reasons = sorted({problem.fix for problem in problems.values()})
+        super().__init__(
+            where,
+            f"{len(problems)} case(s) cannot be used\n{listing}",
+            "every case readable and consistent",
+            "; ".join([*reasons, fix]),
+        )
+        self.problems = problems

@@ -1,0 +1,65 @@
+"""The log of a job: a readable file, and a mistake of the user's as one message."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from voxelsoup.common.errors import EXIT_STOPPED, InputError, Stopped
+
+FORMAT = "%(asctime)s %(message)s"
+
+
+@contextmanager
+def job_log(path: str | Path) -> Iterator[None]:
+    """Write what a job logs to its file, and errors to the terminal too.
+
+    An ``InputError`` ends the job with its message alone, and so does work that was stopped,
+    with ``EXIT_STOPPED``; any other exception is a defect and keeps its traceback.
+    """
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).write_text("")
+    with appended_log(path):
+        try:
+            yield
+        except InputError as error:
+            logging.error("%s", error)
+            print(f"\nvoxelsoup: {error}\n", file=sys.stderr, flush=True)
+            sys.exit(1)
+        except Stopped as reason:
+            logging.info("%s", reason)
+            print(f"\nvoxelsoup: {reason}\n", file=sys.stderr, flush=True)
+            sys.exit(EXIT_STOPPED)
+        except Exception:
+            logging.exception("this is a defect in voxelsoup or in a library")
+            raise
+
+
+@contextmanager
+def appended_log(path: str | Path) -> Iterator[None]:
+    """Append what is logged to a file, to which other processes may do the same."""
+    to_file = _LogFile(path, mode="a", encoding="utf-8")
+    to_file.setFormatter(logging.Formatter(FORMAT, datefmt="%H:%M:%S"))
+    root = logging.getLogger()
+    root.addHandler(to_file)
+    root.setLevel(logging.INFO)
+    logging.captureWarnings(True)
+    # Remarks of libraries to their developers are noise in the log of a study.
+    warnings.simplefilter("ignore", FutureWarning)
+    warnings.simplefilter("ignore", DeprecationWarning)
+    try:
+        yield
+    finally:
+        root.removeHandler(to_file)
+        to_file.close()
+
+
+class _LogFile(logging.FileHandler):
+    """A log file that a full disk leaves incomplete: what fills the disk is told elsewhere."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Go on."""

@@ -1,0 +1,69 @@
+"""What a run has to say about itself, so that it can be made again."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import socket
+import subprocess
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import voxelsoup
+
+# The project, in the files that it writes; what it wrote under its former name is still read.
+NAME, FORMER_NAME = "voxelsoup", "segsoup"
+
+PACKAGES = (
+    "torch",
+    "monai",
+    "schedulefree",
+    "safetensors",
+    "numpy",
+    "scipy",
+    "pandas",
+    "nibabel",
+    "pydantic",
+    "snakemake",
+)
+
+
+def versions() -> dict[str, str]:
+    """Versions of voxelsoup, Python and the packages that results depend on."""
+    found = {NAME: voxelsoup.__version__, "python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def commit(folder: Path) -> str:
+    """The git commit of the checkout at ``folder``; `-dirty` if files differ from it."""
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        # A tag would hide the commit itself.
+        result = subprocess.run([*command, "--exclude=*"], capture_output=True, text=True)
+    except OSError:
+        return "unknown"
+    return result.stdout.strip() if result.returncode == 0 else "unknown"
+
+
+def data_fingerprint(fingerprints: dict[str, str], cases: Iterable[str]) -> str:
+    """One hash over the preprocessed cases that a run sees."""
+    lines = "".join(f"{case} {fingerprints[case]}\n" for case in sorted(cases))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def now() -> str:
+    """The time in UTC, to the millisecond, as ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def machine() -> dict[str, Any]:
+    """Host and processor."""
+    return {"host": socket.gethostname(), "processor": platform.machine()}

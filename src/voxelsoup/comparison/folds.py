@@ -1,0 +1,219 @@
+"""The best single model of each fold beside its soups: what tables, figures and statistics read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from voxelsoup.common.errors import InputError
+from voxelsoup.common.files import read_json
+from voxelsoup.evaluation.case_scores import by_case, mean_dice, read_rows, summary
+
+BEST_MODEL, ENSEMBLE = "Best Model", "Ensemble"
+# The recipe that only copies the best ingredient.
+BEST_SINGLE = "Best Single"
+OPTIMISTIC = "optimistic: chosen and scored on the same cases"
+
+
+def best_trial(scores: Mapping[str, float]) -> str:
+    """The trial with the highest score; of equals, the one whose id sorts first.
+
+    A score that is not a number counts as the lowest.
+    """
+
+    def rank(trial: str) -> tuple[float, str]:
+        score = scores[trial]
+        return (math.inf if math.isnan(score) else -score), trial
+
+    return min(scores, key=rank)
+
+
+def soup_title(recipe: str) -> str:
+    """``greedy`` -> ``Greedy Soup``; the best single model and the ensemble are no soups."""
+    if recipe == "best":
+        return BEST_SINGLE
+    if recipe == "ensemble":
+        return ENSEMBLE
+    return f"{recipe.replace('-', ' ').title()} Soup"
+
+
+def protocol_mark(protocol: str) -> str:
+    """The protocol as tables name it: ``published`` says that its numbers are optimistic."""
+    return f"published ({OPTIMISTIC})" if protocol == "published" else protocol
+
+
+@dataclass(frozen=True)
+class FoldComparison:
+    """The best single model of a fold and its soups.
+
+    Attributes:
+        fold: number of the fold.
+        protocol: ``held-out`` or ``published``.
+        best_trial: id of the trial with the highest selection score.
+        rows: title (``Best Model``, ``Greedy Soup``, ...) -> case rows on the test cases.
+        postprocessed: title -> those after post-processing; empty if they were not given.
+        ingredients: title -> number of trials in the model.
+        models_per_prediction: title -> networks that run for one prediction: the inference cost.
+        selection_scores: trial id or title of a soup -> mean Dice on the selection cases.
+        case_scores: trial id or title of a soup -> test case -> mean Dice over its regions.
+    """
+
+    fold: int
+    protocol: str
+    best_trial: str
+    rows: dict[str, pd.DataFrame]
+    postprocessed: dict[str, pd.DataFrame]
+    ingredients: dict[str, int]
+    models_per_prediction: dict[str, int]
+    selection_scores: dict[str, float]
+    case_scores: dict[str, pd.Series]
+
+    @property
+    def columns(self) -> dict[str, dict[str, float]]:
+        """Title -> summary on the test cases, as in the published tables."""
+        return {title: summary(rows) for title, rows in self.rows.items()}
+
+    @property
+    def trials(self) -> list[str]:
+        """Ids of the single models, those of checkpoints among them."""
+        return [name for name in self.selection_scores if name not in self.rows]
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """What is read of one model of a fold.
+
+    Attributes:
+        chosen_by: selection.csv of a single model, recipe.json of a soup.
+        test: its case rows on the test cases.
+        postprocessed: those after post-processing, of the models that are compared.
+    """
+
+    chosen_by: Path
+    test: Path
+    postprocessed: Path | None = None
+
+
+def compare_fold(
+    fold: int,
+    trials: Mapping[str, ModelFiles],
+    soups: Mapping[str, ModelFiles],
+    protocol: str,
+    best_postprocessed: Path | None = None,
+) -> FoldComparison:
+    """Choose the best single model of a fold by its selection score and set it beside the soups.
+
+    Args:
+        fold: number of the fold.
+        trials: trial id -> its files.
+        soups: recipe -> its files.
+        protocol: ``held-out`` or ``published``.
+        best_postprocessed: case rows of the best single model after post-processing.
+
+    Raises:
+        InputError: if case rows cannot be read, or two models were scored on different cases.
+    """
+    selections = {trial: read_rows(files.chosen_by) for trial, files in trials.items()}
+    titled = {soup_title(recipe): files for recipe, files in soups.items()}
+    records = {title: read_json(files.chosen_by) for title, files in titled.items()}
+    tests = {name: read_rows(files.test) for name, files in {**trials, **titled}.items()}
+    _check_same_cases(selections, {trial: files.chosen_by for trial, files in trials.items()})
+    _check_same_cases(tests, {name: files.test for name, files in {**trials, **titled}.items()})
+    selection_scores = {trial: mean_dice(rows) for trial, rows in selections.items()}
+    best = best_trial(selection_scores)
+    cooked = {BEST_MODEL: best_postprocessed}
+    cooked |= {title: files.postprocessed for title, files in titled.items()}
+    one = {BEST_MODEL: 1}
+    return FoldComparison(
+        fold=int(fold),
+        protocol=protocol,
+        best_trial=best,
+        rows={BEST_MODEL: tests[best]} | {title: tests[title] for title in records},
+        postprocessed={title: read_rows(path) for title, path in cooked.items() if path},
+        ingredients=one | {title: len(record["ingredients"]) for title, record in records.items()},
+        models_per_prediction=one
+        | {title: int(record.get("models_per_prediction", 1)) for title, record in records.items()},
+        selection_scores=selection_scores
+        | {title: float(record["score"]) for title, record in records.items()},
+        case_scores={name: by_case(rows) for name, rows in tests.items()},
+    )
+
+
+def compare_study(
+    results: Path,
+    models: Mapping[int, Sequence[str]],
+    recipes: Sequence[str],
+    protocol: str,
+    postprocessed: bool = True,
+) -> list[FoldComparison]:
+    """Compare the models of every fold, from the files of a results folder.
+
+    Args:
+        results: the study's results folder.
+        models: fold -> its single models.
+        recipes: recipes of the soups.
+        protocol: ``held-out`` or ``published``.
+        postprocessed: whether to read the scores after post-processing too.
+    """
+
+    def files(fold: int, model: str, first: str, compared: bool) -> ModelFiles:
+        folder = results / f"fold{fold}" / model
+        after = folder / "postprocessed.csv" if compared and postprocessed else None
+        return ModelFiles(folder / first, folder / "test.csv", after)
+
+    return [
+        compare_fold(
+            fold,
+            {trial: files(fold, f"trials/{trial}", "selection.csv", False) for trial in trials},
+            {recipe: files(fold, f"soups/{recipe}", "recipe.json", True) for recipe in recipes},
+            protocol,
+            results / f"fold{fold}" / "best" / "postprocessed.csv" if postprocessed else None,
+        )
+        for fold, trials in models.items()
+    ]
+
+
+def _check_same_cases(models: Mapping[str, pd.DataFrame], paths: Mapping[str, Path]) -> None:
+    reference: tuple[str, list[tuple[str, str]]] | None = None
+    for name, rows in models.items():
+        scored = sorted(zip(rows["case"], rows["region"], strict=True))
+        if reference is None:
+            reference = name, scored
+        elif scored != reference[1]:
+            raise InputError(
+                paths[name],
+                f"has other cases or regions than {paths[reference[0]]}",
+                "models of one fold that were scored on the same cases and regions",
+                "delete the older of the two files, so that the workflow evaluates it again",
+            )
+
+
+def points(comparisons: Iterable[FoldComparison]) -> pd.DataFrame:
+    """Every trial and soup of every fold as one point.
+
+    Returns:
+        ``fold``, ``name`` (trial id or title of the soup), ``kind`` (``Trial``, ``Best Model`` or
+        the title of the soup), ``selection`` and ``test`` (mean Dice).
+    """
+    rows = []
+    for comparison in comparisons:
+        for name, selection in comparison.selection_scores.items():
+            single = BEST_MODEL if name == comparison.best_trial else "Trial"
+            rows.append(
+                {
+                    "fold": comparison.fold,
+                    "name": name,
+                    "kind": name if name in comparison.rows else single,
+                    "selection": selection,
+                    "test": _mean(comparison, name),
+                }
+            )
+    return pd.DataFrame(rows, columns=["fold", "name", "kind", "selection", "test"])
+
+
+def _mean(comparison: FoldComparison, name: str) -> float:
+    return math.fsum(comparison.case_scores[name]) / len(comparison.case_scores[name])

@@ -1,0 +1,284 @@
+"""Tables of the folds in the published form, and the overview: recipes x regions x metrics."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import stdev
+
+import numpy as np
+import pandas as pd
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from voxelsoup.common.text import counted, listed
+from voxelsoup.comparison.folds import BEST_MODEL, OPTIMISTIC, FoldComparison, protocol_mark
+from voxelsoup.comparison.statistics import paired_difference
+from voxelsoup.comparison.tables import decimals, heading, shown_interval, spread, write_table
+from voxelsoup.evaluation.case_scores import ALL_REGIONS, by_case, mean, measured_by, region_means
+
+COST = "models_per_prediction"
+GREEDY = "Greedy Soup"
+# Of a difference and its interval, as columns are called.
+ENDS = ("difference", "low", "high")
+# One model more fits into 80 columns only if there is less space between them.
+ROOMY_MODELS = 3
+
+
+def published_columns(comparison: FoldComparison) -> dict[str, dict[str, float]]:
+    """The columns of the published table: the best single model and the greedy soup.
+
+    A study without a greedy soup has its first recipe there.
+    """
+    soups = [title for title in comparison.rows if title != BEST_MODEL]
+    soup = GREEDY if GREEDY in soups else next(iter(soups), None)
+    columns = comparison.columns
+    return {title: columns[title] for title in (BEST_MODEL, soup) if title is not None}
+
+
+def fold_table(
+    fold: int, columns: Mapping[str, Mapping[str, float]], protocol: str
+) -> pd.DataFrame:
+    """The table of one fold in the published form.
+
+    Args:
+        fold: number of the fold.
+        columns: title -> summary, in the order of the columns.
+        protocol: ``published`` is marked in the name of the index.
+
+    Returns:
+        Rows ``test_avg``, ``test_<region>`` and ``test_loss`` in the order of the alphabet;
+        columns ``Best Model (Fold k)``, ``Greedy Soup (Fold k)``.
+    """
+    index = sorted(next(iter(columns.values())))
+    table = pd.DataFrame(
+        {
+            f"{title} (Fold {fold})": [column[name] for name in index]
+            for title, column in columns.items()
+        },
+        index=index,
+        dtype="float64",
+    )
+    optimistic = protocol == "published"
+    table.index.name = "metric (published protocol, optimistic)" if optimistic else "metric"
+    return table
+
+
+def write_fold_table(comparison: FoldComparison, stem: Path) -> None:
+    """Write a fold's table as ``stem``.csv, .md, .tex and .html: the same digits in all."""
+    columns = published_columns(comparison)
+    table = fold_table(comparison.fold, columns, comparison.protocol)
+    parts = [
+        f" Ingredients of {title}: {comparison.ingredients[title]}."
+        for title in columns
+        if title != BEST_MODEL
+    ]
+    # With several checkpoints there are more models than trials.
+    kind = "models of the trials" if any("/" in name for name in comparison.trials) else "trials"
+    caption = (
+        f"Fold {comparison.fold}: Dice (0 to 1) and loss on the test cases. "
+        f"Best Model is trial {comparison.best_trial}, whose mean Dice on the selection cases is "
+        f"the highest of {len(comparison.trials)} {kind}.{''.join(parts)}"
+    )
+    write_table(table, table.map(repr), stem, caption, comparison.protocol == "published")
+
+
+def overview(
+    comparisons: Sequence[FoldComparison], after_postprocessing: bool = False
+) -> pd.DataFrame:
+    """All folds: one row per kind of model and region.
+
+    Args:
+        comparisons: the folds.
+        after_postprocessing: take the scores after post-processing instead.
+
+    Returns:
+        ``model``; ``region`` (``mean``: of all); for every metric ``<metric>_mean`` and
+        ``<metric>_std`` over the folds (sample standard deviation; not a number for one fold),
+        ``<metric>_difference`` to the best single model over all cases with the ends of its 95 %
+        interval ``<metric>_low`` and ``<metric>_high``; the same of ``loss`` where the region is
+        ``mean``; ``cases``; ``folds``, ``ingredients`` and ``models_per_prediction`` (per fold, in
+        the order of ``folds``); ``protocol``.
+    """
+    ordered = sorted(comparisons, key=lambda comparison: comparison.fold)
+    scored = [c.postprocessed if after_postprocessing else c.rows for c in ordered]
+    first = scored[0][BEST_MODEL]
+    regions = [ALL_REGIONS, *dict.fromkeys(first["region"])]
+    rows = []
+    for title in scored[0]:
+        for region in regions:
+            row: dict[str, object] = {"model": title, "region": region}
+            for metric in ["dice", *measured_by(first), "loss"]:
+                if metric != "loss" or region == ALL_REGIONS:
+                    row |= _cells(scored, title, metric, region)
+            row |= {
+                "cases": sum(len(c.case_scores[c.best_trial]) for c in ordered),
+                "folds": ", ".join(str(c.fold) for c in ordered),
+                "ingredients": ", ".join(str(c.ingredients[title]) for c in ordered),
+                COST: ", ".join(str(c.models_per_prediction[title]) for c in ordered),
+                "protocol": protocol_mark(ordered[0].protocol),
+            }
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _cells(
+    scored: Sequence[Mapping[str, pd.DataFrame]], title: str, metric: str, region: str
+) -> dict[str, float]:
+    centers = [_center(rows[title], metric, region) for rows in scored]
+    cells = {
+        f"{metric}_mean": mean(centers),
+        f"{metric}_std": _deviation(centers),
+    }
+    if title == BEST_MODEL:
+        return cells | dict.fromkeys(
+            (f"{metric}_difference", f"{metric}_low", f"{metric}_high"), math.nan
+        )
+    differences = [
+        by_case(rows[title], metric, region) - by_case(rows[BEST_MODEL], metric, region)
+        for rows in scored
+    ]
+    # The loss of a model that diverged may be infinite, which is no difference to take a mean of.
+    difference = paired_difference([d.where(np.isfinite(d)).to_numpy() for d in differences])
+    return cells | {
+        f"{metric}_difference": difference.mean,
+        f"{metric}_low": difference.low,
+        f"{metric}_high": difference.high,
+    }
+
+
+def _deviation(centers: Sequence[float]) -> float:
+    # `stdev` fails on what is not a number.
+    return stdev(centers) if len(centers) > 1 and np.isfinite(centers).all() else math.nan
+
+
+def _center(rows: pd.DataFrame, metric: str, region: str) -> float:
+    means = region_means(rows, metric)
+    return mean(means.values()) if region == ALL_REGIONS else means[region]
+
+
+def shown_overview(frame: pd.DataFrame) -> pd.DataFrame:
+    """The overview as people read it: mean ± deviation, and the difference in Dice."""
+    metrics = [name.removesuffix("_mean") for name in frame.columns if name.endswith("_mean")]
+    shown: dict[str, Sequence[str]] = {"model": frame["model"], "region": frame["region"]}
+    for metric in metrics:
+        shown[heading(metric)] = [
+            spread(center, deviation, decimals(metric))
+            for center, deviation in zip(
+                frame[f"{metric}_mean"], frame[f"{metric}_std"], strict=True
+            )
+        ]
+        if metric == "dice":
+            shown["difference in Dice points [95 %]"] = [
+                shown_interval(*values)
+                for values in zip(*(frame[f"dice_{end}"] for end in ENDS), strict=True)
+            ]
+    for name in (COST, "ingredients"):
+        shown[name.replace("_", " ")] = [
+            value if region == ALL_REGIONS else ""
+            for value, region in zip(frame[name], frame["region"], strict=True)
+        ]
+    return pd.DataFrame(shown)
+
+
+def write_overview(
+    frame: pd.DataFrame, stem: Path, tolerance: float, after_postprocessing: bool = False
+) -> None:
+    """Write the overview: full precision in ``stem``.csv, shown in .md, .tex and .html.
+
+    Args:
+        frame: from `overview`.
+        stem: path without ending.
+        tolerance: of the surface Dice, in mm.
+        after_postprocessing: whether the scores are those after post-processing.
+    """
+    protocol = str(frame["protocol"].iloc[0])
+    caption = (
+        f"{_folds_in_words(frame).capitalize()} with "
+        f"{counted(int(frame['cases'].iloc[0]), 'test case')}"
+        f"{', after post-processing' if after_postprocessing else ''}; protocol: "
+        f"{protocol.partition(' ')[0]}. Mean ± standard deviation over the folds. Difference: mean "
+        "over all cases of the difference in Dice from the best single model of the same fold, in "
+        "Dice points (hundredths), with a 95 % bootstrap interval. Models per prediction: networks "
+        "that run for one prediction, which is the inference cost, in each fold. Ingredients: "
+        "models that are averaged, in each fold."
+    )
+    if "nsd_mean" in frame:
+        caption += f" Surface Dice: at a tolerance of {tolerance:g} mm."
+    optimistic = protocol.startswith("published")
+    write_table(
+        frame.set_index("model"),
+        shown_overview(frame).set_index("model"),
+        stem,
+        caption,
+        optimistic,
+    )
+
+
+def _folds_in_words(frame: pd.DataFrame) -> str:
+    folds = str(frame["folds"].iloc[0]).split(", ")
+    return f"fold{'s' if len(folds) > 1 else ''} {listed(folds)}"
+
+
+def read_overview(path: Path) -> pd.DataFrame:
+    """Read an overview.csv that `write_overview` wrote, bit by bit."""
+    text = dict.fromkeys(("model", "region", "protocol", "folds", "ingredients", COST), str)
+    # A region may be called NA.
+    return pd.read_csv(
+        path, dtype=text, keep_default_na=False, na_values=["nan"], float_precision="round_trip"
+    )
+
+
+def terminal_table(frame: pd.DataFrame) -> Table:
+    """The overview for a terminal: models side by side, so that it fits 80 columns."""
+    protocol = str(frame["protocol"].iloc[0])
+    title = f"Dice and loss on the test cases, {_folds_in_words(frame)}"
+    if OPTIMISTIC in protocol:
+        title += f"\n[not italic bold]{OPTIMISTIC[0].upper()}{OPTIMISTIC[1:]}"
+    caption = (
+        "mean ± standard deviation over folds; difference: in test_avg from the best single model "
+        "of the same fold, in Dice points, with its 95 % interval; protocol: "
+        f"{protocol.partition(' ')[0]}"
+    )
+    table = Table(title=title, caption=caption, box=box.SIMPLE_HEAD, caption_justify="left")
+    # Title and caption are wrapped to the table's width, which two models alone leave narrow.
+    table.min_width = len(OPTIMISTIC) + 4
+    models = list(dict.fromkeys(frame["model"]))
+    if len(models) > ROOMY_MODELS:
+        table.padding, table.pad_edge, table.collapse_padding = (0, 0, 0, 0), False, True
+    table.add_column("", no_wrap=True)
+    for model in models:
+        table.add_column(model, justify="right")
+    for name, cells in _terminal_rows(frame).items():
+        table.add_row(name, *cells)
+    return table
+
+
+def _terminal_rows(frame: pd.DataFrame) -> dict[str, list[str]]:
+    """Name -> a cell per model."""
+    whole = frame[frame["region"] == ALL_REGIONS]
+
+    def means(part: pd.DataFrame, metric: str) -> list[str]:
+        pairs = zip(part[f"{metric}_mean"], part[f"{metric}_std"], strict=True)
+        return [spread(center, deviation, 4) for center, deviation in pairs]
+
+    rows = {"test_avg": means(whole, "dice")}
+    for region in dict.fromkeys(frame["region"]):
+        if region != ALL_REGIONS:
+            rows[f"test_{region.lower()}"] = means(frame[frame["region"] == region], "dice")
+    rows["test_loss"] = means(whole, "loss")
+    ends = (whole[f"dice_{end}"] for end in ENDS)
+    rows["difference"] = [
+        shown_interval(*values).replace(" [", "\n[") for values in zip(*ends, strict=True)
+    ]
+    rows["ingredients"] = list(whole["ingredients"])
+    # On two lines: the column is as wide as its longest name.
+    rows["models per\nprediction"] = list(whole[COST])
+    return rows
+
+
+def print_overview(path: Path, console: Console | None = None) -> None:
+    """Print an overview.csv as a table."""
+    (console or Console()).print(terminal_table(read_overview(Path(path))))

@@ -1,0 +1,85 @@
+"""What a case is, before any voxel is read.
+
+What the index says of a usable case.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from voxelsoup.common.errors import InputError
+
+# No file has more components than four digits count.
+COMPONENT = re.compile(r"(?P<file>.+)#(?P<component>[0-9]{1,4})", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where one volume lies: a file, or one component of a 4D file."""
+
+    file: Path
+    component: int | None = None
+
+    def __str__(self) -> str:
+        return str(self.file) if self.component is None else f"{self.file}#{self.component}"
+
+    @classmethod
+    def parse(cls, text: str) -> Source:
+        """Read back what ``str`` wrote, of any file whose own name does not end in # and digits."""
+        match = COMPONENT.fullmatch(text)
+        return cls(Path(match["file"]), int(match["component"])) if match else cls(Path(text))
+
+
+@dataclass(frozen=True)
+class Case:
+    """One patient visit.
+
+    Attributes:
+        name: the case's name, unique in the data set.
+        channels: channel name -> where its volume lies, in the study's order.
+        label: the label map, or None where the case is unlabelled.
+        patient: whom it shows, where the data set itself says so.
+        problem: what makes the case unusable whatever its files hold (two files of one channel).
+        extra: what stands behind the case's name in further files of it, sorted: channels that
+            the study does not name.
+        components: how many volumes the file holds that all channels lie in; None where each has
+            a file, or was picked by its number.
+    """
+
+    name: str
+    channels: dict[str, Source]
+    label: Source | None
+    patient: str | None = None
+    problem: InputError | None = None
+    extra: tuple[str, ...] = ()
+    components: int | None = None
+
+
+@dataclass(frozen=True)
+class IndexedCase:
+    """A case whose files have all been read and agree with each other.
+
+    Attributes:
+        name: its name.
+        patient: whom it shows; cases of one patient stay together in folds.
+        channels: channel name -> volume, relative to the data set's folder.
+        label: label map, relative to the data set's folder; None where the case is unlabelled.
+        shape: voxels (x, y, z) as stored.
+        spacing: voxel size in mm (x, y, z) as stored.
+        labels: label values that occur.
+        sha256: ``joint_hash`` of all of its files, each once: channels in their order, then the
+            label map. Preprocessing refuses files with another one; empty where it is not known.
+        notes: what is allowed, and yet good to know, in words (an empty label map, ...).
+    """
+
+    name: str
+    patient: str
+    channels: dict[str, Source]
+    label: Source | None
+    shape: tuple[int, int, int]
+    spacing: tuple[float, float, float]
+    labels: list[int]
+    sha256: str
+    notes: tuple[str, ...] = ()

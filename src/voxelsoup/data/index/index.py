@@ -1,0 +1,269 @@
+"""The index: every case found, checked and written down before anything is computed."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import multiprocessing
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import TextIO
+
+from voxelsoup.common.errors import BadCases, InputError
+from voxelsoup.common.files import atomic_write
+from voxelsoup.data.case import Case, IndexedCase, Source
+from voxelsoup.data.index.check_cache import (
+    CheckResult,
+    append,
+    appending,
+    is_current,
+    judge,
+    read_verdicts,
+    write_verdicts,
+)
+from voxelsoup.data.index.checks import Expected, Findings, find_duplicates
+from voxelsoup.data.index.patients import patient_finder
+from voxelsoup.data.layouts import find_cases
+from voxelsoup.data.volumes.volume import shape_text
+from voxelsoup.study.study import Dataset
+
+log = logging.getLogger(__name__)
+
+CHANNEL_PREFIX = "channel_"
+# Seconds between two lines of the log that say how far the index is.
+PROGRESS_SECONDS = 10.0
+
+
+def index_cases(
+    dataset: Dataset,
+    regions: dict[str, list[int]],
+    root: Path,
+    workers: int,
+    verdicts: Path | None = None,
+) -> tuple[list[IndexedCase], dict[str, InputError]]:
+    """Find and check all cases of a data set.
+
+    Args:
+        dataset: the study's section; `on_bad_case` says whether bad cases stop it.
+        regions: region name -> label values.
+        root: folder of the data set, which is read only.
+        workers: processes that check cases.
+        verdicts: where verdicts are kept: a case whose files have not changed since is not
+            opened again. None keeps none.
+
+    Returns:
+        The usable cases by name, and case name -> what is wrong for those left out.
+
+    Raises:
+        BadCases: naming all bad cases, if they are to stop the study.
+        InputError: if no usable case is left, or a case's patient cannot be told.
+    """
+    cases = find_cases(dataset, root)
+    _check_names(cases, root)
+    patient_of = patient_finder(dataset)
+    patients = {case.name: patient_of(case) for case in cases}
+    labels = frozenset(label for values in regions.values() for label in values)
+    expected = Expected(labels, dataset.unlabelled)
+
+    readable = [case for case in cases if case.problem is None]
+    found = _verdicts(readable, expected, root, workers, verdicts)
+    rejected = {case.name: case.problem for case in cases if case.problem is not None}
+    rejected |= {n: v.outcome for n, v in found.items() if isinstance(v.outcome, InputError)}
+    voxels = {n: v.outcome.voxels for n, v in found.items() if isinstance(v.outcome, Findings)}
+    rejected |= find_duplicates([case for case in readable if case.name in voxels], voxels)
+    usable = [
+        _indexed(case, patients[case.name], found[case.name], root)
+        for case in cases
+        if case.name not in rejected
+    ]
+    usable = _with_notes_on_extras(usable, {case.name: case.extra for case in cases})
+    log.info("%d cases can be used, %d cannot", len(usable), len(rejected))
+    if rejected and (dataset.on_bad_case == "stop" or not usable):
+        raise BadCases(
+            root,
+            dict(sorted(rejected.items())),
+            "or set `dataset.on_bad_case: skip` to go on without these cases",
+        )
+    return usable, dict(sorted(rejected.items()))
+
+
+def _verdicts(
+    cases: Sequence[Case], expected: Expected, root: Path, workers: int, kept: Path | None
+) -> dict[str, CheckResult]:
+    """Case name -> its verdict: the kept one, or else a new one, which is kept at once."""
+    earlier = read_verdicts(kept, root) if kept else {}
+    todo = [c for c in cases if not is_current(earlier.get(c.name), c, expected, root)]
+    log.info("%d cases, of which %d are new or changed", len(cases), len(todo))
+    found = {case.name: earlier[case.name] for case in cases if case.name in earlier}
+    said = time.monotonic()
+    with appending(kept) if kept and todo else nullcontext() as stream:
+        for number, verdict in enumerate(_judged(todo, expected, root, workers, earlier), 1):
+            found[verdict.case] = verdict
+            _keep(verdict, stream, root)
+            if time.monotonic() - said > PROGRESS_SECONDS:
+                said = time.monotonic()
+                log.info("%d of %d checked", number, len(todo))
+    if kept:
+        # Those of cases that are gone are dropped.
+        write_verdicts(kept, (found[name] for name in sorted(found)), root)
+    return found
+
+
+def _keep(verdict: CheckResult, stream: TextIO | None, root: Path) -> None:
+    if stream is not None:
+        append(stream, verdict, root)
+
+
+def _judged(
+    cases: Sequence[Case],
+    expected: Expected,
+    root: Path,
+    workers: int,
+    earlier: Mapping[str, CheckResult],
+) -> Iterator[CheckResult]:
+    """New verdicts, in the order of the cases, however many processes find them."""
+    same = len(cases)
+    given = (cases, [expected] * same, [root] * same, [earlier.get(c.name) for c in cases])
+    if workers == 1 or same < 2:
+        yield from map(judge, *given)
+        return
+    # Other start methods import the main module again, which in a Snakemake script would run the
+    # script once more.
+    context = multiprocessing.get_context("fork")
+    with ProcessPoolExecutor(min(workers, same), mp_context=context) as pool:
+        yield from pool.map(judge, *given)
+
+
+def _indexed(case: Case, patient: str, verdict: CheckResult, root: Path) -> IndexedCase:
+    findings = verdict.outcome
+    assert isinstance(findings, Findings)
+    return IndexedCase(
+        name=case.name,
+        patient=patient,
+        channels={name: _relative(source, root) for name, source in case.channels.items()},
+        label=_relative(case.label, root) if case.label else None,
+        shape=findings.shape,
+        spacing=findings.spacing,
+        labels=findings.labels,
+        sha256=verdict.sha256,
+        notes=findings.notes,
+    )
+
+
+def _with_notes_on_extras(
+    cases: list[IndexedCase], extra: Mapping[str, tuple[str, ...]]
+) -> list[IndexedCase]:
+    """Note further volumes that only some of the cases have: there may be a channel to use."""
+    counts = Counter(suffix for case in cases for suffix in extra[case.name])
+    some = {suffix: count for suffix, count in counts.items() if count < len(cases)}
+    return [
+        replace(
+            case,
+            notes=case.notes
+            + tuple(
+                f"has {suffix} too, as {some[suffix]} of {len(cases)} cases have"
+                for suffix in extra[case.name]
+                if suffix in some
+            ),
+        )
+        for case in cases
+    ]
+
+
+def write_cases(path: Path, cases: Iterable[IndexedCase]) -> None:
+    """Write ``cases.tsv``: one row per usable case."""
+    cases = list(cases)
+    channels = [CHANNEL_PREFIX + name for name in cases[0].channels]
+    header = ["case", "patient", "label", *channels, "shape", "spacing", "labels"]
+    header += ["sha256", "notes"]
+    rows = [
+        [
+            case.name,
+            case.patient,
+            str(case.label or ""),
+            *map(str, case.channels.values()),
+            shape_text(case.shape),
+            "x".join(f"{size:g}" for size in case.spacing),
+            ",".join(map(str, case.labels)),
+            case.sha256,
+            "; ".join(case.notes),
+        ]
+        for case in cases
+    ]
+    _write_table(path, header, rows)
+
+
+def read_cases(path: Path) -> list[IndexedCase]:
+    """Read ``cases.tsv`` back."""
+    with path.open(newline="", encoding="utf-8") as stream:
+        return [_from_row(row) for row in csv.DictReader(stream, delimiter="\t")]
+
+
+def write_rejected(path: Path, rejected: dict[str, InputError]) -> None:
+    """Write ``rejected.tsv``: the cases that are left out, and why."""
+    rows = [
+        [case, problem.where, problem.found, problem.expected, problem.fix]
+        for case, problem in rejected.items()
+    ]
+    _write_table(path, ["case", "where", "found", "expected", "fix"], rows)
+
+
+def read_rejected(path: Path) -> dict[str, InputError]:
+    """Read ``rejected.tsv`` back: case name -> what is wrong with it."""
+    with path.open(newline="", encoding="utf-8") as stream:
+        return {
+            row["case"]: InputError(row["where"], row["found"], row["expected"], row["fix"])
+            for row in csv.DictReader(stream, delimiter="\t")
+        }
+
+
+def _write_table(path: Path, header: list[str], rows: list[list[str]]) -> None:
+    with (
+        atomic_write(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8") as stream,
+    ):
+        writer = csv.writer(stream, delimiter="\t", lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
+
+
+def _from_row(row: dict[str, str]) -> IndexedCase:
+    shape = tuple(int(side) for side in row["shape"].split("x"))
+    spacing = tuple(float(size) for size in row["spacing"].split("x"))
+    return IndexedCase(
+        name=row["case"],
+        patient=row["patient"],
+        channels={
+            key.removeprefix(CHANNEL_PREFIX): Source.parse(value)
+            for key, value in row.items()
+            if key.startswith(CHANNEL_PREFIX)
+        },
+        label=Source.parse(row["label"]) if row["label"] else None,
+        shape=(shape[0], shape[1], shape[2]),
+        spacing=(spacing[0], spacing[1], spacing[2]),
+        labels=[int(value) for value in row["labels"].split(",") if value],
+        sha256=row["sha256"],
+        notes=tuple(note for note in row["notes"].split("; ") if note),
+    )
+
+
+def _check_names(cases: list[Case], root: Path) -> None:
+    seen: set[str] = set()
+    for case in cases:
+        if case.name in seen:
+            raise InputError(
+                root,
+                f"holds two cases named {case.name}",
+                "every case once",
+                "rename or remove one of them",
+            )
+        seen.add(case.name)
+
+
+def _relative(source: Source, root: Path) -> Source:
+    return Source(source.file.relative_to(root), source.component)

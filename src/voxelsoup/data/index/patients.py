@@ -1,0 +1,77 @@
+"""Whom a case shows: cases of one patient stay together in folds."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from voxelsoup.common.errors import InputError
+from voxelsoup.data.case import Case
+from voxelsoup.data.layouts.brats import PATIENT_PATTERN
+from voxelsoup.data.layouts.table import read_rows
+from voxelsoup.study.study import Dataset
+
+
+def patient_finder(dataset: Dataset) -> Callable[[Case], str]:
+    """How to find the patient of a case: by the study first, then by what the data set says.
+
+    Raises:
+        InputError: if the study's table of patients is unusable; the finder raises it too, for a
+            case whose patient neither the table nor the pattern tells.
+    """
+    if dataset.patients is not None:
+        return _patients_from_file(Path(dataset.patients))
+    if dataset.patient_pattern is not None:
+        return partial(_patient_by_pattern, pattern=dataset.patient_pattern)
+    if dataset.layout in ("brats", "phantom"):
+        return lambda case: case.patient or re.sub(PATIENT_PATTERN, r"\1", case.name)
+    return lambda case: case.patient or case.name
+
+
+def _patient_by_pattern(case: Case, pattern: str) -> str:
+    match = re.search(pattern, case.name)
+    if match is None:
+        raise InputError(
+            "dataset.patient_pattern",
+            f"`{pattern}` does not match the case {case.name}",
+            "a pattern that finds the patient in every case name",
+            "correct the pattern, or give `dataset.patients`",
+        )
+    return match[1]
+
+
+def _patients_from_file(path: Path) -> Callable[[Case], str]:
+    table = _patient_table(path)
+
+    def find(case: Case) -> str:
+        if case.name not in table:
+            raise InputError(
+                path, f"does not name the case {case.name}", "every case", "add a row for it"
+            )
+        return table[case.name]
+
+    return find
+
+
+def _patient_table(path: Path) -> dict[str, str]:
+    table: dict[str, str] = {}
+    for row in read_rows(path, ["case", "patient"], "dataset.patients"):
+        case, patient = row.cells["case"], row.cells["patient"]
+        # Either mistake would put cases into wrong folds without a word.
+        if not patient:
+            raise InputError(
+                path,
+                f"names no patient for the case {case} (row {row.number})",
+                "a patient in every row",
+                "add it",
+            )
+        if table.setdefault(case, patient) != patient:
+            raise InputError(
+                path,
+                f"gives the case {case} to two patients, {table[case]} and {patient}",
+                "one patient per case",
+                "remove one of the rows",
+            )
+    return table

@@ -1,0 +1,57 @@
+"""One reader per folder layout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from voxelsoup.common.errors import InputError
+from voxelsoup.data.case import Case
+from voxelsoup.data.layouts import brats, decathlon, monai, nnunet, table
+from voxelsoup.data.layouts.case_names import check_case_name
+from voxelsoup.study.study import Dataset, Layout
+
+READERS: dict[Layout, Callable[[Dataset, Path], list[Case]]] = {
+    "brats": brats.find_cases,
+    "phantom": brats.find_cases,
+    "decathlon": decathlon.find_cases,
+    "nnunet": nnunet.find_cases,
+    "monai": monai.find_cases,
+    "table": table.find_cases,
+}
+
+
+def find_cases(dataset: Dataset, root: Path) -> list[Case]:
+    """The cases of a data set, sorted by name; no voxel is read.
+
+    Args:
+        dataset: the study's section; not its ``root``, which the phantom does not have.
+        root: folder of the data set.
+
+    Raises:
+        InputError: if the folder is missing, cannot be read, is not in this layout, or holds no
+            cases or one with a name that files cannot have.
+    """
+    if not root.is_dir():
+        raise InputError(
+            root, "no such folder", "the folder of a data set", "correct `dataset.root`"
+        )
+    try:
+        cases = READERS[dataset.layout](dataset, root)
+    except OSError as error:
+        raise InputError(
+            error.filename or root,
+            f"cannot be read: {error.strerror or error}",
+            "a folder whose files can be read",
+            "correct the permissions of the folder",
+        ) from error
+    if not cases:
+        raise InputError(
+            root,
+            f"holds no cases in the `{dataset.layout}` layout",
+            "at least one case",
+            "correct `dataset.root` or `dataset.layout`",
+        )
+    for case in cases:
+        check_case_name(case, root)
+    return cases

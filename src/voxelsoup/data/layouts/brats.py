@@ -1,0 +1,144 @@
+"""BraTS: one folder per case, one file per channel.
+
+2023 and later: ``BraTS-GLI-00005-000/BraTS-GLI-00005-000-t1n.nii.gz`` and ``-seg``; 2018 to
+2021: ``BraTS20_Training_001/BraTS20_Training_001_t1ce.nii.gz`` and ``_seg``; meningiomas before
+radiotherapy: ``BraTS-MEN-RT-0000-1/BraTS-MEN-RT-0000-1_t1c.nii.gz`` and ``_gtv``.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from voxelsoup.common.errors import InputError
+from voxelsoup.data.case import Case, Source
+from voxelsoup.data.layouts.case_names import FORMER_RECORDS, RECORDS
+from voxelsoup.study.study import Dataset
+
+# The visit at the end of a name from BraTS 2023 on, and of the phantom's names. Only behind a
+# patient's number: sub-001 and sub-002 are two patients.
+PATIENT_PATTERN = r"^(.+-\d+)-\d{3}$"
+
+# Archives wrap the cases in folders of their own, and 2018 and 2019 group them by grade.
+FOLDERS_ABOVE = 4
+LABELS = ("seg", "gtv")
+ENDINGS = (".nii", ".nii.gz")
+
+
+def find_cases(dataset: Dataset, root: Path) -> list[Case]:
+    """Cases below ``root``, with up to four folders in between, sorted by name.
+
+    A folder is a case if it holds volumes, or nothing at all beside folders that are cases.
+    Files that are missing, or that do not begin with the folder's name, are found missing when
+    the case is checked; a file that is there both as .nii and as .nii.gz is a case's problem.
+
+    Args:
+        dataset: its channels are what stands in the file names (t1n, t1ce, ...).
+        root: folder of the data set.
+    """
+    found = _cases_below(root, FOLDERS_ABOVE, set())
+    usual = next((mark for mark in found.values() if mark), "-")
+    cases = [_case(folder, mark or usual, dataset.channels) for folder, mark in found.items()]
+    return sorted(cases, key=lambda case: case.name)
+
+
+def _cases_below(group: Path, depth: int, visited: set[str]) -> dict[Path, str | None]:
+    """Folders that are cases -> the mark in their file names, None where none bears the name."""
+    # A link back to where we come from would give every case twice.
+    place = os.path.realpath(group)
+    if place in visited:
+        return {}
+    visited.add(place)
+    folders = _folders(group)
+    marks = {folder: _mark(folder) for folder in folders}
+    found: dict[Path, str | None] = {folder: mark for folder, mark in marks.items() if mark}
+    beside_cases = bool(found)
+    for folder in folders:
+        if marks[folder] is None:
+            inner = _cases_below(folder, depth - 1, visited) if depth else {}
+            # A folder of cases may hold a volume of its own, such as an atlas.
+            if any(inner.values()) or not _is_broken_case(folder, beside_cases):
+                found |= inner
+            else:
+                found[folder] = None
+    return found
+
+
+def _folders(folder: Path) -> list[Path]:
+    """Folders that may be cases or hold some: predictions among the scans are neither."""
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.is_dir() and not path.name.startswith(".") and not _is_predicted(path)
+    )
+
+
+def _is_predicted(folder: Path) -> bool:
+    """Whether a folder holds label maps that ``voxelsoup predict`` wrote."""
+    return any((folder / name).is_dir() for name in (RECORDS, FORMER_RECORDS))
+
+
+def _volumes(folder: Path) -> set[str]:
+    """Names of the volumes in a folder; without what macOS leaves, and folders of such names."""
+    with os.scandir(folder) as entries:
+        return {
+            entry.name
+            for entry in entries
+            if entry.name.endswith(ENDINGS) and not entry.name.startswith(".") and entry.is_file()
+        }
+
+
+def _mark(folder: Path) -> str | None:
+    """What stands between the folder's name and the channel in its file names: - or _."""
+    ends = {n[len(folder.name) :][:1] for n in _volumes(folder) if n.startswith(folder.name)}
+    return next((mark for mark in "-_" if mark in ends), None)
+
+
+def _is_broken_case(folder: Path, beside_cases: bool) -> bool:
+    """Whether a folder without a volume of its own name is a case, to be told of."""
+    if not any(folder.iterdir()):
+        return beside_cases
+    return bool(_volumes(folder))
+
+
+def _case(folder: Path, mark: str, channels: list[str]) -> Case:
+    stem = f"{folder.name}{mark}"
+    files: dict[str, list[str]] = {}
+    for name in sorted(_volumes(folder)):
+        if name.startswith(stem):
+            files.setdefault(_without_suffix(name).removeprefix(stem), []).append(name)
+    labels = [suffix for suffix in LABELS if suffix in files]
+
+    def source(suffix: str) -> Source:
+        return Source(folder / files.get(suffix, [f"{stem}{suffix}.nii.gz"])[0])
+
+    return Case(
+        folder.name,
+        {channel: source(channel) for channel in channels},
+        source(labels[0]) if labels else None,
+        problem=_ambiguous(folder, [files.get(channel, []) for channel in channels])
+        or _ambiguous(folder, [[name for suffix in labels for name in files[suffix]]]),
+        extra=tuple(sorted(_readable(suffix) for suffix in {*files} - {*channels, *LABELS})),
+    )
+
+
+def _without_suffix(name: str) -> str:
+    return name.removesuffix(".gz").removesuffix(".nii")
+
+
+def _readable(text: str) -> str:
+    """A part of a file name as it can be written down, whatever bytes it holds."""
+    return os.fsencode(text).decode(errors="replace")
+
+
+def _ambiguous(folder: Path, alternatives: list[list[str]]) -> InputError | None:
+    """What is said where several files could be the same volume."""
+    several = next((names for names in alternatives if len(names) > 1), None)
+    if several is None:
+        return None
+    return InputError(
+        folder,
+        f"holds both {several[0]} and {several[1]}",
+        "one file per channel, and one label map",
+        "remove or rename one of the files",
+    )

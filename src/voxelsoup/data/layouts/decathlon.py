@@ -1,0 +1,51 @@
+"""Medical Segmentation Decathlon: ``dataset.json``, ``imagesTr`` and ``labelsTr``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from voxelsoup.data.case import Case, Source
+from voxelsoup.data.layouts.json_files import (
+    channels_of_one_file,
+    check_channel_count,
+    inside,
+    read_description,
+    training_entries,
+    unlabelled_entries,
+)
+from voxelsoup.data.volumes.volume import without_suffix
+from voxelsoup.study.study import Dataset
+
+
+def find_cases(dataset: Dataset, root: Path) -> list[Case]:
+    """The training cases of ``dataset.json``, sorted by name; the test images too, if wanted.
+
+    Args:
+        dataset: names its modalities, in order (several lie in one 4D file), and says whether
+            ``test`` is listed as well: its images have no label.
+        root: folder of the data set.
+
+    Raises:
+        InputError: if ``dataset.json`` is missing, broken, or describes other channels.
+    """
+    where = root / "dataset.json"
+    description = read_description(where)
+    modalities = description.get("modality", description.get("channel_names", {}))
+    check_channel_count(where, modalities, dataset.channels)
+    entries = training_entries(description, where)
+    if dataset.unlabelled == "predict":
+        entries = entries + unlabelled_entries(description, "test", where)
+    cases = [_case(root, entry, dataset.channels, where) for entry in entries]
+    return sorted(cases, key=lambda case: case.name)
+
+
+def _case(root: Path, entry: dict[str, Any], channels: list[str], where: Path) -> Case:
+    image = inside(root, entry.get("image"), where)
+    label = inside(root, entry["label"], where) if entry.get("label") else None
+    return Case(
+        without_suffix(image.name),
+        channels_of_one_file(image, channels),
+        Source(label) if label else None,
+        components=len(channels),
+    )

@@ -1,0 +1,370 @@
+"""What a folder of scans is: its layout, its channels and what its labels are called.
+
+Only names and descriptions are looked at; no volume is opened.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePath
+from typing import Any
+
+from pydantic import ValidationError
+
+from voxelsoup.common.errors import InputError
+from voxelsoup.common.text import listed
+from voxelsoup.data.case import Case, Source
+from voxelsoup.data.layouts import brats
+from voxelsoup.data.volumes.volume import SUFFIXES
+from voxelsoup.study.study import Dataset, Layout, wrong_settings
+
+# In the order that the network sees them: BraTS 2023 and later, 2018 to 2021, and the names of the
+# TCGA collections.
+BRATS_CHANNELS = (
+    ("t1n", "t1c", "t2w", "t2f"),
+    ("t1", "t1ce", "t2", "flair"),
+    ("t1", "t1gd", "t2", "flair"),
+)
+# A file that fewer of the cases have is an extra of theirs, not a channel of the data set.
+SHARE_OF_CASES = 0.75
+DEEPEST = 3
+LARGEST_DATALIST = 50_000_000
+NOT_CHANNELS = ("case", "label", "patient")
+
+LAYOUTS = {
+    "brats": "one folder per case, such as BraTS-GLI-00005-000/BraTS-GLI-00005-000-t1n.nii.gz",
+    "decathlon": "dataset.json with `modality` and `training`, imagesTr/, labelsTr/",
+    "nnunet": "dataset.json with `channel_names`, imagesTr/CASE_0000.nii.gz, labelsTr/CASE.nii.gz",
+    "monai": "a JSON datalist with `training`, a list of `image` and `label`",
+    "table": "cases.csv with the columns `case`, one per channel, and `label`",
+}
+
+
+@dataclass(frozen=True)
+class Guess:
+    """What a folder looks like.
+
+    Attributes:
+        dataset: the study's section; bad and unlabelled cases do not stop it.
+        label_names: label value -> what the data set calls it.
+        regions: region name -> label values, where the data set itself speaks of regions.
+        ignored: nnU-Net's ignore label.
+        called: channel -> what the data set calls it, where a study cannot have that name.
+        split: a file with a given split into folds, and their number.
+        remarks: what is good to know of it.
+    """
+
+    dataset: Dataset
+    label_names: dict[int, str] = field(default_factory=dict)
+    regions: dict[str, list[int]] = field(default_factory=dict)
+    ignored: int | None = None
+    called: dict[str, str] = field(default_factory=dict)
+    split: tuple[Path, int] | None = None
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def root(self) -> Path:
+        """The folder of the data set."""
+        return Path(self.dataset.root or "")
+
+
+def guess(folder: Path) -> Guess:
+    """Find out which data set a folder holds, itself or in a folder below.
+
+    Raises:
+        InputError: if there is no such folder, if it holds nothing that is known, or several data
+            sets.
+    """
+    if not folder.is_dir():
+        raise InputError(
+            folder, "no such folder", "the folder of a data set, or a study file", "check the path"
+        )
+    level = [folder]
+    for _ in range(DEEPEST):
+        found = [guessed for inner in level if (guessed := _guess_here(inner))]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise InputError(
+                folder,
+                f"holds {len(found)} data sets: {_some([str(g.root) for g in found])}",
+                "one data set",
+                "name one of these folders",
+            )
+        level = [path for inner in level for path in _visible(inner) if path.is_dir()]
+    raise InputError(
+        folder,
+        f"holds no data set that voxelsoup knows; {_seen(folder)}",
+        "one of\n" + "\n".join(f"    {layout}: {form}" for layout, form in LAYOUTS.items()),
+        "name the folder that holds these, or list the files in a cases.csv (docs/data.md)",
+    )
+
+
+def _guess_here(folder: Path) -> Guess | None:
+    # From the most particular to the one that any folder of volumes resembles.
+    guesses = (guess_nnunet, guess_datalist, guess_decathlon, guess_table, guess_brats)
+    return next((found for one in guesses if (found := one(folder))), None)
+
+
+def guess_nnunet(root: Path) -> Guess | None:
+    """nnU-Net v2 raw: ``channel_names``, and images that end in the number of the channel."""
+    description = _described(root / "dataset.json")
+    channels = description.get("channel_names")
+    folders = (root / "imagesTr", root / "imagesTs")
+    if not isinstance(channels, dict) or not any(any(f.glob("*_0000.*")) for f in folders):
+        return None
+    return _described_guess(root, "nnunet", _in_order(channels), description)
+
+
+def guess_decathlon(root: Path) -> Guess | None:
+    """Medical Segmentation Decathlon: ``modality``, and one image per case in ``training``."""
+    description = _described(root / "dataset.json")
+    channels = description.get("modality", description.get("channel_names"))
+    if not isinstance(channels, dict | list) or not _entries(description):
+        return None
+    return _described_guess(root, "decathlon", _in_order(channels), description)
+
+
+def guess_datalist(root: Path) -> Guess | None:
+    """A MONAI datalist: ``training`` with lists of images, with folds, or without ``modality``."""
+    for path in [root / "dataset.json", *sorted(root.glob("*.json"))]:
+        description = _described(path)
+        entries = _entries(description)
+        if not entries or not all("image" in entry for entry in entries):
+            continue
+        lists = [entry["image"] for entry in entries if isinstance(entry["image"], list)]
+        folds = [e["fold"] for e in entries if isinstance(e.get("fold"), int) and e["fold"] >= 0]
+        modality = description.get("modality", description.get("channel_names"))
+        if not (lists or folds) and modality is not None:
+            continue
+        found = _described_guess(
+            root, "monai", _datalist_channels(lists, modality), description, _file(path)
+        )
+        if len(set(folds)) > 1:
+            return replace(found, split=(path, max(folds) + 1)) if found else None
+        return found
+    return None
+
+
+def guess_table(root: Path) -> Guess | None:
+    """A table with the column ``case`` and at least one channel."""
+    for path in (root / "cases.csv", root / "cases.tsv"):
+        if not path.is_file():
+            continue
+        rows = _rows(path)
+        header = rows[0] if rows else []
+        others = [column for column in header if column not in NOT_CHANNELS]
+        channels = [name for name in others if _names_volumes(rows, header.index(name))]
+        if "case" in header and channels:
+            # Its columns are the study's names; one that cannot be is told of by the study.
+            file = None if path.name == "cases.csv" else str(path)
+            left_out = [name for name in others if name not in channels]
+            return Guess(_dataset("table", root, channels, file), remarks=_about_others(left_out))
+    return None
+
+
+def _rows(path: Path) -> list[list[str]]:
+    delimiter = "," if path.suffix == ".csv" else "\t"
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        return [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=delimiter)]
+    except (UnicodeDecodeError, OSError, csv.Error) as error:
+        raise InputError(
+            path,
+            f"is no table in UTF-8: {error}",
+            "a CSV or TSV file",
+            "save the table as CSV in UTF-8, or rename it if it lists no cases",
+        ) from error
+
+
+def _names_volumes(rows: list[list[str]], column: int) -> bool:
+    """Whether some cell below the head of a column is the name of a volume."""
+    cells = [row[column] for row in rows[1:] if column < len(row)]
+    return any(str(Source.parse(cell).file).endswith(SUFFIXES) for cell in cells if cell)
+
+
+def _about_others(names: list[str]) -> tuple[str, ...]:
+    return (f"not taken as channels: {_some(names)}",) if names else ()
+
+
+def _brats_folders(root: Path) -> list[Case]:
+    return brats.find_cases(_dataset("brats", root, ["channel"]), root)
+
+
+def guess_brats(root: Path) -> Guess | None:
+    """BraTS: folders whose files begin with the folder's name and go on with the channel's."""
+    stand_ins = [case.channels["channel"].file for case in _brats_folders(root)]
+    counts = Counter(suffix for path in stand_ins for suffix in _suffixes(path))
+    shared = {s for s, count in counts.items() if count >= SHARE_OF_CASES * len(stand_ins)}
+    shared -= {"seg"}
+    known = next((names for names in BRATS_CHANNELS if shared >= set(names)), None)
+    some = next((names for names in BRATS_CHANNELS if shared & set(names)), ())
+    usual = [name for name in some if name in shared]
+    channels = list(known) if known else usual + sorted(shared - set(usual))
+    if not channels:
+        return None
+    left_out = sorted(set(counts) - {*channels, "seg"})
+    return Guess(_dataset("brats", root, channels), remarks=_about_others(left_out))
+
+
+def clean_names(names: Iterable[str], reserved: Collection[str] = ()) -> list[str]:
+    """Names as a study takes them: letters, digits and underscores, no two alike.
+
+    Args:
+        names: names of any form.
+        reserved: names in lower case that are taken.
+    """
+    cleaned: list[str] = []
+    taken = set(reserved)
+    for number, name in enumerate(names):
+        plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+        text = re.sub(r"[^A-Za-z0-9_]+", "_", plain).strip("_") or f"unnamed_{number}"
+        unique, count = text, 1
+        while unique.lower() in taken:
+            count += 1
+            unique = f"{text}_{count}"
+        taken.add(unique.lower())
+        cleaned.append(unique)
+    return cleaned
+
+
+def _dataset(layout: Layout, root: Path, channels: list[str], file: str | None = None) -> Dataset:
+    settings = {
+        "layout": layout,
+        "root": str(root),
+        "file": file,
+        "channels": channels,
+        "on_bad_case": "skip",
+        "unlabelled": "predict",
+    }
+    try:
+        return Dataset.model_validate(settings)
+    except ValidationError as error:
+        raise wrong_settings(error, f"{root} (layout {layout})", "dataset") from error
+
+
+def _described_guess(
+    root: Path,
+    layout: Layout,
+    names: list[str],
+    description: dict[str, Any],
+    file: str | None = None,
+) -> Guess | None:
+    if not names:
+        return None
+    channels = clean_names(names)
+    values, regions, ignored = _labels(description.get("labels"))
+    called = {new: old for new, old in zip(channels, names, strict=True) if new != old}
+    return Guess(_dataset(layout, root, channels, file), values, regions, ignored, called)
+
+
+def _labels(labels: object) -> tuple[dict[int, str], dict[str, list[int]], int | None]:
+    """Names of label values, regions and the ignore label, out of a ``dataset.json``."""
+    if not isinstance(labels, dict):
+        return {}, {}, None
+    if all(_is_label(key) for key in labels):
+        # Decathlon: value -> name.
+        return {int(value): str(name) for value, name in labels.items() if int(value)}, {}, None
+    named = {str(name): value for name, value in labels.items() if name != "background"}
+    ignored = named.pop("ignore", None)
+    several = {name: value if isinstance(value, list) else [value] for name, value in named.items()}
+    known = {
+        name: [int(value) for value in values]
+        for name, values in several.items()
+        if values and all(_is_label(value) and int(value) for value in values)
+    }
+    only = ignored if isinstance(ignored, int) else None
+    if any(isinstance(value, list) for value in named.values()):
+        return {}, dict(zip(clean_names(known), known.values(), strict=True)), only
+    return {values[0]: name for name, values in known.items()}, {}, only
+
+
+def _is_label(value: object) -> bool:
+    # Neither True nor a number of a thousand digits.
+    return isinstance(value, int | str) and re.fullmatch("[0-9]{1,3}", str(value)) is not None
+
+
+def _in_order(channels: dict[str, Any] | list[Any]) -> list[str]:
+    """Names of channels by their numbers."""
+    if isinstance(channels, list):
+        return [str(name) for name in channels]
+    numbered = sorted(channels, key=lambda key: (not str(key).isdecimal(), str(key).zfill(9)))
+    return [str(channels[key]) for key in numbered]
+
+
+def _datalist_channels(lists: list[list[Any]], modality: object) -> list[str]:
+    """Names of a datalist's channels: given ones, or how its files end, or their numbers."""
+    count = len(lists[0]) if lists else 1
+    if isinstance(modality, dict | list) and len(modality) == count:
+        return _in_order(modality)
+    if count == 1:
+        return ["image"]
+    endings = {tuple(_ending(str(file)) for file in files) for files in lists}
+    common = endings.pop()
+    if not endings and all(common) and len(set(common)) == count:
+        return list(common)
+    return [f"channel_{number}" for number in range(count)]
+
+
+def _ending(file: str) -> str:
+    """``t1n`` of ``a/BraTS-GLI-00005-000-t1n.nii.gz``."""
+    return re.split(r"[-_]", PurePath(file).name.split(".")[0])[-1]
+
+
+def _suffixes(stand_in: Path) -> set[str]:
+    """What stands behind the folder's name in the files of a BraTS case."""
+    start = stand_in.name.split("channel.")[0]
+    names = [path.name for path in _visible(stand_in.parent) if path.name.startswith(start)]
+    suffixes = {name.removeprefix(start).split(".")[0] for name in names if "." in name}
+    return {suffix for suffix in suffixes if clean_names([suffix]) == [suffix]}
+
+
+def _described(path: Path) -> dict[str, Any]:
+    """The object that a JSON file holds; nothing where it holds none."""
+    try:
+        if path.stat().st_size > LARGEST_DATALIST:
+            return {}
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, RecursionError) as error:
+        if path.name != "dataset.json":
+            return {}
+        raise InputError(path, f"is not JSON: {error}", "a JSON file", "fix the file") from error
+    return content if isinstance(content, dict) else {}
+
+
+def _entries(description: dict[str, Any]) -> list[dict[str, Any]]:
+    entries = description.get("training")
+    return [e for e in entries if isinstance(e, dict)] if isinstance(entries, list) else []
+
+
+def _file(path: Path) -> str | None:
+    return None if path.name == "dataset.json" else str(path)
+
+
+def _visible(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+
+
+def _seen(folder: Path) -> str:
+    """What lies in a folder, in words."""
+    inside = _visible(folder)
+    folders = [path.name for path in inside if path.is_dir()]
+    files = [path.name for path in inside if not path.is_dir()]
+    parts = []
+    if folders:
+        parts.append(f"{len(folders)} folder(s) ({_some(folders)})")
+    if files:
+        parts.append(f"{len(files)} file(s) ({_some(files)})")
+    return f"it has {listed(parts)}" if parts else "it is empty"
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

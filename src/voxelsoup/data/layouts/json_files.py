@@ -1,0 +1,192 @@
+"""The JSON files that stand beside images and say which cases there are."""
+
+from __future__ import annotations
+
+import json
+import re
+import reprlib
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+from voxelsoup.common.errors import InputError
+from voxelsoup.data.case import Source
+from voxelsoup.data.layouts.case_names import unsafe_text
+
+# What file systems allow, in bytes.
+LONGEST_PART, LONGEST_PATH = 255, 2048
+
+_short = reprlib.Repr()
+_short.maxstring = 300
+
+
+def read_description(path: Path) -> dict[str, Any]:
+    """Read a JSON object, such as ``dataset.json``.
+
+    Raises:
+        InputError: if it is missing, no JSON object, or names a key twice.
+    """
+    try:
+        # Editors put a byte order mark in front, which utf-8-sig takes off.
+        text = path.read_text(encoding="utf-8-sig")
+        content = json.loads(text, object_pairs_hook=_each_key_once)
+    except FileNotFoundError as error:
+        raise InputError(
+            path,
+            "no such file",
+            f"the data set's {path.name}",
+            "point `dataset.root` at the folder that holds it, or correct `dataset.layout` or "
+            "`dataset.file`",
+        ) from error
+    except OSError as error:
+        raise InputError(
+            path, f"cannot be read: {error.strerror}", "a JSON file", "correct the file"
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(path, f"is not JSON: {error}", "a JSON file", "fix the file") from error
+    if not isinstance(content, dict):
+        raise InputError(path, "is no JSON object", "a JSON object", "fix the file")
+    return content
+
+
+def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    # Python would keep the last one, and drop what stands under the others without a word.
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"an object has the key {shown(twice)} twice")
+    return content
+
+
+def shown(value: object) -> str:
+    """A value out of a JSON file for a message, cut where it is long or deep."""
+    return _short.repr(value)
+
+
+def entries_of(description: dict[str, Any], key: str, where: Path) -> list[Any]:
+    """The list under ``key``; an empty one where there is none.
+
+    Raises:
+        InputError: if it is no list.
+    """
+    entries = description.get(key, [])
+    if not isinstance(entries, list):
+        raise InputError(
+            where, f"has {shown(entries)} as `{key}`", "a list of cases", "fix the file"
+        )
+    return entries
+
+
+def training_entries(description: dict[str, Any], where: Path) -> list[dict[str, Any]]:
+    """The entries of ``training``, each of them an object.
+
+    Raises:
+        InputError: if the list is missing, or not of this form.
+    """
+    entries = description.get("training")
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise InputError(
+            where, "has no list `training`", "a list of cases, each an object", "fix the file"
+        )
+    return entries
+
+
+def unlabelled_entries(description: dict[str, Any], key: str, where: Path) -> list[dict[str, Any]]:
+    """The entries of a list of test images, each as an object without label.
+
+    Raises:
+        InputError: if they are neither paths nor objects.
+    """
+    found = []
+    for position, entry in enumerate(entries_of(description, key, where)):
+        if not isinstance(entry, str | dict):
+            raise InputError(
+                where,
+                f"has {shown(entry)} as entry {position} of `{key}`",
+                "a path, or an object with `image`",
+                "correct the entry",
+            )
+        fields = {"image": entry} if isinstance(entry, str) else entry
+        found.append({name: value for name, value in fields.items() if name != "label"})
+    return found
+
+
+def check_channel_count(path: Path, described: object, channels: list[str]) -> None:
+    """Make sure that the study names as many channels as the data set has.
+
+    Args:
+        path: the file that describes the channels.
+        described: what it says of them: number -> name.
+        channels: the study's names.
+
+    Raises:
+        InputError: if the numbers differ, or if nothing of this form is described.
+    """
+    if not isinstance(described, dict | list):
+        raise InputError(
+            path,
+            f"describes its channels as {shown(described)}",
+            "an object with one entry per channel (`modality` or `channel_names`)",
+            "fix the file",
+        )
+    if len(described) != len(channels):
+        raise InputError(
+            path,
+            f"describes {len(described)} channel(s), and the study names {len(channels)}: "
+            f"{channels}",
+            "one name per channel, in the order of the file",
+            "correct `dataset.channels` in the study",
+        )
+
+
+def channels_of_one_file(image: Path, channels: list[str]) -> dict[str, Source]:
+    """Channel name -> volume, where one file holds them all; several lie in a 4D file."""
+    several = len(channels) > 1
+    return {
+        channel: Source(image, number if several else None)
+        for number, channel in enumerate(channels)
+    }
+
+
+def inside(root: Path, entry: object, where: Path, place: str = "") -> Path:
+    """A path that a description names, as long as it stays in the data set's folder.
+
+    Links are followed: whoever put them into the folder wants the files that they lead to, while
+    a description may come from anyone.
+
+    Args:
+        root: folder of the data set.
+        entry: what is named.
+        where: the file that names it.
+        place: where in the file, such as ``row 3``.
+
+    Raises:
+        InputError: if it leads elsewhere, or no volume can be called so.
+    """
+    if not isinstance(entry, str) or not _is_below(entry):
+        raise InputError(
+            where,
+            f"{place} names {shown(entry)}".strip(),
+            f"a file inside {root}",
+            "write the path relative to `dataset.root`, with / between folders; files outside of "
+            "the data set's folder are not read",
+        )
+    return root / entry
+
+
+def _is_below(entry: str) -> bool:
+    path = PurePosixPath(entry)
+    lengths = [len(part) for part in re.split(rb"/", entry.encode(errors="replace"))]
+    return (
+        unsafe_text(entry) is None
+        and bool(path.parts)
+        and ".." not in path.parts
+        and not path.is_absolute()
+        # A file that is called so here would be another one, or none, on Windows.
+        and "\\" not in entry
+        and not PureWindowsPath(entry).drive
+        # Reading the path back would take it for a component of another file.
+        and Source.parse(entry).component is None
+        and max(lengths) <= LONGEST_PART
+        and sum(lengths) <= LONGEST_PATH
+    )

@@ -1,0 +1,201 @@
+"""A table of cases: one row per case, one column per channel, and one for the label map.
+
+Tables that users make: CSV with commas, or TSV with tabs, as spreadsheets save them.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from voxelsoup.common.errors import InputError
+from voxelsoup.data.case import Case, Source
+from voxelsoup.data.layouts.case_names import unsafe_text
+from voxelsoup.data.layouts.json_files import inside
+from voxelsoup.study.study import Dataset
+
+CASE, LABEL, PATIENT = "case", "label", "patient"
+
+
+def find_cases(dataset: Dataset, root: Path) -> list[Case]:
+    """The cases of a table, sorted by name; a case without label is an unlabelled one.
+
+    A cell names a file, or one component of a 4D file: ``scan.nii.gz#2``. Columns that are
+    neither a channel nor ``case``, ``label`` or ``patient`` are not read.
+
+    Args:
+        dataset: its file (by default cases.csv in ``root``), and its channels.
+        root: folder of the data set, which all files are relative to.
+
+    Raises:
+        InputError: naming the row, if the file is missing, is no table, lacks a column or a
+            cell, names a case twice or a file outside of ``root``.
+    """
+    for column in (CASE, LABEL, PATIENT):
+        if column in dataset.channels:
+            raise InputError(
+                "dataset.channels",
+                f"names a channel `{column}`, which is a column of its own in a table",
+                "other names",
+                "rename the channel, in the table as well",
+            )
+    path = Path(dataset.file) if dataset.file is not None else root / "cases.csv"
+    # A table of new scans has no such column; in a study, one that is misspelt has to be noticed.
+    labels = [] if dataset.unlabelled == "predict" else [LABEL]
+    rows = read_rows(path, [CASE, *dataset.channels, *labels], "dataset.file")
+    seen: dict[str, int] = {}
+    cases = []
+    for row in rows:
+        case = _case(row, dataset.channels, root, path)
+        first = seen.setdefault(case.name, row.number)
+        if first != row.number:
+            raise InputError(
+                path,
+                f"rows {first} and {row.number} both name the case {case.name!r}",
+                "every case once",
+                "remove or rename one of them",
+            )
+        cases.append(case)
+    return sorted(cases, key=lambda case: case.name)
+
+
+def _case(row: Row, channels: list[str], root: Path, path: Path) -> Case:
+    if row.count < len(row.cells):
+        # A table that was cut off would turn a labelled case into an unlabelled one.
+        raise InputError(
+            path,
+            f"row {row.number} has {row.count} cell(s) under {len(row.cells)} columns",
+            "one cell per column; the one of an unlabelled case is empty",
+            "complete the row",
+        )
+    needed = [CASE, *channels, *([PATIENT] if PATIENT in row.cells else [])]
+    empty = next((column for column in needed if not row.cells[column]), None)
+    if empty is not None:
+        raise InputError(
+            path,
+            f"row {row.number} has nothing under `{empty}`",
+            "only the label may be missing",
+            "fill the cell, or remove the row",
+        )
+
+    def source(column: str) -> Source:
+        named = Source.parse(row.cells[column])
+        return Source(
+            inside(root, str(named.file), path, f"row {row.number} (`{column}`)"), named.component
+        )
+
+    return Case(
+        row.cells[CASE],
+        {channel: source(channel) for channel in channels},
+        source(LABEL) if row.cells.get(LABEL) else None,
+        patient=row.cells.get(PATIENT),
+    )
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a table.
+
+    Attributes:
+        number: as a spreadsheet counts it; the heads of the columns are row 1.
+        cells: column -> text without spaces around it; empty where the row ends early.
+        count: how many cells the row has.
+    """
+
+    number: int
+    cells: dict[str, str]
+    count: int
+
+
+def read_rows(path: Path, columns: Collection[str], key: str) -> list[Row]:
+    """All rows that are not empty.
+
+    Args:
+        path: the table; .csv has commas, any other has tabs.
+        columns: those that have to be there; further ones are read as well.
+        key: the study's key that names the table, for messages.
+
+    Raises:
+        InputError: if the file is missing, is no text or no table, or lacks a column; if a row
+            has more cells than there are columns, or a cell holds control characters.
+    """
+    expected = f"a table with the columns {_listed(columns)} (.csv with commas, .tsv with tabs)"
+    lines = _lines(path, expected, key)
+    heads = lines[0][1] if lines else []
+    twice = [head for head, count in Counter(heads).items() if head and count > 1]
+    if twice or not set(columns) <= set(heads):
+        raise InputError(
+            path,
+            f"has the column {twice[0]!r} twice" if twice else f"has the columns {heads[:30]}",
+            f"the columns {_listed(columns)}, each once (.csv with commas, .tsv with tabs)",
+            "correct the first line of the file",
+        )
+    return [_row(path, number, cells, heads) for number, cells in lines[1:]]
+
+
+def _listed(columns: Collection[str]) -> str:
+    *others, last = columns
+    return f"{', '.join(others)} and {last}" if others else last
+
+
+def _lines(path: Path, expected: str, key: str) -> list[tuple[int, list[str]]]:
+    """The number and the cells of every row that is not empty."""
+    rows = csv.reader(
+        io.StringIO(_text(path, expected, key)),
+        delimiter="," if path.suffix.lower() == ".csv" else "\t",
+        # An opening quote without its end would swallow the rows behind it without a word.
+        strict=True,
+    )
+    found: list[tuple[int, list[str]]] = []
+    number = 0
+    try:
+        for number, row in enumerate(rows, 1):
+            cells = [cell.strip() for cell in row]
+            if any(cells):
+                found.append((number, cells))
+    except csv.Error as error:
+        raise InputError(
+            path, f"row {number + 1} is no row of a table: {error}", expected, "correct the row"
+        ) from error
+    return found
+
+
+def _text(path: Path, expected: str, key: str) -> str:
+    try:
+        # Spreadsheets put a byte order mark in front, which utf-8-sig takes off.
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError as error:
+        raise InputError(path, "no such file", expected, f"correct `{key}`") from error
+    except OSError as error:
+        raise InputError(
+            path, f"cannot be read: {error.strerror}", expected, f"correct `{key}`"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise InputError(
+            path, "is not UTF-8 text", "a CSV or TSV file in UTF-8", "save the table as UTF-8"
+        ) from error
+
+
+def _row(path: Path, number: int, cells: list[str], heads: list[str]) -> Row:
+    if any(cells[len(heads) :]):
+        raise InputError(
+            path,
+            f"row {number} has {len(cells)} cells under {len(heads)} columns",
+            "one cell per column",
+            "correct the row; put a cell that holds the separator between quotes",
+        )
+    for head, cell in zip(heads, cells, strict=False):
+        reason = unsafe_text(cell)
+        if reason is not None:
+            raise InputError(
+                path,
+                f"row {number} has a cell under {head!r} that {reason}",
+                "plain text",
+                "save the table as CSV or TSV text in UTF-8",
+            )
+    filled = [*cells, *[""] * (len(heads) - len(cells))]
+    return Row(number, dict(zip(heads, filled, strict=False)), len(cells))

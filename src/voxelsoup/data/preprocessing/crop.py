@@ -1,0 +1,111 @@
+"""Volumes cut to the part that is not 0, each as soon as it is read.
+
+A scan of a skull-stripped brain is three quarters zeros. Copying the rest and letting the volume go
+before the next one is read keeps memory small, and fast as well: the next volume is unpacked into
+the same pages, where fresh ones would cost more than the unpacking.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from voxelsoup.common import files
+
+# Channels of this size as stored (a BraTS case has 18 MB) do not wait for each other in memory.
+PARKED_BYTES = 2**27
+Array = NDArray[Any]
+# First and last + 1 voxel along x, y and z.
+Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class Crop:
+    """The part of a volume within a box; all outside of it is 0.
+
+    Attributes:
+        voxels: a copy of that part (x, y, z).
+        box: where it lies in the volume; None if the whole volume is 0.
+    """
+
+    voxels: Array
+    box: Box | None
+
+    def within(self, box: Box) -> Array:
+        """The volume's voxels in another box, one that contains this one (x, y, z)."""
+        if self.box == box:
+            return self.voxels
+        voxels = np.zeros([stop - start for start, stop in box], self.voxels.dtype, order="F")
+        if self.box is not None:
+            offsets = [inner[0] - outer[0] for inner, outer in zip(self.box, box, strict=True)]
+            sides = zip(offsets, self.voxels.shape, strict=True)
+            voxels[tuple(slice(offset, offset + side) for offset, side in sides)] = self.voxels
+        return voxels
+
+    def parked(self, folder: Path) -> Crop:
+        """The same out of memory if it is large: in a file without a name, which goes with it.
+
+        Args:
+            folder: where the file's room is taken.
+
+        Raises:
+            InputError: if there is none.
+        """
+        if self.voxels.nbytes < PARKED_BYTES:
+            return self
+        # As files mostly have it, so that nothing is copied: the first axis is the fastest.
+        order: Literal["C", "F"] = "C" if self.voxels.flags.c_contiguous else "F"
+        folder.mkdir(parents=True, exist_ok=True)
+        with files.writable(folder), tempfile.TemporaryFile(dir=folder) as stream:
+            self.voxels.ravel(order=order).tofile(stream)
+            mapped = np.memmap(stream, self.voxels.dtype, "r", shape=self.voxels.shape, order=order)
+        return Crop(mapped, self.box)
+
+
+def whole(volume: Array) -> Crop:
+    """A volume (x, y, z) with everything around what it shows."""
+    return Crop(volume, everything(volume.shape))
+
+
+def cropped(volume: Array) -> Crop:
+    """A copy of the smallest box around the voxels of a volume (x, y, z) that are not 0."""
+    box = _box(volume)
+    if box is None:
+        return Crop(np.zeros((0, 0, 0), volume.dtype), None)
+    return Crop(volume[tuple(slice(*side) for side in box)].copy(order="K"), box)
+
+
+def everything(shape: Iterable[int]) -> Box:
+    """The box of a whole volume."""
+    x, y, z = shape
+    return (0, int(x)), (0, int(y)), (0, int(z))
+
+
+def common_box(crops: Iterable[Crop]) -> Box | None:
+    """The smallest box around all crops; None if all volumes are 0."""
+    boxes = np.array([crop.box for crop in crops if crop.box is not None])
+    if not len(boxes):
+        return None
+    first, last = boxes[..., 0].min(axis=0).tolist(), boxes[..., 1].max(axis=0).tolist()
+    x, y, z = zip(first, last, strict=True)
+    return x, y, z
+
+
+def _box(volume: Array) -> Box | None:
+    # Along z first: in files, and so in memory, its slices lie one behind the other.
+    seen = np.asarray(volume.any(axis=2))
+    if not seen.any():
+        return None
+    x, y = _ends(seen, 1), _ends(seen, 0)
+    return x, y, _ends(volume[slice(*x), slice(*y)], (0, 1))
+
+
+def _ends(volume: Array, others: int | tuple[int, ...]) -> tuple[int, int]:
+    places = np.flatnonzero(volume.any(axis=others))
+    return int(places[0]), int(places[-1]) + 1

@@ -1,0 +1,433 @@
+"""From scanner files to arrays to train on, and back into the scanner's geometry."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+from collections import deque
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from voxelsoup.common import files
+from voxelsoup.common.errors import InputError
+from voxelsoup.data.case import IndexedCase, Source
+from voxelsoup.data.preprocessing.crop import Crop, common_box, cropped, everything, whole
+from voxelsoup.data.preprocessing.geometry import Array, Geometry
+from voxelsoup.data.preprocessing.normalise import normalise
+from voxelsoup.data.preprocessing.resample import resample_image, resample_label, resampled_shape
+from voxelsoup.data.volumes.alignment import GridMismatch, align
+from voxelsoup.data.volumes.volume import Volume, joint_hash, read_header, read_label, read_volumes
+from voxelsoup.study.study import Preprocess
+
+# Part of the fingerprint: to be raised whenever the arrays come out differently.
+VERSION = 2
+FOREGROUND_VOXELS = 1000
+
+
+def preprocess_all(
+    cases: Sequence[IndexedCase],
+    root: Path,
+    settings: Preprocess,
+    patch: list[int],
+    folder: Path,
+    manifest: Path,
+    workers: int,
+) -> None:
+    """Preprocess the cases that have changed and list all of them.
+
+    Args:
+        cases: the cases of the study.
+        root: folder that the cases' files are relative to.
+        settings: what to do to them.
+        patch: smallest size of the result in voxels (x, y, z).
+        folder: where the arrays go.
+        manifest: the table ``case fingerprint`` to write.
+        workers: processes to use; 1 works in this process.
+
+    Raises:
+        InputError: if a case's file is unusable; cases that are done stay done.
+    """
+    todo = [
+        case
+        for case in cases
+        if not _is_current(folder, case.name, fingerprint(case, settings, patch, [*case.channels]))
+    ]
+    processes = max(1, min(workers, len(todo)))
+    work = partial(
+        preprocess_case,
+        root=root,
+        settings=settings,
+        patch=patch,
+        folder=folder,
+        threads=workers // processes,
+    )
+    if processes == 1:
+        for case in todo:
+            work(case)
+    else:
+        # Other start methods import the main module again, which in a Snakemake script would
+        # run the script once more.
+        context = multiprocessing.get_context("fork")
+        with ProcessPoolExecutor(processes, mp_context=context) as pool:
+            list(pool.map(work, todo))
+    lines = sorted(
+        f"{case.name}\t{fingerprint(case, settings, patch, [*case.channels])}\n" for case in cases
+    )
+    files.write_text(manifest, "case\tfingerprint\n" + "".join(lines))
+
+
+def _is_current(folder: Path, name: str, current: str) -> bool:
+    try:
+        geometry = files.read_json(folder / f"{name}.json")
+    except (OSError, ValueError):
+        return False
+    if not isinstance(geometry, dict) or geometry.get("fingerprint") != current:
+        return False
+    parts = ["image", "label", "foreground"] + (["truth"] if geometry["has_truth"] else [])
+    return all((folder / f"{name}.{part}.npy").is_file() for part in parts)
+
+
+def fingerprint(
+    case: IndexedCase, settings: Preprocess, patch: list[int], channels: list[str]
+) -> str:
+    """SHA-256 over everything that a case's arrays depend on.
+
+    Args:
+        case: the case, with the hash of its files.
+        settings: the study's preprocessing.
+        patch: patch size in voxels (x, y, z).
+        channels: names of the channels in their order.
+    """
+    content = {
+        "version": VERSION,
+        "case": case.name,
+        "sha256": case.sha256,
+        "settings": settings.model_dump(mode="json"),
+        "patch": list(patch),
+        "channels": list(channels),
+    }
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def preprocess_case(
+    case: IndexedCase,
+    root: Path,
+    settings: Preprocess,
+    patch: list[int],
+    folder: Path,
+    threads: int = 1,
+) -> str:
+    """Turn one case into arrays: RAS, cropped, resampled, normalised, padded to the patch.
+
+    Args:
+        case: the case.
+        root: folder that its files are relative to.
+        settings: what to do to it.
+        patch: smallest size of the result in voxels (x, y, z).
+        folder: where ``{case}.image.npy``, ``.label.npy``, ``.truth.npy`` (only where
+            resampled), ``.foreground.npy`` and ``.json`` go; the JSON comes last.
+        threads: channels that are worked on at once; with several, one more is held in memory.
+
+    Returns:
+        The case's fingerprint.
+
+    Raises:
+        InputError: if a file is unusable or has changed since the index saw it, or if the files
+            do not lie on one grid.
+    """
+    channels = {name: _below(root, source) for name, source in case.channels.items()}
+    label_source = _below(root, case.label) if case.label else None
+    with ThreadPoolExecutor(threads) as pool:
+        scan = _read(channels, label_source, settings.crop, folder, pool)
+        _check_unchanged(case, root, scan.hashes)
+        geometry = {"case": case.name, **scan.geometry}
+        volumes, native_label = _turned_to_ras(scan, geometry)
+        shape = _resampled_shape(settings, geometry)
+        _set_padding(patch, geometry)
+        geometry["labelled"] = case.label is not None
+        geometry["has_truth"] = shape is not None and case.label is not None
+        geometry["sha256"] = case.sha256
+        geometry["fingerprint"] = fingerprint(case, settings, patch, [*case.channels])
+
+        # While the arrays are replaced, no JSON may vouch for them.
+        (folder / f"{case.name}.json").unlink(missing_ok=True)
+        (folder / f"{case.name}.truth.npy").unlink(missing_ok=True)
+        parts = ["label", "foreground", *(["truth"] if geometry["has_truth"] else [])]
+        names = ["image.npy", *(f"{part}.npy" for part in parts), "json"]
+        paths = [folder / f"{case.name}.{name}" for name in names]
+        with files.atomic_write_files(paths) as (image, *others, record):
+            labels = pool.submit(_save_labels, others, native_label, shape, geometry)
+            _save_image(image, volumes, shape, settings, geometry, pool, threads, durable=True)
+            labels.result()
+            record.write_text(files.json_text(geometry), encoding="utf-8")
+    return str(geometry["fingerprint"])
+
+
+def preprocess_image(
+    channels: Mapping[str, Source],
+    settings: Preprocess,
+    patch: list[int],
+    path: Path,
+    threads: int = 1,
+) -> Geometry:
+    """Turn the image of one case into an array, as ``preprocess_case`` does, without a label map.
+
+    Args:
+        channels: channel name -> where its volume lies, in the order of the network's inputs.
+        settings: what to do to it.
+        patch: smallest size of the result in voxels (x, y, z).
+        path: the .npy file to write, (channel, x, y, z).
+        threads: channels that are worked on at once; with several, one more is held in memory.
+
+    Returns:
+        What ``restore`` and ``to_scanner`` need.
+
+    Raises:
+        InputError: as ``preprocess_case``.
+    """
+    with ThreadPoolExecutor(threads) as pool:
+        scan = _read(channels, None, settings.crop, path.parent, pool)
+        geometry = dict(scan.geometry)
+        volumes, _ = _turned_to_ras(scan, geometry)
+        shape = _resampled_shape(settings, geometry)
+        _set_padding(patch, geometry)
+        _save_image(path, volumes, shape, settings, geometry, pool, threads, durable=False)
+    return geometry
+
+
+def _below(root: Path, source: Source) -> Source:
+    return Source(root / source.file, source.component)
+
+
+def _save_labels(
+    paths: list[Path], native: Array, shape: list[int] | None, geometry: Geometry
+) -> None:
+    """Write label map and foreground, and the label map as it was where it is resampled."""
+    label = native if shape is None else resample_label(native, shape)
+    label = np.pad(label, geometry["padding"])
+    arrays = [label, _foreground(label, geometry["case"]), native]
+    for path, array in zip(paths, arrays, strict=False):
+        np.save(path, np.ascontiguousarray(array))
+
+
+def _save_image(
+    path: Path,
+    channels: list[Array],
+    shape: list[int] | None,
+    settings: Preprocess,
+    geometry: Geometry,
+    pool: ThreadPoolExecutor,
+    threads: int,
+    durable: bool,
+) -> None:
+    """Write the image (channel, x, y, z), a channel at a time, while the next ones are prepared.
+
+    Args:
+        path: the .npy file.
+        channels: the cropped channels in RAS; emptied on the way.
+        shape: voxels to resample to, if any.
+        settings: the study's preprocessing.
+        geometry: the case's, with shape and padding.
+        pool: prepares them.
+        threads: channels that are worked on at once.
+        durable: whether each channel is brought to the disk while the next ones are prepared.
+    """
+    header = {
+        "descr": np.lib.format.dtype_to_descr(np.dtype(settings.storage)),
+        "fortran_order": False,
+        "shape": (len(channels), *geometry["shape"]),
+    }
+    prepare = partial(_prepared, shape=shape, settings=settings, geometry=geometry)
+    ahead: deque[Future[Array]] = deque()
+    flushes: list[Future[None]] = []
+    with path.open("wb") as stream, ThreadPoolExecutor(1) as flushing:
+        np.lib.format.write_array_header_1_0(stream, header)
+        while channels or ahead:
+            while channels and len(ahead) < threads:
+                ahead.append(pool.submit(prepare, channels.pop(0)))
+            channel = ahead.popleft().result()
+            if channels and threads > 1:
+                # No thread waits while this one is written.
+                ahead.append(pool.submit(prepare, channels.pop(0)))
+            stream.write(channel.data)
+            del channel
+            stream.flush()
+            if durable:
+                # In the end all of it is flushed; by then, little is left to wait for.
+                flushes.append(flushing.submit(os.fsync, stream.fileno()))
+        for flush in flushes:
+            flush.result()
+
+
+@dataclass
+class _Scan:
+    """What a case's volumes show, in the files' own types, on the first channel's grid.
+
+    Attributes:
+        channels: the channels.
+        label: the label map; all 0 where there is none.
+        geometry: what is known of the case so far.
+        hashes: file -> SHA-256 (hex) of its bytes.
+    """
+
+    channels: list[Crop]
+    label: Crop
+    geometry: Geometry
+    hashes: dict[Path, str]
+
+
+def _read(
+    channels: Mapping[str, Source],
+    label: Source | None,
+    crop: bool,
+    folder: Path,
+    pool: ThreadPoolExecutor,
+) -> _Scan:
+    """Read a case; large volumes wait on the disk, in ``folder``, until they are used."""
+    by_file = [list(group) for _, group in groupby(channels.values(), lambda source: source.file)]
+    header = read_header(next(iter(channels.values())))
+    shape, affine = header.shape[:3], header.affine
+    grid = Volume(np.broadcast_to(np.uint8(0), shape), affine)
+    read = partial(_crops, crop=crop, grid=grid, folder=folder)
+    reading = pool.map(read, by_file)
+    shown, hashes = Crop(np.zeros((0, 0, 0), np.uint8), None), {}
+    if label is not None:
+        stored = read_label(label)
+        hashes[label.file] = stored.sha256
+        shown = cropped(_aligned(label, stored, grid).data)
+        del stored
+    crops, of_channels = [], {}
+    for (source, *_), (found, digest) in zip(by_file, reading, strict=True):
+        crops += found
+        of_channels[source.file] = digest
+    orientation = nib.orientations.io_orientation(affine)
+    ras_affine = affine @ nib.orientations.inv_ornt_aff(orientation, shape)
+    geometry: Geometry = {
+        "channels": list(channels),
+        "original_shape": [int(side) for side in shape],
+        "original_affine": np.asarray(affine, np.float64).tolist(),
+        "orientation": [[int(axis), int(flip)] for axis, flip in orientation],
+        "ras_affine": np.asarray(ras_affine, np.float64).tolist(),
+        "spacing_before": [float(side) for side in nib.affines.voxel_sizes(ras_affine)],
+    }
+    return _Scan(crops, shown, geometry, of_channels | hashes)
+
+
+def _crops(sources: list[Source], crop: bool, grid: Volume, folder: Path) -> tuple[list[Crop], str]:
+    """What the volumes of one file show, and the file's hash."""
+    volumes = read_volumes(sources)
+    crops, digest = [], ""
+    # Not by zip, which would keep each volume until the next one is read.
+    for source in sources:
+        volume = next(volumes)
+        digest = volume.sha256
+        data = _aligned(source, volume, grid).data
+        del volume
+        crops.append((cropped(data) if crop else whole(data)).parked(folder))
+        del data
+    return crops, digest
+
+
+def _check_unchanged(case: IndexedCase, root: Path, hashes: dict[Path, str]) -> None:
+    """Refuse files that the index has not checked: their case may be another one by now."""
+    if case.sha256 and joint_hash(hashes.values()) != case.sha256:
+        raise InputError(
+            root / next(iter(case.channels.values())).file.parent,
+            f"holds files of case {case.name} that have changed since the index checked them",
+            "the same files from the index to preprocessing",
+            "start again once nothing writes into the data set's folder: the index will check the "
+            "case anew",
+        )
+
+
+def _aligned(source: Source, volume: Volume, first: Volume) -> Volume:
+    try:
+        return align(volume, first)[0]
+    except GridMismatch as difference:
+        raise InputError(
+            source.file,
+            f"has {difference}; the case's volumes have different sizes or places",
+            "channels and label on one grid",
+            "register the case's volumes to one another",
+        ) from difference
+
+
+def _turned_to_ras(scan: _Scan, geometry: Geometry) -> tuple[list[Array], Array]:
+    """Crop all to one box, around what is not 0 in some channel or is labelled; turn to RAS.
+
+    Args:
+        scan: the case; its channels are taken out of it, so that each goes once it is written.
+        geometry: its geometry, to which the crop is added.
+
+    Returns:
+        Channels and label map (x, y, z).
+    """
+    shape = geometry["original_shape"]
+    orientation = np.array(geometry["orientation"])
+    box = common_box([*scan.channels, scan.label]) or everything(shape)
+    turned = [((0, 0), 0)] * 3
+    for (start, stop), side, (axis, flip) in zip(box, shape, orientation, strict=True):
+        turned[axis] = ((start, stop) if flip == 1 else (side - stop, side - start), side)
+    geometry["crop"] = [list(side) for side, _ in turned]
+    geometry["native_shape"] = [stop - start for (start, stop), _ in turned]
+    geometry["ras_shape"] = [side for _, side in turned]
+    volumes = [
+        nib.orientations.apply_orientation(crop.within(box), orientation)
+        for crop in (*scan.channels, scan.label)
+    ]
+    scan.channels.clear()
+    return volumes[:-1], volumes[-1]
+
+
+def _resampled_shape(settings: Preprocess, geometry: Geometry) -> list[int] | None:
+    """Voxels (x, y, z) at the study's spacing, or None where nothing is to be resampled."""
+    before, old = geometry["spacing_before"], geometry["native_shape"]
+    new = resampled_shape(settings.spacing or before, before, old)
+    geometry["resampled_shape"] = new
+    geometry["spacing_after"] = [b * o / n for b, o, n in zip(before, old, new, strict=True)]
+    return None if new == old else new
+
+
+def _prepared(
+    channel: Array, shape: list[int] | None, settings: Preprocess, geometry: Geometry
+) -> Array:
+    """One channel as the network sees it: converted only once it is cropped."""
+    voxels = channel.astype(np.float32, order="C")
+    if shape is not None:
+        voxels = resample_image(voxels, shape, settings.normalisation == "zscore-nonzero")
+    voxels = normalise(voxels, settings.normalisation)
+    if any(map(any, geometry["padding"])):
+        voxels = np.pad(voxels, geometry["padding"])
+    return voxels.astype(settings.storage, copy=False)
+
+
+def _set_padding(patch: list[int], geometry: Geometry) -> None:
+    """Note what is to be padded with zeros to the patch's size, half of it on either side."""
+    sides = geometry["resampled_shape"]
+    missing = [max(0, side - have) for side, have in zip(patch, sides, strict=True)]
+    geometry["padding"] = [[side // 2, side - side // 2] for side in missing]
+    geometry["shape"] = [have + side for have, side in zip(sides, missing, strict=True)]
+
+
+def _foreground(label: Array, name: str) -> Array:
+    """Up to a number of voxels per label value, as rows of label, x, y, z."""
+    seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
+    random = np.random.default_rng(seed)
+    rows = [np.zeros((0, 4), np.int32)]
+    for value in np.unique(label[label > 0]):
+        voxels = np.flatnonzero(label == value)
+        if voxels.size > FOREGROUND_VOXELS:
+            voxels = np.sort(random.choice(voxels, FOREGROUND_VOXELS, replace=False))
+        places = np.stack(np.unravel_index(voxels, label.shape), axis=1)
+        rows.append(np.insert(places, 0, value, axis=1).astype(np.int32))
+    return np.concatenate(rows)

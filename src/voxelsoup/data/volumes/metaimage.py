@@ -1,0 +1,127 @@
+"""The header of a MetaImage with its voxels in the same file (.mha)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from voxelsoup.data.volumes.voxel_layout import (
+    LPS_TO_RAS,
+    VoxelLayout,
+    affine_of,
+    check_affine,
+    unreadable,
+)
+
+# MET_LONG has eight bytes in files that ITK writes on 64-bit systems, four elsewhere.
+TYPES = {
+    "MET_CHAR": "i1",
+    "MET_UCHAR": "u1",
+    "MET_SHORT": "i2",
+    "MET_USHORT": "u2",
+    "MET_INT": "i4",
+    "MET_UINT": "u4",
+    "MET_LONG_LONG": "i8",
+    "MET_ULONG_LONG": "u8",
+    "MET_FLOAT": "f4",
+    "MET_DOUBLE": "f8",
+}
+LAST_KEY = "ElementDataFile"
+CONVERT = "convert it to .nii.gz"
+
+
+def read_layout(file: Path, beginning: bytes) -> VoxelLayout:
+    """Read the header: lines ``Key = Value`` up to ``ElementDataFile = LOCAL``.
+
+    Args:
+        file: the file, for messages.
+        beginning: its first bytes.
+
+    Raises:
+        InputError: if there is no such header, its voxels lie in another file (which is never
+            read), or it does not describe plain numbers on a grid.
+    """
+    fields, start = _fields(file, beginning)
+    try:
+        return _interpret(file, fields, start)
+    except (ValueError, KeyError, IndexError, OverflowError) as error:
+        raise unreadable(file, f"its header is damaged ({error})") from error
+
+
+def _fields(file: Path, beginning: bytes) -> tuple[dict[str, str], int]:
+    fields: dict[str, str] = {}
+    position = 0
+    while (end := beginning.find(b"\n", position)) >= 0:
+        line = beginning[position:end].decode("latin-1")
+        position = end + 1
+        key, mark, value = line.partition("=")
+        if not mark:
+            break
+        fields[key.strip()] = value.strip()
+        if key.strip() == LAST_KEY:
+            return fields, position
+    raise unreadable(file, f"it has no MetaImage header (lines that end with {LAST_KEY} = LOCAL)")
+
+
+def _interpret(file: Path, fields: dict[str, str], start: int) -> VoxelLayout:
+    if fields[LAST_KEY] != "LOCAL":
+        raise unreadable(file, "its voxels lie in another file", CONVERT)
+    if not _is_true(fields.get("BinaryData", "True")) or int(fields.get("HeaderSize", "0")) > 0:
+        raise unreadable(file, "its voxels do not follow its header as plain numbers", CONVERT)
+    kind = fields["ElementType"].removesuffix("_ARRAY")
+    if kind not in TYPES:
+        raise unreadable(file, f"its voxels are of the type {kind}", CONVERT)
+    dimensions = int(fields["NDims"])
+    sides = tuple(int(side) for side in fields["DimSize"].split())
+    channels = int(fields.get("ElementNumberOfChannels", "1"))
+    # Components are counted by a number of channels or by a fourth dimension, not by both.
+    if len(sides) != dimensions or dimensions not in ((2, 3, 4) if channels == 1 else (3,)):
+        raise ValueError(f"NDims {dimensions}, DimSize {fields['DimSize']}")
+    big = _is_true(_first(fields, "BinaryDataByteOrderMSB", "ElementByteOrderMSB") or "False")
+    affine = _affine(fields, dimensions)
+    check_affine(file, affine)
+    return VoxelLayout(
+        sides=sides if channels == 1 else (channels, *sides),
+        dtype=np.dtype((">" if big else "<") + TYPES[kind]),
+        affine=affine,
+        packing="zlib" if _is_true(fields.get("CompressedData", "False")) else "raw",
+        start=start,
+        component_axis=None if channels == 1 else 0,
+    )
+
+
+def _affine(fields: dict[str, str], dimensions: int) -> np.ndarray:
+    """The affine; what is not said is the identity, as ITK has it."""
+    matrix = _numbers(fields, dimensions**2, "TransformMatrix", "Rotation", "Orientation")
+    spacing = _numbers(fields, dimensions, "ElementSpacing", "ElementSize")
+    offset = _numbers(fields, dimensions, "Offset", "Position", "Origin")
+    # A row of the matrix is the direction of an axis.
+    directions, sizes, origin = np.eye(max(dimensions, 3)), np.ones(4), np.zeros(4)
+    if matrix is not None:
+        directions[:dimensions, :dimensions] = matrix.reshape(dimensions, dimensions).T
+    if spacing is not None:
+        sizes[:dimensions] = spacing
+    if offset is not None:
+        origin[:dimensions] = offset
+    with np.errstate(all="ignore"):
+        return affine_of(directions[:3, :3] * sizes[:3], origin[:3], LPS_TO_RAS)
+
+
+def _numbers(fields: dict[str, str], count: int, *keys: str) -> np.ndarray | None:
+    text = _first(fields, *keys)
+    if text is None:
+        return None
+    numbers = np.array([float(number) for number in text.split()])
+    if numbers.size != count:
+        raise ValueError(f"{keys[0]} has {numbers.size} numbers instead of {count}")
+    return numbers
+
+
+def _first(fields: dict[str, str], *keys: str) -> str | None:
+    return next((fields[key] for key in keys if key in fields), None)
+
+
+def _is_true(text: str) -> bool:
+    # MetaIO looks at the first letter alone.
+    return text[:1] in ("T", "t", "1")

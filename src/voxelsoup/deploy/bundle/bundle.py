@@ -1,0 +1,148 @@
+"""The study's winner as a MONAI bundle: one folder to hand over.
+
+It holds the winning kind of model of every fold (averaged in probability when it runs) as
+safetensors and TorchScript, what MONAI needs to run it, and a model card. No file of it is a
+pickle; every file's SHA-256 stands in ``configs/metadata.json``.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from voxelsoup.common import provenance
+from voxelsoup.common.errors import InputError
+from voxelsoup.common.files import atomic_folder, read_json, sha256, write_json, write_text
+from voxelsoup.comparison.folds import best_trial
+from voxelsoup.comparison.statistics import paired_difference
+from voxelsoup.data.case import IndexedCase
+from voxelsoup.deploy.bundle import inference_config
+from voxelsoup.deploy.bundle.metadata import BundleFacts, Results, metadata
+from voxelsoup.deploy.bundle.model_card import model_card
+from voxelsoup.deploy.export import export
+from voxelsoup.deploy.winner import Kind, kinds, winner
+from voxelsoup.evaluation.case_scores import ALL_REGIONS, by_case, measured_by, read_rows
+from voxelsoup.prediction.bundle_files import (
+    BUNDLED_POSTPROCESSING,
+    CARD,
+    INFERENCE,
+    METADATA,
+    torchscript_of,
+    weights_of,
+)
+from voxelsoup.prediction.model_files import MODEL, POSTPROCESSING, ModelFile, open_models
+from voxelsoup.soups.candidates import CANDIDATES, read_candidates
+from voxelsoup.study.study import Study
+
+log = logging.getLogger(__name__)
+
+
+def write_bundle(
+    study: Study, results: Path, cases: Sequence[IndexedCase], methods: str, folder: Path
+) -> Kind:
+    """Write the bundle of a finished study, whole or not at all.
+
+    Args:
+        study: the study.
+        results: its results folder.
+        cases: its labelled cases.
+        methods: its methods, as Markdown.
+        folder: the bundle; an older one is replaced.
+
+    Returns:
+        The kind of model that won.
+
+    Raises:
+        InputError: if a model is not the one that was scored, or cannot be exported.
+    """
+    folds = study.folds.numbers
+    found = kinds(results, folds, study.soup.averaging_recipes)
+    won = winner(found)
+    paths = [results / f"fold{fold}" / won.folder / MODEL for fold in folds]
+    models = open_models(paths)
+    _check_scored(models, results, won, folds)
+    told = models[0].description
+    weights = weights_of(folds)
+    files = inference_config.channel_files(cases)
+    parts = inference_config.components(cases)
+    order = inference_config.written_order(told.regions, study.predict.label_order)
+    inference = inference_config.inference_config(
+        told, study.evaluation, list(weights.values()), files, parts, order
+    )
+    facts = BundleFacts(
+        kind=won,
+        kinds=found,
+        results=_results(results, won, folds),
+        cases=len(cases),
+        patients=len({case.patient for case in cases}),
+        order=order,
+        ingredients={fold: _ingredients(results, won, fold) for fold in folds},
+        versions=provenance.versions(),
+        commit=provenance.commit(Path(__file__).parent),
+        runs_with_monai_alone=not inference_config.needs_voxelsoup(inference),
+    )
+    with atomic_folder(folder) as bundle:
+        write_json(bundle / INFERENCE, inference)
+        write_text(bundle / CARD, model_card(study, told, facts, weights, files, methods))
+        for model, name in zip(models, weights.values(), strict=True):
+            (bundle / name).parent.mkdir(exist_ok=True)
+            shutil.copyfile(model.path, bundle / name)
+            export(model, bundle / torchscript_of(name))
+        if len(models) == 1:
+            # That of several folds would be several.
+            shutil.copyfile(
+                results / f"fold{folds[0]}" / POSTPROCESSING, bundle / BUNDLED_POSTPROCESSING
+            )
+        hashes = _hashes(bundle)
+        write_json(bundle / METADATA, metadata(study, told, facts, hashes))
+    log.info("%s: %s, selection Dice %.4f", folder, won.title, won.score)
+    return won
+
+
+def _hashes(bundle: Path) -> dict[str, str]:
+    files = sorted(path for path in bundle.rglob("*") if path.is_file())
+    return {path.relative_to(bundle).as_posix(): sha256(path) for path in files}
+
+
+def _check_scored(
+    models: Sequence[ModelFile], results: Path, won: Kind, folds: Sequence[int]
+) -> None:
+    """Make sure that the models are those that the study's manifest has the scores of."""
+    manifest = results / "models" / "manifest.tsv"
+    # Plain cells: quotation marks around JSON belong to it.
+    table = pd.read_csv(manifest, sep="\t", dtype=str, quoting=3)
+    listed = {(int(row.fold), row.trial): row.sha256 for row in table.itertuples()}
+    for model, fold in zip(models, folds, strict=True):
+        trial = won.folder.removeprefix("soups/")
+        if trial == won.folder:
+            candidates = read_candidates(results / f"fold{fold}" / CANDIDATES)
+            trial = best_trial({c.model: c.selection_score for c in candidates})
+        if listed.get((fold, trial)) != model.sha256:
+            raise InputError(
+                model.path,
+                f"was changed after it was scored: its SHA-256 is {model.sha256}",
+                f"{listed.get((fold, trial))}, as {manifest} says",
+                "delete the file, so that the workflow makes it and its scores again",
+            )
+
+
+def _ingredients(results: Path, won: Kind, fold: int) -> int:
+    record = results / f"fold{fold}" / won.folder / "recipe.json"
+    return len(read_json(record)["ingredients"]) if record.is_file() else 1
+
+
+def _results(results: Path, won: Kind, folds: Sequence[int]) -> Results:
+    """Means over the test cases of all folds, with intervals."""
+    rows = [read_rows(results / f"fold{fold}" / won.folder / "test.csv") for fold in folds]
+    regions = [ALL_REGIONS, *dict.fromkeys(rows[0]["region"])]
+    return {
+        metric: {
+            region: paired_difference([by_case(r, metric, region).to_numpy() for r in rows])
+            for region in regions
+        }
+        for metric in ["dice", *measured_by(rows[0])]
+    }

@@ -1,0 +1,278 @@
+"""`configs/inference.json` of a bundle: from scans to label maps in MONAI's own parts.
+
+Everything is MONAI's, so that a bundle runs where voxelsoup is not installed; but a study with a
+`spacing` names `voxelsoup.deploy.bundle.transforms`, because MONAI's resampling gives other voxels.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from voxelsoup.common.errors import InputError
+from voxelsoup.data.case import IndexedCase
+from voxelsoup.data.regions import LabelOrder, check_label_order, label_order
+from voxelsoup.evaluation.score import THRESHOLD
+from voxelsoup.models import networks
+from voxelsoup.prediction.model_files import Description
+from voxelsoup.study.study import Evaluation
+
+Config = dict[str, Any]
+
+NIFTI = ".nii.gz"
+HASHES = "@_meta_#voxelsoup#sha256"
+
+
+def channel_files(cases: Sequence[IndexedCase]) -> list[str]:
+    """How the names of a case's files end, one per file, in the order of the channels.
+
+    Taken from the study's first case: of `BraTS-GLI-00005-101-t1n.nii.gz` the ending
+    `-t1n.nii.gz`, of `hippocampus_001.nii.gz`, which holds all channels, `.nii.gz`.
+    """
+    case = cases[0]
+    names = list(dict.fromkeys(source.file.name for source in case.channels.values()))
+    common = os.path.commonprefix(names)  # noqa: RUF071  (of characters, not of folders)
+    if all(name.startswith(case.name) for name in names):
+        common = case.name
+    elif len(names) == 1:
+        common = names[0][: names[0].index(".")]
+    else:
+        # Endings begin where a word does: t1n and t1c have more than a name in common.
+        common = common[: len(common) - len(common.rpartition("_")[2].rpartition("-")[2])]
+    return [name[len(common) :] for name in names]
+
+
+def components(cases: Sequence[IndexedCase]) -> list[int] | None:
+    """Which volumes of a 4D file are the channels; None where each has a file of its own."""
+    found = [source.component for source in cases[0].channels.values()]
+    return None if None in found else [number for number in found if number is not None]
+
+
+def written_order(
+    regions: Mapping[str, Sequence[int]], stated: Mapping[str, int] | None
+) -> LabelOrder | None:
+    """Which value each region writes into a label map.
+
+    Args:
+        regions: region -> label values.
+        stated: the order that the study states, if it does.
+
+    Returns:
+        The order, or None where none is stated and none follows from the regions: they are then
+        written as masks.
+
+    Raises:
+        InputError: if the stated one does not fit the regions.
+    """
+    if stated is not None:
+        return check_label_order(stated, regions, "predict.label_order")
+    try:
+        return label_order(regions)
+    except InputError:
+        return None
+
+
+def inference_config(
+    told: Description,
+    evaluation: Evaluation,
+    weights: Sequence[str],
+    files: Sequence[str],
+    parts: Sequence[int] | None,
+    order: LabelOrder | None,
+) -> Config:
+    """The content of ``inference.json``.
+
+    Args:
+        told: what the models say of themselves.
+        evaluation: overlap and windows at once.
+        weights: names of the models' files below the bundle, all of one network.
+        files: from ``channel_files``.
+        parts: from ``components``.
+        order: from ``written_order``.
+    """
+    several = len(weights) > 1
+    predictions = [f"pred{number}" for number in range(len(weights))] if several else ["pred"]
+    return {
+        "imports": [
+            "$import copy",
+            "$import glob",
+            "$import os",
+            "$from safetensors.torch import load_file",
+        ],
+        "bundle_root": ".",
+        "dataset_dir": "$@bundle_root + '/scans'",
+        "output_dir": "$@bundle_root + '/eval'",
+        "device": "$torch.device('cuda' if torch.cuda.is_available() else 'cpu')",
+        "channel_files": list(files),
+        "datalist": (
+            "$[{'image': [first[:-len(@channel_files[0])] + end for end in @channel_files]} "
+            "for first in sorted(glob.glob(os.path.join(@dataset_dir, '**', '*' + "
+            "@channel_files[0]), recursive=True))]"
+        ),
+        "weights": list(weights),
+        "network_def": networks.as_monai_config(
+            told.network, len(told.channels), len(told.regions)
+        ),
+        "networks": "$[copy.deepcopy(@network_def).to(@device).eval() for _ in @weights]",
+        # Refuses an existing file whose hash is another one, before anything of it is used.
+        "check": (
+            "$[monai.apps.download_url('', os.path.join(@bundle_root, name), "
+            f"hash_val={HASHES}[name], hash_type='sha256') for name in @weights]"
+        ),
+        "load": (
+            "$[network.load_state_dict(load_file(os.path.join(@bundle_root, "
+            "name))) for network, name in zip(@networks, @weights)]"
+        ),
+        "preprocessing": {"_target_": "Compose", "transforms": _preprocessing(told, parts)},
+        "dataset": {"_target_": "Dataset", "data": "@datalist", "transform": "@preprocessing"},
+        "dataloader": {
+            "_target_": "DataLoader",
+            "dataset": "@dataset",
+            "batch_size": 1,
+            "shuffle": False,
+            "num_workers": 0,
+        },
+        "inferer": {
+            "_target_": "SlidingWindowInferer",
+            "roi_size": list(told.patch),
+            "sw_batch_size": evaluation.window_batch,
+            "overlap": evaluation.overlap,
+            "mode": "gaussian",
+        },
+        "postprocessing": {
+            "_target_": "Compose",
+            "transforms": _postprocessing(told, predictions, order),
+        },
+        "evaluator": _evaluator(predictions),
+        "initialize": ["$@check", "$@load"],
+        "run": ["$@evaluator.run()"],
+    }
+
+
+def _preprocessing(told: Description, parts: Sequence[int] | None) -> list[Config]:
+    settings, key = told.preprocess, {"keys": "image"}
+    steps: list[Config] = [
+        {"_target_": "LoadImaged", **key},
+        {"_target_": "EnsureChannelFirstd", **key},
+    ]
+    if parts is not None:
+        chosen = f"$lambda image: image[{list(parts)}]"
+        steps.append({"_target_": "Lambdad", **key, "func": chosen, "track_meta": True})
+    steps.append({"_target_": "Orientationd", **key, "axcodes": "RAS", "labels": None})
+    if settings.crop:
+        steps.append(
+            {
+                "_target_": "CropForegroundd",
+                **key,
+                "source_key": "image",
+                "select_fn": "$lambda image: image != 0",
+                "allow_smaller": True,
+            }
+        )
+    if settings.spacing is not None:
+        steps.append(
+            {
+                "_target_": "voxelsoup.deploy.bundle.transforms.ResampleToSpacingd",
+                **key,
+                "spacing": list(settings.spacing),
+                "keep_zeros": settings.normalisation == "zscore-nonzero",
+            }
+        )
+    if settings.normalisation != "none":
+        nonzero = settings.normalisation == "zscore-nonzero"
+        steps.append(
+            {
+                "_target_": "NormalizeIntensityd",
+                **key,
+                "nonzero": nonzero,
+                "channel_wise": True,
+            }
+        )
+    return steps
+
+
+def _postprocessing(
+    told: Description, predictions: Sequence[str], order: LabelOrder | None
+) -> list[Config]:
+    steps: list[Config] = [{"_target_": "Activationsd", "keys": list(predictions), "sigmoid": True}]
+    if len(predictions) > 1:
+        steps.append({"_target_": "MeanEnsembled", "keys": list(predictions), "output_key": "pred"})
+    return [
+        *steps,
+        {
+            "_target_": "Invertd",
+            "keys": "pred",
+            "transform": "@preprocessing",
+            "orig_keys": "image",
+            "nearest_interp": False,
+            "to_tensor": True,
+        },
+        {
+            "_target_": "Lambdad",
+            "keys": "pred",
+            "func": to_labels_expression(told.regions, order),
+            "track_meta": True,
+        },
+        {
+            "_target_": "SaveImaged",
+            "keys": "pred",
+            "output_dir": "@output_dir",
+            "output_ext": NIFTI,
+            "output_postfix": "",
+            "output_dtype": "$np.uint8",
+            "separate_folder": False,
+            "resample": False,
+            # A label map is called as its case: its first file without the channel's ending.
+            "output_name_formatter": (
+                "$lambda meta, saver: {'subject': os.path.basename(meta['filename_or_obj'])"
+                "[:-len(@channel_files[0])], 'idx': None}"
+            ),
+        },
+    ]
+
+
+def to_labels_expression(regions: Collection[str], order: LabelOrder | None) -> str:
+    """An expression for MONAI's configuration, from probabilities to what is written.
+
+    Args:
+        regions: their names, in the order of the probabilities.
+        order: from ``written_order``.
+
+    Returns:
+        A function of a tensor (region, x, y, z): label values (1, x, y, z), or masks.
+    """
+    if order is None:
+        return f"$lambda p: (p > {THRESHOLD}).to(torch.uint8)"
+    numbers = list(regions)
+    labels = "torch.zeros_like(p[:1])"
+    for region, value in order.items():
+        number = numbers.index(region)
+        labels = f"torch.where(p[{number}:{number + 1}] > {THRESHOLD}, {value}, {labels})"
+    return f"$lambda p: {labels}"
+
+
+def _evaluator(predictions: Sequence[str]) -> Config:
+    shared = {
+        "device": "@device",
+        "val_data_loader": "@dataloader",
+        "inferer": "@inferer",
+        "postprocessing": "@postprocessing",
+        "amp": False,
+    }
+    if len(predictions) == 1:
+        return {"_target_": "SupervisedEvaluator", "network": "$@networks[0]", **shared}
+    return {
+        "_target_": "EnsembleEvaluator",
+        "networks": "@networks",
+        "pred_keys": list(predictions),
+        **shared,
+    }
+
+
+def needs_voxelsoup(config: Config) -> bool:
+    """Whether a bundle only runs where voxelsoup is installed."""
+    return any(
+        str(step["_target_"]).startswith("voxelsoup.")
+        for step in config["preprocessing"]["transforms"]
+    )

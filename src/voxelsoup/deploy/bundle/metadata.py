@@ -1,0 +1,170 @@
+"""`configs/metadata.json` of a bundle: what MONAI's schema asks for, and what voxelsoup adds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from voxelsoup.common.text import counted, listed
+from voxelsoup.comparison.statistics import Difference
+from voxelsoup.data.regions import LabelOrder
+from voxelsoup.deploy.winner import Kind
+from voxelsoup.evaluation.case_scores import ALL_REGIONS
+from voxelsoup.prediction.model_files import Description
+from voxelsoup.study.study import Study
+
+# Of MONAI's model zoo; `python -m monai.bundle verify_metadata` downloads it.
+SCHEMA = (
+    "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/"
+    "meta_schema_20240725.json"
+)
+# What a bundle runs with beside MONAI, torch and numpy, by the versions of the study.
+PACKAGES = ("nibabel", "safetensors")
+# What only whoever runs it by MONAI needs: its engines and its command line.
+TESTED_WITH = {"pytorch-ignite": "0.5.5", "fire": "0.7.1"}
+
+# Metric -> region (`mean`: of all) -> mean over all test cases with its 95 % interval.
+Results = dict[str, dict[str, Difference]]
+
+
+@dataclass(frozen=True)
+class BundleFacts:
+    """What is known of a bundle's models beside the study's settings.
+
+    Attributes:
+        kind: the kind of model that won.
+        kinds: all kinds that took part.
+        results: on the test cases of all folds.
+        cases: number of labelled cases.
+        patients: whom they show.
+        order: label value that each region writes; None where regions are written as masks.
+        ingredients: fold -> number of models that its model was averaged from.
+        versions: package -> version.
+        commit: git commit that the bundle was made by.
+        runs_with_monai_alone: whether it runs where voxelsoup is not installed.
+    """
+
+    kind: Kind
+    kinds: Sequence[Kind]
+    results: Results
+    cases: int
+    patients: int
+    order: LabelOrder | None
+    ingredients: Mapping[int, int]
+    versions: Mapping[str, str]
+    commit: str
+    runs_with_monai_alone: bool
+
+
+def metadata(
+    study: Study, told: Description, facts: BundleFacts, hashes: Mapping[str, str]
+) -> dict[str, Any]:
+    """The content of ``metadata.json``.
+
+    Args:
+        study: the study.
+        told: what the models say of themselves.
+        facts: what else is known of them.
+        hashes: file below the bundle -> SHA-256.
+    """
+    asked, versions = study.bundle, facts.versions
+    packages = {name: versions[name] for name in PACKAGES} | TESTED_WITH
+    if not facts.runs_with_monai_alone:
+        packages["voxelsoup"] = versions["voxelsoup"]
+    channels, regions = listed(told.channels), listed(told.regions)
+    return {
+        "schema": SCHEMA,
+        "version": asked.version,
+        "changelog": {asked.version: f"made by voxelsoup {versions['voxelsoup']}"},
+        "monai_version": versions["monai"],
+        "pytorch_version": versions["torch"],
+        "numpy_version": versions["numpy"],
+        "required_packages_version": packages,
+        "supported_apps": {},
+        "name": asked.name,
+        "task": f"Segmentation of {regions} in 3D scans ({channels})",
+        "description": describe(study, facts),
+        "authors": asked.authors,
+        "copyright": f"Copyright (c) {asked.authors}",
+        "data_source": asked.data_source,
+        "data_type": "nibabel",
+        "image_classes": f"{counted(len(told.channels), 'channel')}: {channels}",
+        "label_classes": label_classes(told, facts.order),
+        "pred_classes": f"sigmoid of {counted(len(told.regions), 'region')}: {regions}",
+        "eval_metrics": {
+            f"{metric}_{region}": interval.mean
+            for metric, regions in facts.results.items()
+            for region, interval in regions.items()
+            # JSON has no number that is none.
+            if interval.mean == interval.mean
+        },
+        "intended_use": asked.intended_use,
+        "references": [],
+        "network_data_format": _tensors(study, told),
+        "voxelsoup": {
+            "sha256": dict(hashes),
+            "licence": asked.licence,
+            "commit": facts.commit,
+            "kind": facts.kind.title,
+            "selection_scores": {kind.title: kind.score for kind in facts.kinds},
+            "protocol": study.evaluation.protocol,
+            "channels": list(told.channels),
+            "regions": dict(told.regions),
+            "label_order": facts.order,
+        },
+    }
+
+
+def describe(study: Study, facts: BundleFacts) -> str:
+    """The models in two sentences."""
+    folds = study.folds.numbers
+    several = (
+        f"{len(folds)} models, one of each fold, whose probabilities are averaged"
+        if len(folds) > 1
+        else f"one model, of fold {folds[0]}"
+    )
+    scored = facts.results["dice"][ALL_REGIONS]
+    return (
+        f"{facts.kind.title} of a voxelsoup study: {several}. Mean Dice {scored.mean:.4f} on "
+        f"{counted(scored.cases, 'test case')}, each predicted by the model of the fold whose "
+        "training and selection never saw it."
+        if study.evaluation.protocol == "held-out"
+        else f"{facts.kind.title} of a voxelsoup study: {several}. Mean Dice {scored.mean:.4f}, "
+        "optimistic: models were chosen and scored on the same cases."
+    )
+
+
+def label_classes(told: Description, order: LabelOrder | None) -> str:
+    """Label values of the label map, in words."""
+    if order is None:
+        return "one mask per region: " + ", ".join(told.regions)
+    return "0 is background, " + ", ".join(f"{value} is {name}" for name, value in order.items())
+
+
+def _tensors(study: Study, told: Description) -> dict[str, Any]:
+    """What goes into the network and comes out: one window of the sliding-window inferer."""
+    shared = {"type": "image", "spatial_shape": list(told.patch), "dtype": "float32"}
+    return {
+        "inputs": {
+            "image": {
+                **shared,
+                "format": "magnitude",
+                "modality": study.bundle.modality,
+                "num_channels": len(told.channels),
+                "value_range": [],
+                "is_patch_data": True,
+                "channel_def": {str(n): name for n, name in enumerate(told.channels)},
+            }
+        },
+        "outputs": {
+            "pred": {
+                **shared,
+                "format": "classes",
+                "num_channels": len(told.regions),
+                "value_range": [],
+                "is_patch_data": True,
+                "channel_def": {str(n): name for n, name in enumerate(told.regions)},
+            }
+        },
+    }

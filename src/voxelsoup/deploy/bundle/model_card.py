@@ -1,0 +1,176 @@
+"""`docs/README.md` of a bundle: its model card (Mitchell et al., Model cards for model reporting,
+FAT* 2019), written from the same numbers as the tables.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from voxelsoup.common.text import counted, listed
+from voxelsoup.comparison.folds import OPTIMISTIC
+from voxelsoup.comparison.statistics import Difference
+from voxelsoup.deploy.bundle.metadata import BundleFacts, Results, label_classes
+from voxelsoup.evaluation.case_scores import ALL_REGIONS
+from voxelsoup.evaluation.metrics import METRICS
+from voxelsoup.prediction.model_files import Description
+from voxelsoup.study.study import Study
+
+
+def model_card(
+    study: Study,
+    told: Description,
+    facts: BundleFacts,
+    weights: Mapping[int, str],
+    files: Sequence[str],
+    methods: str,
+) -> str:
+    """The card, as Markdown.
+
+    Args:
+        study: the study.
+        told: what the models say of themselves.
+        facts: what else is known of them.
+        weights: fold -> name of its weights below the bundle.
+        files: how the names of a case's files end, in the order of the channels.
+        methods: the study's methods, as Markdown.
+    """
+    parts = [
+        f"# {study.bundle.name} {study.bundle.version}",
+        f"{facts.kind.title} of a study made with voxelsoup: segmentation of "
+        f"{listed(told.regions)} in 3D scans ({listed(told.channels)}).",
+        "## Use",
+        study.bundle.intended_use,
+        _how_to_run(facts, files, told, study.evaluation.overlap),
+        "## Results",
+        _results(study, facts),
+        "## How it was chosen and made",
+        _choice(study, facts),
+        _making(facts, weights),
+        "## Limits",
+        _limits(study, told, facts),
+        "## Licence and authors",
+        f"Weights: {study.bundle.licence}. Authors: {study.bundle.authors}. Data: "
+        f"{study.bundle.data_source}. The licence of the data may bind the weights.",
+        _lowered(methods),
+    ]
+    return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+def _how_to_run(facts: BundleFacts, files: Sequence[str], told: Description, overlap: float) -> str:
+    needed = "MONAI, nibabel, pytorch-ignite, fire and safetensors; voxelsoup itself is not needed"
+    if not facts.runs_with_monai_alone:
+        needed = (
+            "MONAI, nibabel, pytorch-ignite, fire, safetensors and voxelsoup, whose resampling the "
+            "configuration names"
+        )
+    written = "label map" if facts.order else "file of masks, one per region,"
+    asked = f"--every-window --overlap {overlap:g}"
+    return f"""With {needed}:
+
+```
+python -m monai.bundle run --config_file configs/inference.json --bundle_root . \\
+    --dataset_dir SCANS --output_dir OUTPUT
+```
+
+`SCANS` is searched for the files of cases, whose names end in {listed(f"`{f}`" for f in files)};
+other endings are given by `--channel_files`, other lists by `--datalist`. `OUTPUT` gets one
+{written} per case, in the voxels of its first file: {label_classes(told, facts.order)}. The
+volumes of a case must lie on one grid. Before weights are loaded, their SHA-256 is compared with
+`configs/metadata.json`.
+
+With voxelsoup, the same label maps, but for voxels whose probability is 0.5 to the fifth digit
+(sums run in another order):
+
+```
+voxelsoup predict BUNDLE SCANS OUTPUT {asked}
+```
+
+Without `--every-window`, voxelsoup saves the windows in which all channels are 0, where MONAI asks
+the network.
+
+`voxelsoup verify BUNDLE` compares all files with their hashes. `models/*.safetensors` hold numbers
+alone. `models/*.ts` hold a program (TorchScript) beside the same weights, for runtimes
+without MONAI: load them only from a bundle that you trust. Neither is a pickle, and there is no
+`model.pt`."""
+
+
+def _results(study: Study, facts: BundleFacts) -> str:
+    scored = facts.results["dice"][ALL_REGIONS]
+    lead = (
+        f"Mean over {counted(scored.cases, 'test case')} of {counted(scored.folds, 'fold')}, with "
+        "95 % bootstrap intervals (cases resampled within their fold). Each case was predicted by "
+        "its own fold's model alone; the average of all folds' models was not scored, for there "
+        "is no case that none of them has seen."
+    )
+    if len(study.folds.numbers) == 1:
+        lead = f"Mean over {counted(scored.cases, 'test case')} with 95 % bootstrap intervals."
+    if study.evaluation.protocol == "published":
+        lead += f" All numbers are {OPTIMISTIC}."
+    return f"{lead}\n\n{_table(facts.results)}"
+
+
+def _table(results: Results) -> str:
+    regions = list(results["dice"])
+    lines = ["| metric | " + " | ".join(regions) + " |", "|---" * (len(regions) + 1) + "|"]
+    for metric, by_region in results.items():
+        told = METRICS[metric]
+        name = f"{told.title} ({told.unit})" if told.unit else told.title
+        cells = [_cell(by_region[region], told.decimals) for region in regions]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _cell(value: Difference, decimals: int) -> str:
+    if value.mean != value.mean:
+        return "not defined"
+    if value.low != value.low:
+        return f"{value.mean:.{decimals}f}"
+    return f"{value.mean:.{decimals}f} [{value.low:.{decimals}f}, {value.high:.{decimals}f}]"
+
+
+def _choice(study: Study, facts: BundleFacts) -> str:
+    scores = "\n".join(f"| {kind.title} | {kind.score:.4f} |" for kind in facts.kinds)
+    over = "over the folds" if len(study.folds.numbers) > 1 else f"of fold {study.folds.numbers[0]}"
+    return (
+        f"The kind of model with the highest mean Dice on the selection cases {over}; test scores "
+        "had no part in it.\n\n| kind of model | selection Dice |\n|---|---|\n" + scores
+    )
+
+
+def _making(facts: BundleFacts, weights: Mapping[int, str]) -> str:
+    lines = [
+        f"- `{name}`: fold {fold}, "
+        + (
+            "a single model"
+            if facts.ingredients[fold] == 1
+            else f"the weighted average of the weights of {facts.ingredients[fold]} models"
+        )
+        + f"; selection Dice {facts.kind.scores[fold]:.4f}"
+        for fold, name in weights.items()
+    ]
+    several = (
+        "\n\nAt inference the probabilities of these models are averaged." if len(lines) > 1 else ""
+    )
+    return "\n".join(lines) + several
+
+
+def _limits(study: Study, told: Description, facts: BundleFacts) -> str:
+    lines = [
+        f"- Trained and tested on {counted(facts.cases, 'case')} of "
+        f"{counted(facts.patients, 'patient')} of one data set: other scanners, protocols, "
+        "diseases and ages were not tested.",
+        f"- Needs all of its {counted(len(told.channels), 'channel')}, on one grid, prepared as "
+        "the training data were (skull-stripping and registration included, where they had been).",
+        "- Intervals say how certain the mean is over cases like these, not how a single case "
+        "will come out.",
+        "- No post-processing is applied when it runs by MONAI.",
+    ]
+    if study.dataset.layout == "phantom":
+        lines.insert(0, "- Trained on made-up phantoms: it segments no real scan.")
+    return "\n".join(lines)
+
+
+def _lowered(markdown: str) -> str:
+    """A document's headings one level down, so that it is a part of another."""
+    return re.sub("^#", "##", markdown, flags=re.MULTILINE)

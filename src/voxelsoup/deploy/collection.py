@@ -1,0 +1,184 @@
+"""Every model of a study in one folder, under a readable name, with a manifest."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from voxelsoup.common.files import read_json, sha256, write_text
+from voxelsoup.comparison.folds import protocol_mark
+from voxelsoup.evaluation.case_scores import mean_dice, read_rows, summary
+from voxelsoup.study.trials import readable
+
+log = logging.getLogger(__name__)
+
+ENDING = ".safetensors"
+# File systems end a name at 255 bytes; what a long sweep loses here stands in the manifest.
+LONGEST_NAME = 200
+UNFINISHED = ".collect."
+
+
+@dataclass(frozen=True)
+class CollectedModel:
+    """One model of the collection.
+
+    Attributes:
+        fold: number of the fold.
+        trial: trial id, ``stem``, or the recipe of a soup.
+        kind: ``stem``, ``trial`` or ``soup``.
+        parameters: swept dotted key -> value; for a soup its ingredients.
+        epochs: epochs trained; None for a soup.
+        model: its model.safetensors.
+        selection_score: mean Dice on the selection cases.
+        test: its summary on the test cases.
+    """
+
+    fold: int
+    trial: str
+    kind: str
+    parameters: dict[str, Any]
+    epochs: int | None
+    model: Path
+    selection_score: float
+    test: dict[str, float]
+
+    @property
+    def name(self) -> str:
+        """The readable file name."""
+        name = f"fold{self.fold}_{self.kind}"
+        if self.kind == "soup":
+            name += f"_{self.trial}"
+        elif self.kind == "trial":
+            name += f"_{self.trial}_{readable(self.parameters)}"
+        return re.sub(r"[^A-Za-z0-9._=,+-]", "_", name)[:LONGEST_NAME] + ENDING
+
+
+def run_entry(
+    fold: int, run: str, model: Path, record: Path, selection: Path, test: Path
+) -> CollectedModel:
+    """The entry of a stem or trial.
+
+    Args:
+        fold: number of the fold.
+        run: ``stem``, ``trials/<id>``, or ``trials/<id>/<name>`` for other weights of a trial.
+        model: its model.safetensors.
+        record: its run.json.
+        selection: its case rows on the selection cases.
+        test: its case rows on the test cases.
+    """
+    content = read_json(Path(record))
+    return CollectedModel(
+        fold=int(fold),
+        trial=run.removeprefix("trials/"),
+        kind="trial" if "/" in run else "stem",
+        parameters=content["parameters"],
+        epochs=content["epochs"],
+        model=Path(model),
+        selection_score=mean_dice(read_rows(Path(selection))),
+        test=summary(read_rows(Path(test))),
+    )
+
+
+def soup_entry(
+    fold: int, recipe: str, model: Path, record: Path, selection: Path, test: Path
+) -> CollectedModel:
+    """The entry of a soup; ``record`` is its recipe.json."""
+    ingredients = [ingredient["trial"] for ingredient in read_json(Path(record))["ingredients"]]
+    return CollectedModel(
+        fold=int(fold),
+        trial=recipe,
+        kind="soup",
+        parameters={"ingredients": ingredients},
+        epochs=None,
+        model=Path(model),
+        selection_score=mean_dice(read_rows(Path(selection))),
+        test=summary(read_rows(Path(test))),
+    )
+
+
+def collect(
+    entries: Sequence[CollectedModel], folder: Path, manifest: Path, protocol: str
+) -> pd.DataFrame:
+    """Put every model into ``folder`` under its readable name, and write the manifest.
+
+    Models are hard links where the file system allows them, so that they take no further space.
+    Files of earlier collections that are no longer listed are removed; the models that they were
+    made from stay where they are.
+
+    Args:
+        entries: the models.
+        folder: belongs to the collection alone.
+        manifest: the TSV file to write; its ``path`` column counts from the manifest's folder.
+        protocol: by which the models were scored; ``published`` is marked as optimistic.
+
+    Returns:
+        The manifest: ``fold``, ``trial``, ``kind``, ``parameters`` (JSON), ``epochs``,
+        ``protocol``, ``selection_score``, ``test_avg``, ``test_<region>``..., ``test_loss``,
+        ``sha256`` and ``path``.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for entry in sorted(entries, key=_order):
+        target = folder / entry.name
+        _link(entry.model, target)
+        rows.append(
+            {
+                "fold": entry.fold,
+                "trial": entry.trial,
+                "kind": entry.kind,
+                "parameters": json.dumps(entry.parameters, sort_keys=True),
+                "epochs": entry.epochs,
+                "protocol": protocol_mark(protocol),
+                "selection_score": entry.selection_score,
+                **entry.test,
+                "sha256": sha256(target),
+                "path": Path(os.path.relpath(target, manifest.parent)).as_posix(),
+            }
+        )
+    table = pd.DataFrame(rows).astype({"epochs": "Int64"})
+    _remove_others(folder, {entry.name for entry in entries} | {manifest.name})
+    # Plain cells: quotation marks around JSON would be read as part of it by many tools.
+    lines = [table.columns.tolist(), *table.astype(object).itertuples(index=False)]
+    write_text(manifest, "".join("\t".join(_cell(c) for c in line) + "\n" for line in lines))
+    return table
+
+
+def _cell(value: Any) -> str:
+    if value is pd.NA or value is None:
+        return ""
+    return repr(value) if isinstance(value, float) else str(value)
+
+
+def _order(entry: CollectedModel) -> tuple[int, int, str]:
+    return entry.fold, ("stem", "trial", "soup").index(entry.kind), entry.trial
+
+
+def _link(source: Path, target: Path) -> None:
+    """Make ``target`` the same file as ``source``, or a copy; it appears whole or not at all."""
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=UNFINISHED) as temporary:
+        fresh = Path(temporary, target.name)
+        try:
+            fresh.hardlink_to(source.resolve())
+        except OSError as error:
+            log.info("%s: copied, for it cannot be linked (%s)", target.name, error)
+            shutil.copyfile(source, fresh)
+        fresh.replace(target)
+
+
+def _remove_others(folder: Path, keep: set[str]) -> None:
+    for path in folder.iterdir():
+        if path.name not in keep and (path.is_symlink() or path.is_file()):
+            log.info("%s: removed, no longer part of the study", path)
+            path.unlink()
+        elif path.name.startswith(UNFINISHED):
+            shutil.rmtree(path)

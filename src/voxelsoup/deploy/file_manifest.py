@@ -1,0 +1,211 @@
+"""Every file that a study's numbers come from and go to, with its SHA-256, from scan to table.
+
+Hashes that were taken while a file was read or written (of scans and models) are taken over, so
+that a file that was changed between its making and the manifest is found out as well. Preprocessed
+arrays are hashed here: while they are written, it would be a fifth of the time that a case takes.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from voxelsoup.common.errors import InputError
+from voxelsoup.common.files import sha256, write_text
+from voxelsoup.data.index.index import read_cases
+from voxelsoup.data.preprocessing.store import read_manifest
+from voxelsoup.prediction.bundle_files import METADATA, bundle_hashes
+from voxelsoup.soups.candidates import CANDIDATES, OWN, read_candidates
+
+MANIFEST = "provenance.tsv"
+COLUMNS = ["part", "file", "sha256"]
+SCANS = "scans"
+# Files that lie in no folder. Nothing else of the results folder's top is the study's.
+TOP = {"cases.tsv", "rejected.tsv", "folds.json", "preprocessed.tsv", "report.html"}
+# TensorBoard's, which may be deleted.
+EVENTS = "events.out.tfevents"
+# First part of a path -> what its files are.
+PARTS = {
+    "preprocessed": "arrays",
+    "comparison": "tables",
+    "figures": "figures",
+    "models": "models",
+    "bundle": "bundle",
+    "report": "report",
+}
+
+
+@dataclass(frozen=True)
+class HashedFile:
+    """One line of the manifest.
+
+    Attributes:
+        part: ``scans``, ``data``, ``arrays``, ``models``, ``scores``, ``records``, ``tables``,
+            ``figures``, ``bundle`` or ``report``.
+        file: below the results folder; of ``scans`` the name of a case.
+        sha256: of the file; of a case over the contents of all of its files.
+    """
+
+    part: str
+    file: str
+    sha256: str
+
+
+def list_files(results: Path, folds: Sequence[int]) -> list[str]:
+    """The files of a study below its results folder, sorted: not those of trials that it left.
+
+    Args:
+        results: the results folder.
+        folds: the study's folds.
+    """
+    kept = {fold: _trials(results / f"fold{fold}") for fold in folds}
+    cases = set(read_manifest(results / "preprocessed.tsv"))
+    return sorted(name for name in _walk(results) if _belongs(name, kept, cases))
+
+
+def _trials(fold: Path) -> set[str]:
+    listed = read_candidates(fold / CANDIDATES)
+    return {candidate.model.partition("/")[0] for candidate in listed}
+
+
+def _walk(results: Path) -> Iterator[str]:
+    for folder, folders, names in os.walk(results):
+        if Path(folder) == results:
+            folders[:] = [f for f in folders if f in PARTS or f.startswith("fold")]
+            names = [name for name in names if name in TOP]
+        for name in names:
+            if name[0] != "." and not name.startswith(EVENTS):
+                yield (Path(folder) / name).relative_to(results).as_posix()
+
+
+def _belongs(name: str, kept: Mapping[int, set[str]], cases: set[str]) -> bool:
+    parts = Path(name).parts
+    if parts[0] == "preprocessed":
+        # Names of cases may hold dots; what follows them in a name does not.
+        case = parts[-1].removesuffix(".json").removesuffix(".npy")
+        return case in cases or case.rpartition(".")[0] in cases
+    if not parts[0].startswith("fold") or len(parts) == 1:
+        return True
+    fold = parts[0].removeprefix("fold")
+    if not fold.isdecimal() or int(fold) not in kept:
+        return False
+    return parts[1] != "trials" or parts[2] in kept[int(fold)]
+
+
+def part_of(name: str) -> str:
+    """Which part of the study a file below the results folder is."""
+    first, last = Path(name).parts[0], Path(name).name
+    if first in PARTS:
+        return PARTS[first]
+    if not first.startswith("fold") or first == last:
+        return "report" if last == "report.html" else "data"
+    if last == OWN:
+        return "models"
+    return "scores" if Path(name).suffix == ".csv" else "records"
+
+
+def recorded_hashes(results: Path, folds: Sequence[int]) -> dict[str, str]:
+    """File below the results folder -> SHA-256 that was taken when it was written."""
+    recorded: dict[str, str] = {}
+    for fold in folds:
+        for candidate in read_candidates(results / f"fold{fold}" / CANDIDATES):
+            recorded[f"fold{fold}/trials/{candidate.model}/{OWN}"] = candidate.sha256
+    with (results / "models" / "manifest.tsv").open(newline="", encoding="utf-8") as stream:
+        rows = csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE)
+        recorded |= {f"models/{row['path']}": row["sha256"] for row in rows}
+    if (results / "bundle" / METADATA).is_file():
+        hashes = bundle_hashes(results / "bundle")
+        recorded |= {f"bundle/{name}": digest for name, digest in hashes.items()}
+    return {name: digest for name, digest in recorded.items() if digest}
+
+
+def entries_of(results: Path, folds: Sequence[int], workers: int) -> list[HashedFile]:
+    """The manifest of a finished study.
+
+    Args:
+        results: the results folder.
+        folds: the study's folds.
+        workers: threads that hash.
+    """
+    scans = [
+        HashedFile(SCANS, case.name, case.sha256) for case in read_cases(results / "cases.tsv")
+    ]
+    names, known = list_files(results, folds), recorded_hashes(results, folds)
+    unknown = [name for name in names if name not in known]
+    paths = [results / name for name in unknown]
+    known |= dict(zip(unknown, hashes_of(paths, workers), strict=True))
+    return scans + [HashedFile(part_of(name), name, known[name]) for name in names]
+
+
+def hashes_of(
+    paths: Sequence[Path], workers: int, done: Callable[[], None] = lambda: None
+) -> Iterable[str]:
+    """SHA-256 of files in their order; empty of those that cannot be read.
+
+    Args:
+        paths: the files; one that has several names (hard links) is read once.
+        workers: threads: hashing leaves the interpreter to others.
+        done: called after each file.
+    """
+
+    def hashed(path: Path) -> str:
+        try:
+            return sha256(path)
+        except OSError:
+            return ""
+
+    first: dict[object, Path] = {}
+    for path in paths:
+        first.setdefault(_identity(path), path)
+    with ThreadPoolExecutor(workers) as pool:
+        futures = {key: pool.submit(hashed, path) for key, path in first.items()}
+        for path in paths:
+            yield futures[_identity(path)].result()
+            done()
+
+
+def _identity(path: Path) -> object:
+    try:
+        state = path.stat()
+    except OSError:
+        return path
+    return state.st_dev, state.st_ino
+
+
+def write_manifest(path: Path, entries: Iterable[HashedFile]) -> None:
+    """Write the manifest as a TSV file."""
+    stream = io.StringIO()
+    lines = csv.writer(stream, delimiter="\t", lineterminator="\n")
+    lines.writerow(COLUMNS)
+    lines.writerows([entry.part, entry.file, entry.sha256] for entry in entries)
+    write_text(path, stream.getvalue())
+
+
+def read_entries(path: Path) -> list[HashedFile]:
+    """Read a manifest.
+
+    Raises:
+        InputError: if it is missing or no manifest.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as stream:
+            rows = list(csv.reader(stream, delimiter="\t"))
+    except (OSError, ValueError, csv.Error) as error:
+        raise _unusable(path, f"cannot be read: {error}") from error
+    if not rows or rows[0] != COLUMNS or any(len(row) != len(COLUMNS) for row in rows):
+        raise _unusable(path, "is not a manifest")
+    return [HashedFile(*row) for row in rows[1:]]
+
+
+def _unusable(path: Path, found: str) -> InputError:
+    return InputError(
+        path,
+        found,
+        f"the file that the study's last step writes: {', '.join(COLUMNS)} of every file",
+        "run the study to its end, or name its results folder or a bundle",
+    )

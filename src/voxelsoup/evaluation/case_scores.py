@@ -1,0 +1,108 @@
+"""Case rows: one row per case and region of one model, in a CSV file, and their means.
+
+All numbers of tables, figures, the manifest and the report come from here, so that they cannot
+disagree.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from pathlib import Path
+
+import pandas as pd
+
+from voxelsoup.common.errors import InputError
+from voxelsoup.common.files import write_text
+from voxelsoup.evaluation.metrics import METRICS
+
+COLUMNS = ["case", "region", "dice", "loss"]
+# What a region is called that stands for the mean of all.
+ALL_REGIONS = "mean"
+
+
+def read_rows(path: Path) -> pd.DataFrame:
+    """Read the case rows of one model, bit by bit.
+
+    Returns:
+        ``case``, ``region``, ``dice``, ``loss`` (that of the case, in each of its rows), and the
+        further metrics that it was scored by (`voxelsoup.evaluation.metrics.METRICS`).
+
+    Raises:
+        InputError: if the file is missing, has other columns or has no rows.
+    """
+    numbers = ["loss", *METRICS]
+    try:
+        # Case names may look like numbers or like missing values, and must stay what they are.
+        rows = pd.read_csv(
+            path,
+            dtype={"case": str, "region": str},
+            keep_default_na=False,
+            na_values={name: ["nan", ""] for name in numbers},
+            float_precision="round_trip",
+        )
+        rows = rows.astype({name: "float64" for name in rows.columns if name in numbers})
+    except (OSError, ValueError, KeyError) as error:
+        raise _unusable(path, str(error)) from error
+    if list(rows.columns) != COLUMNS + measured_by(rows) or rows.empty:
+        raise _unusable(path, f"{len(rows)} row(s) with the columns {', '.join(rows.columns)}")
+    return rows
+
+
+def write_rows(path: Path, rows: pd.DataFrame) -> None:
+    """Write the case rows of one model with full precision, whole or not at all."""
+    columns = COLUMNS + measured_by(rows)
+    write_text(path, rows[columns].to_csv(index=False, na_rep="nan", lineterminator="\n"))
+
+
+def _unusable(path: Path, found: str) -> InputError:
+    return InputError(
+        path,
+        f"cannot be used as case rows: {found}",
+        f"a CSV file with the columns {', '.join(COLUMNS)}, perhaps some of "
+        f"{', '.join(name for name in METRICS if name not in COLUMNS)}, and a row per case "
+        "and region",
+        "delete the file, so that the workflow evaluates the model again",
+    )
+
+
+def measured_by(rows: pd.DataFrame) -> list[str]:
+    """The metrics beside Dice and loss that rows hold, in the order of the columns."""
+    return [name for name in METRICS if name in rows.columns and name not in COLUMNS]
+
+
+def mean(values: Iterable[float]) -> float:
+    """Mean, correctly rounded: the order of cases must not decide which model is better."""
+    numbers = [float(value) for value in values]
+    return math.fsum(numbers) / len(numbers)
+
+
+def region_means(rows: pd.DataFrame, metric: str = "dice") -> dict[str, float]:
+    """Region -> mean over the cases, the regions in the order of the rows."""
+    groups = rows.groupby("region", sort=False)
+    return {str(region): mean(group[metric]) for region, group in groups}
+
+
+def mean_dice(rows: pd.DataFrame) -> float:
+    """Mean over the regions of the mean Dice over the cases (no unit, 0 to 1)."""
+    return mean(region_means(rows).values())
+
+
+def by_case(rows: pd.DataFrame, metric: str = "dice", region: str = ALL_REGIONS) -> pd.Series:
+    """Case -> value of a metric in a region, or the mean of the case's regions; sorted by case."""
+    if region != ALL_REGIONS:
+        rows = rows[rows["region"] == region]
+    values = {str(case): mean(group[metric]) for case, group in rows.groupby("case", sort=True)}
+    return pd.Series(values, name=metric, dtype="float64")
+
+
+def summary(rows: pd.DataFrame) -> dict[str, float]:
+    """The numbers of one model: ``test_avg``, ``test_<region>`` in lower case, ``test_loss``.
+
+    Args:
+        rows: case rows, the regions of a case in the study's order, which the summary keeps; a
+            case's loss stands in each of its rows and counts once.
+    """
+    losses = rows.drop_duplicates("case")["loss"]
+    regions = {f"test_{region.lower()}": value for region, value in region_means(rows).items()}
+    return {"test_avg": mean_dice(rows), **regions, "test_loss": mean(losses)}

@@ -1,0 +1,387 @@
+"""A model scored on whole cases: one row per case and region."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from voxelsoup.data.preprocessing.geometry import restore
+from voxelsoup.data.preprocessing.store import PreprocessedCase, load_case, load_truth
+from voxelsoup.data.regions import label_table, to_regions
+from voxelsoup.evaluation.case_scores import COLUMNS
+from voxelsoup.evaluation.metrics import Scoring, score_regions
+from voxelsoup.evaluation.postprocessing import Postprocessing
+from voxelsoup.evaluation.sliding_window import predict_logits
+from voxelsoup.models import devices, networks, weight_files
+from voxelsoup.models.losses import make_loss
+from voxelsoup.soups.selection import LOSS, CaseScore, Scores
+from voxelsoup.study.study import Study
+from voxelsoup.training.patches import PatchSource, batches
+from voxelsoup.training.train import estimate_batch_norm
+
+log = logging.getLogger(__name__)
+
+THRESHOLD = 0.5
+# On a CPU, larger batches of windows take longer: their memory is fetched and given back each time.
+VOXELS_AT_ONCE = 64**3
+DICE_ALONE = Scoring(metrics=())
+Rows = list[dict[str, object]]
+Scored = TypeVar("Scored")
+
+
+def load_model(path: Path, study: Study, device: torch.device) -> nn.Module:
+    """A study's network with the weights of a model file, in evaluation mode.
+
+    Raises:
+        InputError: if the file cannot be read or does not fit the network.
+    """
+    return model_of(weight_files.load(path)[0], study, device, path)
+
+
+def model_of(
+    weights: weight_files.Weights, study: Study, device: torch.device, where: Path
+) -> nn.Module:
+    """A study's network with these weights, in evaluation mode.
+
+    Raises:
+        InputError: if they do not fit the network; ``where`` says which they are.
+    """
+    model = networks.build(study.network, len(study.dataset.channels), len(study.regions))
+    weight_files.fit(model, weights, where)
+    return model.to(device).eval()
+
+
+class WeightsScorer:
+    """Scores weights on single cases of one fold: what a soup recipe chooses by."""
+
+    def __init__(
+        self, study: Study, fold: dict[str, list[str]], folder: Path, device: torch.device
+    ) -> None:
+        """Set up.
+
+        Args:
+            study: the study.
+            fold: names of its `training` cases, which running statistics are taken from.
+            folder: the preprocessed cases.
+            device: where to compute.
+        """
+        self.study, self.fold, self.folder, self.device = study, fold, folder, device
+        model = networks.build(study.network, len(study.dataset.channels), len(study.regions))
+        self.model = model.to(device).eval()
+
+    def use(self, weights: weight_files.Weights) -> None:
+        """Take these weights from now on, with running statistics of their own if they have any."""
+        self.model.load_state_dict(weights)
+        if networks.has_batch_norm(self.model):
+            training = self.study.training
+            cases = sorted(self.fold["training"])
+            draw = PatchSource(self.folder, cases, self.study.regions, training, (training.seed,))
+            estimate_batch_norm(self.model, draw, self.device)
+            self.model.eval()
+
+    def score(self, case: str) -> CaseScore:
+        """Dice per region on one case, and the loss."""
+        return case_score(score_case(self.model, case, self.folder, self.study, self.device))
+
+    def gradient(
+        self, weights: weight_files.Weights, cases: Sequence[str], step: int
+    ) -> weight_files.Weights:
+        """The evaluation loss' gradient by the weights, on the batch of patches of a step.
+
+        Running statistics are those of the weights given, for taking them anew costs more than
+        the step.
+        """
+        self.model.load_state_dict(weights)
+        training = self.study.training.model_copy(update={"augmentation": "none", "workers": 0})
+        draw = PatchSource(
+            self.folder, sorted(cases), self.study.regions, training, (training.seed,)
+        )
+        ((images, regions),) = batches(draw, step, step + 1, self.device)
+        # Small gradients would vanish in float16 without a scaler.
+        chosen = devices.precision_on(self.device, training.precision)
+        precision = "float32" if chosen == "float16" else chosen
+        with devices.autocast(self.device, precision):
+            logits = self.model(images)
+        self.model.zero_grad(set_to_none=True)
+        make_loss(self.study.evaluation.loss)(logits.float(), regions).backward()
+        return {
+            name: parameter.grad.cpu()
+            for name, parameter in self.model.named_parameters()
+            if parameter.grad is not None
+        }
+
+    def settled(self, weights: weight_files.Weights) -> weight_files.Weights:
+        """Weights as they are to be saved: with running statistics of their own."""
+        if not networks.has_batch_norm(self.model):
+            return weights
+        self.use(weights)
+        return {name: value.cpu().clone() for name, value in self.model.state_dict().items()}
+
+
+def scoring_context(study: Study, fold: dict[str, list[str]], fingerprints: dict[str, str]) -> str:
+    """A hash of what selection scores depend on beside the weights.
+
+    Args:
+        study: the study.
+        fold: its fold.
+        fingerprints: case -> fingerprint of its preprocessed arrays.
+    """
+    content = study.model_dump(mode="json")
+    training = content["training"]
+    context = {
+        "network": content["network"],
+        "regions": list(content["regions"].items()),
+        "evaluation": content["evaluation"],
+        "patch": training["patch"],
+        "precision": training["precision"],
+        "selection": {case: fingerprints[case] for case in sorted(fold["selection"])},
+        # What running statistics are taken from.
+        "training": {case: fingerprints[case] for case in sorted(fold["training"])},
+    }
+    return hashlib.sha256(json.dumps(context, sort_keys=True).encode()).hexdigest()
+
+
+def scores_of(rows: pd.DataFrame) -> Scores:
+    """Case rows by case: region -> Dice, and the loss."""
+    return {
+        str(case): {
+            **dict(zip(part["region"], part["dice"], strict=True)),
+            LOSS: part["loss"].iloc[0],
+        }
+        for case, part in rows.groupby("case", sort=False)
+    }
+
+
+def case_score(rows: Sequence[Mapping[str, object]]) -> CaseScore:
+    """The rows of one case as region -> Dice, and the loss."""
+    dices = {str(row["region"]): float(str(row["dice"])) for row in rows}
+    return {**dices, LOSS: float(str(rows[0]["loss"]))}
+
+
+def rows_of(scores: Scores) -> pd.DataFrame:
+    """Case rows again: ``case``, ``region``, ``dice``, ``loss``."""
+    rows = [
+        {"case": case, "region": region, "dice": value, "loss": score[LOSS]}
+        for case, score in scores.items()
+        for region, value in score.items()
+        if region != LOSS
+    ]
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def scoring_of(study: Study) -> Scoring:
+    """What the study measures on test cases."""
+    asked = study.metrics
+    return Scoring(
+        metrics=tuple(asked.names),
+        tolerance=asked.surface_tolerance,
+        lesion_dilation=asked.lesion_dilation,
+        lesion_smallest=asked.lesion_smallest,
+    )
+
+
+def score_cases(
+    model: nn.Module,
+    cases: Iterable[str],
+    folder: Path,
+    study: Study,
+    device: torch.device,
+    measured: Collection[str] = (),
+) -> pd.DataFrame:
+    """Score a model on preprocessed cases, in the voxels of each scan.
+
+    Args:
+        model: with the weights to score, on ``device``.
+        cases: names.
+        folder: the preprocessed cases.
+        study: patch, overlap, regions, evaluation loss and metrics.
+        device: where to compute.
+        measured: cases that all metrics of the study are taken of, not only Dice and loss.
+
+    Returns:
+        Case rows: ``case``, ``region``, ``dice``, ``loss`` (that of the case, in each row), and
+        the metrics if there are measured cases.
+    """
+    model.eval()
+
+    def score(scan: ScanPrediction) -> Rows:
+        return scan.rows(study, scoring_of(study) if scan.case in measured else DICE_ALONE)
+
+    scans = (prediction_in_the_scan(model, name, folder, study, device) for name in cases)
+    rows = [row for of_case in _beside(scans, score) for row in of_case]
+    columns = [*COLUMNS, *(study.metrics.names if measured else [])]
+    return pd.DataFrame(rows).reindex(columns=columns)
+
+
+def score_before_and_after(
+    model: nn.Module,
+    cases: Iterable[str],
+    folder: Path,
+    study: Study,
+    device: torch.device,
+    postprocessing: Postprocessing,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Score a model by all metrics, without and with post-processing, on the same predictions.
+
+    Args:
+        model: with the weights to score, on ``device``.
+        cases: names.
+        folder: the preprocessed cases.
+        study: patch, overlap, regions, evaluation loss and metrics.
+        device: where to compute.
+        postprocessing: of the fold.
+
+    Returns:
+        Case rows of the model as it is, and after post-processing.
+    """
+    model.eval()
+
+    def score(scan: ScanPrediction) -> tuple[Rows, Rows]:
+        scoring = scoring_of(study)
+        return scan.rows(study, scoring), scan.rows(study, scoring, postprocessing)
+
+    scans = (prediction_in_the_scan(model, name, folder, study, device) for name in cases)
+    pairs = _beside(scans, score)
+    before = [row for plain, _ in pairs for row in plain]
+    after = [row for _, processed in pairs for row in processed]
+    columns = [*COLUMNS, *study.metrics.names]
+    return pd.DataFrame(before, columns=columns), pd.DataFrame(after, columns=columns)
+
+
+def _beside(
+    scans: Iterable[ScanPrediction], score: Callable[[ScanPrediction], Scored]
+) -> list[Scored]:
+    """Score each prediction while the next one is made; scores in the order of the predictions.
+
+    A GPU does not wait for distances, which no library takes on it, and no more than two
+    predictions are held.
+    """
+    scores: list[Future[Scored]] = []
+    with ThreadPoolExecutor(1) as pool:
+        for scan in scans:
+            if scores:
+                scores[-1].result()
+            scores.append(pool.submit(score, scan))
+    return [done.result() for done in scores]
+
+
+@dataclass(frozen=True)
+class ScanPrediction:
+    """A prediction beside the truth, in the voxels of the scan.
+
+    Attributes:
+        case: name of the case.
+        probabilities: float32 (region, x, y, z).
+        truth: booleans of the same shape.
+        spacing: of the voxels, in mm (x, y, z).
+        loss: the evaluation loss.
+    """
+
+    case: str
+    probabilities: NDArray[np.float32]
+    truth: NDArray[np.bool_]
+    spacing: list[float]
+    loss: float
+
+    def mask(self, postprocessing: Postprocessing | None = None) -> NDArray[np.bool_]:
+        """The predicted regions (region, x, y, z)."""
+        if postprocessing is None:
+            return self.probabilities > THRESHOLD
+        return postprocessing.apply(self.probabilities, self.spacing)
+
+    def rows(
+        self, study: Study, scoring: Scoring, postprocessing: Postprocessing | None = None
+    ) -> Rows:
+        """Its case rows, one per region."""
+        scores = score_regions(
+            self.mask(postprocessing), self.truth, self.spacing, scoring, torch.get_num_threads()
+        )
+        mean = sum(score["dice"] for score in scores) / len(scores)
+        after = " after post-processing" if postprocessing else ""
+        log.info("%s: mean Dice %.4f%s", self.case, mean, after)
+        return [
+            {"case": self.case, "region": region, "dice": score["dice"], "loss": self.loss} | score
+            for region, score in zip(study.regions, scores, strict=True)
+        ]
+
+
+def score_case(
+    model: nn.Module, case: str, folder: Path, study: Study, device: torch.device
+) -> Rows:
+    """Dice and loss of one case; ``model`` is in evaluation mode."""
+    return prediction_in_the_scan(model, case, folder, study, device).rows(study, DICE_ALONE)
+
+
+def prediction_in_the_scan(
+    model: nn.Module, name: str, folder: Path, study: Study, device: torch.device
+) -> ScanPrediction:
+    """What a model in evaluation mode predicts of a preprocessed case."""
+    case = load_case(folder, name)
+    return in_the_scan(predict(model, case, study, device), case, folder, study)
+
+
+def in_the_scan(
+    logits: torch.Tensor, case: PreprocessedCase, folder: Path, study: Study
+) -> ScanPrediction:
+    """A prediction of a case, whatever predicted it, brought back to the scan.
+
+    Args:
+        logits: (region, x, y, z), float32, on the preprocessed grid.
+        case: the case.
+        folder: the preprocessed cases.
+        study: regions and evaluation loss.
+    """
+    table = label_table(study.regions)
+    return ScanPrediction(
+        case.name,
+        restore(torch.sigmoid(logits).cpu().numpy(), case.geometry),
+        to_regions(load_truth(folder, case.name), table),
+        case.geometry["spacing_before"],
+        _loss(logits, to_regions(np.asarray(case.label), table), study),
+    )
+
+
+def predict(
+    model: nn.Module, case: PreprocessedCase, study: Study, device: torch.device
+) -> torch.Tensor:
+    """Logits (region, x, y, z), float32, of a whole case by a model in evaluation mode."""
+    # In the numbers of the disk, which each window is brought to float32 from.
+    image = torch.from_numpy(np.array(case.image)).to(device)
+    with devices.autocast(device, study.training.precision):
+        return predict_logits(
+            model,
+            image,
+            len(study.regions),
+            study.training.patch,
+            study.evaluation.overlap,
+            _windows_at_once(study, device),
+        )
+
+
+def _windows_at_once(study: Study, device: torch.device) -> int:
+    """As the study says; on a CPU no more than pays there."""
+    most = study.evaluation.window_batch
+    if device.type != "cpu":
+        return most
+    return max(1, min(most, VOXELS_AT_ONCE // math.prod(study.training.patch)))
+
+
+def _loss(logits: torch.Tensor, target: NDArray[np.bool_], study: Study) -> float:
+    """The evaluation loss against regions (region, x, y, z) on the same grid."""
+    # Booleans, which are a quarter as much to bring to a GPU.
+    regions = torch.from_numpy(target).to(logits.device).float()
+    with torch.no_grad():
+        return float(make_loss(study.evaluation.loss)(logits[None], regions[None]))

@@ -1,0 +1,77 @@
+"""Losses on sigmoid outputs of regions that may overlap."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from monai.losses import DeepSupervisionLoss, DiceFocalLoss, DiceLoss
+from torch import nn
+from torch.nn.modules.loss import _Loss
+
+from voxelsoup.study.study import LossName, Training
+
+
+class DiceBCELoss(_Loss):
+    """Dice + binary cross-entropy, equally weighted (nnU-Net's loss for regions).
+
+    MONAI's DiceCELoss takes several output channels for exclusive classes and would apply a
+    softmax, which is wrong for overlapping regions.
+    """
+
+    def __init__(self, batch: bool) -> None:
+        super().__init__()
+        self.dice = DiceLoss(sigmoid=True, batch=batch)
+        self.cross_entropy = nn.BCEWithLogitsLoss()
+
+    def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Loss of logits against a target of zeros and ones, both (batch, region, x, y, z)."""
+        loss: torch.Tensor = self.dice(logits, target) + self.cross_entropy(logits, target)
+        return loss
+
+
+def make_loss(name: LossName, over: str = "sample") -> _Loss:
+    """A loss on logits and targets of (batch, region, x, y, z).
+
+    Args:
+        name: `dice`, `dice-bce` or `dice-focal`.
+        over: Dice over the whole `batch` at once, or per `sample`.
+    """
+    batch = over == "batch"
+    makers: dict[str, Callable[[], _Loss]] = {
+        "dice": lambda: DiceLoss(sigmoid=True, batch=batch),
+        "dice-bce": lambda: DiceBCELoss(batch),
+        "dice-focal": lambda: DiceFocalLoss(sigmoid=True, batch=batch),
+    }
+    return makers[name]()
+
+
+class SupervisedLoss(nn.Module):
+    """MONAI's loss for deep supervision: targets are brought down to coarser outputs.
+
+    But for the zero that MONAI's sum begins with: it is handed to the device, and a GPU would be
+    waited for.
+    """
+
+    def __init__(self, loss: _Loss, weight_mode: str) -> None:
+        super().__init__()
+        self.monai = DeepSupervisionLoss(loss, weight_mode=weight_mode)
+
+    def forward(
+        self, logits: torch.Tensor | Sequence[torch.Tensor], target: torch.Tensor
+    ) -> torch.Tensor:
+        """Loss of one output, or of several, full resolution first, with the weights."""
+        outputs = [logits] if isinstance(logits, torch.Tensor) else logits
+        weights = self.monai.get_weights(len(outputs)) if len(outputs) > 1 else [1.0]
+        losses: list[torch.Tensor] = [
+            weight * self.monai.get_loss(output.float().contiguous(), target)
+            for weight, output in zip(weights, outputs, strict=True)
+        ]
+        return sum(losses[1:], losses[0])
+
+
+def training_loss(training: Training) -> nn.Module:
+    """The loss of a run; it also takes the tuple of a deeply supervised network."""
+    return SupervisedLoss(
+        make_loss(training.loss, training.loss_over), weight_mode=training.deep_supervision_weights
+    )

@@ -1,0 +1,196 @@
+"""Weights on disk: safetensors files that say what they are."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as serialize
+from torch import nn
+
+from voxelsoup.common.errors import InputError
+from voxelsoup.common.files import atomic_write
+from voxelsoup.common.provenance import FORMER_NAME, NAME
+from voxelsoup.study.study import Study
+
+Weights = dict[str, torch.Tensor]
+
+# One key only: safetensors writes several in random order, and files would differ by it.
+METADATA_KEY, FORMER_KEY = NAME, FORMER_NAME
+
+
+def describe(study: Study) -> dict[str, Any]:
+    """What a model file has to say for it to be used or averaged with others."""
+    settings = study.model_dump(mode="json")
+    return {
+        "network": settings["network"],
+        "channels": settings["dataset"]["channels"],
+        "regions": settings["regions"],
+        "preprocess": settings["preprocess"],
+        "patch": settings["training"]["patch"],
+    }
+
+
+def save(path: Path, weights: Weights, description: dict[str, Any]) -> str:
+    """Write weights and their description, whole or not at all; the same input, the same bytes.
+
+    Returns:
+        The SHA-256 of the file.
+    """
+    tensors: Weights = {}
+    storages: set[int] = set()
+    for name, tensor in weights.items():
+        tensors[name] = tensor.detach().cpu().contiguous()
+        storage = tensors[name].untyped_storage().data_ptr()
+        # Some networks (DynUNet) have one tensor under two names, which safetensors refuses.
+        if storage in storages:
+            tensors[name] = tensors[name].clone()
+        storages.add(storage)
+    with atomic_write(path) as temporary:
+        # Not sorted: the regions' order is that of the network's outputs.
+        metadata = {METADATA_KEY: json.dumps(description)}
+        # By way of bytes: safetensors' own writing hides why it fails.
+        content = serialize(tensors, metadata=metadata)
+        temporary.write_bytes(content)
+    return hashlib.sha256(content).hexdigest()
+
+
+def load(path: Path) -> tuple[Weights, dict[str, Any]]:
+    """Read weights and their description (empty if another program wrote the file).
+
+    Raises:
+        InputError: if the file is missing, damaged or not a safetensors file.
+    """
+    with _opened(path) as stream:
+        return dict(_tensors(stream)), _description(stream)
+
+
+def stream(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
+    """Names and tensors of a model file one after the other, mapped from the disk, not copied.
+
+    A tensor may be used until the next one is asked for.
+
+    Raises:
+        InputError: as ``load``.
+    """
+    with _opened(path) as opened:
+        yield from _tensors(opened)
+
+
+def shapes(path: Path) -> tuple[dict[str, tuple[tuple[int, ...], str]], dict[str, Any]]:
+    """Name -> shape and type of the weights, and the description; reads the header alone.
+
+    Raises:
+        InputError: as ``load``.
+    """
+    with _opened(path) as opened:
+        parts = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118
+        found = {
+            name: (tuple(part.get_shape()), str(part.get_dtype())) for name, part in parts.items()
+        }
+        return found, _description(opened)
+
+
+def read_slice(path: Path, start: int, stop: int) -> np.ndarray:
+    """Part of a model's floating-point weights, laid end to end in the order of their names.
+
+    Args:
+        path: the model file; only what is asked for is read from it.
+        start: the first number.
+        stop: the number after the last; more than there are gives those that there are.
+
+    Returns:
+        float64, at most ``stop - start`` numbers.
+
+    Raises:
+        InputError: as ``load``.
+    """
+    pieces, before = [np.empty(0)], 0
+    with _opened(path) as opened:
+        for name in sorted(opened.keys()):
+            header = opened.get_slice(name)
+            if not header.get_dtype().startswith(("F", "BF")):
+                continue
+            count = math.prod(header.get_shape())
+            first, last = max(start - before, 0), min(stop - before, count)
+            if first < last:
+                # Mapped from the disk: nothing but the slice is read.
+                part = opened.get_tensor(name).reshape(-1)[first:last]
+                pieces.append(part.double().numpy())
+            before += count
+    return np.concatenate(pieces)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    try:
+        with safe_open(str(path), framework="pt") as opened:
+            yield opened
+    except FileNotFoundError as error:
+        raise InputError(
+            path, "no such file", "a model file (.safetensors)", "check the path"
+        ) from error
+    except (SafetensorError, ValueError, OSError) as error:
+        raise InputError(
+            path,
+            f"cannot be read as weights: {error}",
+            "a whole safetensors file; other formats could run code when they are loaded",
+            "convert the checkpoint to safetensors, or copy it anew if it was cut off",
+        ) from error
+
+
+def _tensors(opened: Any) -> Iterator[tuple[str, torch.Tensor]]:
+    for name in opened.keys():  # noqa: SIM118
+        yield name, opened.get_tensor(name)
+
+
+def _description(opened: Any) -> dict[str, Any]:
+    metadata = opened.metadata() or {}
+    description = json.loads(metadata.get(METADATA_KEY) or metadata.get(FORMER_KEY, "{}"))
+    if not isinstance(description, dict):
+        raise ValueError(f"its description is {description!r} instead of a mapping")
+    return description
+
+
+def fit(model: nn.Module, weights: Weights, where: str | Path) -> None:
+    """Put weights into a model.
+
+    Raises:
+        InputError: if they do not fit, see ``check_fit``.
+    """
+    check_fit(model, weights, where)
+    model.load_state_dict(weights)
+
+
+def check_fit(model: nn.Module, weights: Weights, where: str | Path) -> None:
+    """Make sure that weights belong to a model's network.
+
+    Raises:
+        InputError: naming the first weights that are missing, unknown or of another shape.
+    """
+    own = model.state_dict()
+    missing = [name for name in own if name not in weights]
+    unknown = [name for name in weights if name not in own]
+    reshaped = [
+        f"{name} {list(weights[name].shape)} instead of {list(own[name].shape)}"
+        for name in own
+        if name in weights and weights[name].shape != own[name].shape
+    ]
+    for kind, names in (("lacks", missing), ("has unknown", unknown), ("has", reshaped)):
+        if names:
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            raise InputError(
+                where,
+                f"does not fit the network: it {kind} {', '.join(names[:3])}{more}",
+                "weights of the study's network, channels and regions",
+                "give a checkpoint of this very network, or set `network`, `dataset.channels` "
+                "and `regions` to the checkpoint's",
+            )

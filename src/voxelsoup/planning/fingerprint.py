@@ -1,0 +1,255 @@
+"""The fingerprint of a data set: shapes, spacings, intensities and label volumes of its cases.
+
+Of all cases the headers are read, of some the voxels too. Shapes and spacings are those after
+turning to RAS, as preprocessing does first.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+
+from voxelsoup.common.errors import InputError
+from voxelsoup.data.case import Case, Source
+from voxelsoup.data.index.checks import aligned
+from voxelsoup.data.volumes import volume
+from voxelsoup.data.volumes.volume import Volume, read_label, read_volumes
+
+Sides = tuple[int, int, int]
+Spacing = tuple[float, float, float]
+
+# Fifty cases say what a data set is like; more of them cost time and move no median.
+CASES_WITH_VOXELS = 50
+# Percentiles of a large CT would need seconds; of every so many voxels they are the same.
+VOXELS_FOR_PERCENTILES = 1_000_000
+LOWEST, HIGHEST = 0.5, 99.5
+
+
+@dataclass(frozen=True)
+class Intensities:
+    """A channel's voxels that are not 0.
+
+    Attributes:
+        mean, deviation: over all of them.
+        low, high: 0.5th and 99.5th percentile.
+    """
+
+    mean: float
+    deviation: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a case's voxels tell.
+
+    Attributes:
+        cropped: sides (x, y, z) in RAS of the box around voxels that are not 0 or are labelled.
+        zeros: share of voxels, before cropping, that are 0 in all channels.
+        volumes: label value above 0 -> mm³.
+        channels: channel name -> its intensities; None where all of its voxels are 0.
+    """
+
+    cropped: Sides
+    zeros: float
+    volumes: dict[int, float]
+    channels: dict[str, Intensities | None]
+
+
+@dataclass(frozen=True)
+class CaseFingerprint:
+    """One case.
+
+    Attributes:
+        name: its name.
+        labelled: whether it has a label map.
+        shape: voxels (x, y, z) in RAS.
+        spacing: mm (x, y, z) in RAS.
+        voxel_type: numpy's name of what the first channel stores, such as int16.
+        orientation: of the first channel as stored, such as LPS.
+        contents: None where only the header was read.
+        patient: whom it shows, where the data set itself says so.
+    """
+
+    name: str
+    labelled: bool
+    shape: Sides
+    spacing: Spacing
+    voxel_type: str
+    orientation: str
+    contents: Contents | None = None
+    patient: str | None = None
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """A data set.
+
+    Attributes:
+        cases: those that could be read.
+        unreadable: case name -> what is wrong.
+    """
+
+    cases: list[CaseFingerprint]
+    unreadable: dict[str, InputError]
+
+    @property
+    def labelled(self) -> list[CaseFingerprint]:
+        """The cases that have a label map."""
+        return [case for case in self.cases if case.labelled]
+
+    @property
+    def contents(self) -> list[Contents]:
+        """What was read of the cases' voxels."""
+        return [case.contents for case in self.cases if case.contents is not None]
+
+    @property
+    def values(self) -> set[int]:
+        """Label values above 0 that were seen."""
+        return {value for contents in self.contents for value in contents.volumes}
+
+
+def take_fingerprint(cases: Sequence[Case], workers: int) -> Fingerprint:
+    """Read the headers of all cases, and the voxels of up to 50 of them.
+
+    Args:
+        cases: with files that can be opened from here.
+        workers: processes that read.
+    """
+    chosen = {case.name for case in choose_cases(cases)}
+    look = partial(_look, chosen=chosen)
+    if workers > 1 and len(cases) > 1:
+        with ProcessPoolExecutor(min(workers, len(cases))) as pool:
+            found = list(pool.map(look, cases, chunksize=2))
+    else:
+        found = [look(case) for case in cases]
+    pairs = list(zip(cases, found, strict=True))
+    return Fingerprint(
+        [result for result in found if isinstance(result, CaseFingerprint)],
+        {case.name: result for case, result in pairs if isinstance(result, InputError)},
+    )
+
+
+def choose_cases(cases: Sequence[Case], count: int = CASES_WITH_VOXELS) -> list[Case]:
+    """Evenly among the labelled cases, or among all where none is labelled."""
+    candidates = [case for case in cases if case.label is not None] or list(cases)
+    if len(candidates) <= count:
+        return candidates
+    places = np.linspace(0, len(candidates) - 1, count).round().astype(int)
+    return [candidates[place] for place in places]
+
+
+def read_header(case: Case) -> CaseFingerprint:
+    """What the header of a case's first channel tells.
+
+    Raises:
+        InputError: if it cannot be read.
+    """
+    layout = volume.read_header(next(iter(case.channels.values())))
+    orientation = nib.orientations.io_orientation(layout.affine)
+    return CaseFingerprint(
+        case.name,
+        case.label is not None,
+        _sides(_to_ras(layout.shape[:3], orientation)),
+        _spacing(_to_ras(nib.affines.voxel_sizes(layout.affine).tolist(), orientation)),
+        layout.dtype.newbyteorder("=").name,
+        "".join(nib.orientations.ornt2axcodes(orientation)),
+        patient=case.patient,
+    )
+
+
+def usable_cores() -> int:
+    """CPU cores that this process may use."""
+    # macOS has no such function.
+    affinity: Callable[[int], set[int]] | None = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def _look(case: Case, chosen: set[str]) -> CaseFingerprint | InputError:
+    if case.problem is not None:
+        return case.problem
+    try:
+        header = read_header(case)
+        if case.name not in chosen:
+            return header
+        return replace(header, contents=read_contents(case))
+    except InputError as problem:
+        return problem
+
+
+def read_contents(case: Case) -> Contents:
+    """Read all voxels of a case, one channel at a time.
+
+    Raises:
+        InputError: if a file cannot be read, or the files lie on different grids.
+    """
+    channels: dict[str, Intensities | None] = {}
+    first: tuple[Source, Volume] | None = None
+    present: NDArray[np.bool_] | None = None
+    pairs = zip(case.channels.items(), read_volumes(case.channels.values()), strict=True)
+    for (name, source), stored in pairs:
+        first = first or (source, stored)
+        voxels = aligned(source, stored, first)[0].data
+        channels[name] = _intensities(voxels)
+        present = voxels != 0 if present is None else present | (voxels != 0)
+    assert first is not None and present is not None
+    zeros = 1 - float(present.mean())
+    sizes: dict[int, float] = {}
+    if case.label is not None:
+        label, _ = aligned(case.label, read_label(case.label), first)
+        present = present | (label.data != 0)
+        counts = np.bincount(label.data.ravel(), minlength=2)
+        voxel = math.prod(label.spacing)
+        sizes = {value: int(n) * voxel for value, n in enumerate(counts) if value and n}
+    cropped = _to_ras(_box(present), nib.orientations.io_orientation(first[1].affine))
+    return Contents(_sides(cropped), zeros, sizes, channels)
+
+
+def _box(mask: NDArray[np.bool_]) -> list[int]:
+    """Sides of the box around what is true; the whole where nothing is."""
+    sides = []
+    for axis, whole in enumerate(mask.shape):
+        found = np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis)))
+        sides.append(int(found[-1] - found[0] + 1) if found.size else whole)
+    return sides
+
+
+def _intensities(voxels: NDArray[np.generic]) -> Intensities | None:
+    values = voxels[voxels != 0].astype(np.float32)
+    if not values.size:
+        return None
+    some = values[:: max(1, values.size // VOXELS_FOR_PERCENTILES)]
+    low, high = np.percentile(some, [LOWEST, HIGHEST])
+    mean, deviation = values.mean(dtype=np.float64), values.std(dtype=np.float64)
+    return Intensities(float(mean), float(deviation), float(low), float(high))
+
+
+def _to_ras(values: Iterable[float], orientation: NDArray[np.float64]) -> list[float]:
+    """Values per stored axis -> per axis of RAS."""
+    turned = [0.0, 0.0, 0.0]
+    for value, (axis, _) in zip(values, orientation, strict=True):
+        turned[int(axis)] = value
+    return turned
+
+
+def _sides(values: Sequence[float]) -> Sides:
+    return int(values[0]), int(values[1]), int(values[2])
+
+
+def _spacing(values: Sequence[float]) -> Spacing:
+    return float(values[0]), float(values[1]), float(values[2])
+
+
+def absolute(case_root: Path, source: Source) -> Source:
+    """A source that counts from a folder, as one that can be opened from here."""
+    return Source(case_root / source.file, source.component)

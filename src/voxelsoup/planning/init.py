@@ -1,0 +1,78 @@
+"""`voxelsoup init`: from a folder of scans to a study file to begin with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from voxelsoup.common.errors import InputError
+from voxelsoup.common.files import write_text
+from voxelsoup.data.layouts import find_cases
+from voxelsoup.data.layouts.detect import guess
+from voxelsoup.planning.fingerprint import take_fingerprint, usable_cores
+from voxelsoup.planning.proposal import propose
+from voxelsoup.planning.study_yaml import schema_line, study_text
+from voxelsoup.study.study import load
+
+
+def write_first_study(folder: Path, output: Path, force: bool) -> list[str]:
+    """Propose a study for a data set and write it, with the reasons as comments.
+
+    Args:
+        folder: the data set, whose layout is guessed.
+        output: the study file.
+        force: replace a file that is there.
+
+    Returns:
+        What to see to before training, in words.
+
+    Raises:
+        InputError: if the file is there, nothing is found in the folder, or nothing is labelled.
+    """
+    if output.exists() and not force:
+        raise InputError(
+            output,
+            "is there already",
+            "a new file",
+            "choose another name, as `--output study.yaml`, or replace the file with `--force`",
+        )
+    found = guess(folder)
+    cases = find_cases(found.dataset, found.root)
+    fingerprint = take_fingerprint(cases, usable_cores())
+    proposal = propose(found, fingerprint)
+    heading = [
+        *schema_line(output),
+        f"Proposed by `voxelsoup init` for {len(cases)} cases in {found.root}, of which "
+        f"{len(fingerprint.contents)} were read whole. Every key is explained in "
+        "docs/configuration.md.",
+    ]
+    text = study_text(proposal.study, proposal.reasons, heading)
+    load(proposal.study, f"the study proposed for {folder}")
+    write_text(output, text)
+    return proposal.warnings
+
+
+def print_first_study(folder: Path, output: Path, force: bool) -> None:
+    """Write a first study, and print what to do with it.
+
+    Raises:
+        InputError: as ``write_first_study``.
+    """
+    from rich.console import Console
+    from rich.text import Text
+
+    warnings = write_first_study(folder, output, force)
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(Text(f"{output} is written: a study of {folder}, with the reasons in comments."))
+    for warning in warnings:
+        console.print(Text.assemble(("note: ", "yellow"), warning))
+    configfile = "" if output == Path("config.yaml") else f" --configfile {output}"
+    steps = {
+        f"voxelsoup index {output}": "check every case",
+        f"voxelsoup check {output}": "check the study",
+        f"snakemake -n{configfile}": "see the plan",
+        f"snakemake --profile profiles/local{configfile}": "run it",
+    }
+    width = max(map(len, steps))
+    console.print("Next:")
+    for command, purpose in steps.items():
+        console.print(Text.assemble("  ", (f"{command:{width}}", "bold"), f"  {purpose}"))

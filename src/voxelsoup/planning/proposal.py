@@ -1,0 +1,431 @@
+"""A study proposed from a data set's fingerprint, with the reason of each choice.
+
+The rules for spacing, patch and normalisation follow nnU-Net v2 (Isensee et al., Nature Methods
+2021; ``nnunetv2/experiment_planning/experiment_planners/default_experiment_planner.py``) as far as
+they fit this workflow; each function says where it departs from them.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from voxelsoup.common.errors import InputError
+from voxelsoup.common.text import counted, listed, times
+from voxelsoup.data.case import Case
+from voxelsoup.data.index.patients import patient_finder
+from voxelsoup.data.layouts.detect import BRATS_CHANNELS, Guess, clean_names
+from voxelsoup.planning.fingerprint import Contents, Fingerprint, Spacing
+from voxelsoup.study.study import Network, downsampling
+
+# Rows of tables have these names.
+NOT_REGIONS = ("avg", "loss", "mean")
+
+SAME_SPACING = 0.01
+# nnU-Net's: an axis so much coarser than the others is one of thick slices.
+ANISOTROPY = 3
+FINE_PERCENTILE = 10
+# nnU-Net normalises over the foreground where cropping takes more than a quarter away.
+MANY_ZEROS = 0.25
+# MedNeXt's published patch (Roy et al., MICCAI 2023) has as many voxels.
+PATCH_VOXELS = 128**3
+BATCH = 2
+MOST_FOLDS = 5
+PATIENTS_PER_FOLD = 2
+FEWEST_PATIENTS = 3
+# Copies of a case in float32 that a preprocessing process holds at its peak: counted in the code,
+# not measured on every data set.
+COPIES = 6
+
+
+@dataclass
+class Proposal:
+    """A study and why it is like that.
+
+    Attributes:
+        study: section -> settings, as a study file has them.
+        reasons: dotted key -> why.
+        warnings: what should be seen to before training.
+    """
+
+    study: dict[str, Any] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+
+def propose(guess: Guess, fingerprint: Fingerprint) -> Proposal:
+    """Propose a whole study.
+
+    Args:
+        guess: what the folder looks like.
+        fingerprint: of its cases, some with their contents.
+
+    Raises:
+        InputError: if no case has a label map that can be read.
+    """
+    if not fingerprint.values:
+        raise InputError(
+            guess.root,
+            "holds no labelled voxel in the cases that could be read",
+            "label maps to train on",
+            f"look at what is wrong with the cases: voxelsoup index {guess.root}",
+        )
+    proposal = Proposal()
+    _add_data(proposal, guess, fingerprint)
+    _add_folds(proposal, guess, fingerprint)
+    _add_metrics(proposal, fingerprint)
+    _add_preprocess(proposal, guess, fingerprint)
+    _add_training(proposal, fingerprint)
+    _add_sweep(proposal)
+    _add_resources(proposal, guess, fingerprint)
+    return proposal
+
+
+def propose_data(
+    guess: Guess, values: Collection[int], unlabelled: int
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """The sections ``dataset`` and ``regions``, and their reasons.
+
+    Args:
+        guess: what the folder looks like.
+        values: label values above 0 that occur.
+        unlabelled: number of cases without a label map.
+    """
+    regions, reason = propose_regions(guess, values)
+    dataset: dict[str, Any] = {"layout": guess.dataset.layout, "root": guess.dataset.root}
+    if guess.dataset.file:
+        dataset["file"] = guess.dataset.file
+    dataset["channels"] = guess.dataset.channels
+    reasons = {"regions": reason, "dataset.channels": _about_channels(guess)}
+    if unlabelled:
+        dataset["unlabelled"] = "predict"
+        reasons["dataset.unlabelled"] = (
+            f"{counted(unlabelled, 'case')} without a label map: kept out of all folds."
+        )
+    return {"dataset": dataset, "regions": regions}, reasons
+
+
+def propose_regions(guess: Guess, values: Collection[int]) -> tuple[dict[str, list[int]], str]:
+    """Regions that name every label value, and why these.
+
+    Args:
+        guess: what the folder looks like.
+        values: label values above 0 that occur.
+    """
+    brats = any(set(names) <= set(guess.dataset.channels) for names in BRATS_CHANNELS)
+    if guess.regions:
+        regions, reason = dict(guess.regions), "The regions of dataset.json."
+    elif guess.dataset.layout == "brats" and brats and set(values) <= {1, 2, 3, 4}:
+        regions, reason = _brats_regions(values)
+    else:
+        named = {value: guess.label_names.get(value, f"label_{value}") for value in sorted(values)}
+        named = dict(sorted((named | guess.label_names).items()))
+        names = clean_names(named.values(), NOT_REGIONS)
+        regions = {name: [value] for name, value in zip(names, named, strict=True)}
+        origin = "named as in dataset.json" if guess.label_names else "the data do not name them"
+        reason = f"One per label value, {origin}; regions may also overlap, as whole: [1, 2]."
+    covered = {value for labels in regions.values() for value in labels}
+    for value in sorted(set(values) - covered):
+        (name,) = clean_names([f"label_{value}"], [key.lower() for key in regions])
+        regions[name] = [value]
+    if guess.ignored is not None:
+        reason += (
+            f" Label {guess.ignored} is nnU-Net's ignore label, which voxelsoup does not know: "
+            "a voxel with it is taken for what its region says."
+        )
+    return regions, reason
+
+
+def _brats_regions(values: Collection[int]) -> tuple[dict[str, list[int]], str]:
+    if 4 in values and 3 not in values:
+        regions = {"TC": [1, 4], "WT": [1, 2, 4], "ET": [4]}
+        return regions, "BraTS up to 2021: tumour core, whole tumour, enhancing tumour (label 4)."
+    regions = {"TC": [1, 3], "WT": [1, 2, 3], "ET": [3]}
+    reason = "BraTS 2023 and later: tumour core, whole tumour, enhancing tumour (label 3)"
+    if 4 in values:
+        return regions | {"RC": [4]}, f"{reason}; RC is the resection cavity (label 4)."
+    return regions, f"{reason}."
+
+
+def _about_channels(guess: Guess) -> str:
+    if guess.called:
+        pairs = (f"{new} is {old!r}" for new, old in guess.called.items())
+        return f"In the order of dataset.json: {listed(pairs)}."
+    origin = {
+        "brats": "The ends of the file names that the cases share.",
+        "table": "The columns of the table.",
+        "monai": "In the order of the datalist's images.",
+    }
+    return origin.get(guess.dataset.layout, "The names in dataset.json, in its order.")
+
+
+def _add_data(proposal: Proposal, guess: Guess, fingerprint: Fingerprint) -> None:
+    unlabelled = len(fingerprint.cases) - len(fingerprint.labelled)
+    sections, reasons = propose_data(guess, fingerprint.values, unlabelled)
+    name = clean_names([guess.root.resolve().name])[0]
+    proposal.study |= {"results": f"results-{name}", **sections}
+    proposal.reasons |= reasons
+    proposal.reasons["results"] = "A folder of its own, so that no other study's results are there."
+    proposal.reasons["dataset.root"] = (
+        "Relative paths count from the folder that snakemake is started in."
+    )
+    seen, looked = fingerprint.values, len(fingerprint.contents)
+    named = {value for labels in sections["regions"].values() for value in labels}
+    if looked < len(fingerprint.labelled):
+        proposal.reasons["regions"] += (
+            f" Label maps of {looked} of {len(fingerprint.labelled)} cases were looked at; "
+            "`voxelsoup index` on this file looks at all."
+        )
+    if named - seen:
+        proposal.reasons["regions"] += f" Not seen: {listed(sorted(named - seen))}."
+    if guess.ignored is not None and guess.ignored in seen:
+        proposal.warnings.append(
+            f"label {guess.ignored} is nnU-Net's ignore label, and voxelsoup trains on it like any "
+            "other: see `regions`"
+        )
+    proposal.warnings += guess.remarks
+    if fingerprint.unreadable:
+        proposal.study["dataset"]["on_bad_case"] = "stop"
+        proposal.reasons["dataset.on_bad_case"] = (
+            f"{counted(len(fingerprint.unreadable), 'case')} could not be read; `skip` leaves such "
+            "cases out."
+        )
+        name, problem = next(iter(fingerprint.unreadable.items()))
+        which = ", such as" if len(fingerprint.unreadable) > 1 else ":"
+        proposal.warnings.append(
+            f"{counted(len(fingerprint.unreadable), 'case')} cannot be used{which} {name}: "
+            f"{problem.where}: {problem.found}"
+        )
+
+
+def _add_folds(proposal: Proposal, guess: Guess, fingerprint: Fingerprint) -> None:
+    patient_of = patient_finder(guess.dataset)
+    labelled = (Case(case.name, {}, None, case.patient) for case in fingerprint.labelled)
+    patients = len({patient_of(case) for case in labelled})
+    if patients < FEWEST_PATIENTS:
+        proposal.warnings.append(
+            f"{counted(patients, 'labelled patient')}: a fold needs at least {FEWEST_PATIENTS}, "
+            "one each to train, to choose and to test on"
+        )
+    if guess.split is not None:
+        file, count = guess.split
+        proposal.study["folds"] = {"count": count, "file": str(file)}
+        proposal.reasons["folds"] = "The split that the datalist gives."
+        return
+    count = max(2, min(MOST_FOLDS, patients // PATIENTS_PER_FOLD))
+    proposal.study["folds"] = {"count": count, "selection_share": 0.2}
+    few = "" if count == MOST_FOLDS else f"; {MOST_FOLDS} are usual where there are more"
+    proposal.reasons["folds"] = (
+        f"{counted(patients, 'labelled patient')}{few}. `run: [0]` trains the first fold alone."
+    )
+
+
+def _add_metrics(proposal: Proposal, fingerprint: Fingerprint) -> None:
+    smallest = {
+        region: min(found)
+        for region, labels in proposal.study["regions"].items()
+        if (found := [v for c in fingerprint.contents if (v := _volume(c, labels))])
+    }
+    told = listed(f"{region} {volume:,.0f}" for region, volume in smallest.items())
+    proposal.study["metrics"] = {"lesion_smallest": 50}
+    proposal.reasons["metrics.lesion_smallest"] = (
+        f"The smallest lesion that counts, in mm³; the smallest regions seen in a case have {told}."
+    )
+
+
+def _volume(contents: Contents, labels: Sequence[int]) -> float:
+    return sum(contents.volumes.get(label, 0) for label in labels)
+
+
+def propose_spacing(
+    spacings: Sequence[Spacing], shape: Sequence[float]
+) -> tuple[list[float] | None, str]:
+    """Voxel size to resample to, and why.
+
+    nnU-Net's rule: the median of each axis, but the 10th percentile of an axis of thick slices.
+    Where all cases agree, nothing is resampled.
+
+    Args:
+        spacings: of the cases, mm (x, y, z) in RAS.
+        shape: median sides in voxels (x, y, z), at the cases' own spacings.
+    """
+    sizes = np.array(spacings)
+    middle = np.median(sizes, axis=0)
+    if (np.abs(sizes / middle - 1) <= SAME_SPACING).all():
+        return None, f"Median {_mm(middle)}; all cases agree: nothing is resampled."
+    coarse = int(middle.argmax())
+    others = [axis for axis in range(3) if axis != coarse]
+    thick = middle[coarse] > ANISOTROPY * middle[others].max()
+    few = shape[coarse] * ANISOTROPY < min(shape[axis] for axis in others)
+    spread = f"Median {_mm(middle)} of {_mm(sizes.min(axis=0))} to {_mm(sizes.max(axis=0))}"
+    target = middle.copy()
+    if thick and few:
+        fine = np.percentile(sizes[:, coarse], FINE_PERCENTILE)
+        target[coarse] = max(fine, middle[others].max())
+        spread += f"; slices are thick along {'xyz'[coarse]}, so its 10th percentile"
+    return [float(f"{side:.4g}") for side in target], f"{spread}."
+
+
+def _add_preprocess(proposal: Proposal, guess: Guess, fingerprint: Fingerprint) -> None:
+    own = _median_shape(fingerprint, None)
+    spacing, reason = propose_spacing([case.spacing for case in fingerprint.labelled], own)
+    zeros = median(contents.zeros for contents in fingerprint.contents)
+    normalisation, why = _normalisation(guess.dataset.channels, zeros)
+    proposal.study["preprocess"] = {
+        "spacing": spacing,
+        "crop": True,
+        "normalisation": normalisation,
+    }
+    proposal.reasons |= {"preprocess.spacing": reason, "preprocess.normalisation": why}
+
+
+def _normalisation(channels: Sequence[str], zeros: float) -> tuple[str, str]:
+    """By the share of voxels that are 0; nnU-Net goes by the size of the box around the others."""
+    share = f"{100 * zeros:.0f} % of the voxels of a usual case are 0"
+    if any(re.fullmatch(r"ct(_.*)?", channel, re.IGNORECASE) for channel in channels):
+        return "zscore", (
+            "CT: the z-score of all voxels. nnU-Net clips CT to percentiles of the foreground "
+            "first; voxelsoup does not."
+        )
+    if zeros > MANY_ZEROS:
+        return "zscore-nonzero", f"{share}: a background that is kept at 0."
+    return "zscore", f"{share}: no background to keep apart."
+
+
+def _median_shape(fingerprint: Fingerprint, spacing: Sequence[float] | None) -> list[float]:
+    """Median sides after cropping, and after resampling if there is a spacing."""
+    sides = []
+    for case in fingerprint.cases:
+        if case.contents is not None:
+            size, target = np.array(case.spacing), np.array(spacing or case.spacing)
+            sides.append(np.array(case.contents.cropped) * size / target)
+    return [float(side) for side in np.median(sides, axis=0)]
+
+
+def propose_patch(shape: Sequence[float], factor: int, budget: int = PATCH_VOXELS) -> list[int]:
+    """A patch like the median case, in multiples of what the network divides by.
+
+    As nnU-Net does it, from the median shape downwards: whichever side is longest beside the
+    median's is shortened until the patch is within the budget. nnU-Net's budget is a memory
+    estimate; here it is a number of voxels.
+
+    Args:
+        shape: median sides (x, y, z) as the network sees cases.
+        factor: by which every side must be divisible.
+        budget: most voxels.
+    """
+    patch = _nearest(shape, factor)
+    while math.prod(patch) > budget:
+        longest = max(
+            (axis for axis in range(3) if patch[axis] > factor),
+            key=lambda axis: patch[axis] / shape[axis],
+        )
+        patch[longest] -= factor
+    if max(patch) == factor:
+        # One voxel at the bottleneck has nothing to be normalised over.
+        patch = [2 * factor] * 3
+    return patch
+
+
+def _add_training(proposal: Proposal, fingerprint: Fingerprint) -> None:
+    factor = downsampling(Network(size="S", kernel_size=3))
+    shape = _median_shape(fingerprint, proposal.study["preprocess"]["spacing"])
+    patch = propose_patch(shape, factor)
+    voxels = BATCH * math.prod(patch)
+    proposal.study["network"] = {"name": "MedNeXt", "size": "S", "kernel_size": 3}
+    proposal.study["training"] = {
+        "patch": patch,
+        "batch_size": BATCH,
+        "epochs": 50,
+        "steps_per_epoch": 250,
+        "augmentation": "full",
+        "precision": "bfloat16",
+        "workers": 3,
+    }
+    proposal.reasons |= {
+        "network": "The smallest published MedNeXt, meant for a GPU; for CPUs alone take the "
+        "network of examples/hippocampus.yaml.",
+        "training.patch": _about_patch(shape, patch, factor, len(fingerprint.contents)),
+        "training.batch_size": f"As nnU-Net; {_millions(voxels)} voxels a step. Where a GPU's "
+        "memory ends, take a smaller patch.",
+        "training.epochs": "Of a trial, which goes on from the stem (examples/brats2024.yaml).",
+        "training.precision": "Half the memory on recent GPUs; float32 for old ones and CPUs.",
+    }
+
+
+def _add_sweep(proposal: Proposal) -> None:
+    grid: dict[str, list[Any]] = {
+        "optimizer.lr": [0.0018, 0.0027],
+        "training.loss": ["dice-bce", "dice-focal"],
+        "training.seed": [0, 1, 2],
+    }
+    trials, folds = math.prod(map(len, grid.values())), proposal.study["folds"]["count"]
+    proposal.study |= {
+        "optimizer": {"name": "adamw", "schedule": "schedule-free", "lr": 0.0027},
+        "stem": {"epochs": 100},
+        "sweep": {"grid": grid},
+        "soup": {"recipes": ["greedy", "uniform"]},
+    }
+    proposal.reasons |= {
+        "optimizer": "The published optimum for MedNeXt.",
+        "sweep": f"{folds} folds x (1 stem + {trials} trials) = {folds * (trials + 1)} trainings, "
+        "around the best rate, with seeds: soups gain where models are good, nearly equal and "
+        "different (docs/souping.md).",
+    }
+    if set(proposal.study["regions"]) >= {"TC", "WT", "ET"}:
+        replace = {"region": "ET", "by": "TC", "below": [50, 100, 200, 500]}
+        proposal.study["postprocessing"] = {"replace": replace}
+        proposal.reasons["postprocessing"] = (
+            "Where almost no enhancing tumour is found, there mostly is none; volumes in mm³."
+        )
+
+
+def _nearest(shape: Sequence[float], factor: int) -> list[int]:
+    """The nearest multiples, and one at least."""
+    return [max(factor, factor * math.floor(side / factor + 0.5)) for side in shape]
+
+
+def _about_patch(shape: Sequence[float], patch: list[int], factor: int, cases: int) -> str:
+    sides, looked = times([round(side) for side in shape]), counted(cases, "case")
+    begin = f"Median shape after preprocessing {sides} ({looked})"
+    nearest = _nearest(shape, factor)
+    multiples = f"multiples of {factor}, by which MedNeXt S shrinks its input"
+    if patch == nearest:
+        return f"{begin}: the nearest {multiples}."
+    if math.prod(nearest) > PATCH_VOXELS:
+        return f"{begin}, scaled down to at most 128³ voxels in {multiples}."
+    return f"{begin}: the smallest that MedNeXt S takes, in {multiples}."
+
+
+def _add_resources(proposal: Proposal, guess: Guess, fingerprint: Fingerprint) -> None:
+    largest = max((case.shape for case in fingerprint.cases), key=math.prod)
+    channels = len(guess.dataset.channels)
+    case_mb = math.prod(largest) * channels * 4 / 1e6
+    threads = 4
+    memory = max(4000, 1000 * math.ceil(case_mb * COPIES * threads / 1000))
+    proposal.study["resources"] = {
+        "preprocess": {"threads": threads, "mem_mb": memory, "runtime": 240},
+        "training": {"threads": 4, "gpu": 1, "mem_mb": 16000, "runtime": 1440},
+        "evaluation": {"threads": 4, "gpu": 1, "mem_mb": 16000, "runtime": 240},
+    }
+    proposal.reasons["resources"] = (
+        "Where there is no GPU, profiles/local trains on the CPU. MB of memory, minutes."
+    )
+    proposal.reasons["resources.preprocess"] = (
+        f"The largest case is {times(largest)} voxels of {counted(channels, 'channel')}, "
+        f"{case_mb:,.1f} MB; {threads} cases at once, {COPIES} copies each."
+    )
+
+
+def _mm(spacing: Sequence[float] | np.ndarray) -> str:
+    return " x ".join(f"{side:.3g}" for side in spacing) + " mm"
+
+
+def _millions(number: int) -> str:
+    return f"{number / 1e6:.1f} million" if number >= 1e5 else f"{number:,}"

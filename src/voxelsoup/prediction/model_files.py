@@ -1,0 +1,328 @@
+"""Models as users name them: files, folders of soups and bundles, checked before they are used."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ValidationError
+from torch import nn
+
+from voxelsoup.common.errors import InputError
+from voxelsoup.common.files import read_json, sha256
+from voxelsoup.data.regions import LabelOrder, check_label_order
+from voxelsoup.evaluation.postprocessing import Postprocessing
+from voxelsoup.models import networks, weight_files
+from voxelsoup.prediction.bundle_files import (
+    BUNDLED_POSTPROCESSING,
+    METADATA,
+    WEIGHTS,
+    bundle_hashes,
+    bundle_label_order,
+)
+from voxelsoup.study.study import Name, Network, Preprocess, Triple, wrong_settings
+
+MODEL = "model.safetensors"
+ENDING = ".safetensors"
+POSTPROCESSING = "postprocessing.json"
+FOLD = re.compile(r"fold\d+")
+
+
+class Description(BaseModel):
+    """What a model file says of itself (``weight_files.describe``), typed.
+
+    Attributes:
+        network: what it is built from.
+        channels: names of its input volumes, in their order.
+        regions: region -> label values, in the order of its outputs.
+        preprocess: what is done to a scan before.
+        patch: window size in voxels (x, y, z).
+    """
+
+    network: Network
+    channels: list[Name]
+    regions: dict[Name, list[int]]
+    preprocess: Preprocess
+    patch: Triple
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """One set of weights, its header read and its hash taken.
+
+    Attributes:
+        path: the safetensors file.
+        sha256: hash of its bytes.
+        description: what it says of itself.
+        postprocessing: the file of the post-processing that was chosen for it, if there is one.
+        label_order: region -> value written, if its bundle states it.
+    """
+
+    path: Path
+    sha256: str
+    description: Description
+    postprocessing: Path | None = None
+    label_order: LabelOrder | None = None
+
+    def build(self, device: torch.device) -> nn.Module:
+        """The network with these weights, in evaluation mode.
+
+        Raises:
+            InputError: if the file cannot be read or does not fit its network.
+        """
+        told = self.description
+        model = networks.build(told.network, len(told.channels), len(told.regions))
+        weight_files.fit(model, weight_files.load(self.path)[0], self.path)
+        return model.to(device).eval()
+
+    def read_postprocessing(self) -> Postprocessing:
+        """The post-processing that was chosen for it.
+
+        Raises:
+            InputError: if there is none, or it is of other regions.
+        """
+        if self.postprocessing is None:
+            raise InputError(
+                self.path,
+                "has no post-processing beside it",
+                f"{POSTPROCESSING} in the folder of its fold, or {BUNDLED_POSTPROCESSING} in its "
+                "bundle",
+                "leave --postprocess out, or name the model within its results folder",
+            )
+        try:
+            record = read_json(self.postprocessing)
+            chosen = Postprocessing.from_record(record.get("postprocessing", record))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(
+                self.postprocessing, f"cannot be read: {error!r}", "a fold's post-processing",
+                "copy it anew",
+            ) from error  # fmt: skip
+        if list(chosen.regions) != list(self.description.regions):
+            raise InputError(
+                self.postprocessing,
+                f"is of the regions {', '.join(chosen.regions)}",
+                f"the model's: {', '.join(self.description.regions)}",
+                "leave --postprocess out, or put the right file there",
+            )
+        return chosen
+
+
+def open_models(paths: Sequence[Path]) -> list[ModelFile]:
+    """Find the files that paths stand for, and make sure that they can be averaged.
+
+    Args:
+        paths: each a model file, the folder of a run, soup or ensemble, or a bundle.
+
+    Returns:
+        The files, in the order of the paths; weights themselves are not read yet. Their networks
+        may differ; channels, regions, preprocessing and patch do not.
+
+    Raises:
+        InputError: if a path leads to no model, a file is damaged, is not the one whose hash is
+            written down, does not fit its network, or differs from the first one.
+    """
+    found = [file for path in paths for file in _opened(Path(path))]
+    seen: dict[str, Path] = {}
+    for file in found:
+        if file.sha256 in seen:
+            raise InputError(
+                file.path,
+                f"holds the same weights as {seen[file.sha256]}",
+                "every model once",
+                "take one of them out",
+            )
+        seen[file.sha256] = file.path
+        _check_alike(file, found[0])
+    return found
+
+
+def _opened(path: Path) -> list[ModelFile]:
+    if (path / METADATA).is_file():
+        return _of_bundle(path)
+    if (path / MODEL).is_file():
+        return [_of_file(path / MODEL)]
+    if (path / "recipe.json").is_file():
+        return _of_ensemble(path / "recipe.json")
+    if path.is_dir():
+        raise InputError(
+            path,
+            "holds no model",
+            f"a folder with {MODEL}, or a bundle with {METADATA}",
+            "name the model's own folder, such as results/fold0/soups/greedy",
+        )
+    return [_of_file(path)]
+
+
+def _of_file(path: Path) -> ModelFile:
+    """A model file of a study; its hash is compared where a manifest beside it names it."""
+    digest = _hash(path)
+    listed = _listed_hash(path)
+    if listed is not None:
+        _check_hash(path, digest, listed, path.with_name("manifest.tsv"))
+    folds = [parent for parent in path.absolute().parents if FOLD.fullmatch(parent.name)]
+    beside = [folder / POSTPROCESSING for folder in (path.absolute().parent, *folds[:1])]
+    return _described(path, digest, next((file for file in beside if file.is_file()), None))
+
+
+def _listed_hash(path: Path) -> str | None:
+    manifest = path.with_name("manifest.tsv")
+    if not manifest.is_file():
+        return None
+    with manifest.open(newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE))
+    named = {Path(row["path"]).name: row["sha256"] for row in rows if "path" in row}
+    return named.get(path.name)
+
+
+def _of_ensemble(recipe: Path) -> list[ModelFile]:
+    """The ingredients of an ensemble, which has no weights of its own."""
+    files = []
+    for path, digest in _ingredients(recipe):
+        if not path.is_file():
+            raise InputError(
+                recipe,
+                f"names {path}, which is not there",
+                "the models that the ensemble was made of, as seen from the working directory",
+                "start the command where the study was run",
+            )
+        file = _of_file(path)
+        _check_hash(path, file.sha256, digest, recipe)
+        files.append(file)
+    return files
+
+
+def _ingredients(recipe: Path) -> list[tuple[Path, str]]:
+    """The files that an ensemble is made of, and their hashes."""
+    try:
+        found = [
+            (Path(one["path"]), str(one["sha256"])) for one in read_json(recipe)["ingredients"]
+        ]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            recipe,
+            f"does not say what the ensemble was made of ({error!r})",
+            "`ingredients`: a list of models, each with `path` and `sha256`",
+            "copy the ensemble's folder anew, or name its models one by one",
+        ) from error
+    if not found:
+        raise InputError(
+            recipe, "names no ingredient", "at least one model", "copy the ensemble's folder anew"
+        )
+    return found
+
+
+def _of_bundle(folder: Path) -> list[ModelFile]:
+    metadata = folder / METADATA
+    hashes = bundle_hashes(folder)
+    paths = sorted((folder / WEIGHTS).glob(f"*{ENDING}"))
+    if not paths:
+        raise InputError(
+            folder, f"holds no {WEIGHTS}/*{ENDING}", "a whole bundle", "copy or unpack it anew"
+        )
+    _check_whole(folder, hashes)
+    chosen = folder / BUNDLED_POSTPROCESSING
+    postprocessing = chosen if chosen.is_file() else None
+    files = []
+    for path in paths:
+        named = path.relative_to(folder).as_posix()
+        if named not in hashes:
+            raise InputError(
+                path,
+                f"is not among the files that {metadata} names",
+                "the bundle's own files alone",
+                "take the file away, or copy the bundle anew",
+            )
+        digest = _hash(path)
+        _check_hash(path, digest, hashes[named], metadata)
+        file = _described(path, digest, postprocessing)
+        order = bundle_label_order(folder)
+        if order is not None:
+            order = check_label_order(order, file.description.regions, str(metadata))
+        files.append(replace(file, label_order=order))
+    if postprocessing is not None:
+        named = BUNDLED_POSTPROCESSING.as_posix()
+        _check_hash(chosen, _hash(chosen), hashes.get(named, "no hash"), metadata)
+    return files
+
+
+def _check_whole(folder: Path, hashes: Mapping[str, str]) -> None:
+    """Refuse a bundle that lacks what predictions depend on: the rest would predict otherwise."""
+    needed = [n for n in hashes if n.endswith(ENDING) or n == BUNDLED_POSTPROCESSING.as_posix()]
+    missing = next((name for name in needed if not (folder / name).is_file()), None)
+    if missing is not None:
+        raise InputError(
+            folder / missing,
+            "is missing",
+            f"all of the bundle's files, as {folder / METADATA} names them",
+            "copy or unpack the bundle anew",
+        )
+
+
+def _check_hash(path: Path, found: str, expected: str, where: Path) -> None:
+    if found != expected:
+        raise InputError(
+            path,
+            f"was changed or cut off: its SHA-256 is {found}",
+            f"{expected}, as {where} says",
+            "copy the model anew from where it was made",
+        )
+
+
+def _hash(path: Path) -> str:
+    try:
+        return sha256(path)
+    except OSError as error:
+        raise InputError(
+            path,
+            f"cannot be read: {error.strerror or error}",
+            f"a model file ({ENDING}), or the folder of a soup or bundle",
+            "check the path",
+        ) from error
+
+
+def _described(path: Path, digest: str, postprocessing: Path | None) -> ModelFile:
+    """A file with its description; weights that do not fit the network are refused here."""
+    shapes, told = weight_files.shapes(path)
+    if not told:
+        raise InputError(
+            path,
+            "does not say what it is: it was not written by voxelsoup",
+            "a model file of a voxelsoup study",
+            "name a model of the study's results, or a bundle",
+        )
+    try:
+        description = Description.model_validate(told)
+    except ValidationError as error:
+        raise wrong_settings(error, f"{path} (its header)") from error
+    network = networks.outline(
+        description.network, len(description.channels), len(description.regions)
+    )
+    empty = {n: torch.empty(shape, device="meta") for n, (shape, _) in shapes.items()}
+    weight_files.check_fit(network, empty, path)
+    return ModelFile(path, digest, description, postprocessing)
+
+
+def _check_alike(file: ModelFile, first: ModelFile) -> None:
+    for key in ("channels", "regions", "preprocess", "patch"):
+        one, other = _ordered(getattr(first.description, key)), _ordered(
+            getattr(file.description, key)
+        )  # fmt: skip
+        if one != other:
+            raise InputError(
+                file.path,
+                f"cannot be averaged with {first.path}: its `{key}` is {other} instead of {one}",
+                "models with the same channels, regions, preprocessing and patch",
+                "predict with each of them alone",
+            )
+
+
+def _ordered(value: Any) -> Any:
+    """With the order of a mapping, for regions of another order are other outputs."""
+    if isinstance(value, dict):
+        return list(value.items())
+    return value.model_dump() if isinstance(value, BaseModel) else value

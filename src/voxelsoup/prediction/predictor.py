@@ -1,0 +1,357 @@
+"""One case from the scanner's files to a label map in the scanner's own grid.
+
+What is held in memory is one channel of the scan while it is prepared, and afterwards what the
+windows of one patch's depth reach, and the label map (one byte per voxel); the prepared image, and
+sums over several models, lie on the disk.
+"""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from voxelsoup.common.errors import InputError
+from voxelsoup.common.files import atomic_write, writable
+from voxelsoup.data.case import Source
+from voxelsoup.data.preprocessing.geometry import Geometry, restore_rows, to_scanner
+from voxelsoup.data.preprocessing.preprocess import preprocess_image
+from voxelsoup.data.regions import LabelOrder, check_label_order, label_order, to_labels
+from voxelsoup.data.volumes.volume import write_volume
+from voxelsoup.evaluation.postprocessing import Postprocessing
+from voxelsoup.evaluation.sliding_window import Covered, Network, Windows, predict_rows
+from voxelsoup.models import devices, weight_files
+from voxelsoup.prediction.model_files import Description, ModelFile
+from voxelsoup.study.study import PrecisionName
+
+THRESHOLD = 0.5
+# Probabilities are noise to a packer: more effort would save little.
+PACKING = 1
+# 512 x 512 x 800 voxels in 64 pieces.
+SLICES = 13
+
+Rows = Iterator[NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class PredictionSettings:
+    """How models are applied to a case.
+
+    Attributes:
+        models: their probabilities are averaged; alike but for their networks.
+        order: how regions become label values.
+        overlap: of neighbouring windows, as a share of the patch.
+        window_batch: windows that go through a network at once.
+        flips: average over the image and its mirror images along x, y and z (8 in all).
+        every_window: also those outside of the foreground, where the image is 0.
+        precision: arithmetic of the networks.
+        postprocessing: what is done to the probabilities; None: voxels above 0.5.
+    """
+
+    models: Sequence[ModelFile]
+    order: LabelOrder
+    overlap: float = 0.5
+    window_batch: int = 1
+    flips: bool = False
+    every_window: bool = False
+    precision: PrecisionName = "float32"
+    postprocessing: Postprocessing | None = None
+
+    @property
+    def description(self) -> Description:
+        """What the models have in common."""
+        return self.models[0].description
+
+    @property
+    def mirrored(self) -> list[tuple[int, ...]]:
+        """The axes along which the image is mirrored, for each time that it is predicted."""
+        if not self.flips:
+            return [()]
+        return [axes for count in range(4) for axes in itertools.combinations((0, 1, 2), count)]
+
+    def as_record(self) -> dict[str, Any]:
+        """All that a prediction depends on, beside the scan."""
+        chosen = self.postprocessing
+        return {
+            "models": [model.sha256 for model in self.models],
+            "label_order": self.order,
+            "overlap": self.overlap,
+            "flips": self.flips,
+            "every_window": self.every_window,
+            "precision": self.precision,
+            "postprocessing": None if chosen is None else chosen.as_record(),
+        }
+
+
+def order_of(
+    models: Sequence[ModelFile], stated: Mapping[str, int] | None, where: str
+) -> LabelOrder:
+    """How the models' regions become label values: as stated, by the user or else by a bundle.
+
+    Args:
+        models: the models.
+        stated: an order that the user states.
+        where: the key or option that states it.
+
+    Raises:
+        InputError: if the order is not certain, or what is stated is none.
+    """
+    regions = models[0].description.regions
+    if stated is not None:
+        return check_label_order(stated, regions, where)
+    return models[0].label_order or label_order(regions, str(models[0].path))
+
+
+def shared_postprocessing(files: Sequence[ModelFile]) -> Postprocessing:
+    """The post-processing of the models, which have to have the same.
+
+    Raises:
+        InputError: if one has none, or they differ, as those of several folds may.
+    """
+    first, *others = [file.read_postprocessing() for file in files]
+    for file, other in zip(files[1:], others, strict=True):
+        if other != first:
+            raise InputError(
+                file.postprocessing or file.path,
+                f"is another post-processing than {files[0].postprocessing}",
+                "one post-processing for all models that are averaged",
+                "leave --postprocess out, or predict with the models of one fold",
+            )
+    return first
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """A case that was predicted.
+
+    Attributes:
+        windows: of one model and one mirror image.
+        skipped: those of them outside of the foreground.
+        voxels: label value -> number of its voxels, without 0.
+    """
+
+    windows: int
+    skipped: int
+    voxels: dict[int, int]
+
+
+class Predictor:
+    """Predicts one case after the other; keeps one network in memory."""
+
+    def __init__(self, way: PredictionSettings, device: torch.device, scratch: Path) -> None:
+        """Take note of how to predict.
+
+        Args:
+            way: how models are applied.
+            device: where to compute.
+            scratch: folder for what does not stay in memory.
+        """
+        self.way, self.device, self.scratch = way, device, scratch
+        self._fitted: tuple[ModelFile, nn.Module] | None = None
+
+    def predict(
+        self,
+        channels: Mapping[str, Source],
+        labels: Path,
+        probabilities: Path | None = None,
+        tell: Callable[[float], None] = lambda share: None,
+    ) -> Predicted:
+        """Predict a case, and write it.
+
+        Args:
+            channels: channel name -> its volume, in the order of the network's inputs.
+            labels: the label map to write (.nii.gz): uint8, in the shape, orientation and affine
+                of the first channel's file.
+            probabilities: a file for the probabilities as well (.nii.gz): float32
+                (x, y, z, region), in the same grid, 0 outside of the box around the foreground.
+            tell: is told which share of the case is done.
+
+        Raises:
+            InputError: if a file of the case is unusable, or nothing can be written.
+        """
+        told = self.way.description
+        with (
+            writable(self.scratch),
+            tempfile.TemporaryDirectory(dir=self.scratch) as folder,
+        ):
+            image = Path(folder, "image.npy")
+            # Volumes of many sizes first, then windows of one.
+            devices.keep_freed_memory(False)
+            geometry = preprocess_image(channels, told.preprocess, told.patch, image)
+            devices.keep_freed_memory(self.device.type == "cpu")
+            covered: list[Covered] = []
+            rows = restore_rows(self._mean_rows(image, geometry, covered, tell), geometry)
+            kept = None if probabilities is None else _Kept(Path(folder), geometry, told.regions)
+            volume = self._label_map(rows, geometry, kept)
+            if kept is not None and probabilities is not None:
+                kept.write(probabilities)
+        # The label map last: where it is, all of the case is there.
+        with atomic_write(labels) as temporary:
+            in_scanner = to_scanner(volume, geometry)
+            write_volume(temporary, in_scanner, np.array(geometry["original_affine"]))
+        counts = np.bincount(volume.ravel(), minlength=256)
+        voxels = {int(value): int(counts[value]) for value in np.flatnonzero(counts) if value}
+        return Predicted(covered[-1].total, covered[-1].skipped, voxels)
+
+    def _label_map(self, rows: Rows, geometry: Geometry, kept: _Kept | None) -> NDArray[np.uint8]:
+        """The label map (x, y, z) at native spacing in the RAS crop."""
+        regions, chosen = list(self.way.description.regions), self.way.postprocessing
+        shape = geometry["native_shape"]
+        # Components reach through the volume: only they ask for all regions at once.
+        masks = np.zeros((len(regions) if chosen else 0, *shape), bool)
+        volume = np.zeros((0 if chosen else shape[0], *shape[1:]), np.uint8)
+        row = 0
+        for piece in rows:
+            stop = row + piece.shape[1]
+            if chosen:
+                masks[:, row:stop] = chosen.above(piece)
+            else:
+                volume[row:stop] = to_labels(piece > THRESHOLD, regions, self.way.order)
+            if kept is not None:
+                kept.add(row, piece)
+            row = stop
+        if chosen:
+            return to_labels(
+                chosen.clean(masks, geometry["spacing_before"]), regions, self.way.order
+            )
+        return volume
+
+    def _mean_rows(
+        self,
+        image: Path,
+        geometry: Geometry,
+        covered: list[Covered],
+        tell: Callable[[float], None],
+    ) -> Rows:
+        """Mean probabilities (region, rows, y, z) on the preprocessed grid, row by row.
+
+        One model and one mirror image after the other; sums lie on the disk meanwhile.
+        """
+        way = self.way
+        windows = Windows(way.description.patch, way.overlap, way.window_batch, way.every_window)
+        turns = [(model, axes) for model in way.models for axes in way.mirrored]
+
+        def note(now: Covered) -> None:
+            covered[:] = [now]
+            tell((number + now.windows / now.total) / len(turns))
+
+        with tempfile.TemporaryFile(dir=image.parent) as sums:
+            for number, (model, axes) in enumerate(turns):
+                network = self._applied(model, axes)
+                found = predict_rows(
+                    network,
+                    len(way.description.regions),
+                    lambda start, stop: self._read(image, start, stop),
+                    geometry["shape"],
+                    windows,
+                    note,
+                )
+                # Rows come in the same pieces each time.
+                sums.seek(0)
+                for _, logits in found:
+                    probabilities = logits.sigmoid_().cpu().numpy()
+                    self._check_numbers(probabilities, model)
+                    place = sums.tell()
+                    if number:
+                        stored = np.frombuffer(sums.read(probabilities.nbytes), np.float32)
+                        probabilities += stored.reshape(probabilities.shape)
+                    if number == len(turns) - 1:
+                        probabilities /= len(turns)
+                        yield probabilities
+                    else:
+                        sums.seek(place)
+                        sums.write(np.ascontiguousarray(probabilities).data)
+
+    def _check_numbers(self, probabilities: NDArray[np.float32], model: ModelFile) -> None:
+        """Refuse what is not a number: it is not above a threshold, and would pass for background.
+
+        Raises:
+            InputError: naming the model.
+        """
+        # One that is not a number is the smallest, too; no mask as large as the rows is needed.
+        if np.isnan(probabilities.min(initial=0)):
+            raise InputError(
+                model.path,
+                f"gives probabilities that are not numbers, in {self.way.precision}",
+                "finite numbers at every voxel",
+                "predict with --precision float32 (`training.precision` of a study), or leave "
+                "the model out",
+            )
+
+    def _read(self, image: Path, start: int, stop: int) -> torch.Tensor:
+        # Opened anew each time: pages that were read count as this process's memory until then.
+        rows = np.load(image, mmap_mode="c")[:, start:stop]
+        return torch.from_numpy(rows).to(self.device).float()
+
+    def _applied(self, model: ModelFile, axes: tuple[int, ...]) -> Network:
+        """A model applied to mirrored windows, its logits mirrored back."""
+        network = self._network(model)
+        # Behind window and channel.
+        dimensions = [axis + 2 for axis in axes]
+
+        def apply(windows: torch.Tensor) -> torch.Tensor:
+            with devices.autocast(self.device, self.way.precision):
+                logits: torch.Tensor = network(windows.flip(dimensions))
+            return logits.flip(dimensions)
+
+        return apply
+
+    def _network(self, model: ModelFile) -> nn.Module:
+        if self._fitted is not None and self._fitted[0] != model:
+            before, network = self._fitted
+            self._fitted = None
+            if before.description.network == model.description.network:
+                weight_files.fit(network, weight_files.load(model.path)[0], model.path)
+                self._fitted = model, network
+        self._fitted = self._fitted or (model, model.build(self.device))
+        return self._fitted[1]
+
+
+class _Kept:
+    """Probabilities of a case on the disk, until they are written in the scanner's grid."""
+
+    def __init__(self, folder: Path, geometry: Geometry, regions: Mapping[str, Any]) -> None:
+        self.path, self.geometry = folder / "probabilities", geometry
+        self.regions = len(regions)
+        self.path.touch()
+
+    def add(self, row: int, piece: NDArray[np.float32]) -> None:
+        """Keep rows (region, rows, y, z) from ``row`` on."""
+        rows, y, z = self.geometry["native_shape"]
+        with self.path.open("r+b") as stream:
+            for number, region in enumerate(piece):
+                stream.seek((number * rows + row) * y * z * 4)
+                stream.write(np.ascontiguousarray(region, np.float32).data)
+
+    def write(self, path: Path) -> None:
+        """Write all of them as NIfTI, float32 (x, y, z, region), a region at a time."""
+        shape = self.geometry["native_shape"]
+        header = nib.Nifti1Header()
+        header.set_data_dtype(np.float32)
+        header.set_data_shape((*self.geometry["original_shape"], self.regions))
+        header.set_sform(np.array(self.geometry["original_affine"]), "aligned")
+        header.set_xyzt_units("mm")
+        header["vox_offset"] = header.sizeof_hdr + 4
+        header["magic"] = b"n+1"
+        with (
+            self.path.open("rb") as kept,
+            atomic_write(path) as temporary,
+            temporary.open("wb") as stream,
+            gzip.GzipFile("", "wb", PACKING, stream, mtime=0) as packed,
+        ):
+            packed.write(header.binaryblock + bytes(4))
+            for _ in range(self.regions):
+                region = np.fromfile(kept, np.float32, int(np.prod(shape))).reshape(shape)
+                volume = to_scanner(region, self.geometry)
+                for z in range(0, volume.shape[2], SLICES):
+                    packed.write(volume[:, :, z : z + SLICES].tobytes(order="F"))

@@ -1,0 +1,308 @@
+"""What is to be predicted: a data set's cases, a folder of volumes, or the files of one case.
+
+Label maps are left aside: a case is predicted whether it has one or not.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from voxelsoup.common.errors import InputError
+from voxelsoup.common.text import listed
+from voxelsoup.data.case import Case, Source
+from voxelsoup.data.index.check_cache import Signature, signature_of
+from voxelsoup.data.layouts import find_cases
+from voxelsoup.data.layouts.case_names import check_case_name
+from voxelsoup.data.layouts.detect import Guess, guess
+from voxelsoup.data.layouts.json_files import channels_of_one_file
+from voxelsoup.data.layouts.monai import case_name
+from voxelsoup.data.layouts.nnunet import CHANNEL_FILE
+from voxelsoup.data.volumes.volume import SUFFIXES, without_suffix
+from voxelsoup.study.study import Dataset, Layout
+
+LISTS: dict[str, Layout] = {".json": "monai", ".csv": "table", ".tsv": "table"}
+# Layouts in which channels have names; in the others they are numbered.
+NAMED: tuple[Layout, ...] = ("brats", "table")
+MARKS = "-_"
+FORMS = (
+    "a data set in any layout of docs/data.md; a folder of volumes (CASE_0000.nii.gz, "
+    "CASE-CHANNEL.nii.gz, or one file per case); a volume; or CHANNEL=FILE,CHANNEL=FILE,..."
+)
+
+
+def find_scans(
+    given: str, channels: Sequence[str], called: Sequence[str] | None = None
+) -> list[Case]:
+    """The cases that an input stands for, sorted by name, without label maps; reads no voxel.
+
+    Args:
+        given: a folder, a file, or the files of one case: ``t1n=FILE,t1c=FILE``.
+        channels: the model's channels, in its order.
+        called: what the input calls them, in the same order; by default the same.
+
+    Returns:
+        Cases whose channels bear the model's names, in its order; one that cannot be used as it
+        stands has a ``problem``.
+
+    Raises:
+        InputError: if there is nothing of a known form, channels have other names or another
+            number, or a case's name is there twice or cannot be that of a file.
+    """
+    path = Path(given)
+    if called is not None and len(called) != len(channels):
+        raise InputError(
+            "--channels",
+            f"names {len(called)} channel(s)",
+            f"what INPUT calls each of {', '.join(channels)}, in this order",
+            "name one for each",
+        )
+    names = list(called or channels)
+    if path.is_dir():
+        found = _in_folder(path, names, called is not None)
+    elif path.is_file():
+        found = _of_file(path, names)
+    elif "=" in given:
+        found = [_of_named_files(given, names)]
+    else:
+        raise InputError(given, "there is no such file or folder", FORMS, "check the path")
+    cases = [_as_model_sees(case, names, channels) for case in found]
+    _check(cases, path)
+    return sorted(cases, key=lambda case: case.name)
+
+
+def _as_model_sees(case: Case, names: Sequence[str], channels: Sequence[str]) -> Case:
+    known = {channel: case.channels[name] for channel, name in zip(channels, names, strict=True)}
+    return replace(case, channels=known, label=None)
+
+
+def _check(cases: Sequence[Case], where: Path) -> None:
+    if not cases:
+        raise InputError(where, "holds no cases", FORMS, "check the path")
+    for case in cases:
+        check_case_name(case, where)
+    name, count = Counter(case.name for case in cases).most_common(1)[0]
+    if count > 1:
+        raise InputError(
+            where,
+            f"holds {count} cases named {name}",
+            "every case once",
+            "rename the others, or predict them into a folder of their own",
+        )
+
+
+def _of_named_files(given: str, names: Sequence[str]) -> Case:
+    """``t1n=FILE,t1c=FILE``: the files of one case, which is named after what they share."""
+    pairs = [part.partition("=") for part in given.split(",")]
+    files = {name.strip(): file.strip() for name, _, file in pairs}
+    if sorted(files) != sorted(names) or len(pairs) != len(names):
+        raise InputError(
+            given,
+            f"names the channels {', '.join(name for name, _, _ in pairs)}",
+            f"each of the model's channels once: {', '.join(names)}",
+            "write CHANNEL=FILE for each of them, separated by commas",
+        )
+    return _case({name: Source.parse(files[name]) for name in names})
+
+
+def _case(sources: Mapping[str, Source]) -> Case:
+    name = case_name({"image": [str(source.file) for source in sources.values()]})
+    return Case(str(name), dict(sources), None)
+
+
+def _of_file(path: Path, names: Sequence[str]) -> list[Case]:
+    layout = LISTS.get(path.suffix)
+    if layout is not None:
+        return _of_data_set(_dataset(layout, path.parent, names, path), path.parent)
+    return [_of_one_volume(path, names)]
+
+
+def _of_one_volume(path: Path, names: Sequence[str]) -> Case:
+    """A case that lies in one file; several channels are the components of a 4D volume."""
+    name = without_suffix(path.name)
+    numbered = CHANNEL_FILE.fullmatch(name)
+    if numbered and len(names) == 1:
+        name = numbered["case"]
+    # Of a file with more components nobody knows which are meant.
+    return Case(name, channels_of_one_file(path, list(names)), None, components=len(names))
+
+
+def _in_folder(folder: Path, names: Sequence[str], stated: bool) -> list[Case]:
+    volumes = _volumes(folder)
+    if volumes and not _is_described(folder):
+        return _of_volumes(volumes, names)
+    try:
+        found = guess(folder)
+    except InputError:
+        # A data set's test images alone: nothing but the names of the files describes them.
+        volumes = _volumes(folder / "imagesTs")
+        if volumes:
+            return _of_volumes(volumes, names)
+        raise
+    if found.dataset.layout in NAMED:
+        _check_names(found, names)
+        return _of_data_set(found.dataset.model_copy(update={"channels": [*names]}), found.root)
+    return _numbered(found, names, stated)
+
+
+def _volumes(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.name.endswith(SUFFIXES) and not path.name.startswith(".") and path.is_file()
+    )
+
+
+def _is_described(folder: Path) -> bool:
+    return any((folder / f"{n}").is_file() for n in ("dataset.json", "cases.csv", "cases.tsv"))
+
+
+def _of_volumes(volumes: Sequence[Path], names: Sequence[str]) -> list[Case]:
+    """Cases of plain files: by channel names, by channel numbers, or one case per file."""
+    named: dict[str, dict[str, list[Path]]] = {}
+    others: list[Path] = []
+    for path in volumes:
+        stem = without_suffix(path.name)
+        fits = [n for n in names if stem == n or stem.endswith(tuple(m + n for m in MARKS))]
+        if fits:
+            channel = max(fits, key=len)
+            case = stem.removesuffix(channel).rstrip(MARKS) or path.absolute().parent.name
+            named.setdefault(case, {}).setdefault(channel, []).append(path)
+        else:
+            others.append(path)
+    if named:
+        groups = [_of_group(case, files, names, volumes[0].parent) for case, files in named.items()]
+        return groups + [_of_no_channel(path, names) for path in _of_no_case(others, [*named])]
+    numbers = [CHANNEL_FILE.fullmatch(without_suffix(path.name)) for path in volumes]
+    if all(numbers):
+        numbered: dict[str, dict[str, list[Path]]] = {}
+        for path, match in zip(volumes, numbers, strict=True):
+            assert match is not None
+            number = int(match["channel"])
+            channel = names[number] if number < len(names) else str(number)
+            numbered.setdefault(match["case"], {}).setdefault(channel, []).append(path)
+        return [
+            _of_group(case, files, names, volumes[0].parent) for case, files in numbered.items()
+        ]
+    return [_of_one_volume(path, names) for path in volumes]
+
+
+def _of_no_case(paths: Sequence[Path], cases: Sequence[str]) -> list[Path]:
+    """Volumes that are nothing of a known case's, as its label map and its masks are."""
+    if any(case == path.absolute().parent.name for path in paths for case in cases):
+        # The folder of one case: what else it holds belongs to it, whatever it is called.
+        return []
+    known = tuple(case + mark for case in cases for mark in MARKS)
+    stems = {path: without_suffix(path.name) for path in paths}
+    return [
+        path for path, stem in stems.items() if stem not in cases and not stem.startswith(known)
+    ]
+
+
+def _of_no_channel(path: Path, names: Sequence[str]) -> Case:
+    """A volume among named ones that is called after none: silence would lose a case."""
+    problem = InputError(
+        path,
+        "is of no case beside it, and its name ends in no channel",
+        f"CASE-CHANNEL, with one of the model's channels: {', '.join(names)}",
+        "rename the file, or move it away if it is no scan",
+    )
+    return Case(
+        without_suffix(path.name), {name: Source(path) for name in names}, None, problem=problem
+    )
+
+
+def _of_group(
+    case: str, files: Mapping[str, Sequence[Path]], names: Sequence[str], folder: Path
+) -> Case:
+    """A case of the files of its channels; what is missing or too much is its problem."""
+    problem = None
+    missing = [name for name in names if name not in files]
+    several = next((paths for paths in files.values() if len(paths) > 1), None)
+    if missing or set(files) - set(names) or several:
+        found = (
+            f"has both {several[0].name} and {several[1].name}"
+            if several
+            else f"has files of the channels {listed(sorted(files))}"
+        )
+        problem = InputError(
+            folder / case,
+            found,
+            f"one file for each of the model's channels: {', '.join(names)}",
+            "add or rename the files (--channels says what INPUT calls the channels)",
+        )
+    none = Path(folder, f"{case}-missing")
+    return Case(
+        case,
+        {name: Source(files[name][0] if name in files else none) for name in names},
+        None,
+        problem=problem,
+    )
+
+
+def _dataset(layout: Layout, root: Path, names: Sequence[str], file: Path | None) -> Dataset:
+    return Dataset(
+        layout=layout,
+        root=str(root),
+        file=None if file is None else str(file),
+        channels=list(names),
+        unlabelled="predict",
+    )
+
+
+def _of_data_set(dataset: Dataset, root: Path) -> list[Case]:
+    return find_cases(dataset, root)
+
+
+def _check_names(found: Guess, names: Sequence[str]) -> None:
+    there = found.dataset.channels
+    if not set(names) & set(there):
+        raise InputError(
+            found.root,
+            f"has channels named {listed(there)}",
+            f"the model's: {listed(names)}",
+            "say which is which: --channels with the names that INPUT has, in the order of the "
+            "model's",
+        )
+
+
+def shared_out(cases: Sequence[Case], size: int) -> dict[str, dict[str, Signature | None]]:
+    """Batches of at most so many cases: number -> case -> what tells whether its files changed.
+
+    With that, a batch whose scans have changed is known without reading them.
+    """
+    shares = [cases[first : first + size] for first in range(0, len(cases), size)]
+    return {
+        f"{number:04d}": {case.name: signature_of(case) for case in share}
+        for number, share in enumerate(shares)
+    }
+
+
+def _numbered(found: Guess, names: Sequence[str], stated: bool) -> list[Case]:
+    """Cases of a layout that numbers its channels; if the names are the same, they decide."""
+    there = found.dataset.channels
+    if len(there) != len(names):
+        raise InputError(
+            found.root,
+            f"has {len(there)} channel(s): {listed(there)}",
+            f"the model's {len(names)}: {listed(names)}",
+            "predict scans of the channels that the model was trained on",
+        )
+    by_name = {name.lower(): name for name in there}
+    same = sorted(by_name) == sorted(name.lower() for name in names)
+    if stated and not same:
+        raise InputError(
+            "--channels",
+            f"names {listed(names)}",
+            f"what {found.root} calls its channels: {listed(there)}",
+            "name each of these once, in the order of the model's channels",
+        )
+    source = {name: by_name[name.lower()] if same else there[n] for n, name in enumerate(names)}
+    return [
+        replace(case, channels={name: case.channels[source[name]] for name in names})
+        for case in _of_data_set(found.dataset, found.root)
+    ]

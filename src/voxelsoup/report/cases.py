@@ -1,0 +1,54 @@
+"""An account of the cases for the report's first page: how many, and what became of the others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from voxelsoup.common.errors import InputError
+from voxelsoup.common.text import counted
+from voxelsoup.data.case import IndexedCase
+
+# More of a kind are only counted here: the tables have all.
+LONGEST_LIST = 10
+
+
+def account(cases: Sequence[IndexedCase], rejected: Mapping[str, InputError]) -> str:
+    """The cases in words, as reStructuredText.
+
+    Args:
+        cases: the usable cases, unlabelled ones among them.
+        rejected: case name -> why it was left out.
+
+    Returns:
+        One sentence; where there are such cases, also lists of those that were left out and of
+        those of which something is noted.
+    """
+    labelled = [case for case in cases if case.label is not None]
+    patients = len({case.patient for case in labelled})
+    told = f"{counted(len(labelled), 'labelled case')} of {counted(patients, 'patient')}"
+    if len(labelled) < len(cases):
+        told += f", and {counted(len(cases) - len(labelled), 'case')} for prediction only"
+    if rejected:
+        told += f"; {counted(len(rejected), 'case')} left out"
+    reasons = {name: f"{problem.where}: {problem.found}" for name, problem in rejected.items()}
+    notes = {case.name: "; ".join(case.notes) for case in labelled if case.notes}
+    return (
+        f"{told[0].upper()}{told[1:]}.\n"
+        + _list("Left out", reasons, "rejected.tsv")
+        + _list("Noted", notes, "cases.tsv")
+    )
+
+
+def _list(title: str, entries: Mapping[str, str], table: str) -> str:
+    if not entries:
+        return ""
+    shown = list(entries.items())[:LONGEST_LIST]
+    lines = [f"- {_literal(name)}: {_literal(text)}" for name, text in shown]
+    if len(shown) < len(entries):
+        lines.append(f"- {len(entries) - len(shown):,} more, see ``{table}``")
+    return f"\n{title}:\n\n" + "\n".join(lines) + "\n"
+
+
+def _literal(text: str) -> str:
+    """Text in which no mark of reStructuredText means anything: names and values are as given."""
+    return f"``{' '.join(text.replace('`', chr(39)).split())}``"

@@ -1,0 +1,68 @@
+"""Loss between the best model of each fold and its other ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.lines import Line2D
+
+from voxelsoup.report.figures.panels import Drawing, in_panels, protocol_of, run_colours, styled
+from voxelsoup.report.figures.style import BLUE, FEW_RUNS
+from voxelsoup.report.figures.tooltips import NO_NAMES
+
+
+def barriers(
+    records: Mapping[int, Mapping[str, Any]], path: Path, names: Mapping[str, str] = NO_NAMES
+) -> None:
+    """Loss on the straight lines from the best model of each fold to its other ones.
+
+    Args:
+        records: fold -> content of its basin.json.
+        path: the SVG file; .png and .html are written beside it.
+        names: model id -> text for the legend and the tooltips.
+    """
+    models = sorted({line["trial"] for record in records.values() for line in record["lines"]})
+    colours, few = run_colours(models), len(models) <= FEW_RUNS
+    with styled():
+        drawing: Drawing[int] = in_panels(sorted(records))
+        for fold, axes in drawing.panels.items():
+            lines = records[fold]["lines"]
+            if not lines:
+                axes.text(0.5, 0.5, "one model only", ha="center", transform=axes.transAxes)
+            for line in lines:
+                (curve,) = axes.plot(
+                    records[fold]["points"],
+                    np.array(line["losses"], dtype=np.float64),
+                    color=colours[line["trial"]],
+                    linewidth=1.2,
+                    alpha=0.9 if few else 0.5,
+                    marker="o",
+                    markersize=3,
+                )
+                drawing.tooltips.curve(curve, _text(fold, line, names), many=not few)
+        drawing.label_axes(
+            "from the best model (0) to the other (1)", "loss on selection cases (no unit)"
+        )
+        if few:
+            handles = [
+                Line2D([], [], color=colours[model], label=names.get(model, model))
+                for model in models
+            ]
+        else:
+            handles = [Line2D([], [], color=BLUE, alpha=0.6, label="a line per other model")]
+        drawing.finish(handles, protocol_of(records), path)
+
+
+def _text(fold: int, line: Mapping[str, Any], names: Mapping[str, str]) -> str:
+    model = line["trial"]
+    measures = [
+        f"{measure} {line[measure]:.4f}"
+        for measure in ("barrier", "lift")
+        if line.get(measure) is not None
+    ]
+    return "\n".join(
+        part for part in (f"fold {fold}, {names.get(model, model)}", ", ".join(measures)) if part
+    )

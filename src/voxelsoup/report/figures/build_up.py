@@ -1,0 +1,96 @@
+"""How the greedy soups grew."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from voxelsoup.report.figures.panels import Drawing, in_panels, mark, protocol_of, styled
+from voxelsoup.report.figures.style import BLUE, FEW_INGREDIENTS, GREY, SMALL_LETTERS, VERMILLION
+from voxelsoup.report.figures.tooltips import NO_NAMES, Tooltips
+
+
+def build_up(
+    records: Mapping[int, Mapping[str, Any]], path: Path, names: Mapping[str, str] = NO_NAMES
+) -> None:
+    """How the greedy soup of each fold grew: the score with each ingredient, taken or not.
+
+    Args:
+        records: fold -> content of the greedy soup's recipe.json; may be empty.
+        path: the SVG file; .png and .html are written beside it.
+        names: ingredient's id -> text for its tooltips.
+    """
+    with styled():
+        drawing: Drawing[int] = in_panels(sorted(records))
+        for fold, axes in drawing.panels.items():
+            _grow(axes, fold, records[fold]["decisions"], drawing.tooltips, names)
+        if not records:
+            drawing.say("This study makes no greedy soup.")
+        drawing.label_axes("ingredients, best single model first", "mean selection Dice (0 to 1)")
+        handles = [
+            Line2D([], [], color=BLUE, lw=1.4, drawstyle="steps-post", label="the soup"),
+            mark("o", BLUE, BLUE, "soup with it: kept"),
+            mark("o", VERMILLION, "white", "soup with it: left out"),
+            mark("_", GREY, GREY, "the model alone"),
+        ]
+        drawing.finish(handles if records else [], protocol_of(records), path)
+
+
+def _grow(
+    axes: Axes,
+    fold: int,
+    decisions: Sequence[Mapping[str, Any]],
+    tooltips: Tooltips,
+    names: Mapping[str, str],
+) -> None:
+    ranks = np.arange(1, len(decisions) + 1)
+    kept = np.array([bool(decision["accepted"]) for decision in decisions], dtype=bool)
+    scores = {
+        key: np.array([decision[f"{key}_score"] for decision in decisions], dtype=np.float64)
+        for key in ("single", "candidate", "best")
+    }
+    many = len(decisions) > FEW_INGREDIENTS
+    size = 3 if many else 5.5
+    looks: list[tuple[str, Any, dict[str, Any]]] = [
+        ("single", np.isfinite(scores["single"]), {"marker": "_", "color": GREY, "ms": size + 2}),
+        (
+            "candidate",
+            ~kept & np.isfinite(scores["candidate"]),
+            {"marker": "o", "mec": VERMILLION, "mfc": "white", "ms": size},
+        ),
+        (
+            "candidate",
+            kept & np.isfinite(scores["candidate"]),
+            {"marker": "o", "color": BLUE, "ms": size},
+        ),
+    ]
+    axes.step(ranks, scores["best"], where="post", color=BLUE, linewidth=1.4)
+    texts = [_text(fold, rank, made, names) for rank, made in enumerate(decisions, start=1)]
+    for key, shown, look in looks:
+        (marks,) = axes.plot(ranks[shown], scores[key][shown], ls="", **look)
+        tooltips.marks(marks, [texts[rank - 1] for rank in ranks[shown]])
+    if many:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+    else:
+        ids = [str(decision["trial"]) for decision in decisions]
+        axes.set_xticks(
+            ranks, ids, rotation=60, ha="right", rotation_mode="anchor", fontsize=SMALL_LETTERS
+        )
+
+
+def _text(fold: int, rank: int, decision: Mapping[str, Any], names: Mapping[str, str]) -> str:
+    trial = str(decision["trial"])
+    verdict = "kept" if decision["accepted"] else "left out"
+    with_it = decision["candidate_score"]
+    score = "stopped early, as it could not win" if with_it is None else f"{with_it:.4f}"
+    return (
+        f"fold {fold}, ingredient {rank}: {names.get(trial, trial)}\n"
+        f"soup with it {score}: {verdict}\n"
+        f"the model alone {decision['single_score']:.4f}"
+    )

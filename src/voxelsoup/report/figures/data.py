@@ -1,0 +1,85 @@
+"""What figures draw, from the comparisons of the folds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from voxelsoup.comparison.findings import Parameters, difference_of, scores_of_model
+from voxelsoup.comparison.folds import BEST_MODEL, FoldComparison
+from voxelsoup.comparison.sweep_effects import SEED, effects, value_text
+from voxelsoup.report.figures import HyperparameterEffects
+
+
+def case_differences(comparisons: Sequence[FoldComparison], title: str) -> dict[int, pd.DataFrame]:
+    """Fold -> ``case``, ``best`` and ``soup``: mean Dice of the best model and of a soup."""
+    return {
+        c.fold: pd.DataFrame(
+            {"best": scores_of_model(c, BEST_MODEL), "soup": scores_of_model(c, title)}
+        )
+        .rename_axis("case")
+        .reset_index()
+        for c in comparisons
+    }
+
+
+def intervals_of(
+    comparisons: Sequence[FoldComparison], title: str
+) -> dict[int, tuple[float, float, float] | None]:
+    """Fold -> mean difference of a soup to the best model, with the ends of its interval."""
+    found: dict[int, tuple[float, float, float] | None] = {}
+    for comparison in comparisons:
+        difference = difference_of(title, BEST_MODEL, [comparison])
+        found[comparison.fold] = difference.mean, difference.low, difference.high
+    return found
+
+
+def drawn_effects(
+    comparisons: Sequence[FoldComparison], parameters: Parameters, names: Mapping[str, str]
+) -> HyperparameterEffects:
+    """Scores of the trials by the values of each swept key.
+
+    Args:
+        comparisons: the folds.
+        parameters: trial id -> swept dotted key -> value.
+        names: trial id -> text for people.
+    """
+    trials = [
+        {
+            "fold": c.fold,
+            "trial": trial,
+            "name": names.get(trial, trial),
+            "key": key,
+            "value": value_text(value),
+            "score": float(c.case_scores[trial].mean()),
+        }
+        for c in comparisons
+        for trial, values in parameters.items()
+        # Halving keeps other trials in each fold.
+        if trial in c.case_scores
+        for key, value in values.items()
+        if key != SEED
+    ]
+    means, reference = [], math.nan
+    for effect in effects(comparisons, parameters):
+        if effect.difference is None:
+            low = high = math.nan
+            reference = effect.mean if effect.value == effect.reference else reference
+        else:
+            low, high = reference + effect.difference.low, reference + effect.difference.high
+        means.append(
+            {
+                "key": effect.key,
+                "value": value_text(effect.value),
+                "mean": effect.mean,
+                "low": low,
+                "high": high,
+                "reference": effect.value == effect.reference,
+            }
+        )
+    return HyperparameterEffects(
+        pd.DataFrame(trials, columns=["fold", "trial", "name", "key", "value", "score"]),
+        pd.DataFrame(means, columns=["key", "value", "mean", "low", "high", "reference"]),
+    )

@@ -1,0 +1,173 @@
+"""A figure's panels, axes and legend, and the files that it becomes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from voxelsoup.common.files import atomic_write, write_text
+from voxelsoup.comparison.folds import OPTIMISTIC
+from voxelsoup.report.figures.style import (
+    BLUE,
+    DOTS_PER_INCH,
+    FEW_RUNS,
+    LEGEND_MARK_WIDTH,
+    LETTER_WIDTH,
+    LINE_HEIGHT,
+    PANEL_HEIGHT,
+    PANEL_WIDTH,
+    PANELS_IN_A_ROW,
+    RUN_COLOURS,
+    STYLE,
+    VERMILLION,
+)
+from voxelsoup.report.figures.tooltips import Tooltips
+
+Panel = TypeVar("Panel", bound=Hashable)
+
+
+@dataclass(frozen=True)
+class Drawing(Generic[Panel]):
+    """A figure while it is drawn.
+
+    Attributes:
+        figure: matplotlib's.
+        panels: number of a fold, or what else there is one panel for -> its axes.
+        tooltips: what its marks say.
+    """
+
+    figure: Figure
+    panels: dict[Panel, Axes]
+    tooltips: Tooltips = field(default_factory=Tooltips)
+
+    def label_axes(self, horizontal: str, vertical: str) -> None:
+        """Name what all panels show; the vertical axis only at the start of each row."""
+        for position, axes in enumerate(self.panels.values()):
+            axes.set_xlabel(horizontal)
+            if position % PANELS_IN_A_ROW == 0:
+                axes.set_ylabel(vertical)
+
+    def share_heights(self) -> None:
+        """Give the vertical axes of all panels one range, so that panels can be compared."""
+        ranges = [axes.get_ylim() for axes in self.panels.values()]
+        for axes in self.panels.values():
+            axes.set_ylim(min(low for low, _ in ranges), max(high for _, high in ranges))
+
+    def say(self, text: str) -> None:
+        """Write why there is nothing to draw."""
+        self.figure.text(0.5, 0.5, text, ha="center", va="center")
+
+    def finish(
+        self, handles: Sequence[Line2D | Patch], protocol: str, path: Path, title: str = ""
+    ) -> None:
+        """Write the figure: ``path`` (SVG), and beside it the same as .png and as .html.
+
+        Args:
+            handles: what the legend below the panels shows.
+            protocol: ``published`` is marked as optimistic.
+            path: the SVG file.
+            title: of the whole figure, if it needs one.
+        """
+        self._add_legend(handles)
+        self._add_title(protocol, title)
+        with atomic_write(path) as temporary:
+            save_svg(self.figure, temporary)
+            self.tooltips.put_into(temporary)
+        page = self.tooltips.page(path.read_text(encoding="utf-8"), path.stem.replace("_", " "))
+        write_text(path.with_suffix(".html"), page)
+        with atomic_write(path.with_suffix(".png")) as temporary:
+            self.figure.savefig(
+                temporary, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None}
+            )
+
+    def _add_legend(self, handles: Sequence[Line2D | Patch]) -> None:
+        if not handles:
+            return
+        columns = _legend_columns(handles, self.figure.get_figwidth())
+        rows = math.ceil(len(handles) / columns)
+        self.figure.set_figheight(self.figure.get_figheight() + LINE_HEIGHT * rows)
+        self.figure.legend(handles=list(handles), loc="outside lower center", ncols=columns)
+
+    def _add_title(self, protocol: str, title: str) -> None:
+        marked = f"published protocol, {OPTIMISTIC}" if protocol == "published" else ""
+        if title or marked:
+            colour = VERMILLION if marked else "black"
+            text = "\n".join(line for line in (title, marked) if line)
+            self.figure.suptitle(text, color=colour, fontsize=9)
+
+
+def save_svg(figure: Figure, path: Path) -> None:
+    """Write a figure as an SVG file, whose bytes are the same whenever it shows the same."""
+    # Dates and versions would make files differ that show the same.
+    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    figure.savefig(path, format="svg", metadata=nothing)
+
+
+def _legend_columns(handles: Sequence[Line2D | Patch], width: float) -> int:
+    """How many columns of a legend fit side by side into a width in inches."""
+    letters = [len(str(handle.get_label())) for handle in handles]
+    for columns in range(len(handles), 1, -1):
+        # Matplotlib fills one column after the other.
+        longest = [max(column) for column in np.array_split(letters, columns)]
+        if sum(LEGEND_MARK_WIDTH + LETTER_WIDTH * length for length in longest) <= width:
+            return columns
+    return 1
+
+
+def styled(**changes: Any) -> Any:
+    """The style that every figure is drawn and written in."""
+    return mpl.rc_context(STYLE | {key.replace("_", "."): value for key, value in changes.items()})
+
+
+def in_panels(keys: Iterable[Panel], title: str = "Fold {}") -> Drawing[Panel]:
+    """A figure with one panel per fold, or per what else the title names, in rows."""
+    chosen = list(keys)
+    across = max(1, min(len(chosen), PANELS_IN_A_ROW))
+    down = max(1, math.ceil(len(chosen) / across))
+    # A single panel needs the width for its legend.
+    width = max(PANEL_WIDTH * across, 1.4 * PANEL_WIDTH)
+    figure = Figure(figsize=(width, PANEL_HEIGHT * down + 0.2), layout="constrained")
+    FigureCanvasSVG(figure)
+    panels = {}
+    for position, key in enumerate(chosen):
+        panels[key] = figure.add_subplot(down, across, position + 1)
+        panels[key].set_title(title.format(key), loc="left")
+    return Drawing(figure, panels)
+
+
+def mark(marker: str, edge: str, face: str, label: str, size: float = 6) -> Line2D:
+    """A marker of the legend."""
+    return Line2D(
+        [],
+        [],
+        linestyle="",
+        marker=marker,
+        markeredgecolor=edge,
+        markerfacecolor=face,
+        markersize=size,
+        label=label,
+    )
+
+
+def run_colours(names: Sequence[str]) -> dict[str, str]:
+    """A colour for each run."""
+    # More runs than colours: a legend would say nothing, so all trials look alike.
+    few = len(names) <= FEW_RUNS
+    return {name: RUN_COLOURS[i] if few else BLUE for i, name in enumerate(names)}
+
+
+def protocol_of(records: Mapping[int, Mapping[str, Any]]) -> str:
+    """``published`` if any fold's record was made under it, as it has to be marked then."""
+    published = any(record.get("protocol") == "published" for record in records.values())
+    return "published" if published else "held-out"

@@ -1,0 +1,209 @@
+"""What keeps a run safe: its lease, its saved states, and the signals that end it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import pandas as pd
+
+from voxelsoup.common.errors import Stopped
+from voxelsoup.common.files import write_text
+from voxelsoup.runs.journal import note
+from voxelsoup.runs.lease import Lease, LeaseLost
+from voxelsoup.runs.progress import first_difference, write_progress
+from voxelsoup.runs.record import Recorder
+from voxelsoup.runs.resume_state import State, newest_state, prune_states, remove_states, save_state
+from voxelsoup.runs.signals import Interruption
+from voxelsoup.study.study import Recovery
+
+log = logging.getLogger(__name__)
+
+HISTORY = "history.csv"
+
+Capture = Callable[[], State]
+
+
+class HandedOver(Stopped):
+    """Another copy of this run asked for it and goes on from the state saved here."""
+
+
+class RunGuard:
+    """Guards one run, as a context: nobody else trains it, and what is trained is saved.
+
+    States are written beside the training by a thread, one at a time; the training waits only
+    for the copy of its tensors. A signal, or another copy of the run that asks for it, ends the
+    run at the next step with its state saved.
+    """
+
+    def __init__(
+        self, folder: Path, identity: dict[str, Any], steps: int, settings: Recovery
+    ) -> None:
+        """Set up.
+
+        Args:
+            folder: where the run's lease, states and journal lie.
+            identity: everything that the run's result depends on; a state of another identity is
+                of no use.
+            steps: optimizer steps of the whole run.
+            settings: the study's section.
+        """
+        self.folder, self.identity, self.steps, self.settings = folder, identity, steps, settings
+        self.interruption = Interruption()
+        self.lease = Lease(folder, settings.lease_seconds)
+        self.recorder = Recorder(folder, self.lease.owner, steps)
+        # Copying and writing, also where the writing ran beside the training.
+        self.seconds_saving = 0.0
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="state")
+        self._writing: Future[None] | None = None
+        self._saved_at = time.monotonic()
+        self._stepped = False
+        self._exits = ExitStack()
+
+    def __enter__(self) -> RunGuard:
+        with ExitStack() as exits:
+            exits.enter_context(self.interruption)
+            self.lease.acquire(self.interruption.check)
+            exits.callback(self.lease.release)
+            exits.callback(self._writer.shutdown)
+            self._exits = exits.pop_all()
+        taken = {"taken_from": str(self.lease.taken_from)} if self.lease.taken_from else {}
+        gpus = os.environ.get("CUDA_VISIBLE_DEVICES")
+        note(self.folder, "start", owner=asdict(self.lease.owner), visible_gpus=gpus, **taken)
+        self.recorder.start()
+        return self
+
+    def newest(self) -> State | None:
+        """The state to go on from, or None to start from the beginning."""
+        state = self._usable_state()
+        # Epochs after the state are trained again: their rows must not stand here twice.
+        self._show(state["rows"] if state else [])
+        self.recorder.goes_on(state["step"] if state else 0, state["rows"] if state else [])
+        return state
+
+    def _usable_state(self) -> State | None:
+        state = newest_state(self.folder)
+        if state is None:
+            return None
+        changed = first_difference(state["identity"], self.identity)
+        if changed is None and state["step"] > self.steps:
+            changed = f"it was trained for {state['step']} steps and is to have {self.steps}"
+        if changed:
+            log.info("starting over: %s", changed)
+            note(self.folder, "start over", reason=changed)
+            remove_states(self.folder)
+            return None
+        log.info("going on after step %d of %d", state["step"], self.steps)
+        note(self.folder, "resume", step=state["step"])
+        return state
+
+    def after_step(self, step: int, capture: Capture) -> None:
+        """To be called after every step: saves when it is time, and ends the run if it has to.
+
+        Args:
+            step: optimizer steps done.
+            capture: copies the run's state; called only when it is saved.
+
+        Raises:
+            Interrupted: a signal came; the state is saved.
+            HandedOver: another copy of the run asked for it; the state is saved.
+            LeaseLost: another copy has taken over.
+            InputError: a state could not be written.
+        """
+        if not self._stepped:
+            self._stepped = True
+            note(self.folder, "first step", step=step)
+        if self._writing is not None and self._writing.done():
+            self._wait()
+        if self.lease.lost:
+            self.lease.confirm()
+        if self.interruption.signal or self.lease.wanted:
+            self.save(step, capture)
+            self.interruption.check()
+            raise HandedOver(f"handed over after step {step} to another process of this run")
+        due = time.monotonic() - self._saved_at > 60 * self.settings.save_minutes
+        if due and self._writing is None:
+            began = time.monotonic()
+            self._writing = self._writer.submit(self._write, step, capture())
+            self._saved_at = time.monotonic()
+            self.seconds_saving += self._saved_at - began
+
+    def after_epoch(self, rows: list[dict[str, float]]) -> None:
+        """Let people see the history while the run goes on.
+
+        Raises:
+            LeaseLost: another copy has taken over.
+            InputError: the history could not be written.
+        """
+        self.lease.confirm()
+        self._show(rows)
+        note(self.folder, "epoch", epoch=rows[-1]["epoch"], owner=self.lease.owner.id)
+        self.recorder.epoch_done(rows)
+
+    def save(self, step: int, capture: Capture) -> None:
+        """Save a state and wait until it is on the disk.
+
+        Raises:
+            LeaseLost: another copy has taken over; nothing is written.
+            InputError: it could not be written.
+        """
+        # Not a word in the record of a run that is another's by now.
+        self.lease.confirm()
+        self.recorder.shows("saving")
+        self._wait()
+        began = time.monotonic()
+        state = capture()
+        self.seconds_saving += time.monotonic() - began
+        self._write(step, state)
+        self.recorder.shows("running")
+
+    def confirm(self) -> None:
+        """Make sure that results may be written.
+
+        Raises:
+            LeaseLost: another copy has taken over.
+        """
+        self.lease.confirm()
+
+    def finish(self) -> None:
+        """The run's results are written: only its last state is still of use."""
+        prune_states(self.folder, 1)
+        note(self.folder, "finished")
+        self.recorder.finished()
+
+    def _write(self, step: int, state: State) -> None:
+        began = time.monotonic()
+        self.lease.confirm()
+        save_state(self.folder, step, {**state, "step": step, "identity": self.identity})
+        write_progress(self.folder, self.identity, step, self.steps)
+        note(self.folder, "saved", step=step)
+        self.seconds_saving += time.monotonic() - began
+
+    def _show(self, rows: list[dict[str, float]]) -> None:
+        write_text(self.folder / HISTORY, pd.DataFrame(rows).to_csv(index=False))
+
+    def _wait(self) -> None:
+        if self._writing is not None:
+            writing, self._writing = self._writing, None
+            writing.result()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error is not None:
+            note(self.folder, "stopped", reason=str(error) or type(error).__name__)
+            # Whoever has taken over keeps the record now.
+            if not isinstance(error, LeaseLost):
+                self.recorder.stopped(error)
+        self._exits.close()

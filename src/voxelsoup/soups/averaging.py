@@ -1,0 +1,116 @@
+"""Averages of models: exact, in float64, and one file at a time.
+
+A mixture says which model files take part in an average with which weight; it is what a soup's
+recipe comes down to, and enough to make the soup again to the bit.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from voxelsoup.models import weight_files
+from voxelsoup.models.weight_files import Weights
+
+
+@dataclass(frozen=True)
+class WeightedModel:
+    """One model of a mixture.
+
+    Attributes:
+        path: its model file.
+        sha256: hash of the file.
+        weight: its share of the average; those of a mixture sum to 1.
+        blocks: its share of single blocks of the network, where they differ (see ``block_of``);
+            those of a block sum to 1 too.
+    """
+
+    path: Path
+    sha256: str
+    weight: float
+    blocks: Mapping[str, float] = field(default_factory=dict)
+
+    def share(self, name: str) -> float:
+        """Its share of the average of one of the network's tensors."""
+        return self.blocks.get(block_of(name), self.weight)
+
+
+WeightedAverage = Sequence[WeightedModel]
+
+
+def block_of(name: str) -> str:
+    """The block that a tensor belongs to: `enc_stages.1` for `enc_stages.1.0.conv1.weight`."""
+    match = re.match(r"[^.]+(\.\d+)?", name)
+    return match.group() if match else name
+
+
+def equal_parts(files: Sequence[tuple[Path, str]]) -> list[WeightedModel]:
+    """The mixture in which every file (path, hash) has the same weight."""
+    return [WeightedModel(path, digest, 1 / len(files)) for path, digest in files]
+
+
+class RunningSum:
+    """Sum of models, one at a time: float64, so that order and number do not show.
+
+    Integer buffers (step counters) cannot be averaged; the first model's are kept.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._sums: Weights = {}
+        self._kept: Weights = {}
+
+    def add(self, path: Path, share: Callable[[str], float] | None = None) -> None:
+        """Add one model file, each tensor times the share that its name has (1 by default)."""
+        for name, value in weight_files.stream(path):
+            factor = 1.0 if share is None else share(name)
+            if not value.is_floating_point():
+                self._kept.setdefault(name, value.clone())
+            elif name in self._sums:
+                # The product is taken in the type of the sum.
+                self._sums[name].add_(value, alpha=factor)
+            else:
+                self._kept[name] = torch.empty(0, dtype=value.dtype)
+                self._sums[name] = value.double() * factor
+        self.count += 1
+
+    def average_with(self, path: Path | None = None) -> Weights:
+        """The mean of what was added, and of a further file if one is given, as stored."""
+        result = {n: v.clone() for n, v in self._kept.items() if n not in self._sums}
+        if path is None:
+            means = ((name, total / self.count) for name, total in self._sums.items())
+        else:
+            means = (
+                (name, self._sums[name].add(value).div_(self.count + 1))
+                for name, value in weight_files.stream(path)
+                if name in self._sums
+            )
+        result |= {name: mean.to(self._kept[name].dtype) for name, mean in means}
+        return result
+
+    def total(self) -> Weights:
+        """The sum of what was added, in the stored types."""
+        return {
+            name: self._sums[name].to(kept.dtype) if name in self._sums else kept.clone()
+            for name, kept in self._kept.items()
+        }
+
+
+def average(mixture: WeightedAverage) -> Weights:
+    """The weighted average of a mixture, in the stored types; reads every file once.
+
+    Equal weights are summed before they are divided, so that the average of equal models is
+    that model to the bit.
+    """
+    total = RunningSum()
+    if len({part.weight for part in mixture}) == 1 and not any(part.blocks for part in mixture):
+        for part in mixture:
+            total.add(part.path)
+        return total.average_with()
+    for part in mixture:
+        total.add(part.path, part.share)
+    return total.total()

@@ -1,0 +1,410 @@
+"""Do the models of a fold share a basin, and what does averaging two of them give?
+
+Averages of models are good where the loss between them is low. Frankle et al., Linear mode
+connectivity and the lottery ticket hypothesis, ICML 2020, measure it as the barrier: how far the
+loss on the straight line between two models rises above the line between their own losses.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import count
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from rich.console import Console
+
+from voxelsoup.common.files import read_json
+from voxelsoup.comparison.folds import protocol_mark
+from voxelsoup.comparison.tables import write_table
+from voxelsoup.models import weight_files
+from voxelsoup.soups.averaging import WeightedModel, average
+from voxelsoup.soups.selection import LOSS, CandidateSoup, Scores, Selection, case_mean, mean_score
+from voxelsoup.soups.soup import Ingredient
+
+# Frankle et al. call two models connected where the error rises by less than 2 % between them.
+# The Dice loss lies between 0 and 1 like their error.
+SHARED_BARRIER = 0.02
+# What an average has to gain for it to be worth a word: less is lost in the noise of the cases.
+LEAST_LIFT = 0.001
+# Bytes of weights that are held at once, whatever the number of models.
+CHUNK = 64 * 2**20
+
+
+def distances(paths: Sequence[Path], chunk: int = CHUNK) -> np.ndarray:
+    """Pairwise L2 distances of models, relative to the norm of the first one's weights.
+
+    All floating-point weights count, in float64, running statistics too. A piece of every model
+    is read at a time, one file after the other.
+
+    Args:
+        paths: model files of one network.
+        chunk: bytes of weights to hold at once.
+
+    Returns:
+        (models, models), no unit; 0.1 says that two models differ by a tenth of the first.
+
+    Raises:
+        InputError: if a file cannot be read.
+    """
+    products = np.zeros((len(paths), len(paths)))
+    norm, columns = 0.0, max(1, chunk // (8 * len(paths)))
+    for start in count(0, columns):
+        first = weight_files.read_slice(paths[0], start, start + columns)
+        if not first.size:
+            break
+        # From the first model, not from 0: models of one stem are alike in most digits, which
+        # the difference of their squares would lose.
+        moved = np.zeros((len(paths), first.size))
+        for row, path in zip(moved[1:], paths[1:], strict=True):
+            np.subtract(weight_files.read_slice(path, start, start + columns), first, out=row)
+        products += moved @ moved.T
+        norm += float(first @ first)
+    lengths = np.diag(products)
+    squares = lengths[:, None] + lengths[None, :] - 2 * products
+    np.fill_diagonal(squares, 0)
+    return np.sqrt(np.maximum(squares, 0) / norm)
+
+
+@dataclass(frozen=True)
+class Line:
+    """The straight line from the best model of a fold to another one.
+
+    Attributes:
+        trial: the other model.
+        score: its mean Dice on all selection cases.
+        losses: mean loss on some selection cases at equal distances, both ends with it.
+        dices: the mean Dice there.
+    """
+
+    trial: str
+    score: float
+    losses: tuple[float, ...]
+    dices: tuple[float, ...]
+
+    @property
+    def barrier(self) -> float:
+        """How far the loss rises above the line between the ends' losses, 0 at least.
+
+        Infinite where a loss is not a number, as that of a model that has diverged.
+        """
+        if not all(map(math.isfinite, self.losses)):
+            return math.inf
+        straight = np.linspace(self.losses[0], self.losses[-1], len(self.losses))
+        # The ends are on the line, but for rounding.
+        return max(0.0, *(np.array(self.losses) - straight)[1:-1].tolist())
+
+    @property
+    def lift(self) -> float:
+        """Dice of the average of the two less the mean of theirs: what averaging itself gives."""
+        return self.dices[len(self.dices) // 2] - (self.dices[0] + self.dices[-1]) / 2
+
+    @property
+    def shared(self) -> bool:
+        """Whether the model lies in the basin of the best one."""
+        return self.barrier <= SHARED_BARRIER
+
+
+def measured_models(ordered: Sequence[Ingredient], number: int) -> list[Ingredient]:
+    """The best model, and others from the second best to the worst, evenly by rank.
+
+    Args:
+        ordered: the best model, then the others, as `soups.descending` gives them.
+        number: of models to measure between, at least two; all if there are no more.
+    """
+    if number >= len(ordered):
+        return list(ordered)
+    last = len(ordered) - 1
+    places = [1 + part * (last - 1) // max(number - 2, 1) for part in range(number - 1)]
+    return [ordered[0], *(ordered[place] for place in places)]
+
+
+def spread(scores: Scores, number: int) -> list[str]:
+    """Cases from the hardest to the easiest for a model, evenly; all if there are no more.
+
+    Args:
+        scores: the model's case scores.
+        number: of cases to choose.
+    """
+    ordered = sorted(scores, key=lambda case: (case_mean(scores[case]), case))
+    if number >= len(ordered):
+        return ordered
+    # The middles of equal parts, so that one case is an ordinary one.
+    return [ordered[(2 * part + 1) * len(ordered) // (2 * number)] for part in range(number)]
+
+
+def measure(
+    ordered: Sequence[Ingredient], selection: Selection, points: int
+) -> tuple[list[float], list[Line]]:
+    """The lines from the best model to all others.
+
+    The ends' scores are known. Between them each case is evaluated once, and not at all where a
+    soup of the two has been scored before.
+
+    Args:
+        ordered: the best model, then the others.
+        selection: scores candidates on the cases to measure on.
+        points: number of points between the ends, odd.
+
+    Returns:
+        The places of the points on the lines, 0 for the best model and 1 for the other, and the
+        lines.
+    """
+    places = [position / (points + 1) for position in range(points + 2)]
+    return places, [_line(ordered[0], other, selection, places[1:-1]) for other in ordered[1:]]
+
+
+def _line(best: Ingredient, other: Ingredient, selection: Selection, inner: list[float]) -> Line:
+    between = [selection.score_all(_between(best, other, place)).scores for place in inner]
+    ends = [{case: model.scores[case] for case in selection.cases} for model in (best, other)]
+    scores = [ends[0], *between, ends[1]]
+    losses = tuple(fmean(case[LOSS] for case in point.values()) for point in scores)
+    return Line(other.trial, other.score, losses, tuple(mean_score(point) for point in scores))
+
+
+def _between(best: Ingredient, other: Ingredient, place: float) -> CandidateSoup:
+    """A point on the line; in the middle, the very candidate that the greedy recipe scores."""
+    mixture = [
+        WeightedModel(model.path, model.sha256, weight)
+        for model, weight in ((best, 1 - place), (other, place))
+    ]
+    return CandidateSoup(mixture, partial(average, mixture))
+
+
+def sentence(lines: Sequence[Line], stem: str) -> str:
+    """Whether the models of a fold share a basin, and what to do where they do not.
+
+    Args:
+        lines: from the best model to each other one.
+        stem: the study's `stem.source`.
+    """
+    if not lines:
+        return "There is one model only: nothing to average."
+    apart = [line for line in lines if not line.shared]
+    highest = max(line.barrier for line in lines)
+    if not apart:
+        return (
+            "These models share a basin: the highest barrier between the best one and the "
+            f"{_others(lines)} is {highest:.4f}."
+        )
+    advice = {
+        "train": "they have left the stem's basin: shorten the branches or lower their rates",
+        "checkpoint": "they have left the checkpoint's basin: shorten the trials or lower their "
+        "rates",
+    }.get(stem, "train them from a shared stem")
+    return (
+        f"These models do not share a basin: {len(apart)} of {len(lines)} lie behind a barrier "
+        f"above {SHARED_BARRIER} from the best one (highest {highest:.4f}); {advice}."
+    )
+
+
+def _others(lines: Sequence[Line]) -> str:
+    return "other one" if len(lines) == 1 else f"{len(lines)} others"
+
+
+def why_one(lines: Sequence[Line], best_score: float, averaged: bool) -> str:
+    """Why a greedy soup holds the best model alone.
+
+    An average of two scores the mean of theirs and the lift. It beats the best model only if the
+    lift is more than half of what the other one lacks to it.
+
+    Args:
+        lines: from the best model to each other one.
+        best_score: the best model's mean Dice on all selection cases.
+        averaged: whether all models are averages of their own run already (schedule-free).
+    """
+    kept = "Greedy kept the best model alone"
+    near = [line for line in lines if line.shared]
+    if not lines:
+        return f"{kept}: there is no other."
+    if not near:
+        return f"{kept}: a barrier parts it from the {_others(lines)}."
+    highest = max(line.lift for line in near)
+    if highest < LEAST_LIFT:
+        text = f"{kept}: averaging does not lift a pair (by {highest:+.4f} Dice at most)."
+        if averaged:
+            text += (
+                " These models are averages of their own runs already: take `soup.weights: "
+                "[raw]`, or checkpoints of a scheduled optimizer."
+            )
+        return text
+    partner = max(near, key=lambda line: line.lift - (best_score - line.score) / 2)
+    gap = best_score - partner.score
+    pair = f"averaging it with {partner.trial} lifts their mean Dice by {partner.lift:.4f}"
+    if partner.lift <= gap / 2:
+        return (
+            f"{kept}: {pair}, but it stands {gap:.4f} above that model, and so {gap / 2:.4f} "
+            "above their mean. The others are not good enough: sweep nearer to the best."
+        )
+    return (
+        f"{kept}: {pair} on the few cases of the barrier, and {gap / 2:.4f} would do, but the "
+        "gain does not hold on all selection cases."
+    )
+
+
+def basin_record(
+    ordered: Sequence[Ingredient],
+    selection: Selection,
+    points: int,
+    stem: str,
+    averaged: bool,
+    models: int,
+) -> dict[str, Any]:
+    """What ``basin.json`` says: the lines, the distances and the verdict of one fold.
+
+    Args:
+        ordered: the best model, then the others, as `soups.descending` gives them.
+        selection: scores candidates on the cases to measure on.
+        points: number of points between two models, odd.
+        models: number of models to measure between.
+        stem: the study's `stem.source`.
+        averaged: whether all models are averages of their own run already.
+    """
+    measured = measured_models(ordered, models)
+    best, names = measured[0], [model.trial for model in measured]
+    apart = distances([model.path for model in measured])
+    places, lines = measure(measured, selection, points)
+    verdict = sentence(lines, stem)
+    if len(measured) < len(ordered):
+        verdict += f" Measured between {len(measured)} of {len(ordered)} models, of all ranks."
+    return {
+        "best": best.trial,
+        "best_score": best.score,
+        "cases": selection.cases,
+        "points": places,
+        "lines": [
+            {
+                "trial": line.trial,
+                "selection_score": line.score,
+                "losses": [_or_none(loss) for loss in line.losses],
+                "dices": [_or_none(dice) for dice in line.dices],
+                "barrier": _or_none(line.barrier),
+                "lift": _or_none(line.lift),
+            }
+            for line in lines
+        ],
+        "models": names,
+        "distances": [[_or_none(value) for value in row] for row in apart.tolist()],
+        "averaged": averaged,
+        "sentence": verdict,
+        "case_inferences": selection.inferences,
+    }
+
+
+def _or_none(value: float) -> float | None:
+    # A diverged model's; JSON has no word for it.
+    return value if math.isfinite(value) else None
+
+
+def lines_of(record: Mapping[str, Any]) -> list[Line]:
+    """The lines of a ``basin.json``."""
+    return [
+        Line(
+            line["trial"],
+            line["selection_score"],
+            tuple(math.nan if loss is None else loss for loss in line["losses"]),
+            tuple(math.nan if dice is None else dice for dice in line["dices"]),
+        )
+        for line in record["lines"]
+    ]
+
+
+@dataclass(frozen=True)
+class Basin:
+    """What a fold's files say.
+
+    Attributes:
+        record: content of its ``basin.json``.
+        greedy: number of models in its greedy soup; None if the study makes none.
+    """
+
+    record: Mapping[str, Any]
+    greedy: int | None
+
+    @property
+    def finding(self) -> str:
+        """Whether the models share a basin, and why greedy kept one where it did."""
+        record = self.record
+        text = f"Fold {record['fold']}: {record['sentence']}"
+        if record["lines"] and self.greedy == 1:
+            text += f" {why_one(lines_of(record), record['best_score'], record['averaged'])}"
+        return text
+
+
+def read_basins(results: Path, folds: Sequence[int], recipes: Sequence[str]) -> list[Basin]:
+    """The basins of a study's folds, from the files of its results folder.
+
+    Args:
+        results: the results folder.
+        folds: numbers of the folds.
+        recipes: recipes of the study's soups.
+    """
+    found = []
+    for fold in folds:
+        folder, greedy = results / f"fold{fold}", None
+        if "greedy" in recipes:
+            recipe = read_json(folder / "soups" / "greedy" / "recipe.json")
+            greedy = len(recipe["ingredients"])
+        found.append(Basin(read_json(folder / "basin.json"), greedy))
+    return found
+
+
+def table(basins: Sequence[Basin]) -> pd.DataFrame:
+    """One row per fold and model, the best one first.
+
+    Returns:
+        Index ``fold``; columns ``model``, ``distance`` to the best model (share of its norm),
+        ``barrier`` (loss) and ``lift`` (Dice) on the line to it, ``selection_score`` (Dice), and
+        ``protocol``.
+    """
+    rows = []
+    for record in (basin.record for basin in basins):
+        models = [None, *lines_of(record)]
+        for name, distance, line in zip(
+            record["models"], record["distances"][0], models, strict=True
+        ):
+            rows.append(
+                {
+                    "fold": record["fold"],
+                    "model": name,
+                    "distance": math.nan if distance is None else distance,
+                    "barrier": line.barrier if line else math.nan,
+                    "lift": line.lift if line else math.nan,
+                    "selection_score": line.score if line else record["best_score"],
+                    "protocol": protocol_mark(record["protocol"]),
+                }
+            )
+    return pd.DataFrame(rows).set_index("fold")
+
+
+def write_basins(basins: Sequence[Basin], stem: Path) -> None:
+    """Write the table of all folds as ``stem``.csv (every digit), .md and .html, with the verdicts.
+
+    Args:
+        basins: of all folds.
+        stem: path of the tables without their endings.
+    """
+    frame = table(basins)
+    shown = frame.astype({"model": str})
+    for name in ("distance", "barrier", "lift", "selection_score"):
+        sign = "+" if name == "lift" else ""
+        shown[name] = [_rounded(value, sign) for value in frame[name]]
+    protocols = {basin.record["protocol"] for basin in basins}
+    caption = "\n\n".join(basin.finding for basin in basins)
+    write_table(frame, shown, stem, caption, "published" in protocols)
+
+
+def _rounded(value: float, sign: str) -> str:
+    return "–" if math.isnan(value) else f"{value:{sign}.4f}"
+
+
+def print_findings(basins: Sequence[Basin], console: Console | None = None) -> None:
+    """Print a line per fold."""
+    for basin in basins:
+        (console or Console()).print(basin.finding, highlight=False, markup=False)

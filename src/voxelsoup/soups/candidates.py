@@ -1,0 +1,129 @@
+"""The single models of a fold, in one list: what soups and comparisons choose from.
+
+Everything that follows the trainings reads this list instead of naming thousands of files.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from voxelsoup.common.errors import InputError
+from voxelsoup.common.files import read_json, write_text
+from voxelsoup.evaluation.case_scores import mean_dice, read_rows
+
+CANDIDATES = "candidates.tsv"
+COLUMNS = ["model", "ingredient", "selection_score", "sha256"]
+OWN = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A single model of a fold that has been scored.
+
+    Attributes:
+        model: id of its trial, or the id and a folder below it for other weights of its run.
+        ingredient: whether it may go into soups.
+        selection_score: its mean Dice on the selection cases.
+        sha256: hash of its file, as the training wrote it.
+    """
+
+    model: str
+    ingredient: bool
+    selection_score: float
+    sha256: str
+
+
+def list_candidates(
+    trials: Path, models: Sequence[str], ingredients: Collection[str]
+) -> list[Candidate]:
+    """Read the scores and the hashes of a fold's models.
+
+    Args:
+        trials: the fold's folder of trials.
+        models: those to list.
+        ingredients: those of them that may go into soups.
+
+    Raises:
+        InputError: if case rows or the record of a run cannot be read.
+    """
+    hashes = {trial: _hashes(trials / trial / "run.json") for trial in _trials_of(models)}
+    found = []
+    for model in models:
+        trial, _, beside = model.partition("/")
+        score = mean_dice(read_rows(trials / model / "selection.csv"))
+        digest = hashes[trial].get(f"{beside}/{OWN}" if beside else OWN, "")
+        found.append(Candidate(model, model in ingredients, score, digest))
+    return found
+
+
+def _trials_of(models: Sequence[str]) -> dict[str, None]:
+    return dict.fromkeys(model.partition("/")[0] for model in models)
+
+
+def _hashes(record: Path) -> Mapping[str, str]:
+    models: Mapping[str, str] = read_json(record).get("models", {})
+    if not models:
+        raise InputError(
+            record,
+            "does not say what its models' SHA-256 are",
+            "the record of a run of this version",
+            "delete it: the run is written again from its last state",
+        )
+    return models
+
+
+def write_candidates(path: Path, candidates: Sequence[Candidate]) -> None:
+    """Write a fold's list, with all digits of the scores."""
+    stream = io.StringIO()
+    lines = csv.writer(stream, delimiter="\t", lineterminator="\n")
+    lines.writerow(COLUMNS)
+    for candidate in candidates:
+        kind = "yes" if candidate.ingredient else "no"
+        score = repr(candidate.selection_score)
+        lines.writerow([candidate.model, kind, score, candidate.sha256])
+    write_text(path, stream.getvalue())
+
+
+def read_candidates(path: Path) -> list[Candidate]:
+    """Read a fold's list.
+
+    Raises:
+        InputError: if it is no such list.
+    """
+    with path.open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.reader(stream, delimiter="\t"))
+    if not rows or rows[0] != COLUMNS:
+        raise InputError(
+            path,
+            f"has the columns {', '.join(rows[0]) if rows else 'of an empty file'}",
+            f"the columns {', '.join(COLUMNS)}",
+            "delete it, so that the workflow writes it again",
+        )
+    return [Candidate(row[0], row[1] == "yes", float(row[2]), row[3]) for row in rows[1:]]
+
+
+def models_of_folds(results: Path, folds: Sequence[int]) -> dict[int, list[str]]:
+    """Fold -> its single models, in the order of its list."""
+    lists = {fold: read_candidates(results / f"fold{fold}" / CANDIDATES) for fold in folds}
+    return {fold: [candidate.model for candidate in found] for fold, found in lists.items()}
+
+
+def runs_of_folds(
+    results: Path, models: Mapping[int, Sequence[str]], stems: bool
+) -> list[tuple[int, Path]]:
+    """Fold and folder of the runs that models come from, each once; stems first if there are any.
+
+    Args:
+        results: the study's results folder.
+        models: fold -> its single models.
+        stems: whether each fold has a stem.
+    """
+    runs = []
+    for fold, of_fold in models.items():
+        names = ["stem"] * stems + [f"trials/{trial}" for trial in _trials_of(of_fold)]
+        runs += [(fold, results / f"fold{fold}" / name) for name in names]
+    return runs

@@ -1,0 +1,89 @@
+"""The greedy soup of Wortsman et al. 2022."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+from voxelsoup.soups.averaging import RunningSum
+from voxelsoup.soups.selection import CandidateSoup, Outcome, Selection
+from voxelsoup.soups.soup import Decision, Ingredient, SoupResult, descending, in_equal_parts
+
+log = logging.getLogger(__name__)
+
+
+def greedy(ingredients: Sequence[Ingredient], selection: Selection) -> SoupResult:
+    """Best first; one is kept if the score of the average strictly improves.
+
+    The single models' scores are known from their evaluation, and what a kept candidate scored
+    is what the soup scores: N ingredients cost at most N - 1 evaluations. With several scorers
+    the next candidates are evaluated at once, as if those before were left out; what turns out
+    to be wrong about that is thrown away, so that the outcome is the same.
+    """
+    first, *waiting = descending(ingredients)
+    pot = _GreedySoup(first)
+    while waiting:
+        ahead = waiting[: len(selection.scorers)]
+        outcomes = selection.challenge([pot.candidate(i) for i in ahead], pot.scores)
+        for position, (ingredient, outcome) in enumerate(zip(ahead, outcomes, strict=True)):
+            accepted = pot.decide(ingredient, outcome)
+            waiting.pop(0)
+            if accepted:
+                pot.wasted += sum(o.inferences for o in outcomes[position + 1 :])
+                break
+    mixture = in_equal_parts(pot.kept)
+    return SoupResult(mixture, [i.trial for i in pot.kept], pot.decisions, pot.scores, pot.wasted)
+
+
+@dataclass
+class _GreedySoup:
+    """A greedy soup in the making."""
+
+    first: Ingredient
+    kept: list[Ingredient] = field(default_factory=list)
+    decisions: list[Decision] = field(default_factory=list)
+    wasted: int = 0
+
+    def __post_init__(self) -> None:
+        self.total, self.scores, self.best = RunningSum(), self.first.scores, self.first.score
+        self.total.add(self.first.path)
+        self.kept.append(self.first)
+        self.decisions.append(
+            Decision(self.first.trial, self.best, self.best, self.best, accepted=True)
+        )
+
+    def candidate(self, ingredient: Ingredient) -> CandidateSoup:
+        """The soup with one more ingredient."""
+        mixture = in_equal_parts([*self.kept, ingredient])
+        return CandidateSoup(mixture, partial(self.total.average_with, ingredient.path))
+
+    def decide(self, ingredient: Ingredient, outcome: Outcome) -> bool:
+        """Keep an ingredient if the soup with it is strictly better."""
+        accepted = outcome.score is not None and outcome.score > self.best
+        if accepted:
+            assert outcome.score is not None
+            self.total.add(ingredient.path)
+            self.kept.append(ingredient)
+            self.best, self.scores = outcome.score, outcome.scores
+        self.decisions.append(
+            Decision(
+                ingredient.trial,
+                ingredient.score,
+                outcome.score,
+                self.best,
+                accepted,
+                None if outcome.score is not None else outcome.at_most,
+                outcome.stopped,
+                outcome.inferences,
+            )
+        )
+        log.info(
+            "%s: soup with it scores %s%.6f, %s",
+            ingredient.trial,
+            "" if outcome.score is not None else "at most ",
+            outcome.at_most,
+            "kept" if accepted else "left out",
+        )
+        return accepted

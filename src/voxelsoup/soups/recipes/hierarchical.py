@@ -1,0 +1,60 @@
+"""Soups of soups: greedy within groups, then across them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+from voxelsoup.soups.averaging import WeightedModel, average
+from voxelsoup.soups.recipes.greedy import greedy
+from voxelsoup.soups.selection import CandidateSoup, Selection, mean_score
+from voxelsoup.soups.soup import Decision, Ingredient, SoupResult
+
+
+def hierarchical(ingredients: Sequence[Ingredient], selection: Selection) -> SoupResult:
+    """Greedy soups within groups of like ingredients first, then greedy across their soups.
+
+    After Sanjeev et al., FissionFusion: fast geometric generation and hierarchical souping for
+    medical image analysis, 2024. Groups are best first; each counts as one, however many
+    ingredients it holds.
+    """
+    groups: dict[str, list[Ingredient]] = {}
+    for ingredient in ingredients:
+        groups.setdefault(ingredient.group, []).append(ingredient)
+    soups = {name: greedy(members, selection) for name, members in sorted(groups.items())}
+    order = sorted(soups, key=lambda name: (-soups[name].score, name))
+    kept, scores, decisions = [order[0]], soups[order[0]].scores, []
+    for soup in soups.values():
+        decisions += soup.decisions
+    for name in order[1:]:
+        mixture = _across([soups[k] for k in [*kept, name]])
+        (outcome,) = selection.challenge(
+            [CandidateSoup(mixture, partial(average, mixture))], scores
+        )
+        accepted = outcome.score is not None and outcome.score > mean_score(scores)
+        if accepted:
+            kept, scores = [*kept, name], outcome.scores
+        decisions.append(
+            Decision(
+                f"group {name}",
+                soups[name].score,
+                outcome.score,
+                mean_score(scores),
+                accepted,
+                None if outcome.score is not None else outcome.at_most,
+                outcome.stopped,
+                outcome.inferences,
+            )
+        )
+    trials = [trial for name in kept for trial in soups[name].trials]
+    wasted = sum(soup.wasted for soup in soups.values())
+    return SoupResult(_across([soups[name] for name in kept]), trials, decisions, scores, wasted)
+
+
+def _across(soups: Sequence[SoupResult]) -> list[WeightedModel]:
+    """The mixture in which each soup has the same weight."""
+    return [
+        WeightedModel(part.path, part.sha256, part.weight / len(soups))
+        for soup in soups
+        for part in soup.mixture
+    ]

@@ -1,0 +1,262 @@
+"""Soups: many models averaged into one.
+
+Wortsman et al., Model soups: averaging weights of multiple fine-tuned models improves accuracy
+without increasing inference time, ICML 2022.
+
+What goes into one, what a recipe (``voxelsoup.soups.recipes``) hands back, and the record of it,
+which is enough to make the soup again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from voxelsoup.common.errors import InputError
+from voxelsoup.common.files import sha256
+from voxelsoup.evaluation.case_scores import read_rows
+from voxelsoup.evaluation.score import scores_of
+from voxelsoup.models import weight_files
+from voxelsoup.models.weight_files import Weights
+from voxelsoup.soups.averaging import WeightedModel, average, equal_parts
+from voxelsoup.soups.candidates import OWN, read_candidates
+from voxelsoup.soups.selection import Scores, Selection, mean_score
+
+
+@dataclass(frozen=True)
+class Ingredient:
+    """A model that may go into a soup.
+
+    Attributes:
+        trial: its trial.
+        path: its model file.
+        sha256: hash of the file.
+        scores: what its evaluation gave on the selection cases.
+        group: what it shares with others of its kind; for ``hierarchical``.
+    """
+
+    trial: str
+    path: Path
+    sha256: str
+    scores: Scores
+    group: str = ""
+
+    @property
+    def score(self) -> float:
+        """Its mean selection Dice."""
+        return mean_score(self.scores)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What became of one ingredient, or of one group of them.
+
+    Attributes:
+        trial: its trial, or the group.
+        single_score: its own selection score.
+        candidate_score: selection score of the soup with it (None where none was taken to the
+            end).
+        at_most: what that could have been at most, where it was stopped.
+        stopped: `bound` (it could not win any more), `race` (a test said so) or None.
+        best_score: the best selection score after the decision.
+        accepted: whether it is in the soup.
+        inferences: cases evaluated for it.
+    """
+
+    trial: str
+    single_score: float
+    candidate_score: float | None
+    best_score: float | None
+    accepted: bool
+    at_most: float | None = None
+    stopped: str | None = None
+    inferences: int = 0
+
+
+@dataclass(frozen=True)
+class SoupResult:
+    """A finished soup.
+
+    Attributes:
+        mixture: what it is an average of.
+        trials: the trials of its parts, in their order.
+        decisions: in the order in which they were taken.
+        scores: its case scores on the selection cases.
+        wasted: inferences of candidates that were evaluated ahead in vain.
+        gradient_steps: steps of mixing weights that were learned.
+    """
+
+    mixture: list[WeightedModel]
+    trials: list[str]
+    decisions: list[Decision]
+    scores: Scores
+    wasted: int = 0
+    gradient_steps: int = 0
+
+    @property
+    def score(self) -> float:
+        """Its mean selection Dice."""
+        return mean_score(self.scores)
+
+    @property
+    def weights(self) -> Weights:
+        """The average itself."""
+        return average(self.mixture)
+
+
+def ingredients_of_fold(path: Path, groups: Mapping[str, str] | None = None) -> list[Ingredient]:
+    """What may go into the soups of a fold, with the case scores of each.
+
+    Args:
+        path: the fold's list; the trials lie beside it.
+        groups: trial -> what it shares with others of its kind.
+
+    Raises:
+        InputError: if a model's file is missing or its case rows cannot be read.
+    """
+    found = []
+    for candidate in read_candidates(path):
+        if not candidate.ingredient:
+            continue
+        folder = path.parent / "trials" / candidate.model
+        trial = candidate.model.partition("/")[0]
+        found.append(
+            Ingredient(
+                candidate.model,
+                _present(folder / OWN),
+                candidate.sha256,
+                scores_of(read_rows(folder / "selection.csv")),
+                groups[trial] if groups else "",
+            )
+        )
+    return found
+
+
+def _present(model: Path) -> Path:
+    if not model.is_file():
+        raise InputError(
+            model,
+            "is missing",
+            "the model that was scored",
+            "delete the run.json of its run: its models are written again from its last state",
+        )
+    return model
+
+
+def descending(ingredients: Sequence[Ingredient]) -> list[Ingredient]:
+    """Best selection score first; equal scores by trial, so that the order is always the same."""
+    return sorted(ingredients, key=lambda ingredient: (-ingredient.score, ingredient.trial))
+
+
+def in_equal_parts(ingredients: Sequence[Ingredient]) -> list[WeightedModel]:
+    """The mixture in which every ingredient has the same weight."""
+    return equal_parts([(ingredient.path, ingredient.sha256) for ingredient in ingredients])
+
+
+def check_alike(ingredients: Sequence[Ingredient]) -> dict[str, Any]:
+    """Make sure that all ingredients can be averaged, and return what they are.
+
+    Raises:
+        InputError: naming the first file whose network, channels, regions, preprocessing,
+            names or shapes of weights differ from the others'.
+    """
+    reference: tuple[dict[str, Any], dict[str, Any]] | None = None
+    for ingredient in ingredients:
+        shapes, description = weight_files.shapes(ingredient.path)
+        if reference is None:
+            reference = description, shapes
+            continue
+        difference = _first_difference(reference[0], description) or _first_difference(
+            reference[1], shapes
+        )
+        if difference:
+            raise InputError(
+                ingredient.path,
+                f"cannot be averaged with {ingredients[0].path}: {difference}",
+                "ingredients of one network, one set of regions and one preprocessing",
+                "train it anew with the study's settings, or take it out of the study",
+            )
+    if reference is None:
+        raise InputError("soup", "has no ingredients", "at least one trial", "add trials")
+    return reference[0]
+
+
+def _first_difference(one: dict[str, Any], other: dict[str, Any]) -> str | None:
+    for key in sorted(one.keys() | other.keys()):
+        if key not in one or key not in other:
+            return f"only one of them has `{key}`"
+        # Regions of another order are equal as mappings, but other outputs of the network.
+        orders = [list(v) if isinstance(v, dict) else None for v in (one[key], other[key])]
+        if one[key] != other[key] or orders[0] != orders[1]:
+            return f"`{key}` is {other[key]} instead of {one[key]}"
+    return None
+
+
+def recipe_record(
+    recipe: str, made: SoupResult, selection: Selection, seconds: float
+) -> dict[str, Any]:
+    """What ``recipe.json`` says: enough to make the soup again from its ingredients.
+
+    Args:
+        recipe: its name.
+        made: the soup.
+        selection: what it was chosen by.
+        seconds: the time that it took.
+    """
+    single = {decision.trial: decision.single_score for decision in made.decisions}
+    return {
+        "recipe": recipe,
+        "score": made.score,
+        "ingredients": [
+            {
+                "trial": trial,
+                "weight": part.weight,
+                **({"blocks": dict(part.blocks)} if part.blocks else {}),
+                "selection_score": single[trial],
+                "sha256": part.sha256,
+                "path": str(part.path),
+            }
+            for trial, part in zip(made.trials, made.mixture, strict=True)
+        ],
+        "decisions": [asdict(decision) for decision in made.decisions],
+        "case_inferences": selection.inferences,
+        "wasted_inferences": made.wasted,
+        "gradient_steps": made.gradient_steps,
+        "seconds": round(seconds, 1),
+    }
+
+
+def rebuild(record: dict[str, Any], folder: Path = Path()) -> Weights:
+    """Make a soup again from its ``recipe.json`` alone, to the bit.
+
+    Args:
+        record: the content of the file.
+        folder: what its paths count from.
+
+    Raises:
+        InputError: if an ingredient is missing or is not the file that it was.
+    """
+    mixture = []
+    for ingredient in record["ingredients"]:
+        path, blocks = folder / ingredient["path"], ingredient.get("blocks", {})
+        mixture.append(WeightedModel(path, ingredient["sha256"], ingredient["weight"], blocks))
+    check_unchanged(mixture)
+    return average(mixture)
+
+
+def check_unchanged(mixture: Sequence[WeightedModel]) -> None:
+    """Make sure that the files of a mixture are those that it names.
+
+    Raises:
+        InputError: if one is missing or has another SHA-256.
+    """
+    for part in mixture:
+        if not part.path.is_file() or sha256(part.path) != part.sha256:
+            raise InputError(
+                part.path,
+                "is missing" if not part.path.is_file() else "is another file than it was",
+                f"the model with the SHA-256 {part.sha256}",
+                "put it back, or delete the run.json beside it: its run writes it again",
+            )

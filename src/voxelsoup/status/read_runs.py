@@ -1,0 +1,237 @@
+"""Reads what runs write while they write it, and asks Slurm what only it knows.
+
+Thousands of runs are looked at in a second or two, perhaps on a file server: folders are listed
+once, small files are read once, and nothing of what torch needs is imported.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from voxelsoup.common.files import read_json
+from voxelsoup.runs.invocation import read_invocation
+from voxelsoup.runs.lease import look_at
+from voxelsoup.runs.record import RunRecord, read_record
+from voxelsoup.runs.run_state import Circumstances, RunFacts
+from voxelsoup.status.slurm_jobs import Queue, ask_slurm
+from voxelsoup.study.ingredients import models_of
+from voxelsoup.study.study import Study
+from voxelsoup.study.trials import Trial
+
+HISTORY = "history.csv"
+# The end of a log has what ended the run, in bytes.
+LOG_END = 4000
+
+
+@dataclass(frozen=True)
+class KnownRun:
+    """A run of the study and where its files lie.
+
+    Attributes:
+        fold: number of the fold.
+        run: ``stem``, or the id of the trial.
+        trial: the trial; None for a stem.
+        epochs: that it is to have.
+        folder: its results.
+        states: where its states, its lease and its record lie.
+        log: its log.
+        models: folders of the models that it leaves, in ``folder``; `""` is its own.
+        rungs: folders of its scores at the rungs of a halving, and its logs on the way there.
+    """
+
+    fold: int
+    run: str
+    trial: Trial | None
+    epochs: int
+    folder: str
+    states: str
+    log: str
+    models: tuple[str, ...]
+    rungs: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def newest_log(self) -> str:
+        """The log of its last attempt: on the way to a rung, or of the whole run."""
+        logs = [self.log, *(log for _, log in reversed(self.rungs))]
+        return next((log for log in logs if Path(log).exists()), self.log)
+
+    @property
+    def name(self) -> str:
+        """As ``fold0/stem``."""
+        return f"fold{self.fold}/{self.run}"
+
+
+def known_runs(study: Study, trials: Sequence[Trial]) -> list[KnownRun]:
+    """All runs of a study: folds in order, stems first, trials in the order of the study."""
+    found = []
+    results = study.results
+    rungs = range(1, study.sweep.halving.rungs if study.sweep.halving else 1)
+    for fold in study.folds.numbers:
+        states, logs = f"{results}/.state/fold{fold}", f"{results}/logs/fold{fold}"
+        if study.stem.source == "train":
+            places = (f"{results}/fold{fold}/stem", f"{states}/stem", f"{logs}/stem.log")
+            found.append(KnownRun(fold, "stem", None, study.stem.epochs, *places, ("",)))
+        for trial in trials:
+            run = f"trials/{trial.id}"
+            places = (f"{results}/fold{fold}/{run}", f"{states}/{run}", f"{logs}/{run}.log")
+            models = tuple(model.partition("/")[2] for model in models_of(trial))
+            epochs = trial.study.training.epochs
+            ways = tuple(
+                (f"{results}/fold{fold}/rungs/{n}/{trial.id}", f"{logs}/rungs/{n}/{trial.id}.log")
+                for n in rungs
+            )
+            found.append(KnownRun(fold, trial.id, trial, epochs, *places, models, ways))
+    return found
+
+
+def read_facts(run: KnownRun, dropped_after: int | None = None) -> RunFacts:
+    """What is known of a run; what is just being written counts as not there yet.
+
+    Args:
+        run: the run.
+        dropped_after: the rung of a halving after which its fold goes on without it.
+    """
+    record = read_record(run.states)
+    done = _is_done(run, record)
+    lease = None
+    if not (done and record is not None and record.state == "finished"):
+        lease = look_at(run.states)
+    nothing_left = not done and record is None
+    log_end = read_end(run.newest_log) if nothing_left else ""
+    return RunFacts(run.name, run.epochs, done, record, lease, log_end, dropped_after)
+
+
+def _is_done(run: KnownRun, record: RunRecord | None) -> bool:
+    if record is not None and record.state == "finished" and record.epoch == run.epochs:
+        # A rule's output, which Snakemake removes before it makes it again.
+        return os.path.exists(f"{run.folder}/run.json")  # noqa: PTH110
+    return read_result(run).get("epochs") == run.epochs
+
+
+def read_result(run: KnownRun) -> dict[str, Any]:
+    """What a run's results say of it; empty while there are none."""
+    try:
+        content = read_json(Path(run.folder, "run.json"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def read_end(path: str, size: int = LOG_END) -> str:
+    """The end of a text file, so many bytes of it; empty if there is none."""
+    try:
+        with Path(path).open("rb") as stream:
+            stream.seek(max(0, stream.seek(0, os.SEEK_END) - size))
+            return stream.read().decode("utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def read_losses(run: KnownRun) -> list[float]:
+    """Mean training loss of every epoch done."""
+    for folder in (run.states, run.folder):
+        with suppress(OSError, ValueError), Path(folder, HISTORY).open(encoding="utf-8") as stream:
+            losses = [row.get("training_loss") for row in csv.DictReader(stream)]
+            if losses:
+                return [float(loss) for loss in losses if loss]
+    return []
+
+
+class Scores:
+    """Selection scores of models, each file read once as long as it does not change."""
+
+    def __init__(self, regions: int) -> None:
+        self._regions = regions
+        self._known: dict[str, tuple[int, tuple[float, float] | None]] = {}
+
+    def best(self, run: KnownRun) -> tuple[float, float] | None:
+        """Mean Dice and mean loss of a run's best model so far on its selection cases."""
+        scores = []
+        folders = [f"{run.folder}/{model}" for model in run.models]
+        for folder in [*folders, *(scored for scored, _ in run.rungs)]:
+            score = self._of(f"{folder}/selection.csv")
+            if score is not None:
+                scores.append(score)
+        return max(scores) if scores else None
+
+    def _of(self, path: str) -> tuple[float, float] | None:
+        try:
+            with open(path, encoding="utf-8", newline="") as stream:  # noqa: PTH123
+                date = os.fstat(stream.fileno()).st_mtime_ns
+                if path not in self._known or self._known[path][0] != date:
+                    self._known[path] = (date, _mean_scores(stream.read(), self._regions))
+        except (OSError, ValueError, csv.Error):
+            return None
+        return self._known[path][1]
+
+
+def _mean_scores(text: str, regions: int) -> tuple[float, float] | None:
+    """Mean Dice and mean loss of case rows.
+
+    Every case has a row for every region, one after the other, so that the mean over the rows is
+    the mean over the regions of the mean over the cases (``case_rows.mean_dice``), and a case's
+    loss stands in each of its rows.
+    """
+    columns = _columns(text)
+    if not columns.get("dice") or not columns.get("loss"):
+        return None
+    dice, losses = columns["dice"], columns["loss"][::regions]
+    return math.fsum(map(float, dice)) / len(dice), math.fsum(map(float, losses)) / len(losses)
+
+
+def _columns(text: str) -> dict[str, Sequence[str]]:
+    """The columns of a CSV file; of one that ends in the middle of a row, none."""
+    head, _, body = text.partition("\n")
+    names = head.split(",")
+    # Half of the time of a look at thousands of runs goes into these files. Only names of cases
+    # with commas in them are quoted, and hardly any case has such a name.
+    if '"' not in text and text.endswith("\n"):
+        fields = body.replace("\n", ",").split(",")[:-1]
+        if len(fields) % len(names) == 0:
+            return {name: fields[place :: len(names)] for place, name in enumerate(names)}
+    rows = list(csv.reader(text.splitlines()))
+    return dict(zip(names, zip(*rows[1:], strict=True), strict=True))
+
+
+def circumstances(study: Study, facts: Sequence[RunFacts], now: float) -> Circumstances:
+    """What is the same for all runs; asks Slurm if it has jobs of the study.
+
+    Args:
+        study: the study.
+        facts: what is known of its runs.
+        now: the file server's time before that was read, for reading thousands takes a while.
+    """
+    folder = Path(study.results, ".state")
+    snakemake, seconds = read_invocation(folder), study.recovery.lease_seconds
+    alone = Circumstances(now, seconds, snakemake, False, Queue())
+    lives = alone.alive(look_at(folder))
+    queue = Queue()
+    if snakemake is not None and snakemake.executor == "slurm" and not all(f.done for f in facts):
+        # Of the others the controller's own memory will do.
+        wanted = [fact.job for fact in facts if fact.job is not None and not fact.done]
+        queue = ask_slurm(snakemake.slurm_names, wanted)
+    return Circumstances(now, seconds, snakemake, lives, queue)
+
+
+def server_time(folder: Path) -> float:
+    """The time by the clock that dates files in a folder, in seconds after 1970.
+
+    Where nothing may be written there, this machine's own clock.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=folder) as stream:
+            stream.write(b"now")
+            stream.flush()
+            os.fsync(stream.fileno())
+            return os.fstat(stream.fileno()).st_mtime
+    except OSError:
+        return time.time()

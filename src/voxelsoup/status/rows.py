@@ -1,0 +1,101 @@
+"""One row per run: what the status shows of it, whoever shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+
+RunState = Literal[
+    "waiting", "queued", "running", "saving", "retrying", "resumed", "done", "dropped", "failed",
+    "lost",
+]  # fmt: skip
+# Of these a process is at work.
+AT_WORK: tuple[RunState, ...] = ("running", "saving", "retrying", "resumed")
+
+
+@dataclass(frozen=True)
+class RunRow:
+    """What is known of one run.
+
+    Attributes:
+        fold: number of the fold.
+        run: ``stem``, or the id of the trial.
+        parameters: swept dotted key -> value, for the keys in which the study's trials differ.
+        state: what it is doing.
+        detail: what belongs to the state, such as ``2 of 3`` for a retry, why it is queued or
+            why it failed, in a few words; empty if there is nothing to add.
+        epoch: epochs done.
+        epochs: epochs that it is to have.
+        training_loss: mean of the last epoch done.
+        selection_loss: mean loss on the selection cases of its best model so far.
+        selection_score: mean Dice on the selection cases of its best model so far.
+        epochs_per_hour: of the present attempt, or of the last one.
+        estimated_end: when it will have all epochs; of a run at work only.
+        gpu: model of the GPU (``cpu`` without one) and its index, such as ``NVIDIA H100 #1``.
+        host: where it runs or ran last.
+        job: number of its Slurm job.
+        partition: of that job.
+        attempt: attempts so far.
+        started: when the first attempt began.
+        hours: time that all attempts have trained, in hours.
+        fix: what the user can do about a run that failed.
+        losses: mean training loss of every epoch done; empty unless curves are asked for.
+    """
+
+    fold: int
+    run: str
+    parameters: dict[str, Any]
+    state: RunState
+    detail: str = ""
+    epoch: int = 0
+    epochs: int = 0
+    training_loss: float | None = None
+    selection_loss: float | None = None
+    selection_score: float | None = None
+    epochs_per_hour: float | None = None
+    estimated_end: datetime | None = None
+    gpu: str | None = None
+    host: str | None = None
+    job: str | None = None
+    partition: str | None = None
+    attempt: int = 0
+    started: datetime | None = None
+    hours: float = 0.0
+    fix: str = ""
+    losses: Sequence[float] = field(default=(), repr=False)
+
+    @property
+    def name(self) -> str:
+        """What a run is called on the command line, as ``fold0/stem`` or ``fold2/3b2a69b9``."""
+        return f"fold{self.fold}/{self.run}"
+
+
+@dataclass(frozen=True)
+class StudyStatus:
+    """All runs of a study at one moment.
+
+    Attributes:
+        study: name of its file.
+        results: its results folder.
+        at: the moment.
+        rows: one per run, folds in order, stems first, trials in the order of the study.
+        gpu_hours: hours of GPUs that all attempts have taken; 0 where runs train on CPUs.
+        hours: the same of any device.
+        estimated_end: when all runs will be done, at the present pace; None if nothing runs.
+        note: what was found out in vain, such as a Slurm controller that does not answer.
+    """
+
+    study: str
+    results: str
+    at: datetime
+    rows: Sequence[RunRow]
+    gpu_hours: float
+    hours: float
+    estimated_end: datetime | None = None
+    note: str = ""
+
+    def count(self, *states: RunState) -> int:
+        """Number of runs in any of these states."""
+        return sum(row.state in states for row in self.rows)

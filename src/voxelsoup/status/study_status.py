@@ -1,0 +1,193 @@
+"""The status of a study, as often as somebody looks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from voxelsoup.runs.record import Attempt, RunRecord
+from voxelsoup.runs.run_state import Circumstances, RunFacts, RunVerdict, judge
+from voxelsoup.status.read_runs import (
+    KnownRun,
+    Scores,
+    circumstances,
+    known_runs,
+    read_facts,
+    read_losses,
+    read_result,
+    server_time,
+)
+from voxelsoup.status.rows import AT_WORK, RunRow, StudyStatus
+from voxelsoup.status.slurm_jobs import Job
+from voxelsoup.study.halving import dropped_trials
+from voxelsoup.study.study import read
+from voxelsoup.study.trials import parameters_of, swept_keys, trials
+
+
+class StudyObserver:
+    """Looks at the runs of a study and disturbs none."""
+
+    def __init__(self, study_file: Path) -> None:
+        """Read the study.
+
+        Raises:
+            InputError: if the file is no usable study.
+        """
+        self.file, self.study = study_file, read(study_file)
+        found = trials(self.study, str(study_file))
+        self.runs = known_runs(self.study, found)
+        self._parameters = parameters_of(found)
+        # Swept keys in which the trials differ.
+        self.keys = [
+            key
+            for key in swept_keys(found)
+            if len({repr(values[key]) for values in self._parameters.values()}) > 1
+        ]
+        self._scores = Scores(len(self.study.regions))
+
+    def look(self, curves: bool = False) -> StudyStatus:
+        """All runs as they are now.
+
+        Args:
+            curves: read the losses of all epochs as well.
+        """
+        return self._look(self.runs, curves)[0]
+
+    def look_at(self, run: KnownRun) -> tuple[StudyStatus, RunFacts, RunVerdict, Circumstances]:
+        """One run as it is now: a status of its row alone, and what that was concluded from."""
+        status, facts, around = self._look([run], curves=True)
+        return status, facts[0], judge(facts[0], around), around
+
+    def _look(
+        self, runs: Sequence[KnownRun], curves: bool
+    ) -> tuple[StudyStatus, list[RunFacts], Circumstances]:
+        before = server_time(Path(self.study.results, ".state"))
+        dropped = {
+            fold: dropped_trials(Path(self.study.results), fold, self.study.sweep.halving)
+            for fold in self.study.folds.numbers
+        }
+        facts = [read_facts(run, dropped[run.fold].get(run.run)) for run in runs]
+        around = circumstances(self.study, facts, before)
+        rows = [
+            self._row(run, fact, judge(fact, around), around, curves)
+            for run, fact in zip(runs, facts, strict=True)
+        ]
+        now = datetime.now(UTC).astimezone()
+        note = around.queue.note
+        if not Path(self.study.results).is_dir():
+            note = f"there is no folder {self.study.results} here yet"
+        status = StudyStatus(
+            study=str(self.file),
+            results=self.study.results,
+            at=now,
+            rows=rows,
+            gpu_hours=self._gpus() * sum(row.hours for row in rows if row.gpu not in (None, "cpu")),
+            hours=sum(row.hours for row in rows),
+            estimated_end=_end_of_study(rows, now),
+            note=note,
+        )
+        return status, facts, around
+
+    def _gpus(self) -> int:
+        """GPUs that a run trains on."""
+        return max(1, self.study.resources.training.gpu)
+
+    def _row(
+        self,
+        run: KnownRun,
+        facts: RunFacts,
+        verdict: RunVerdict,
+        around: Circumstances,
+        curves: bool,
+    ) -> RunRow:
+        parameters = self._parameters.get(run.run, {})
+        score = self._scores.best(run)
+        return RunRow(
+            fold=run.fold,
+            run=run.run,
+            parameters={key: parameters[key] for key in self.keys} if run.trial else {},
+            state=verdict.state,
+            detail=verdict.detail,
+            fix=verdict.failure.fix if verdict.failure else "",
+            epochs=run.epochs,
+            selection_score=score[0] if score else None,
+            selection_loss=score[1] if score else None,
+            losses=read_losses(run) if curves else (),
+            **_of_job(around.queue.latest.get(run.name), verdict),
+            **(_of_record(facts.record, run, verdict) if facts.record else _of_result(run, facts)),
+        )
+
+
+def _of_record(record: RunRecord, run: KnownRun, verdict: RunVerdict) -> dict[str, Any]:
+    """What a row shows of a run's own record."""
+    last: Attempt = record.attempts[-1]
+    speed = record.seconds_per_epoch
+    works = verdict.state in AT_WORK
+    updated = datetime.fromisoformat(record.updated)
+    since = max(0.0, (datetime.now(UTC) - updated).total_seconds()) if works else 0.0
+    end = None
+    if works and speed:
+        end = updated + timedelta(seconds=(run.epochs - record.epoch) * speed)
+        end = max(end, datetime.now(UTC)).astimezone()
+    shown = {
+        "epoch": record.epoch,
+        "training_loss": record.training_loss,
+        "epochs_per_hour": 3600 / speed if speed else None,
+        "estimated_end": end,
+        "gpu": _device(last),
+        "attempt": len(record.attempts),
+        "started": datetime.fromisoformat(record.attempts[0].started).astimezone(),
+        "hours": (record.seconds + since) / 3600,
+    }
+    if verdict.state == "queued":
+        return shown
+    return shown | {"host": last.owner.host, "job": last.owner.job, "partition": last.partition}
+
+
+def _device(attempt: Attempt) -> str | None:
+    if attempt.device is None or attempt.gpu_index is None:
+        return attempt.device
+    return f"{attempt.device} #{attempt.gpu_index}"
+
+
+def _of_job(job: Job | None, verdict: RunVerdict) -> dict[str, Any]:
+    """What a row shows of a submission that has not trained yet."""
+    if job is None or verdict.state != "queued":
+        return {}
+    return {"job": job.id, "partition": job.partition}
+
+
+def _of_result(run: KnownRun, facts: RunFacts) -> dict[str, Any]:
+    """What a row shows of results whose record was deleted, or never written."""
+    if not facts.done:
+        return {}
+    result = read_result(run)
+    losses = read_losses(run)
+    began, ended = (datetime.fromisoformat(result[key]) for key in ("started", "ended"))
+    return {
+        "epoch": run.epochs,
+        "training_loss": losses[-1] if losses else None,
+        "gpu": result.get("device"),
+        "host": result.get("machine", {}).get("host"),
+        "attempt": len(result.get("attempts", [])) or 1,
+        "started": began.astimezone(),
+        "hours": (ended - began).total_seconds() / 3600,
+    }
+
+
+def _end_of_study(rows: Sequence[RunRow], now: datetime) -> datetime | None:
+    """When all runs will be done if as many as now go on working at the pace seen so far."""
+    works = sum(row.state in AT_WORK for row in rows)
+    paces = [1 / row.epochs_per_hour for row in rows if row.epochs_per_hour]
+    if not works or not paces:
+        return None
+    usual = sum(paces) / len(paces)
+    hours = 0.0
+    for row in rows:
+        if row.state not in ("done", "dropped", "failed", "lost"):
+            own = 1 / row.epochs_per_hour if row.epochs_per_hour else usual
+            hours += (row.epochs - row.epoch) * own
+    ends = [row.estimated_end for row in rows if row.estimated_end is not None]
+    return max([now + timedelta(hours=hours / works), *ends])

@@ -1,0 +1,167 @@
+"""From a sweep to trials with ids that stay."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from voxelsoup.common.errors import InputError
+from voxelsoup.study.combinations import Combination, combinations
+from voxelsoup.study.study import Section, Study, SweepBlock, wrong_settings
+from voxelsoup.study.sweepable import SWEPT_SECTIONS, setting
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One hyperparameter combination of a sweep.
+
+    Attributes:
+        id: eight hexadecimal digits made from its own swept keys and values alone.
+        parameters: its own swept dotted key -> value; other trials may have other keys.
+        study: the study with those values in place.
+    """
+
+    id: str
+    parameters: dict[str, Any]
+    study: Study
+
+
+def trials(study: Study, where: str = "config.yaml") -> list[Trial]:
+    """All trials of a study, in the order in which its sweep names them first.
+
+    Trials of the same settings are one, whatever keys name them: the one that was begun in the
+    results folder, so that a further block retrains nothing; else the one with the fewest keys,
+    and of several the one with the lowest id, so that the order of the blocks renames nothing.
+
+    Args:
+        study: the checked study.
+        where: name of its file, for error messages.
+
+    Raises:
+        InputError: if a key cannot be swept, a value is not allowed for its key, an exclusion
+            matches nothing, or `soup.group_by` names a key that is not swept.
+    """
+    made = _Sections(study, where)
+    of_settings: dict[str, dict[str, Trial]] = {}
+    for name, block in blocks(study):
+        for combination in combinations(study, block, name, where):
+            settings, own = made.with_values(combination, name)
+            trial = Trial(trial_id(combination), combination, own)
+            of_settings.setdefault(settings, {}).setdefault(trial.id, trial)
+    found = [_one_of(list(alike.values()), Path(study.results)) for alike in of_settings.values()]
+    _check_groups(study, found, where)
+    return found
+
+
+def blocks(study: Study) -> list[tuple[str, SweepBlock]]:
+    """The blocks of a study's sweep that name trials, with their places in the study file.
+
+    Where none does, it is the sweep itself: its one trial is the study as it stands.
+    """
+    named: list[tuple[str, SweepBlock]] = [("sweep", study.sweep)]
+    named += [(f"sweep.also[{number}]", block) for number, block in enumerate(study.sweep.also)]
+    return [(name, block) for name, block in named if block.names_trials] or named[:1]
+
+
+def trial_id(parameters: Mapping[str, Any]) -> str:
+    """Id of a combination: it depends on keys and values only, not on their order or neighbours."""
+    text = json.dumps(parameters, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def swept_keys(found: Iterable[Trial]) -> list[str]:
+    """All keys that some trial names, in the order in which they are named first."""
+    return list(dict.fromkeys(key for trial in found for key in trial.parameters))
+
+
+def parameters_of(found: Sequence[Trial]) -> dict[str, dict[str, Any]]:
+    """Trial id -> swept dotted key -> value, for all keys that some trial names.
+
+    Where a trial does not name a key itself, its value is that of the study.
+    """
+    keys = swept_keys(found)
+    return {trial.id: {key: setting(trial.study, key) for key in keys} for trial in found}
+
+
+def group_keys(study: Study, found: Sequence[Trial]) -> list[str]:
+    """The keys in which the trials of a group of the hierarchical recipe agree."""
+    return study.soup.group_by or swept_keys(found)[:1]
+
+
+def readable(parameters: Mapping[str, Any]) -> str:
+    """A name for people and files, as ``lr=0.01,loss=dice``; ``base`` if nothing is swept."""
+    parts = (f"{key.rpartition('.')[2]}={value}" for key, value in parameters.items())
+    return ",".join(parts).replace("/", "-").replace(" ", "") or "base"
+
+
+def model_names(study: Study, models: Iterable[str]) -> dict[str, str]:
+    """Model of a trial (its id, or its id and a folder below it) -> both with its settings."""
+    swept = {trial: readable(values) for trial, values in parameters_of(trials(study)).items()}
+    return {model: f"{model} {swept[model.partition('/')[0]]}" for model in models}
+
+
+def _one_of(alike: list[Trial], results: Path) -> Trial:
+    """Of trials of the same settings the one that stands for all."""
+
+    def rank(trial: Trial) -> tuple[bool, int, str]:
+        return not _is_begun(results, trial.id), len(trial.parameters), trial.id
+
+    return min(alike, key=rank) if len(alike) > 1 else alike[0]
+
+
+def _is_begun(results: Path, trial: str) -> bool:
+    # The states too: Snakemake removes the results of a trial before it runs again.
+    places = (f"fold*/trials/{trial}", f".state/fold*/trials/{trial}")
+    return any(next(results.glob(place), None) is not None for place in places)
+
+
+class _Sections:
+    """Sections with swept values in place, each checked once: trials share most of them."""
+
+    def __init__(self, study: Study, where: str) -> None:
+        self.study, self.where = study, where
+        self._made: dict[str, tuple[str, Section]] = {}
+
+    def with_values(self, combination: Combination, name: str) -> tuple[str, Study]:
+        """Text of the settings that trials may differ in, and the study that has them."""
+        texts, sections = [], {}
+        for section in SWEPT_SECTIONS:
+            own = {
+                key.partition(".")[2]: value
+                for key, value in combination.items()
+                if key.partition(".")[0] == section
+            }
+            text, sections[section] = self._section(section, own, name)
+            texts.append(text)
+        return "".join(texts), self.study.model_copy(update=sections)
+
+    def _section(self, name: str, values: dict[str, Any], block: str) -> tuple[str, Section]:
+        text = json.dumps([name, values], sort_keys=True)
+        if text not in self._made:
+            base = getattr(self.study, name).model_dump()
+            try:
+                section = SWEPT_SECTIONS[name].model_validate(base | values)
+            except ValidationError as error:
+                shown = ", ".join(f"`{name}.{key}: {value}`" for key, value in values.items())
+                where = f"{self.where} ({block}, trials with {shown})"
+                raise wrong_settings(error, where, name) from error
+            self._made[text] = section.model_dump_json(), section
+        return self._made[text]
+
+
+def _check_groups(study: Study, found: Sequence[Trial], where: str) -> None:
+    keys = swept_keys(found)
+    unknown = [key for key in study.soup.group_by or [] if key not in keys]
+    if unknown:
+        raise InputError(
+            where,
+            f"`soup.group_by` names `{unknown[0]}`, which the sweep does not",
+            f"one of {', '.join(keys)}" if keys else "no `soup.group_by` where nothing is swept",
+            "name a swept key, or leave `soup.group_by` out",
+        )

@@ -1,0 +1,347 @@
+"""Training one run with several GPUs: a process for each, started and watched by torchrun's agent.
+
+The first process keeps the run's lease, states, journal, record and events, as a training in one
+process does; the others compute. When they have ended, the last state is the run's result for
+whoever started them: going on from it takes no step.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+import tempfile
+import time
+import traceback
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from voxelsoup.common.errors import EXIT_STOPPED, InputError, Stopped
+from voxelsoup.common.files import read_json, write_json
+from voxelsoup.common.logs import appended_log
+from voxelsoup.models import devices
+from voxelsoup.runs.guard import RunGuard
+from voxelsoup.runs.resume_state import State, state_at
+from voxelsoup.runs.signals import SIGNALS, Interruption
+from voxelsoup.study.study import Optimizer, load
+from voxelsoup.training.data_parallel import Ranks, joined
+from voxelsoup.training.run import Run
+from voxelsoup.training.tensorboard import TrainingEvents
+from voxelsoup.training.train import train
+
+log = logging.getLogger(__name__)
+
+PLAN = "plan.json"
+# What the first process says instead of a signal's number: it ends for a reason of its own.
+OWN_REASON = 1000
+# Between the request to end and SIGKILL: the first process may be writing a state.
+SECONDS_TO_END = 120
+
+
+class ProcessLost(Stopped):
+    """A process of the run died; the run goes on from its last saved state."""
+
+
+class EndedByTheFirst(Stopped):
+    """The first process ends the run and says why."""
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What all processes of a run have to know.
+
+    Attributes:
+        run: what they train.
+        identity: everything that its result depends on (``runs.run_identity``).
+        states: where its lease, states and journal lie.
+        events: where TensorBoard's events go, if anywhere.
+        log: the job's log.
+        threads: CPU threads of all processes together.
+        gpus: number of the GPU of each; empty on CPUs.
+    """
+
+    run: Run
+    identity: dict[str, Any]
+    states: Path
+    events: Path | None
+    log: Path
+    threads: int
+    gpus: Sequence[int] = ()
+
+
+def train_together(shared: Shared, processes: int) -> None:
+    """Train a run to its end or its pause with several processes; its states are the result.
+
+    Args:
+        shared: the run; its ``gpus`` are chosen here.
+        processes: how many, of which each has a GPU where there are any.
+
+    Raises:
+        InputError: if the run cannot be trained, as in one process.
+        Stopped: if the run was asked to end, or a process died.
+    """
+    run = shared.run
+    with ExitStack() as exits:
+        gpus = exits.enter_context(devices.reserved(run.study.training.device, processes))
+        folder = Path(exits.enter_context(tempfile.TemporaryDirectory(prefix="voxelsoup-ranks-")))
+        _write_plan(folder / PLAN, replace(shared, gpus=gpus))
+        on = f"GPUs {', '.join(map(str, gpus))}" if gpus else "CPUs"
+        log.info("training with %d processes on %s", processes, on)
+        _launch(folder, processes)
+
+
+def _launch(folder: Path, count: int) -> None:
+    """Start torchrun's agent in this process, and wait for the processes that it starts."""
+    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    # torch remarks, once per process, that it looked in vain for weights that are not used.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    # As `torchrun --standalone`.
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=count,
+        run_id=uuid.uuid4().hex,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        local_addr="localhost",
+        max_restarts=0,
+        signals_to_handle=",".join(number.name for number in SIGNALS),
+        shutdown_timeout=SECONDS_TO_END,
+    )
+    with _quiet_agent():
+        try:
+            elastic_launch(config, sys.executable)("-m", "voxelsoup.training.launch", str(folder))
+        except SignalException as error:
+            told = _told(folder)
+            raise told or Stopped(f"stopped by {signal.Signals(error.sigval).name}") from None
+        except ChildFailedError as error:
+            killed = [failure for failure in error.failures.values() if failure.exitcode < 0]
+            raise (_told(folder, killed=bool(killed)) or _lost(error, count)) from None
+
+
+def _lost(error: Any, count: int) -> ProcessLost:
+    failures = sorted(error.failures.items(), key=lambda item: item[1].exitcode)
+    rank, failure = failures[0]
+    how = (
+        f"was ended by {signal.Signals(-failure.exitcode).name}"
+        if failure.exitcode < 0
+        else f"ended with exit code {failure.exitcode}"
+    )
+    return ProcessLost(
+        f"process {rank} of the {count} that train this run {how}; started again, the run goes on "
+        "from its last saved state"
+    )
+
+
+@contextmanager
+def _quiet_agent() -> Iterator[None]:
+    """Let torch's agent say nothing, for what it says is said here; give signals back to Python."""
+    loggers = [logging.getLogger(name) for name in logging.root.manager.loggerDict]
+    agents = [each for each in loggers if each.name.startswith("torch.distributed.")]
+    levels = [(each, each.level) for each in agents]
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    for each in agents:
+        each.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for each, level in levels:
+            each.setLevel(level)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def _write_plan(path: Path, shared: Shared) -> None:
+    run = shared.run
+    others = {
+        name: value for name, value in vars(run).items() if name not in ("study", "optimizer")
+    }
+    plan = {
+        **vars(shared),
+        "run": others,
+        "study": run.study.model_dump(mode="json"),
+        "optimizer": run.optimizer.model_dump(mode="json"),
+        "parent": os.getpid(),
+    }
+    path.write_text(json.dumps(plan, default=str))
+
+
+def _read_plan(path: Path) -> tuple[Shared, int]:
+    """What ``_write_plan`` wrote, and the number of the process that wrote it."""
+    plan = read_json(path)
+    run = plan["run"]
+    paths = {"folder": Path(run["folder"]), "initial": run["initial"] and Path(run["initial"])}
+    lists = {"seed": tuple(run["seed"]), "weights": tuple(run["weights"])}
+    study, optimizer = load(plan["study"]), Optimizer(**plan["optimizer"])
+    shared = Shared(
+        run=Run(**run | paths | lists, study=study, optimizer=optimizer),
+        identity=plan["identity"],
+        states=Path(plan["states"]),
+        events=plan["events"] and Path(plan["events"]),
+        log=Path(plan["log"]),
+        threads=plan["threads"],
+        gpus=plan["gpus"],
+    )
+    return shared, plan["parent"]
+
+
+class SharedCheckpointer:
+    """Keeps the states of a run for all of its processes (a ``training.Checkpointer``).
+
+    After every step they agree whether to go on, so that all end after the same one: whichever
+    got a signal, and also where the first one ends for a reason of its own.
+    """
+
+    def __init__(
+        self, ranks: Ranks, folder: Path, asked: Interruption, guard: RunGuard | None, parent: int
+    ) -> None:
+        """Set up.
+
+        Args:
+            ranks: the processes.
+            folder: where the run's states lie.
+            asked: signals that this process has got.
+            guard: that of the run; the first process has it.
+            parent: the process that started them.
+        """
+        self.ranks, self.folder, self.guard, self.parent = ranks, folder, guard, parent
+        self.asked = guard.interruption if guard else asked
+        self._error: Exception | None = None
+
+    def newest(self) -> State | None:
+        """The state to go on from, the same for all."""
+        state = self.guard.newest() if self.guard else None
+        step = self.ranks.largest(state["step"] if state else 0)
+        if self.guard or not step:
+            return state
+        state = state_at(self.folder, step)
+        if state is None:
+            raise RuntimeError(f"{self.folder}: the state after step {step} cannot be read")
+        return state
+
+    def after_step(self, step: int, capture: Callable[[], State]) -> None:
+        """Save if it is time to; end the run if any process has to.
+
+        Raises:
+            Stopped: in all processes after the same step.
+        """
+        self._try(lambda guard: guard.after_step(step, capture))
+        number = self.ranks.largest(OWN_REASON if self._error else self._signal())
+        if number == 0:
+            return
+        if self._error is None and self.guard:
+            self.asked.signal = signal.Signals(number).name
+            self._try(lambda guard: guard.after_step(step, capture))
+        raise self._error or EndedByTheFirst("the first process ends the run")
+
+    def _signal(self) -> int:
+        if self.asked.signal is not None:
+            return signal.Signals[self.asked.signal].value
+        # The system gives orphans another parent: nobody is left to start their successors.
+        return signal.SIGHUP if os.getppid() != self.parent else 0
+
+    def after_epoch(self, rows: list[dict[str, float]]) -> None:
+        """Take note of the history so far."""
+        self._try(lambda guard: guard.after_epoch(rows))
+
+    def save(self, step: int, capture: Callable[[], State]) -> None:
+        """Save now."""
+        if self.guard:
+            self.guard.save(step, capture)
+
+    def _try(self, act: Callable[[RunGuard], None]) -> None:
+        """Let the guard act; why it wants to end is kept until all processes know."""
+        if self.guard is None or self._error is not None:
+            return
+        try:
+            act(self.guard)
+        except Exception as error:
+            self._error = error
+
+
+def _train_share(folder: Path, rank: int, count: int) -> None:
+    """What one of the processes does."""
+    shared, parent = _read_plan(folder / PLAN)
+    run = shared.run
+    with ExitStack() as exits:
+        asked = exits.enter_context(Interruption())
+        guard = None
+        if rank == 0:
+            exits.enter_context(appended_log(shared.log))
+            guard = exits.enter_context(
+                RunGuard(shared.states, shared.identity, run.steps, run.study.recovery)
+            )
+        threads = max(1, shared.threads // count)
+        gpu = shared.gpus[rank] if shared.gpus else None
+        device = devices.prepare("cuda" if shared.gpus else "cpu", threads, gpu=gpu)
+        if guard:
+            guard.recorder.trains_on(devices.name(device), device.index)
+            log.info("%d processes on %s: %s", count, devices.name(device), run)
+        asked.check()
+        ranks = exits.enter_context(joined(rank, count, device))
+        observers = [TrainingEvents(shared.events)] if guard and shared.events else []
+        keeper = SharedCheckpointer(ranks, shared.states, asked, guard, parent)
+        train(run, device, keeper, observers, ranks)
+
+
+def _tell(folder: Path, rank: int, error: Exception) -> None:
+    """Leave a word for whoever started the processes."""
+    said: dict[str, Any] = {"time": time.time(), "kind": "defect", "text": traceback.format_exc()}
+    if isinstance(error, InputError):
+        said |= {"kind": "input", "text": error.__reduce__()[1]}
+    elif isinstance(error, Stopped):
+        said |= {"kind": "stopped", "text": str(error)}
+    write_json(folder / f"{rank}.json", said)
+
+
+def _told(folder: Path, killed: bool = False) -> Exception | None:
+    """Why the processes have ended, by what the first of them to say so said.
+
+    A process that was killed could say nothing, and what the others then met is no reason.
+    """
+    words = sorted((read_json(path) for path in folder.glob("[0-9]*.json")), key=_time)
+    for kind, make in (
+        ("input", lambda text: InputError(*text)),
+        ("stopped", Stopped),
+        ("defect", lambda text: None if killed else RuntimeError(text)),
+    ):
+        said = [word["text"] for word in words if word["kind"] == kind]
+        if said:
+            return make(said[0])
+    return None
+
+
+def _time(word: dict[str, Any]) -> float:
+    return float(word["time"])
+
+
+def main(folder: Path) -> int:
+    """Train one share of a run, as torchrun's variables say which; returns the exit code."""
+    rank, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    try:
+        _train_share(folder, rank, count)
+    except Exception as error:
+        if isinstance(error, EndedByTheFirst):
+            # The agent ends everybody when one has failed, and the first may still save.
+            return 0
+        _tell(folder, rank, error)
+        return EXIT_STOPPED if isinstance(error, Stopped) else 1
+    return 0
+
+
+if __name__ == "__main__":
+    code = main(Path(sys.argv[1]))
+    # Threads of a broken group of processes would keep Python from ending.
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code) if code else sys.exit(0)

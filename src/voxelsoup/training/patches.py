@@ -1,0 +1,216 @@
+"""Patches for training: every patch is a function of the run's seed and its own number."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from voxelsoup.data.preprocessing.store import PreprocessedCase, load_case
+from voxelsoup.models import devices
+from voxelsoup.runs.signals import ignore_signals
+from voxelsoup.study.study import Training
+from voxelsoup.training.augment import augment
+
+
+@dataclass(frozen=True)
+class PatchSource:
+    """What the patches of a run are drawn from.
+
+    Attributes:
+        folder: where the preprocessed cases lie.
+        cases: names of the training cases, sorted.
+        regions: region name -> label values.
+        training: patch, batch size, foreground share, augmentation and workers.
+        seed: seeds of the run (any number of whole numbers).
+    """
+
+    folder: Path
+    cases: list[str]
+    regions: dict[str, list[int]]
+    training: Training
+    seed: tuple[int, ...]
+
+
+class Patches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
+    """Patches by number. Number 17 is the same patch in any process and in any order."""
+
+    def __init__(self, draw: PatchSource) -> None:
+        self.draw = draw
+        self._opened: dict[str, PreprocessedCase] = {}
+
+    def __getitem__(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Image, float32 (channel, x, y, z), and label values, uint8 (1, x, y, z)."""
+        images, labels = self.__getitems__([number])
+        return images[0], labels[0]
+
+    def __getitems__(self, numbers: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """A batch, which the loader asks for at once: images and labels, with the batch first.
+
+        Patches go from the disk's cache straight to their place in the batch. NumPy's memory
+        comes in huge pages, which for batches costs a fraction of torch's. Labels become regions
+        on the device that trains: until then they are a twelfth of the bytes.
+        """
+        drawn = [self._drawn(number) for number in numbers]
+        patch, channels = self.draw.training.patch, len(drawn[0][0].image)
+        images = np.empty((len(drawn), channels, *patch), np.float32)
+        labels = np.empty((len(drawn), 1, *patch), np.uint8)
+
+        def read(place: int) -> None:
+            case, window = drawn[place]
+            read_patch(case.image, window, images[place])
+            labels[place, 0] = case.label[window]
+
+        devices.parallel_map(read, range(len(drawn)), images[0].size, torch.device("cpu"))
+        return torch.from_numpy(images), torch.from_numpy(labels)
+
+    def _drawn(self, number: int) -> tuple[PreprocessedCase, tuple[slice, ...]]:
+        random = np.random.default_rng([*self.draw.seed, number])
+        case = self._case(self.draw.cases[random.integers(len(self.draw.cases))])
+        return case, self._window(case, random)
+
+    def _case(self, name: str) -> PreprocessedCase:
+        # Opened when first drawn: the first step need not wait for hundreds of files.
+        if name not in self._opened:
+            self._opened[name] = load_case(self.draw.folder, name)
+        return self._opened[name]
+
+    def _window(self, case: PreprocessedCase, random: np.random.Generator) -> tuple[slice, ...]:
+        patch = np.array(self.draw.training.patch)
+        room = np.array(case.label.shape) - patch
+        start = random.integers(0, room + 1)
+        if random.random() < self.draw.training.foreground_share and len(case.foreground):
+            # A label value first, so that small structures are seen as often as large ones.
+            values = case.foreground[:, 0]
+            value = random.choice(np.unique(values))
+            voxel = random.choice(case.foreground[values == value])[1:]
+            start = np.clip(voxel - patch // 2, 0, room)
+        return tuple(slice(int(a), int(a + b)) for a, b in zip(start, patch, strict=True))
+
+
+def batches(
+    draw: PatchSource,
+    first_step: int,
+    last_step: int,
+    device: torch.device,
+    share: range | None = None,
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Augmented batches of steps ``first_step`` to ``last_step`` - 1.
+
+    The batch of a step depends on the seed and the step's number alone: not on the workers, nor
+    on where the run began.
+
+    Args:
+        draw: what patches are drawn from.
+        first_step: the first step's number.
+        last_step: the number of the one after the last.
+        device: where batches are augmented and given.
+        share: which places of each batch are read and given; None: all.
+
+    Yields:
+        Images (batch, channel, x, y, z) and regions (batch, region, x, y, z) on ``device``.
+    """
+    size = draw.training.batch_size
+    own = range(size) if share is None else share
+    loader = DataLoader(
+        Patches(draw),
+        # Without one of its own the loader draws from torch's global random state.
+        generator=torch.Generator(),
+        worker_init_fn=_prepare_worker,
+        batch_size=len(own),
+        sampler=_numbers(range(first_step, last_step), size, own),
+        collate_fn=_as_it_is,
+        num_workers=draw.training.workers,
+        pin_memory=device.type == "cuda",
+        persistent_workers=draw.training.workers > 0,
+    )
+    for step, (read, read_labels) in enumerate(loader, start=first_step):
+        generator = torch.Generator()
+        generator.manual_seed(mixed_seed([*draw.seed, step]))
+        images = read.to(device, non_blocking=True)
+        labels = read_labels.to(device, non_blocking=True)
+        if share is not None:
+            images, labels = _in_place(images, own, size), _in_place(labels, own, size)
+        augment(images, labels, draw.training.augmentation, generator)
+        kept = slice(own.start, own.stop)
+        yield images[kept], regions_of(labels[kept], list(draw.regions.values()))
+
+
+def regions_of(labels: torch.Tensor, regions: Sequence[Sequence[int]]) -> torch.Tensor:
+    """Regions of label maps, on their device.
+
+    Args:
+        labels: uint8 (batch, 1, x, y, z).
+        regions: the label values of each.
+
+    Returns:
+        Zeros and ones, float32 (batch, region, x, y, z).
+    """
+    result = labels.new_empty((len(labels), len(regions), *labels.shape[2:]), dtype=torch.float32)
+
+    def fill(place: tuple[int, int]) -> None:
+        sample, region = place
+        label, (first, *others) = labels[sample, 0], regions[region]
+        # Comparing bytes is faster than looking them up in a table of 256, and into bytes ten
+        # times as fast as into booleans.
+        inside, has_value = torch.empty_like(label), torch.empty_like(label)
+        torch.eq(label, first, out=inside)
+        for value in others:
+            inside |= torch.eq(label, value, out=has_value)
+        result[place] = inside
+
+    places = list(itertools.product(range(len(labels)), range(len(regions))))
+    devices.parallel_map(fill, places, labels[0].numel(), labels.device)
+    return result
+
+
+def _numbers(steps: range, size: int, places: range) -> Sequence[int]:
+    """Numbers of the patches at some places of the batches of some steps."""
+    if len(places) == size:
+        return range(steps.start * size, steps.stop * size)
+    return [step * size + place for step in steps for place in places]
+
+
+def _in_place(own: torch.Tensor, places: range, size: int) -> torch.Tensor:
+    """A batch of (batch, ...) with samples at their places, and zeros at those of others.
+
+    What augmentation draws for a sample depends on its place among all of them.
+    """
+    whole = own.new_zeros((size, *own.shape[1:]))
+    whole[places.start : places.stop] = own
+    return whole
+
+
+def read_patch(image: np.ndarray, window: tuple[slice, ...], place: np.ndarray) -> None:
+    """Read a patch of a stored image.
+
+    Args:
+        image: float32 or float16 (channel, x, y, z), on the disk.
+        window: the patch's place in it (x, y, z).
+        place: float32 (channel, x, y, z) of the patch's size, to be filled.
+    """
+    voxels = image[(slice(None), *window)]
+    if voxels.dtype == np.float32:
+        np.copyto(place, voxels)
+    else:
+        # Torch converts float16 with the processor's own instructions, NumPy without.
+        torch.from_numpy(place).copy_(torch.from_numpy(np.array(voxels)))
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+def _prepare_worker(_: int) -> None:
+    ignore_signals()
+
+
+def mixed_seed(numbers: Sequence[int]) -> int:
+    """One seed out of several numbers, mixed so that neighbours share nothing."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)

@@ -1,0 +1,172 @@
+"""From the study to the runs of a fold: its stem and its trials."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from voxelsoup.common.files import sha256
+from voxelsoup.common.provenance import data_fingerprint
+from voxelsoup.common.text import counted, times
+from voxelsoup.study.ingredients import checkpoint_steps
+from voxelsoup.study.study import Optimizer, Study, WeightsKind
+from voxelsoup.study.trials import Trial
+
+# A trial must not see the patches of its stem again in the same order.
+STEM_STAGE, TRIAL_STAGE = 0, 1
+
+# Where a run trains and how it reads its patches does not change what it computes; its length
+# is an attribute of its own, and a stem's differs from that of the trials. Checkpoints do not
+# change it either, but a run that has passed some without keeping them is of no use.
+NOT_RESULT = ("device", "workers", "epochs", "checkpoints", "gradient_checkpointing")
+# Settings that came later, and the value by which runs of before are the same.
+CAME_LATER = {"channels_last": "auto", "compile": False}
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one run trains.
+
+    Attributes:
+        study: the study with the run's own settings in place.
+        optimizer: its optimizer (a stem may have another one than the trials).
+        epochs: its length.
+        seed: seeds of its patches and augmentation; the first also of its initial weights.
+        cases: names of its training cases.
+        folder: the preprocessed cases.
+        initial: model file to start from, or None for random weights.
+        checkpoints: number of checkpoints along it, the last one at its end.
+        weights: kinds of weights that are kept of each.
+        pause_after: epochs after which it stops for now, to be continued; None goes to its end.
+    """
+
+    study: Study
+    optimizer: Optimizer
+    epochs: int
+    seed: tuple[int, ...]
+    cases: list[str]
+    folder: Path
+    initial: Path | None
+    checkpoints: int = 1
+    weights: tuple[WeightsKind, ...] = ("averaged",)
+    pause_after: int | None = None
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of the whole run."""
+        return self.epochs * self.study.training.steps_per_epoch
+
+    @property
+    def last_step(self) -> int:
+        """The step after which it stops: its last one, or where it pauses."""
+        epochs = self.epochs if self.pause_after is None else self.pause_after
+        return epochs * self.study.training.steps_per_epoch
+
+    def __str__(self) -> str:
+        """What it trains on what, in one line for people."""
+        training = self.study.training
+        length = f"{counted(self.epochs, 'epoch')} of {counted(training.steps_per_epoch, 'step')}"
+        batch = f"batch {training.batch_size}, patch {times(training.patch)}"
+        start = f", starting from {self.initial}" if self.initial else ""
+        return f"{length}, {batch}, {counted(len(self.cases), 'training case')}{start}"
+
+    def settings(self) -> dict[str, Any]:
+        """The settings that its result depends on, with all defaults."""
+        return run_settings(self.study, self.optimizer, self.epochs, self.checkpoints, self.weights)
+
+
+def run_settings(
+    study: Study,
+    optimizer: Optimizer,
+    epochs: int,
+    checkpoints: int = 1,
+    weights: Sequence[WeightsKind] = ("averaged",),
+) -> dict[str, Any]:
+    """The settings that a run's result depends on, with all defaults.
+
+    A schedule-free run of more epochs begins with the very steps of a shorter one, so that its
+    length is no setting of what it computes; a scheduled run's first step depends on it.
+    """
+    content = study.model_dump(mode="json")
+    shared = {key: content[key] for key in ("preprocess", "network")}
+    training = {
+        key: value
+        for key, value in content["training"].items()
+        if key not in NOT_RESULT and (key not in CAME_LATER or value != CAME_LATER[key])
+    }
+    length = {} if can_continue(optimizer) else {"epochs": epochs}
+    early = checkpoint_steps(epochs * study.training.steps_per_epoch, checkpoints)[:-1]
+    # What a run keeps at its end can be asked of its last state; what it passes cannot.
+    kept = {"checkpoints": {"steps": early, "weights": list(weights)}} if early else {}
+    return {
+        "channels": content["dataset"]["channels"],
+        # A list, for their order is that of the network's outputs.
+        "regions": [[name, labels] for name, labels in content["regions"].items()],
+        **shared,
+        "training": training,
+        "optimizer": optimizer.model_dump(mode="json"),
+        **length,
+        **kept,
+    }
+
+
+def run_identity(run: Run, fingerprints: dict[str, str]) -> dict[str, Any]:
+    """Everything that a run's result depends on: a state of another identity is of no use to it.
+
+    Args:
+        run: the run.
+        fingerprints: preprocessed case -> hash.
+    """
+    return {
+        "settings": run.settings(),
+        "initial": sha256(run.initial) if run.initial else None,
+        "data": data_fingerprint(fingerprints, run.cases),
+        "seed": list(run.seed),
+    }
+
+
+def can_continue(optimizer: Optimizer) -> bool:
+    """Whether a finished run can be made longer without starting over."""
+    return optimizer.schedule == "schedule-free"
+
+
+def stem_optimizer(study: Study) -> Optimizer:
+    """The optimizer that a study's stems are trained with."""
+    return study.stem.optimizer or study.optimizer
+
+
+def stem_run(study: Study, fold: int, cases: list[str], folder: Path) -> Run:
+    """The run that trains the stem of a fold, from random weights.
+
+    Args:
+        study: the study.
+        fold: its fold.
+        cases: names of the training cases.
+        folder: the preprocessed cases.
+    """
+    return Run(
+        study=study,
+        optimizer=stem_optimizer(study),
+        epochs=study.stem.epochs,
+        seed=(study.training.seed, fold, STEM_STAGE),
+        cases=cases,
+        folder=folder,
+        initial=None,
+    )
+
+
+def trial_run(trial: Trial, fold: int, cases: list[str], folder: Path, initial: Path | None) -> Run:
+    """The run of one trial on a fold, from the stem or a checkpoint if there is one."""
+    return Run(
+        study=trial.study,
+        optimizer=trial.study.optimizer,
+        epochs=trial.study.training.epochs,
+        seed=(trial.study.training.seed, fold, TRIAL_STAGE),
+        cases=cases,
+        folder=folder,
+        initial=initial,
+        checkpoints=trial.study.training.checkpoints,
+        weights=tuple(trial.study.soup.weights),
+    )

@@ -1,0 +1,325 @@
+"""One run: a model trained on the training cases of one fold."""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+from torch.optim.swa_utils import update_bn
+
+from voxelsoup.common.errors import InputError
+from voxelsoup.models import devices, networks, weight_files
+from voxelsoup.models.losses import training_loss
+from voxelsoup.runs.resume_state import State
+from voxelsoup.study.ingredients import checkpoint_steps, name_of
+from voxelsoup.study.study import WeightsKind
+from voxelsoup.training.data_parallel import Ranks
+from voxelsoup.training.epochs import Epoch, Pace
+from voxelsoup.training.optimizers import RunOptimizer
+from voxelsoup.training.patches import PatchSource, batches, mixed_seed
+from voxelsoup.training.run import Run
+
+log = logging.getLogger(__name__)
+
+# Batches over which running statistics are taken anew for the averaged weights.
+BATCH_NORM_BATCHES = 20
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a run leaves behind.
+
+    Attributes:
+        weights: those to evaluate: averaged, at its end.
+        history: one row per epoch.
+        parameter_count: trained numbers of the network.
+        beside: other weights that were asked for, by their names (see ``ingredients``).
+    """
+
+    weights: weight_files.Weights
+    history: pd.DataFrame
+    parameter_count: int
+    beside: dict[str, weight_files.Weights]
+
+
+class Checkpointer(Protocol):
+    """Who keeps the states of a run (see ``guard.RunGuard``)."""
+
+    def newest(self) -> State | None:
+        """The state to go on from."""
+
+    def after_step(self, step: int, capture: Callable[[], State]) -> None:
+        """Save if it is time to; may raise to end the run."""
+
+    def after_epoch(self, rows: list[dict[str, float]]) -> None:
+        """Take note of the history so far."""
+
+    def save(self, step: int, capture: Callable[[], State]) -> None:
+        """Save now."""
+
+
+class Observer(Protocol):
+    """Who looks on (see ``events.TrainingEvents``); what it does changes nothing in the run."""
+
+    def begin(self, step: int) -> None:
+        """An attempt begins, after so many optimizer steps."""
+
+    def after_epoch(self, epoch: Epoch) -> None:
+        """An epoch is trained."""
+
+
+def train(
+    run: Run,
+    device: torch.device,
+    keeper: Checkpointer | None = None,
+    observers: Sequence[Observer] = (),
+    ranks: Ranks | None = None,
+) -> Trained:
+    """Train a run to its end or its pause, from its beginning or from the newest state kept.
+
+    Args:
+        run: the run.
+        device: where this process computes.
+        keeper: keeps its states, if anybody does.
+        observers: who looks on.
+        ranks: the processes that share its batches, of which this is one; None: it is alone.
+
+    Raises:
+        InputError: if the loss is no number any more, or the initial weights do not fit.
+        Stopped: if the keeper ends the run before its time.
+    """
+    session = Trainer(run, device, ranks)
+    state = keeper.newest() if keeper else None
+    if state is not None:
+        session.restore(state)
+    for observer in observers:
+        observer.begin(session.step)
+    pace = Pace(run.epochs, run.study.training.steps_per_epoch, session.step)
+    read = ranks.batches if ranks else batches
+    stream = read(draw_of(run), session.step, run.last_step, device)
+    for images, regions in stream:
+        session.take_step(images, regions)
+        session.keep_checkpoint()
+        if session.epoch_ends:
+            epoch = pace.epoch(session.end_epoch())
+            log.info("%s", epoch)
+            if keeper:
+                keeper.after_epoch(session.rows)
+            for observer in observers:
+                observer.after_epoch(epoch)
+        if keeper:
+            keeper.after_step(session.step, session.capture)
+    if keeper:
+        keeper.save(session.step, session.capture)
+    return session.result()
+
+
+def draw_of(run: Run) -> PatchSource:
+    """What the patches of a run are drawn from."""
+    return PatchSource(
+        run.folder, sorted(run.cases), run.study.regions, run.study.training, run.seed
+    )
+
+
+def initial_model(run: Run, device: torch.device) -> nn.Module:
+    """The model that a run starts from: random by its seed, or a given model file.
+
+    Raises:
+        InputError: if the file does not fit the network.
+    """
+    study = run.study
+    with networks.seeded(run.seed[0]):
+        model = networks.build(study.network, len(study.dataset.channels), len(study.regions))
+    if run.initial is not None:
+        weights, _ = weight_files.load(run.initial)
+        weight_files.fit(model, weights, run.initial)
+    return model.to(device)
+
+
+def estimate_batch_norm(model: nn.Module, draw: PatchSource, device: torch.device) -> None:
+    """Take a network's running statistics anew for the weights it holds now, if it has any."""
+    if networks.has_batch_norm(model):
+        update_bn((images for images, _ in batches(draw, 0, BATCH_NORM_BATCHES, device)), model)
+
+
+class Trainer:
+    """A run under way: everything that its next step depends on."""
+
+    def __init__(self, run: Run, device: torch.device, ranks: Ranks | None = None) -> None:
+        self.run, self.device = run, device
+        self.settings = run.study.training
+        self.model = initial_model(run, device).train()
+        self.memory_format = networks.memory_format(self.model, device, self.settings.channels_last)
+        self.forward = self._forward(ranks)
+        self.optimizer = RunOptimizer(self.model, run.optimizer, run.steps)
+        loss_function = training_loss(self.settings)
+        self.loss_function = ranks.over_the_batch(loss_function) if ranks else loss_function
+        precise = devices.precision_on(device, self.settings.precision) != "float16"
+        self.scaler = torch.amp.GradScaler(device.type, enabled=not precise)
+        self.step = 0
+        self.rows: list[dict[str, float]] = []
+        # Losses stay on the device until the epoch ends: fetching one waits for the device.
+        self.losses: list[torch.Tensor] = []
+        self.epoch_lr = self.optimizer.lr
+        self.checkpoint_steps = checkpoint_steps(run.steps, run.checkpoints)
+        # Before the end: a part of the state, so that a resumed run has them to the bit.
+        self.kept: dict[str, weight_files.Weights] = {}
+        _seed_everything(run.seed)
+
+    def _forward(self, ranks: Ranks | None) -> Callable[[torch.Tensor], Any]:
+        if self.settings.gradient_checkpointing:
+            networks.checkpoint_gradients(self.model)
+        forward = ranks.parallel(self.model) if ranks else self.model
+        return devices.compiled(forward) if self.settings.compile else forward
+
+    def take_step(self, images: torch.Tensor, regions: torch.Tensor) -> None:
+        """One optimizer step on a batch."""
+        self.optimizer.optimizer.zero_grad(set_to_none=True)
+        # Every layer follows its input; weights, and so what is saved, stay as they are.
+        images = networks.to_memory_format(images, self.memory_format)
+        with devices.autocast(self.device, self.settings.precision):
+            logits = self.forward(images)
+        loss: torch.Tensor = self.loss_function(logits, regions)
+        self.scaler.scale(loss).backward()
+        if self.settings.gradient_clip is not None:
+            self.scaler.unscale_(self.optimizer.optimizer)
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.gradient_clip)
+        self.optimizer.step(self.scaler)
+        if self.step == 0 and self.optimizer.is_schedule_free:
+            # It has none before.
+            self.epoch_lr = self.optimizer.lr
+        self.losses.append(loss.detach())
+        self.step += 1
+
+    def keep_checkpoint(self) -> None:
+        """Keep the weights if this is a checkpoint before the end."""
+        if self.step in self.checkpoint_steps[:-1]:
+            number = self.checkpoint_steps.index(self.step) + 1
+            for kind in self.run.weights:
+                with self._holding(kind):
+                    self.kept[name_of(kind, number)] = _copy(dict(self.model.state_dict()))
+
+    def _holding(self, kind: WeightsKind) -> AbstractContextManager[None]:
+        return self.optimizer.averaged_weights() if kind == "averaged" else nullcontext()
+
+    @property
+    def epoch_ends(self) -> bool:
+        return self.step % self.settings.steps_per_epoch == 0
+
+    def end_epoch(self) -> dict[str, float]:
+        """Put the epoch's row into the history, and return it."""
+        epoch = self.step // self.settings.steps_per_epoch
+        mean = float(torch.stack(self.losses).double().mean())
+        if not math.isfinite(mean):
+            raise InputError(
+                f"epoch {epoch}",
+                "the training loss is no number any more",
+                "a finite loss",
+                "lower `optimizer.lr`, set `training.gradient_clip`, or add "
+                "`optimizer.warmup_steps`",
+            )
+        row = {"epoch": epoch, "step": self.step, "training_loss": mean, "lr": self.epoch_lr}
+        self.rows.append(row)
+        self.losses = []
+        self.epoch_lr = self.optimizer.lr
+        return row
+
+    def capture(self) -> State:
+        """A copy of everything, on the CPU, that training on does not change."""
+        state = {
+            "model": self.model.state_dict(),
+            **self.optimizer.state(),
+            "scaler": self.scaler.state_dict(),
+            "random": _random_states(self.device),
+            "rows": list(self.rows),
+            "losses": self.losses,
+            "epoch_lr": self.epoch_lr,
+            "kept": dict(self.kept),
+        }
+        copied: State = _copy(state)
+        return copied
+
+    def restore(self, state: State) -> None:
+        """Go on from what ``capture`` returned."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.restore(state)
+        # Saved on a card with another precision of `auto`, it has nothing to go on from.
+        if state["scaler"]:
+            self.scaler.load_state_dict(state["scaler"])
+        self.rows = state["rows"]
+        # States of versions before there were checkpoints have none.
+        self.kept = state.get("kept", {})
+        self.losses = [loss.to(self.device) for loss in state["losses"]]
+        self.step, self.epoch_lr = state["step"], state["epoch_lr"]
+        _restore_random_states(state["random"], self.device)
+
+    def result(self) -> Trained:
+        """The averaged weights, those kept beside them, and the history."""
+        with self.optimizer.averaged_weights():
+            weights = self._settled()
+        beside: dict[str, weight_files.Weights] = {}
+        if "raw" in self.run.weights:
+            beside[name_of("raw", len(self.checkpoint_steps))] = self._settled()
+        for name, kept in self.kept.items():
+            self.model.load_state_dict(kept)
+            beside[name] = self._settled()
+        history = pd.DataFrame(self.rows)
+        return Trained(weights, history, networks.count_parameters(self.model), beside)
+
+    def _settled(self) -> weight_files.Weights:
+        """A copy of what the model holds, with running statistics of its own."""
+        estimate_batch_norm(self.model, draw_of(self.run), self.device)
+        copied: weight_files.Weights = _copy(dict(self.model.state_dict()))
+        return copied
+
+
+def _seed_everything(seed: tuple[int, ...]) -> None:
+    """Seed the global random states, from which dropout and the like draw."""
+    number = mixed_seed(seed)
+    torch.manual_seed(number)
+    random.seed(number)
+    np.random.seed(number % 2**32)
+
+
+def _random_states(device: torch.device) -> dict[str, Any]:
+    numpy: Any = np.random.get_state(legacy=True)
+    kind, keys, position, has_normal, normal = numpy
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+        "python": random.getstate(),
+        "numpy": (kind, torch.from_numpy(keys.astype(np.int64)), position, has_normal, normal),
+    }
+
+
+def _restore_random_states(states: dict[str, Any], device: torch.device) -> None:
+    torch.set_rng_state(states["torch"])
+    if states["cuda"] is not None and device.type == "cuda":
+        torch.cuda.set_rng_state(states["cuda"], device)
+    random.setstate(states["python"])
+    kind, keys, *others = states["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), *others))
+
+
+def _copy(value: Any) -> Any:
+    """A deep copy with all tensors on the CPU."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        # By way of a copy, which keeps a Counter a Counter.
+        result = value.copy()
+        for key, inner in value.items():
+            result[key] = _copy(inner)
+        return result
+    if isinstance(value, list | tuple):
+        return type(value)(_copy(inner) for inner in value)
+    return value

@@ -1,0 +1,129 @@
+"""The shipped profiles: one for this machine and its GPUs, one for a Slurm cluster."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from snakemake.profiles import ProfileConfigFileParser
+
+from voxelsoup.cluster import job_resources
+from voxelsoup.cluster.partitions import choose, submissions
+from voxelsoup.cluster.profile import read_site
+from voxelsoup.study.study import read
+
+REPOSITORY = Path(__file__).parents[2]
+LOCAL = REPOSITORY / "profiles" / "local"
+SLURM = REPOSITORY / "profiles" / "slurm"
+SCORES = "best, postprocessing, evaluate_soups (group scores)"
+
+
+def plan(folder: Path, profile: Path, study: Path, *arguments: str) -> str:
+    """What a dry run prints."""
+    command = [sys.executable, "-m", "snakemake", "-n", "--profile", str(profile)]
+    command += ["--snakefile", str(REPOSITORY / "Snakefile"), "--configfile", str(study)]
+    result = subprocess.run([*command, *arguments], cwd=folder, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout + result.stderr
+
+
+def local_gpus() -> str | None:
+    """The limit on GPUs that Snakemake gets from the local profile."""
+    with (LOCAL / "config.yaml").open() as stream:
+        resources = ProfileConfigFileParser().parse(stream).get("resources")
+    return None if resources is None else resources[0]
+
+
+@pytest.mark.parametrize(
+    ("visible", "limit"),
+    [("0,1", "gpu=2"), ("3", "gpu=1"), ("GPU-8f2a,GPU-11c0", "gpu=2"), ("", None), ("-1", None)],
+)
+def test_runs_on_this_machine_are_limited_by_the_gpus_that_it_may_see(
+    visible: str, limit: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert local_gpus() == limit
+
+
+def test_without_the_variable_the_machine_s_own_gpus_count(monkeypatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    count = len(list(Path("/dev").glob("nvidia[0-9]*")))
+    assert local_gpus() == (f"gpu={count}" if count else None)
+
+
+@pytest.mark.parametrize("visible", ["", "0,1"])
+def test_a_study_for_gpus_can_be_planned_on_any_machine(
+    visible: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    printed = plan(tmp_path, LOCAL, REPOSITORY / "examples" / "brats2024.yaml", "--quiet", "rules")
+    assert re.search(r"^trial +100$", printed, re.MULTILINE)
+
+
+def test_a_study_of_500_runs_makes_one_submission_per_run_and_a_few(tmp_path: Path) -> None:
+    study = yaml.safe_load((REPOSITORY / "examples" / "brats2024.yaml").read_text())
+    study["sweep"] = {"grid": {"optimizer.lr": [0.0001 * (1 + i) for i in range(100)]}}
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(study))
+    printed = plan(tmp_path, SLURM, tmp_path / "study.yaml")
+    groups = re.findall(r"^\[.*\] Group job (\w+) ", printed, re.MULTILINE)
+    # What stands alone is announced by its rule's message.
+    said = {"Stem": "stem", "Soup": "soup", "Barriers": "basin", "Slices": "case_slices"}
+    first_words = re.findall(r"^Job \d+: (\w+)", printed, re.MULTILINE)
+    alone = [said[word] for word in first_words if word in said]
+    alone += re.findall(r"^rule (\w+):$", printed, re.MULTILINE)
+    # The report is made beside Snakemake.
+    names = {*groups, *alone} - {"all", *job_resources.LOCAL}
+    counts = {name: (groups + alone).count(name) for name in names}
+    # A run is a trial and its scores; the scores of the five stems are five more of them.
+    assert counts == {
+        "data": 1,
+        "stem": 5,
+        "run": 5 * 100 + 5,
+        "soup": 5 * 2,
+        "scores": 5,
+        "basin": 5,
+        "case_slices": 1,
+        "tables": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("recipes", "submitted"),
+    [
+        (["greedy"], {"soup", SCORES}),
+        (["greedy", "ensemble"], {"soup", SCORES, "ensemble"}),
+        # The best single model is scored after post-processing too.
+        (["ensemble"], {SCORES, "ensemble"}),
+    ],
+)
+def test_soups_and_ensembles_are_foretold_where_the_study_has_them(
+    recipes: list[str], submitted: set[str]
+) -> None:
+    study = read(REPOSITORY / "examples" / "brats2024.yaml")
+    study = study.model_copy(update={"soup": study.soup.model_copy(update={"recipes": recipes})})
+    names = {attempts[0].name for attempts in submissions(study, read_site(SLURM))}
+    assert {name for name in names if "soup" in name or "ensemble" in name} == submitted
+
+
+def test_the_shipped_partitions_serve_the_full_size_example_in_every_attempt() -> None:
+    site = read_site(SLURM)
+    study = read(REPOSITORY / "examples" / "brats2024.yaml")
+    routes = {
+        attempts[0].name: [choose(submission, site.partitions()) for submission in attempts]
+        for attempts in submissions(study, site)
+    }
+    assert routes == {
+        "index, folds, preprocess (group data)": ["cpu", "cpu", "cpu"],
+        "stem": ["gpu-short", "gpu-long", "gpu-long"],
+        "trial, evaluate (group run)": ["gpu-short", "gpu-long", "gpu-long"],
+        "soup": ["gpu-short", "gpu-short", "gpu-short"],
+        SCORES: ["gpu-short", "gpu-short", "gpu-short"],
+        "basin": ["gpu-short", "gpu-short", "gpu-short"],
+        "case_slices": ["gpu-short", "gpu-short", "gpu-short"],
+        "compare, figures, basins, collect (group tables)": ["cpu", "cpu", "cpu"],
+        "bundle": ["cpu", "cpu", "cpu"],
+    }

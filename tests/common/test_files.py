@@ -1,0 +1,74 @@
+"""Files appear whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from voxelsoup.common.files import atomic_write, read_json, sha256, write_json, write_text
+
+
+def test_a_block_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    file = tmp_path / "deep" / "table.csv"
+    write_text(file, "old")
+    with pytest.raises(KeyboardInterrupt), atomic_write(file) as temporary:
+        temporary.write_text("half of the new")
+        assert file.read_text() == "old"
+        raise KeyboardInterrupt
+    assert file.read_text() == "old"
+    assert list(file.parent.iterdir()) == [file]
+
+
+def test_who_reads_the_old_file_reads_it_to_its_end(tmp_path: Path) -> None:
+    """The new file takes the old one's name, not its place on the disk."""
+    file = tmp_path / "table.csv"
+    write_text(file, "old")
+    with file.open() as reader:
+        write_text(file, "new")
+        assert reader.read() == "old"
+    assert file.read_text() == "new"
+
+
+def test_a_first_file_that_fails_does_not_appear(tmp_path: Path) -> None:
+    with pytest.raises(ValueError), atomic_write(tmp_path / "table.csv"):
+        raise ValueError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_temporary_file_ends_as_the_file_does(tmp_path: Path) -> None:
+    """Writers such as nibabel and matplotlib tell the format by the ending."""
+    with atomic_write(tmp_path / "figure.svg") as temporary:
+        assert temporary.suffix == ".svg"
+        assert temporary.parent == tmp_path
+
+
+def test_files_have_the_rights_that_others_have(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        write_text(tmp_path / "table.csv", "a")
+        assert os.umask(0o027) == 0o027
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "table.csv").stat().st_mode) == 0o640
+
+
+def test_numbers_come_back_to_the_bit_from_json(tmp_path: Path) -> None:
+    content = {"score": 0.1 + 0.2, "trials": ["ä", None, True], "n": 2**53 + 1}
+    write_json(tmp_path / "recipe.json", content)
+    assert read_json(tmp_path / "recipe.json") == content
+
+
+def test_json_that_other_programs_refuse_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(ValueError):
+        write_json(tmp_path / "recipe.json", {"score": float("nan")})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_hash_is_the_one_of_the_content(tmp_path: Path) -> None:
+    content = bytes(range(256)) * 5000
+    (tmp_path / "file").write_bytes(content)
+    assert sha256(tmp_path / "file") == hashlib.sha256(content).hexdigest()

@@ -1,0 +1,55 @@
+"""Free memory: that of the machine, or what a job's control groups leave of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psutil
+import pytest
+
+from voxelsoup.common.machine import available_memory
+
+MB = 2**20
+
+
+def group(folder: Path, limit: object, used: int, cache: int, version: int) -> None:
+    """Files of a control group, as the kernel shows them."""
+    names = (
+        ("memory.max", "memory.current", "inactive_file")
+        if version == 2
+        else ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / names[0]).write_text(f"{limit}\n")
+    (folder / names[1]).write_text(f"{used}\n")
+    (folder / "memory.stat").write_text(f"anon 1\n{names[2]} {cache}\nactive_file 7\n")
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_the_narrowest_group_counts_and_its_cache_gives_way(tmp_path: Path, version: int) -> None:
+    mount = tmp_path / "cgroup"
+    top = mount if version == 2 else mount / "memory"
+    line = "0::/slurm/job_7/step_0" if version == 2 else "4:cpu,memory:/slurm/job_7/step_0"
+    (tmp_path / "self").write_text(f"9:name=systemd:/else\n{line}\n")
+    unlimited = "max" if version == 2 else 9223372036854771712
+    group(top / "slurm" / "job_7" / "step_0", unlimited, 30 * MB, 0, version)
+    group(top / "slurm" / "job_7", 100 * MB, 50 * MB, 20 * MB, version)
+    group(top / "slurm" / "job_8", MB, MB, 0, version)
+    assert available_memory(tmp_path / "self", mount) == 70 * MB
+    group(top / "slurm", 60 * MB, 55 * MB, 0, version)
+    assert available_memory(tmp_path / "self", mount) == 5 * MB
+    group(top / "slurm", 60 * MB, 65 * MB, 0, version)
+    assert available_memory(tmp_path / "self", mount) == 0
+
+
+def test_a_container_sees_its_own_group_at_the_top(tmp_path: Path) -> None:
+    (tmp_path / "self").write_text("4:memory:/docker/0f3a\n")
+    group(tmp_path / "memory", 90 * MB, 10 * MB, 0, 1)
+    assert available_memory(tmp_path / "self", tmp_path) == 80 * MB
+
+
+def test_without_groups_it_is_the_machines() -> None:
+    nowhere = Path("/none")
+    free = psutil.virtual_memory().available
+    assert abs(available_memory(nowhere, nowhere) - free) < 0.2 * free
+    assert 0 < available_memory() < psutil.virtual_memory().total

@@ -1,0 +1,327 @@
+"""Which comparisons a study makes by itself, and what it says about them."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from support.compared_folds import (
+    BEST_TRIAL,
+    OTHER_TRIAL,
+    compared,
+    html_cells,
+    latex_cells,
+    markdown_cells,
+)
+from voxelsoup.comparison.findings import (
+    ENSEMBLE_QUESTION,
+    RECIPE_QUESTION,
+    SCHEDULE_QUESTION,
+    Finding,
+    find,
+    print_conclusions,
+    trial_scores,
+    write_findings,
+)
+from voxelsoup.comparison.folds import OPTIMISTIC, FoldComparison
+from voxelsoup.comparison.statistics import conclusion, paired_difference
+
+RNG = np.random.default_rng(5)
+BEST = {fold: RNG.uniform(0.4, 0.6, 12) for fold in range(3)}
+GAINS = {"Greedy Soup": 0.02, "Uniform Soup": -0.01, "Ensemble": 0.03, "Best Single": 0.0}
+SOUPS = {
+    fold: {title: best + gain * RNG.uniform(0.5, 2, 12) for title, gain in GAINS.items()}
+    for fold, best in BEST.items()
+}
+
+
+def folds_of(
+    titles: Sequence[str], count: int = 3, protocol: str = "held-out"
+) -> list[FoldComparison]:
+    return [
+        compared(
+            {title: SOUPS[fold][title] for title in titles},
+            BEST[fold],
+            fold,
+            protocol,
+            costs={"Ensemble": 4 + fold} if "Ensemble" in titles else {},
+        )
+        for fold in range(count)
+    ]
+
+
+def pairs_of(findings: Sequence[Finding], fold: int | None = None) -> list[tuple[str, str, str]]:
+    return [(f.question, f.first, f.second) for f in findings if f.fold == fold]
+
+
+def against_best(*soups: str) -> list[tuple[str, str, str]]:
+    return [(RECIPE_QUESTION, soup, "best single model") for soup in soups]
+
+
+@pytest.mark.parametrize(
+    ("titles", "pairs"),
+    [
+        (["Greedy Soup"], against_best("greedy soup")),
+        (["Uniform Soup", "Greedy Soup"], against_best("uniform soup", "greedy soup")),
+        (["Ensemble"], against_best("ensemble")),
+        (["Best Single"], against_best("best ingredient")),
+        (["Best Single", "Ensemble"], against_best("best ingredient", "ensemble")),
+        (
+            ["Greedy Soup", "Uniform Soup", "Best Single", "Ensemble"],
+            [
+                *against_best("greedy soup", "uniform soup", "best ingredient", "ensemble"),
+                (ENSEMBLE_QUESTION, "ensemble", "greedy soup"),
+                (ENSEMBLE_QUESTION, "ensemble", "uniform soup"),
+            ],
+        ),
+    ],
+)
+def test_each_recipe_is_compared_with_the_best_model_and_an_ensemble_with_each_soup(
+    titles: list[str], pairs: list[tuple[str, str, str]]
+) -> None:
+    findings = find(folds_of(titles), {})
+    assert pairs_of(findings) == pairs
+    assert [f.fold for f in findings] == [
+        fold for fold in (None, 0, 1, 2) for _ in range(len(pairs))
+    ]
+    for fold in range(3):
+        assert pairs_of(findings, fold) == pairs
+
+
+def test_one_fold_is_all_folds() -> None:
+    findings = find(folds_of(["Greedy Soup", "Uniform Soup"], 1), {})
+    assert [f.fold for f in findings] == [None, None]
+
+
+def test_differences_are_those_of_the_statistics() -> None:
+    findings = find(folds_of(["Greedy Soup", "Ensemble"]), {})
+    sides = {"best single model": BEST} | {
+        title.lower(): {fold: soups[title] for fold, soups in SOUPS.items()} for title in GAINS
+    }
+    for finding in findings:
+        asked = [finding.fold] if finding.fold is not None else list(BEST)
+        expected = paired_difference(
+            [sides[finding.first][fold] - sides[finding.second][fold] for fold in asked]
+        )
+        for name, value in vars(expected).items():
+            assert getattr(finding.difference, name) == pytest.approx(value, rel=1e-8), name
+
+
+def test_p_values_are_adjusted_over_the_comparisons_of_the_same_folds() -> None:
+    findings = find(folds_of(["Greedy Soup", "Uniform Soup", "Ensemble"]), {})
+    for fold in (None, 0, 1, 2):
+        of_fold = [f for f in findings if f.fold == fold]
+        ordered = sorted(of_fold, key=lambda finding: finding.difference.p)
+        assert len(ordered) == 5
+        # Holm: the smallest times the number of comparisons, the next times one less, and so on.
+        highest = 0.0
+        for place, finding in enumerate(ordered):
+            highest = max(highest, min(1.0, finding.difference.p * (len(ordered) - place)))
+            assert finding.p == pytest.approx(highest, rel=1e-12)
+
+
+def test_cost_is_that_of_the_compared_folds() -> None:
+    costs = {
+        (f.fold, f.first, f.second): f.cost for f in find(folds_of(["Greedy Soup", "Ensemble"]), {})
+    }
+    assert costs[None, "greedy soup", "best single model"] == "1 against 1"
+    assert costs[None, "ensemble", "greedy soup"] == "4 to 6 against 1"
+    assert costs[1, "ensemble", "best single model"] == "5 against 1"
+
+
+def test_a_soup_that_is_the_best_model_scores_the_same() -> None:
+    folds = [compared({"Greedy Soup": BEST[f]}, BEST[f], f) for f in range(3)]
+    findings = find(folds, {})
+    assert [f.sentence for f in findings] == [
+        "greedy soup and best single model score the same on all 36 cases",
+        *["greedy soup and best single model score the same on all 12 cases"] * 3,
+    ]
+    difference = findings[0].difference
+    assert (difference.mean, difference.low, difference.high, difference.unequal) == (0, 0, 0, 0)
+    assert findings[0].p == 1
+
+
+def test_the_sentence_is_of_the_adjusted_p_value() -> None:
+    findings = find(folds_of(["Greedy Soup", "Uniform Soup", "Ensemble"]), {})
+    assert any(f.p > 2 * f.difference.p for f in findings)
+    for f in findings:
+        assert f.sentence == conclusion(f.first, f.second, f.difference, f.p)
+    assert findings[0].sentence.startswith("greedy soup better than best single model by 2.")
+
+
+# Schedules
+
+SCHEDULES: dict[str, dict[str, Any]] = {
+    "free1": {"optimizer.schedule": "schedule-free", "optimizer.lr": 0.1},
+    "free2": {"optimizer.schedule": "schedule-free", "optimizer.lr": 0.2},
+    "cosine1": {"optimizer.schedule": "cosine", "optimizer.lr": 0.1},
+    "cosine2": {"optimizer.schedule": "cosine", "optimizer.lr": 0.2},
+    "step2": {"optimizer.schedule": "step", "optimizer.lr": 0.2},
+}
+SWEPT = {name: RNG.uniform(0.4, 0.6, 12) for name in SCHEDULES}
+
+
+def swept_fold(fold: int = 0, trials: Sequence[str] = tuple(SCHEDULES)) -> FoldComparison:
+    # A checkpoint of a trial is no trial of its own.
+    scores = {trial: SWEPT[trial] + 0.01 * fold for trial in trials} | {"free1/raw-1": BEST[0] + 1}
+    return compared({"Greedy Soup": SOUPS[0]["Greedy Soup"]}, BEST[0], fold, trials=scores)
+
+
+def test_a_trial_is_scored_by_its_own_model_alone() -> None:
+    (scores,) = trial_scores([swept_fold(4)]).values()
+    assert list(trial_scores([swept_fold(4)])) == [4]
+    assert set(scores) == {BEST_TRIAL, *SCHEDULES}
+    assert scores["free1"] == pytest.approx(SWEPT["free1"] + 0.04, rel=1e-12)
+
+
+def schedules_of(findings: Sequence[Finding], fold: int | None = None) -> dict[str, Finding]:
+    return {
+        f.second: f
+        for f in findings
+        if f.question == SCHEDULE_QUESTION and f.first == "schedule-free" and f.fold == fold
+    }
+
+
+def test_schedule_free_is_compared_with_each_schedule_over_matched_trials() -> None:
+    found = schedules_of(find([swept_fold()], SCHEDULES))
+    cosine = (SWEPT["free1"] - SWEPT["cosine1"] + SWEPT["free2"] - SWEPT["cosine2"]) / 2
+    step = SWEPT["free2"] - SWEPT["step2"]
+    assert list(found) == ["cosine", "step"]
+    for name, expected in {"cosine": cosine, "step": step}.items():
+        difference = found[name].difference
+        assert difference.mean == pytest.approx(np.mean(expected), abs=1e-12)
+        assert difference.p == pytest.approx(paired_difference([expected]).p, rel=1e-9)
+        assert found[name].cost == "1 against 1"
+
+
+def test_schedules_are_compared_per_fold_too_and_count_for_holm() -> None:
+    findings = find([swept_fold(0), swept_fold(1)], SCHEDULES)
+    assert [f.fold for f in findings] == [None] * 3 + [0] * 3 + [1] * 3
+    for fold in (None, 0, 1):
+        smallest = min((f for f in findings if f.fold == fold), key=lambda f: f.difference.p)
+        assert smallest.p == pytest.approx(min(1.0, 3 * smallest.difference.p))
+    assert schedules_of(findings)["step"].difference.cases == 24
+
+
+def test_a_schedule_without_matched_trials_has_nothing_to_compare() -> None:
+    trials = ["free1", "step2"]
+    findings = find([swept_fold(trials=trials)], {t: SCHEDULES[t] for t in trials})
+    step = schedules_of(findings)["step"]
+    assert step.sentence == "no case to compare schedule-free and step on"
+    assert step.difference.cases == 0 and math.isnan(step.p)
+    # It does not count for Holm.
+    greedy = findings[0]
+    assert greedy.first == "greedy soup" and greedy.p == greedy.difference.p
+
+
+@pytest.mark.parametrize("trials", [["cosine1", "cosine2", "step2"], ["free1", "free2"], []])
+def test_schedules_are_compared_only_if_schedule_free_and_another_are_swept(
+    trials: list[str],
+) -> None:
+    findings = find([swept_fold(trials=trials)], {t: SCHEDULES[t] for t in trials})
+    assert pairs_of(findings) == against_best("greedy soup")
+
+
+def test_other_sweeps_compare_no_schedules() -> None:
+    parameters = {BEST_TRIAL: {"optimizer.lr": 0.1}, OTHER_TRIAL: {"optimizer.lr": 0.2}}
+    assert pairs_of(find(folds_of(["Greedy Soup"]), parameters)) == against_best("greedy soup")
+
+
+# Files
+
+
+@pytest.mark.parametrize("protocol", ["held-out", "published"])
+def test_findings_are_written_with_every_digit_and_for_people(
+    tmp_path: Path, protocol: str
+) -> None:
+    findings = find(folds_of(["Greedy Soup", "Ensemble"], protocol=protocol), {})
+    write_findings(findings, protocol, tmp_path / "comparisons")
+    frame = pd.read_csv(
+        tmp_path / "comparisons.csv", dtype={"folds": str}, float_precision="round_trip"
+    )
+    assert frame["folds"].tolist() == ["all" if f.fold is None else str(f.fold) for f in findings]
+    for name, values in {
+        "question": [f.question for f in findings],
+        "difference": [f.difference.mean for f in findings],
+        "low": [f.difference.low for f in findings],
+        "high": [f.difference.high for f in findings],
+        "p": [f.difference.p for f in findings],
+        "p_holm": [f.p for f in findings],
+        "cases": [f.difference.cases for f in findings],
+        "models_per_prediction": [f.cost for f in findings],
+        "conclusion": [f.sentence for f in findings],
+    }.items():
+        assert frame[name].tolist() == values, name
+    mark = "held-out" if protocol == "held-out" else f"published ({OPTIMISTIC})"
+    assert set(frame["protocol"]) == {mark}
+    cells = markdown_cells(tmp_path / "comparisons.md")
+    assert html_cells(tmp_path / "comparisons.html") == cells
+    assert latex_cells(tmp_path / "comparisons.tex") == cells
+    assert cells[0] == [
+        "question",
+        "first",
+        "second",
+        "folds",
+        "cases",
+        "difference in Dice points [95 %]",
+        "p",
+        "p (Holm)",
+        "models per prediction",
+        "conclusion",
+    ]
+    assert len(cells) == 1 + len(findings)
+
+
+def test_the_sentence_and_the_numbers_of_a_row_agree(tmp_path: Path) -> None:
+    write_findings(
+        find(folds_of(["Greedy Soup", "Uniform Soup", "Ensemble"]), {}), "held-out", tmp_path / "c"
+    )
+    head, *rows = markdown_cells(tmp_path / "c.md")
+    told = 0
+    for cells in rows:
+        row = dict(zip(head, cells, strict=True))
+        sentence = row["conclusion"]
+        numbers = [float(n) for n in re.findall(r"[+-][\d.]+", row[head[5]])]
+        amount = re.search(r"([+-]?[\d.]+) Dice points \[(-?[\d.]+), (-?[\d.]+)\]", sentence)
+        worse = "worse than" in sentence
+        shown = [-float(n) if worse else float(n) for n in amount.groups()]
+        if worse:
+            shown = [shown[0], shown[2], shown[1]]
+        assert shown == pytest.approx(numbers, abs=0.055)
+        assert f"{row['cases']} cases" in sentence
+        p = re.search(r"p ([<=]) ([\d.]+)", sentence).groups()
+        if p[0] == "<":
+            assert row["p (Holm)"] == "< 0.001"
+        else:
+            assert float(row["p (Holm)"]) == pytest.approx(float(p[1]), abs=0.0055)
+        told += worse
+    assert told > 0
+
+
+def test_conclusions_over_all_folds_are_printed_a_line_each(tmp_path: Path) -> None:
+    findings = find(folds_of(["Greedy Soup", "Ensemble"]), {})
+    write_findings(findings, "held-out", tmp_path / "comparisons")
+    console = Console(width=40, record=True, file=(tmp_path / "out").open("w"))
+    print_conclusions(tmp_path / "comparisons.csv", console)
+    lines = [line.rstrip() for line in console.export_text().splitlines()]
+    assert lines == [
+        f"{f.sentence[0].upper()}{f.sentence[1:]}." for f in findings if f.fold is None
+    ]
+
+
+def test_brackets_in_a_conclusion_are_printed_as_they_are(tmp_path: Path) -> None:
+    text = "first [a] better than second [bold] by [/bold] 1"
+    pd.DataFrame({"folds": ["all", "0"], "conclusion": [text, "not this"]}).to_csv(
+        tmp_path / "c.csv"
+    )
+    console = Console(width=200, record=True, file=(tmp_path / "out").open("w"))
+    print_conclusions(tmp_path / "c.csv", console)
+    assert console.export_text().strip() == f"F{text[1:]}."

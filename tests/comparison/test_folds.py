@@ -1,0 +1,173 @@
+"""Which model of a fold is the best one, what its soups are compared on, and from which files."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from support.compared_folds import scored
+from voxelsoup.common.errors import InputError
+from voxelsoup.comparison.folds import (
+    OPTIMISTIC,
+    FoldComparison,
+    best_trial,
+    compare_study,
+    points,
+    protocol_mark,
+    soup_title,
+)
+from voxelsoup.evaluation.case_scores import write_rows
+
+TRIALS = {
+    # Better on the test cases, but not on those that choose.
+    "aaaa0000": ([0.7, 0.6], [0.95, 0.75]),
+    "bbbb0000": ([0.8, 0.7], [0.5, 0.625]),
+    "bbbb0000/raw-1": ([0.5, 0.5], [0.25, 0.25]),
+}
+SOUPS = {"greedy": (2, None, [0.875, 0.5]), "ensemble": (3, 3, [0.9, 0.8])}
+
+
+def write_fold(results: Path, fold: int = 0) -> None:
+    """What the jobs of a fold leave behind."""
+    folder = results / f"fold{fold}"
+    for trial, (selection, test) in TRIALS.items():
+        write_rows(made(folder / "trials" / trial) / "selection.csv", scored(selection))
+        write_rows(folder / "trials" / trial / "test.csv", scored(test))
+    for recipe, (ingredients, cost, test) in SOUPS.items():
+        record = {"score": 0.75, "ingredients": [{"trial": "bbbb0000"}] * ingredients}
+        if cost is not None:
+            record["models_per_prediction"] = cost
+        (made(folder / "soups" / recipe) / "recipe.json").write_text(json.dumps(record))
+        write_rows(folder / "soups" / recipe / "test.csv", scored(test))
+        after = scored([dice + 0.03125 for dice in test])
+        write_rows(folder / "soups" / recipe / "postprocessed.csv", after)
+    write_rows(made(folder / "best") / "postprocessed.csv", scored([0.75, 0.75]))
+
+
+def made(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    return folder
+
+
+def read_fold(results: Path, **changes: bool) -> FoldComparison:
+    (fold,) = compare_study(results, {0: list(TRIALS)}, list(SOUPS), "held-out", **changes)
+    return fold
+
+
+def test_the_best_model_is_chosen_by_selection_not_by_test(tmp_path: Path) -> None:
+    write_fold(tmp_path)
+    fold = read_fold(tmp_path)
+    assert fold.case_scores["aaaa0000"].mean() > fold.case_scores["bbbb0000"].mean()
+    assert fold.best_trial == "bbbb0000"
+    assert list(fold.columns) == ["Best Model", "Greedy Soup", "Ensemble"]
+    assert fold.columns["Best Model"] == {
+        "test_avg": 0.5625,
+        "test_tc": 0.625,
+        "test_wt": 0.46875,
+        "test_et": 0.59375,
+        "test_loss": 0.4375,
+    }
+    assert fold.trials == list(TRIALS)
+    assert fold.ingredients == {"Best Model": 1, "Greedy Soup": 2, "Ensemble": 3}
+    # A recipe that does not say how many networks run makes one model.
+    assert fold.models_per_prediction == {"Best Model": 1, "Greedy Soup": 1, "Ensemble": 3}
+
+
+def test_every_fold_is_read_from_its_own_folder(tmp_path: Path) -> None:
+    for fold in (0, 3):
+        write_fold(tmp_path, fold)
+    write_rows(tmp_path / "fold3/soups/greedy/test.csv", scored([0.25, 0.5]))
+    folds = compare_study(tmp_path, {3: list(TRIALS), 0: list(TRIALS)}, list(SOUPS), "published")
+    assert [fold.fold for fold in folds] == [3, 0]
+    greedy = [fold.columns["Greedy Soup"]["test_avg"] for fold in folds]
+    assert greedy == [0.375, 0.6875]
+    assert {fold.protocol for fold in folds} == {"published"}
+
+
+def test_scores_after_postprocessing_are_of_the_compared_models_alone(tmp_path: Path) -> None:
+    write_fold(tmp_path)
+    fold = read_fold(tmp_path)
+    means = {title: rows["dice"].mean() for title, rows in fold.postprocessed.items()}
+    assert means == pytest.approx(
+        {"Best Model": 0.75, "Greedy Soup": 0.71875, "Ensemble": 0.88125}, rel=1e-12
+    )
+    for path in tmp_path.rglob("postprocessed.csv"):
+        path.unlink()
+    assert read_fold(tmp_path, postprocessed=False).postprocessed == {}
+
+
+def test_points_are_all_models_of_all_folds(tmp_path: Path) -> None:
+    write_fold(tmp_path)
+    found = points([read_fold(tmp_path)])
+    assert found["name"].tolist() == [*TRIALS, "Greedy Soup", "Ensemble"]
+    kinds = ["Trial", "Best Model", "Trial", "Greedy Soup", "Ensemble"]
+    assert found["kind"].tolist() == kinds
+    assert found["test"].tolist() == pytest.approx([0.85, 0.5625, 0.25, 0.6875, 0.85], rel=1e-12)
+    assert found["selection"].tolist() == pytest.approx([0.65, 0.75, 0.5, 0.75, 0.75], rel=1e-12)
+    assert found["fold"].tolist() == [0] * 5
+    assert list(points([])) == list(found)
+
+
+def test_ties_go_to_the_first_id_and_nan_is_worst() -> None:
+    assert best_trial({"b": 0.5, "a": 0.5, "c": 0.4}) == "a"
+    assert best_trial({"a": math.nan, "b": 0.1}) == "b"
+    assert best_trial({"b": math.nan, "a": math.nan}) == "a"
+
+
+@pytest.mark.parametrize(
+    ("recipe", "title"),
+    [
+        ("greedy", "Greedy Soup"),
+        ("uniform", "Uniform Soup"),
+        ("best", "Best Single"),
+        ("ensemble", "Ensemble"),
+    ],
+)
+def test_titles_of_recipes(recipe: str, title: str) -> None:
+    assert soup_title(recipe) == title
+
+
+def test_the_published_protocol_is_marked() -> None:
+    assert protocol_mark("held-out") == "held-out"
+    assert protocol_mark("published") == f"published ({OPTIMISTIC})"
+
+
+@pytest.mark.parametrize(
+    "file",
+    ["trials/bbbb0000/test.csv", "trials/bbbb0000/selection.csv", "soups/greedy/test.csv"],
+)
+@pytest.mark.parametrize(
+    "other",
+    [
+        scored([0.5]),
+        scored([0.5, 0.5, 0.5]),
+        scored([0.5, 0.5]).replace({"region": {"TC": "tc"}}),
+        scored([0.5, 0.5]).replace({"case": {"case01": "case02"}}),
+    ],
+)
+def test_models_scored_on_other_cases_are_refused(
+    tmp_path: Path, file: str, other: pd.DataFrame
+) -> None:
+    write_fold(tmp_path)
+    write_rows(tmp_path / "fold0" / file, other)
+    with pytest.raises(InputError, match=f"{file}.*other cases or regions"):
+        read_fold(tmp_path)
+
+
+def test_the_order_of_cases_is_no_difference(tmp_path: Path) -> None:
+    write_fold(tmp_path)
+    expected = read_fold(tmp_path)
+    path = tmp_path / "fold0/trials/bbbb0000/test.csv"
+    write_rows(path, scored(TRIALS["bbbb0000"][1]).iloc[::-1])
+    found = read_fold(tmp_path).case_scores["bbbb0000"]
+    pd.testing.assert_series_equal(found, expected.case_scores["bbbb0000"])
+
+
+def test_a_fold_may_have_no_soups(tmp_path: Path) -> None:
+    write_fold(tmp_path)
+    (fold,) = compare_study(tmp_path, {0: list(TRIALS)}, [], "held-out")
+    assert list(fold.rows) == ["Best Model"]

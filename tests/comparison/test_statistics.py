@@ -1,0 +1,661 @@
+"""Differences of models: intervals and p values against oracles, and what the sentences may say."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from random import Random
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy import stats
+
+from voxelsoup.comparison.statistics import (
+    DICE_POINTS,
+    MILLIMETRES,
+    Difference,
+    SeedSpread,
+    Unit,
+    conclusion,
+    effects_of,
+    holm,
+    marginal_effects,
+    paired_difference,
+    seed_spread,
+)
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+# Skewed, and the folds are of unequal size and level.
+SKEWED = [np.array([0.011, 0.023, 0.047, 0.06, 0.31]), np.array([-0.02, 0.001, 0.013, 0.19])]
+
+
+def folds_of(*folds: Sequence[float]) -> list[NDArray[np.float64]]:
+    return [np.array(fold, dtype=np.float64) for fold in folds]
+
+
+# Few different numbers, so that ties and equal scores are frequent.
+coarse = st.integers(-4, 4).map(lambda number: number / 8)
+some_folds = st.lists(st.lists(coarse | st.floats(-1, 1), max_size=8), min_size=1, max_size=4).map(
+    lambda folds: folds_of(*folds)
+)
+few_cases = st.lists(st.lists(coarse, max_size=6), min_size=1, max_size=3).filter(
+    lambda folds: sum(map(len, folds)) <= 11
+)
+
+
+# The interval
+
+
+def every_resample(fold: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The sums of all resamples of one fold, each as often as it is drawn."""
+    places = np.array(list(itertools.product(range(len(fold)), repeat=len(fold))))
+    return fold[places].sum(axis=1)
+
+
+def all_means(folds: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    first, second = folds
+    sums = np.add.outer(every_resample(first), every_resample(second)).ravel()
+    return sums / (len(first) + len(second))
+
+
+def spread_given_back(folds: Sequence[NDArray[np.float64]]) -> list[NDArray[np.float64]]:
+    """The folds with the sample variance (n - 1) in place of the resamples' (n), as of one fold."""
+    total = sum(map(len, folds))
+    return [
+        fold.mean()
+        + (fold - fold.mean())
+        * (fold.std(ddof=1) / fold.std(ddof=0))
+        / math.sqrt(total / (total - 1))
+        for fold in folds
+    ]
+
+
+def bca_by_enumeration(folds: Sequence[NDArray[np.float64]]) -> tuple[float, float]:
+    """Efron's interval with neither random numbers nor a jackknife.
+
+    The empirical influence of a case on the mean of all is its distance to its fold's mean.
+    """
+    means = all_means(folds)
+    observed = np.concatenate(folds).mean()
+    close = np.isclose(means, observed, rtol=0, atol=1e-12)
+    below = np.mean((means < observed) & ~close) + np.mean(close) / 2
+    influences = np.concatenate([fold - fold.mean() for fold in folds])
+    acceleration = (influences**3).sum() / (influences**2).sum() ** 1.5 / 6
+    bias = stats.norm.ppf(below)
+    ends = bias + stats.norm.ppf([0.025, 0.975])
+    levels = stats.norm.cdf(bias + ends / (1 - acceleration * ends))
+    low, high = np.quantile(means, levels)
+    return float(low), float(high)
+
+
+def test_the_interval_is_efrons_of_cases_resampled_within_their_fold() -> None:
+    found = paired_difference(SKEWED)
+    folds = spread_given_back(SKEWED)
+    low, high = bca_by_enumeration(folds)
+    noise = 0.05 * float(all_means(folds).std())
+    assert found.low == pytest.approx(low, abs=noise)
+    assert found.high == pytest.approx(high, abs=noise)
+    # The percentile interval of the same means is further off than that: the oracle tells.
+    percentiles = np.quantile(all_means(folds), [0.025, 0.975])
+    assert np.abs(percentiles - [low, high]).max() > 3 * noise
+
+
+def test_the_interval_of_one_fold_is_scipys() -> None:
+    values = np.random.default_rng(0).exponential(1, 40)
+    found = paired_difference([values])
+    expected = stats.bootstrap((values,), np.mean, n_resamples=40_000, rng=1).confidence_interval
+    noise = 0.05 * float(stats.sem(values))
+    assert [found.low, found.high] == pytest.approx([expected.low, expected.high], abs=noise)
+
+
+def test_the_interval_of_small_folds_is_as_wide_as_their_standard_error_says() -> None:
+    """Cochran's of a stratified mean: resamples of two cases alone have half of the variance."""
+    folds = folds_of(*[[-0.1, 0.3]] * 20)
+    error = math.sqrt(sum(len(fold) * float(fold.var(ddof=1)) for fold in folds)) / 40
+    found = paired_difference(folds)
+    assert found.high - found.low == pytest.approx(2 * 1.96 * error, rel=0.1)
+
+
+def test_the_mean_counts_every_case_once_whatever_the_size_of_its_fold() -> None:
+    found = paired_difference(folds_of([0.1, 0.2, 0.3, 0.4], [1.0, 2.0]))
+    assert found.mean == pytest.approx(4.0 / 6)
+    assert (found.cases, found.folds, found.unequal) == (6, 2, 6)
+
+
+def test_what_folds_differ_in_is_no_part_of_the_spread() -> None:
+    apart = folds_of([0.1, 0.11, 0.12, 0.13], [0.9, 0.91, 0.92, 0.93])
+    blocked = paired_difference(apart)
+    together = paired_difference([np.concatenate(apart)])
+    assert blocked.high - blocked.low < 0.05 < 0.3 < together.high - together.low
+
+
+def test_a_wider_confidence_gives_a_wider_interval() -> None:
+    usual, sure = paired_difference(SKEWED), paired_difference(SKEWED, confidence=0.99)
+    assert sure.low < usual.low < usual.mean < usual.high < sure.high
+
+
+def test_differences_that_are_their_own_mirror_image_have_a_symmetric_interval() -> None:
+    found = paired_difference(folds_of([-0.31, -0.17, 0.17, 0.31], [-0.05, 0.05, 0.0]))
+    assert found.mean == 0
+    assert found.low == -found.high < 0
+
+
+@pytest.mark.parametrize("shift", [0.1, 0.3, 0.7, 1.1, 1.9])
+def test_the_interval_moves_with_the_differences(shift: float) -> None:
+    """Resamples as good as the sample are frequent here, and rounding must not judge them."""
+    cases = np.array([0.013, 0.1, 0.27, 0.551])
+    there, here = paired_difference([cases + shift]), paired_difference([cases])
+    assert [there.low, there.high] == pytest.approx([here.low + shift, here.high + shift])
+
+
+def test_a_tiny_spread_within_folds_that_are_far_apart_has_an_interval() -> None:
+    found = paired_difference(folds_of([1.0, 1.0 + 1e-11], [2.0, 2.0 + 1e-11]))
+    assert found.low < found.mean < found.high < found.low + 1e-10
+
+
+def test_equal_differences_leave_an_interval_of_one_point() -> None:
+    found = paired_difference(folds_of([0.1] * 3, [0.1] * 4))
+    assert found.low == found.high == found.mean == pytest.approx(0.1)
+    assert found.p == pytest.approx(2 / 2**7)
+
+
+def test_models_with_the_same_scores_are_not_different() -> None:
+    found = paired_difference(folds_of([0.0] * 5, [-0.0] * 5))
+    assert found == Difference(0.0, 0.0, 0.0, 1.0, cases=10, folds=2, unequal=0)
+
+
+def test_what_subtraction_leaves_of_equal_scores_is_nothing() -> None:
+    left_over = 0.1 + 0.2 - 0.3
+    assert left_over != 0
+    assert paired_difference(folds_of([left_over, -left_over, 0.0])).unequal == 0
+
+
+def test_one_case_has_no_interval() -> None:
+    found = paired_difference(folds_of([0.3], []))
+    assert (found.mean, found.p, found.cases, found.folds) == (0.3, 1.0, 1, 1)
+    assert math.isnan(found.low) and math.isnan(found.high)
+
+
+@pytest.mark.parametrize("folds", [[], [[]], [[math.nan], [math.nan, math.nan]]])
+def test_without_cases_nothing_is_known(folds: list[list[float]]) -> None:
+    found = paired_difference(folds_of(*folds))
+    assert np.isnan([found.mean, found.low, found.high, found.p]).all()
+    assert (found.cases, found.folds, found.unequal) == (0, 0, 0)
+
+
+def test_undefined_differences_are_dropped_before_anything_is_counted() -> None:
+    gaps = folds_of([math.nan, *SKEWED[0], math.nan], [math.nan], [*SKEWED[1], math.nan])
+    assert paired_difference(gaps) == paired_difference(SKEWED)
+
+
+def test_infinite_differences_are_refused() -> None:
+    with pytest.raises(ValueError, match="infinite"):
+        paired_difference(folds_of([0.1, math.inf]))
+
+
+def test_folds_of_one_case_are_one_block_together() -> None:
+    alone = [[0.1], [-0.2], [0.4], [0.3]]
+    found = paired_difference(folds_of(*alone))
+    together = paired_difference(folds_of(list(itertools.chain(*alone))))
+    assert (found.low, found.high, found.p) == (together.low, together.high, together.p)
+    assert (found.folds, together.folds) == (4, 1)
+    assert found.low < found.mean < found.high
+
+
+def test_the_only_fold_of_one_case_joins_the_smallest_other() -> None:
+    found = paired_difference(folds_of([0.1, 0.3, -0.1], [0.2, 0.5], [0.7]))
+    joined = paired_difference(folds_of([0.1, 0.3, -0.1], [0.2, 0.5, 0.7]))
+    assert (found.low, found.high, found.p) == (joined.low, joined.high, joined.p)
+
+
+@settings(max_examples=40, deadline=None)
+@given(some_folds)
+def test_swapping_the_models_gives_the_mirror_image(folds: list[NDArray[np.float64]]) -> None:
+    there, back = paired_difference(folds), paired_difference([-fold for fold in folds])
+    np.testing.assert_array_equal(
+        [there.mean, there.low, there.high, there.p], [-back.mean, -back.high, -back.low, back.p]
+    )
+
+
+@settings(max_examples=40, deadline=None)
+@given(some_folds, st.randoms(use_true_random=False))
+def test_neither_the_order_of_cases_nor_of_folds_matters(
+    folds: list[NDArray[np.float64]], random: Random
+) -> None:
+    shuffled = [list(fold) for fold in folds]
+    for fold in [*shuffled, shuffled]:
+        random.shuffle(fold)
+    np.testing.assert_equal(
+        vars(paired_difference(folds)), vars(paired_difference(folds_of(*shuffled)))
+    )
+
+
+@settings(max_examples=40, deadline=None)
+@given(some_folds.filter(lambda folds: sum(map(len, folds)) > 1))
+def test_numbers_stay_where_they_belong(folds: list[NDArray[np.float64]]) -> None:
+    found, values = paired_difference(folds), np.concatenate(folds)
+    assert 0 < found.p <= 1
+    # Half of the range beyond: small folds' spread is given back.
+    beyond = np.ptp(values) / 2 + 1e-9
+    assert values.min() - beyond <= found.low <= found.high <= values.max() + beyond
+    assert found.mean == pytest.approx(values.mean(), abs=1e-9)
+
+
+# The p value
+
+
+def p_by_enumeration(folds: Sequence[Sequence[float]]) -> float:
+    """All ways in which the signs could have fallen, with ranks by counting."""
+    ranks: list[float] = []
+    signs: list[int] = []
+    # A single case cannot be ranked within its fold.
+    single = [fold[0] for fold in folds if len(fold) == 1]
+    blocks = sorted((sorted(fold) for fold in folds if len(fold) > 1), key=len)
+    if len(single) == 1 and blocks:
+        blocks[0] = blocks[0] + single
+    else:
+        blocks.append(single)
+    for block in blocks:
+        unequal = [value for value in block if value != 0]
+        for value in unequal:
+            lower = sum(abs(other) < abs(value) for other in unequal)
+            same = sum(abs(other) == abs(value) for other in unequal)
+            ranks.append((lower + (same + 1) / 2) / (len(unequal) + 1))
+            signs.append(1 if value > 0 else -1)
+    observed = abs(sum(sign * rank for sign, rank in zip(signs, ranks, strict=True)))
+    ways = [
+        sum(sign * rank for sign, rank in zip(way, ranks, strict=True))
+        for way in itertools.product((-1, 1), repeat=len(ranks))
+    ]
+    return sum(abs(way) >= observed - 1e-9 for way in ways) / len(ways)
+
+
+def one_smallest(folds: Sequence[Sequence[float]]) -> bool:
+    """Whether it is plain which fold a single case joins."""
+    sizes = sorted(len(fold) for fold in folds if len(fold) > 1)
+    return len(sizes) < 2 or sizes[0] < sizes[1]
+
+
+@settings(max_examples=60, deadline=None)
+@given(few_cases.filter(one_smallest))
+def test_p_is_that_of_all_ways_in_which_the_signs_could_have_fallen(
+    folds: list[list[float]],
+) -> None:
+    if any(folds):
+        assert paired_difference(folds_of(*folds)).p == pytest.approx(p_by_enumeration(folds))
+
+
+def test_folds_of_several_sizes_count_by_the_share_of_a_rank() -> None:
+    folds = [[0.1, 0.2, -0.3, 0.4, 0.5, 0.6], [0.1, 0.9], [-0.05, 0.2, 0.4]]
+    found = paired_difference(folds_of(*folds)).p
+    assert found == pytest.approx(p_by_enumeration(folds))
+    # Ranked as one fold, or with every fold's ranks as they are, it is another number.
+    assert found != pytest.approx(p_by_enumeration([list(itertools.chain(*folds))]))
+
+
+def test_p_of_the_published_example() -> None:
+    """Depression scores before and after treatment (Hollander and Wolfe, 1973, p. 29)."""
+    before = [1.83, 0.50, 1.62, 2.48, 1.68, 1.88, 1.55, 3.06, 1.30]
+    after = [0.878, 0.647, 0.598, 2.05, 1.06, 1.29, 1.06, 3.14, 1.29]
+    found = paired_difference([np.array(before) - np.array(after)])
+    assert found.p == pytest.approx(0.03906, abs=5e-6)
+
+
+@pytest.mark.parametrize("cases", [2, 7, 25, 60, 150])
+def test_p_of_one_fold_is_scipys_exact_one(cases: int) -> None:
+    values = np.random.default_rng(cases).normal(0.2, 1, cases)
+    expected = stats.wilcoxon(values, method="exact").pvalue
+    assert paired_difference([values]).p == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_p_of_one_fold_with_ties_is_scipys_of_all_permutations(seed: int) -> None:
+    values = np.random.default_rng(seed).integers(-3, 6, 13) / 4
+    unequal = values[values != 0]
+    expected = stats.wilcoxon(unequal, method=stats.PermutationMethod(n_resamples=2**13)).pvalue
+    assert paired_difference([values]).p == pytest.approx(expected, rel=1e-9)
+
+
+def test_p_of_very_many_cases_is_scipys_normal_approximation() -> None:
+    values = np.round(np.random.default_rng(0).normal(0.05, 1, 2500), 2)
+    expected = stats.wilcoxon(values, method="asymptotic").pvalue
+    assert 0.001 < expected < 0.5
+    assert paired_difference([values]).p == pytest.approx(expected, rel=1e-9)
+
+
+# Holm
+
+
+@pytest.mark.parametrize(
+    ("raw", "adjusted"),
+    [
+        # R: p.adjust(..., "holm")
+        ([0.01, 0.02, 0.03, 0.04, 0.05], [0.05, 0.08, 0.09, 0.09, 0.09]),
+        ([0.04, 0.001, 0.03], [0.06, 0.003, 0.06]),
+        ([0.5, 0.6], [1.0, 1.0]),
+        # The example of Holm's procedure in Wikipedia's article: H1 to H4.
+        ([0.01, 0.04, 0.03, 0.005], [0.03, 0.06, 0.06, 0.02]),
+        ([], []),
+    ],
+)
+def test_holm_gives_the_published_values(raw: list[float], adjusted: list[float]) -> None:
+    assert holm(raw) == pytest.approx(adjusted)
+
+
+def test_a_comparison_that_could_not_be_made_does_not_count() -> None:
+    adjusted = holm([0.02, math.nan, 0.03])
+    assert adjusted[0] == adjusted[2] == pytest.approx(0.04)
+    assert math.isnan(adjusted[1])
+
+
+@given(st.lists(st.floats(0, 1), min_size=1), st.data())
+def test_holm_lies_between_the_raw_value_and_bonferroni(raw: list[float], data: st.DataObject):
+    adjusted = holm(raw)
+    for before, after in zip(raw, adjusted, strict=True):
+        assert before <= after <= min(1.0, len(raw) * before)
+    ordered = [after for _, after in sorted(zip(raw, adjusted, strict=True))]
+    assert ordered == sorted(ordered)
+    places = data.draw(st.permutations(range(len(raw))))
+    assert holm([raw[place] for place in places]) == [adjusted[place] for place in places]
+
+
+# Sentences
+
+
+def apart(
+    mean: float, low: float, high: float, cases: int = 100, folds: int = 5, unequal: int = -1
+) -> Difference:
+    return Difference(mean, low, high, 0.01, cases, folds, cases if unequal < 0 else unequal)
+
+
+def told(difference: Difference, p: float, unit: Unit = DICE_POINTS, higher: bool = True) -> str:
+    return conclusion("greedy soup", "best model", difference, p, unit, higher)
+
+
+@pytest.mark.parametrize(
+    ("difference", "p", "sentence"),
+    [
+        (
+            apart(0.004, 0.001, 0.008),
+            0.01,
+            "greedy soup better than best model by 0.4 Dice points [0.1, 0.8], p = 0.01, "
+            "100 cases, 5 folds",
+        ),
+        (
+            apart(-0.004, -0.008, -0.001),
+            0.01234,
+            "greedy soup worse than best model by 0.4 Dice points [0.1, 0.8], p = 0.012, "
+            "100 cases, 5 folds",
+        ),
+        (
+            apart(0.001, -0.002, 0.004, cases=12, folds=2),
+            0.4,
+            "no difference shown between greedy soup and best model "
+            "(+0.1 Dice points [-0.2, 0.4], p = 0.4, 12 cases, 2 folds)",
+        ),
+        (
+            apart(-0.001, -0.004, 0.002, cases=12, folds=1),
+            1.0,
+            "no difference shown between greedy soup and best model "
+            "(-0.1 Dice points [-0.4, 0.2], p = 1, 12 cases, 1 fold)",
+        ),
+        (
+            apart(0.1, 0.1, 0.1, cases=5, folds=1),
+            0.0625,
+            "no difference shown between greedy soup and best model "
+            "(+10.0 Dice points [10.0, 10.0], p = 0.062, 5 cases, 1 fold; too few cases to tell)",
+        ),
+        (
+            apart(0.1, math.nan, math.nan, cases=1, folds=1),
+            1.0,
+            "no difference shown between greedy soup and best model "
+            "(+10.0 Dice points, p = 1, 1 case, 1 fold; too few cases to tell)",
+        ),
+        (
+            apart(0.001, -0.002, 0.004, unequal=5),
+            0.4,
+            "no difference shown between greedy soup and best model "
+            "(+0.1 Dice points [-0.2, 0.4], p = 0.4, 100 cases, 5 folds; "
+            "too few cases differ to tell)",
+        ),
+        (
+            apart(0, 0, 0, cases=12, folds=2, unequal=0),
+            1.0,
+            "greedy soup and best model score the same on all 12 cases",
+        ),
+        (
+            apart(0, math.nan, math.nan, cases=1, folds=1, unequal=0),
+            1.0,
+            "greedy soup and best model score the same on the only case",
+        ),
+        (
+            paired_difference([]),
+            math.nan,
+            "no case to compare greedy soup and best model on",
+        ),
+    ],
+)
+def test_the_sentence_says_what_may_be_concluded(
+    difference: Difference, p: float, sentence: str
+) -> None:
+    assert told(difference, p) == sentence
+
+
+def test_the_shorter_distance_is_better() -> None:
+    assert told(apart(-1.2, -2.0, -0.31), 0.0004, MILLIMETRES, higher=False) == (
+        "greedy soup better than best model by 1.2 mm [0.3, 2.0], p < 0.001, 100 cases, 5 folds"
+    )
+    assert "greedy soup worse" in told(apart(1.2, 0.31, 2.0), 0.0004, MILLIMETRES, higher=False)
+
+
+@pytest.mark.parametrize(
+    ("difference", "p"),
+    [
+        (apart(0.004, 0.001, 0.008), 0.05),
+        (apart(0.004, 0.0, 0.008), 0.01),
+        (apart(0.004, -0.001, 0.008), 0.01),
+        (apart(-0.004, -0.008, 0.0), 0.01),
+        (apart(0.004, 0.001, 0.008), math.nan),
+    ],
+)
+def test_better_takes_an_interval_without_zero_and_a_small_p(
+    difference: Difference, p: float
+) -> None:
+    assert told(difference, p).startswith("no difference shown")
+
+
+@pytest.mark.parametrize(
+    ("numbers", "amount"),
+    [
+        ((0.0043, 0.0041, 0.0044), "0.43 Dice points [0.41, 0.44]"),
+        ((0.004, 0.0004, 0.008), "0.40 Dice points [0.04, 0.80]"),
+        ((0.00004, 0.00002, 0.00008), "0.004 Dice points [0.002, 0.008]"),
+        ((0.005, 0.000001, 0.01), "0.500 Dice points [0.000, 1.000]"),
+        ((1e-9, 1e-10, 1e-8), "less than 0.001 Dice points"),
+        ((0.1234, 0.0512, 0.2), "12.3 Dice points [5.1, 20.0]"),
+    ],
+)
+def test_decimals_are_as_many_as_the_interval_needs(
+    numbers: tuple[float, float, float], amount: str
+) -> None:
+    assert f"by {amount}, p" in told(apart(*numbers), 0.01)
+
+
+def test_no_number_is_minus_zero() -> None:
+    assert "-0.0" not in told(apart(0.001, -0.000001, 0.004), 0.2)
+
+
+def test_a_metric_without_a_unit_is_told_as_a_number() -> None:
+    assert "by 0.12 [0.05, 0.20], p" in told(apart(0.12, 0.05, 0.2), 0.01, Unit(""))
+
+
+@pytest.mark.parametrize(
+    ("p", "words"),
+    [
+        (0.000999, "p < 0.001"),
+        (0.001, "p = 0.001"),
+        (0.0096, "p = 0.01"),
+        (0.0496, "p = 0.0496"),
+        (0.04996, "p = 0.04996"),
+        (0.0501, "p = 0.05"),
+        (0.123, "p = 0.12"),
+        (0.999, "p = 1"),
+    ],
+)
+def test_p_is_told_briefly_but_on_its_own_side_of_the_limit(p: float, words: str) -> None:
+    assert f"{words}, 100 cases" in told(apart(0.004, 0.001, 0.008), p)
+
+
+# Seeds
+
+
+def test_the_spread_of_seeds_is_pooled_over_the_settings() -> None:
+    scores = {
+        ("dice", 0.1): {0: 0.80, 1: 0.82},
+        ("dice", 0.2): {0: 0.70, 1: 0.74},
+        ("focal", 0.1): {0: 0.10},
+        ("focal", 0.2): {0: 0.60, 7: math.nan},
+    }
+    # Variances of two numbers: half the square of their distance.
+    deviation = math.sqrt((0.02**2 / 2 + 0.04**2 / 2) / 2)
+    found = seed_spread(scores)
+    assert found == SeedSpread(2, 2, pytest.approx(deviation), pytest.approx(0.04))
+
+
+def test_settings_with_more_seeds_say_more_about_the_spread() -> None:
+    found = seed_spread({("a",): {0: 1.0, 1: 3.0}, ("b",): {2: 0.0, 3: 0.0, 4: 0.0, 5: 0.0}})
+    assert found is not None
+    assert found.deviation == pytest.approx(math.sqrt((2.0 * 1 + 0.0 * 3) / 4))
+    assert found.seeds == 6
+
+
+@pytest.mark.parametrize("scores", [{}, {("a",): {0: 0.5}, ("b",): {1: 0.7}}])
+def test_without_a_second_seed_there_is_no_spread(scores: dict) -> None:
+    assert seed_spread(scores) is None
+
+
+# Hyperparameters
+
+
+def grid(rates: Sequence[float], losses: Sequence[str]) -> dict[str, dict[str, object]]:
+    return {
+        f"{rate}{loss}": {"optimizer.lr": rate, "training.loss": loss}
+        for rate, loss in itertools.product(rates, losses)
+    }
+
+
+def additive(settings: dict[str, dict[str, object]], effects: dict[object, float]) -> dict:
+    """Two folds in which every value adds its own to each case, whatever the others are."""
+    base = {0: np.array([0.5, 0.6, 0.7]), 1: np.array([0.2, 0.4, 0.6, 0.8])}
+    return {
+        fold: {
+            trial: cases + sum(effects[value] for value in swept.values())
+            for trial, swept in settings.items()
+        }
+        for fold, cases in base.items()
+    }
+
+
+GAINS = {0.1: 0.0, 0.2: 0.01, 0.4: 0.03, "dice": 0.0, "focal": -0.05}
+
+
+def test_the_effect_of_a_value_is_what_it_adds() -> None:
+    trials = grid([0.1, 0.2, 0.4], ["dice", "focal"])
+    effects = marginal_effects(additive(trials, GAINS), trials)
+    assert [(effect.key, effect.value, effect.reference) for effect in effects] == [
+        ("optimizer.lr", 0.1, 0.1),
+        ("optimizer.lr", 0.2, 0.1),
+        ("optimizer.lr", 0.4, 0.1),
+        ("training.loss", "dice", "dice"),
+        ("training.loss", "focal", "dice"),
+    ]
+    for effect in effects:
+        if effect.value == effect.reference:
+            assert (effect.difference, effect.pairs) == (None, 0)
+        else:
+            assert effect.difference is not None
+            assert effect.difference.mean == pytest.approx(GAINS[effect.value])
+            assert (effect.difference.cases, effect.difference.folds) == (7, 2)
+    assert [effect.trials for effect in effects] == [2, 2, 2, 3, 3]
+    assert [effect.pairs for effect in effects] == [0, 2, 2, 0, 3]
+    assert effects[3].mean - effects[4].mean == pytest.approx(0.05)
+    # The mean of the seven cases, and what dice (half of the trials) and 0.2 add to them.
+    assert effects[1].mean == pytest.approx(3.8 / 7 + 0.01 - 0.025)
+
+
+def test_a_case_is_compared_by_its_mean_over_the_pairs() -> None:
+    trials = grid([0.1, 0.2], ["dice", "focal"])
+    scores = {
+        0: {
+            "0.1dice": np.array([0.5, 0.5]),
+            "0.2dice": np.array([0.6, 0.4]),
+            "0.1focal": np.array([0.5, math.nan]),
+            "0.2focal": np.array([0.9, 0.9]),
+        }
+    }
+    (_, effect) = effects_of("optimizer.lr", 0.1, scores, trials)
+    assert effect.difference == paired_difference([np.array([(0.1 + 0.4) / 2, -0.1])])
+
+
+def test_only_trials_that_agree_in_all_else_are_compared() -> None:
+    trials = grid([0.1, 0.2], ["dice", "focal"])
+    del trials["0.1focal"]
+    effects = marginal_effects(additive(trials, GAINS), trials)
+    rate = next(effect for effect in effects if effect.value == 0.2)
+    # The means are of unlike trials, of which half have the worse loss: -0.015.
+    assert rate.pairs == 1 and rate.trials == 2
+    assert rate.difference is not None
+    assert rate.difference.mean == pytest.approx(0.01)
+
+
+def test_without_a_match_there_is_no_difference() -> None:
+    trials = grid([0.1, 0.2], ["dice", "focal"])
+    del trials["0.1focal"], trials["0.2dice"]
+    effects = marginal_effects(additive(trials, GAINS), trials)
+    assert [effect.difference for effect in effects] == [None] * 4
+
+
+def test_a_trial_without_scores_is_left_out_where_they_are_missing() -> None:
+    trials = grid([0.1, 0.2], ["dice", "focal"])
+    scores = additive(trials, GAINS)
+    del scores[0]["0.2dice"], scores[0]["0.2focal"], scores[1]["0.2focal"]
+    effects = marginal_effects(scores, trials)
+    rate = next(effect for effect in effects if effect.value == 0.2)
+    assert rate.trials == rate.pairs == 1
+    assert rate.difference is not None
+    assert (rate.difference.folds, rate.difference.cases) == (1, 4)
+
+
+def test_any_value_can_be_the_reference_and_comes_first() -> None:
+    key = "optimizer.schedule"
+    trials = {name: {key: name} for name in ["cosine", "schedule-free", "step"]}
+    scores = {
+        0: {
+            "cosine": np.array([0.5, 0.7]),
+            "schedule-free": np.array([0.6, 0.9]),
+            "step": np.array([0.3, 0.3]),
+        }
+    }
+    effects = effects_of(key, "schedule-free", scores, trials)
+    assert [effect.value for effect in effects] == ["schedule-free", "cosine", "step"]
+    assert effects[1].difference == paired_difference([np.array([-0.1, -0.2])])
+    assert effects_of(key, "none", scores, trials)[0].difference is None
+
+
+def test_values_that_are_lists_are_compared_by_what_is_in_them() -> None:
+    key = "optimizer.betas"
+    trials = {"a": {key: [0.9, 0.99]}, "b": {key: [0.9, 0.999]}, "c": {key: [0.9, 0.99]}}
+    scores = {0: {trial: np.array([0.5, 0.6]) for trial in trials}}
+    first, second = marginal_effects(scores, trials)
+    assert (first.value, first.trials) == ([0.9, 0.99], 2)
+    assert (second.value, second.trials, second.pairs) == ([0.9, 0.999], 1, 2)
+
+
+def test_a_key_with_one_value_has_no_effect() -> None:
+    trials = {"a": {"optimizer.lr": 0.1, "training.seed": 0}}
+    assert marginal_effects({0: {"a": np.array([0.5, 0.6])}}, trials) == []

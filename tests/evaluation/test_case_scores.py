@@ -1,0 +1,127 @@
+"""Case rows: read bit by bit, and their means against plain Python."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from support.compared_folds import rows_of
+from voxelsoup.common.errors import InputError
+from voxelsoup.evaluation.case_scores import (
+    ALL_REGIONS,
+    COLUMNS,
+    by_case,
+    mean,
+    mean_dice,
+    measured_by,
+    read_rows,
+    region_means,
+    summary,
+    write_rows,
+)
+
+scores = st.floats(0, 1, allow_subnormal=False)
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    st.dictionaries(
+        st.from_regex(r"[A-Za-z0-9_-]{1,12}", fullmatch=True),
+        st.tuples(st.fixed_dictionaries({"TC": scores, "wt": scores}), st.floats(-5, 5)),
+        min_size=1,
+        max_size=8,
+    ),
+    st.randoms(use_true_random=False),
+)
+def test_means_are_those_of_plain_python_in_any_order(
+    cases: dict[str, tuple[dict[str, float], float]], random: Random
+) -> None:
+    rows = rows_of(cases)
+    means = {
+        region: statistics.fmean(regions[region] for regions, _ in cases.values())
+        for region in ("TC", "wt")
+    }
+    found = summary(rows)
+    order = [f"test_{region.lower()}" for region in next(iter(cases.values()))[0]]
+    assert list(found) == ["test_avg", *order, "test_loss"]
+    assert found["test_tc"] == means["TC"] and found["test_wt"] == means["wt"]
+    assert found["test_avg"] == statistics.fmean(means.values()) == mean_dice(rows)
+    assert found["test_loss"] == statistics.fmean(loss for _, loss in cases.values())
+    pandas = rows.groupby("region")["dice"].mean().mean()
+    assert found["test_avg"] == pytest.approx(pandas, rel=1e-12)
+    shuffled = list(range(len(rows)))
+    random.shuffle(shuffled)
+    assert mean_dice(rows.iloc[shuffled]) == found["test_avg"]
+
+
+def test_a_mean_is_correctly_rounded() -> None:
+    # Added from left to right, the small ones are lost.
+    assert mean([1e16, 1.0, 1.0, -1e16]) == 0.5
+
+
+def test_scores_by_case_are_of_one_region_or_of_all() -> None:
+    rows = rows_of(
+        {"b": ({"TC": 0.25, "WT": 0.75}, 0.5), "a": ({"TC": 0.5, "WT": 0.625}, 0.125)}
+    ).assign(hd95=[1.0, 3.0, 2.0, 4.0])
+    assert by_case(rows).to_dict() == {"a": 0.5625, "b": 0.5}
+    assert by_case(rows, region="WT").to_dict() == {"a": 0.625, "b": 0.75}
+    assert by_case(rows, "hd95", ALL_REGIONS).to_dict() == {"a": 3.0, "b": 2.0}
+    assert by_case(rows, "loss", "TC").to_dict() == {"a": 0.125, "b": 0.5}
+    assert list(by_case(rows).index) == ["a", "b"]
+    assert region_means(rows, "hd95") == {"TC": 1.5, "WT": 3.5}
+
+
+def test_case_rows_come_back_bit_by_bit(tmp_path: Path) -> None:
+    numbers = np.random.default_rng(0).random(400)
+    rows = pd.DataFrame(
+        {
+            # Names that look like numbers or missing values.
+            "case": np.tile(["001", "NA", "1e5", "nan", "Case,7"], 80),
+            "region": np.repeat(["TC", "null"], 200),
+            "dice": numbers,
+            "loss": numbers[::-1] * 1e-9,
+            "hd95": numbers * 374,
+        }
+    )
+    rows.loc[3, ["loss", "hd95"]] = math.nan
+    write_rows(tmp_path / "rows.csv", rows)
+    back = read_rows(tmp_path / "rows.csv")
+    pd.testing.assert_frame_equal(back, rows, check_exact=True)
+    assert back["case"].tolist() == rows["case"].tolist()
+    write_rows(tmp_path / "again.csv", back)
+    assert (tmp_path / "again.csv").read_bytes() == (tmp_path / "rows.csv").read_bytes()
+
+
+def test_further_metrics_stand_behind_dice_and_loss_in_one_order(tmp_path: Path) -> None:
+    rows = rows_of({"a": ({"TC": 0.25}, 0.5)}).assign(precision=0.75, nsd=0.5, note="not a metric")
+    assert measured_by(rows) == ["nsd", "precision"]
+    write_rows(tmp_path / "rows.csv", rows)
+    assert list(read_rows(tmp_path / "rows.csv")) == [*COLUMNS, "nsd", "precision"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "case,dice\nx,1\n",
+        "case,region,dice,loss\n",
+        None,
+        "case,region,dice,loss\na,TC,high,1\n",
+        "case,region,dice,loss,height\na,TC,1,1,1\n",
+        "case,region,dice,loss,precision,nsd\na,TC,1,1,1,1\n",
+    ],
+)
+def test_unusable_rows_name_the_file(tmp_path: Path, content: str | None) -> None:
+    path = tmp_path / "rows.csv"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(InputError, match=r"rows\.csv: cannot be used"):
+        read_rows(path)

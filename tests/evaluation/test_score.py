@@ -1,0 +1,251 @@
+"""Case rows of a model: every number again by hand, from the prediction in the scan's voxels."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from support.runs import small_study
+from voxelsoup.data.index.index import index_cases
+from voxelsoup.data.layouts.phantom import write_phantom
+from voxelsoup.data.preprocessing.geometry import restore
+from voxelsoup.data.preprocessing.preprocess import preprocess_all
+from voxelsoup.data.preprocessing.store import load_case, load_truth
+from voxelsoup.data.regions import label_table, to_regions
+from voxelsoup.evaluation.case_scores import read_rows, write_rows
+from voxelsoup.evaluation.metrics import METRICS, Scoring, score_regions
+from voxelsoup.evaluation.postprocessing import Postprocessing, RegionRule, ReplacementRule
+from voxelsoup.evaluation.score import predict, score_before_and_after, score_case, score_cases
+from voxelsoup.models import networks
+from voxelsoup.study.study import Phantom, Study
+
+CPU = torch.device("cpu")
+# Of the scans' voxels along their own axes, the last of which runs from left to right.
+STRETCHED = (3.0, 1.0, 2.0)
+IN_RAS = [2.0, 1.0, 3.0]
+# Neither the default values nor the order of the columns that scores come in.
+METRICS_ASKED = {
+    "names": ["precision", "lesion_hd95", "nsd", "hd95"],
+    "surface_tolerance": 2.5,
+    "lesion_dilation": 1,
+    "lesion_smallest": 30.0,
+}
+POSTPROCESSING = Postprocessing(
+    {
+        "TC": RegionRule(0.52, 0.0),
+        "WT": RegionRule(0.5, 40.0),
+        "ET": RegionRule(0.48, 100.0),
+    },
+    ReplacementRule("ET", "TC", 1e9),
+)
+
+
+def study_with(**changes: Any) -> Study:
+    return small_study(preprocess={"spacing": [1.5, 1.5, 1.5]}, **changes)
+
+
+@pytest.fixture(scope="module")
+def cases(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """Three cases of long voxels in another orientation than RAS, resampled to cubes."""
+    raw, folder = tmp_path_factory.mktemp("raw"), tmp_path_factory.mktemp("preprocessed")
+    write_phantom(raw, Phantom(cases=4, shape=[20, 32, 24]))
+    affine = np.zeros((4, 4))
+    affine[2, 0], affine[1, 1], affine[0, 2] = STRETCHED
+    affine[3, 3] = 1
+    for file in raw.rglob("*.nii.gz"):
+        nib.save(nib.Nifti1Image(np.asarray(nib.load(file).dataobj), affine), file)
+    study = study_with()
+    found, rejected = index_cases(study.dataset, study.regions, raw, workers=1)
+    assert not rejected
+    preprocess_all(
+        found,
+        root=raw,
+        settings=study.preprocess,
+        patch=study.training.patch,
+        folder=folder,
+        manifest=folder / "manifest.tsv",
+        workers=1,
+    )
+    return folder, [case.name for case in found]
+
+
+@pytest.fixture(scope="module")
+def model() -> nn.Module:
+    """Random weights, whose predictions are right and wrong in many places."""
+    torch.manual_seed(0)
+    return networks.build(study_with().network, 4, 3)
+
+
+def by_hand(
+    model: nn.Module,
+    cases: tuple[Path, list[str]],
+    study: Study,
+    scoring: Scoring,
+    postprocessing: Postprocessing | None = None,
+) -> pd.DataFrame:
+    """Scores of every case and region, from the prediction that was put back into the scan."""
+    folder, names = cases
+    rows: list[dict[str, object]] = []
+    for name in names:
+        case = load_case(folder, name)
+        logits = predict(model.eval(), case, study, CPU)
+        probabilities = restore(torch.sigmoid(logits).numpy(), case.geometry)
+        mask = probabilities > 0.5
+        if postprocessing is not None:
+            mask = postprocessing.apply(probabilities, IN_RAS)
+        truth = to_regions(load_truth(folder, name), label_table(study.regions))
+        assert mask.shape[1:] != case.image.shape[1:]
+        scores = score_regions(mask, truth, IN_RAS, scoring)
+        rows += [
+            {"case": name, "region": region, **score}
+            for region, score in zip(study.regions, scores, strict=True)
+        ]
+    return pd.DataFrame(rows)
+
+
+def assert_same_scores(rows: pd.DataFrame, expected: pd.DataFrame) -> None:
+    columns = [name for name in rows.columns if name != "loss"]
+    assert set(columns) == set(expected.columns)
+    pd.testing.assert_frame_equal(rows[columns], expected[columns], check_exact=True)
+
+
+ASKED = Scoring(
+    metrics=("precision", "lesion_hd95", "nsd", "hd95"),
+    tolerance=2.5,
+    lesion_dilation=1,
+    lesion_smallest=30.0,
+)
+
+
+def test_test_cases_carry_all_metrics_of_the_study_in_its_order(
+    cases: tuple[Path, list[str]], model: nn.Module
+) -> None:
+    folder, names = cases
+    study = study_with(metrics=METRICS_ASKED)
+    rows = score_cases(model, names, folder, study, CPU, measured=names)
+    assert list(rows.columns) == ["case", "region", "dice", "loss", *METRICS_ASKED["names"]]
+    assert_same_scores(rows, by_hand(model, cases, study, ASKED))
+    assert rows["hd95"].between(0, 374, inclusive="neither").any()
+    assert rows.groupby("case")["loss"].nunique().eq(1).all()
+
+
+def test_the_spacing_is_the_scan_s(cases: tuple[Path, list[str]], model: nn.Module) -> None:
+    folder, names = cases
+    assert load_case(folder, names[0]).geometry["spacing_before"] == IN_RAS
+    study = study_with(metrics={"names": ["hd95"]})
+    rows = score_cases(model, names, folder, study, CPU, measured=names)
+    # Distances along the axes are whole millimetres of the scan's voxels, and differ by another
+    # order of the same sides.
+    expected = by_hand(model, cases, study, Scoring(metrics=("hd95",)))
+    assert rows["hd95"].tolist() == expected["hd95"].tolist()
+    case = load_case(folder, names[0])
+    mask = restore(torch.sigmoid(predict(model, case, study, CPU)).numpy(), case.geometry) > 0.5
+    truth = to_regions(load_truth(folder, names[0]), label_table(study.regions))
+    for other in ([1.5, 1.5, 1.5], list(STRETCHED)):
+        wrong = score_regions(mask, truth, other, Scoring(metrics=("hd95",)))
+        assert [row["hd95"] for row in wrong] != rows["hd95"].tolist()[:3]
+
+
+@pytest.mark.parametrize("share", [0, 1])
+def test_cases_to_choose_by_have_dice_and_loss_alone(
+    cases: tuple[Path, list[str]], model: nn.Module, share: int
+) -> None:
+    folder, names = cases
+    study = study_with(metrics=METRICS_ASKED)
+    measured = names[:share]
+    rows = score_cases(model, names, folder, study, CPU, measured)
+    assert_same_scores(
+        rows[["case", "region", "dice", "loss"]], by_hand(model, cases, study, Scoring())
+    )
+    # The columns are there for those that are measured.
+    assert list(rows.columns[4:]) == (METRICS_ASKED["names"] if measured else [])
+    assert rows.loc[rows["case"].isin(measured), rows.columns[4:]].notna().all(axis=None)
+    assert rows.loc[~rows["case"].isin(measured), rows.columns[4:]].isna().all(axis=None)
+    # What recipes choose by is one case of these.
+    alone = pd.DataFrame(score_case(model.eval(), names[-1], folder, study, CPU))
+    last = rows.loc[rows["case"] == names[-1], alone.columns].reset_index(drop=True)
+    pd.testing.assert_frame_equal(alone, last, check_exact=True)
+
+
+def test_rows_keep_the_order_of_the_cases_and_repeat_to_the_bit(
+    cases: tuple[Path, list[str]], model: nn.Module
+) -> None:
+    """Scores are taken in a thread of their own, those of test cases for longer than others."""
+    folder, names = cases
+    study, backwards = study_with(), names[::-1]
+    rows, again = (
+        score_cases(model, backwards, folder, study, CPU, measured=backwards[:1]) for _ in range(2)
+    )
+    pd.testing.assert_frame_equal(again, rows, check_exact=True)
+    assert rows["case"].tolist() == [name for name in backwards for _ in study.regions]
+    assert rows["region"].tolist() == [*study.regions] * len(names)
+
+
+def test_what_fails_in_the_scoring_ends_it(cases: tuple[Path, list[str]], model: nn.Module) -> None:
+    folder, names = cases
+    rules = Postprocessing({"TC": RegionRule(0.5, 0.0)}, None)
+    with pytest.raises(ValueError, match="shorter"):
+        score_before_and_after(model, names, folder, study_with(), CPU, rules)
+
+
+def test_images_of_float16_are_predicted_in_float32(
+    cases: tuple[Path, list[str]], model: nn.Module
+) -> None:
+    folder, names = cases
+    rounded = np.load(folder / f"{names[0]}.image.npy").astype(np.float16)
+    stored, wide = (
+        replace(load_case(folder, names[0]), image=image)
+        for image in (rounded, rounded.astype(np.float32))
+    )
+    assert torch.equal(
+        predict(model.eval(), stored, study_with(), CPU),
+        predict(model.eval(), wide, study_with(), CPU),
+    )
+
+
+def test_a_study_without_metrics_measures_dice_and_loss(
+    cases: tuple[Path, list[str]], model: nn.Module
+) -> None:
+    folder, names = cases
+    study = study_with(metrics={"names": []})
+    rows = score_cases(model, names, folder, study, CPU, measured=names)
+    assert list(rows.columns) == ["case", "region", "dice", "loss"]
+    pair = score_before_and_after(model, names, folder, study, CPU, POSTPROCESSING)
+    pd.testing.assert_frame_equal(pair[0], rows, check_exact=True)
+    assert list(pair[1].columns) == list(rows.columns)
+
+
+def test_scores_after_post_processing_are_those_of_its_masks(
+    cases: tuple[Path, list[str]], model: nn.Module
+) -> None:
+    folder, names = cases
+    study = study_with(metrics=METRICS_ASKED)
+    before, after = score_before_and_after(model, names, folder, study, CPU, POSTPROCESSING)
+    plain = score_cases(model, names, folder, study, CPU, measured=names)
+    pd.testing.assert_frame_equal(before, plain, check_exact=True)
+    assert_same_scores(after, by_hand(model, cases, study, ASKED, POSTPROCESSING))
+    for region in study.regions:
+        scores = [rows.loc[rows["region"] == region, "dice"].tolist() for rows in (before, after)]
+        assert scores[0] != scores[1], region
+    # The loss is one of probabilities, which stay as they are.
+    assert after["loss"].tolist() == before["loss"].tolist()
+
+
+def test_rows_come_back_from_their_file_to_the_bit(
+    cases: tuple[Path, list[str]], model: nn.Module, tmp_path: Path
+) -> None:
+    folder, names = cases
+    study = study_with()
+    rows = score_cases(model, names, folder, study, CPU, measured=names)
+    write_rows(tmp_path / "test.csv", rows)
+    again = read_rows(tmp_path / "test.csv")
+    assert [name for name in METRICS if name != "dice"] == list(rows.columns[4:])
+    pd.testing.assert_frame_equal(again, rows, check_exact=True)

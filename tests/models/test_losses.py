@@ -1,0 +1,82 @@
+"""Losses against their formulas, written down a second time in numpy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from monai.losses import DeepSupervisionLoss
+
+from voxelsoup.models.losses import make_loss, training_loss
+from voxelsoup.study.study import Training
+
+AXES = {"sample": (2, 3, 4), "batch": (0, 2, 3, 4)}
+SMOOTH = 1e-5
+
+
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-logits))
+
+
+def dice_formula(logits: np.ndarray, target: np.ndarray, over: str) -> float:
+    p, axes = sigmoid(logits), AXES[over]
+    overlap, sizes = (p * target).sum(axes), p.sum(axes) + target.sum(axes)
+    return float((1 - (2 * overlap + SMOOTH) / (sizes + SMOOTH)).mean())
+
+
+def entropy_formula(logits: np.ndarray, target: np.ndarray) -> np.ndarray:
+    p = sigmoid(logits)
+    return -(target * np.log(p) + (1 - target) * np.log(1 - p))
+
+
+def focal_formula(logits: np.ndarray, target: np.ndarray) -> float:
+    """Lin et al. 2017 with gamma 2 and no class weights."""
+    p = sigmoid(logits)
+    missed = np.where(target == 1, 1 - p, p)
+    return float((missed**2 * entropy_formula(logits, target)).mean())
+
+
+FORMULAS = {
+    "dice": dice_formula,
+    "dice-bce": lambda x, t, over: dice_formula(x, t, over) + entropy_formula(x, t).mean(),
+    "dice-focal": lambda x, t, over: dice_formula(x, t, over) + focal_formula(x, t),
+}
+
+
+@pytest.mark.parametrize("over", AXES)
+@pytest.mark.parametrize("name", FORMULAS)
+def test_a_loss_is_its_formula(name: str, over: str) -> None:
+    random = np.random.default_rng(0)
+    logits = random.normal(size=(2, 3, 4, 5, 6))
+    target = (random.random(logits.shape) < np.array([0.1, 0.6])[:, None, None, None, None]) * 1.0
+    loss = make_loss(name, over)(torch.tensor(logits), torch.tensor(target)).item()  # type: ignore[arg-type]
+    assert loss == pytest.approx(FORMULAS[name](logits, target, over))
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+@pytest.mark.parametrize("over", AXES)
+def test_overlapping_regions_can_all_be_right_at_once(name: str, over: str) -> None:
+    """A softmax over the outputs could not give two regions to one voxel."""
+    target = torch.ones(1, 3, 4, 4, 4)
+    assert make_loss(name, over)(40 * target, target).item() == pytest.approx(0, abs=1e-4)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("mode", "weights"), [("same", 1.0), ("exp", 0.5), ("two", 0.5)])
+def test_deep_supervision_weighs_the_coarser_stages(mode: str, weights: float) -> None:
+    training = Training(loss="dice", loss_over="sample", deep_supervision_weights=mode)  # type: ignore[arg-type]
+    fine, target = torch.randn(1, 2, 8, 8, 8), (torch.rand(1, 2, 8, 8, 8) < 0.5).float()
+    middle, coarse = fine[..., ::2, ::2, ::2], fine[..., ::4, ::4, ::4]
+    # MONAI's "nearest-exact" takes the voxel after the middle of each block.
+    targets = [target, target[..., 1::2, 1::2, 1::2], target[..., 2::4, 2::4, 2::4]]
+    last = {"same": 1.0, "exp": 0.25, "two": 0.5}[mode]
+    terms = [
+        weight * dice_formula(output.numpy().astype(float), part.numpy(), "sample")
+        for weight, output, part in zip(
+            (1.0, weights, last), (fine, middle, coarse), targets, strict=True
+        )
+    ]
+    theirs = DeepSupervisionLoss(make_loss("dice"), weight_mode=mode)
+    found = training_loss(training)((fine, middle, coarse), target).item()
+    assert found == pytest.approx(theirs([fine, middle, coarse], target).item(), rel=1e-6)
+    assert found == pytest.approx(sum(terms), rel=1e-5)
+    assert training_loss(training)(fine, target).item() == pytest.approx(terms[0], rel=1e-5)

@@ -1,0 +1,128 @@
+"""Weights on disk: exact, the same bytes, and never code."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from voxelsoup.common.errors import InputError
+from voxelsoup.common.files import sha256
+from voxelsoup.models import weight_files
+
+
+def test_weights_come_back_to_the_bit_and_files_are_alike(tmp_path: Path) -> None:
+    weights = {"b": torch.randn(3, 4), "a": torch.randn(5).half(), "n": torch.tensor([3])}
+    for name in ("one", "two"):
+        weight_files.save(tmp_path / name, weights, {"network": {"z": 1, "a": 2}})
+    loaded, description = weight_files.load(tmp_path / "one")
+    assert all(torch.equal(loaded[k], v) and loaded[k].dtype == v.dtype for k, v in weights.items())
+    assert description == {"network": {"z": 1, "a": 2}}
+    assert sha256(tmp_path / "one") == sha256(tmp_path / "two")
+
+
+def test_the_description_keeps_the_order_of_the_regions(tmp_path: Path) -> None:
+    weight_files.save(tmp_path / "m", {"w": torch.zeros(1)}, {"regions": {"WT": [1], "TC": [2]}})
+    assert list(weight_files.load(tmp_path / "m")[1]["regions"]) == ["WT", "TC"]
+
+
+def test_a_stretch_of_weights_lies_end_to_end_in_the_order_of_names(tmp_path: Path) -> None:
+    weights = {"b": torch.randn(3, 4), "a": torch.randn(5).half(), "an": torch.tensor([3])}
+    weight_files.save(tmp_path / "m", weights, {})
+    whole = torch.cat([weights["a"].double(), weights["b"].double().flatten()]).numpy()
+    for start, stop in ((0, 17), (2, 3), (4, 7), (6, 99), (17, 20), (99, 100)):
+        found = weight_files.read_slice(tmp_path / "m", start, stop)
+        assert found.dtype == "float64"
+        assert found.tolist() == whole[start:stop].tolist()
+    with pytest.raises(InputError, match="no such file"):
+        weight_files.read_slice(tmp_path / "none", 0, 1)
+
+
+class Harmful:
+    def __reduce__(self) -> tuple:
+        return Path.touch, (Path("harmed"),)
+
+
+def test_a_pickle_is_refused_and_does_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(pickle.dumps(Harmful()))
+    with pytest.raises(InputError, match=r"model\.safetensors: cannot be read as weights"):
+        weight_files.load(file)
+    assert not Path("harmed").exists()
+
+
+def test_missing_and_truncated_files_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such file"):
+        weight_files.load(tmp_path / "none.safetensors")
+    file = tmp_path / "model.safetensors"
+    weight_files.save(file, {"w": torch.zeros(100)}, {})
+    file.write_bytes(file.read_bytes()[:-50])
+    with pytest.raises(InputError, match="cannot be read as weights"):
+        weight_files.load(file)
+
+
+@pytest.mark.parametrize(
+    ("weights", "said"),
+    [
+        ({"weight": torch.zeros(2, 3)}, "lacks bias"),
+        ({"weight": torch.zeros(2, 3), "bias": torch.zeros(2), "x": torch.zeros(1)}, "unknown x"),
+        ({"weight": torch.zeros(3, 3), "bias": torch.zeros(2)}, r"weight \[3, 3\] instead of"),
+    ],
+)
+def test_a_checkpoint_that_does_not_fit_is_named(weights: dict, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        weight_files.fit(nn.Linear(3, 2), weights, "file.safetensors")
+
+
+def test_what_does_not_fit_is_cut_short_and_leaves_the_model_alone() -> None:
+    model = nn.Sequential(*(nn.Linear(1, 1) for _ in range(4)))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(InputError, match=r"lacks 0\.bias, 1\.weight, 1\.bias and 4 more"):
+        weight_files.fit(model, {"0.weight": torch.ones(1, 1)}, "file.safetensors")
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+
+
+def test_one_tensor_under_two_names_is_written_under_both(tmp_path: Path) -> None:
+    shared = torch.randn(4)
+    weights = {"a": shared, "b": shared, "c": shared[1:]}
+    weight_files.save(tmp_path / "model.safetensors", weights, {})
+    loaded, _ = weight_files.load(tmp_path / "model.safetensors")
+    assert all(torch.equal(loaded[name], weights[name]) for name in weights)
+
+
+def test_weights_of_another_program_have_no_description(tmp_path: Path) -> None:
+    save_file({"w": torch.ones(2)}, tmp_path / "other.safetensors", metadata={"format": "pt"})
+    weights, description = weight_files.load(tmp_path / "other.safetensors")
+    assert weights["w"].tolist() == [1, 1]
+    assert description == {}
+
+
+@pytest.mark.parametrize("said", ["[1]", "{not json", "7"])
+def test_a_description_that_is_none_is_refused(tmp_path: Path, said: str) -> None:
+    file = tmp_path / "model.safetensors"
+    save_file({"w": torch.ones(2)}, file, metadata={weight_files.METADATA_KEY: said})
+    with pytest.raises(InputError, match="cannot be read as weights"):
+        weight_files.load(file)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\xff" * 8, (2**40).to_bytes(8, "little") + b"{}", b"\x02" + b"\0" * 7 + b"{]"],
+)
+def test_broken_headers_are_refused_before_memory_is_spent(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(content)
+    with pytest.raises(InputError, match="cannot be read as weights"):
+        weight_files.load(file)
+
+
+def test_a_folder_is_no_model_file(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot be read as weights"):
+        weight_files.load(tmp_path)

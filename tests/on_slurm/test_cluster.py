@@ -1,0 +1,253 @@
+"""Studies on a real Slurm cluster, and what may go wrong there: the results stay the same."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support import slurm
+from support.studies import (
+    STEM_STATES,
+    TARGET,
+    TINY,
+    copy_data,
+    epochs_trained,
+    run_locally,
+    tables,
+    wait_for,
+    wait_for_epoch,
+    write_tiny,
+)
+from voxelsoup.cluster.partitions import choose, submissions
+from voxelsoup.cluster.profile import read_site
+from voxelsoup.common.files import sha256
+from voxelsoup.runs.journal import read_journal
+from voxelsoup.runs.resume_state import newest_state
+from voxelsoup.study.study import read
+
+RESOURCES: dict[str, dict[str, int]] = {
+    "preprocess": {"threads": 2, "mem_mb": 2000, "runtime": 5},
+    "training": {"gpu": 1, "mem_mb": 1500, "runtime": 1},
+    "evaluation": {"gpu": 1, "mem_mb": 1500, "runtime": 1},
+    "tables": {"mem_mb": 1000, "runtime": 5},
+}
+STEM = "results/fold0/stem/model.safetensors"
+MODEL = "results/fold0/soups/greedy/model.safetensors"
+EPOCHS = list(range(1, TINY["stem"]["epochs"] + 1))
+
+
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The study run on this machine, undisturbed."""
+    folder = tmp_path_factory.mktemp("calm")
+    write_tiny(folder, resources=RESOURCES)
+    run_locally(folder, TARGET)
+    return folder
+
+
+class Disturbed:
+    """A study on the cluster that something happens to while its stem is trained."""
+
+    def __init__(self, cluster: slurm.Cluster, folder: Path, calm: Path) -> None:
+        self.cluster, self.folder, self.calm = cluster, folder, calm
+        self.states = folder / STEM_STATES
+        self.before = len(cluster.jobs())
+        copy_data(calm, folder)
+        write_tiny(folder, resources=RESOURCES)
+        self.profile = cluster.write_profile(folder / "profile")
+        self.process: subprocess.Popen[str] | None = None
+
+    def start(self, target: str = STEM, **resources: dict[str, int]) -> None:
+        """Start Snakemake, with some needs replaced."""
+        needs = {kind: values | resources.get(kind, {}) for kind, values in RESOURCES.items()}
+        study = write_tiny(self.folder, resources=needs)
+        self.process = self.cluster.snakemake(self.folder, self.profile, study, target)
+
+    def jobs(self, comment: str = "") -> list[slurm.Job]:
+        """The submissions of this study."""
+        return [job for job in self.cluster.jobs(comment) if job.id in self._ids()]
+
+    def _ids(self) -> set[int]:
+        return {job.id for job in self.cluster.jobs()[self.before :]}
+
+    def states_of(self, comment: str) -> list[str]:
+        """How the submissions of a rule ended, in order."""
+        return [job.state for job in self.jobs(comment)]
+
+    def starts(self) -> list[dict[str, Any]]:
+        """The attempts of the stem."""
+        return [event for event in read_journal(self.states) if event["event"] == "start"]
+
+    def ends_well(self, seconds: float = 400) -> None:
+        """The study ends, and its stem has the very bytes of the undisturbed one."""
+        assert self.process is not None
+        try:
+            code: int | str = self.process.wait(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            code = f"still running after {seconds:.0f} s"
+        assert code == 0, self.evidence(code)
+        assert sha256(self.folder / STEM) == sha256(self.calm / STEM)
+
+    def is_whole(self) -> None:
+        """All that comes after the stem is that of the undisturbed study too."""
+        assert tables(self.folder) == tables(self.calm)
+        assert sha256(self.folder / MODEL) == sha256(self.calm / MODEL)
+
+    def evidence(self, code: int | str) -> str:
+        """What is known of a study that did not end well."""
+        jobs = "\n".join(str(job) for job in self.jobs())
+        events = "\n".join(str(event) for event in read_journal(self.states)[-5:])
+        printed = (self.folder / "printed.txt").read_text()[-6000:]
+        controller = (self.cluster.folder / "log" / "slurmctld.log").read_text()[-6000:]
+        return f"exit status: {code}\n{jobs}\n{events}\n{printed}\n{controller}"
+
+    def stop(self) -> None:
+        """Leave nothing running for the next test."""
+        self.cluster.end(self.process, self.jobs)
+
+
+@pytest.fixture
+def study(cluster: slurm.Cluster, tmp_path: Path, calm: Path) -> Iterator[Disturbed]:
+    disturbed = Disturbed(cluster, tmp_path, calm)
+    try:
+        yield disturbed
+    finally:
+        disturbed.stop()
+
+
+def test_a_study_runs_through_the_partitions(
+    cluster: slurm.Cluster, tmp_path: Path, calm: Path
+) -> None:
+    study = Disturbed(cluster, tmp_path, calm)
+    # From the scans on, and all of it on nodes.
+    study.folder = tmp_path / "whole"
+    study.folder.mkdir()
+    study.states = study.folder / STEM_STATES
+    study.start(TARGET)
+    study.ends_well()
+    study.is_whole()
+    site, declared = read_site(study.profile), read(study.folder / "study.yaml")
+    foretold = [attempts[0] for attempts in submissions(declared, site)]
+    # Data, the stem, two trials with their scores, one soup, the scores of what is compared, the
+    # tables. The basin, the cases looked at and the bundle are not asked for here.
+    data, stem, run, soup, scores, _, _, table, _ = foretold
+    wanted = [data, stem, run, run, soup, scores, table]
+    jobs = study.jobs()
+    assert [job.state for job in jobs] == ["COMPLETED"] * len(wanted)
+    assert [job.partition for job in jobs] == [choose(s, site.partitions()) for s in wanted]
+    limits = [f"{submission.resources['runtime']}:00" for submission in wanted]
+    assert [job.time_limit for job in jobs][:-1] == limits[:-1]
+    memory = [f"{submission.resources['mem_mb']}M" for submission in wanted]
+    assert [job.memory for job in jobs][:-1] == memory[:-1]
+
+    # Each run saw the one GPU that Slurm had handed out to it.
+    runs = [study.states, *sorted((study.folder / "results/.state/fold0/trials").iterdir())]
+    (stem_start, *trial_starts) = [read_journal(states)[0] for states in runs]
+    assert stem_start["owner"]["job"] == str(jobs[1].id)
+    assert {start["owner"]["job"] for start in trial_starts} == {str(jobs[2].id), str(jobs[3].id)}
+    assert all(start["visible_gpus"] in ("0", "1") for start in (stem_start, *trial_starts))
+    if jobs[2].node == jobs[3].node:
+        assert len({start["visible_gpus"] for start in trial_starts}) == 2
+
+
+def test_a_job_that_fails_is_retried_on_the_next_partition(study: Disturbed) -> None:
+    # A training takes about 600 MB. Twice two minutes are more than the short partition has.
+    study.start(training={"mem_mb": 450, "runtime": 2})
+    study.ends_well()
+    first, second = study.jobs("rule_stem")
+    assert (first.partition, second.partition) == ("gpu-short", "gpu-long")
+    assert (first.memory, second.memory) == ("450M", "900M")
+    assert first.state != "COMPLETED"
+    assert second.state == "COMPLETED"
+
+
+def test_a_run_out_of_time_goes_on_with_more_of_it(study: Disturbed) -> None:
+    study.start()
+    wait_for_epoch(study.states, 3)
+    # It hangs, until Slurm finds that its minute is over.
+    os.kill(study.starts()[0]["owner"]["process"], signal.SIGSTOP)
+    study.ends_well()
+    first, second = study.jobs("rule_stem")
+    assert (first.state, second.state) == ("TIMEOUT", "COMPLETED")
+    assert (first.time_limit, second.time_limit) == ("1:00", "2:00")
+    assert epochs_trained(study.states) == EPOCHS
+    assert len(study.starts()) == 2
+
+
+def test_a_run_whose_node_dies_goes_on_elsewhere(study: Disturbed, cluster: slurm.Cluster) -> None:
+    study.start()
+    wait_for_epoch(study.states, 5)
+    # Epochs are shorter than what lies between two states.
+    wait_for(lambda: newest_state(study.states) is not None)
+    (job,) = study.jobs("rule_stem")
+    cluster.kill_node(job.node)
+    try:
+        study.ends_well()
+        # Done here, where it is sooner done.
+        run_locally(study.folder, TARGET)
+        study.is_whole()
+        first, second = study.jobs("rule_stem")
+        assert (first.state, second.state) == ("NODE_FAIL", "COMPLETED")
+        assert first.node != second.node
+        (resumed,) = [e["step"] for e in read_journal(study.states) if e["event"] == "resume"]
+        assert resumed > 0
+    finally:
+        cluster.start_node(job.node)
+
+
+def test_a_cancelled_run_goes_on(study: Disturbed, cluster: slurm.Cluster) -> None:
+    study.start()
+    wait_for_epoch(study.states, 5)
+    (job,) = study.jobs("rule_stem")
+    cluster.run("scancel", str(job.id))
+    study.ends_well()
+    assert study.states_of("rule_stem") == ["CANCELLED", "COMPLETED"]
+    assert epochs_trained(study.states) == EPOCHS
+    reasons = [e["reason"] for e in read_journal(study.states) if e["event"] == "stopped"]
+    assert reasons == ["stopped by SIGTERM"]
+
+
+def test_a_run_outlives_the_controller(study: Disturbed, cluster: slurm.Cluster) -> None:
+    study.start()
+    wait_for_epoch(study.states, 3)
+    cluster.kill_controller()
+    # Longer than Snakemake's own patience with a controller that does not answer, and long enough
+    # for a round of status queries to begin meanwhile.
+    time.sleep(25)
+    cluster.start_controller()
+    study.ends_well()
+    assert study.states_of("rule_stem") == ["COMPLETED"]
+    assert epochs_trained(study.states) == EPOCHS
+
+
+def test_after_a_killed_snakemake_the_same_command_goes_on(study: Disturbed) -> None:
+    study.start(TARGET)
+    wait_for_epoch(study.states, 5)
+    assert study.process is not None
+    study.process.kill()
+    study.process.wait()
+    (orphan,) = study.jobs("rule_stem")
+    # Held still until its successor is there, so that they are certain to meet.
+    process = study.starts()[0]["owner"]["process"]
+    os.kill(process, signal.SIGSTOP)
+    study.start(TARGET)
+    wait_for(lambda: list(study.states.glob("*.wanted")))
+    os.kill(process, signal.SIGCONT)
+    study.ends_well()
+    study.is_whole()
+    assert study.jobs("rule_stem")[0] == dataclasses.replace(orphan, state="FAILED")
+    assert study.states_of("rule_stem") == ["FAILED", "COMPLETED"]
+    # Never at the same time: every epoch once, the first ones by the first copy.
+    epochs = [e for e in read_journal(study.states) if e["event"] == "epoch"]
+    assert [event["epoch"] for event in epochs] == EPOCHS
+    owners = [event["owner"] for event in epochs]
+    assert owners == sorted(owners, key=[start["owner"]["id"] for start in study.starts()].index)
+    assert len(set(owners)) == 2

@@ -1,0 +1,70 @@
+"""`voxelsoup index` and `voxelsoup init`: what a newcomer sees of a folder of scans."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from voxelsoup.commands.cli import main
+from voxelsoup.study.study import read
+
+
+def test_a_study_is_proposed_for_the_phantom(phantom_folder: Path, tmp_path: Path) -> None:
+    file = tmp_path / "study.yaml"
+    assert main(["init", str(phantom_folder), "--output", str(file)]) == 0
+    study = read(file)
+    assert study.dataset.layout == "brats"
+    assert study.dataset.channels == ["t1n", "t1c", "t2w", "t2f"]
+    assert study.regions == {"TC": [1, 3], "WT": [1, 2, 3], "ET": [3]}
+    assert study.preprocess.spacing is None
+    assert max(study.training.patch) <= 32
+    assert main(["index", str(file)]) == 0
+
+
+def test_a_file_that_is_there_is_not_replaced(
+    phantom_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "study.yaml"
+    file.write_text("mine")
+    assert main(["init", str(phantom_folder), "--output", str(file)]) == 1
+    assert "--force" in capsys.readouterr().err
+    assert file.read_text() == "mine"
+
+
+def test_the_index_as_json(phantom_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["index", str(phantom_folder), "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["dataset"]["layout"] == "brats"
+    assert len(shown["cases"]) == 6 and not shown["bad"]
+
+
+def test_folds_that_cannot_be_made_are_shown_beside_the_cases(
+    phantom_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "study.yaml"
+    assert main(["init", str(phantom_folder), "--output", str(file)]) == 0
+    file.write_text(file.read_text().replace("count: 2", "count: 9"))
+    capsys.readouterr()
+    assert main(["index", str(file)]) == 1
+    told = capsys.readouterr().out
+    assert "6 usable" in told and "9 folds, but the data set has 5 patient(s)" in told
+    # No line is filled up to a terminal's width where there is no terminal.
+    assert max(map(len, told.splitlines())) < 300
+    assert main(["index", str(file), "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["folds"]["where"] == "folds.count"
+
+
+def test_a_folder_of_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["index", str(tmp_path)]) == 1
+    assert "nnunet" in capsys.readouterr().err
+
+
+@pytest.mark.real_data
+def test_the_hippocampus(hippocampus_folder: Path, tmp_path: Path) -> None:
+    assert main(["init", str(hippocampus_folder), "--output", str(tmp_path / "s.yaml")]) == 0
+    study = read(tmp_path / "s.yaml")
+    assert (study.dataset.layout, study.dataset.channels) == ("decathlon", ["MRI"])
+    assert study.regions == {"Anterior": [1], "Posterior": [2]}
+    assert study.training.patch == [32, 48, 32]

@@ -1,0 +1,113 @@
+"""What figures draw is what tables say."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from support.compared_folds import BEST_TRIAL, OTHER_TRIAL, compared
+from voxelsoup.comparison.folds import FoldComparison
+from voxelsoup.comparison.statistics import paired_difference
+from voxelsoup.report.figures.data import case_differences, drawn_effects, intervals_of
+
+BEST = {0: [0.5, 0.625, 0.75], 3: [0.875, 0.8125]}
+SOUP = {0: [0.625, 0.6875, 0.5], 3: [0.875, 0.84375]}
+OTHER = {0: [0.25, 0.5, 0.625], 3: [0.75, 0.625]}
+PARAMETERS: dict[str, dict[str, Any]] = {
+    BEST_TRIAL: {"optimizer.schedule": "cosine", "training.seed": 0},
+    OTHER_TRIAL: {"optimizer.schedule": "schedule-free", "training.seed": 0},
+}
+
+
+def two_folds() -> list[FoldComparison]:
+    return [
+        compared({"Greedy Soup": SOUP[f]}, BEST[f], f, trials={OTHER_TRIAL: OTHER[f]}) for f in BEST
+    ]
+
+
+def test_the_scores_of_each_case() -> None:
+    found = case_differences(two_folds(), "Greedy Soup")
+    assert list(found) == [0, 3]
+    for fold, frame in found.items():
+        assert frame["case"].tolist() == [f"case{n:02}" for n in range(len(BEST[fold]))]
+        assert frame["best"].tolist() == pytest.approx(BEST[fold], rel=1e-14)
+        assert frame["soup"].tolist() == pytest.approx(SOUP[fold], rel=1e-14)
+
+
+def test_the_interval_of_each_fold() -> None:
+    found = intervals_of(two_folds(), "Greedy Soup")
+    for fold in BEST:
+        expected = paired_difference([np.array(SOUP[fold]) - np.array(BEST[fold])])
+        assert found[fold] == pytest.approx((expected.mean, expected.low, expected.high), rel=1e-9)
+
+
+def test_effects_are_drawn_from_the_mean_of_the_reference() -> None:
+    drawn = drawn_effects(two_folds(), PARAMETERS, {BEST_TRIAL: "schedule=cosine"})
+    trials = drawn.trials
+    # A seed is no hyperparameter.
+    assert set(trials["key"]) == {"optimizer.schedule"}
+    assert list(zip(trials["fold"], trials["name"], trials["value"], strict=True)) == [
+        (0, "schedule=cosine", "cosine"),
+        (0, OTHER_TRIAL, "schedule-free"),
+        (3, "schedule=cosine", "cosine"),
+        (3, OTHER_TRIAL, "schedule-free"),
+    ]
+    expected = [np.mean(scores[fold]) for fold in BEST for scores in (BEST, OTHER)]
+    assert trials["score"].tolist() == pytest.approx(expected, rel=1e-12)
+
+    reference, other = (row for _, row in drawn.means.iterrows())
+    assert (reference["value"], other["value"]) == ("cosine", "schedule-free")
+    assert (reference["reference"], other["reference"]) == (True, False)
+    mean = np.mean(np.concatenate(list(BEST.values())))
+    difference = paired_difference([np.array(OTHER[f]) - np.array(BEST[f]) for f in BEST])
+    assert reference["mean"] == pytest.approx(mean, rel=1e-12)
+    assert math.isnan(reference["low"]) and math.isnan(reference["high"])
+    assert other["mean"] == pytest.approx(np.mean(np.concatenate(list(OTHER.values()))), rel=1e-12)
+    assert other["low"] == pytest.approx(mean + difference.low, rel=1e-9)
+    assert other["high"] == pytest.approx(mean + difference.high, rel=1e-9)
+
+
+def test_each_key_has_a_reference_of_its_own() -> None:
+    trials = {"b": [0.5, 0.75], "c": [0.25, 0.5], "d": [0.25, 0.25]}
+    parameters = {
+        "b": {"optimizer.lr": 0.1, "network.deep": False},
+        "c": {"optimizer.lr": 0.2, "network.deep": False},
+        "d": {"optimizer.lr": 0.2, "network.deep": True},
+    }
+    fold = compared({"Greedy Soup": [0.5, 0.5]}, [0.5, 0.5], trials=trials)
+    means = drawn_effects([fold], parameters, {}).means
+    assert list(zip(means["key"], means["value"], means["reference"], strict=True)) == [
+        ("optimizer.lr", "0.1", True),
+        ("optimizer.lr", "0.2", False),
+        ("network.deep", "false", True),
+        ("network.deep", "true", False),
+    ]
+    # d against c, seen from the mean of b and c.
+    difference = paired_difference([np.array([0.0, -0.25])])
+    assert means["low"].iloc[3] == pytest.approx(0.5 + difference.low, rel=1e-9)
+    assert means["low"].iloc[1] == pytest.approx(0.625 - 0.25, rel=1e-9)
+
+
+def test_a_value_without_matched_trials_takes_nothing_from_the_others() -> None:
+    trials = {"b": [0.5, 0.75], "c": [0.25, 0.5], "d": [0.25, 0.25]}
+    parameters = {
+        "b": {"optimizer.lr": 0.1, "network.deep": False},
+        "c": {"optimizer.lr": 0.2, "network.deep": True},
+        "d": {"optimizer.lr": 0.4, "network.deep": False},
+    }
+    fold = compared({"Greedy Soup": [0.5, 0.5]}, [0.5, 0.5], trials=trials)
+    means = drawn_effects([fold], parameters, {}).means
+    rates = means[means["key"] == "optimizer.lr"].set_index("value")
+    assert math.isnan(rates.loc["0.2", "low"])
+    difference = paired_difference([np.array([-0.25, -0.5])])
+    assert rates.loc["0.4", "low"] == pytest.approx(0.625 + difference.low, rel=1e-9)
+
+
+def test_nothing_swept_is_nothing_drawn() -> None:
+    parameters: dict[str, dict[str, Any]] = {BEST_TRIAL: {}, OTHER_TRIAL: {}}
+    drawn = drawn_effects(two_folds(), parameters, {})
+    assert drawn.trials.empty and drawn.means.empty
+    assert "score" in drawn.trials and "reference" in drawn.means

@@ -1,0 +1,302 @@
+"""Figures: valid, the same bytes twice, for one to five folds and one to a hundred trials."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from voxelsoup.report import figures
+
+SIZES = [(1, 1), (2, 4), (5, 100)]
+NAMES = ["curves", "points", "build_up", "barriers", "distances"]
+NAMES += ["differences", "effects", "slices"]
+
+
+def histories(folds: int, trials: int):
+    random = np.random.default_rng(0)
+    names = ["stem", *(f"lr={number},loss=dice" for number in range(trials))]
+    return {
+        (fold, name): pd.DataFrame({"epoch": [1, 2, 3], "training_loss": random.random(3)})
+        for fold in range(folds)
+        for name in names
+    }
+
+
+def points(folds: int, trials: int) -> pd.DataFrame:
+    random = np.random.default_rng(1)
+    kinds = ["Best Model", *(trials - 1) * ["Trial"], "Greedy Soup", "Uniform Soup"]
+    return pd.DataFrame(
+        [
+            (f, str(i), kind, *random.random(2))
+            for f in range(folds)
+            for i, kind in enumerate(kinds)
+        ],
+        columns=["fold", "name", "kind", "selection", "test"],
+    )
+
+
+def records(folds: int, trials: int, protocol: str = "held-out"):
+    decisions = [
+        {
+            "trial": f"{number:08x}",
+            "single_score": 0.8 - number / 1000,
+            "candidate_score": 0.8 + number / 1000 * (1 if number % 2 else -1),
+            "best_score": 0.8 + number / 1000,
+            "accepted": number % 2 == 1 or number == 0,
+        }
+        for number in range(trials)
+    ]
+    return {fold: {"protocol": protocol, "decisions": decisions} for fold in range(folds)}
+
+
+def basins(folds: int, trials: int, protocol: str = "held-out"):
+    random = np.random.default_rng(2)
+    names = [f"{number:08x}" for number in range(trials)]
+    lines = [{"trial": name, "losses": random.random(5).tolist()} for name in names[1:]]
+    record = {
+        "protocol": protocol,
+        "points": [0, 0.25, 0.5, 0.75, 1],
+        "lines": lines,
+        "models": names,
+        "distances": random.random((trials, trials)).tolist(),
+    }
+    return dict.fromkeys(range(folds), record)
+
+
+def differences(folds: int, cases: int):
+    random = np.random.default_rng(3)
+    return {
+        fold: pd.DataFrame(
+            {
+                "case": [f"case-{number:03}" for number in range(cases)],
+                "best": random.random(cases),
+                "soup": random.random(cases),
+            }
+        )
+        for fold in range(folds)
+    }
+
+
+def effects(folds: int, trials: int) -> figures.HyperparameterEffects:
+    random = np.random.default_rng(4)
+    swept = {"optimizer.lr": ["0.1", "0.01"], "training.loss": ["dice", "dice+ce", "focal"]}
+    rows = [
+        (fold, f"{number:08x}", f"{number:08x} of {key}", key, values[number % len(values)], score)
+        for key, values in swept.items()
+        for fold in range(folds)
+        for number, score in enumerate(random.random(trials))
+    ]
+    means = [
+        (key, value, 0.5, np.nan if place == 0 else 0.4, np.nan if place == 0 else 0.6, place == 0)
+        for key, values in swept.items()
+        for place, value in enumerate(values)
+    ]
+    return figures.HyperparameterEffects(
+        pd.DataFrame(rows, columns=["fold", "trial", "name", "key", "value", "score"]),
+        pd.DataFrame(means, columns=["key", "value", "mean", "low", "high", "reference"]),
+    )
+
+
+def ball(x: float, y: float, radius: float) -> np.ndarray:
+    across, up = np.mgrid[:40, :30]
+    return (across - x) ** 2 + (up - y) ** 2 < radius**2
+
+
+def case_slice(rank: str, regions: int) -> figures.CaseSlice:
+    image = np.where(ball(20, 15, 14), 100.0 + np.arange(30), 0.0)
+    names = ["WT", "TC", "ET", "cavity"][:regions]
+    masks = (ball(18, 15, 5), ball(19, 15, 5), ball(18, 14, 4))
+    return figures.CaseSlice(
+        rank=rank,
+        case=f"case-{rank}",
+        fold=1,
+        spacing=(1.0, 2.0),
+        image=image,
+        regions=dict.fromkeys(names, masks),
+        dice=dict.fromkeys(names, (0.7, 0.75)),
+    )
+
+
+def slices(folds: int) -> list[figures.CaseSlice]:
+    return [case_slice(rank, min(folds, 4)) for rank in ("best", "median", "worst")[:folds]]
+
+
+def drawings(folds: int, trials: int):
+    return {
+        "differences": lambda path: figures.paired_differences(
+            differences(folds, trials),
+            path,
+            "held-out",
+            dict.fromkeys(range(folds), (0.01, -0.01, 0.03) if trials > 1 else None),
+        ),
+        "effects": lambda path: figures.hyperparameter_effects(
+            effects(folds, trials), path, "held-out"
+        ),
+        "slices": lambda path: figures.case_slices(slices(folds), path, "held-out"),
+        "curves": lambda path: figures.training_curves(histories(folds, trials), path),
+        "points": lambda path: figures.selection_against_test(
+            points(folds, trials), path, "held-out"
+        ),
+        "build_up": lambda path: figures.build_up(records(folds, trials), path),
+        "barriers": lambda path: figures.barriers(basins(folds, trials), path),
+        "distances": lambda path: figures.weight_distances(basins(folds, trials), path),
+    }
+
+
+def words(path) -> list[str]:
+    """Texts of a figure: matplotlib draws letters as outlines and keeps the text as a comment."""
+    return re.findall(r"<!-- (.*?) -->", path.read_text())
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("name", NAMES)
+def test_figures_are_written_three_times_and_repeat(tmp_path, size, name):
+    first, second = tmp_path / "first.svg", tmp_path / "again" / "first.svg"
+    drawings(*size)[name](first)
+    drawings(*size)[name](second)
+    for kind in (".svg", ".png", ".html"):
+        once, twice = first.with_suffix(kind), second.with_suffix(kind)
+        assert once.read_bytes() == twice.read_bytes()
+    assert sorted(file.name for file in second.parent.iterdir()) == [
+        "first.html",
+        "first.png",
+        "first.svg",
+    ]
+    assert first.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    assert ElementTree.parse(first).getroot().tag == "{http://www.w3.org/2000/svg}svg"
+    panels = range(size[0]) if name not in ("effects", "slices") else []
+    assert [word for word in words(first) if word.startswith("Fold")] == [
+        f"Fold {fold}" for fold in panels
+    ]
+    assert not any("optimistic" in word for word in words(first))
+
+
+def test_a_fresh_process_writes_the_same_bytes(tmp_path):
+    code = (
+        "import sys; from pathlib import Path; import test_figures\n"
+        "for name, drawing in test_figures.drawings(2, 4).items():\n"
+        "    drawing(Path(sys.argv[1]) / f'{name}.svg')\n"
+    )
+    subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "there")],
+        check=True,
+        cwd=Path(__file__).parents[1],
+        timeout=300,
+    )
+    for name, drawing in drawings(2, 4).items():
+        drawing(tmp_path / "here" / f"{name}.svg")
+    here = {file.name: file.read_bytes() for file in (tmp_path / "here").iterdir()}
+    there = {file.name: file.read_bytes() for file in (tmp_path / "there").iterdir()}
+    assert len(here) == 3 * len(NAMES)
+    assert here == there
+
+
+def test_files_name_no_date_and_no_version(tmp_path):
+    drawings(1, 2)["points"](tmp_path / "points.svg")
+    for file in tmp_path.iterdir():
+        assert b"matplotlib.org" not in file.read_bytes()
+        assert b"Software" not in file.read_bytes()
+        assert b"dc:date" not in file.read_bytes()
+
+
+def test_axes_name_their_units(tmp_path):
+    for name, drawing in drawings(2, 4).items():
+        drawing(tmp_path / f"{name}.svg")
+    assert "training loss (no unit)" in words(tmp_path / "curves.svg")
+    assert "epoch (trials continue the stem)" in words(tmp_path / "curves.svg")
+    assert "mean test Dice (0 to 1)" in words(tmp_path / "points.svg")
+    assert "mean selection Dice (0 to 1)" in words(tmp_path / "build_up.svg")
+    assert "from the best model (0) to the other (1)" in words(tmp_path / "barriers.svg")
+    assert "loss on selection cases (no unit)" in words(tmp_path / "barriers.svg")
+    assert "distance of the weights" in words(tmp_path / "distances.svg")
+    assert "(Dice points; 1 is 0.01 Dice)" in words(tmp_path / "differences.svg")
+    assert "mean test Dice (0 to 1)" in words(tmp_path / "effects.svg")
+    assert "5 mm" in words(tmp_path / "slices.svg")
+
+
+def test_published_protocol_is_marked(tmp_path):
+    figures.selection_against_test(points(1, 2), tmp_path / "points.svg", "published")
+    figures.build_up(records(1, 2, "published"), tmp_path / "build_up.svg")
+    figures.barriers(basins(1, 2, "published"), tmp_path / "barriers.svg")
+    figures.weight_distances(basins(1, 2, "published"), tmp_path / "distances.svg")
+    none = dict.fromkeys(range(1))
+    figures.paired_differences(differences(1, 2), tmp_path / "pairs.svg", "published", none)
+    figures.hyperparameter_effects(effects(1, 2), tmp_path / "effects.svg", "published")
+    figures.case_slices(slices(1), tmp_path / "slices.svg", "published")
+    for name in ("points", "build_up", "barriers", "distances", "pairs", "effects", "slices"):
+        assert any("optimistic" in word for word in words(tmp_path / f"{name}.svg"))
+
+
+def two_models(selection: float, test: float) -> pd.DataFrame:
+    """A best model with the given scores, and a trial that lies 0.01 below it in both."""
+    rows = [
+        (0, "a", "Best Model", selection, test),
+        (0, "b", "Trial", selection - 0.01, test - 0.01),
+    ]
+    return pd.DataFrame(rows, columns=["fold", "name", "kind", "selection", "test"])
+
+
+def test_the_legend_names_the_line_of_equal_scores_only_where_it_is_drawn(tmp_path):
+    for name, test in (("near", 0.805), ("far", 0.5)):
+        figures.selection_against_test(two_models(0.8, test), tmp_path / f"{name}.svg", "held-out")
+    assert "equal scores" in words(tmp_path / "near.svg")
+    assert "equal scores" not in words(tmp_path / "far.svg")
+
+
+def test_a_soup_of_the_best_model_alone_does_not_hide_it(tmp_path):
+    points = two_models(0.8, 0.8)
+    soup = points.iloc[[0]].assign(name="Greedy Soup", kind="Greedy Soup")
+    figures.selection_against_test(pd.concat([points, soup]), tmp_path / "one.svg", "held-out")
+    drawing = (tmp_path / "one.svg").read_text()
+    assert f"fill: none; stroke: {figures.BLUE.lower()}" in drawing
+
+
+def test_every_recipe_has_a_colour_and_a_shape_of_its_own(tmp_path):
+    kinds = [*(f"{name} Soup" for name in ("Greedy", "Uniform", "Hierarchical", "Learned"))]
+    kinds += ["Best Single", "Ensemble"]
+    assert len(set(figures.SOUP_COLOURS)) == len(set(figures.SOUP_MARKERS)) == len(kinds)
+    # Those of the trials and of the best model are taken.
+    assert not {figures.GREY, figures.BLUE} & set(figures.SOUP_COLOURS)
+    rows = [(0, kind, kind, 0.8 + n / 100, 0.8) for n, kind in enumerate(kinds)]
+    frame = pd.DataFrame(rows, columns=["fold", "name", "kind", "selection", "test"])
+    figures.selection_against_test(frame, tmp_path / "six.svg", "held-out")
+    assert set(kinds) <= set(words(tmp_path / "six.svg"))
+    drawing = (tmp_path / "six.svg").read_text()
+    assert all(f"fill: {colour.lower()}" in drawing for colour in figures.SOUP_COLOURS[:-1])
+
+
+def test_without_greedy_soup_the_figure_says_so(tmp_path):
+    figures.build_up({}, tmp_path / "build_up.svg")
+    assert words(tmp_path / "build_up.svg") == ["This study makes no greedy soup."]
+
+
+def test_a_diverged_run_and_no_stem_are_drawn(tmp_path):
+    history = pd.DataFrame({"epoch": [1, 2], "training_loss": [np.nan, np.inf]})
+    figures.training_curves({(0, "lr=1"): history}, tmp_path / "curves.svg")
+    assert "epoch" in words(tmp_path / "curves.svg")
+
+
+def test_diverged_models_leave_gaps_and_a_single_one_is_said(tmp_path):
+    record = basins(1, 2)[0]
+    record["lines"][0]["losses"] = [0.2, None, None, None, None]
+    record["distances"] = [[0.0, None], [None, 0.0]]
+    figures.barriers({0: record}, tmp_path / "barriers.svg")
+    figures.weight_distances({0: record}, tmp_path / "distances.svg")
+    assert ElementTree.parse(tmp_path / "distances.svg").getroot() is not None
+    figures.barriers(basins(1, 1), tmp_path / "alone.svg")
+    assert "one model only" in words(tmp_path / "alone.svg")
+
+
+def test_models_are_named_where_there_are_few(tmp_path):
+    for trials in (4, 40):
+        figures.weight_distances(basins(1, trials), tmp_path / f"{trials}.svg")
+    assert "00000003" in words(tmp_path / "4.svg")
+    assert "00000003" not in words(tmp_path / "40.svg")
+    assert "models, best single model first" in words(tmp_path / "40.svg")

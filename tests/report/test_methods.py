@@ -1,0 +1,292 @@
+"""The methods paragraph: true for every study, and good English."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import yaml
+
+from voxelsoup.common.text import counted, counted_range, listed, magnitude
+from voxelsoup.report.methods.methods import FoldSize, Methods, StudyFacts, methods
+from voxelsoup.report.methods.references import WORKS
+from voxelsoup.study.study import Layout, load
+
+REPOSITORY = Path(__file__).parents[2]
+VERSIONS = {
+    "voxelsoup": "0.1.0",
+    "python": "3.11.7",
+    "torch": "2.13.0",
+    "monai": "1.6.1",
+    "schedulefree": "1.4.1",
+    "snakemake": "9.27.1",
+}
+FACTS = StudyFacts(
+    cases=30,
+    patients=24,
+    folds={0: FoldSize(14, 6, 10), 1: FoldSize(15, 5, 10)},
+    parameter_count=12_345,
+    devices=["cpu"],
+    commits=["0123abc"],
+)
+
+
+def written(facts: StudyFacts = FACTS, **changes: dict[str, Any]) -> Methods:
+    """The methods of the shipped study with sections merged into it."""
+    study = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
+    for section, values in changes.items():
+        study[section] = study.get(section, {}) | values
+    return methods(load(study), VERSIONS, facts)
+
+
+def everything(folds: Mapping[int, FoldSize]) -> StudyFacts:
+    """StudyFacts of a study that measures, searches and tests all there is."""
+    return replace(
+        FACTS,
+        folds=folds,
+        metrics={
+            "names": ["hd95", "nsd", "precision", "lesion_dice"],
+            "surface_tolerance": 1.0,
+            "lesion_dilation": 3,
+            "lesion_smallest": 50,
+        },
+        postprocessing={
+            "thresholds": [0.4],
+            "smallest_components": [10, 50],
+            "replace": {"region": "ET", "by": "TC", "below": [100]},
+        },
+        statistics=True,
+    )
+
+
+def test_the_paragraph_tells_data_network_training_soups_and_evaluation() -> None:
+    text = written().paragraph
+    for told in (
+        "30 cases",
+        "4 input channels (t1n, t1c, t2w and t2f)",
+        "3 overlapping regions: TC (labels 1 and 3)",
+        "oriented to RAS",
+        "14 or 15 cases for training, 5 or 6 cases for model selection and 10 cases for testing",
+        "12,345 parameters",
+        "32 × 32 × 32 voxels",
+        "4 trials per fold, 8 trained models in all",
+        "12 candidate models per fold",
+        "scored once on the fold's test cases",
+        "voxelsoup 0.1.0 (commit 0123abc)",
+        "trained on a CPU",
+    ):
+        assert told in text
+
+
+def test_references_are_numbered_as_cited_and_every_one_of_them_is_cited() -> None:
+    told = written()
+    marks = [
+        int(n) for mark in re.findall(r"\[([\d, ]+)\]", told.paragraph) for n in mark.split(",")
+    ]
+    first_seen = list(dict.fromkeys(marks))
+    assert first_seen == list(range(1, len(told.references) + 1))
+
+
+@pytest.mark.parametrize(
+    ("changes", "cited"),
+    [
+        ({}, {"mednext", "soups", "adamw", "schedule-free"}),
+        ({"soup": {"recipes": ["hierarchical"]}}, {"mednext", "hierarchical", "adamw"}),
+        ({"soup": {"recipes": ["ensemble"]}}, {"mednext", "adamw"}),
+        ({"optimizer": {"name": "radam"}}, {"mednext", "radam", "soups"}),
+        ({"optimizer": {"name": "sgd"}}, {"mednext", "soups"}),
+    ],
+)
+def test_only_what_the_study_uses_is_cited(changes: dict[str, Any], cited: set[str]) -> None:
+    references = written(**changes, stem={"source": "none", "optimizer": None}).references
+    names = {name for name, work in WORKS.items() if work in references}
+    always = {"monai", "nnunet", "snakemake", "schedule-free"}
+    assert names - always == cited - always
+
+
+@pytest.mark.parametrize("layout", get_args(Layout))
+def test_every_layout_has_words(layout: str) -> None:
+    dataset = {"layout": layout} if layout == "phantom" else {"layout": layout, "root": "scans"}
+    assert "with 4 input channels" in written(dataset=dataset).paragraph
+
+
+def test_a_network_that_is_no_mednext_is_named_without_its_traits() -> None:
+    study = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
+    study["network"] = {"name": "UNet", "arguments": {"channels": [8, 16], "strides": [2]}}
+    told = methods(load(study), VERSIONS, FACTS)
+    assert "The network was UNet (channels = (8, 16), strides = (2), 12,345" in told.paragraph
+    assert "kernels" not in told.paragraph
+    assert WORKS["mednext"] not in told.references
+
+
+def test_the_published_protocol_is_called_optimistic() -> None:
+    text = written(evaluation={"protocol": "published"}).paragraph
+    assert "all reported scores are optimistic" in text
+    assert "10 cases for both model selection and scoring" in text
+    assert "scored once" not in text
+
+
+def test_a_swept_setting_stands_with_its_values_and_not_as_a_base_setting() -> None:
+    grid = {"optimizer.lr": [0.001, 0.002, 0.004], "training.loss": ["dice", "dice-bce"]}
+    text = written(sweep={"grid": grid}, stem={"source": "none"}).paragraph
+    assert "learning rate (0.001, 0.002 and 0.004)" in text
+    assert "loss (Dice and Dice with binary cross-entropy)" in text
+    assert "learning rate 0.01" not in text
+    assert "The loss was" not in text
+    assert "6 trials per fold" in text
+
+
+LR = {"optimizer.lr": [0.001, 0.002]}
+RANDOM = {
+    "count": 20,
+    "seed": 4,
+    "axes": {
+        "optimizer.momentum": {"log-uniform": [0.1, 0.9]},
+        "training.loss": {"choice": ["dice", "dice-bce"]},
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("sweep", "told"),
+    [
+        (
+            {"zip": {"optimizer.lr": [0.001, 0.002], "training.epochs": [4, 2]}},
+            "covered all values of learning rate with number of epochs (0.001 with 4 and 0.002 "
+            "with 2): 2 trials per fold, 4 trained models in all. All trials had the random seed 0",
+        ),
+        (
+            {"random": RANDOM},
+            "covered 20 random samples (seed 4) of momentum (log-uniform from 0.1 to 0.9) and loss "
+            "(Dice or Dice with binary cross-entropy, equally likely): 20 trials per fold",
+        ),
+        (
+            {"grid": LR, "random": RANDOM},
+            "all values of learning rate (0.001 and 0.002), each with 20 random samples (seed 4)",
+        ),
+        (
+            {"trials": [{}, {"training.loss": "dice", "optimizer.lr": 0.5}]},
+            "covered 2 given combinations (the settings above and loss Dice with learning rate "
+            "0.5): 2 trials per fold",
+        ),
+        (
+            {"trials": [{"optimizer.lr": number} for number in range(1, 9)]},
+            "covered 8 given combinations of learning rate: 8 trials per fold",
+        ),
+        (
+            {"grid": LR, "repeats": 3, "exclude": [{"optimizer.lr": {"above": 0.001}}]},
+            "(0.001 and 0.002), each with 3 random seeds (0 to 2), without those with learning "
+            "rate above 0.001: 3 trials per fold",
+        ),
+        (
+            {"repeats": 2, "also": [{"grid": {"training.loss": ["dice", "dice-focal"]}}]},
+            "covered the settings above, each with 2 random seeds (0 and 1), and in addition all "
+            "values of loss (Dice and Dice with focal loss): 4 trials per fold, 8 trained models",
+        ),
+        (
+            {"grid": LR, "exclude": [{"optimizer.lr": [0.001, 0.5], "optimizer.momentum": 0.9}]},
+            "One trial was trained per fold (learning rate 0.002, seed 0), 2 trained models in all",
+        ),
+        ({"grid": {"training.gradient_clip": [None, 1]}}, "gradient (not set and 1): 2 trials"),
+        ({"grid": {"optimizer.milestones": [[0.5], [0.2, 0.4]]}}, "((0.5) and (0.2, 0.4)): 2"),
+    ],
+)
+def test_every_kind_of_sweep_is_told_as_it_is(sweep: dict[str, Any], told: str) -> None:
+    assert told in written(sweep={"grid": {}} | sweep, stem={"source": "none"}).paragraph
+
+
+def test_halving_is_told_with_who_went_on() -> None:
+    told = written(
+        sweep={"grid": {"training.seed": list(range(12))}, "halving": {"rungs": 3, "keep": 0.33}},
+        training={"epochs": 90},
+    )
+    assert "to epoch 10, and of these, by their mean Dice on the selection cases" in told.paragraph
+    assert "the best 4 to epoch 30, then 2 to epoch 90" in told.paragraph
+    assert "with 30 % of the epochs" in told.paragraph
+    assert "trained models in all" not in told.paragraph
+    assert WORKS["halving"] in told.references
+
+
+def test_a_setting_that_only_some_trials_name_is_no_base_setting() -> None:
+    sweep = {"grid": {}, "trials": [{"optimizer.lr": 0.5}, {"training.loss": "dice"}]}
+    text = written(sweep=sweep, stem={"source": "none"}).paragraph
+    assert "learning rate 0.01" not in text and "The loss was" not in text
+    grouped = written(sweep=sweep, soup={"recipes": ["hierarchical"]}).paragraph
+    assert "groups of trials that agreed in learning rate" in grouped
+
+
+def test_statistics_secondary_metrics_and_postprocessing_are_told_where_there_are_any() -> None:
+    plain = written().paragraph
+    assert "bootstrap" not in plain and "Secondary" not in plain
+    told = written(everything(FACTS.folds))
+    for part in (
+        "The secondary metrics were the 95th percentile of the Hausdorff distance in mm",
+        "at a tolerance of 1 mm",
+        "after dilating the reference by 3 voxels",
+        "those of at most 50 mm³",
+        "the threshold of each region (0.4 or 0.5)",
+        "were removed (0, 10 or 50 mm³)",
+        "whether ET was replaced by TC where less than a volume (100 mm³) of it was left",
+        "bootstrap confidence intervals",
+        "resampled within their fold",
+    ):
+        assert part in told.paragraph
+    cited = ("bootstrap", "holm", "wilcoxon", "strata", "surface-dice", "replacement")
+    assert {WORKS[work] for work in cited} <= set(told.references)
+
+
+def test_post_processing_that_has_nothing_to_choose_from_is_not_told() -> None:
+    nothing = {"thresholds": [0.5], "smallest_components": [0], "replace": None}
+    told = written(replace(FACTS, postprocessing=nothing))
+    assert told.paragraph == written().paragraph
+
+
+CHOICES: dict[str, list[dict[str, Any]]] = {
+    "dataset": [
+        {},
+        {"layout": "nnunet", "root": "x", "channels": ["mri"]},
+        {"layout": "brats", "root": "x"},
+    ],
+    "stem": [{"source": "none"}, {"source": "checkpoint", "checkpoint": "a.safetensors"}, {}],
+    "sweep": [
+        {"grid": {}},
+        {"grid": {"training.seed": [1]}},
+        {"grid": {"training.epochs": [3, 4]}},
+        {"grid": {}, "random": {"count": 1, "axes": {"optimizer.lr": {"uniform": [1, 2]}}}},
+        {"grid": {}, "trials": [{}, {"optimizer.lr": 0.5}], "repeats": 2},
+    ],
+    "soup": [
+        {"recipes": ["best"]},
+        {"recipes": ["greedy", "uniform", "hierarchical", "learned", "ensemble"], "race": 0.05},
+        {"recipes": ["ensemble"], "weights": ["raw"]},
+    ],
+    "preprocess": [{}, {"crop": False, "spacing": [1, 1, 2.5], "normalisation": "none"}],
+}
+
+
+@pytest.mark.parametrize("folds", [{3: FoldSize(1, 1, 1)}, FACTS.folds])
+def test_every_study_is_told_in_correct_sentences(folds: dict[int, FoldSize]) -> None:
+    facts = replace(everything(folds), cases=1 if len(folds) == 1 else 9, patients=1)
+    for combination in itertools.product(*CHOICES.values()):
+        told = written(facts, **dict(zip(CHOICES, combination, strict=True)))
+        for text in told.parts.values():
+            assert re.match(r"[A-Z]", text) and text.endswith(".")
+            assert not re.search(r"  | [,.;)]|\(\)|\.\.|,,|None|\bone \w+s\b|\b1 \w+s\b", text), (
+                text
+            )
+            assert not re.search(r"\. [a-z]", text), text
+
+
+def test_numbers_and_lists_read_well() -> None:
+    assert [counted(n, "case") for n in (1, 2, 1200)] == ["one case", "2 cases", "1,200 cases"]
+    assert counted(2, "study") == "2 studies"
+    assert counted_range([5, 5], "case") == "5 cases"
+    assert counted_range([6, 5], "case") == "5 or 6 cases"
+    assert counted_range([9, 5, 6], "case") == "5 to 9 cases"
+    assert [listed(parts) for parts in ("a", "ab", "abc")] == ["a", "a and b", "a, b and c"]
+    assert [magnitude(n) for n in (950, 12_345, 10_520_000)] == ["950", "12,345", "10.5 million"]

@@ -1,0 +1,134 @@
+"""Pages of the report that are written from records: methods, provenance and run times."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from voxelsoup.comparison.pages import write_section
+from voxelsoup.report.provenance import provenance_table, write_provenance
+from voxelsoup.report.run_times import (
+    duration,
+    read_benchmarks,
+    rule_of,
+    run_times,
+    write_run_times,
+)
+
+
+def test_a_section_is_the_same_text_as_a_page_and_to_copy_from(tmp_path: Path) -> None:
+    page, text = tmp_path / "methods.html", tmp_path / "methods.md"
+    write_section(page, text, "Methods", {"Data": "3 < 4 [1]."}, ["Efron & B. 1987."])
+    assert "<p><strong>Data.</strong> 3 &lt; 4 [1].</p>" in page.read_text()
+    assert "<li>Efron &amp; B. 1987.</li>" in page.read_text()
+    assert text.read_text() == (
+        "# Methods\n\n**Data.** 3 < 4 [1].\n\n## References\n\n1. Efron & B. 1987.\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("file", "rule"),
+    [
+        ("compare.tsv", "compare"),
+        ("fold0/stem.tsv", "stem"),
+        ("fold0/stem-evaluate.tsv", "evaluate"),
+        ("fold0/basin.tsv", "basin"),
+        ("fold0/trials/0a1b2c3d.tsv", "trial"),
+        ("fold0/trials/0a1b2c3d-evaluate.tsv", "evaluate"),
+        ("fold0/trials/0a1b2c3d/raw-1-evaluate.tsv", "evaluate"),
+        ("fold0/soups/greedy.tsv", "soup"),
+        ("fold0/evaluate_soups.tsv", "evaluate_soups"),
+        ("fold0/postprocessing.tsv", "postprocessing"),
+        ("fold0/soups/ensemble.tsv", "ensemble"),
+    ],
+)
+def test_the_place_of_a_benchmark_file_tells_its_rule(file: str, rule: str) -> None:
+    assert rule_of(Path(file)) == rule
+
+
+def write_benchmark(path: Path, seconds: float, memory: str = "100.5") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"s\th:m:s\tmax_rss\n{seconds}\t0:00:01\t{memory}\n")
+
+
+def test_run_times_are_those_of_the_study_s_own_jobs(tmp_path: Path) -> None:
+    write_benchmark(tmp_path / "index.tsv", 1.5, "-")
+    write_benchmark(tmp_path / "fold0/trials/aaaaaaaa.tsv", 10, "300")
+    write_benchmark(tmp_path / "fold0/trials/bbbbbbbb.tsv", 30, "200")
+    write_benchmark(tmp_path / "fold0/trials/aaaaaaaa/raw-1-evaluate.tsv", 4)
+    # Of an earlier time, of a fold, a trial and a recipe that the study has no more, and no table.
+    write_benchmark(tmp_path / "report.tsv", 1000)
+    write_benchmark(tmp_path / "fold1/trials/aaaaaaaa.tsv", 1000)
+    write_benchmark(tmp_path / "fold0/trials/cccccccc.tsv", 1000)
+    write_benchmark(tmp_path / "fold0/soups/uniform.tsv", 1000)
+    (tmp_path / "folds.tsv").write_text("")
+
+    jobs = read_benchmarks(tmp_path, [0], ["aaaaaaaa", "bbbbbbbb"], ["greedy"])
+    table = run_times(jobs)
+    assert list(table.index) == ["trial", "evaluate", "index", "all rules"]
+    assert table.loc["trial"].to_dict() == {
+        "jobs": 2,
+        "total_seconds": 40,
+        "median_seconds": 20,
+        "longest_seconds": 30,
+        "peak_memory_mb": 300,
+    }
+    assert table.loc["all rules", "total_seconds"] == 45.5
+    write_run_times(jobs, tmp_path / "run_times")
+    assert "40.0 s" in (tmp_path / "run_times.html").read_text()
+    assert "–" in (tmp_path / "run_times.md").read_text()
+
+
+def test_run_times_without_any_file_are_an_empty_table(tmp_path: Path) -> None:
+    jobs = read_benchmarks(tmp_path / "missing", [0], [], [])
+    write_run_times(jobs, tmp_path / "run_times")
+    assert run_times(jobs).loc["all rules", "jobs"] == 0
+
+
+def test_durations_read_well() -> None:
+    assert [duration(s) for s in (3.44, 59.99, 725, 7200 + 419)] == [
+        "3.4 s",
+        "60.0 s",
+        "12 min 05 s",
+        "2 h 06 min",
+    ]
+
+
+def run(fold: int, torch: str, host: str) -> dict[str, object]:
+    return {
+        "fold": fold,
+        "versions": {"voxelsoup": "0.1.0", "torch": torch},
+        "commit": "0123abc",
+        "data_fingerprint": f"data of fold {fold}",
+        "device": "cpu",
+        "machine": {"host": host, "processor": "x86_64"},
+    }
+
+
+def test_provenance_says_what_all_trainings_recorded(tmp_path: Path) -> None:
+    runs = [run(0, "2.12", "one"), run(0, "2.13", "one"), run(1, "2.13", "two")]
+    models = pd.DataFrame(
+        {"fold": ["0", "0"], "trial": ["stem", "greedy"], "kind": ["stem", "soup"]}
+    ).assign(sha256=["aa", "bb"])
+    table = provenance_table(runs, models, {"study.yaml": "ff"}, {"voxelsoup": "0.2.0"})
+    rows = [tuple(row) for row in table.reset_index().itertuples(index=False)]
+    assert rows == [
+        ("software", "voxelsoup", "0.1.0"),
+        ("software", "torch", "2.12; 2.13"),
+        ("software", "commit", "0123abc"),
+        ("report", "voxelsoup", "0.2.0"),
+        ("file", "study.yaml", "ff"),
+        ("data", "fold 0, fingerprint", "data of fold 0"),
+        ("data", "fold 1, fingerprint", "data of fold 1"),
+        ("machine", "one", "cpu, x86_64: 2 trainings"),
+        ("machine", "two", "cpu, x86_64: 1 training"),
+        ("model", "fold 0, stem", "aa"),
+        ("model", "fold 0, soup greedy", "bb"),
+    ]
+    write_provenance(table, tmp_path / "provenance")
+    assert "data of fold 1" in (tmp_path / "provenance.html").read_text()
+    assert (
+        (tmp_path / "provenance.csv").read_text().startswith("part,name,value\nsoftware,voxelsoup,")
+    )

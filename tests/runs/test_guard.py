@@ -1,0 +1,403 @@
+"""Runs that are interrupted, killed, continued or fought over end as if nothing had happened."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from support.runs import preprocess_phantom, small_run, small_study
+from voxelsoup.common.errors import InputError
+from voxelsoup.runs.guard import HISTORY, HandedOver, RunGuard
+from voxelsoup.runs.journal import JOURNAL, read_journal
+from voxelsoup.runs.lease import LeaseLost
+from voxelsoup.runs.resume_state import State, newest_state
+from voxelsoup.runs.signals import Interrupted
+from voxelsoup.study.study import ScheduleName, Study
+from voxelsoup.training.run import Run
+from voxelsoup.training.train import Trained, train
+
+CPU = torch.device("cpu")
+HERE = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def cases(phantom_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    folder = tmp_path_factory.mktemp("preprocessed")
+    return folder, preprocess_phantom(phantom_folder, folder)
+
+
+class Disturbed(RunGuard):
+    """A real guard in whose runs something happens after a certain step."""
+
+    def __init__(self, step: int, disturb: Callable[[], object], *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.step, self.disturb = step, disturb
+
+    def after_step(self, step: int, capture: Callable[[], State]) -> None:
+        if step == self.step:
+            self.disturb()
+        super().after_step(step, capture)
+
+
+def interrupt(number: signal.Signals = signal.SIGTERM) -> None:
+    os.kill(os.getpid(), number)
+
+
+def guard_of(run: Run, folder: Path, **recovery: float) -> RunGuard:
+    settings = small_study(recovery=recovery).recovery
+    return RunGuard(folder, {"settings": run.settings()}, run.steps, settings)
+
+
+def disturbed(
+    run: Run, folder: Path, step: int, disturb: Callable[[], object] = interrupt, **recovery: float
+) -> RunGuard:
+    settings = small_study(recovery=recovery).recovery
+    return Disturbed(step, disturb, folder, {"settings": run.settings()}, run.steps, settings)
+
+
+def train_guarded(run: Run, guard: RunGuard) -> Trained:
+    with guard:
+        return train(run, CPU, guard)
+
+
+def assert_same(one: Trained, other: Trained) -> None:
+    pd.testing.assert_frame_equal(one.history, other.history, check_exact=True)
+    assert one.weights.keys() == other.weights.keys()
+    for name, value in one.weights.items():
+        assert torch.equal(value, other.weights[name]), name
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("schedule", get_args(ScheduleName))
+@pytest.mark.parametrize("name", ["adamw", "sgd", "radam"])
+def test_an_interrupted_run_ends_as_an_undisturbed_one(
+    cases: tuple[Path, list[str]], tmp_path: Path, name: str, schedule: str, workers: int
+) -> None:
+    study = small_study(
+        optimizer={"name": name, "schedule": schedule, "warmup_steps": 2},
+        training={"workers": workers, "batch_size": 1},
+    )
+    run = small_run(study, *cases)
+    undisturbed = train(run, CPU)
+    # In the middle of the second epoch.
+    with pytest.raises(Interrupted, match="SIGTERM"):
+        train_guarded(run, disturbed(run, tmp_path, step=5))
+    resumed = train_guarded(run, guard_of(run, tmp_path))
+    assert_same(resumed, undisturbed)
+    trained = [event["epoch"] for event in read_journal(tmp_path) if event["event"] == "epoch"]
+    assert trained == [1, 2]
+    assert pd.read_csv(tmp_path / HISTORY)["epoch"].tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("arguments", [{"dropout": 0.5}, {"norm": "batch"}])
+def test_random_layers_and_running_statistics_are_resumed(
+    cases: tuple[Path, list[str]], tmp_path: Path, arguments: dict[str, object]
+) -> None:
+    network = {"name": "UNet", "arguments": {"channels": [4, 8], "strides": [2], **arguments}}
+    study = small_study(network={"size": "S"} | network)
+    run = small_run(study, *cases)
+    # What other code drew before must not show in a run.
+    undisturbed = train(run, CPU)
+    torch.manual_seed(99)
+    assert_same(train(run, CPU), undisturbed)
+    with pytest.raises(Interrupted):
+        train_guarded(run, disturbed(run, tmp_path, step=4))
+    torch.manual_seed(99)
+    assert_same(train_guarded(run, guard_of(run, tmp_path)), undisturbed)
+
+
+def test_all_random_states_are_resumed(cases: tuple[Path, list[str]], tmp_path: Path) -> None:
+    run = small_run(small_study(), *cases)
+
+    def drawn_at_the_end(guard: RunGuard) -> tuple[float, float, float]:
+        train_guarded(run, guard)
+        return float(torch.rand(())), random.random(), float(np.random.random())
+
+    def draw() -> None:
+        torch.rand(3), random.random(), np.random.random(5)
+
+    expected = drawn_at_the_end(disturbed(run, tmp_path / "one", 2, draw))
+
+    def draw_and_stop() -> None:
+        draw()
+        interrupt()
+
+    with pytest.raises(Interrupted):
+        train_guarded(run, disturbed(run, tmp_path / "two", 2, draw_and_stop))
+    assert drawn_at_the_end(guard_of(run, tmp_path / "two")) == expected
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP])
+def test_every_signal_to_end_saves_the_state(
+    cases: tuple[Path, list[str]], tmp_path: Path, number: signal.Signals
+) -> None:
+    run = small_run(small_study(), *cases)
+    before = signal.getsignal(number)
+    with pytest.raises(Interrupted, match=number.name):
+        train_guarded(run, disturbed(run, tmp_path, 4, lambda: interrupt(number)))
+    assert signal.getsignal(number) == before
+    state = newest_state(tmp_path)
+    assert state is not None
+    assert state["step"] == 4
+
+
+def test_a_damaged_state_costs_the_steps_since_the_one_before(
+    cases: tuple[Path, list[str]], tmp_path: Path
+) -> None:
+    run = small_run(small_study(), *cases)
+    for step in (2, 4):
+        with pytest.raises(Interrupted):
+            train_guarded(run, disturbed(run, tmp_path, step))
+    newest = max(tmp_path.glob("*.state"))
+    newest.write_bytes(newest.read_bytes()[:-100])
+    assert_same(train_guarded(run, guard_of(run, tmp_path)), train(run, CPU))
+    resumed = [event["step"] for event in read_journal(tmp_path) if event["event"] == "resume"]
+    assert resumed == [2, 2]
+
+
+def test_states_are_saved_beside_the_training(
+    cases: tuple[Path, list[str]], tmp_path: Path
+) -> None:
+    run = small_run(small_study(training={"epochs": 3}), *cases)
+    undisturbed = train(run, CPU)
+    saved = train_guarded(run, guard_of(run, tmp_path, save_minutes=1e-6))
+    assert_same(saved, undisturbed)
+    steps = [event["step"] for event in read_journal(tmp_path) if event["event"] == "saved"]
+    # All that were possible without waiting, and the last one in any case.
+    assert len(steps) > 1
+    assert steps[-1] == run.steps
+    assert steps == sorted(steps)
+
+
+def longer(study: Study, epochs: int) -> Study:
+    return small_study(
+        training={"epochs": epochs}, optimizer=study.optimizer.model_dump(mode="json")
+    )
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd", "radam"])
+def test_a_schedule_free_run_of_more_epochs_goes_on(
+    cases: tuple[Path, list[str]], tmp_path: Path, name: str
+) -> None:
+    study = small_study(optimizer={"name": name})
+    short = small_run(study, *cases)
+    train_guarded(short, guard_of(short, tmp_path))
+    run = small_run(longer(study, 4), *cases)
+    assert_same(train_guarded(run, guard_of(run, tmp_path)), train(run, CPU))
+    trained = [event["epoch"] for event in read_journal(tmp_path) if event["event"] == "epoch"]
+    assert trained == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    "schedule", [name for name in get_args(ScheduleName) if "free" not in name]
+)
+def test_a_scheduled_run_of_more_epochs_starts_over(
+    cases: tuple[Path, list[str]], tmp_path: Path, schedule: str
+) -> None:
+    study = small_study(optimizer={"schedule": schedule})
+    short = small_run(study, *cases)
+    train_guarded(short, guard_of(short, tmp_path))
+    run = small_run(longer(study, 4), *cases)
+    assert_same(train_guarded(run, guard_of(run, tmp_path)), train(run, CPU))
+    trained = [event["epoch"] for event in read_journal(tmp_path) if event["event"] == "epoch"]
+    assert trained == [1, 2, 1, 2, 3, 4]
+
+
+def test_a_run_of_fewer_epochs_starts_over(cases: tuple[Path, list[str]], tmp_path: Path) -> None:
+    study = small_study()
+    for epochs in (3, 2):
+        run = small_run(longer(study, epochs), *cases)
+        assert_same(train_guarded(run, guard_of(run, tmp_path)), train(run, CPU))
+
+
+def test_the_state_of_another_run_is_not_used(
+    cases: tuple[Path, list[str]], tmp_path: Path
+) -> None:
+    for rate in (0.01, 0.02):
+        run = small_run(small_study(optimizer={"lr": rate}), *cases)
+        assert_same(train_guarded(run, guard_of(run, tmp_path)), train(run, CPU))
+    (reason,) = [e["reason"] for e in read_journal(tmp_path) if e["event"] == "start over"]
+    assert reason == "`settings.optimizer.lr` was 0.01 and is 0.02"
+
+
+TRAIN_AGAIN = """
+import sys
+from pathlib import Path
+sys.path[:0] = [sys.argv[1]]
+from support.runs import small_run, small_study
+from voxelsoup.models import weight_files
+from voxelsoup.runs.guard import RunGuard
+from voxelsoup.common.logs import job_log
+from voxelsoup.training.train import train
+import torch
+folder, states, target = map(Path, sys.argv[2:5])
+names = sorted(path.name.removesuffix(".json") for path in folder.glob("*.json"))
+study = small_study(
+    training={"epochs": 4, "steps_per_epoch": 10}, recovery={"save_minutes": 1e-5}
+)
+run = small_run(study, folder, names)
+with job_log(states / "log"), RunGuard(
+    states, {"settings": run.settings()}, run.steps, study.recovery
+) as guard:
+    trained = train(run, torch.device("cpu"), guard)
+    guard.confirm()
+    weight_files.save(target, trained.weights, {})
+    guard.finish()
+"""
+
+
+def start(cases: tuple[Path, list[str]], states: Path, target: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", TRAIN_AGAIN, HERE, cases[0], states, target]
+    environment = os.environ | {"PYTHONPATH": str(HERE.parent / "src")}
+    return subprocess.Popen(list(map(str, command)), text=True, env=environment)
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def calm(cases: tuple[Path, list[str]], tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The model that comes out when nothing happens."""
+    folder = tmp_path_factory.mktemp("calm")
+    assert start(cases, folder / "states", folder / "model.safetensors").wait() == 0
+    return (folder / "model.safetensors").read_bytes()
+
+
+def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bytes(
+    cases: tuple[Path, list[str]], tmp_path: Path, calm: bytes
+) -> None:
+    states, target = tmp_path / "killed", tmp_path / "killed.safetensors"
+    for _ in range(3):
+        before = len(read_journal(states))
+        process = start(cases, states, target)
+        wait_for(lambda before=before: len(read_journal(states)) > before + 3)
+        process.kill()
+        process.wait()
+    assert not target.exists()
+    assert start(cases, states, target).wait() == 0
+    assert target.read_bytes() == calm
+    # Finished runs keep one state, from which they can be made longer.
+    assert len(list(states.glob("*.state"))) == 1
+
+
+def test_a_second_copy_takes_over_and_the_first_stops(
+    cases: tuple[Path, list[str]], tmp_path: Path, calm: bytes
+) -> None:
+    states, target = tmp_path / "shared", tmp_path / "shared.safetensors"
+    first = start(cases, states, tmp_path / "first.safetensors")
+    wait_for(lambda: any(event["event"] == "epoch" for event in read_journal(states)))
+    # Held still until the second one is there, however long that takes to start.
+    first.send_signal(signal.SIGSTOP)
+    second = start(cases, states, target)
+    wait_for(lambda: list(states.glob("*.wanted")))
+    first.send_signal(signal.SIGCONT)
+    assert second.wait() == 0
+    assert first.wait() == 75
+    assert not (tmp_path / "first.safetensors").exists()
+    assert target.read_bytes() == calm
+    events = read_journal(states)
+    assert [e["epoch"] for e in events if e["event"] == "epoch"] == [1, 2, 3, 4]
+
+
+def test_a_run_that_lost_its_lease_writes_nothing(
+    cases: tuple[Path, list[str]], tmp_path: Path
+) -> None:
+    run = small_run(small_study(), *cases)
+
+    def take_over() -> None:
+        (tmp_path / "lease.000099").write_text("{}")
+
+    with pytest.raises(LeaseLost, match="taken over"):
+        train_guarded(run, disturbed(run, tmp_path, 1, take_over, save_minutes=1e-6))
+    assert newest_state(tmp_path) is None
+
+
+def test_a_run_hands_over_when_it_is_asked(cases: tuple[Path, list[str]], tmp_path: Path) -> None:
+    run = small_run(small_study(), *cases)
+    guard = disturbed(run, tmp_path, 2, lambda: setattr(guard.lease, "_wanted", True))
+    with pytest.raises(HandedOver, match="after step 2"):
+        train_guarded(run, guard)
+    assert_same(train_guarded(run, guard_of(run, tmp_path)), train(run, CPU))
+
+
+def test_a_removed_folder_is_told_of(cases: tuple[Path, list[str]], tmp_path: Path) -> None:
+    run = small_run(small_study(), *cases)
+    folder = tmp_path / "states"
+    guard = disturbed(run, folder, 1, lambda: shutil.rmtree(folder), save_minutes=1e-6)
+    with pytest.raises(LeaseLost, match="was removed"):
+        train_guarded(run, guard)
+
+
+FILL_THE_DISK = """
+import subprocess, sys
+from pathlib import Path
+disk = Path(sys.argv[1])
+subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], check=True)
+sys.path[:0] = [sys.argv[2]]
+from runs.test_guard import continue_on_a_full_disk
+continue_on_a_full_disk(Path(sys.argv[3]), disk)
+"""
+
+
+def continue_on_a_full_disk(folder: Path, disk: Path) -> None:
+    """Fill a disk during a run, make room, and end the run; called where mounting is allowed."""
+    names = sorted(path.name.removesuffix(".json") for path in folder.glob("*.json"))
+    run = small_run(small_study(), folder, names)
+    states, ballast = disk / "states", disk / "ballast"
+    with pytest.raises(Interrupted):
+        train_guarded(run, disturbed(run, states, 2))
+
+    def fill() -> None:
+        full = pytest.raises(OSError, match="No space left")
+        with ballast.open("wb", buffering=0) as stream, full:
+            while True:
+                stream.write(b"x" * 4096)
+
+    with pytest.raises(InputError, match="No space left on device") as caught:
+        train_guarded(run, disturbed(run, states, 3, fill, save_minutes=1e-6))
+    assert "free some space" in str(caught.value)
+    state = newest_state(states)
+    assert state is not None
+    assert state["step"] == 2
+    ballast.unlink()
+    assert_same(train_guarded(run, guard_of(run, states)), train(run, CPU))
+
+    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+    with pytest.raises(InputError, match="Read-only file system"):
+        train_guarded(run, guard_of(run, states))
+    assert newest_state(states) is not None
+
+
+def test_a_full_or_read_only_disk_gives_one_message_and_keeps_the_last_state(
+    cases: tuple[Path, list[str]], tmp_path: Path
+) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    # A name space of its own, where anybody may mount.
+    command = ["unshare", "--user", "--map-root-user", "--mount", sys.executable, "-c"]
+    arguments = [FILL_THE_DISK, str(disk), str(HERE), str(cases[0])]
+    environment = os.environ | {"PYTHONPATH": str(HERE.parent / "src")}
+    result = subprocess.run([*command, *arguments], env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-3000:]
+
+
+def test_a_journal_line_that_was_cut_off_is_left_out(tmp_path: Path) -> None:
+    (tmp_path / JOURNAL).write_text('{"event": "start"}\n{"event": "ep')
+    assert read_journal(tmp_path) == [{"event": "start"}]

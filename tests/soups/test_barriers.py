@@ -1,0 +1,296 @@
+"""Barriers, distances and verdicts, against second formulas on a made-up landscape."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+
+from voxelsoup.common.files import sha256, write_json
+from voxelsoup.models import weight_files
+from voxelsoup.models.weight_files import Weights
+from voxelsoup.soups import barriers
+from voxelsoup.soups.barriers import (
+    Line,
+    basin_record,
+    distances,
+    measured_models,
+    sentence,
+    spread,
+    why_one,
+)
+from voxelsoup.soups.recipes import greedy
+from voxelsoup.soups.selection import LOSS, Cache, CaseScore, Selection
+from voxelsoup.soups.soup import Ingredient, descending
+
+CASES = [f"case{number}" for number in range(7)]
+
+
+def bump(weights: torch.Tensor, case: str) -> CaseScore:
+    """A landscape with a hill at the first weight's 0 and a case's own slope along the second."""
+    hill = math.exp(-(float(weights[0]) ** 2))
+    slope = 0.01 * CASES.index(case) * (1 + float(weights[1]))
+    loss = 0.2 + 0.5 * hill + slope
+    return {"TC": 1 - loss, "WT": 1 - loss / 2, LOSS: loss}
+
+
+class MadeUp:
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def use(self, weights: Weights) -> None:
+        self.weights = weights["w"]
+
+    def score(self, case: str) -> CaseScore:
+        self.asked.append(case)
+        return bump(self.weights, case)
+
+
+def write(folder: Path, models: list[list[float]]) -> list[Ingredient]:
+    found = []
+    for number, row in enumerate(models):
+        path, weights = folder / f"{number}.safetensors", torch.tensor(row)
+        weight_files.save(path, {"w": weights, "steps": torch.tensor([number])}, {})
+        scores = {case: bump(weights, case) for case in CASES}
+        found.append(Ingredient(f"trial{number}", path, sha256(path), scores))
+    return descending(found)
+
+
+def selection_on(cases: list[str], cache: Cache | None = None) -> tuple[Selection, MadeUp]:
+    scorer = MadeUp()
+    return Selection(cases, [scorer], cache or Cache(None, "")), scorer
+
+
+def record_of(ingredients: list[Ingredient], cases: list[str], points: int = 3, models: int = 40):
+    selection, _ = selection_on(cases)
+    record = basin_record(ingredients, selection, points, "train", averaged=True, models=models)
+    return json.loads(json.dumps({"fold": 0, "protocol": "held-out", **record}, allow_nan=False))
+
+
+# Two on one side of the hill, one on the other.
+MODELS = [[3.0, 0.0, 1.0], [2.5, 0.5, 2.0], [-3.0, 0.2, 0.5]]
+
+
+def test_the_barrier_is_the_rise_above_the_ends_line(tmp_path: Path) -> None:
+    ingredients = write(tmp_path, MODELS)
+    best = torch.tensor(MODELS[0], dtype=torch.float64)
+    cases = CASES[1:5]
+    selection, scorer = selection_on(cases)
+    places, lines = barriers.measure(ingredients, selection, points=5)
+    assert places == pytest.approx(np.linspace(0, 1, 7), abs=1e-15)
+    for line in lines:
+        other = torch.tensor(MODELS[int(line.trial[-1])], dtype=torch.float64)
+        at = [[bump(best + t * (other - best), c) for c in cases] for t in places]
+        losses = [np.mean([case[LOSS] for case in point]) for point in at]
+        dices = [np.mean([[case["TC"], case["WT"]] for case in point]) for point in at]
+        assert line.losses == pytest.approx(losses, abs=1e-6)
+        assert line.dices == pytest.approx(dices, abs=1e-6)
+        rises = [losses[i] - ((1 - t) * losses[0] + t * losses[-1]) for i, t in enumerate(places)]
+        assert line.barrier == pytest.approx(max(0, *rises), abs=1e-6)
+        assert line.lift == pytest.approx(dices[3] - (dices[0] + dices[-1]) / 2, abs=1e-6)
+    by_name = {line.trial: line for line in lines}
+    assert by_name["trial1"].shared
+    assert by_name["trial2"].barrier > 0.4
+    # The ends are known: only the points between them are evaluated, on the chosen cases.
+    assert len(scorer.asked) == selection.inferences == 2 * 5 * len(cases)
+    assert set(scorer.asked) == set(cases)
+
+
+def test_a_line_that_sags_has_no_barrier_and_one_of_a_diverged_model_an_infinite_one() -> None:
+    assert Line("a", 0.5, (0.3, 0.2, 0.4), (0.7, 0.8, 0.6)).barrier == 0
+    diverged = Line("a", 0.0, (0.3, math.nan, math.nan), (0.7, 0.0, 0.0))
+    assert diverged.barrier == math.inf
+    assert not diverged.shared
+
+
+def test_what_greedy_has_scored_in_the_middle_costs_nothing_and_the_other_way_round(
+    tmp_path: Path,
+) -> None:
+    ingredients = write(tmp_path, [[3.0, 0, 1], [-3.0, 0.1, 0.5]])
+    cache = Cache(None, "")
+    for_greedy, _ = selection_on(CASES, cache)
+    greedy(ingredients, for_greedy)
+    seen = for_greedy.inferences
+    assert seen > 0
+    for_basin, scorer = selection_on(CASES, cache)
+    barriers.measure(ingredients, for_basin, points=1)
+    assert len(scorer.asked) == len(CASES) - seen
+    again, scorer = selection_on(CASES, cache)
+    greedy(ingredients, again)
+    assert scorer.asked == []
+
+
+def test_cases_are_spread_from_hard_to_easy() -> None:
+    # The later the case, the higher its loss.
+    scores = {case: bump(torch.tensor([3.0, 0.0]), case) for case in CASES}
+    assert spread(scores, 7) == spread(scores, 99) == CASES[::-1]
+    assert spread(scores, 1) == [CASES[3]]
+    assert spread(scores, 3) == [CASES[5], CASES[3], CASES[1]]
+    for number in range(1, 8):
+        assert len(set(spread(scores, number))) == number
+
+
+@pytest.mark.parametrize("chunk", [1, 200, 10**6])
+def test_distances_are_those_of_whole_vectors(tmp_path: Path, chunk: int) -> None:
+    random = np.random.default_rng(0)
+    base = random.normal(0, 1, 61).astype(np.float32)
+    paths, vectors = [], []
+    for number in range(5):
+        # Close together, as branches of one stem are.
+        vector = base + random.normal(0, 1e-4, 61).astype(np.float32)
+        tensors = torch.from_numpy(vector).split([1, 24, 36])
+        weights = {
+            "b": tensors[2].reshape(4, 3, 3),
+            "a": tensors[1].reshape(2, 12),
+            "c": tensors[0].reshape(()).double(),
+            "steps": torch.tensor([1000 * number]),
+        }
+        paths.append(tmp_path / f"{number}")
+        weight_files.save(paths[-1], weights, {})
+        vectors.append(vector.astype(np.float64))
+    found = distances(paths, chunk)
+    norm = np.linalg.norm(vectors[0])
+    for i, j in itertools.product(range(5), repeat=2):
+        expected = np.linalg.norm(vectors[i] - vectors[j]) / norm
+        assert found[i, j] == pytest.approx(expected, rel=1e-9)
+    assert distances(paths[:1]).tolist() == [[0.0]]
+
+
+MEASURE = """
+import resource, sys
+from pathlib import Path
+from voxelsoup.soups.barriers import distances
+paths = [Path(sys.argv[1])] * int(sys.argv[2])
+distances(paths[:1], 2**20)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+distances(paths, 2**20)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+def test_distances_of_many_models_take_no_more_memory(tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    # 16 MB, so that thirty of them would show.
+    weight_files.save(path, {"w": torch.randn(2000, 2000)}, {})
+    command = [sys.executable, "-c", MEASURE, str(path), "30"]
+    grown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert int(grown) < 16_000, "KiB"
+
+
+def line(trial: str = "b", score: float = 0.8, barrier: float = 0.0, lift: float = 0.0) -> Line:
+    """A line of the given barrier and lift between ends with the losses 0.2 and 0.3."""
+    made = Line(trial, score, (0.2, 0.25 + barrier, 0.3), (0.8, 0.75 + lift, 0.7))
+    assert (made.barrier, made.lift) == (pytest.approx(barrier), pytest.approx(lift))
+    return made
+
+
+def test_the_verdict_on_a_fold() -> None:
+    assert "nothing to average" in sentence([], "train")
+    near = sentence([line(barrier=0.001), line("c", barrier=0.0031)], "train")
+    assert near == (
+        "These models share a basin: the highest barrier between the best one and the 2 others is "
+        "0.0031."
+    )
+    apart = [line(barrier=0.3), line("c", barrier=0.01), line("d", barrier=0.1)]
+    for stem, advice in (
+        ("none", "train them from a shared stem"),
+        ("train", "left the stem's basin: shorten the branches or lower their rates"),
+        ("checkpoint", "left the checkpoint's basin"),
+    ):
+        said = sentence(apart, stem)
+        assert "do not share a basin: 2 of 3" in said
+        assert "highest 0.3000" in said
+        assert advice in said
+
+
+def test_why_greedy_kept_one() -> None:
+    assert "no other" in why_one([], 0.9, True)
+    basins = why_one([line(barrier=0.1), line("c", barrier=0.2)], 0.9, True)
+    assert "a barrier parts it from the 2 others" in basins
+    # Nothing is gained by averaging averages; models in other basins do not count.
+    flat = [line(score=0.9, lift=0.0004), line("c", barrier=0.3, lift=-0.3)]
+    assert "does not lift a pair (by +0.0004" in why_one(flat, 0.9, False)
+    assert "[raw]" in why_one(flat, 0.9, True)
+    assert "[raw]" not in why_one(flat, 0.9, False)
+    # The lift of 0.004 is less than half of the gap of 0.02.
+    ahead = why_one([line("b", 0.88, lift=0.004), line("c", 0.8, lift=0.005)], 0.9, True)
+    assert "with b lifts their mean Dice by 0.0040" in ahead
+    assert "stands 0.0200 above that model, and so 0.0100 above their mean" in ahead
+    few = why_one([line("b", 0.896, lift=0.004)], 0.9, True)
+    assert "does not hold on all selection cases" in few
+
+
+def test_the_record_and_what_is_written_from_it_agree(tmp_path: Path) -> None:
+    ingredients = write(tmp_path, MODELS)
+    record = record_of(ingredients, CASES[:4])
+    assert record["models"] == [i.trial for i in ingredients]
+    assert record["best"] == "trial0"
+    assert record["case_inferences"] == 2 * 3 * 4
+    assert record["sentence"] == sentence(barriers.lines_of(record), "train")
+    for written, made in zip(record["lines"], barriers.lines_of(record), strict=True):
+        assert (written["barrier"], written["lift"]) == (made.barrier, made.lift)
+    folder = tmp_path / "results"
+    write_json(folder / "fold0/basin.json", record)
+    write_json(folder / "fold0/soups/greedy/recipe.json", {"ingredients": [{}]})
+    (read,) = barriers.read_basins(folder, [0], ["greedy"])
+    assert "1 of 2" in read.finding
+    assert "Greedy kept the best model alone" in read.finding
+    assert "Greedy" not in barriers.read_basins(folder, [0], ["uniform"])[0].finding
+
+    frame = barriers.table([read])
+    assert frame["model"].tolist() == record["models"]
+    assert frame["distance"].tolist() == record["distances"][0]
+    assert frame["barrier"].tolist()[1:] == [line["barrier"] for line in record["lines"]]
+    assert frame["selection_score"].tolist() == [i.score for i in ingredients]
+    barriers.write_basins([read], folder / "basin")
+    page = (folder / "basin.html").read_text()
+    assert "Greedy kept the best model alone" in page
+    assert "optimistic" not in page
+    published = dataclasses.replace(read, record=record | {"protocol": "published"})
+    barriers.write_basins([published], folder / "published")
+    assert "Optimistic" in (folder / "published.html").read_text()
+    console = Console(width=80, record=True)
+    barriers.print_findings([read], console)
+    assert "Fold 0: These models do not share a basin" in console.export_text()
+
+
+def test_a_diverged_model_is_recorded(tmp_path: Path) -> None:
+    good, other = write(tmp_path, MODELS[:2])
+    path = tmp_path / "nan.safetensors"
+    weight_files.save(path, {"w": torch.full((3,), math.nan), "steps": torch.tensor([1])}, {})
+    scores = {case: {"TC": 0.0, "WT": 0.0, LOSS: math.nan} for case in CASES}
+    record = record_of([good, other, Ingredient("nan", path, sha256(path), scores)], CASES)
+    assert record["lines"][1]["barrier"] is None
+    assert record["distances"][2][0] is None
+    assert record["distances"][0][1] > 0
+    assert "1 of 2" in record["sentence"]
+    assert barriers.table([barriers.Basin(record, None)])["barrier"].tolist()[2] == math.inf
+
+
+def test_one_model_alone_is_recorded_and_written(tmp_path: Path) -> None:
+    record = record_of(write(tmp_path, MODELS[:1]), CASES)
+    assert (record["lines"], record["distances"]) == ([], [[0.0]])
+    one = barriers.Basin(record, greedy=1)
+    assert one.finding == "Fold 0: There is one model only: nothing to average."
+    barriers.write_basins([one], tmp_path / "one")
+    assert "trial0" in (tmp_path / "one.md").read_text()
+
+
+def test_of_many_models_some_of_all_ranks_are_measured(tmp_path: Path) -> None:
+    ordered = write(tmp_path, [*MODELS, [2.0, 0.1, 1.0], [1.0, 0.3, 0.7]])
+    assert measured_models(ordered, 5) == measured_models(ordered, 99) == ordered
+    # The best and the second best, and with one more the worst.
+    assert measured_models(ordered, 2) == ordered[:2]
+    assert measured_models(ordered, 3) == [ordered[0], ordered[1], ordered[4]]
+    record = record_of(ordered, CASES, models=3)
+    assert len(record["lines"]) == 2 and len(record["distances"]) == 3
+    assert record["sentence"].endswith("Measured between 3 of 5 models, of all ranks.")

@@ -1,0 +1,90 @@
+"""The list of a fold's single models, which everything that follows the trainings reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from voxelsoup.common.errors import InputError
+from voxelsoup.common.files import write_json
+from voxelsoup.evaluation.case_scores import write_rows
+from voxelsoup.soups.candidates import (
+    Candidate,
+    list_candidates,
+    models_of_folds,
+    read_candidates,
+    runs_of_folds,
+    write_candidates,
+)
+from voxelsoup.soups.soup import ingredients_of_fold
+
+MODELS = ["aaaa0000", "aaaa0000/raw-1", "bbbb0000"]
+
+
+def write_fold(results: Path) -> Path:
+    """Two trials, one of them with other weights beside its model; returns their folder."""
+    trials = results / "fold0" / "trials"
+    for number, model in enumerate(MODELS):
+        dice = [0.1 * number, 0.3]
+        rows = pd.DataFrame({"case": ["a", "b"], "region": "WT", "dice": dice, "loss": 0.5})
+        (trials / model).mkdir(parents=True)
+        write_rows(trials / model / "selection.csv", rows)
+        (trials / model / "model.safetensors").touch()
+    hashes = {"model.safetensors": "first", "raw-1/model.safetensors": "beside"}
+    write_json(trials / "aaaa0000" / "run.json", {"models": hashes})
+    write_json(trials / "bbbb0000" / "run.json", {"models": {"model.safetensors": "second"}})
+    return trials
+
+
+def test_each_model_has_its_score_and_the_hash_that_its_training_wrote(tmp_path: Path) -> None:
+    listed = list_candidates(write_fold(tmp_path), MODELS, {"aaaa0000/raw-1", "bbbb0000"})
+    assert [(one.model, one.ingredient, one.sha256) for one in listed] == [
+        ("aaaa0000", False, "first"),
+        ("aaaa0000/raw-1", True, "beside"),
+        ("bbbb0000", True, "second"),
+    ]
+    assert [one.selection_score for one in listed] == pytest.approx([0.15, 0.2, 0.25])
+
+
+def test_a_list_is_read_as_it_was_written(tmp_path: Path) -> None:
+    listed = [Candidate("aaaa0000", True, 1 / 3, "ff"), Candidate("b/raw-2", False, 0.1, "00")]
+    path = tmp_path / "candidates.tsv"
+    write_candidates(path, listed)
+    assert read_candidates(path) == listed
+
+
+def test_the_runs_of_a_fold_are_its_stem_and_its_trials_each_once(tmp_path: Path) -> None:
+    (tmp_path / "fold0").mkdir()
+    listed = [Candidate(model, True, 0.5, "") for model in MODELS]
+    write_candidates(tmp_path / "fold0" / "candidates.tsv", listed)
+    models = models_of_folds(tmp_path, [0])
+    assert models == {0: MODELS}
+    names = ["stem", "trials/aaaa0000", "trials/bbbb0000"]
+    assert runs_of_folds(tmp_path, models, stems=True) == [
+        (0, tmp_path / "fold0" / name) for name in names
+    ]
+
+
+def test_only_ingredients_go_into_soups(tmp_path: Path) -> None:
+    trials = write_fold(tmp_path)
+    path = tmp_path / "fold0" / "candidates.tsv"
+    write_candidates(path, list_candidates(trials, MODELS, {"bbbb0000"}))
+    (ingredient,) = ingredients_of_fold(path, {"bbbb0000": "group"})
+    assert (ingredient.trial, ingredient.sha256, ingredient.group) == (
+        "bbbb0000",
+        "second",
+        "group",
+    )
+    assert ingredient.score == pytest.approx(0.25)
+    ingredient.path.unlink()
+    with pytest.raises(InputError, match="is missing"):
+        ingredients_of_fold(path)
+
+
+def test_what_is_no_list_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "candidates.tsv"
+    path.write_text("trial\tscore\n")
+    with pytest.raises(InputError, match="trial, score"):
+        read_candidates(path)

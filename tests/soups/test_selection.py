@@ -1,0 +1,151 @@
+"""Scores of candidates: stopping early decides as seeing all would, and no case is seen twice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from voxelsoup.models.weight_files import Weights
+from voxelsoup.soups.averaging import WeightedModel
+from voxelsoup.soups.selection import (
+    LOSS,
+    Cache,
+    CandidateSoup,
+    Scores,
+    Selection,
+    loses,
+    mean_score,
+)
+
+REGIONS = ["TC", "WT"]
+dice = st.floats(0, 1)
+
+
+def scores_of(values: list[tuple[float, float]]) -> Scores:
+    return {
+        f"case{n}": {**dict(zip(REGIONS, pair, strict=True)), LOSS: 0.5}
+        for n, pair in enumerate(values)
+    }
+
+
+class Known:
+    """A scorer that knows the answers, and counts the questions."""
+
+    def __init__(self, scores: Scores) -> None:
+        self.scores, self.asked = scores, 0
+
+    def use(self, weights: Weights) -> None:
+        """The answers are the same for all weights."""
+
+    def score(self, case: str) -> dict[str, float]:
+        self.asked += 1
+        return dict(self.scores[case])
+
+
+def candidate(name: str = "a") -> CandidateSoup:
+    return CandidateSoup([WeightedModel(Path(name), name, 1.0)], dict)
+
+
+def selection_of(
+    scores: Scores, cache: Cache | None = None, race: float | None = None
+) -> tuple[Selection, Known]:
+    scorer = Known(scores)
+    return Selection(list(scores), [scorer], cache or Cache(None, ""), race), scorer
+
+
+pairs = st.lists(st.tuples(dice, dice, dice, dice), min_size=1, max_size=12)
+
+
+@given(pairs)
+def test_the_bound_decides_as_seeing_all_cases_would(rows: list[tuple[float, ...]]) -> None:
+    mine, incumbent = scores_of([r[:2] for r in rows]), scores_of([r[2:] for r in rows])
+    selection, scorer = selection_of(mine)
+    (outcome,) = selection.challenge([candidate()], incumbent)
+    wins = mean_score(mine) > mean_score(incumbent)
+    assert (outcome.score is not None and outcome.score > mean_score(incumbent)) == wins
+    assert outcome.at_most >= mean_score(mine)
+    assert scorer.asked == outcome.inferences == len(outcome.scores) <= len(rows)
+    if outcome.stopped:
+        assert outcome.at_most <= mean_score(incumbent)
+    else:
+        assert outcome.score == mean_score(mine)
+
+
+def test_a_hopeless_candidate_is_dropped_after_its_first_cases() -> None:
+    incumbent = scores_of([(0.9, 0.9)] * 20)
+    selection, scorer = selection_of(scores_of([(0.1, 0.1)] * 20))
+    (outcome,) = selection.challenge([candidate()], incumbent)
+    # Three cases lack 0.9 each: already more than the incumbent lacks in all of them.
+    assert (outcome.stopped, scorer.asked) == ("bound", 3)
+
+
+def test_an_equal_candidate_does_not_win() -> None:
+    same = scores_of([(0.7, 0.8), (0.4, 0.6)])
+    (outcome,) = selection_of(same)[0].challenge([candidate()], same)
+    assert outcome.score is None or outcome.score <= mean_score(same)
+
+
+def test_what_was_scored_is_not_scored_again(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "candidates.jsonl"
+    scores = scores_of([(0.7, 0.8), (0.4, 0.6), (0.5, 0.5)])
+    for expected in (3, 0):
+        selection, scorer = selection_of(scores, Cache(path, "context"))
+        outcome = selection.score_all(candidate())
+        assert outcome.scores == scores
+        assert scorer.asked == selection.inferences == expected
+    with path.open("a") as stream:
+        stream.write('{"context": "context", "candi')
+    # Other parts, other weights of the same parts, other data: scored anew.
+    other_weights = CandidateSoup(
+        [WeightedModel(Path("a"), "a", 0.5), WeightedModel(Path("a"), "a", 0.5)], dict
+    )
+    for what, context in (
+        (candidate("b"), "context"),
+        (other_weights, "context"),
+        (candidate(), "another"),
+    ):
+        selection, scorer = selection_of(scores, Cache(path, context))
+        selection.score_all(what)
+        assert scorer.asked == 3
+
+
+def test_a_killed_souping_goes_on_where_it_was(tmp_path: Path) -> None:
+    scores = scores_of([(0.7, 0.8), (0.4, 0.6), (0.5, 0.5)])
+    path = tmp_path / "candidates.jsonl"
+    selection, _ = selection_of(scores, Cache(path, ""))
+    selection.score_all(candidate())
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:2]) + lines[2][:20])
+    selection, scorer = selection_of(scores, Cache(path, ""))
+    assert selection.score_all(candidate()).scores == scores
+    assert scorer.asked == 1
+
+
+def test_the_race_keeps_to_its_error_rate_and_saves_cases() -> None:
+    random = np.random.default_rng(0)
+    wrong = raced = saved = 0
+    for _ in range(300):
+        incumbent = np.clip(random.normal(0.8, 0.1, 40), 0, 1)
+        mine = np.clip(incumbent + random.normal(-0.01, 0.02, 40), 0, 1)
+        one, other = scores_of([(v, v) for v in mine]), scores_of([(v, v) for v in incumbent])
+        selection, scorer = selection_of(one, race=0.05)
+        (outcome,) = selection.challenge([candidate()], other)
+        wrong += outcome.stopped == "race" and mean_score(one) > mean_score(other)
+        raced += outcome.stopped == "race"
+        saved += len(incumbent) - scorer.asked
+    assert raced > 150
+    assert wrong <= 0.05 * 300
+    assert saved > 0.3 * 300 * 40
+
+
+@pytest.mark.parametrize(("shift", "lost"), [(-0.05, True), (0.0, False), (0.05, False)])
+def test_the_race_needs_a_difference(shift: float, lost: bool) -> None:
+    values = np.linspace(0.5, 0.9, 20)
+    wobble = np.tile([-0.01, 0.01], 5)
+    incumbent = scores_of([(v, v) for v in values])
+    seen = scores_of([(v + shift + w, v + shift + w) for v, w in zip(values, wobble, strict=False)])
+    assert loses(seen, incumbent, 0.01) == lost

@@ -1,0 +1,226 @@
+"""Recipes, against plain second implementations of the published algorithms."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from voxelsoup.common.errors import InputError
+from voxelsoup.common.files import sha256
+from voxelsoup.models import weight_files
+from voxelsoup.models.weight_files import Weights
+from voxelsoup.soups.recipes import best, greedy, hierarchical, uniform
+from voxelsoup.soups.selection import LOSS, Cache, CaseScore, Scores, Selection, mean_score
+from voxelsoup.soups.soup import (
+    Ingredient,
+    SoupResult,
+    check_alike,
+    descending,
+    rebuild,
+    recipe_record,
+)
+
+DESCRIPTION = {"network": {"name": "x"}}
+CASES = [f"case{n}" for n in range(6)]
+# Where the perfect weights of each case lie.
+TARGETS = np.random.default_rng(1).normal(0, 1, (len(CASES), 3))
+rows = st.lists(
+    st.lists(st.floats(-2, 2, width=32), min_size=3, max_size=3), min_size=1, max_size=7
+)
+
+
+def made_up_dice(weights: torch.Tensor, case: str) -> CaseScore:
+    """How near weights are to a case's target, between 0 and 1."""
+    distance = np.abs(weights.double().numpy() - TARGETS[CASES.index(case)])
+    near = np.exp(-distance)
+    return {"TC": float(near[:2].mean()), "WT": float(near[2]), LOSS: float(distance.sum())}
+
+
+class MadeUp:
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def use(self, weights: Weights) -> None:
+        self.weights = weights["w"]
+
+    def score(self, case: str) -> CaseScore:
+        self.asked += 1
+        return made_up_dice(self.weights, case)
+
+    def gradient(self, weights: Weights, cases: Sequence[str], step: int) -> Weights:
+        """Of the mean loss over the cases, by torch itself."""
+        parameter = weights["w"].double().requires_grad_()
+        targets = torch.from_numpy(TARGETS[[CASES.index(case) for case in cases]])
+        (-torch.exp(-(parameter - targets).abs()).mean()).backward()
+        assert parameter.grad is not None
+        return {"w": parameter.grad}
+
+
+def all_scores(weights: torch.Tensor) -> Scores:
+    return {case: made_up_dice(weights, case) for case in CASES}
+
+
+def write(folder: Path, models: list[list[float]], groups: int = 1) -> list[Ingredient]:
+    found = []
+    for number, row in enumerate(models):
+        path = folder / f"{number}.safetensors"
+        weights = {"w": torch.tensor(row), "steps": torch.tensor([7 + number])}
+        weight_files.save(path, weights, DESCRIPTION)
+        scores = all_scores(weights["w"])
+        group = f"group{number % groups}"
+        found.append(Ingredient(f"trial{number}", path, sha256(path), scores, group))
+    return found
+
+
+def selection_with(scorers: int = 1) -> Selection:
+    return Selection(CASES, [MadeUp() for _ in range(scorers)], Cache(None, ""))
+
+
+def plain_greedy(ingredients: list[Ingredient]) -> list[str]:
+    """Wortsman et al. 2022, recipe 1, written down naively: everything is evaluated in full."""
+    ordered = descending(ingredients)
+    soup, top = [ordered[0]], ordered[0].score
+    for ingredient in ordered[1:]:
+        together = [*soup, ingredient]
+        total = sum(weight_files.load(i.path)[0]["w"].double() for i in together)
+        score = mean_score(all_scores((total / len(together)).float()))
+        if score > top:
+            soup, top = together, score
+    return [ingredient.trial for ingredient in soup]
+
+
+@settings(max_examples=60)
+@given(rows)
+def test_greedy_keeps_what_the_plain_algorithm_keeps(models: list[list[float]]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        ingredients = write(Path(folder), models)
+        selection = selection_with()
+        made = greedy(ingredients, selection)
+        assert made.trials == plain_greedy(ingredients)
+        assert made.scores == all_scores(made.weights["w"])
+    assert selection.inferences <= (len(models) - 1) * len(CASES)
+    assert len(made.decisions) == len(models)
+    assert made.score >= max(ingredient.score for ingredient in ingredients)
+
+
+@settings(max_examples=30)
+@given(rows, st.integers(2, 4))
+def test_looking_ahead_changes_nothing(models: list[list[float]], scorers: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        ingredients = write(Path(folder), models)
+        alone, ahead = selection_with(1), selection_with(scorers)
+        one, other = greedy(ingredients, alone), greedy(ingredients, ahead)
+    assert one.mixture == other.mixture
+    assert one.scores == other.scores
+    assert [d.accepted for d in one.decisions] == [d.accepted for d in other.decisions]
+    assert ahead.inferences - other.wasted <= alone.inferences + other.wasted
+
+
+@settings(max_examples=30)
+@given(rows)
+def test_the_uniform_soup_is_the_float64_mean(models: list[list[float]]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        selection = selection_with()
+        made = uniform(write(Path(folder), models), selection)
+        weights = made.weights["w"]
+    expected = np.mean(np.array(models, dtype=np.float64), axis=0)
+    np.testing.assert_allclose(weights.numpy(), expected, rtol=1e-6, atol=1e-6)
+    assert selection.inferences == len(CASES)
+    assert made.scores == all_scores(weights)
+
+
+def test_the_best_model_costs_nothing(tmp_path: Path) -> None:
+    ingredients = write(tmp_path, [[2.0, 2, 2], [0, 0, 0], [1, 1, 1]])
+    selection = selection_with()
+    made = best(ingredients, selection)
+    assert made.trials == [descending(ingredients)[0].trial]
+    assert selection.inferences == 0
+
+
+def test_hierarchical_is_greedy_over_the_soups_of_groups(tmp_path: Path) -> None:
+    random = np.random.default_rng(5)
+    for attempt in range(8):
+        folder = tmp_path / str(attempt)
+        folder.mkdir()
+        models = random.normal(0, 0.7, (6, 3)).astype(np.float32).tolist()
+        ingredients = write(folder, models, groups=2)
+        made = hierarchical(ingredients, selection_with())
+        soups = []
+        for group in ("group0", "group1"):
+            members = [i for i in ingredients if i.group == group]
+            kept = plain_greedy(members)
+            weights = [
+                weight_files.load(i.path)[0]["w"].double() for i in members if i.trial in kept
+            ]
+            average = (sum(weights) / len(weights)).float()
+            soups.append((mean_score(all_scores(average)), average, kept))
+        soups.sort(key=lambda soup: -soup[0])
+        both = (soups[0][1].double() + soups[1][1].double()) / 2
+        improves = mean_score(all_scores(both.float())) > soups[0][0]
+        expected = both if improves else soups[0][1].double()
+        torch.testing.assert_close(made.weights["w"].double(), expected, rtol=1e-6, atol=1e-6)
+        assert set(made.trials) == {t for _, _, kept in soups[: 1 + improves] for t in kept}
+        assert sum(part.weight for part in made.mixture) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("recipe", [greedy, uniform, hierarchical])
+def test_a_soup_is_made_again_from_its_recipe_alone_to_the_bit(tmp_path: Path, recipe) -> None:
+    models = np.random.default_rng(3).normal(0, 0.5, (5, 3)).astype(np.float32).tolist()
+    selection = selection_with()
+    made: SoupResult = recipe(write(tmp_path, models, groups=2), selection)
+    record = json.loads(json.dumps(recipe_record(recipe.__name__, made, selection, 1.0)))
+    again = rebuild(record)
+    assert again.keys() == made.weights.keys()
+    for name, value in made.weights.items():
+        assert torch.equal(again[name], value)
+    assert record["case_inferences"] == selection.inferences
+
+
+def test_a_recipe_whose_ingredient_changed_is_refused(tmp_path: Path) -> None:
+    selection = selection_with()
+    made = uniform(write(tmp_path, [[1.0, 2, 3], [0, 0, 0]]), selection)
+    record = recipe_record("uniform", made, selection, 1.0)
+    write(tmp_path, [[1.5, 2, 3]])
+    with pytest.raises(InputError, match="another file"):
+        rebuild(record)
+
+
+def test_ties_go_by_the_trial(tmp_path: Path) -> None:
+    ingredients = write(tmp_path, [[1.0, 1, 1]] * 3)
+    assert [i.trial for i in descending(ingredients[::-1])] == ["trial0", "trial1", "trial2"]
+    # An equal average improves nothing.
+    assert greedy(ingredients, selection_with()).trials == ["trial0"]
+
+
+def test_ingredients_of_other_networks_regions_or_shapes_are_refused(tmp_path: Path) -> None:
+    good = write(tmp_path, [[1.0, 2.0, 3.0]])[0]
+    for name, weights, description, reason in (
+        ("network", {"w": torch.ones(3)}, {"network": {"name": "y"}}, "`network`"),
+        ("shape", {"w": torch.ones(4), "steps": torch.tensor([1])}, DESCRIPTION, "`w`"),
+        ("names", {"v": torch.ones(3)}, DESCRIPTION, "only one of them has"),
+    ):
+        path = tmp_path / f"{name}.safetensors"
+        weight_files.save(path, weights, description)
+        other = dataclasses.replace(good, trial=name, path=path)
+        with pytest.raises(InputError, match=reason) as caught:
+            check_alike([good, other])
+        assert str(path) in str(caught.value)
+    # Regions of another order are other outputs of the network.
+    paths = []
+    for number, order in enumerate((["WT", "TC"], ["TC", "WT"])):
+        paths.append(tmp_path / f"order{number}.safetensors")
+        regions = {name: {"WT": [1, 2], "TC": [1]}[name] for name in order}
+        weight_files.save(paths[-1], {"w": torch.zeros(2)}, {"regions": regions})
+    with pytest.raises(InputError, match="`regions` is"):
+        check_alike([dataclasses.replace(good, path=path) for path in paths])
+    with pytest.raises(InputError, match="no ingredients"):
+        check_alike([])

@@ -1,0 +1,150 @@
+"""A study file: typed, checked, and explained when it is wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from voxelsoup.common.errors import InputError
+from voxelsoup.study.study import Study, json_schema, load, read
+
+REPOSITORY = Path(__file__).parents[2]
+SMALLEST: dict[str, Any] = {"dataset": {"channels": ["t1n"]}, "regions": {"WT": [1, 2, 3]}}
+
+
+def refused(**changes: Any) -> str:
+    with pytest.raises(InputError) as caught:
+        load(SMALLEST | changes, "my-study.yaml")
+    message = str(caught.value)
+    assert message.startswith("my-study.yaml")
+    assert "to fix it" in message
+    return message
+
+
+def test_two_keys_make_a_study_and_all_else_has_defaults() -> None:
+    study = load(SMALLEST)
+    assert study.optimizer.lr == 0.0027
+    assert study.optimizer.weight_decay == 0
+    assert study.optimizer.schedule == "schedule-free"
+    assert study.evaluation.protocol == "held-out"
+    assert study.folds.numbers == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    "file", [REPOSITORY / "config.yaml", *sorted((REPOSITORY / "examples").glob("*.yaml"))]
+)
+def test_shipped_studies_are_right(file: Path) -> None:
+    assert isinstance(read(file), Study)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"optimiser": {}}, "`optimiser`: there is no such key; did you mean `optimizer`?"),
+        ({"optimizer": {"learning_rate": 1}}, "`optimizer.learning_rate`: there is no such key"),
+        ({"optimizer": {"lr": "fast"}}, "`optimizer.lr`: Input should be a valid number"),
+        ({"optimizer": {"lr": -1}}, "`optimizer.lr`: Input should be greater than 0 (found: -1)"),
+        ({"optimizer": {"schedule": "cosin"}}, "did you mean `cosine`?"),
+        ({"optimizer": {"momentum": 0}}, "needs a `momentum` above 0"),
+        ({"regions": {}}, "`regions`"),
+        ({"regions": {"WT": []}}, "region `WT` names no label value"),
+        ({"regions": {"WT": [300]}}, "labels are 1 to 255"),
+        ({"regions": {"loss": [1]}}, "cannot name a region"),
+        ({"regions": {"Mean": [1]}}, "cannot name a region"),
+        ({"dataset": {"layout": "brats", "channels": ["t1n"]}}, "needs `root`"),
+        ({"dataset": {"channels": ["t1n", "t1n"]}}, "names a channel twice"),
+        ({"dataset": {"channels": ["a"], "patient_pattern": "x"}}, "exactly one names the patient"),
+        ({"folds": {"count": 3, "run": [3]}}, "folds are 0 to 2"),
+        ({"sweep": None}, "the key is empty: give it a value, or leave it out"),
+        ({"sweep": {"grid": {"optimizer.lr": []}}}, "has no values, so the sweep has no trials"),
+        ({"soup": {"recipes": ["gredy"]}}, "did you mean `greedy`?"),
+        (
+            {"soup": {"recipes": ["greedy", "ensemble"], "ensemble_of": "uniform"}},
+            "`soup.ensemble_of` is `uniform`, which `soup.recipes` does not name",
+        ),
+        (
+            {"soup": {"recipes": ["best", "ensemble"], "ensemble_of": "best"}},
+            "`soup.ensemble_of`: Input should be 'all', 'greedy'",
+        ),
+        ({"soup": {"barrier_points": 2}}, "so that the middle of the line is among the points"),
+        ({"stem": {"source": "checkpoint"}}, "`checkpoint` goes with"),
+        ({"training": {"patch": [100, 128, 128]}}, "100 is not divisible by 16"),
+        ({"preprocess": {"spacing": [1, 0, 1]}}, "above 0 mm"),
+        ({"postprocessing": {"thresholds": [0.3, 1]}}, "`postprocessing.thresholds[1]`: Input"),
+        ({"postprocessing": {"smallest_components": [-1]}}, "greater than or equal to 0"),
+        ({"postprocessing": {"smallest_components": [float("inf")]}}, "a finite number"),
+        (
+            {"postprocessing": {"replace": {"region": "WT", "by": "WT", "below": [50]}}},
+            "`region` and `by` must be two different regions",
+        ),
+        (
+            {"postprocessing": {"replace": {"region": "WT", "by": "TC", "below": [0]}}},
+            "`postprocessing.replace.below[0]`: Input should be greater than 0",
+        ),
+        (
+            {"postprocessing": {"replace": {"region": "WT", "by": "WTC", "below": [50]}}},
+            "`postprocessing.replace.by` is `WTC`, which `regions` does not name; did you mean",
+        ),
+    ],
+)
+def test_a_mistake_is_named_with_its_key_and_mend(changes: dict[str, Any], said: str) -> None:
+    assert said in refused(**changes)
+
+
+def test_all_mistakes_are_told_at_once() -> None:
+    message = refused(optimizer={"lr": -1}, folds={"count": 1})
+    assert "2 setting(s) are wrong" in message
+
+
+@pytest.mark.parametrize("together", [{"a.b": [1]}, [{"a.b": [1]}, {"a.c": [2]}], []])
+def test_editors_accept_one_axis_and_several_that_move_together(together: Any) -> None:
+    jsonschema.validate(SMALLEST | {"sweep": {"zip": together}}, json_schema())
+    assert load(SMALLEST | {"sweep": {"zip": together}}).sweep.zip == (
+        [together] if isinstance(together, dict) else together
+    )
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(SMALLEST | {"sweep": {"zip": {"a.b": 1}}}, json_schema())
+
+
+def test_a_study_with_all_kinds_of_sweeps_is_the_same_again_from_its_settings() -> None:
+    block = {
+        "grid": {"optimizer.lr": [0.1]},
+        "zip": {"optimizer.gamma": [0.1, 0.2]},
+        "random": {"count": 2, "axes": {"optimizer.power": {"log-uniform": ["1e-3", 1]}}},
+        "exclude": [{"optimizer.lr": {"above": 1}}],
+    }
+    study = load(SMALLEST | {"sweep": {**block, "also": [block]}})
+    settings = study.model_dump(mode="json")
+    assert load(settings) == study
+    jsonschema.validate(SMALLEST | {"sweep": settings["sweep"]}, json_schema())
+
+
+@pytest.mark.parametrize("stem", ["none", "model.safetensors", {"epochs": 3}])
+def test_editors_accept_every_form_of_the_stem(stem: Any) -> None:
+    jsonschema.validate(SMALLEST | {"stem": stem}, json_schema())
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(SMALLEST | {"stem": {"epoch": 3}}, json_schema())
+
+
+def test_short_forms_of_the_stem() -> None:
+    assert load(SMALLEST | {"stem": "none"}).stem.source == "none"
+    assert load(SMALLEST | {"stem": "a.safetensors"}).stem.checkpoint == "a.safetensors"
+
+
+def test_the_checked_study_says_the_same_as_its_dump() -> None:
+    study = load(yaml.safe_load((REPOSITORY / "config.yaml").read_text()))
+    assert load(json.loads(study.model_dump_json())) == study
+
+
+def test_a_file_that_is_no_study_is_refused(tmp_path: Path) -> None:
+    for content, said in ((None, "no such file"), ("a: [", "is not YAML"), ("7", "no settings")):
+        file = tmp_path / "study.yaml"
+        if content is not None:
+            file.write_text(content)
+        with pytest.raises(InputError, match=said):
+            read(file)

@@ -1,0 +1,72 @@
+"""Batches: patches of the stored images, by number, whatever reads them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from support.runs import preprocess_phantom, small_study
+from voxelsoup.data.preprocessing.store import load_case
+from voxelsoup.training.patches import Patches, PatchSource, batches, read_patch
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def draw(phantom_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> PatchSource:
+    folder = tmp_path_factory.mktemp("preprocessed")
+    cases = preprocess_phantom(phantom_folder, folder)
+    study = small_study(training={"augmentation": "none", "batch_size": 3})
+    return PatchSource(folder, cases, study.regions, study.training, (5,))
+
+
+def test_a_batch_is_its_patches(draw: PatchSource) -> None:
+    patches = Patches(draw)
+    images, labels = patches.__getitems__([4, 11, 4])
+    for place, number in enumerate((4, 11, 4)):
+        image, label = patches[number]
+        assert torch.equal(images[place], image)
+        assert torch.equal(labels[place], label)
+    assert images.dtype == torch.float32 and labels.dtype == torch.uint8
+    assert not torch.equal(images[0], images[1])
+
+
+def test_a_patch_is_a_part_of_a_stored_case(draw: PatchSource) -> None:
+    image, label = Patches(draw)[0]
+    ((images, regions),) = batches(draw, 0, 1, CPU)
+    assert torch.equal(images[0], image)
+    side = tuple(draw.training.patch)
+    found = 0
+    for name in draw.cases:
+        case = load_case(draw.folder, name)
+        windows = np.lib.stride_tricks.sliding_window_view(case.image, side, axis=(1, 2, 3))
+        same = (windows == image.numpy()[:, None, None, None]).all(axis=(0, 4, 5, 6))
+        for start in np.argwhere(same):
+            window = tuple(slice(a, a + b) for a, b in zip(start, side, strict=True))
+            truth = np.stack([np.isin(case.label[window], v) for v in draw.regions.values()])
+            np.testing.assert_array_equal(regions[0].numpy(), truth)
+            np.testing.assert_array_equal(label[0].numpy(), case.label[window])
+            found += 1
+    assert found == 1
+
+
+def test_batches_hang_on_their_number_alone(draw: PatchSource) -> None:
+    whole = list(batches(draw, 0, 4, CPU))
+    later = list(batches(draw, 2, 4, CPU))
+    for (image, regions), (same_image, same_regions) in zip(whole[2:], later, strict=True):
+        assert torch.equal(image, same_image)
+        assert torch.equal(regions, same_regions)
+    assert whole[0][0].shape[0] == 3
+
+
+@pytest.mark.parametrize("kind", ["float32", "float16"])
+def test_a_patch_of_either_number_format_is_read_as_float32(tmp_path: Path, kind: str) -> None:
+    np.save(tmp_path / "image.npy", np.random.default_rng(0).normal(size=(2, 9, 8, 7)).astype(kind))
+    image = np.load(tmp_path / "image.npy", mmap_mode="r")
+    place = np.empty((2, 4, 5, 6), np.float32)
+    window = (slice(3, 7), slice(0, 5), slice(1, 7))
+    read_patch(image, window, place)
+    np.testing.assert_array_equal(place, image[:, 3:7, :5, 1:].astype(np.float32))
