@@ -24,6 +24,8 @@ from voxelsoup.study.trials import (
     readable,
     swept_keys,
     trial_id,
+    trial_label,
+    trial_labels,
     trials,
 )
 
@@ -347,6 +349,18 @@ def test_the_values_are_put_in_place() -> None:
     assert trial.study.optimizer.lr == 0.5
     assert trial.study.training.loss == "dice"
     assert readable(trial.parameters) == "lr=0.5,loss=dice"
+
+
+def test_a_label_names_what_distinguishes_a_trial_by_the_shortest_key_that_is_unambiguous() -> None:
+    grid = {"optimizer.lr": [0.03], "training.seed": [0, 1]}
+    assert [*trial_labels(trials(study(grid))).values()] == ["seed 0", "seed 1"]
+    # Of two keys with one last part, neither is shortened.
+    keys = ["training.loss", "a.loss"]
+    assert trial_label({"a.loss": None, "training.loss": True}, keys) == (
+        "training.loss true, a.loss none"
+    )
+    assert trial_label({"training.loss": "dice"}, ["training.loss"]) == "loss dice"
+    assert [*trial_labels(trials(study({}))).values()] == ["base"]
 
 
 def test_without_a_sweep_there_is_one_trial() -> None:

@@ -94,8 +94,45 @@ def group_keys(study: Study, found: Sequence[Trial]) -> list[str]:
     return study.soup.group_by or swept_keys(found)[:1]
 
 
+def differing_keys(found: Sequence[Trial]) -> list[str]:
+    """The swept keys that have more than one value: what distinguishes the trials of a study."""
+    values = list(parameters_of(found).values())
+    return [key for key in swept_keys(found) if len({repr(own[key]) for own in values}) > 1]
+
+
+def short_keys(keys: Iterable[str]) -> dict[str, str]:
+    """Dotted key -> its last part, as ``lr``; the key itself where two of them end alike."""
+    keys = list(keys)
+    last = {key: key.rpartition(".")[2] for key in keys}
+    return {key: key if list(last.values()).count(last[key]) > 1 else last[key] for key in keys}
+
+
+def trial_label(parameters: Mapping[str, Any], keys: Sequence[str]) -> str:
+    """What people read instead of a trial's id, as ``lr 0.03, seed 1``; ``base`` without keys.
+
+    Args:
+        parameters: the trial's swept dotted key -> value.
+        keys: the study's swept keys that distinguish its trials (``differing_keys``), in order;
+            those that the trial does not have are left out.
+    """
+    short = short_keys(keys)
+    named = {short[key]: parameters[key] for key in keys if key in parameters}
+    return ", ".join(f"{key} {shown(value)}" for key, value in named.items()) or "base"
+
+
+def trial_labels(found: Sequence[Trial]) -> dict[str, str]:
+    """Trial id -> its label, for all trials of a study."""
+    keys = differing_keys(found)
+    return {trial: trial_label(values, keys) for trial, values in parameters_of(found).items()}
+
+
+def shown(value: Any) -> str:
+    """A setting as it stands in a study file."""
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
+
+
 def readable(parameters: Mapping[str, Any]) -> str:
-    """A name for people and files, as ``lr=0.01,loss=dice``; ``base`` if nothing is swept."""
+    """A name for files, as ``lr=0.01,loss=dice``; ``base`` if nothing is swept."""
     parts = (f"{key.rpartition('.')[2]}={value}" for key, value in parameters.items())
     return ",".join(parts).replace("/", "-").replace(" ", "") or "base"
 
