@@ -11,9 +11,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 import yaml
-from prediction.test_model_files import save_model
 
 from support import slurm
+from support.model_files import save_model
 from support.runs import SETTINGS
 from support.studies import wait_for
 from voxelsoup.commands.cli import main

@@ -10,35 +10,13 @@ from typing import Any
 import pytest
 import torch
 
+from support.model_files import save_bundle, save_model
 from support.runs import small_study
 from voxelsoup.common.errors import InputError
 from voxelsoup.common.files import sha256, write_json
 from voxelsoup.evaluation.postprocessing import Postprocessing, RegionRule, unchanged
 from voxelsoup.models import networks, weight_files
 from voxelsoup.prediction.model_files import open_models
-
-
-def save_model(path: Path, seed: int = 0, **changes: Any) -> Path:
-    """A model file of the small study with random weights."""
-    study = small_study(**changes)
-    with networks.seeded(seed):
-        model = networks.build(study.network, len(study.dataset.channels), len(study.regions))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    weight_files.save(path, model.state_dict(), weight_files.describe(study))
-    return path
-
-
-def save_bundle(folder: Path, models: int = 2) -> Path:
-    """A bundle as ``voxelsoup`` writes it, as far as weights and hashes go."""
-    names = [f"models/fold{number}.safetensors" for number in range(models)]
-    for number, name in enumerate(names):
-        save_model(folder / name, number)
-    record = {"postprocessing": unchanged(["TC", "WT", "ET"]).as_record()}
-    write_json(folder / "configs/postprocessing.json", record)
-    names.append("configs/postprocessing.json")
-    hashes = {name: sha256(folder / name) for name in names}
-    write_json(folder / "configs/metadata.json", {"voxelsoup": {"sha256": hashes}})
-    return folder
 
 
 def test_a_soup_is_its_file_or_its_folder_and_finds_its_postprocessing(tmp_path: Path) -> None:

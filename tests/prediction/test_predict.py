@@ -19,9 +19,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from monai.inferers import sliding_window_inference
-from prediction.test_model_files import save_model
 from torch import nn
 
+from support.model_files import save_model
 from support.runs import small_study
 from voxelsoup.commands import cli
 from voxelsoup.common.files import sha256, write_json

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from report import test_figures as made
 
+from support import invented_figures as invented
 from voxelsoup.report import figures
 from voxelsoup.report.figures.case_slices import OUTLINES, _window
 from voxelsoup.report.figures.paired_differences import LOOKS
@@ -62,8 +62,8 @@ def test_the_densest_slice_is_of_the_truth_else_of_the_prediction_else_in_the_mi
 
 
 def test_slices_say_what_they_show(tmp_path):
-    figures.case_slices(made.slices(3), tmp_path / "slices.svg", "held-out", "Greedy Soup")
-    words = made.words(tmp_path / "slices.svg")
+    figures.case_slices(invented.slices(3), tmp_path / "slices.svg", "held-out", "Greedy Soup")
+    words = invented.words(tmp_path / "slices.svg")
     for rank in ("best", "median", "worst"):
         assert f"{rank}: case-{rank}, fold 1" in words
     assert words.count("Dice: best model 0.700, soup 0.750") == 9
@@ -75,7 +75,7 @@ def test_slices_say_what_they_show(tmp_path):
 
 
 def test_outlines_are_vectors_on_an_embedded_image(tmp_path):
-    figures.case_slices(made.slices(1), tmp_path / "slices.svg", "held-out")
+    figures.case_slices(invented.slices(1), tmp_path / "slices.svg", "held-out")
     tree = ElementTree.parse(tmp_path / "slices.svg")
     images = [element for element in tree.iter() if element.tag.endswith("}image")]
     assert len(images) == 1
@@ -97,13 +97,13 @@ def test_an_image_and_masks_without_content_are_drawn(tmp_path, fill):
         dice={"WT": (math.nan, 0.0)},
     )
     figures.case_slices([case], tmp_path / "slices.svg", "held-out")
-    assert "Dice: best model undefined, soup 0.000" in made.words(tmp_path / "slices.svg")
+    assert "Dice: best model undefined, soup 0.000" in invented.words(tmp_path / "slices.svg")
     figures.case_slices([], tmp_path / "none.svg", "held-out")
-    assert made.words(tmp_path / "none.svg") == ["There is no case to show."]
+    assert invented.words(tmp_path / "none.svg") == ["There is no case to show."]
 
 
 def test_the_window_holds_all_outlines_and_stays_within_the_image():
-    case = made.case_slice("best", 2)
+    case = invented.case_slice("best", 2)
     far = np.zeros((40, 30), dtype=bool)
     far[0, 29] = far[39, 0] = True
     wide = replace(case, regions={"WT": (far, far, far)})
@@ -121,10 +121,10 @@ def test_gains_and_losses_differ_in_colour_and_shape(tmp_path):
 
 
 def test_cases_without_a_score_are_counted(tmp_path):
-    table = made.differences(1, 5)[0]
+    table = invented.differences(1, 5)[0]
     table.loc[[1, 3], "soup"] = math.nan
     figures.paired_differences({0: table}, tmp_path / "pairs.svg", "held-out", {0: None})
-    words = made.words(tmp_path / "pairs.svg")
+    words = invented.words(tmp_path / "pairs.svg")
     assert "2 cases without a score" in words
     assert len([word for word in words if word.startswith("case-")]) == 3
     assert not any("mean" in word for word in words)
@@ -132,11 +132,11 @@ def test_cases_without_a_score_are_counted(tmp_path):
 
 def test_no_soup_and_no_case_are_said(tmp_path):
     figures.paired_differences({}, tmp_path / "none.svg", "held-out", {})
-    assert made.words(tmp_path / "none.svg") == ["There is no soup to compare."]
+    assert invented.words(tmp_path / "none.svg") == ["There is no soup to compare."]
     empty = pd.DataFrame({"case": ["a"], "best": [math.nan], "soup": [0.5]})
     unknown = {0: (math.nan, math.nan, math.nan)}
     figures.paired_differences({0: empty}, tmp_path / "empty.svg", "held-out", unknown)
-    assert "no case with both scores" in made.words(tmp_path / "empty.svg")
+    assert "no case with both scores" in invented.words(tmp_path / "empty.svg")
 
 
 def test_the_mean_and_its_interval_are_drawn_in_the_unit_of_the_differences(tmp_path):
@@ -152,41 +152,41 @@ def test_the_mean_and_its_interval_are_drawn_in_the_unit_of_the_differences(tmp_
     tree = ElementTree.parse(tmp_path / "pairs.svg")
     (dot,) = [use for use in tree.iter() if use.get("class") == "mark" and use.get("y")]
     assert float(dot.get("y")) == pytest.approx(float(line), abs=0.01)
-    assert "95 % interval of the mean" in made.words(tmp_path / "pairs.svg")
+    assert "95 % interval of the mean" in invented.words(tmp_path / "pairs.svg")
 
 
 def test_nothing_swept_and_one_trial_without_a_score(tmp_path):
-    effects = made.effects(1, 1)
+    effects = invented.effects(1, 1)
     none = figures.HyperparameterEffects(effects.trials.iloc[:0], effects.means.iloc[:0])
     figures.hyperparameter_effects(none, tmp_path / "none.svg", "held-out")
-    assert made.words(tmp_path / "none.svg") == ["Nothing is swept."]
+    assert invented.words(tmp_path / "none.svg") == ["Nothing is swept."]
     unknown = figures.HyperparameterEffects(
         effects.trials.assign(score=math.nan), effects.means.assign(mean=math.nan)
     )
     figures.hyperparameter_effects(unknown, tmp_path / "unknown.svg", "held-out")
-    assert {"optimizer.lr", "dice+ce"} <= set(made.words(tmp_path / "unknown.svg"))
+    assert {"optimizer.lr", "dice+ce"} <= set(invented.words(tmp_path / "unknown.svg"))
 
 
 def test_long_values_are_wrapped_or_turned(tmp_path):
-    effects = made.effects(1, 3)
+    effects = invented.effects(1, 3)
     means = effects.means.assign(
         value=[f"a rather long value {n}" for n in range(len(effects.means))]
     )
     figures.hyperparameter_effects(
         figures.HyperparameterEffects(effects.trials, means), tmp_path / "long.svg", "held-out"
     )
-    words = made.words(tmp_path / "long.svg")
+    words = invented.words(tmp_path / "long.svg")
     assert {"a rather long value 0", "a rather long", "value 2"} <= set(words)
 
 
-@pytest.mark.parametrize("name", made.NAMES)
+@pytest.mark.parametrize("name", invented.NAMES)
 def test_letters_can_be_read_in_print_and_figures_fit_a_page(tmp_path, name, monkeypatch):
     drawn: list[Figure] = []
     save = Figure.savefig
     monkeypatch.setattr(
         Figure, "savefig", lambda self, *a, **k: (drawn.append(self), save(self, *a, **k))
     )
-    made.drawings(5, 12)[name](tmp_path / "figure.svg")
+    invented.drawings(5, 12)[name](tmp_path / "figure.svg")
     texts = [text for text in drawn[0].findobj(Text) if text.get_text() and text.get_visible()]
     assert min(text.get_fontsize() for text in texts) >= 7
     assert drawn[0].get_figwidth() <= 3 * 3.7 + 0.01
@@ -200,7 +200,7 @@ def test_a_legend_lies_outside_the_panels_and_within_the_figure(tmp_path, monkey
     )
     for name in ("curves", "points", "differences", "effects"):
         drawn.clear()
-        made.drawings(2, 5)[name](tmp_path / "figure.svg")
+        invented.drawings(2, 5)[name](tmp_path / "figure.svg")
         figure = drawn[-1]
         box = figure.legends[0].get_window_extent()
         assert box.x0 >= 0 and box.x1 <= figure.bbox.x1

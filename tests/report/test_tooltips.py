@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
-from report import test_figures as made
 
+from support import invented_figures as invented
 from voxelsoup.report import figures
 from voxelsoup.report.figures.tooltips import Tooltips
 
@@ -36,9 +36,9 @@ def runs(path) -> list[ElementTree.Element]:
     return [group for group in tree.iter(f"{SVG}g") if group.get("class") == "curve"]
 
 
-@pytest.mark.parametrize("name", made.NAMES)
+@pytest.mark.parametrize("name", invented.NAMES)
 def test_pages_hold_the_drawing_and_refer_to_nothing_outside(tmp_path, name):
-    made.drawings(2, 4)[name](tmp_path / "figure.svg")
+    invented.drawings(2, 4)[name](tmp_path / "figure.svg")
     page = (tmp_path / "figure.html").read_text()
     assert page.startswith("<!DOCTYPE html>") and "<?xml" not in page
     assert "<script" not in page and "@import" not in page
@@ -63,8 +63,8 @@ def test_every_run_of_every_fold_is_named(tmp_path, name):
             {(f, trial): history for f in range(2) for trial in trials}, path, names
         ),
         "points": lambda: figures.selection_against_test(frame, path, "held-out", names),
-        "build_up": lambda: figures.build_up(made.records(2, 100), path, names),
-        "barriers": lambda: figures.barriers(made.basins(2, 100), path, names),
+        "build_up": lambda: figures.build_up(invented.records(2, 100), path, names),
+        "barriers": lambda: figures.barriers(invented.basins(2, 100), path, names),
     }[name]()
     text = "\n".join(titles(path))
     for trial in trials[1:]:
@@ -73,12 +73,12 @@ def test_every_run_of_every_fold_is_named(tmp_path, name):
 
 
 def test_names_fall_back_on_the_ids(tmp_path):
-    made.drawings(1, 4)["barriers"](tmp_path / "figure.svg")
+    invented.drawings(1, 4)["barriers"](tmp_path / "figure.svg")
     assert any("00000003" in title for title in titles(tmp_path / "figure.svg"))
 
 
 def test_the_text_of_a_point_stands_at_that_point(tmp_path):
-    points = made.points(1, 40)
+    points = invented.points(1, 40)
     # Points without a score are not drawn, and must not shift the texts of the others.
     points.loc[[3, 17], "test"] = np.nan
     points.loc[8, "selection"] = np.inf
@@ -103,7 +103,7 @@ def test_the_text_of_a_point_stands_at_that_point(tmp_path):
 
 
 def test_the_text_of_a_candidate_stands_at_it(tmp_path):
-    record = made.records(1, 12)
+    record = invented.records(1, 12)
     record[0]["decisions"][4] |= {"candidate_score": None}
     figures.build_up(record, tmp_path / "build_up.svg", {"00000003": "the fourth"})
     found = ElementTree.parse(tmp_path / "build_up.svg").getroot()
@@ -123,7 +123,7 @@ def test_the_text_of_a_candidate_stands_at_it(tmp_path):
 
 
 def test_the_text_of_a_case_stands_at_its_difference(tmp_path):
-    table = made.differences(1, 30)[0]
+    table = invented.differences(1, 30)[0]
     figures.paired_differences({0: table}, tmp_path / "pairs.svg", "held-out", {})
     dots, stems = marks(tmp_path / "pairs.svg"), marks(tmp_path / "pairs.svg", "path")
     assert len(dots) == len(stems) == 30 and list(dots) == list(stems)
@@ -136,7 +136,7 @@ def test_the_text_of_a_case_stands_at_its_difference(tmp_path):
 
 
 def test_the_text_of_a_dot_names_run_fold_and_score(tmp_path):
-    effects = made.effects(2, 6)
+    effects = invented.effects(2, 6)
     figures.hyperparameter_effects(effects, tmp_path / "effects.svg", "held-out")
     found = marks(tmp_path / "effects.svg")
     dots = {text: use for text, use in found.items() if text.startswith("fold")}
@@ -148,18 +148,18 @@ def test_the_text_of_a_dot_names_run_fold_and_score(tmp_path):
 
 
 def test_cells_name_both_models_where_there_are_few(tmp_path):
-    record = made.basins(1, 3)
+    record = invented.basins(1, 3)
     record[0]["distances"][2][1] = None
     figures.weight_distances(record, tmp_path / "few.svg", {"00000001": "the second"})
     assert len(titles(tmp_path / "few.svg")) == 9
     assert titles(tmp_path / "few.svg")[1].startswith("00000000\nthe second\ndistance 0.")
     assert titles(tmp_path / "few.svg")[7] == "00000002\nthe second\nno distance: one has diverged"
-    figures.weight_distances(made.basins(1, 41), tmp_path / "many.svg")
+    figures.weight_distances(invented.basins(1, 41), tmp_path / "many.svg")
     assert titles(tmp_path / "many.svg") == []
 
 
 def test_curves_have_a_wide_area_below_all_of_them(tmp_path):
-    made.drawings(1, 20)["curves"](tmp_path / "curves.svg")
+    invented.drawings(1, 20)["curves"](tmp_path / "curves.svg")
     tree = ElementTree.parse(tmp_path / "curves.svg")
     curves = runs(tmp_path / "curves.svg")
     assert len(curves) == 21

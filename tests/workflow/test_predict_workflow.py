@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import yaml
-from prediction.test_model_files import save_model
 
+from support.model_files import save_model
 from support.runs import SETTINGS
 from support.workflows import planned, snakemake
 from voxelsoup.common.files import read_json, write_json
