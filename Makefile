@@ -44,7 +44,7 @@ format: test-environment
 # Minutes of coverage-guided fuzzing of each reader; a finding is written to the working directory.
 fuzz: test-environment
 	for target in nii nii.gz mha nrrd decathlon nnunet monai table guess guess-table; do \
-	  python tests/fuzz/readers.py $$target -max_total_time=120 -rss_limit_mb=2500 || exit 1; done
+	  python tests/data/fuzz/readers.py $$target -max_total_time=120 -rss_limit_mb=2500 || exit 1; done
 
 reference: environment
 	voxelsoup reference

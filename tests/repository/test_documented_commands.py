@@ -56,12 +56,12 @@ CI = ".ci/run"
 LOCALLY = Elsewhere(
     "tests/workflow/test_workflow.py::test_the_demo_ends_with_the_comparison_and_the_report",
     ('"--profile"', '"profiles" / "local"'),
-    through=("tests/conftest.py::demo", "tests/workflows.py::on_a_terminal"),
+    through=("tests/conftest.py::demo", "tests/support/workflows.py::on_a_terminal"),
 )
 ON_SLURM = Elsewhere(
     "tests/on_slurm/test_cluster.py::test_a_study_runs_through_the_partitions",
     ('"--profile"', '"--configfile"'),
-    through=("tests/on_slurm/test_cluster.py::start", "tests/slurm.py::snakemake"),
+    through=("tests/on_slurm/test_cluster.py::start", "tests/support/slurm.py::snakemake"),
 )
 DOCTOR = Elsewhere(
     "tests/cluster/test_doctor.py::test_a_node_of_each_partition_is_looked_at",
