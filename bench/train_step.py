@@ -149,7 +149,7 @@ def our_step(network: str, way: str, folder: Path) -> dict[str, float]:
     session = train.Trainer(run, DEVICE)
     images, regions = fixed_batch()
     alone = seconds_per_step(lambda: session.take_step(images, regions))
-    stream = batches(train.draw_of(run), 0, WARM_UP + STEPS, DEVICE)
+    stream = batches(train.patch_source(run), 0, WARM_UP + STEPS, DEVICE)
     loop = seconds_per_step(lambda: session.take_step(*next(stream)))
     figures = {"step": alone, "loop": loop}
     if way == "ours":

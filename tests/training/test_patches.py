@@ -16,15 +16,15 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def draw(phantom_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> PatchSource:
+def source(phantom_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> PatchSource:
     folder = tmp_path_factory.mktemp("preprocessed")
     cases = preprocess_phantom(phantom_folder, folder)
     study = small_study(training={"augmentation": "none", "batch_size": 3})
     return PatchSource(folder, cases, study.regions, study.training, (5,))
 
 
-def test_a_batch_is_its_patches(draw: PatchSource) -> None:
-    patches = Patches(draw)
+def test_a_batch_is_its_patches(source: PatchSource) -> None:
+    patches = Patches(source)
     images, labels = patches.__getitems__([4, 11, 4])
     for place, number in enumerate((4, 11, 4)):
         image, label = patches[number]
@@ -34,28 +34,28 @@ def test_a_batch_is_its_patches(draw: PatchSource) -> None:
     assert not torch.equal(images[0], images[1])
 
 
-def test_a_patch_is_a_part_of_a_stored_case(draw: PatchSource) -> None:
-    image, label = Patches(draw)[0]
-    ((images, regions),) = batches(draw, 0, 1, CPU)
+def test_a_patch_is_a_part_of_a_stored_case(source: PatchSource) -> None:
+    image, label = Patches(source)[0]
+    ((images, regions),) = batches(source, 0, 1, CPU)
     assert torch.equal(images[0], image)
-    side = tuple(draw.training.patch)
+    side = tuple(source.training.patch)
     found = 0
-    for name in draw.cases:
-        case = load_case(draw.folder, name)
+    for name in source.cases:
+        case = load_case(source.folder, name)
         windows = np.lib.stride_tricks.sliding_window_view(case.image, side, axis=(1, 2, 3))
         same = (windows == image.numpy()[:, None, None, None]).all(axis=(0, 4, 5, 6))
         for start in np.argwhere(same):
             window = tuple(slice(a, a + b) for a, b in zip(start, side, strict=True))
-            truth = np.stack([np.isin(case.label[window], v) for v in draw.regions.values()])
+            truth = np.stack([np.isin(case.label[window], v) for v in source.regions.values()])
             np.testing.assert_array_equal(regions[0].numpy(), truth)
             np.testing.assert_array_equal(label[0].numpy(), case.label[window])
             found += 1
     assert found == 1
 
 
-def test_batches_hang_on_their_number_alone(draw: PatchSource) -> None:
-    whole = list(batches(draw, 0, 4, CPU))
-    later = list(batches(draw, 2, 4, CPU))
+def test_batches_hang_on_their_number_alone(source: PatchSource) -> None:
+    whole = list(batches(source, 0, 4, CPU))
+    later = list(batches(source, 2, 4, CPU))
     for (image, regions), (same_image, same_regions) in zip(whole[2:], later, strict=True):
         assert torch.equal(image, same_image)
         assert torch.equal(regions, same_regions)

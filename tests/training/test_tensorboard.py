@@ -15,10 +15,11 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from support.runs import preprocess_phantom, small_run, small_study
+from voxelsoup.evaluation.tensorboard import write_evaluation
 from voxelsoup.runs.guard import RunGuard
 from voxelsoup.runs.resume_state import State
 from voxelsoup.training.run import Run
-from voxelsoup.training.tensorboard import PREFIX, TrainingEvents, write_evaluation
+from voxelsoup.training.tensorboard import PREFIX, TrainingEvents
 from voxelsoup.training.train import train
 
 CPU = torch.device("cpu")
@@ -110,7 +111,7 @@ def test_a_run_that_died_and_went_on_has_every_epoch_once(
     assert len(list(folder.glob(f"{PREFIX}*"))) == 2
 
 
-def test_the_order_of_attempts_does_not_hang_on_the_clocks_of_their_hosts(
+def test_the_order_of_attempts_does_not_depend_on_the_clocks_of_their_hosts(
     cases: tuple[Path, list[str]], tmp_path: Path
 ) -> None:
     run = small_run(small_study(training={"epochs": 4}), *cases)

@@ -6,9 +6,9 @@ from voxelsoup.common.files import read_json
 from voxelsoup.common.logs import job_log
 from voxelsoup.evaluation.case_scores import COLUMNS, write_rows
 from voxelsoup.evaluation.score import load_model, score_cases
+from voxelsoup.evaluation.tensorboard import write_evaluation
 from voxelsoup.models import devices
 from voxelsoup.study.study import load
-from voxelsoup.training.tensorboard import write_evaluation
 
 with job_log(snakemake.log[0]):
     study = load(snakemake.config)

@@ -29,8 +29,8 @@ from voxelsoup.models import devices, networks, weight_files
 from voxelsoup.models.losses import make_loss
 from voxelsoup.soups.selection import LOSS, CaseScore, Scores
 from voxelsoup.study.study import Study
+from voxelsoup.training.batch_norm import estimate_batch_norm
 from voxelsoup.training.patches import PatchSource, batches
-from voxelsoup.training.train import estimate_batch_norm
 
 log = logging.getLogger(__name__)
 

@@ -42,17 +42,18 @@ class Ranks:
     device: torch.device
 
     def batches(
-        self, draw: PatchSource, first_step: int, last_step: int, device: torch.device
+        self, source: PatchSource, first_step: int, last_step: int, device: torch.device
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """This process's share of what ``batches.batches`` yields.
 
         Random layers draw from the seed, the step and the process, so that no two processes
         drop the same, and a run that goes on drops what it would have.
         """
-        share = draw.training.batch_size // self.count
+        share = source.training.batch_size // self.count
         own = range(self.rank * share, (self.rank + 1) * share)
-        for step, batch in enumerate(batches(draw, first_step, last_step, device, own), first_step):
-            torch.manual_seed(mixed_seed([*draw.seed, step, self.rank]))
+        stream = batches(source, first_step, last_step, device, own)
+        for step, batch in enumerate(stream, first_step):
+            torch.manual_seed(mixed_seed([*source.seed, step, self.rank]))
             yield batch
 
     def parallel(self, model: nn.Module) -> nn.Module:

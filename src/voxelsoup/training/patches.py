@@ -41,8 +41,8 @@ class PatchSource:
 class Patches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
     """Patches by number. Number 17 is the same patch in any process and in any order."""
 
-    def __init__(self, draw: PatchSource) -> None:
-        self.draw = draw
+    def __init__(self, source: PatchSource) -> None:
+        self.source = source
         self._opened: dict[str, PreprocessedCase] = {}
 
     def __getitem__(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -58,7 +58,7 @@ class Patches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         on the device that trains: until then they are a twelfth of the bytes.
         """
         drawn = [self._drawn(number) for number in numbers]
-        patch, channels = self.draw.training.patch, len(drawn[0][0].image)
+        patch, channels = self.source.training.patch, len(drawn[0][0].image)
         images = np.empty((len(drawn), channels, *patch), np.float32)
         labels = np.empty((len(drawn), 1, *patch), np.uint8)
 
@@ -71,21 +71,21 @@ class Patches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         return torch.from_numpy(images), torch.from_numpy(labels)
 
     def _drawn(self, number: int) -> tuple[PreprocessedCase, tuple[slice, ...]]:
-        random = np.random.default_rng([*self.draw.seed, number])
-        case = self._case(self.draw.cases[random.integers(len(self.draw.cases))])
+        random = np.random.default_rng([*self.source.seed, number])
+        case = self._case(self.source.cases[random.integers(len(self.source.cases))])
         return case, self._window(case, random)
 
     def _case(self, name: str) -> PreprocessedCase:
         # Opened when first drawn: the first step need not wait for hundreds of files.
         if name not in self._opened:
-            self._opened[name] = load_case(self.draw.folder, name)
+            self._opened[name] = load_case(self.source.folder, name)
         return self._opened[name]
 
     def _window(self, case: PreprocessedCase, random: np.random.Generator) -> tuple[slice, ...]:
-        patch = np.array(self.draw.training.patch)
+        patch = np.array(self.source.training.patch)
         room = np.array(case.label.shape) - patch
         start = random.integers(0, room + 1)
-        if random.random() < self.draw.training.foreground_share and len(case.foreground):
+        if random.random() < self.source.training.foreground_share and len(case.foreground):
             # A label value first, so that small structures are seen as often as large ones.
             values = case.foreground[:, 0]
             value = random.choice(np.unique(values))
@@ -95,7 +95,7 @@ class Patches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
 
 
 def batches(
-    draw: PatchSource,
+    source: PatchSource,
     first_step: int,
     last_step: int,
     device: torch.device,
@@ -107,7 +107,7 @@ def batches(
     on where the run began.
 
     Args:
-        draw: what patches are drawn from.
+        source: what patches are drawn from.
         first_step: the first step's number.
         last_step: the number of the one after the last.
         device: where batches are augmented and given.
@@ -116,30 +116,30 @@ def batches(
     Yields:
         Images (batch, channel, x, y, z) and regions (batch, region, x, y, z) on ``device``.
     """
-    size = draw.training.batch_size
+    size = source.training.batch_size
     own = range(size) if share is None else share
     loader = DataLoader(
-        Patches(draw),
+        Patches(source),
         # Without one of its own the loader draws from torch's global random state.
         generator=torch.Generator(),
         worker_init_fn=_prepare_worker,
         batch_size=len(own),
         sampler=_numbers(range(first_step, last_step), size, own),
         collate_fn=_as_it_is,
-        num_workers=draw.training.workers,
+        num_workers=source.training.workers,
         pin_memory=device.type == "cuda",
-        persistent_workers=draw.training.workers > 0,
+        persistent_workers=source.training.workers > 0,
     )
     for step, (read, read_labels) in enumerate(loader, start=first_step):
         generator = torch.Generator()
-        generator.manual_seed(mixed_seed([*draw.seed, step]))
+        generator.manual_seed(mixed_seed([*source.seed, step]))
         images = read.to(device, non_blocking=True)
         labels = read_labels.to(device, non_blocking=True)
         if share is not None:
             images, labels = _in_place(images, own, size), _in_place(labels, own, size)
-        augment(images, labels, draw.training.augmentation, generator)
+        augment(images, labels, source.training.augmentation, generator)
         kept = slice(own.start, own.stop)
-        yield images[kept], regions_of(labels[kept], list(draw.regions.values()))
+        yield images[kept], regions_of(labels[kept], list(source.regions.values()))
 
 
 def regions_of(labels: torch.Tensor, regions: Sequence[Sequence[int]]) -> torch.Tensor:

@@ -1,7 +1,11 @@
 """TensorBoard events: what a run does, beside its results, for `tensorboard --logdir results`.
 
-They are for looking at. Nothing is read from them, and where they cannot be written the run goes
-on without them. tensorboard is imported when the first event is written, for it takes a while.
+They are for looking at: nothing is read from them, and where they cannot be written the run goes
+on without them. They are written here and not by torch's ``SummaryWriter``, whose thread prints a
+traceback where the disk is full (seen with tensorboard 2.21.0), and which names files by its
+host's clock: TensorBoard reads the files of a resumed run in the order of their names.
+
+tensorboard is imported when the first event is written, for importing it takes a while.
 """
 
 from __future__ import annotations
@@ -15,20 +19,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
-from voxelsoup.evaluation.case_scores import mean_dice, region_means, summary
-
 if TYPE_CHECKING:
     from voxelsoup.training.epochs import Epoch
 
 log = logging.getLogger(__name__)
 
-# TensorBoard reads the files of a run whose names have this in them, in the order of their names.
+# TensorBoard reads the files whose names contain this.
 PREFIX = "events.out.tfevents."
-EVALUATION = ".evaluation"
-
-SELECTION_SCORE = "selection/dice"
 
 
 class TrainingEvents:
@@ -41,15 +38,15 @@ class TrainingEvents:
             folder: the run's results; its path below `--logdir` is the run's name.
         """
         self.folder = folder
-        self._file: _EventFile | None = None
+        self._file: EventFile | None = None
 
     def begin(self, step: int) -> None:
-        """An attempt goes on after so many optimizer steps: later events are no longer true."""
-        with _without_stopping_the_run(self.folder):
+        """An attempt resumes after so many optimizer steps: later events no longer count."""
+        with without_stopping_the_run(self.folder):
             if step == 0:
                 for path in self.folder.glob(f"{PREFIX}*"):
                     path.unlink(missing_ok=True)
-            file = _EventFile(self.folder)
+            file = EventFile(self.folder)
             file.forget_after(step)
             self._file = file
 
@@ -65,51 +62,22 @@ class TrainingEvents:
             values["memory/GPU (MB)"] = epoch.gpu_memory_mb
         file, self._file = self._file, None
         if file is not None:
-            with _without_stopping_the_run(self.folder):
+            with without_stopping_the_run(self.folder):
                 file.scalars(values, epoch.step)
                 self._file = file
 
 
-def write_evaluation(
-    folder: Path, rows: pd.DataFrame, step: int, parameters: Mapping[str, Any]
-) -> None:
-    """Write what a run's own model scores on the selection cases, and its hyperparameters.
-
-    Args:
-        folder: the run's results.
-        rows: case rows of the selection cases. Those of test cases have no place here: people
-            would choose by them.
-        step: optimizer steps of the whole run.
-        parameters: swept dotted key -> value; without any, nothing is written of them.
-    """
-    score = mean_dice(rows)
-    values = {SELECTION_SCORE: score, "selection/loss": summary(rows)["test_loss"]}
-    values |= {f"{SELECTION_SCORE} {region}": dice for region, dice in region_means(rows).items()}
-    with _without_stopping_the_run(folder):
-        earlier = list(folder.glob(f"{PREFIX}*{EVALUATION}"))
-        file = _EventFile(folder, EVALUATION)
-        file.scalars(values, step)
-        if parameters:
-            file.hyperparameters(parameters, {SELECTION_SCORE: score})
-        for path in earlier:
-            path.unlink(missing_ok=True)
-
-
 @contextmanager
-def _without_stopping_the_run(folder: Path) -> Iterator[None]:
-    """A disk that is full or read-only costs the events."""
+def without_stopping_the_run(folder: Path) -> Iterator[None]:
+    """A disk that is full or read-only costs the events, not the run."""
     try:
         yield
     except OSError as error:
         log.warning("no more TensorBoard events in %s: %s", folder, error)
 
 
-class _EventFile:
-    """A new file of events, newer by its name than all others of the run.
-
-    Written at once and by this thread, unlike TensorBoard's ``SummaryWriter``, whose thread
-    would print a traceback where the disk is full.
-    """
+class EventFile:
+    """A new file of events, newer by its name than all others of the run; each is written at once."""
 
     def __init__(self, folder: Path, ending: str = "") -> None:
         folder.mkdir(parents=True, exist_ok=True)

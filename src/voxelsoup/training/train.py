@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import nn
-from torch.optim.swa_utils import update_bn
 
 from voxelsoup.common.errors import InputError
 from voxelsoup.models import devices, networks, weight_files
@@ -22,6 +21,7 @@ from voxelsoup.models.losses import training_loss
 from voxelsoup.runs.resume_state import State
 from voxelsoup.study.ingredients import checkpoint_steps, name_of
 from voxelsoup.study.study import WeightsKind
+from voxelsoup.training.batch_norm import estimate_batch_norm
 from voxelsoup.training.data_parallel import Ranks
 from voxelsoup.training.epochs import Epoch, Pace
 from voxelsoup.training.optimizers import RunOptimizer
@@ -29,9 +29,6 @@ from voxelsoup.training.patches import PatchSource, batches, mixed_seed
 from voxelsoup.training.run import Run
 
 log = logging.getLogger(__name__)
-
-# Batches over which running statistics are taken anew for the averaged weights.
-BATCH_NORM_BATCHES = 20
 
 
 @dataclass(frozen=True)
@@ -105,7 +102,7 @@ def train(
         observer.begin(session.step)
     pace = Pace(run.epochs, run.study.training.steps_per_epoch, session.step)
     read = ranks.batches if ranks else batches
-    stream = read(draw_of(run), session.step, run.last_step, device)
+    stream = read(patch_source(run), session.step, run.last_step, device)
     for images, regions in stream:
         session.take_step(images, regions)
         session.keep_checkpoint()
@@ -123,7 +120,7 @@ def train(
     return session.result()
 
 
-def draw_of(run: Run) -> PatchSource:
+def patch_source(run: Run) -> PatchSource:
     """What the patches of a run are drawn from."""
     return PatchSource(
         run.folder, sorted(run.cases), run.study.regions, run.study.training, run.seed
@@ -143,12 +140,6 @@ def initial_model(run: Run, device: torch.device) -> nn.Module:
         weights, _ = weight_files.load(run.initial)
         weight_files.fit(model, weights, run.initial)
     return model.to(device)
-
-
-def estimate_batch_norm(model: nn.Module, draw: PatchSource, device: torch.device) -> None:
-    """Take a network's running statistics anew for the weights it holds now, if it has any."""
-    if networks.has_batch_norm(model):
-        update_bn((images for images, _ in batches(draw, 0, BATCH_NORM_BATCHES, device)), model)
 
 
 class Trainer:
@@ -277,7 +268,7 @@ class Trainer:
 
     def _settled(self) -> weight_files.Weights:
         """A copy of what the model holds, with running statistics of its own."""
-        estimate_batch_norm(self.model, draw_of(self.run), self.device)
+        estimate_batch_norm(self.model, patch_source(self.run), self.device)
         copied: weight_files.Weights = _copy(dict(self.model.state_dict()))
         return copied
 
