@@ -19,7 +19,7 @@ from voxelsoup.training.augment import Drawn, apply
 from voxelsoup.training.optimizers import RunOptimizer
 from voxelsoup.training.patches import regions_of
 from voxelsoup.training.run import stem_run, trial_run
-from voxelsoup.training.train import train
+from voxelsoup.training.train import Trainer, train
 
 CPU = torch.device("cpu")
 UNET = {"channels": [4, 8], "strides": [2], "norm": "batch"}
@@ -104,7 +104,7 @@ def test_a_step_never_waits_for_the_device(cases: tuple[Path, list[str]]) -> Non
         study = small_study(
             network={"deep_supervision": supervised}, training={"channels_last": True}
         )
-        session = train.Trainer(small_run(study, *cases), meta)
+        session = Trainer(small_run(study, *cases), meta)
         images, labels = torch.empty(2, 4, 16, 16, 16), torch.empty(2, 1, 16, 16, 16)
         images, labels = images.to(meta), labels.to(meta, torch.uint8)
         everything = Drawn(

@@ -77,7 +77,7 @@ def without_stopping_the_run(folder: Path) -> Iterator[None]:
 
 
 class EventFile:
-    """A new file of events, newer by its name than all others of the run; each is written at once."""
+    """A new file of events, newer by its name than all others of the run."""
 
     def __init__(self, folder: Path, ending: str = "") -> None:
         folder.mkdir(parents=True, exist_ok=True)
