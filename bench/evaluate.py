@@ -93,7 +93,7 @@ ROUNDS = {"glioma_mednext": 1, "glioma_cheap": 3, "hippocampus_mednext": 1}
 
 def declare(settings: dict[str, Any], metrics: list[str]) -> Any:
     """A study on these cases."""
-    from voxelsoup.study.study import load
+    from voxelsoup.study.loading import load
 
     return load(settings | {"metrics": {"names": metrics}})
 
@@ -103,7 +103,7 @@ def prepare(settings: dict[str, Any], root: Path, folder: Path, most: int) -> tu
     from voxelsoup.data.index.index import index_cases
     from voxelsoup.data.layouts.phantom import write_phantom
     from voxelsoup.data.preprocessing.preprocess import preprocess_all
-    from voxelsoup.study.study import Phantom
+    from voxelsoup.study.sections.data import Phantom
 
     scans = str(root.relative_to(DATA))
     if not root.is_dir():

@@ -85,7 +85,7 @@ def measure(folder: Path, whole: bool) -> dict[str, Any]:
     from voxelsoup.common.files import read_json
     from voxelsoup.comparison.statistics import paired_difference
     from voxelsoup.evaluation.case_scores import by_case, read_rows
-    from voxelsoup.study.study import load
+    from voxelsoup.study.loading import load
 
     full = study_of(whole)
     folds = load(full).folds.numbers

@@ -52,7 +52,7 @@ from bench.machine import keep_result  # noqa: E402
 
 from voxelsoup.data.preprocessing.store import load_case  # noqa: E402
 from voxelsoup.models import devices  # noqa: E402
-from voxelsoup.study.study import Training  # noqa: E402
+from voxelsoup.study.sections.training import Training  # noqa: E402
 from voxelsoup.training.augment import (  # noqa: E402
     BLUR_SIGMA,
     CONTRAST,

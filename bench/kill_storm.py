@@ -63,7 +63,7 @@ def train(folder: Path, states: Path, target: Path, save_minutes: float) -> None
     from voxelsoup.data.preprocessing.store import read_manifest
     from voxelsoup.models import weight_files
     from voxelsoup.runs.guard import RunGuard
-    from voxelsoup.study.study import load
+    from voxelsoup.study.loading import load
     from voxelsoup.study.trials import trials
     from voxelsoup.training.run import trial_run
     from voxelsoup.training.train import train as train_run
@@ -93,7 +93,8 @@ def prepare(folder: Path) -> tuple[str, int]:
     from voxelsoup.data.index.index import index_cases
     from voxelsoup.data.layouts.phantom import write_phantom
     from voxelsoup.data.preprocessing.preprocess import preprocess_all
-    from voxelsoup.study.study import Phantom, load
+    from voxelsoup.study.loading import load
+    from voxelsoup.study.sections.data import Phantom
 
     root = REAL
     if not REAL.is_dir():

@@ -65,7 +65,7 @@ def write_models(
 ) -> list[Path]:
     """Model files with random weights."""
     from voxelsoup.models import networks, weight_files
-    from voxelsoup.study.study import load
+    from voxelsoup.study.loading import load
 
     study = load(
         {

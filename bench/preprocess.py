@@ -82,7 +82,7 @@ def ours(case: Path, out: Path, storage: str = "float32") -> None:
     from voxelsoup.data.case import Source
     from voxelsoup.data.index.index import IndexedCase
     from voxelsoup.data.preprocessing.preprocess import preprocess_case
-    from voxelsoup.study.study import Preprocess
+    from voxelsoup.study.sections.data import Preprocess
 
     channels = {c: Source(Path(f.name)) for c, f in zip(CHANNELS, files_of(case), strict=True)}
     label = Source(Path(f"{case.name}-seg.nii.gz"))

@@ -82,7 +82,7 @@ class Clock:
 
 def study_for(kind: str) -> Any:
     """The study of a kind of device."""
-    from voxelsoup.study.study import load
+    from voxelsoup.study.loading import load
 
     chosen = ON_GPU if kind == "cuda" else ON_CPU
     endless = {"epochs": 100_000, "steps_per_epoch": 2, "augmentation": "affine-contrast"}
@@ -114,7 +114,7 @@ def prepare(folder: Path, kind: str) -> Path:
     from voxelsoup.data.index.index import index_cases
     from voxelsoup.data.layouts.phantom import write_phantom
     from voxelsoup.data.preprocessing.preprocess import preprocess_all
-    from voxelsoup.study.study import Phantom
+    from voxelsoup.study.sections.data import Phantom
 
     study, raw, data = study_for(kind), folder / "raw", folder / "data"
     data.mkdir()

@@ -166,7 +166,7 @@ class Checkpoints:
 
 def declared(root: str, **changes: Any) -> Any:
     """The example study, on the phantom where there are no real scans."""
-    from voxelsoup.study.study import load
+    from voxelsoup.study.loading import load
 
     study = yaml.safe_load(EXAMPLE.read_text())
     study.pop("sweep")
@@ -188,7 +188,7 @@ def prepare(folder: Path) -> tuple[str, dict[str, dict[str, list[str]]]]:
     from voxelsoup.data.index.index import index_cases
     from voxelsoup.data.layouts.phantom import write_phantom
     from voxelsoup.data.preprocessing.preprocess import preprocess_all
-    from voxelsoup.study.study import Phantom
+    from voxelsoup.study.sections.data import Phantom
 
     root = REAL
     if not REAL.is_dir():
@@ -268,7 +268,7 @@ def judge(
     from voxelsoup.soups.recipes import best, greedy, hierarchical, learned, uniform
     from voxelsoup.soups.selection import Cache, Selection, case_mean
     from voxelsoup.soups.soup import Ingredient, SoupResult
-    from voxelsoup.study.study import Learned
+    from voxelsoup.study.sections.soup import Learned
 
     torch.set_num_threads(1)
     study = declared(root, training={"patch": WINDOW})

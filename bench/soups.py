@@ -57,7 +57,7 @@ RATES, SEEDS = [0.01, 0.014, 0.02, 0.03], [0, 1, 2, 3, 4]
 
 def declare(folder: Path) -> Any:
     """The example study with a patch that takes most cases in one window."""
-    from voxelsoup.study.study import load
+    from voxelsoup.study.loading import load
 
     study = yaml.safe_load((REPOSITORY / "examples" / "hippocampus.yaml").read_text())
     study["dataset"]["root"] = str(REAL)
@@ -76,7 +76,7 @@ def prepare(study: Any, folder: Path) -> tuple[list[str], list[str]]:
     from voxelsoup.data.index.index import index_cases
     from voxelsoup.data.layouts.phantom import write_phantom
     from voxelsoup.data.preprocessing.preprocess import preprocess_all
-    from voxelsoup.study.study import Phantom
+    from voxelsoup.study.sections.data import Phantom
 
     root = REAL
     if not REAL.is_dir():
@@ -307,7 +307,7 @@ def write_large(folder: Path, count: int) -> list[Path]:
     """Files of the size of MedNeXt-B; five different ones, for the rest are links to them."""
     from voxelsoup.models import weight_files
     from voxelsoup.models.networks import build, seeded
-    from voxelsoup.study.study import Network
+    from voxelsoup.study.sections.training import Network
 
     paths = []
     for number in range(count):

@@ -62,7 +62,8 @@ from bench.machine import keep_result  # noqa: E402
 
 from voxelsoup.models import devices, networks  # noqa: E402
 from voxelsoup.models.losses import DiceBCELoss  # noqa: E402
-from voxelsoup.study.study import Network, load  # noqa: E402
+from voxelsoup.study.loading import load  # noqa: E402
+from voxelsoup.study.sections.training import Network  # noqa: E402
 from voxelsoup.training import train  # noqa: E402
 from voxelsoup.training.patches import batches  # noqa: E402
 from voxelsoup.training.run import Run  # noqa: E402

@@ -34,7 +34,7 @@ from voxelsoup.prediction.outcomes import forget_lost
 from voxelsoup.runs.progress import plan
 from voxelsoup.runs.invocation import remember_study
 from voxelsoup.training.run import run_settings, stem_optimizer
-from voxelsoup.study.study import load
+from voxelsoup.study.loading import load
 from voxelsoup.study.trials import group_keys, parameters_of, readable
 from voxelsoup.study.trials import trials as trials_of
 

@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, sync_playwright
 from support import slurm
 from support.workflows import REPOSITORY, on_a_terminal
 from voxelsoup.data.layouts.phantom import write_phantom
-from voxelsoup.study.study import Phantom
+from voxelsoup.study.sections.data import Phantom
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 

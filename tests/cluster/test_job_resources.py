@@ -15,7 +15,9 @@ import yaml
 from voxelsoup.cluster import job_resources
 from voxelsoup.common.errors import InputError
 from voxelsoup.data.layouts.phantom import write_phantom
-from voxelsoup.study.study import Phantom, Study, load
+from voxelsoup.study.loading import load
+from voxelsoup.study.sections.data import Phantom
+from voxelsoup.study.study import Study
 
 REPOSITORY = Path(__file__).parents[2]
 

@@ -14,7 +14,7 @@ from snakemake.profiles import ProfileConfigFileParser
 from voxelsoup.cluster import job_resources
 from voxelsoup.cluster.partitions import choose, submissions
 from voxelsoup.cluster.profile import read_site
-from voxelsoup.study.study import read
+from voxelsoup.study.loading import read
 
 REPOSITORY = Path(__file__).parents[2]
 LOCAL = REPOSITORY / "profiles" / "local"

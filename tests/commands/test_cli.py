@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from voxelsoup.commands.cli import main
-from voxelsoup.study.study import Study, load
+from voxelsoup.study.loading import load
+from voxelsoup.study.study import Study
 from voxelsoup.study.trials import trials
 
 CONFIG = {

@@ -31,7 +31,7 @@ from voxelsoup.comparison.sweep_effects import (
     write_effects,
     write_seeds,
 )
-from voxelsoup.study.study import load
+from voxelsoup.study.loading import load
 from voxelsoup.study.trials import parameters_of, trials
 
 RNG = np.random.default_rng(8)

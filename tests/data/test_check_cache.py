@@ -18,7 +18,7 @@ from voxelsoup.data.index import check_cache
 from voxelsoup.data.index.index import index_cases
 from voxelsoup.data.volumes import volume
 from voxelsoup.report.cases import account
-from voxelsoup.study.study import Dataset, Folds
+from voxelsoup.study.sections.data import Dataset, Folds
 
 REGIONS = {"WT": [1, 2, 3]}
 A, B = "Phantom-0000-000", "Phantom-0001-000"

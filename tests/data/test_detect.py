@@ -24,7 +24,9 @@ from voxelsoup.planning.fingerprint import (
     take_fingerprint,
 )
 from voxelsoup.planning.proposal import propose_patch, propose_regions, propose_spacing
-from voxelsoup.study.study import Dataset, Study, read
+from voxelsoup.study.loading import read
+from voxelsoup.study.sections.data import Dataset
+from voxelsoup.study.study import Study
 
 
 def touch(root: Path, *names: str) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from voxelsoup.common.errors import InputError
 from voxelsoup.data.folds import make_folds
-from voxelsoup.study.study import Folds
+from voxelsoup.study.sections.data import Folds
 
 PARTS = ("training", "selection", "test")
 

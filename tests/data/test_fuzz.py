@@ -22,7 +22,7 @@ from voxelsoup.data.layouts import find_cases
 from voxelsoup.data.layouts.detect import guess
 from voxelsoup.data.volumes.volume import SUFFIXES, read_label
 from voxelsoup.planning.proposal import propose_data
-from voxelsoup.study.study import Dataset
+from voxelsoup.study.sections.data import Dataset
 
 HARNESS = Path(__file__).parent / "fuzz" / "readers.py"
 ENTRY = {"image": "i/a.nii.gz", "label": "l/a.nii.gz", "fold": 0}

@@ -21,7 +21,7 @@ from voxelsoup.data.index.index import (
     write_rejected,
 )
 from voxelsoup.data.layouts.brats import PATIENT_PATTERN
-from voxelsoup.study.study import Dataset
+from voxelsoup.study.sections.data import Dataset
 
 CHANNELS = ["t1n", "t1c", "t2w", "t2f"]
 REGIONS = {"TC": [1, 3], "WT": [1, 2, 3], "ET": [3]}

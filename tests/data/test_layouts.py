@@ -12,7 +12,7 @@ from voxelsoup.common.errors import InputError
 from voxelsoup.data.case import Case, Source
 from voxelsoup.data.index.folder_hash import list_files
 from voxelsoup.data.layouts import READERS, find_cases
-from voxelsoup.study.study import Dataset
+from voxelsoup.study.sections.data import Dataset
 
 
 def touch(root: Path, *names: str) -> None:

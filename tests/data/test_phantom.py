@@ -12,7 +12,7 @@ from voxelsoup.common.errors import InputError
 from voxelsoup.common.files import sha256
 from voxelsoup.data.layouts import find_cases
 from voxelsoup.data.layouts.phantom import case_names, make_case, write_phantom
-from voxelsoup.study.study import Dataset, Phantom
+from voxelsoup.study.sections.data import Dataset, Phantom
 
 CHANNELS = ["t1n", "t1c", "t2w", "t2f"]
 TINY = Phantom(cases=4, shape=[32, 32, 24], seed=3)

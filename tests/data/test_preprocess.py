@@ -27,7 +27,7 @@ from voxelsoup.data.preprocessing.preprocess import fingerprint, preprocess_all,
 from voxelsoup.data.preprocessing.resample import resample_image
 from voxelsoup.data.preprocessing.store import load_case, load_truth, read_manifest
 from voxelsoup.data.volumes.volume import joint_hash
-from voxelsoup.study.study import Preprocess
+from voxelsoup.study.sections.data import Preprocess
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 PATCH = [8, 8, 8]

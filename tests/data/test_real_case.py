@@ -14,7 +14,7 @@ from voxelsoup.data.preprocessing.preprocess import preprocess_all
 from voxelsoup.data.preprocessing.store import load_case, load_truth, read_manifest
 from voxelsoup.evaluation.score import score_case
 from voxelsoup.models.networks import build, seeded
-from voxelsoup.study.study import load
+from voxelsoup.study.loading import load
 
 STUDY = {
     "dataset": {

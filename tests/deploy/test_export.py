@@ -15,7 +15,7 @@ from voxelsoup.commands.cli import main
 from voxelsoup.common.errors import InputError
 from voxelsoup.deploy.export import export, write_torchscript
 from voxelsoup.prediction.model_files import open_models
-from voxelsoup.study.study import load
+from voxelsoup.study.loading import load
 
 STUDY = load(
     {

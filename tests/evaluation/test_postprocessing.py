@@ -41,7 +41,7 @@ from voxelsoup.evaluation.postprocessing import (
     unchanged,
 )
 from voxelsoup.models import networks
-from voxelsoup.study.study import PostprocessingSearch, Replacement
+from voxelsoup.study.sections.evaluation import PostprocessingSearch, Replacement
 
 REGIONS = ["TC", "WT", "ET"]
 SEARCH = PostprocessingSearch(

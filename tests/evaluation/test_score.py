@@ -25,7 +25,8 @@ from voxelsoup.evaluation.metrics import METRICS, Scoring, score_regions
 from voxelsoup.evaluation.postprocessing import Postprocessing, RegionRule, ReplacementRule
 from voxelsoup.evaluation.score import predict, score_before_and_after, score_case, score_cases
 from voxelsoup.models import networks
-from voxelsoup.study.study import Phantom, Study
+from voxelsoup.study.sections.data import Phantom
+from voxelsoup.study.study import Study
 
 CPU = torch.device("cpu")
 # Of the scans' voxels along their own axes, the last of which runs from left to right.

@@ -8,7 +8,7 @@ import torch
 from monai.losses import DeepSupervisionLoss
 
 from voxelsoup.models.losses import make_loss, training_loss
-from voxelsoup.study.study import Training
+from voxelsoup.study.sections.training import Training
 
 AXES = {"sample": (2, 3, 4), "batch": (0, 2, 3, 4)}
 SMOOTH = 1e-5

@@ -17,7 +17,7 @@ from voxelsoup.models.networks import (
     to_memory_format,
 )
 from voxelsoup.models.weight_files import load, save
-from voxelsoup.study.study import Network
+from voxelsoup.study.sections.training import Network
 
 TINY = {
     "init_filters": 4,

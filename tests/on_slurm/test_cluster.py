@@ -31,7 +31,7 @@ from voxelsoup.cluster.profile import read_site
 from voxelsoup.common.files import sha256
 from voxelsoup.runs.journal import read_journal
 from voxelsoup.runs.resume_state import newest_state
-from voxelsoup.study.study import read
+from voxelsoup.study.loading import read
 
 RESOURCES: dict[str, dict[str, int]] = {
     "preprocess": {"threads": 2, "mem_mb": 2000, "runtime": 5},

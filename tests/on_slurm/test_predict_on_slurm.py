@@ -18,7 +18,7 @@ from support.runs import SETTINGS
 from support.studies import wait_for
 from voxelsoup.commands.cli import main
 from voxelsoup.data.layouts.phantom import write_phantom
-from voxelsoup.study.study import Phantom
+from voxelsoup.study.sections.data import Phantom
 
 FIRST, LARGE, DAMAGED, LAST = CASES = [f"Phantom-{number:04d}-000" for number in range(4)]
 MODELS = ["0.safetensors", "1.safetensors"]

@@ -16,7 +16,7 @@ import pytest
 from support import slurm
 from support.studies import REPOSITORY, run_locally, wait_for, wait_for_epoch, write_tiny
 from voxelsoup.runs.record import read_record
-from voxelsoup.study.study import read
+from voxelsoup.study.loading import read
 from voxelsoup.study.trials import trials
 
 # The first one's loss is no number soon; none of the others ends by itself meanwhile.

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from voxelsoup.commands.cli import main
-from voxelsoup.study.study import read
+from voxelsoup.study.loading import read
 
 
 def test_a_study_is_proposed_for_the_phantom(phantom_folder: Path, tmp_path: Path) -> None:

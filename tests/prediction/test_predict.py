@@ -35,7 +35,7 @@ from voxelsoup.models import networks, weight_files
 from voxelsoup.prediction.model_files import ModelFile, open_models
 from voxelsoup.prediction.predictor import PredictionSettings, Predictor
 from voxelsoup.runs.lease import Owner
-from voxelsoup.study.study import Phantom, Preprocess
+from voxelsoup.study.sections.data import Phantom, Preprocess
 
 CPU = torch.device("cpu")
 CHANNELS = ["t1n", "t1c", "t2w", "t2f"]

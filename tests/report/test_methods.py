@@ -15,7 +15,8 @@ import yaml
 from voxelsoup.common.text import counted, counted_range, listed, magnitude
 from voxelsoup.report.methods.methods import FoldSize, Methods, StudyFacts, methods
 from voxelsoup.report.methods.references import WORKS
-from voxelsoup.study.study import Layout, load
+from voxelsoup.study.loading import load
+from voxelsoup.study.sections.data import Layout
 
 REPOSITORY = Path(__file__).parents[2]
 VERSIONS = {

@@ -31,7 +31,7 @@ from voxelsoup.models import weight_files
 from voxelsoup.soups.recipes import uniform
 from voxelsoup.soups.selection import Cache, Selection
 from voxelsoup.soups.soup import Ingredient, recipe_record
-from voxelsoup.study.study import load
+from voxelsoup.study.loading import load
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ import sys
 from pathlib import Path
 from voxelsoup.data.layouts import find_cases
 from voxelsoup.common.errors import InputError
-from voxelsoup.study.study import read
+from voxelsoup.study.loading import read
 
 dataset = read(Path("pairs.yaml")).dataset
 for case in find_cases(dataset, Path("pairs")):

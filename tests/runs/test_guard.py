@@ -25,7 +25,8 @@ from voxelsoup.runs.journal import JOURNAL, read_journal
 from voxelsoup.runs.lease import LeaseLost
 from voxelsoup.runs.resume_state import State, newest_state
 from voxelsoup.runs.signals import Interrupted
-from voxelsoup.study.study import ScheduleName, Study
+from voxelsoup.study.sections.training import ScheduleName
+from voxelsoup.study.study import Study
 from voxelsoup.training.run import Run
 from voxelsoup.training.train import Trained, train
 

@@ -31,7 +31,7 @@ from voxelsoup.study.halving import (
     states_of_rung,
     trials_at_rungs,
 )
-from voxelsoup.study.study import Halving
+from voxelsoup.study.sections.sweep import Halving
 from voxelsoup.study.trials import trials
 from voxelsoup.training.run import trial_run
 from voxelsoup.training.train import train

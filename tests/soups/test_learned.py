@@ -20,7 +20,7 @@ from voxelsoup.soups.recipes import learned
 from voxelsoup.soups.recipes.learned import GUARD, _slopes, learn
 from voxelsoup.soups.selection import LOSS, Cache, CaseScore, Selection
 from voxelsoup.soups.soup import Ingredient, rebuild, recipe_record
-from voxelsoup.study.study import Learned
+from voxelsoup.study.sections.soup import Learned
 from voxelsoup.training.patches import PatchSource, batches
 
 CASES = [f"case{number}" for number in range(8)]

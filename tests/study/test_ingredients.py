@@ -23,7 +23,7 @@ from voxelsoup.study.ingredients import (
     models_of,
     written_beside,
 )
-from voxelsoup.study.study import read
+from voxelsoup.study.loading import read
 from voxelsoup.study.trials import trials
 from voxelsoup.training.run import stem_run
 from voxelsoup.training.train import train

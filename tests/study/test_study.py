@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from voxelsoup.common.errors import InputError
-from voxelsoup.study.study import Study, json_schema, load, read
+from voxelsoup.study.loading import load, read
+from voxelsoup.study.study import Study, json_schema
 
 REPOSITORY = Path(__file__).parents[2]
 SMALLEST: dict[str, Any] = {"dataset": {"channels": ["t1n"]}, "regions": {"WT": [1, 2, 3]}}
@@ -22,7 +23,7 @@ def refused(**changes: Any) -> str:
         load(SMALLEST | changes, "my-study.yaml")
     message = str(caught.value)
     assert message.startswith("my-study.yaml")
-    assert "to fix it" in message
+    assert "fix:" in message
     return message
 
 
@@ -92,7 +93,7 @@ def test_shipped_studies_are_right(file: Path) -> None:
         ),
     ],
 )
-def test_a_mistake_is_named_with_its_key_and_mend(changes: dict[str, Any], said: str) -> None:
+def test_a_mistake_is_named_with_its_key_and_its_fix(changes: dict[str, Any], said: str) -> None:
     assert said in refused(**changes)
 
 

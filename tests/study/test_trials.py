@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from scipy.stats import kstest
 
 from voxelsoup.common.errors import InputError
-from voxelsoup.study.study import Study, load
+from voxelsoup.study.loading import load
+from voxelsoup.study.study import Study
 from voxelsoup.study.trials import (
     group_keys,
     model_names,

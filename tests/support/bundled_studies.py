@@ -24,7 +24,8 @@ from voxelsoup.evaluation.postprocessing import unchanged
 from voxelsoup.evaluation.score import predict
 from voxelsoup.models import networks, weight_files
 from voxelsoup.soups.candidates import Candidate, write_candidates
-from voxelsoup.study.study import Study, load
+from voxelsoup.study.loading import load
+from voxelsoup.study.study import Study
 
 TRIAL = "aaaa0000"
 NETWORK = {

@@ -9,7 +9,7 @@ import yaml
 
 from voxelsoup.common.files import write_json
 from voxelsoup.runs.progress import write_progress
-from voxelsoup.study.study import read
+from voxelsoup.study.loading import read
 from voxelsoup.study.trials import Trial, trials
 from voxelsoup.training.run import run_settings
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from voxelsoup.data.index.index import index_cases
 from voxelsoup.data.preprocessing.preprocess import preprocess_all
-from voxelsoup.study.study import Study, load
+from voxelsoup.study.loading import load
+from voxelsoup.study.study import Study
 from voxelsoup.study.trials import trials
 from voxelsoup.training.run import Run, trial_run
 

@@ -21,7 +21,7 @@ from voxelsoup.common.logs import appended_log
 from voxelsoup.models.networks import build
 from voxelsoup.runs.guard import RunGuard
 from voxelsoup.runs.journal import read_journal
-from voxelsoup.study.study import Recovery
+from voxelsoup.study.sections.resources import Recovery
 from voxelsoup.training.data_parallel import check_network
 from voxelsoup.training.launch import ProcessLost, Shared, train_together
 from voxelsoup.training.run import Run

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from voxelsoup.study.study import Optimizer, ScheduleName
+from voxelsoup.study.sections.training import Optimizer, ScheduleName
 from voxelsoup.training.optimizers import RunOptimizer
 
 STEPS, LR = 40, 0.1
@@ -198,7 +198,7 @@ def test_a_schedule_free_run_does_not_wait_for_torch_s_compiler() -> None:
     code = """
 import sys, torch
 from voxelsoup.training.optimizers import RunOptimizer
-from voxelsoup.study.study import Optimizer
+from voxelsoup.study.sections.training import Optimizer
 model = torch.nn.Linear(2, 1)
 run = RunOptimizer(model, Optimizer(), 5)
 model(torch.ones(1, 2)).sum().backward()

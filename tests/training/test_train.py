@@ -13,7 +13,7 @@ from support.runs import preprocess_phantom, small_run, small_study
 from voxelsoup.common.errors import InputError
 from voxelsoup.evaluation.score import load_model, score_cases
 from voxelsoup.models import networks, weight_files
-from voxelsoup.study.study import Network
+from voxelsoup.study.sections.training import Network
 from voxelsoup.study.trials import trials
 from voxelsoup.training.augment import Drawn, apply
 from voxelsoup.training.optimizers import RunOptimizer

@@ -15,7 +15,7 @@ from support.workflows import planned, snakemake
 from voxelsoup.common.files import read_json, write_json
 from voxelsoup.data.layouts.phantom import write_phantom
 from voxelsoup.prediction.outcomes import forget_lost
-from voxelsoup.study.study import Phantom
+from voxelsoup.study.sections.data import Phantom
 
 CASES = ["Phantom-0000-000", "Phantom-0001-000", "Phantom-0002-000"]
 

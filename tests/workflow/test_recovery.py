@@ -22,7 +22,7 @@ from support.studies import (
     write_tiny,
 )
 from voxelsoup.runs.journal import read_journal
-from voxelsoup.study.study import read
+from voxelsoup.study.loading import read
 from voxelsoup.study.trials import trials
 
 SWEEP = {"grid": {"optimizer.schedule": ["schedule-free", "cosine"]}}

@@ -21,7 +21,7 @@ from voxelsoup.data.layouts.phantom import write_phantom
 from voxelsoup.evaluation.case_scores import mean_dice, read_rows
 from voxelsoup.models import weight_files
 from voxelsoup.soups.soup import rebuild
-from voxelsoup.study.study import Phantom
+from voxelsoup.study.sections.data import Phantom
 
 PROFILE = ["--profile", str(REPOSITORY / "profiles" / "local")]
 # What BraTS called its contrasts up to 2021, when the enhancing tumour was label 4.

@@ -19,7 +19,7 @@ from voxelsoup.common.files import sha256
 from voxelsoup.evaluation.case_scores import mean_dice, read_rows
 from voxelsoup.models import weight_files
 from voxelsoup.runs.invocation import recorded_studies
-from voxelsoup.study.study import read
+from voxelsoup.study.loading import read
 from voxelsoup.study.trials import trials
 
 FOLD = "results/fold0"

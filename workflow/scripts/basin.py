@@ -10,7 +10,7 @@ from voxelsoup.models import devices
 from voxelsoup.soups.barriers import basin_record, spread
 from voxelsoup.soups.selection import Cache, Selection
 from voxelsoup.soups.soup import check_alike, descending, ingredients_of_fold
-from voxelsoup.study.study import load
+from voxelsoup.study.loading import load
 
 with job_log(snakemake.log[0]):
     study, asked, given = load(snakemake.config), snakemake.params, snakemake.input

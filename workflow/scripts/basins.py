@@ -7,7 +7,7 @@ from voxelsoup.common.logs import job_log
 from voxelsoup.report.figures import barriers, weight_distances
 from voxelsoup.soups.barriers import read_basins, write_basins
 from voxelsoup.soups.candidates import models_of_folds
-from voxelsoup.study.study import load
+from voxelsoup.study.loading import load
 from voxelsoup.study.trials import model_names
 
 with job_log(snakemake.log[0]):

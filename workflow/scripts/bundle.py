@@ -6,7 +6,7 @@ from voxelsoup.common.logs import job_log
 from voxelsoup.data.index.index import read_cases
 from voxelsoup.deploy.bundle.bundle import write_bundle
 from voxelsoup.models import devices
-from voxelsoup.study.study import load
+from voxelsoup.study.loading import load
 
 with job_log(snakemake.log[0]):
     study = load(snakemake.config)

@@ -7,7 +7,7 @@ from voxelsoup.comparison.folds import soup_title
 from voxelsoup.models import devices
 from voxelsoup.report.figures import case_slices
 from voxelsoup.report.figures.example_cases import cases_to_show, slice_of
-from voxelsoup.study.study import load
+from voxelsoup.study.loading import load
 
 with job_log(snakemake.log[0]):
     study, given, asked = load(snakemake.config), snakemake.input, snakemake.params

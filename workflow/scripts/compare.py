@@ -11,7 +11,7 @@ from voxelsoup.comparison.overview import overview, write_fold_table, write_over
 from voxelsoup.comparison.postprocessing_effect import write_without_and_with
 from voxelsoup.comparison.sweep_effects import effects, seed_spreads, write_effects, write_seeds
 from voxelsoup.soups.candidates import models_of_folds
-from voxelsoup.study.study import load
+from voxelsoup.study.loading import load
 from voxelsoup.study.trials import parameters_of, trials
 
 with job_log(snakemake.log[0]):

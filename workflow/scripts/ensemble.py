@@ -15,7 +15,7 @@ from voxelsoup.models import devices
 from voxelsoup.soups.ensemble import Ensemble, ensemble_record, score_ensemble
 from voxelsoup.soups.selection import Cache
 from voxelsoup.soups.soup import check_alike, descending, ingredients_of_fold
-from voxelsoup.study.study import load
+from voxelsoup.study.loading import load
 
 with job_log(snakemake.log[0]):
     study, began = load(snakemake.config), time.monotonic()

@@ -8,7 +8,7 @@ from voxelsoup.evaluation.case_scores import write_rows
 from voxelsoup.evaluation.postprocessing import Postprocessing
 from voxelsoup.evaluation.score import load_model, score_before_and_after
 from voxelsoup.models import devices
-from voxelsoup.study.study import load
+from voxelsoup.study.loading import load
 
 with job_log(snakemake.log[0]):
     study = load(snakemake.config)

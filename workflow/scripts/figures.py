@@ -17,7 +17,7 @@ from voxelsoup.report.figures import (
 )
 from voxelsoup.report.figures.data import case_differences, drawn_effects, intervals_of
 from voxelsoup.soups.candidates import models_of_folds, runs_of_folds
-from voxelsoup.study.study import load
+from voxelsoup.study.loading import load
 from voxelsoup.study.trials import model_names, parameters_of, trials
 
 with job_log(snakemake.log[0]):

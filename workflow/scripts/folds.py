@@ -6,7 +6,7 @@ from voxelsoup.common.files import write_json
 from voxelsoup.common.logs import job_log
 from voxelsoup.data.folds import make_folds
 from voxelsoup.data.index.index import read_cases, read_rejected
-from voxelsoup.study.study import load
+from voxelsoup.study.loading import load
 
 with job_log(snakemake.log[0]):
     study = load(snakemake.config)

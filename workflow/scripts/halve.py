@@ -6,7 +6,7 @@ from voxelsoup.common.files import write_json
 from voxelsoup.common.logs import job_log
 from voxelsoup.evaluation.case_scores import mean_dice, read_rows
 from voxelsoup.study.halving import rung_record
-from voxelsoup.study.study import Halving
+from voxelsoup.study.sections.sweep import Halving
 
 with job_log(snakemake.log[0]):
     asked, wildcards = snakemake.params, snakemake.wildcards

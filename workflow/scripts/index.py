@@ -4,7 +4,7 @@ from pathlib import Path
 
 from voxelsoup.common.logs import job_log
 from voxelsoup.data.index.index import index_cases, write_cases, write_rejected
-from voxelsoup.study.study import load
+from voxelsoup.study.loading import load
 
 with job_log(snakemake.log[0]):
     study = load(snakemake.config)

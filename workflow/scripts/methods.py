@@ -15,7 +15,7 @@ from voxelsoup.report.methods.methods import FoldSize, StudyFacts, methods
 from voxelsoup.report.methods.trials import sweep_sentence
 from voxelsoup.report.provenance import provenance_table, write_provenance
 from voxelsoup.soups.candidates import models_of_folds, runs_of_folds
-from voxelsoup.study.study import load
+from voxelsoup.study.loading import load
 from voxelsoup.study.trials import trials
 
 with job_log(snakemake.log[0]):

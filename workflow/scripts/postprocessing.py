@@ -14,7 +14,7 @@ from voxelsoup.evaluation.postprocessing import (
 )
 from voxelsoup.evaluation.score import load_model, prediction_in_the_scan, scoring_context
 from voxelsoup.models import devices
-from voxelsoup.study.study import load
+from voxelsoup.study.loading import load
 
 with job_log(snakemake.log[0]):
     study, asked = load(snakemake.config), snakemake.params

@@ -10,7 +10,7 @@ from voxelsoup.prediction.model_files import open_models
 from voxelsoup.prediction.outcomes import log_told
 from voxelsoup.prediction.predictor import PredictionSettings, order_of, shared_postprocessing
 from voxelsoup.prediction.scans import find_scans
-from voxelsoup.study.study import load
+from voxelsoup.study.loading import load
 
 with job_log(snakemake.log[0]):
     asked, study = snakemake.params, load(snakemake.config)

@@ -5,7 +5,7 @@ from pathlib import Path
 from voxelsoup.common.logs import job_log
 from voxelsoup.data.index.index import read_cases
 from voxelsoup.data.preprocessing.preprocess import preprocess_all
-from voxelsoup.study.study import load
+from voxelsoup.study.loading import load
 
 with job_log(snakemake.log[0]):
     study = load(snakemake.config)

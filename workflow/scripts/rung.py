@@ -12,7 +12,7 @@ from voxelsoup.evaluation.score import model_of, score_cases
 from voxelsoup.models import devices
 from voxelsoup.runs.guard import RunGuard
 from voxelsoup.study.halving import states_of_rung
-from voxelsoup.study.study import load
+from voxelsoup.study.loading import load
 from voxelsoup.study.trials import readable, trials
 from voxelsoup.training import launch
 from voxelsoup.training.run import run_identity, trial_run

@@ -12,7 +12,7 @@ from voxelsoup.models import devices, weight_files
 from voxelsoup.soups.recipes import recipe_of
 from voxelsoup.soups.selection import Cache, Selection
 from voxelsoup.soups.soup import check_alike, check_unchanged, ingredients_of_fold, recipe_record
-from voxelsoup.study.study import load
+from voxelsoup.study.loading import load
 
 with job_log(snakemake.log[0]):
     study, began = load(snakemake.config), time.monotonic()

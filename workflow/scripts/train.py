@@ -11,7 +11,7 @@ from voxelsoup.data.preprocessing.store import read_manifest
 from voxelsoup.models import devices, weight_files
 from voxelsoup.runs.guard import RunGuard
 from voxelsoup.runs.journal import read_journal
-from voxelsoup.study.study import load
+from voxelsoup.study.loading import load
 from voxelsoup.study.trials import readable, trials
 from voxelsoup.training import launch
 from voxelsoup.training.run import run_identity, stem_run, trial_run

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping
 from graphlib import TopologicalSorter
 
 from voxelsoup.common.errors import InputError
-from voxelsoup.study.study import Needs, Study
+from voxelsoup.study.sections.resources import Needs
+from voxelsoup.study.study import Study
 
 # Snakemake's names of resources -> whole numbers, and the name of a GPU model.
 Request = dict[str, int | str]

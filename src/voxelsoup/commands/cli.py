@@ -15,8 +15,8 @@ from voxelsoup.commands.predict import predict_command
 from voxelsoup.commands.status import add_options, status_command
 from voxelsoup.common.errors import InputError
 from voxelsoup.common.files import write_text
+from voxelsoup.study.loading import read
 from voxelsoup.study.reference import configuration_reference, schema_text
-from voxelsoup.study.study import read
 from voxelsoup.study.trials import trials
 
 if TYPE_CHECKING:

@@ -33,7 +33,9 @@ from voxelsoup.planning.fingerprint import (
 )
 from voxelsoup.planning.proposal import propose_data
 from voxelsoup.planning.study_yaml import study_text
-from voxelsoup.study.study import Dataset, Study, read
+from voxelsoup.study.loading import read
+from voxelsoup.study.sections.data import Dataset
+from voxelsoup.study.study import Study
 
 STUDY_FILES = (".yaml", ".yml")
 ANY_LABEL = {"any": list(range(1, 256))}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, get_args
 
 from voxelsoup.common.errors import InputError
 from voxelsoup.common.text import counted
-from voxelsoup.study.study import PrecisionName
+from voxelsoup.study.sections.training import PrecisionName
 
 if TYPE_CHECKING:
     from voxelsoup.prediction.batch import PredictionProgress

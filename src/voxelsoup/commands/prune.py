@@ -18,7 +18,9 @@ from voxelsoup.common.errors import InputError
 from voxelsoup.common.files import writable
 from voxelsoup.runs.invocation import recorded_studies
 from voxelsoup.runs.lease import Lease, LeaseTaken, is_alive
-from voxelsoup.study.study import RecipeName, Study, read
+from voxelsoup.study.loading import read
+from voxelsoup.study.sections.soup import RecipeName
+from voxelsoup.study.study import Study
 from voxelsoup.study.trials import trials
 
 STATES = ".state"

@@ -17,7 +17,7 @@ from voxelsoup.data.index.check_cache import files_of, hash_files
 from voxelsoup.data.index.index import read_cases
 from voxelsoup.deploy.file_manifest import MANIFEST, SCANS, HashedFile, hashes_of, read_entries
 from voxelsoup.prediction.bundle_files import METADATA, changed_files
-from voxelsoup.study.study import read
+from voxelsoup.study.loading import read
 
 STUDY = Path("report", "study.yaml")
 CHANGED, MISSING = "changed", "missing"

@@ -14,7 +14,8 @@ import numpy as np
 
 from voxelsoup.common.errors import InputError
 from voxelsoup.data.layouts.monai import describe, known_case
-from voxelsoup.study.study import Folds, Protocol
+from voxelsoup.study.sections.data import Folds
+from voxelsoup.study.sections.evaluation import Protocol
 
 log = logging.getLogger(__name__)
 

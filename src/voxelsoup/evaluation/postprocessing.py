@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from voxelsoup.common import files
-from voxelsoup.study.study import PostprocessingSearch, Replacement
+from voxelsoup.study.sections.evaluation import PostprocessingSearch, Replacement
 
 log = logging.getLogger(__name__)
 

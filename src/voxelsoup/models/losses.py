@@ -9,7 +9,7 @@ from monai.losses import DeepSupervisionLoss, DiceFocalLoss, DiceLoss
 from torch import nn
 from torch.nn.modules.loss import _Loss
 
-from voxelsoup.study.study import LossName, Training
+from voxelsoup.study.sections.training import LossName, Training
 
 
 class DiceBCELoss(_Loss):

@@ -16,7 +16,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from voxelsoup.common.errors import InputError
-from voxelsoup.study.study import Network
+from voxelsoup.study.sections.training import Network
 
 # Blocks and expansion ratios of the published sizes: Roy et al., MedNeXt, MICCAI 2023, Table 1,
 # as monai.networks.nets.mednext.create_mednext has them.

@@ -11,7 +11,7 @@ from voxelsoup.data.layouts.detect import guess
 from voxelsoup.planning.fingerprint import take_fingerprint, usable_cores
 from voxelsoup.planning.proposal import propose
 from voxelsoup.planning.study_yaml import schema_line, study_text
-from voxelsoup.study.study import load
+from voxelsoup.study.loading import load
 
 
 def write_first_study(folder: Path, output: Path, force: bool) -> list[str]:

@@ -22,7 +22,7 @@ from voxelsoup.data.case import Case
 from voxelsoup.data.index.patients import patient_finder
 from voxelsoup.data.layouts.detect import BRATS_CHANNELS, Guess, clean_names
 from voxelsoup.planning.fingerprint import Contents, Fingerprint, Spacing
-from voxelsoup.study.study import Network, downsampling
+from voxelsoup.study.sections.training import Network
 
 # Rows of tables have these names.
 NOT_REGIONS = ("avg", "loss", "mean")
@@ -334,7 +334,7 @@ def propose_patch(shape: Sequence[float], factor: int, budget: int = PATCH_VOXEL
 
 
 def _add_training(proposal: Proposal, fingerprint: Fingerprint) -> None:
-    factor = downsampling(Network(size="S", kernel_size=3))
+    factor = Network(size="S", kernel_size=3).downsampling
     shape = _median_shape(fingerprint, proposal.study["preprocess"]["spacing"])
     patch = propose_patch(shape, factor)
     voxels = BATCH * math.prod(patch)

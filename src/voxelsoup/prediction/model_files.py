@@ -25,7 +25,10 @@ from voxelsoup.prediction.bundle_files import (
     bundle_hashes,
     bundle_label_order,
 )
-from voxelsoup.study.study import Name, Network, Preprocess, Triple, wrong_settings
+from voxelsoup.study.loading import wrong_settings
+from voxelsoup.study.sections.base import Name, Triple
+from voxelsoup.study.sections.data import Preprocess
+from voxelsoup.study.sections.training import Network
 
 MODEL = "model.safetensors"
 ENDING = ".safetensors"

@@ -32,7 +32,7 @@ from voxelsoup.evaluation.postprocessing import Postprocessing
 from voxelsoup.evaluation.sliding_window import Covered, Network, Windows, predict_rows
 from voxelsoup.models import devices, weight_files
 from voxelsoup.prediction.model_files import Description, ModelFile
-from voxelsoup.study.study import PrecisionName
+from voxelsoup.study.sections.training import PrecisionName
 
 THRESHOLD = 0.5
 # Probabilities are noise to a packer: more effort would save little.

@@ -21,7 +21,7 @@ from voxelsoup.data.layouts.json_files import channels_of_one_file
 from voxelsoup.data.layouts.monai import case_name
 from voxelsoup.data.layouts.nnunet import CHANNEL_FILE
 from voxelsoup.data.volumes.volume import SUFFIXES, without_suffix
-from voxelsoup.study.study import Dataset, Layout
+from voxelsoup.study.sections.data import Dataset, Layout
 
 LISTS: dict[str, Layout] = {".json": "monai", ".csv": "table", ".tsv": "table"}
 # Layouts in which channels have names; in the others they are numbered.

@@ -23,7 +23,7 @@ from voxelsoup.runs.progress import first_difference, write_progress
 from voxelsoup.runs.record import Recorder
 from voxelsoup.runs.resume_state import State, newest_state, prune_states, remove_states, save_state
 from voxelsoup.runs.signals import Interruption
-from voxelsoup.study.study import Recovery
+from voxelsoup.study.sections.resources import Recovery
 
 log = logging.getLogger(__name__)
 

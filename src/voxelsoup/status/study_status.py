@@ -22,7 +22,7 @@ from voxelsoup.status.read_runs import (
 from voxelsoup.status.rows import AT_WORK, RunRow, StudyStatus
 from voxelsoup.status.slurm_jobs import Job
 from voxelsoup.study.halving import dropped_trials
-from voxelsoup.study.study import read
+from voxelsoup.study.loading import read
 from voxelsoup.study.trials import parameters_of, swept_keys, trials
 
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from voxelsoup.common.errors import InputError
 from voxelsoup.study.random_samples import draw_samples
-from voxelsoup.study.study import Study, SweepBlock
+from voxelsoup.study.sections.sweep import SweepBlock
+from voxelsoup.study.study import Study
 from voxelsoup.study.sweepable import SEED, canonical, check_sweepable, number_type, setting
 
 # Dotted key -> value.

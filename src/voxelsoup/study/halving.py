@@ -19,7 +19,7 @@ from typing import Any
 from voxelsoup.common.errors import InputError
 from voxelsoup.common.files import read_json
 from voxelsoup.runs.progress import read_progress
-from voxelsoup.study.study import Halving
+from voxelsoup.study.sections.sweep import Halving
 from voxelsoup.study.trials import Trial
 
 # Products such as 0.33 x 100 must not be one more because of their last bit.

@@ -8,7 +8,8 @@ trial are known before it runs.
 
 from __future__ import annotations
 
-from voxelsoup.study.study import Study, WeightsKind
+from voxelsoup.study.sections.soup import WeightsKind
+from voxelsoup.study.study import Study
 from voxelsoup.study.trials import Trial
 
 INGREDIENT_PATTERN = r"(averaged|raw)-[0-9]+"

@@ -14,7 +14,7 @@ import math
 from typing import Any
 
 from voxelsoup.common.errors import InputError
-from voxelsoup.study.study import Distribution, RandomSamples
+from voxelsoup.study.sections.sweep import Distribution, RandomSamples
 from voxelsoup.study.sweepable import canonical, number_type
 
 SIGNIFICANT_DIGITS = 4

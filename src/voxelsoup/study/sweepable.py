@@ -8,7 +8,10 @@ from typing import Annotated, Any, get_args
 from pydantic import TypeAdapter, ValidationError
 
 from voxelsoup.common.errors import InputError
-from voxelsoup.study.study import Optimizer, Section, Study, Training, wrong_settings
+from voxelsoup.study.loading import wrong_settings
+from voxelsoup.study.sections.base import Section
+from voxelsoup.study.sections.training import Optimizer, Training
+from voxelsoup.study.study import Study
 
 SWEPT_SECTIONS: dict[str, type[Section]] = {"optimizer": Optimizer, "training": Training}
 NOT_SWEPT = {

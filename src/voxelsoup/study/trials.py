@@ -13,7 +13,10 @@ from pydantic import ValidationError
 
 from voxelsoup.common.errors import InputError
 from voxelsoup.study.combinations import Combination, combinations
-from voxelsoup.study.study import Section, Study, SweepBlock, wrong_settings
+from voxelsoup.study.loading import wrong_settings
+from voxelsoup.study.sections.base import Section
+from voxelsoup.study.sections.sweep import SweepBlock
+from voxelsoup.study.study import Study
 from voxelsoup.study.sweepable import SWEPT_SECTIONS, setting
 
 

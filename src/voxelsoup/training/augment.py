@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as functional
 
 from voxelsoup.models import devices
-from voxelsoup.study.study import AugmentationPreset
+from voxelsoup.study.sections.training import AugmentationPreset
 from voxelsoup.training.affine import rotate
 
 

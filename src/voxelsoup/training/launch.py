@@ -29,7 +29,8 @@ from voxelsoup.models import devices
 from voxelsoup.runs.guard import RunGuard
 from voxelsoup.runs.resume_state import State, state_at
 from voxelsoup.runs.signals import SIGNALS, Interruption
-from voxelsoup.study.study import Optimizer, load
+from voxelsoup.study.loading import load
+from voxelsoup.study.sections.training import Optimizer
 from voxelsoup.training.data_parallel import Ranks, joined
 from voxelsoup.training.run import Run
 from voxelsoup.training.tensorboard import TrainingEvents

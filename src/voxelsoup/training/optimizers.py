@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.optim import lr_scheduler
 
-from voxelsoup.study.study import Optimizer
+from voxelsoup.study.sections.training import Optimizer
 
 # On their first call torch imports its compiler, which takes longer than torch itself, only to
 # exclude these methods from compilation. Nothing here compiles an optimizer. (torch's own

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from voxelsoup.data.preprocessing.store import PreprocessedCase, load_case
 from voxelsoup.models import devices
 from voxelsoup.runs.signals import ignore_signals
-from voxelsoup.study.study import Training
+from voxelsoup.study.sections.training import Training
 from voxelsoup.training.augment import augment
 
 

@@ -11,7 +11,9 @@ from voxelsoup.common.files import sha256
 from voxelsoup.common.provenance import data_fingerprint
 from voxelsoup.common.text import counted, times
 from voxelsoup.study.ingredients import checkpoint_steps
-from voxelsoup.study.study import Optimizer, Study, WeightsKind
+from voxelsoup.study.sections.soup import WeightsKind
+from voxelsoup.study.sections.training import Optimizer
+from voxelsoup.study.study import Study
 from voxelsoup.study.trials import Trial
 
 # A trial must not see the patches of its stem again in the same order.

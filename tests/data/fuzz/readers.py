@@ -22,7 +22,7 @@ with atheris.instrument_imports(include=["voxelsoup", "nrrd"]):
     from voxelsoup.data.layouts.detect import guess
     from voxelsoup.data.volumes.volume import read_label
     from voxelsoup.planning.proposal import propose_data
-    from voxelsoup.study.study import Dataset
+    from voxelsoup.study.sections.data import Dataset
 
 FOLDER = Path(tempfile.mkdtemp(prefix="fuzz"))
 

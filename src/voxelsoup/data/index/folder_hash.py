@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from voxelsoup.common.errors import InputError
-from voxelsoup.study.study import Dataset
+from voxelsoup.study.sections.data import Dataset
 
 
 def check_root(dataset: Dataset) -> None:

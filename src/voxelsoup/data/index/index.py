@@ -30,7 +30,7 @@ from voxelsoup.data.index.checks import Expected, Findings, find_duplicates
 from voxelsoup.data.index.patients import patient_finder
 from voxelsoup.data.layouts import find_cases
 from voxelsoup.data.volumes.volume import shape_text
-from voxelsoup.study.study import Dataset
+from voxelsoup.study.sections.data import Dataset
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from voxelsoup.common.errors import InputError
 from voxelsoup.data.case import Case
 from voxelsoup.data.layouts.brats import PATIENT_PATTERN
 from voxelsoup.data.layouts.table import read_rows
-from voxelsoup.study.study import Dataset
+from voxelsoup.study.sections.data import Dataset
 
 
 def patient_finder(dataset: Dataset) -> Callable[[Case], str]:

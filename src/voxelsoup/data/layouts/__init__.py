@@ -9,7 +9,7 @@ from voxelsoup.common.errors import InputError
 from voxelsoup.data.case import Case
 from voxelsoup.data.layouts import brats, decathlon, monai, nnunet, table
 from voxelsoup.data.layouts.case_names import check_case_name
-from voxelsoup.study.study import Dataset, Layout
+from voxelsoup.study.sections.data import Dataset, Layout
 
 READERS: dict[Layout, Callable[[Dataset, Path], list[Case]]] = {
     "brats": brats.find_cases,

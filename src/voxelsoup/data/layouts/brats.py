@@ -13,7 +13,7 @@ from pathlib import Path
 from voxelsoup.common.errors import InputError
 from voxelsoup.data.case import Case, Source
 from voxelsoup.data.layouts.case_names import FORMER_RECORDS, RECORDS
-from voxelsoup.study.study import Dataset
+from voxelsoup.study.sections.data import Dataset
 
 # The visit at the end of a name from BraTS 2023 on, and of the phantom's names. Only behind a
 # patient's number: sub-001 and sub-002 are two patients.

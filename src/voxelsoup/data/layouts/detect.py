@@ -22,7 +22,8 @@ from voxelsoup.common.text import listed
 from voxelsoup.data.case import Case, Source
 from voxelsoup.data.layouts import brats
 from voxelsoup.data.volumes.volume import SUFFIXES
-from voxelsoup.study.study import Dataset, Layout, wrong_settings
+from voxelsoup.study.loading import wrong_settings
+from voxelsoup.study.sections.data import Dataset, Layout
 
 # In the order that the network sees them: BraTS 2023 and later, 2018 to 2021, and the names of the
 # TCGA collections.

@@ -23,7 +23,7 @@ from voxelsoup.data.layouts.json_files import (
     unlabelled_entries,
 )
 from voxelsoup.data.volumes.volume import without_suffix
-from voxelsoup.study.study import Dataset
+from voxelsoup.study.sections.data import Dataset
 
 PATIENTS = ("patient", "patient_id", "subject")
 TESTS = ("testing", "test")

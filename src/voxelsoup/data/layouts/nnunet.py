@@ -10,7 +10,7 @@ from voxelsoup.common.errors import InputError
 from voxelsoup.data.case import Case, Source
 from voxelsoup.data.layouts.json_files import check_channel_count, inside, read_description, shown
 from voxelsoup.data.volumes.volume import SUFFIXES
-from voxelsoup.study.study import Dataset
+from voxelsoup.study.sections.data import Dataset
 
 CHANNEL_FILE = re.compile(r"(?P<case>.+)_(?P<channel>[0-9]{4})", re.DOTALL)
 

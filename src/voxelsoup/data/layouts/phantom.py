@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from voxelsoup.common.errors import InputError
 from voxelsoup.data.volumes.volume import shape_text, write_volume
-from voxelsoup.study.study import Phantom
+from voxelsoup.study.sections.data import Phantom
 
 NECROSIS, OEDEMA, ENHANCING = 1, 2, 3
 

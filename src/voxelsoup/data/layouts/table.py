@@ -16,7 +16,7 @@ from voxelsoup.common.errors import InputError
 from voxelsoup.data.case import Case, Source
 from voxelsoup.data.layouts.case_names import unsafe_text
 from voxelsoup.data.layouts.json_files import inside
-from voxelsoup.study.study import Dataset
+from voxelsoup.study.sections.data import Dataset
 
 CASE, LABEL, PATIENT = "case", "label", "patient"
 

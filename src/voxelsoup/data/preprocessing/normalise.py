@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from voxelsoup.study.study import Normalisation
+from voxelsoup.study.sections.data import Normalisation
 
 Array = NDArray[Any]
 

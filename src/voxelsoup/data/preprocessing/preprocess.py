@@ -26,7 +26,7 @@ from voxelsoup.data.preprocessing.normalise import normalise
 from voxelsoup.data.preprocessing.resample import resample_image, resample_label, resampled_shape
 from voxelsoup.data.volumes.alignment import GridMismatch, align
 from voxelsoup.data.volumes.volume import Volume, joint_hash, read_header, read_label, read_volumes
-from voxelsoup.study.study import Preprocess
+from voxelsoup.study.sections.data import Preprocess
 
 # Part of the fingerprint: to be raised whenever the arrays come out differently.
 VERSION = 2

@@ -16,7 +16,7 @@ from voxelsoup.data.regions import LabelOrder, check_label_order, label_order
 from voxelsoup.evaluation.score import THRESHOLD
 from voxelsoup.models import networks
 from voxelsoup.prediction.model_files import Description
-from voxelsoup.study.study import Evaluation
+from voxelsoup.study.sections.evaluation import Evaluation
 
 Config = dict[str, Any]
 

@@ -10,7 +10,8 @@ from voxelsoup.common.text import counted, counted_range, listed, magnitude, per
 from voxelsoup.report.methods.references import Citations
 from voxelsoup.report.methods.trials import OPTIMIZERS, setting_name, shown_value, sweep_sentence
 from voxelsoup.study.ingredients import ingredients_of
-from voxelsoup.study.study import Optimizer, Study
+from voxelsoup.study.sections.training import Optimizer
+from voxelsoup.study.study import Study
 from voxelsoup.study.trials import Trial, group_keys, swept_keys
 from voxelsoup.study.trials import trials as trials_of
 from voxelsoup.training.run import stem_optimizer

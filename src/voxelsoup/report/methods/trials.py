@@ -7,7 +7,8 @@ from typing import Any
 
 from voxelsoup.common.text import counted, listed
 from voxelsoup.study.halving import rung_epochs, share_of_epochs, trials_at_rungs
-from voxelsoup.study.study import Halving, RandomSamples, Study, SweepBlock
+from voxelsoup.study.sections.sweep import Halving, RandomSamples, SweepBlock
+from voxelsoup.study.study import Study
 from voxelsoup.study.sweepable import SEED
 from voxelsoup.study.trials import Trial, blocks, swept_keys
 

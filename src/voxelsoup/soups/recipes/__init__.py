@@ -16,7 +16,7 @@ from voxelsoup.soups.recipes.learned import learned
 from voxelsoup.soups.recipes.uniform import uniform
 from voxelsoup.soups.selection import Selection
 from voxelsoup.soups.soup import Ingredient, SoupResult
-from voxelsoup.study.study import Soup
+from voxelsoup.study.sections.soup import Soup
 
 Recipe = Callable[[Sequence[Ingredient], Selection], SoupResult]
 

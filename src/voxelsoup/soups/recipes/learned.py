@@ -20,7 +20,7 @@ from voxelsoup.soups.averaging import WeightedModel, average, block_of
 from voxelsoup.soups.recipes.best import best
 from voxelsoup.soups.selection import CandidateSoup, Scorer, Scores, Selection, mean_score
 from voxelsoup.soups.soup import Decision, Ingredient, SoupResult, descending
-from voxelsoup.study.study import Learned
+from voxelsoup.study.sections.soup import Learned
 
 log = logging.getLogger(__name__)
 

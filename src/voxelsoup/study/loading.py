@@ -1,0 +1,134 @@
+"""From a study file to a checked study, or to a message about everything that is wrong in it."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from voxelsoup.common.errors import InputError
+from voxelsoup.study.study import Study, check_across_sections
+
+
+def load(config: dict[str, Any], where: str = "config.yaml") -> Study:
+    """Check a study and fill in its defaults.
+
+    Args:
+        config: the content of a study file, as YAML gives it.
+        where: name of the file, for error messages.
+
+    Returns:
+        The typed study.
+
+    Raises:
+        InputError: naming every wrong key with its path, what was found, what is allowed and
+            the nearest right name.
+    """
+    try:
+        study = Study.model_validate(config)
+    except ValidationError as error:
+        raise wrong_settings(error, where) from error
+    check_across_sections(study, where)
+    return study
+
+
+def read(path: Path, *further: Path) -> Study:
+    """Read and check a study file; further ones are merged into it, as Snakemake merges them.
+
+    Raises:
+        InputError: if a file is missing, is not YAML or has a wrong setting.
+    """
+    config: dict[str, Any] = {}
+    for file in (path, *further):
+        config = _merged(config, _read_config(file))
+    return load(config, str((path, *further)[-1]))
+
+
+def wrong_settings(error: ValidationError, where: str, *parents: str) -> InputError:
+    """One message of all that pydantic found.
+
+    Args:
+        error: what it found.
+        where: name of the file, and of the part of it.
+        parents: keys of the sections that what was checked lies in, if it was not a whole study.
+    """
+    problems = [
+        _explain({**problem, "loc": (*parents, *problem["loc"])}) for problem in error.errors()
+    ]
+    return InputError(
+        where,
+        f"{len(problems)} setting(s) are wrong\n" + "\n".join(f"  - {p}" for p in problems),
+        "the settings described in docs/configuration.md",
+        "correct the settings named above",
+    )
+
+
+def _explain(problem: dict[str, Any]) -> str:
+    """Say in one line what pydantic found: key path, value, what is allowed, nearest name."""
+    path = _dotted(problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        *parents, key = problem["loc"]
+        known = list(_fields_at(tuple(parents)))
+        near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
+        hint = f"; did you mean `{near[0]}`?" if near else ""
+        return f"`{path}`: there is no such key{hint} (allowed: {', '.join(known)})"
+    if problem["type"] == "missing":
+        return f"`{path}`: is missing"
+    found = repr(problem["input"])
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "literal_error":
+        allowed = re.findall(r"'([^']*)'", problem["ctx"]["expected"])
+        near = difflib.get_close_matches(str(problem["input"]), allowed, n=1, cutoff=0.5)
+        message += f"; did you mean `{near[0]}`?" if near else ""
+    if problem["input"] is None:
+        message += "; the key is empty: give it a value, or leave it out"
+    shown = found if len(found) <= 80 else found[:77] + "..."
+    return f"`{path}`: {message} (found: {shown})"
+
+
+def _dotted(path: tuple[int | str, ...]) -> str:
+    """``("sweep", "also", 0, "grid")`` -> ``sweep.also[0].grid``."""
+    parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+    return "".join(parts).removeprefix(".") or "the study"
+
+
+def _fields_at(path: tuple[int | str, ...]) -> dict[str, Any]:
+    """Names of the keys that the section at ``path`` knows."""
+    section: type[BaseModel] = Study
+    for part in path:
+        if isinstance(part, int):
+            continue
+        field = section.model_fields.get(str(part))
+        candidates = [] if field is None else [field.annotation, *get_args(field.annotation)]
+        sections = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
+        if not sections:
+            return {}
+        section = sections[0]
+    return dict(section.model_fields)
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        config = yaml.safe_load(path.read_text())
+    except FileNotFoundError as error:
+        raise InputError(path, "no such file", "a study file", "check the path") from error
+    except yaml.YAMLError as error:
+        raise InputError(path, f"is not YAML: {error}", "a YAML file", "fix its syntax") from error
+    if not isinstance(config, dict):
+        raise InputError(path, "holds no settings", "a mapping of settings", "see config.yaml")
+    return config
+
+
+def _merged(config: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Settings with others in place; mappings are merged, all else is replaced."""
+    both = dict(config)
+    for key, value in changes.items():
+        before = both.get(key)
+        if isinstance(before, dict) and isinstance(value, dict):
+            value = _merged(before, value)
+        both[key] = value
+    return both

@@ -1,0 +1,90 @@
+"""Sections about the finished model: its bundle, and the scans it is to segment."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from voxelsoup.study.sections.base import Name, Section
+
+
+class Bundle(Section):
+    """The model that is handed over: what its metadata and its card say beside the results."""
+
+    name: Name = Field("voxelsoup_model", description="Name of the bundle.")
+    version: str = Field("1.0.0", min_length=1, description="Version of the bundle.")
+    authors: str = Field("not stated", min_length=1, description="Who made the model.")
+    licence: str = Field(
+        "not stated",
+        min_length=1,
+        description="Licence of the weights, such as CC-BY-4.0; that of the data may bind it.",
+    )
+    modality: str = Field("MR", min_length=1, description="Kind of the scans: `MR`, `CT`, ...")
+    data_source: str = Field(
+        "not stated", min_length=1, description="Where the scans come from, with their licence."
+    )
+    intended_use: str = Field(
+        "Research. Not a medical device: not to be used for diagnosis or treatment.",
+        min_length=1,
+        description="What the model is for.",
+    )
+
+
+class Predict(Section):
+    """Scans to segment with the study's models: `snakemake predict`, which `all` leaves out."""
+
+    input: str | None = Field(
+        None,
+        description="Folder of scans, with or without label maps, in any layout; null: nothing is "
+        "to be predicted. Relative paths count from the working directory.",
+    )
+    output: str | None = Field(
+        None,
+        description="Folder for the label maps, `CASE.nii.gz` in the scan's own geometry; null: "
+        "`predictions` in the results folder.",
+    )
+    models: list[str] | None = Field(
+        None,
+        min_length=1,
+        description="Model files or bundles, whose probabilities are averaged; null: the first "
+        "soup of `soup.recipes` (else the best single model) of every fold that the study runs.",
+    )
+    channels: list[str] | None = Field(
+        None,
+        description="What the scans' folder calls `dataset.channels`, in their order, where it has "
+        "other names.",
+    )
+    cases_per_job: int = Field(20, ge=1, description="Cases that one job predicts.")
+    overlap: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="Overlap of neighbouring windows, as a share of the patch; null: that of "
+        "`evaluation`.",
+    )
+    flips: bool = Field(
+        False, description="Average over the 8 mirror images along x, y and z: 8 times the work."
+    )
+    every_window: bool = Field(
+        False,
+        description="Predict windows outside of the foreground too, where all channels are 0; else "
+        "the probabilities there are 0.",
+    )
+    postprocess: bool = Field(
+        False,
+        description="Apply the post-processing that was chosen for the models' fold; those of "
+        "several folds have to be the same.",
+    )
+    probabilities: bool = Field(
+        False, description="Also write `probabilities/CASE.nii.gz`, float32 (x, y, z, region)."
+    )
+    naming: Literal["case", "brats"] = Field(
+        "case",
+        description="`brats` refuses names of cases that the BraTS challenges do not take.",
+    )
+    label_order: dict[Name, int] | None = Field(
+        None,
+        description="Label value that each region writes, in this order, later ones over earlier "
+        "ones; null: it follows from the regions (docs/predict.md).",
+    )

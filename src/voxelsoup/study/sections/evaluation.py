@@ -1,0 +1,129 @@
+"""Sections about scores: windows, metrics, and the post-processing that is searched for."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from voxelsoup.study.sections.base import Name, Section
+from voxelsoup.study.sections.training import LossName
+
+Protocol = Literal["held-out", "published"]
+MetricName = Literal["hd95", "nsd", "sensitivity", "precision", "lesion_dice", "lesion_hd95"]
+Probability = Annotated[float, Field(gt=0, lt=1)]
+CubicMillimetres = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+SomeCubicMillimetres = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Evaluation(Section):
+    """How models are scored."""
+
+    protocol: Protocol = Field(
+        "held-out",
+        description="`held-out`: models and soups are chosen on the selection cases and scored "
+        "once on the fold's test cases. `published`: chosen and scored on the same held-out "
+        "cases, as the published study did; optimistic, and marked so beside every number.",
+    )
+    overlap: float = Field(
+        0.5, ge=0, lt=1, description="Overlap of neighbouring windows, as a share of the patch."
+    )
+    window_batch: int = Field(
+        4,
+        ge=1,
+        description="Windows that go through the network at once; on a CPU no more than have "
+        "64 x 64 x 64 voxels together, or one.",
+    )
+    loss: LossName = Field(
+        "dice",
+        description="Loss written beside the scores; the same for all trials, whatever they "
+        "trained with, so that it can be compared.",
+    )
+
+
+class Metrics(Section):
+    """What models are measured by on test cases, beside Dice and loss, by which they are chosen."""
+
+    names: list[MetricName] = Field(
+        ["hd95", "nsd", "sensitivity", "precision", "lesion_dice", "lesion_hd95"],
+        description="`hd95`: 95th percentile of the Hausdorff distance in mm; `nsd`: normalised "
+        "surface Dice; `sensitivity`; `precision`; `lesion_dice`, `lesion_hd95`: lesion by lesion, "
+        "as the BraTS challenges score since 2023.",
+    )
+    surface_tolerance: float = Field(
+        1.0, gt=0, description="Distance in mm up to which `nsd` takes surfaces for the same."
+    )
+    lesion_dilation: int = Field(
+        3,
+        ge=0,
+        description="Voxels by which true lesions are dilated: what touches then is one lesion.",
+    )
+    lesion_smallest: float = Field(
+        50, ge=0, description="Lesions of at most this volume in mm³ do not count."
+    )
+
+    @field_validator("names")
+    @classmethod
+    def _names_differ(cls, value: list[str]) -> list[str]:
+        if len(set(value)) != len(value):
+            raise ValueError("names the same twice")
+        return value
+
+
+class Replacement(Section):
+    """The replacement of a region that came out too small to be believed."""
+
+    region: Name = Field(
+        ..., description="Region that is emptied where too little of it is left, such as ET."
+    )
+    by: Name = Field(..., description="Region that gets its voxels, such as TC.")
+    below: list[SomeCubicMillimetres] = Field(
+        ...,
+        min_length=1,
+        description="Volumes in mm³ to try; less than the chosen one of the region in a case is "
+        "too little.",
+    )
+
+    @model_validator(mode="after")
+    def _regions_differ(self) -> Replacement:
+        if self.region == self.by:
+            raise ValueError("`region` and `by` must be two different regions")
+        return self
+
+
+class PostprocessingSearch(Section):
+    """What is tried on the predictions of a fold's selection cases, once for all recipes."""
+
+    thresholds: list[Probability] = Field(
+        [0.3, 0.4, 0.5, 0.6, 0.7],
+        min_length=1,
+        description="Probabilities above which a voxel belongs to a region, chosen per region; "
+        "0.5 is always among those tried.",
+    )
+    smallest_components: list[CubicMillimetres] = Field(
+        [0, 10, 50, 100, 500],
+        min_length=1,
+        description="Volumes in mm³ below which a connected component is dropped, chosen per "
+        "region; 0, which drops none, is always among those tried.",
+    )
+    replace: Replacement | None = Field(
+        None,
+        description="Replace a region that came out too small by another one: BraTS practice, "
+        "where a tiny enhancing tumour is taken for necrosis (Isensee et al. 2020); null never "
+        "does.",
+    )
+
+    @property
+    def searches(self) -> bool:
+        """Whether there is anything to choose from."""
+        return len(self.thresholds_tried) * len(self.smallest_tried) > 1 or bool(self.replace)
+
+    @property
+    def thresholds_tried(self) -> list[float]:
+        """Rising, with 0.5."""
+        return sorted({*self.thresholds, 0.5})
+
+    @property
+    def smallest_tried(self) -> list[float]:
+        """Rising, in mm³, from 0."""
+        return sorted({*self.smallest_components, 0.0})

@@ -1,0 +1,115 @@
+"""Section ``soup``: which soups are made of the trials, and how."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from voxelsoup.study.sections.base import Section
+
+WeightsKind = Literal["averaged", "raw"]
+# Recipes that choose ingredients and average them.
+SoupName = Literal["greedy", "uniform", "hierarchical", "learned"]
+RecipeName = Literal[SoupName, "best", "ensemble"]
+
+
+class Learned(Section):
+    """How the `learned` recipe finds its mixing weights."""
+
+    per: Literal["model", "block"] = Field(
+        "model",
+        description="One mixing weight per ingredient and whole `model`, or per `block` of the "
+        "network.",
+    )
+    steps: int = Field(
+        40,
+        ge=1,
+        description="Steps of Adam, each on a batch of patches of the selection cases (patch, "
+        "batch size and share of foreground are those of the training).",
+    )
+    lr: float = Field(0.1, gt=0, description="Learning rate of the weights' logits.")
+
+
+class Soup(Section):
+    """Which soups are made of the trials."""
+
+    recipes: list[RecipeName] = Field(
+        ["greedy", "uniform"],
+        min_length=1,
+        description="`greedy`: best first, one kept if the selection Dice of the average strictly "
+        "improves (Wortsman et al. 2022); `uniform`: the average of all; `hierarchical`: greedy "
+        "within groups of like trials, then across the groups (Sanjeev et al. 2024); "
+        "`learned`: mixing weights found on the selection cases by gradient, kept only if they pay "
+        "on cases that they were not learned on; `best`: the best single model; `ensemble`: no "
+        "soup but what soups replace, the mean of the probabilities of all ingredients, each of "
+        "them run on every case.",
+    )
+    ensemble_of: Literal["all", SoupName] = Field(
+        "all",
+        description="Models of the `ensemble`: `all` ingredients, or those that another of the "
+        "study's `recipes` kept.",
+    )
+    weights: list[WeightsKind] = Field(
+        ["averaged"],
+        min_length=1,
+        description="Which weights of a schedule-free run are ingredients: `averaged`, those to "
+        "evaluate; `raw`, those that gradients are taken at, worse alone and often better in "
+        "soups. Other schedules have one kind only.",
+    )
+    group_by: list[str] | None = Field(
+        None,
+        description="Swept keys in which the trials of a group of `hierarchical` agree; the first "
+        "key that the sweep names by default.",
+    )
+    learned: Learned = Field(default_factory=Learned, description="See below.")
+    race: float | None = Field(
+        None,
+        gt=0,
+        lt=0.5,
+        description="Stop a candidate when a paired test over the cases seen says that it will "
+        "not win, at this error rate; null stops only what cannot win any more.",
+    )
+    at_once: int = Field(
+        1,
+        ge=1,
+        description="Candidates evaluated at the same time, each on a GPU of its own where there "
+        "are GPUs; the outcome is the same.",
+    )
+    barrier_cases: int = Field(
+        4,
+        ge=1,
+        description="Selection cases, from the easiest to the hardest, that the barrier between "
+        "the best model and each other is measured on.",
+    )
+    barrier_models: int = Field(
+        40,
+        ge=2,
+        description="Models of a fold that barriers and distances are measured between: the best "
+        "one, and others from the second best to the worst at equal distances in rank.",
+    )
+    barrier_points: int = Field(
+        3,
+        ge=1,
+        description="Points on the straight line between two models at which it is measured, at "
+        "equal distances; odd, so that their average is one of them.",
+    )
+
+    @field_validator("recipes", "weights")
+    @classmethod
+    def _names_differ(cls, value: list[str]) -> list[str]:
+        if len(set(value)) != len(value):
+            raise ValueError("names the same twice")
+        return value
+
+    @field_validator("barrier_points")
+    @classmethod
+    def _the_middle_is_a_point(cls, value: int) -> int:
+        if value % 2 == 0:
+            raise ValueError("must be odd, so that the middle of the line is among the points")
+        return value
+
+    @property
+    def averaging_recipes(self) -> list[RecipeName]:
+        """The recipes that make one model; an ensemble stays several."""
+        return [recipe for recipe in self.recipes if recipe != "ensemble"]

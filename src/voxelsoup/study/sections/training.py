@@ -1,0 +1,229 @@
+"""Sections about one training: network, patches and steps, optimizer, stem."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, GetJsonSchemaHandler, field_validator, model_validator
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
+
+from voxelsoup.study.sections.base import Section, Triple
+
+AugmentationPreset = Literal["none", "flips-intensity", "affine-contrast", "full"]
+LossName = Literal["dice", "dice-bce", "dice-focal"]
+ScheduleName = Literal[
+    "schedule-free",
+    "constant",
+    "cosine",
+    "cosine-warmup",
+    "cosine-warmup-restarts",
+    "polynomial",
+    "multi-step",
+]
+PrecisionName = Literal["float32", "bfloat16", "float16", "auto"]
+
+
+class Network(Section):
+    """The network; its weights' shapes are the same in all runs of a study."""
+
+    name: str = Field(
+        "MedNeXt",
+        description="Class in `monai.networks.nets`; MedNeXt also takes `size`, `kernel_size` and "
+        "`deep_supervision`.",
+    )
+    size: Literal["S", "B", "M", "L", "free"] = Field(
+        "S",
+        description="MedNeXt's published size, or `free`: `arguments` give filters, blocks and "
+        "expansion ratios.",
+    )
+    kernel_size: Literal[3, 5, 7] = Field(3, description="MedNeXt's kernel size in voxels.")
+    deep_supervision: bool = Field(
+        False, description="Let MedNeXt's coarser stages take part in the loss."
+    )
+    arguments: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Further arguments of the class, by its own names; channels in and out and "
+        "`spatial_dims` are filled in.",
+    )
+
+    @property
+    def downsampling(self) -> int:
+        """By which factor a MedNeXt of this description shrinks its input at the bottleneck."""
+        free = self.size == "free"
+        stages = self.arguments.get("blocks_down", (2, 2, 2, 2)) if free else 4 * [2]
+        return int(2 ** len(stages))
+
+
+class Training(Section):
+    """One run's training, except for its optimizer."""
+
+    patch: Triple = Field([128, 128, 128], description="Patch size in voxels (x, y, z).")
+    batch_size: int = Field(2, ge=1, description="Patches per step.")
+    epochs: int = Field(100, ge=1, description="Epochs of a trial.")
+    steps_per_epoch: int = Field(250, ge=1, description="Optimizer steps per epoch.")
+    checkpoints: int = Field(
+        1,
+        ge=1,
+        description="Checkpoints along each trial, at equal distances, the last one at its end; "
+        "all of them are ingredients of soups. A trial with several cannot be made longer "
+        "without starting over.",
+    )
+    foreground_share: float = Field(
+        0.33,
+        ge=0,
+        le=1,
+        description="Share of patches centred on a labelled voxel; the others lie anywhere.",
+    )
+    augmentation: AugmentationPreset = Field(
+        "flips-intensity",
+        description="`none`; `flips-intensity` (mirroring, scaled and shifted intensities); "
+        "`affine-contrast` (also rotation, scaling, contrast and gamma); `full` (also noise, "
+        "blur and low resolution).",
+    )
+    loss: LossName = Field(
+        "dice-bce",
+        description="Loss on the regions' sigmoid outputs: Dice, Dice + binary cross-entropy, or "
+        "Dice + focal.",
+    )
+    loss_over: Literal["batch", "sample"] = Field(
+        "batch", description="Dice over the whole batch at once, or per sample and then averaged."
+    )
+    deep_supervision_weights: Literal["same", "exp", "two"] = Field(
+        "exp",
+        description="Weights of the deep supervision outputs: all 1, halved with each coarser "
+        "stage, or 1 for the full size and 0.5 for all others (MONAI's modes).",
+    )
+    gradient_clip: float | None = Field(
+        12.0, gt=0, description="Largest norm of the gradient; null does not clip."
+    )
+    precision: PrecisionName = Field(
+        "float32",
+        description="Arithmetic of the forward pass (automatic mixed precision); `auto`: bfloat16 "
+        "on GPUs that have it, float16 on others, float32 on CPUs.",
+    )
+    channels_last: Literal["auto"] | bool = Field(
+        "auto",
+        description="Keep a voxel's channels together in memory while training; `auto`: for "
+        "MedNeXt on CPUs, whose steps take a third less time by it. Try `true` on a GPU with "
+        "bench/train_step.py. Results differ by rounding.",
+    )
+    compile: bool = Field(
+        False,
+        description="Compile the network with torch.compile, which takes minutes once per machine "
+        "(its cache is kept). Results differ by rounding.",
+    )
+    gradient_checkpointing: bool = Field(
+        False,
+        description="Compute a MedNeXt's blocks again in the backward pass instead of keeping what "
+        "they computed: less memory, more time, the same result.",
+    )
+    seed: int = Field(0, ge=0, description="Seed of initial weights, patches and augmentation.")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="`auto` takes the GPU where there is one."
+    )
+    workers: int = Field(
+        0, ge=0, description="Processes that read patches; 0 reads them in the training process."
+    )
+
+    @field_validator("patch")
+    @classmethod
+    def _patch_is_positive(cls, value: list[int]) -> list[int]:
+        if min(value) < 8:
+            raise ValueError("every side must be at least 8 voxels")
+        return value
+
+    @model_validator(mode="after")
+    def _checkpoints_fit(self) -> Training:
+        if self.checkpoints > self.epochs * self.steps_per_epoch:
+            raise ValueError("`checkpoints` must not be more than the steps of a run")
+        return self
+
+
+class Optimizer(Section):
+    """Optimizer and learning-rate schedule."""
+
+    name: Literal["adamw", "sgd", "radam"] = Field("adamw", description="Optimizer.")
+    schedule: ScheduleName = Field(
+        "schedule-free",
+        description="`schedule-free` (Defazio et al. 2024: weight averaging instead of a "
+        "schedule), or one of the scheduled baselines.",
+    )
+    lr: float = Field(
+        0.0027, gt=0, description="Learning rate (the published optimum for full-size MedNeXt)."
+    )
+    weight_decay: float = Field(0.0, ge=0, description="Weight decay.")
+    momentum: float = Field(
+        0.9, ge=0, lt=1, description="Momentum; for AdamW and RAdam the first beta."
+    )
+    second_beta: float = Field(
+        0.999, ge=0, lt=1, description="AdamW's and RAdam's decay of the squared gradients."
+    )
+    warmup_steps: int = Field(
+        0,
+        ge=0,
+        description="Steps of linear warm-up (schedule-free, cosine-warmup and "
+        "cosine-warmup-restarts; RAdam needs none and takes none when schedule-free).",
+    )
+    restarts: int = Field(
+        3, ge=1, description="Cosine periods of equal length of `cosine-warmup-restarts`."
+    )
+    power: float = Field(0.9, gt=0, description="Power of the `polynomial` schedule.")
+    milestones: list[float] = Field(
+        [0.5, 0.75], description="Where `multi-step` lowers the rate, as shares of the run."
+    )
+    gamma: float = Field(0.1, gt=0, lt=1, description="Factor of `multi-step` at each milestone.")
+
+    @field_validator("milestones")
+    @classmethod
+    def _milestones_rise(cls, value: list[float]) -> list[float]:
+        if sorted(set(value)) != value or not all(0 < share < 1 for share in value):
+            raise ValueError("must rise and lie between 0 and 1")
+        return value
+
+    @model_validator(mode="after")
+    def _averaging_needs_momentum(self) -> Optimizer:
+        if self.schedule == "schedule-free" and self.momentum == 0:
+            raise ValueError("`schedule: schedule-free` needs a `momentum` above 0")
+        return self
+
+
+class Stem(Section):
+    """The model that all trials of a fold branch from."""
+
+    source: Literal["train", "none", "checkpoint"] = Field(
+        "train",
+        description="`train` one stem per fold; `none`: every trial starts from its own random "
+        "weights; `checkpoint`: every trial fine-tunes the given file.",
+    )
+    epochs: int = Field(50, ge=1, description="Epochs of the stem.")
+    optimizer: Optimizer | None = Field(
+        None, description="The stem's optimizer; the study's own by default."
+    )
+    checkpoint: str | None = Field(
+        None, description="Weights to fine-tune from (.safetensors), for `source: checkpoint`."
+    )
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """The section, or one of its short forms: editors must not mark them as mistakes."""
+        section = handler.resolve_ref_schema(handler(core))
+        text = {"type": "string", "description": "`none`, or the path of a checkpoint"}
+        return {"title": "Stem", "anyOf": [section, text]}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _accept_short_forms(cls, value: Any) -> Any:
+        if value is None or value == "none":
+            return {"source": "none"}
+        if isinstance(value, str):
+            return {"source": "checkpoint", "checkpoint": value}
+        return value
+
+    @model_validator(mode="after")
+    def _checkpoint_is_given(self) -> Stem:
+        if (self.source == "checkpoint") != (self.checkpoint is not None):
+            raise ValueError("`checkpoint` goes with `source: checkpoint`, and only with it")
+        return self
