@@ -62,7 +62,7 @@ def test_a_mistake_is_one_message_and_exit_code_1(write, capsys, command, change
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.startswith("voxelsoup: ") and named in captured.err
-    assert "Traceback" not in captured.err and "to fix it" in captured.err
+    assert "Traceback" not in captured.err and "fix:" in captured.err
 
 
 def test_a_missing_study_is_named(tmp_path: Path, capsys) -> None:
