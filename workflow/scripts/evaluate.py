@@ -8,7 +8,7 @@ from voxelsoup.evaluation.case_scores import COLUMNS, write_rows
 from voxelsoup.evaluation.score import load_model, score_cases
 from voxelsoup.evaluation.tensorboard import write_evaluation
 from voxelsoup.models import devices
-from voxelsoup.study.study import load
+from voxelsoup.study.loading import load
 
 with job_log(snakemake.log[0]):
     study = load(snakemake.config)

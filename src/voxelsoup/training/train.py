@@ -20,7 +20,7 @@ from voxelsoup.models import devices, networks, weight_files
 from voxelsoup.models.losses import training_loss
 from voxelsoup.runs.resume_state import State
 from voxelsoup.study.ingredients import checkpoint_steps, name_of
-from voxelsoup.study.study import WeightsKind
+from voxelsoup.study.sections.soup import WeightsKind
 from voxelsoup.training.batch_norm import estimate_batch_norm
 from voxelsoup.training.data_parallel import Ranks
 from voxelsoup.training.epochs import Epoch, Pace
