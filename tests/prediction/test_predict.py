@@ -425,7 +425,7 @@ def test_what_is_no_number_is_not_taken_for_background(
     lost = {name: tensor * float("nan") for name, tensor in weights.items()}
     weight_files.save(broken, lost, description)
     assert predict(broken, scans, tmp_path / "out") == 1
-    assert "gives probabilities that are not numbers, in float32" in capsys.readouterr().err
+    assert "gives probabilities that are NaN, in float32" in capsys.readouterr().err
     # Nor where others that it is averaged with give some.
     assert predict(broken, model.path, scans, tmp_path / "out") == 1
     assert names(tmp_path / "out") == set()
@@ -522,7 +522,7 @@ def test_names_for_submissions_are_checked(
     assert predict(model.path, scans, tmp_path / "out", "--naming", "brats") == 1
     assert names(tmp_path / "out") == {"BraTS-GLI-00005-101.nii.gz"}
     printed = capsys.readouterr().err
-    assert all(f"{case}: is no name that the BraTS challenges take" in printed for case in others)
+    assert all(f"{case}: is not a name that the BraTS challenges take" in printed for case in others)
 
 
 # --- what INPUT may be ----------------------------------------------------------------------

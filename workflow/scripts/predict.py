@@ -7,7 +7,7 @@ from voxelsoup.common.logs import job_log
 from voxelsoup.models import devices
 from voxelsoup.prediction.batch import OutputSettings, PredictionProgress, predict_cases
 from voxelsoup.prediction.model_files import open_models
-from voxelsoup.prediction.outcomes import log_told
+from voxelsoup.prediction.outcomes import log_outcome
 from voxelsoup.prediction.predictor import PredictionSettings, order_of, shared_postprocessing
 from voxelsoup.prediction.scans import find_scans
 from voxelsoup.study.loading import load
@@ -31,5 +31,5 @@ with job_log(snakemake.log[0]):
     device = devices.prepare(study.training.device, snakemake.threads)
     wanted = OutputSettings(Path(asked.folder), predict.probabilities, predict.naming)
     batch = [case for case in cases if case.name in asked.cases]
-    told = predict_cases(batch, way, wanted, device, PredictionProgress(told=log_told))
+    told = predict_cases(batch, way, wanted, device, PredictionProgress(finished=log_outcome))
     write_json(Path(snakemake.output[0]), [one.as_record() for one in told])

@@ -122,8 +122,8 @@ def predict_command(asked: argparse.Namespace) -> int:
     # As Ctrl-C does: nothing half written, and no large file, is left behind.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     wanted = OutputSettings(Path(output), asked.probabilities, asked.naming, asked.overwrite)
-    with _progress(len(cases)) as listener:
-        outcomes = predict_cases(cases, way, wanted, device, listener)
+    with _progress(len(cases)) as progress:
+        outcomes = predict_cases(cases, way, wanted, device, progress)
     return _conclude(outcomes, wanted.folder)
 
 
@@ -182,11 +182,11 @@ def _progress(cases: int) -> Iterator[PredictionProgress]:
         # As counted in cases; speeds are those of the last half minute and more.
         task = bar.add_task("", total=cases)
 
-        def share(case: str, part: float) -> None:
+        def advanced(case: str, part: float) -> None:
             number = min(done + 1, cases)
             bar.update(task, completed=done + part, description=f"{case} ({number} of {cases})")
 
-        def told(one: CaseOutcome) -> None:
+        def finished(one: CaseOutcome) -> None:
             nonlocal done
             done += 1
             bar.update(task, completed=done)
@@ -196,7 +196,7 @@ def _progress(cases: int) -> Iterator[PredictionProgress]:
                 word = "is done already" if one.outcome == "kept" else f"{one.seconds:.1f} s"
                 console.print(f"{one.case}: {word} ({done} of {cases})", markup=False)
 
-        yield PredictionProgress(share, told)
+        yield PredictionProgress(advanced, finished)
 
 
 def _conclude(outcomes: Sequence[CaseOutcome], folder: Path) -> int:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+
+# What an InputError is made of.
+PARTS = ("where", "found", "expected", "fix")
 
 
 class InputError(Exception):
@@ -26,6 +30,15 @@ class InputError(Exception):
         self.expected = expected
         self.fix = fix
         super().__init__(f"{self.where}: {found}\n  expected: {expected}\n  fix: {fix}")
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, str]) -> InputError:
+        """Read back what ``as_record`` wrote; further keys are left aside."""
+        return InputError(*(record[part] for part in PARTS))
+
+    def as_record(self) -> dict[str, str]:
+        """Its parts, for a row of a table or a JSON file."""
+        return {part: getattr(self, part) for part in PARTS}
 
     def __reduce__(self) -> tuple[type[InputError], tuple[str, str, str, str]]:
         """Let the exception travel between processes: pickle would call it with the message."""

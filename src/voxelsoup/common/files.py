@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import hashlib
+import io
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -162,6 +164,21 @@ def json_text(content: Any) -> str:
 def read_json(path: Path) -> Any:
     """Read a JSON file that voxelsoup wrote."""
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def write_tsv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> None:
+    """Write rows (column -> cell) as a table with tabs between its cells, whole or not at all."""
+    stream = io.StringIO()
+    lines = csv.DictWriter(stream, columns, delimiter="\t", lineterminator="\n")
+    lines.writeheader()
+    lines.writerows(rows)
+    write_text(path, stream.getvalue())
+
+
+def read_tsv(path: Path) -> list[dict[str, str]]:
+    """The rows (column -> cell) of a table that ``write_tsv`` wrote."""
+    with path.open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream, delimiter="\t"))
 
 
 def sha256(path: Path) -> str:

@@ -52,8 +52,8 @@ def export(model: ModelFile, path: Path) -> None:
             "a file that ends in .ts (TorchScript) or .onnx (ONNX)",
             "correct the ending",
         )
-    told = model.description
-    writers[path.suffix](model.build(CPU), len(told.channels), told.patch, path)
+    description = model.description
+    writers[path.suffix](model.build(CPU), len(description.channels), description.patch, path)
 
 
 def write_torchscript(model: nn.Module, channels: int, patch: list[int], path: Path) -> None:

@@ -10,9 +10,11 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import time
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,7 +28,7 @@ from voxelsoup.data.index.checks import Expected, check_case
 from voxelsoup.data.layouts.case_names import FORMER_RECORDS, RECORDS
 from voxelsoup.prediction.outcomes import CaseOutcome, Outcome, files_of_prediction
 from voxelsoup.prediction.predictor import PredictionSettings, Predictor
-from voxelsoup.prediction.scratch import scratch_folder
+from voxelsoup.runs.lease import Owner
 
 # Part of a prediction's key: to be raised whenever label maps come out differently.
 VERSION = 1
@@ -34,20 +36,22 @@ UNLABELLED = Expected(frozenset(), "predict")
 # The challenges take *{ID}-{timepoint}.nii.gz, and of the MEN-RT task four digits and one.
 BRATS_NAME = re.compile(r"(.*\D)?(\d{5}-\d{3}|\d{4}-\d)")
 
+SCRATCH, OWNER = "voxelsoup-scratch-", "owner.json"
+
 Naming = Literal["case", "brats"]
 
 
 @dataclass(frozen=True)
 class PredictionProgress:
-    """Who looks on.
+    """What is called while cases are predicted.
 
     Attributes:
-        share: is told the case that is worked on, and which share of it is done.
-        told: is told what became of each.
+        advanced: with the present case and the share of it that is done.
+        finished: with the outcome of each case.
     """
 
-    share: Callable[[str, float], None] = field(default=lambda case, share: None)
-    told: Callable[[CaseOutcome], None] = field(default=lambda told: None)
+    advanced: Callable[[str, float], None] = field(default=lambda case, share: None)
+    finished: Callable[[CaseOutcome], None] = field(default=lambda outcome: None)
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,7 @@ class OutputSettings:
         return found[0] if found else None
 
     def record_of(self, case: str) -> Path:
-        """What is written down of a case."""
+        """What the prediction of a case depends on and took."""
         return self.folder / RECORDS / f"{case}.json"
 
     @property
@@ -88,78 +92,67 @@ class OutputSettings:
 
 def predict_cases(
     cases: Sequence[Case],
-    way: PredictionSettings,
-    wanted: OutputSettings,
+    settings: PredictionSettings,
+    output: OutputSettings,
     device: torch.device,
-    listener: PredictionProgress,
+    progress: PredictionProgress,
 ) -> list[CaseOutcome]:
-    """Predict cases one after the other.
-
-    Args:
-        cases: from ``find_scans``.
-        way: how.
-        wanted: what to write.
-        device: where to compute.
-        listener: who looks on.
-
-    Returns:
-        What became of each case, in their order.
+    """Predict cases (``scans.find_scans``) one after the other; returns an outcome for each.
 
     Raises:
         InputError: if the folder cannot be made.
     """
-    for folder in (wanted.folder, wanted.scratch):
+    for folder in (output.folder, output.scratch):
         with writable(folder):
             make_folder(folder)
     # Links followed: OUTPUT may be the folder of the scans under another name.
     scans = {source.file.resolve() for case in cases for source in case.channels.values()}
     outcomes = []
-    with scratch_folder(wanted.scratch) as scratch:
-        predictor = Predictor(way, device, scratch)
+    with scratch_folder(output.scratch) as scratch:
+        predictor = Predictor(settings, device, scratch)
         for case in cases:
             began = time.monotonic()
-            listener.share(case.name, 0.0)
+            progress.advanced(case.name, 0.0)
             try:
-                outcome, problem = _predict(case, predictor, wanted, scans, listener), None
+                result, problem = _predict(case, predictor, output, scans, progress), None
             except (InputError, MemoryError, torch.OutOfMemoryError) as error:
-                outcome = "bad"
+                result = "bad"
                 problem = error if isinstance(error, InputError) else _too_large(case, error)
-            told = CaseOutcome(case.name, outcome, time.monotonic() - began, problem)
-            listener.told(told)
-            outcomes.append(told)
+            outcomes.append(CaseOutcome(case.name, result, time.monotonic() - began, problem))
+            progress.finished(outcomes[-1])
     return outcomes
 
 
 def _predict(
     case: Case,
     predictor: Predictor,
-    wanted: OutputSettings,
+    output: OutputSettings,
     scans: Collection[Path],
-    listener: PredictionProgress,
+    progress: PredictionProgress,
 ) -> Outcome:
     digest = hash_files(files_of(case))
-    key = _key(case, digest, predictor.way)
-    if digest and not wanted.overwrite and _is_done(case.name, key, wanted):
+    key = _key(case, digest, predictor.settings)
+    if digest and not output.overwrite and _is_done(case.name, key, output):
         return "kept"
-    _make_way(case, key, wanted, scans)
-    _check_name(case, wanted.naming)
+    _clear_place(case, key, output, scans)
+    _check_name(case, output.naming)
     if case.problem is not None:
         raise case.problem
     check_case(case, UNLABELLED)
-    labels, probabilities = wanted.labels_of(case.name), wanted.probabilities_of(case.name)
+    labels, probabilities = output.labels_of(case.name), output.probabilities_of(case.name)
     content: dict[str, Any] = {
         "case": case.name,
         "key": key,
         "files": {name: str(source) for name, source in case.channels.items()},
         "sha256": digest,
-        **predictor.way.as_record(),
+        **predictor.settings.as_record(),
         "device": str(predictor.device),
     }
-    # Before the label map: what a killed process leaves is told from what others have put there.
-    write_json(wanted.record_of(case.name), content)
+    # Before the label map, so that what a killed process leaves is known as its own.
+    write_json(output.record_of(case.name), content)
     began = time.monotonic()
     predicted = predictor.predict(
-        case.channels, labels, probabilities, lambda share: listener.share(case.name, share)
+        case.channels, labels, probabilities, lambda share: progress.advanced(case.name, share)
     )
     content |= {
         "labels_sha256": sha256(labels),
@@ -169,19 +162,19 @@ def _predict(
         "voxels": {str(value): count for value, count in predicted.voxels.items()},
         "seconds": round(time.monotonic() - began, 2),
     }
-    write_json(wanted.record_of(case.name), content)
+    write_json(output.record_of(case.name), content)
     return "predicted"
 
 
-def _make_way(case: Case, key: str, wanted: OutputSettings, scans: Collection[Path]) -> None:
-    """Remove what was predicted of other files or by other models; refuse to replace anything else.
+def _clear_place(case: Case, key: str, output: OutputSettings, scans: Collection[Path]) -> None:
+    """Remove an outdated prediction; refuse to replace anything that was not predicted here.
 
-    A label map that stays where its case cannot be predicted any more would be taken for its own.
-    Scans, of whichever case, are never removed: ``scans`` names the files, links followed.
+    A label map of another model must not stay where its case can no longer be predicted. Scans of
+    any case are never removed: ``scans`` names their files, links followed.
     """
-    record = wanted.record_of(case.name)
-    written = files_of_prediction(wanted.folder, case.name, probabilities=True)
-    foreign = not record.exists() and not wanted.overwrite
+    record = output.record_of(case.name)
+    written = files_of_prediction(output.folder, case.name, probabilities=True)
+    foreign = not record.exists() and not output.overwrite
     for path in written:
         if path.resolve() in scans or (foreign and path.exists()):
             raise InputError(
@@ -207,27 +200,27 @@ def _check_name(case: Case, naming: Naming) -> None:
     if naming == "brats" and not BRATS_NAME.fullmatch(case.name):
         raise InputError(
             case.name,
-            "is no name that the BraTS challenges take",
+            "is not a name that the BraTS challenges take",
             "a name that ends in the case's number and its timepoint, as BraTS-GLI-00001-000 does",
             "rename the case's folder or files, or leave --naming brats out",
         )
 
 
-def _key(case: Case, digest: str, way: PredictionSettings) -> str:
+def _key(case: Case, digest: str, settings: PredictionSettings) -> str:
     # Places within files belong to it: components of one file may be named in another order.
     parts = [source.component for source in case.channels.values()]
-    content = json.dumps([VERSION, digest, parts, way.as_record()])
+    content = json.dumps([VERSION, digest, parts, settings.as_record()])
     return hashlib.sha256(content.encode()).hexdigest()
 
 
-def _is_done(case: str, key: str, wanted: OutputSettings) -> bool:
+def _is_done(case: str, key: str, output: OutputSettings) -> bool:
     try:
-        record = wanted.record_of(case)
+        record = output.record_of(case)
         if not record.exists():
-            record = wanted.folder / FORMER_RECORDS / record.name
+            record = output.folder / FORMER_RECORDS / record.name
         content = read_json(record)
-        files = {wanted.labels_of(case): content["labels_sha256"]}
-        probabilities = wanted.probabilities_of(case)
+        files = {output.labels_of(case): content["labels_sha256"]}
+        probabilities = output.probabilities_of(case)
         if probabilities is not None:
             files[probabilities] = content["probabilities_sha256"]
         return content["key"] == key and all(
@@ -244,3 +237,34 @@ def _too_large(case: Case, error: Exception) -> InputError:
         "a volume, and windows, that fit into the memory of the machine and its GPU",
         "take a smaller --window-batch, --device cpu, or a machine with more memory",
     )
+
+
+@contextmanager
+def scratch_folder(place: Path) -> Iterator[Path]:
+    """A folder below ``place`` for what does not fit into memory; removed at the end.
+
+    A killed process leaves its folder, which may hold a large scan: the next one on the same
+    machine removes it. Whether a process of another machine lives cannot be seen from here.
+
+    Raises:
+        InputError: if the folder cannot be made.
+    """
+    for left in place.glob(f"{SCRATCH}*"):
+        if _is_abandoned(left):
+            shutil.rmtree(left, ignore_errors=True)
+    owner = Owner.this_process()
+    folder = place / f"{SCRATCH}{owner.id}"
+    try:
+        with writable(folder):
+            folder.mkdir()
+            write_json(folder / OWNER, asdict(owner))
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_abandoned(folder: Path) -> bool:
+    try:
+        return Owner(**read_json(folder / OWNER)).is_dead()
+    except (OSError, ValueError, TypeError):
+        return False

@@ -71,7 +71,7 @@ def bundle_label_order(folder: Path) -> dict[str, int] | None:
             metadata,
             f"has the label order {order!r}",
             "`voxelsoup` -> `label_order`: region -> label value",
-            "copy the bundle anew from where it was made",
+            "copy the bundle again from where it was made",
         )
     return order
 

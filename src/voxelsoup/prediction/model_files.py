@@ -78,8 +78,8 @@ class ModelFile:
         Raises:
             InputError: if the file cannot be read or does not fit its network.
         """
-        told = self.description
-        model = networks.build(told.network, len(told.channels), len(told.regions))
+        own = self.description
+        model = networks.build(own.network, len(own.channels), len(own.regions))
         weight_files.fit(model, weight_files.load(self.path)[0], self.path)
         return model.to(device).eval()
 
@@ -101,10 +101,10 @@ class ModelFile:
             record = read_json(self.postprocessing)
             chosen = Postprocessing.from_record(record.get("postprocessing", record))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            found = f"cannot be read: {error!r}"
             raise InputError(
-                self.postprocessing, f"cannot be read: {error!r}", "a fold's post-processing",
-                "copy it anew",
-            ) from error  # fmt: skip
+                self.postprocessing, found, "a fold's post-processing", "copy it again"
+            ) from error
         if list(chosen.regions) != list(self.description.regions):
             raise InputError(
                 self.postprocessing,
@@ -210,11 +210,11 @@ def _ingredients(recipe: Path) -> list[tuple[Path, str]]:
             recipe,
             f"does not say what the ensemble was made of ({error!r})",
             "`ingredients`: a list of models, each with `path` and `sha256`",
-            "copy the ensemble's folder anew, or name its models one by one",
+            "copy the ensemble's folder again, or name its models one by one",
         ) from error
     if not found:
         raise InputError(
-            recipe, "names no ingredient", "at least one model", "copy the ensemble's folder anew"
+            recipe, "names no ingredient", "at least one model", "copy the ensemble's folder again"
         )
     return found
 
@@ -225,9 +225,9 @@ def _of_bundle(folder: Path) -> list[ModelFile]:
     paths = sorted((folder / WEIGHTS).glob(f"*{ENDING}"))
     if not paths:
         raise InputError(
-            folder, f"holds no {WEIGHTS}/*{ENDING}", "a whole bundle", "copy or unpack it anew"
+            folder, f"holds no {WEIGHTS}/*{ENDING}", "a complete bundle", "copy or unpack it again"
         )
-    _check_whole(folder, hashes)
+    _check_complete(folder, hashes)
     chosen = folder / BUNDLED_POSTPROCESSING
     postprocessing = chosen if chosen.is_file() else None
     files = []
@@ -238,7 +238,7 @@ def _of_bundle(folder: Path) -> list[ModelFile]:
                 path,
                 f"is not among the files that {metadata} names",
                 "the bundle's own files alone",
-                "take the file away, or copy the bundle anew",
+                "take the file away, or copy the bundle again",
             )
         digest = _hash(path)
         _check_hash(path, digest, hashes[named], metadata)
@@ -253,8 +253,8 @@ def _of_bundle(folder: Path) -> list[ModelFile]:
     return files
 
 
-def _check_whole(folder: Path, hashes: Mapping[str, str]) -> None:
-    """Refuse a bundle that lacks what predictions depend on: the rest would predict otherwise."""
+def _check_complete(folder: Path, hashes: Mapping[str, str]) -> None:
+    """Refuse a bundle that lacks what predictions depend on: they would come out differently."""
     needed = [n for n in hashes if n.endswith(ENDING) or n == BUNDLED_POSTPROCESSING.as_posix()]
     missing = next((name for name in needed if not (folder / name).is_file()), None)
     if missing is not None:
@@ -262,7 +262,7 @@ def _check_whole(folder: Path, hashes: Mapping[str, str]) -> None:
             folder / missing,
             "is missing",
             f"all of the bundle's files, as {folder / METADATA} names them",
-            "copy or unpack the bundle anew",
+            "copy or unpack the bundle again",
         )
 
 
@@ -272,7 +272,7 @@ def _check_hash(path: Path, found: str, expected: str, where: Path) -> None:
             path,
             f"was changed or cut off: its SHA-256 is {found}",
             f"{expected}, as {where} says",
-            "copy the model anew from where it was made",
+            "copy the model again from where it was made",
         )
 
 
@@ -290,8 +290,8 @@ def _hash(path: Path) -> str:
 
 def _described(path: Path, digest: str, postprocessing: Path | None) -> ModelFile:
     """A file with its description; weights that do not fit the network are refused here."""
-    shapes, told = weight_files.shapes(path)
-    if not told:
+    shapes, stated = weight_files.shapes(path)
+    if not stated:
         raise InputError(
             path,
             "does not say what it is: it was not written by voxelsoup",
@@ -299,7 +299,7 @@ def _described(path: Path, digest: str, postprocessing: Path | None) -> ModelFil
             "name a model of the study's results, or a bundle",
         )
     try:
-        description = Description.model_validate(told)
+        description = Description.model_validate(stated)
     except ValidationError as error:
         raise wrong_settings(error, f"{path} (its header)") from error
     network = networks.outline(
@@ -312,9 +312,7 @@ def _described(path: Path, digest: str, postprocessing: Path | None) -> ModelFil
 
 def _check_alike(file: ModelFile, first: ModelFile) -> None:
     for key in ("channels", "regions", "preprocess", "patch"):
-        one, other = _ordered(getattr(first.description, key)), _ordered(
-            getattr(file.description, key)
-        )  # fmt: skip
+        one, other = (_ordered(getattr(model.description, key)) for model in (first, file))
         if one != other:
             raise InputError(
                 file.path,
@@ -325,7 +323,7 @@ def _check_alike(file: ModelFile, first: ModelFile) -> None:
 
 
 def _ordered(value: Any) -> Any:
-    """With the order of a mapping, for regions of another order are other outputs."""
+    """A value to compare; a mapping with its order, since regions of another order do not fit."""
     if isinstance(value, dict):
         return list(value.items())
     return value.model_dump() if isinstance(value, BaseModel) else value

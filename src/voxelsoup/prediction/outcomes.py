@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,12 +9,12 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
-from voxelsoup.common.errors import BadCases, InputError
-from voxelsoup.common.files import atomic_write, read_json
+from voxelsoup.common.errors import PARTS, BadCases, InputError
+from voxelsoup.common.files import read_json, read_tsv, write_tsv
 
 log = logging.getLogger(__name__)
 
-COLUMNS = ["case", "outcome", "seconds", "where", "found", "expected", "fix"]
+COLUMNS = ["case", "outcome", "seconds", *PARTS]
 PROBABILITIES = "probabilities"
 ENDING = ".nii.gz"
 
@@ -24,14 +23,7 @@ Outcome = Literal["predicted", "kept", "bad"]
 
 @dataclass(frozen=True)
 class CaseOutcome:
-    """What became of a case.
-
-    Attributes:
-        case: its name.
-        outcome: `predicted`, `kept` from before or `bad`.
-        seconds: that it took.
-        problem: why it is bad.
-    """
+    """What became of a case: `predicted`, `kept` from before, or `bad` because of a problem."""
 
     case: str
     outcome: Outcome
@@ -40,35 +32,22 @@ class CaseOutcome:
 
     def as_record(self) -> dict[str, Any]:
         """The same for a JSON file or a row of a table."""
-        problem = self.problem
-        return {
-            "case": self.case,
-            "outcome": self.outcome,
-            "seconds": round(self.seconds, 2),
-            "where": "" if problem is None else problem.where,
-            "found": "" if problem is None else problem.found,
-            "expected": "" if problem is None else problem.expected,
-            "fix": "" if problem is None else problem.fix,
-        }
+        problem = dict.fromkeys(PARTS, "") if self.problem is None else self.problem.as_record()
+        seconds = round(self.seconds, 2)
+        return {"case": self.case, "outcome": self.outcome, "seconds": seconds, **problem}
 
 
-def log_told(told: CaseOutcome) -> None:
-    """Tell a log what became of a case."""
-    if told.problem is None:
-        log.info("%s: %s in %.1f s", told.case, told.outcome, told.seconds)
+def log_outcome(outcome: CaseOutcome) -> None:
+    """Log what became of a case."""
+    if outcome.problem is None:
+        log.info("%s: %s in %.1f s", outcome.case, outcome.outcome, outcome.seconds)
     else:
-        log.warning("%s is left out: %s", told.case, told.problem)
+        log.warning("%s is left out: %s", outcome.case, outcome.problem)
 
 
 def write_outcomes(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
     """Write a table of what became of cases (``CaseOutcome.as_record``), sorted by name."""
-    with (
-        atomic_write(path) as temporary,
-        temporary.open("w", newline="", encoding="utf-8") as stream,
-    ):
-        lines = csv.DictWriter(stream, COLUMNS, delimiter="\t", lineterminator="\n")
-        lines.writeheader()
-        lines.writerows(sorted(records, key=lambda record: str(record["case"])))
+    write_tsv(path, COLUMNS, sorted(records, key=lambda record: str(record["case"])))
 
 
 def files_of_prediction(folder: Path, case: str, probabilities: bool = False) -> list[Path]:
@@ -80,12 +59,12 @@ def files_of_prediction(folder: Path, case: str, probabilities: bool = False) ->
 def forget_lost(
     table: Path, batches: Iterable[Path], folder: Path, probabilities: bool = False
 ) -> None:
-    """Remove what is written down of batches that have lost files, and the table made of it.
+    """Remove the records of batches that have lost files, and the table made from them.
 
     Args:
-        table: what became of all cases (``write_outcomes``).
-        batches: what became of the cases of each (``CaseOutcome.as_record``).
-        folder: where label maps went.
+        table: the outcomes of all cases (``write_outcomes``).
+        batches: the records of each batch's cases (``CaseOutcome.as_record``).
+        folder: where label maps lie.
         probabilities: whether probabilities are wanted too.
     """
     for batch in batches:
@@ -103,13 +82,8 @@ def refuse_bad(table: Path) -> None:
     Raises:
         BadCases: naming those that were not.
     """
-    with table.open(newline="", encoding="utf-8") as stream:
-        rows = list(csv.DictReader(stream, delimiter="\t"))
-    problems = {
-        row["case"]: InputError(row["where"], row["found"], row["expected"], row["fix"])
-        for row in rows
-        if row["outcome"] == "bad"
-    }
+    rows = read_tsv(table)
+    problems = {row["case"]: InputError.from_record(row) for row in rows if row["outcome"] == "bad"}
     log.info("%d of %d cases are predicted", len(rows) - len(problems), len(rows))
     if problems:
         raise BadCases(

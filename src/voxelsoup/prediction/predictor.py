@@ -96,15 +96,13 @@ class PredictionSettings:
 def order_of(
     models: Sequence[ModelFile], stated: Mapping[str, int] | None, where: str
 ) -> LabelOrder:
-    """How the models' regions become label values: as stated, by the user or else by a bundle.
+    """How the models' regions become label values: as stated by the user, or else by a bundle.
 
     Args:
-        models: the models.
-        stated: an order that the user states.
-        where: the key or option that states it.
+        where: the key or option that states the order.
 
     Raises:
-        InputError: if the order is not certain, or what is stated is none.
+        InputError: if the order is not certain, or what is stated is not one.
     """
     regions = models[0].description.regions
     if stated is not None:
@@ -113,7 +111,7 @@ def order_of(
 
 
 def shared_postprocessing(files: Sequence[ModelFile]) -> Postprocessing:
-    """The post-processing of the models, which have to have the same.
+    """The post-processing that all models share.
 
     Raises:
         InputError: if one has none, or they differ, as those of several folds may.
@@ -148,15 +146,9 @@ class Predicted:
 class Predictor:
     """Predicts one case after the other; keeps one network in memory."""
 
-    def __init__(self, way: PredictionSettings, device: torch.device, scratch: Path) -> None:
-        """Take note of how to predict.
-
-        Args:
-            way: how models are applied.
-            device: where to compute.
-            scratch: folder for what does not stay in memory.
-        """
-        self.way, self.device, self.scratch = way, device, scratch
+    def __init__(self, settings: PredictionSettings, device: torch.device, scratch: Path) -> None:
+        """``scratch`` is a folder for what does not stay in memory."""
+        self.settings, self.device, self.scratch = settings, device, scratch
         self._fitted: tuple[ModelFile, nn.Module] | None = None
 
     def predict(
@@ -164,7 +156,7 @@ class Predictor:
         channels: Mapping[str, Source],
         labels: Path,
         probabilities: Path | None = None,
-        tell: Callable[[float], None] = lambda share: None,
+        report: Callable[[float], None] = lambda share: None,
     ) -> Predicted:
         """Predict a case, and write it.
 
@@ -174,24 +166,23 @@ class Predictor:
                 of the first channel's file.
             probabilities: a file for the probabilities as well (.nii.gz): float32
                 (x, y, z, region), in the same grid, 0 outside of the box around the foreground.
-            tell: is told which share of the case is done.
+            report: is called with the share of the case that is done.
 
         Raises:
             InputError: if a file of the case is unusable, or nothing can be written.
         """
-        told = self.way.description
-        with (
-            writable(self.scratch),
-            tempfile.TemporaryDirectory(dir=self.scratch) as folder,
-        ):
+        model = self.settings.description
+        with writable(self.scratch), tempfile.TemporaryDirectory(dir=self.scratch) as folder:
             image = Path(folder, "image.npy")
             # Volumes of many sizes first, then windows of one.
             devices.keep_freed_memory(False)
-            geometry = preprocess_image(channels, told.preprocess, told.patch, image)
+            geometry = preprocess_image(channels, model.preprocess, model.patch, image)
             devices.keep_freed_memory(self.device.type == "cpu")
             covered: list[Covered] = []
-            rows = restore_rows(self._mean_rows(image, geometry, covered, tell), geometry)
-            kept = None if probabilities is None else _Kept(Path(folder), geometry, told.regions)
+            rows = restore_rows(self._mean_rows(image, geometry, covered, report), geometry)
+            kept = (
+                None if probabilities is None else _Kept(Path(folder), geometry, len(model.regions))
+            )
             volume = self._label_map(rows, geometry, kept)
             if kept is not None and probabilities is not None:
                 kept.write(probabilities)
@@ -205,7 +196,7 @@ class Predictor:
 
     def _label_map(self, rows: Rows, geometry: Geometry, kept: _Kept | None) -> NDArray[np.uint8]:
         """The label map (x, y, z) at native spacing in the RAS crop."""
-        regions, chosen = list(self.way.description.regions), self.way.postprocessing
+        regions, chosen = list(self.settings.description.regions), self.settings.postprocessing
         shape = geometry["native_shape"]
         # Components reach through the volume: only they ask for all regions at once.
         masks = np.zeros((len(regions) if chosen else 0, *shape), bool)
@@ -216,13 +207,13 @@ class Predictor:
             if chosen:
                 masks[:, row:stop] = chosen.above(piece)
             else:
-                volume[row:stop] = to_labels(piece > THRESHOLD, regions, self.way.order)
+                volume[row:stop] = to_labels(piece > THRESHOLD, regions, self.settings.order)
             if kept is not None:
                 kept.add(row, piece)
             row = stop
         if chosen:
             return to_labels(
-                chosen.clean(masks, geometry["spacing_before"]), regions, self.way.order
+                chosen.clean(masks, geometry["spacing_before"]), regions, self.settings.order
             )
         return volume
 
@@ -231,26 +222,26 @@ class Predictor:
         image: Path,
         geometry: Geometry,
         covered: list[Covered],
-        tell: Callable[[float], None],
+        report: Callable[[float], None],
     ) -> Rows:
         """Mean probabilities (region, rows, y, z) on the preprocessed grid, row by row.
 
         One model and one mirror image after the other; sums lie on the disk meanwhile.
         """
-        way = self.way
-        windows = Windows(way.description.patch, way.overlap, way.window_batch, way.every_window)
-        turns = [(model, axes) for model in way.models for axes in way.mirrored]
+        how, shared = self.settings, self.settings.description
+        windows = Windows(shared.patch, how.overlap, how.window_batch, how.every_window)
+        turns = [(model, axes) for model in how.models for axes in how.mirrored]
 
         def note(now: Covered) -> None:
             covered[:] = [now]
-            tell((number + now.windows / now.total) / len(turns))
+            report((number + now.windows / now.total) / len(turns))
 
         with tempfile.TemporaryFile(dir=image.parent) as sums:
             for number, (model, axes) in enumerate(turns):
                 network = self._applied(model, axes)
                 found = predict_rows(
                     network,
-                    len(way.description.regions),
+                    len(shared.regions),
                     lambda start, stop: self._read(image, start, stop),
                     geometry["shape"],
                     windows,
@@ -273,23 +264,19 @@ class Predictor:
                         sums.write(np.ascontiguousarray(probabilities).data)
 
     def _check_numbers(self, probabilities: NDArray[np.float32], model: ModelFile) -> None:
-        """Refuse what is not a number: it is not above a threshold, and would pass for background.
-
-        Raises:
-            InputError: naming the model.
-        """
-        # One that is not a number is the smallest, too; no mask as large as the rows is needed.
+        """Refuse NaN, which lies above no threshold and would pass for background."""
+        # The minimum of anything with a NaN is NaN; a mask as large as the rows is not needed.
         if np.isnan(probabilities.min(initial=0)):
             raise InputError(
                 model.path,
-                f"gives probabilities that are not numbers, in {self.way.precision}",
+                f"gives probabilities that are NaN, in {self.settings.precision}",
                 "finite numbers at every voxel",
                 "predict with --precision float32 (`training.precision` of a study), or leave "
                 "the model out",
             )
 
     def _read(self, image: Path, start: int, stop: int) -> torch.Tensor:
-        # Opened anew each time: pages that were read count as this process's memory until then.
+        # Opened each time: pages that were read count as this process's memory until it is closed.
         rows = np.load(image, mmap_mode="c")[:, start:stop]
         return torch.from_numpy(rows).to(self.device).float()
 
@@ -300,7 +287,7 @@ class Predictor:
         dimensions = [axis + 2 for axis in axes]
 
         def apply(windows: torch.Tensor) -> torch.Tensor:
-            with devices.autocast(self.device, self.way.precision):
+            with devices.autocast(self.device, self.settings.precision):
                 logits: torch.Tensor = network(windows.flip(dimensions))
             return logits.flip(dimensions)
 
@@ -320,9 +307,8 @@ class Predictor:
 class _Kept:
     """Probabilities of a case on the disk, until they are written in the scanner's grid."""
 
-    def __init__(self, folder: Path, geometry: Geometry, regions: Mapping[str, Any]) -> None:
-        self.path, self.geometry = folder / "probabilities", geometry
-        self.regions = len(regions)
+    def __init__(self, folder: Path, geometry: Geometry, regions: int) -> None:
+        self.path, self.geometry, self.regions = folder / "probabilities", geometry, regions
         self.path.touch()
 
     def add(self, row: int, piece: NDArray[np.float32]) -> None:

@@ -62,20 +62,30 @@ def find_scans(
     names = list(called or channels)
     if path.is_dir():
         found = _in_folder(path, names, called is not None)
+    elif path.is_file() and path.suffix in LISTS:
+        dataset = Dataset(
+            layout=LISTS[path.suffix],
+            root=str(path.parent),
+            file=str(path),
+            channels=names,
+            unlabelled="predict",
+        )
+        found = find_cases(dataset, path.parent)
     elif path.is_file():
-        found = _of_file(path, names)
+        found = [_of_one_volume(path, names)]
     elif "=" in given:
         found = [_of_named_files(given, names)]
     else:
         raise InputError(given, "there is no such file or folder", FORMS, "check the path")
-    cases = [_as_model_sees(case, names, channels) for case in found]
+    renamed = dict(zip(channels, names, strict=True))
+    cases = [
+        replace(
+            case, channels={new: case.channels[old] for new, old in renamed.items()}, label=None
+        )
+        for case in found
+    ]
     _check(cases, path)
     return sorted(cases, key=lambda case: case.name)
-
-
-def _as_model_sees(case: Case, names: Sequence[str], channels: Sequence[str]) -> Case:
-    known = {channel: case.channels[name] for channel, name in zip(channels, names, strict=True)}
-    return replace(case, channels=known, label=None)
 
 
 def _check(cases: Sequence[Case], where: Path) -> None:
@@ -104,19 +114,8 @@ def _of_named_files(given: str, names: Sequence[str]) -> Case:
             f"each of the model's channels once: {', '.join(names)}",
             "write CHANNEL=FILE for each of them, separated by commas",
         )
-    return _case({name: Source.parse(files[name]) for name in names})
-
-
-def _case(sources: Mapping[str, Source]) -> Case:
-    name = case_name({"image": [str(source.file) for source in sources.values()]})
-    return Case(str(name), dict(sources), None)
-
-
-def _of_file(path: Path, names: Sequence[str]) -> list[Case]:
-    layout = LISTS.get(path.suffix)
-    if layout is not None:
-        return _of_data_set(_dataset(layout, path.parent, names, path), path.parent)
-    return [_of_one_volume(path, names)]
+    name = case_name({"image": [str(Source.parse(file).file) for file in files.values()]})
+    return Case(str(name), {name: Source.parse(files[name]) for name in names}, None)
 
 
 def _of_one_volume(path: Path, names: Sequence[str]) -> Case:
@@ -125,7 +124,7 @@ def _of_one_volume(path: Path, names: Sequence[str]) -> Case:
     numbered = CHANNEL_FILE.fullmatch(name)
     if numbered and len(names) == 1:
         name = numbered["case"]
-    # Of a file with more components nobody knows which are meant.
+    # A file with more components is refused: which of them are meant is not known.
     return Case(name, channels_of_one_file(path, list(names)), None, components=len(names))
 
 
@@ -143,7 +142,7 @@ def _in_folder(folder: Path, names: Sequence[str], stated: bool) -> list[Case]:
         raise
     if found.dataset.layout in NAMED:
         _check_names(found, names)
-        return _of_data_set(found.dataset.model_copy(update={"channels": [*names]}), found.root)
+        return find_cases(found.dataset.model_copy(update={"channels": [*names]}), found.root)
     return _numbered(found, names, stated)
 
 
@@ -158,7 +157,7 @@ def _volumes(folder: Path) -> list[Path]:
 
 
 def _is_described(folder: Path) -> bool:
-    return any((folder / f"{n}").is_file() for n in ("dataset.json", "cases.csv", "cases.tsv"))
+    return any((folder / name).is_file() for name in ("dataset.json", "cases.csv", "cases.tsv"))
 
 
 def _of_volumes(volumes: Sequence[Path], names: Sequence[str]) -> list[Case]:
@@ -174,25 +173,30 @@ def _of_volumes(volumes: Sequence[Path], names: Sequence[str]) -> list[Case]:
             named.setdefault(case, {}).setdefault(channel, []).append(path)
         else:
             others.append(path)
-    if named:
-        groups = [_of_group(case, files, names, volumes[0].parent) for case, files in named.items()]
-        return groups + [_of_no_channel(path, names) for path in _of_no_case(others, [*named])]
-    numbers = [CHANNEL_FILE.fullmatch(without_suffix(path.name)) for path in volumes]
-    if all(numbers):
-        numbered: dict[str, dict[str, list[Path]]] = {}
-        for path, match in zip(volumes, numbers, strict=True):
-            assert match is not None
-            number = int(match["channel"])
-            channel = names[number] if number < len(names) else str(number)
-            numbered.setdefault(match["case"], {}).setdefault(channel, []).append(path)
-        return [
-            _of_group(case, files, names, volumes[0].parent) for case, files in numbered.items()
-        ]
-    return [_of_one_volume(path, names) for path in volumes]
+    # Files of named channels come first; else either all names end in numbers, or none counts.
+    groups = named or _by_number(volumes, names)
+    if not groups:
+        return [_of_one_volume(path, names) for path in volumes]
+    cases = [_of_group(case, files, names, volumes[0].parent) for case, files in groups.items()]
+    lost = _of_no_case(others, [*named]) if named else []
+    return cases + [_of_no_channel(path, names) for path in lost]
+
+
+def _by_number(volumes: Sequence[Path], names: Sequence[str]) -> dict[str, dict[str, list[Path]]]:
+    """Case -> channel -> files, where all files end in the number of a channel; else empty."""
+    groups: dict[str, dict[str, list[Path]]] = {}
+    for path in volumes:
+        match = CHANNEL_FILE.fullmatch(without_suffix(path.name))
+        if match is None:
+            return {}
+        number = int(match["channel"])
+        channel = names[number] if number < len(names) else str(number)
+        groups.setdefault(match["case"], {}).setdefault(channel, []).append(path)
+    return groups
 
 
 def _of_no_case(paths: Sequence[Path], cases: Sequence[str]) -> list[Path]:
-    """Volumes that are nothing of a known case's, as its label map and its masks are."""
+    """Volumes that do not belong to a known case, as its label map and masks do."""
     if any(case == path.absolute().parent.name for path in paths for case in cases):
         # The folder of one case: what else it holds belongs to it, whatever it is called.
         return []
@@ -204,12 +208,12 @@ def _of_no_case(paths: Sequence[Path], cases: Sequence[str]) -> list[Path]:
 
 
 def _of_no_channel(path: Path, names: Sequence[str]) -> Case:
-    """A volume among named ones that is called after none: silence would lose a case."""
+    """A volume that no channel is found in the name of: leaving it out would lose a case."""
     problem = InputError(
         path,
         "is of no case beside it, and its name ends in no channel",
         f"CASE-CHANNEL, with one of the model's channels: {', '.join(names)}",
-        "rename the file, or move it away if it is no scan",
+        "rename the file, or move it away if it is not a scan",
     )
     return Case(
         without_suffix(path.name), {name: Source(path) for name in names}, None, problem=problem
@@ -244,20 +248,6 @@ def _of_group(
     )
 
 
-def _dataset(layout: Layout, root: Path, names: Sequence[str], file: Path | None) -> Dataset:
-    return Dataset(
-        layout=layout,
-        root=str(root),
-        file=None if file is None else str(file),
-        channels=list(names),
-        unlabelled="predict",
-    )
-
-
-def _of_data_set(dataset: Dataset, root: Path) -> list[Case]:
-    return find_cases(dataset, root)
-
-
 def _check_names(found: Guess, names: Sequence[str]) -> None:
     there = found.dataset.channels
     if not set(names) & set(there):
@@ -271,9 +261,9 @@ def _check_names(found: Guess, names: Sequence[str]) -> None:
 
 
 def shared_out(cases: Sequence[Case], size: int) -> dict[str, dict[str, Signature | None]]:
-    """Batches of at most so many cases: number -> case -> what tells whether its files changed.
+    """Batches of at most ``size`` cases: number -> case -> the signature of its files.
 
-    With that, a batch whose scans have changed is known without reading them.
+    A batch with changed scans is known by it without reading them.
     """
     shares = [cases[first : first + size] for first in range(0, len(cases), size)]
     return {
@@ -304,5 +294,5 @@ def _numbered(found: Guess, names: Sequence[str], stated: bool) -> list[Case]:
     source = {name: by_name[name.lower()] if same else there[n] for n, name in enumerate(names)}
     return [
         replace(case, channels={name: case.channels[source[name]] for name in names})
-        for case in _of_data_set(found.dataset, found.root)
+        for case in find_cases(found.dataset, found.root)
     ]

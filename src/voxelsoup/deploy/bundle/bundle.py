@@ -65,13 +65,13 @@ def write_bundle(
     paths = [results / f"fold{fold}" / won.folder / MODEL for fold in folds]
     models = open_models(paths)
     _check_scored(models, results, won, folds)
-    told = models[0].description
+    description = models[0].description
     weights = weights_of(folds)
     files = inference_config.channel_files(cases)
     parts = inference_config.components(cases)
-    order = inference_config.written_order(told.regions, study.predict.label_order)
+    order = inference_config.written_order(description.regions, study.predict.label_order)
     inference = inference_config.inference_config(
-        told, study.evaluation, list(weights.values()), files, parts, order
+        description, study.evaluation, list(weights.values()), files, parts, order
     )
     facts = BundleFacts(
         kind=won,
@@ -87,7 +87,7 @@ def write_bundle(
     )
     with atomic_folder(folder) as bundle:
         write_json(bundle / INFERENCE, inference)
-        write_text(bundle / CARD, model_card(study, told, facts, weights, files, methods))
+        write_text(bundle / CARD, model_card(study, description, facts, weights, files, methods))
         for model, name in zip(models, weights.values(), strict=True):
             (bundle / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(model.path, bundle / name)
@@ -98,7 +98,7 @@ def write_bundle(
                 results / f"fold{folds[0]}" / POSTPROCESSING, bundle / BUNDLED_POSTPROCESSING
             )
         hashes = _hashes(bundle)
-        write_json(bundle / METADATA, metadata(study, told, facts, hashes))
+        write_json(bundle / METADATA, metadata(study, description, facts, hashes))
     log.info("%s: %s, selection Dice %.4f", folder, won.title, won.score)
     return won
 

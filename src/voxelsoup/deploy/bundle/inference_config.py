@@ -74,7 +74,7 @@ def written_order(
 
 
 def inference_config(
-    told: Description,
+    description: Description,
     evaluation: Evaluation,
     weights: Sequence[str],
     files: Sequence[str],
@@ -84,7 +84,7 @@ def inference_config(
     """The content of ``inference.json``.
 
     Args:
-        told: what the models say of themselves.
+        description: what the models say of themselves.
         evaluation: overlap and windows at once.
         weights: names of the models' files below the bundle, all of one network.
         files: from ``channel_files``.
@@ -112,7 +112,7 @@ def inference_config(
         ),
         "weights": list(weights),
         "network_def": networks.as_monai_config(
-            told.network, len(told.channels), len(told.regions)
+            description.network, len(description.channels), len(description.regions)
         ),
         "networks": "$[copy.deepcopy(@network_def).to(@device).eval() for _ in @weights]",
         # Refuses an existing file whose hash is another one, before anything of it is used.
@@ -124,7 +124,7 @@ def inference_config(
             "$[network.load_state_dict(load_file(os.path.join(@bundle_root, "
             "name))) for network, name in zip(@networks, @weights)]"
         ),
-        "preprocessing": {"_target_": "Compose", "transforms": _preprocessing(told, parts)},
+        "preprocessing": {"_target_": "Compose", "transforms": _preprocessing(description, parts)},
         "dataset": {"_target_": "Dataset", "data": "@datalist", "transform": "@preprocessing"},
         "dataloader": {
             "_target_": "DataLoader",
@@ -135,14 +135,14 @@ def inference_config(
         },
         "inferer": {
             "_target_": "SlidingWindowInferer",
-            "roi_size": list(told.patch),
+            "roi_size": list(description.patch),
             "sw_batch_size": evaluation.window_batch,
             "overlap": evaluation.overlap,
             "mode": "gaussian",
         },
         "postprocessing": {
             "_target_": "Compose",
-            "transforms": _postprocessing(told, predictions, order),
+            "transforms": _postprocessing(description, predictions, order),
         },
         "evaluator": _evaluator(predictions),
         "initialize": ["$@check", "$@load"],
@@ -150,8 +150,8 @@ def inference_config(
     }
 
 
-def _preprocessing(told: Description, parts: Sequence[int] | None) -> list[Config]:
-    settings, key = told.preprocess, {"keys": "image"}
+def _preprocessing(description: Description, parts: Sequence[int] | None) -> list[Config]:
+    settings, key = description.preprocess, {"keys": "image"}
     steps: list[Config] = [
         {"_target_": "LoadImaged", **key},
         {"_target_": "EnsureChannelFirstd", **key},
@@ -193,7 +193,7 @@ def _preprocessing(told: Description, parts: Sequence[int] | None) -> list[Confi
 
 
 def _postprocessing(
-    told: Description, predictions: Sequence[str], order: LabelOrder | None
+    description: Description, predictions: Sequence[str], order: LabelOrder | None
 ) -> list[Config]:
     steps: list[Config] = [{"_target_": "Activationsd", "keys": list(predictions), "sigmoid": True}]
     if len(predictions) > 1:
@@ -211,7 +211,7 @@ def _postprocessing(
         {
             "_target_": "Lambdad",
             "keys": "pred",
-            "func": to_labels_expression(told.regions, order),
+            "func": to_labels_expression(description.regions, order),
             "track_meta": True,
         },
         {

@@ -58,13 +58,13 @@ class BundleFacts:
 
 
 def metadata(
-    study: Study, told: Description, facts: BundleFacts, hashes: Mapping[str, str]
+    study: Study, description: Description, facts: BundleFacts, hashes: Mapping[str, str]
 ) -> dict[str, Any]:
     """The content of ``metadata.json``.
 
     Args:
         study: the study.
-        told: what the models say of themselves.
+        description: what the models say of themselves.
         facts: what else is known of them.
         hashes: file below the bundle -> SHA-256.
     """
@@ -72,7 +72,7 @@ def metadata(
     packages = {name: versions[name] for name in PACKAGES} | TESTED_WITH
     if not facts.runs_with_monai_alone:
         packages["voxelsoup"] = versions["voxelsoup"]
-    channels, regions = listed(told.channels), listed(told.regions)
+    channels, regions = listed(description.channels), listed(description.regions)
     return {
         "schema": SCHEMA,
         "version": asked.version,
@@ -89,9 +89,9 @@ def metadata(
         "copyright": f"Copyright (c) {asked.authors}",
         "data_source": asked.data_source,
         "data_type": "nibabel",
-        "image_classes": f"{counted(len(told.channels), 'channel')}: {channels}",
-        "label_classes": label_classes(told, facts.order),
-        "pred_classes": f"sigmoid of {counted(len(told.regions), 'region')}: {regions}",
+        "image_classes": f"{counted(len(description.channels), 'channel')}: {channels}",
+        "label_classes": label_classes(description, facts.order),
+        "pred_classes": f"sigmoid of {counted(len(description.regions), 'region')}: {regions}",
         "eval_metrics": {
             f"{metric}_{region}": interval.mean
             for metric, regions in facts.results.items()
@@ -101,7 +101,7 @@ def metadata(
         },
         "intended_use": asked.intended_use,
         "references": [],
-        "network_data_format": _tensors(study, told),
+        "network_data_format": _tensors(study, description),
         "voxelsoup": {
             "sha256": dict(hashes),
             "licence": asked.licence,
@@ -109,8 +109,8 @@ def metadata(
             "kind": facts.kind.title,
             "selection_scores": {kind.title: kind.score for kind in facts.kinds},
             "protocol": study.evaluation.protocol,
-            "channels": list(told.channels),
-            "regions": dict(told.regions),
+            "channels": list(description.channels),
+            "regions": dict(description.regions),
             "label_order": facts.order,
         },
     }
@@ -135,36 +135,36 @@ def describe(study: Study, facts: BundleFacts) -> str:
     )
 
 
-def label_classes(told: Description, order: LabelOrder | None) -> str:
+def label_classes(description: Description, order: LabelOrder | None) -> str:
     """Label values of the label map, in words."""
     if order is None:
-        return "one mask per region: " + ", ".join(told.regions)
+        return "one mask per region: " + ", ".join(description.regions)
     return "0 is background, " + ", ".join(f"{value} is {name}" for name, value in order.items())
 
 
-def _tensors(study: Study, told: Description) -> dict[str, Any]:
+def _tensors(study: Study, description: Description) -> dict[str, Any]:
     """What goes into the network and comes out: one window of the sliding-window inferer."""
-    shared = {"type": "image", "spatial_shape": list(told.patch), "dtype": "float32"}
+    shared = {"type": "image", "spatial_shape": list(description.patch), "dtype": "float32"}
     return {
         "inputs": {
             "image": {
                 **shared,
                 "format": "magnitude",
                 "modality": study.bundle.modality,
-                "num_channels": len(told.channels),
+                "num_channels": len(description.channels),
                 "value_range": [],
                 "is_patch_data": True,
-                "channel_def": {str(n): name for n, name in enumerate(told.channels)},
+                "channel_def": {str(n): name for n, name in enumerate(description.channels)},
             }
         },
         "outputs": {
             "pred": {
                 **shared,
                 "format": "classes",
-                "num_channels": len(told.regions),
+                "num_channels": len(description.regions),
                 "value_range": [],
                 "is_patch_data": True,
-                "channel_def": {str(n): name for n, name in enumerate(told.regions)},
+                "channel_def": {str(n): name for n, name in enumerate(description.regions)},
             }
         },
     }

@@ -19,7 +19,7 @@ from voxelsoup.study.study import Study
 
 def model_card(
     study: Study,
-    told: Description,
+    description: Description,
     facts: BundleFacts,
     weights: Mapping[int, str],
     files: Sequence[str],
@@ -29,7 +29,7 @@ def model_card(
 
     Args:
         study: the study.
-        told: what the models say of themselves.
+        description: what the models say of themselves.
         facts: what else is known of them.
         weights: fold -> name of its weights below the bundle.
         files: how the names of a case's files end, in the order of the channels.
@@ -38,17 +38,17 @@ def model_card(
     parts = [
         f"# {study.bundle.name} {study.bundle.version}",
         f"{facts.kind.title} of a study made with voxelsoup: segmentation of "
-        f"{listed(told.regions)} in 3D scans ({listed(told.channels)}).",
+        f"{listed(description.regions)} in 3D scans ({listed(description.channels)}).",
         "## Use",
         study.bundle.intended_use,
-        _how_to_run(facts, files, told, study.evaluation.overlap),
+        _how_to_run(facts, files, description, study.evaluation.overlap),
         "## Results",
         _results(study, facts),
         "## How it was chosen and made",
         _choice(study, facts),
         _making(facts, weights),
         "## Limits",
-        _limits(study, told, facts),
+        _limits(study, description, facts),
         "## Licence and authors",
         f"Weights: {study.bundle.licence}. Authors: {study.bundle.authors}. Data: "
         f"{study.bundle.data_source}. The licence of the data may bind the weights.",
@@ -57,7 +57,9 @@ def model_card(
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
-def _how_to_run(facts: BundleFacts, files: Sequence[str], told: Description, overlap: float) -> str:
+def _how_to_run(
+    facts: BundleFacts, files: Sequence[str], description: Description, overlap: float
+) -> str:
     needed = "MONAI, nibabel, pytorch-ignite, fire and safetensors; voxelsoup itself is not needed"
     if not facts.runs_with_monai_alone:
         needed = (
@@ -75,7 +77,7 @@ python -m monai.bundle run --config_file configs/inference.json --bundle_root . 
 
 `SCANS` is searched for the files of cases, whose names end in {listed(f"`{f}`" for f in files)};
 other endings are given by `--channel_files`, other lists by `--datalist`. `OUTPUT` gets one
-{written} per case, in the voxels of its first file: {label_classes(told, facts.order)}. The
+{written} per case, in the voxels of its first file: {label_classes(description, facts.order)}. The
 volumes of a case must lie on one grid. Before weights are loaded, their SHA-256 is compared with
 `configs/metadata.json`.
 
@@ -114,9 +116,9 @@ def _table(results: Results) -> str:
     regions = list(results["dice"])
     lines = ["| metric | " + " | ".join(regions) + " |", "|---" * (len(regions) + 1) + "|"]
     for metric, by_region in results.items():
-        told = METRICS[metric]
-        name = f"{told.title} ({told.unit})" if told.unit else told.title
-        cells = [_cell(by_region[region], told.decimals) for region in regions]
+        measure = METRICS[metric]
+        name = f"{measure.title} ({measure.unit})" if measure.unit else measure.title
+        cells = [_cell(by_region[region], measure.decimals) for region in regions]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -155,13 +157,14 @@ def _making(facts: BundleFacts, weights: Mapping[int, str]) -> str:
     return "\n".join(lines) + several
 
 
-def _limits(study: Study, told: Description, facts: BundleFacts) -> str:
+def _limits(study: Study, description: Description, facts: BundleFacts) -> str:
     lines = [
         f"- Trained and tested on {counted(facts.cases, 'case')} of "
         f"{counted(facts.patients, 'patient')} of one data set: other scanners, protocols, "
         "diseases and ages were not tested.",
-        f"- Needs all of its {counted(len(told.channels), 'channel')}, on one grid, prepared as "
-        "the training data were (skull-stripping and registration included, where they had been).",
+        f"- Needs all of its {counted(len(description.channels), 'channel')}, on one grid, "
+        "prepared as the training data were (skull-stripping and registration included, where "
+        "they had been).",
         "- Intervals say how certain the mean is over cases like these, not how a single case "
         "will come out.",
         "- No post-processing is applied when it runs by MONAI.",
