@@ -522,7 +522,9 @@ def test_names_for_submissions_are_checked(
     assert predict(model.path, scans, tmp_path / "out", "--naming", "brats") == 1
     assert names(tmp_path / "out") == {"BraTS-GLI-00005-101.nii.gz"}
     printed = capsys.readouterr().err
-    assert all(f"{case}: is not a name that the BraTS challenges take" in printed for case in others)
+    assert all(
+        f"{case}: is not a name that the BraTS challenges take" in printed for case in others
+    )
 
 
 # --- what INPUT may be ----------------------------------------------------------------------
