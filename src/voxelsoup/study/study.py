@@ -21,9 +21,7 @@ from voxelsoup.study.sections.training import Network, Optimizer, Stem, Training
 class Study(Section):
     """A declared study: from a folder of scans to one model."""
 
-    results: str = Field(
-        "results", min_length=1, description="Folder that everything is written to."
-    )
+    results: str = Field("results", min_length=1, description="Folder for all results.")
     dataset: Dataset = Field(..., description="The labelled scans.")
     regions: dict[Name, list[int]] = Field(
         ...,
@@ -34,7 +32,7 @@ class Study(Section):
     folds: Folds = Field(default_factory=lambda: Folds(), description="Cross-validation.")
     evaluation: Evaluation = Field(default_factory=lambda: Evaluation(), description="Scoring.")
     metrics: Metrics = Field(
-        default_factory=lambda: Metrics(), description="Measures on test cases."
+        default_factory=lambda: Metrics(), description="Metrics on test cases."
     )
     preprocess: Preprocess = Field(
         default_factory=lambda: Preprocess(), description="From scans to arrays."
@@ -48,21 +46,19 @@ class Study(Section):
     )
     stem: Stem = Field(
         default_factory=lambda: Stem(),
-        description="The model that all trials of a fold branch from; short forms: `none`, or the "
-        "path of a checkpoint.",
+        description="The shared initialisation from which all trials of a fold are fine-tuned; "
+        "short forms: `none`, or the path of a file of weights.",
     )
     sweep: Sweep = Field(default_factory=lambda: Sweep(), description="What the trials differ in.")
     soup: Soup = Field(default_factory=lambda: Soup(), description="How soups are made.")
     postprocessing: PostprocessingSearch = Field(
         default_factory=lambda: PostprocessingSearch(),
         description="What is tried on predictions. `thresholds: [0.5]`, `smallest_components: "
-        "[0]` and no `replace` leave them as they are.",
+        "[0]` and no `replace` leave them unchanged.",
     )
-    bundle: Bundle = Field(
-        default_factory=lambda: Bundle(), description="The model that is handed over."
-    )
+    bundle: Bundle = Field(default_factory=lambda: Bundle(), description="The model to hand over.")
     predict: Predict = Field(
-        default_factory=lambda: Predict(), description="Scans to segment with its models."
+        default_factory=lambda: Predict(), description="Scans to segment with the study's models."
     )
     resources: Resources = Field(
         default_factory=lambda: Resources(), description="What jobs need from the machine."

@@ -10,7 +10,7 @@ from voxelsoup.study.sections.base import Name, Section
 
 
 class Bundle(Section):
-    """The model that is handed over: what its metadata and its card say beside the results."""
+    """The model to hand over: what its metadata and its card say in addition to the results."""
 
     name: Name = Field("voxelsoup_model", description="Name of the bundle.")
     version: str = Field("1.0.0", min_length=1, description="Version of the bundle.")
@@ -18,11 +18,12 @@ class Bundle(Section):
     licence: str = Field(
         "not stated",
         min_length=1,
-        description="Licence of the weights, such as CC-BY-4.0; that of the data may bind it.",
+        description="Licence of the weights, such as CC-BY-4.0; the licence of the data may "
+        "restrict it.",
     )
     modality: str = Field("MR", min_length=1, description="Kind of the scans: `MR`, `CT`, ...")
     data_source: str = Field(
-        "not stated", min_length=1, description="Where the scans come from, with their licence."
+        "not stated", min_length=1, description="Where the scans come from, and their licence."
     )
     intended_use: str = Field(
         "Research. Not a medical device: not to be used for diagnosis or treatment.",
@@ -37,7 +38,7 @@ class Predict(Section):
     input: str | None = Field(
         None,
         description="Folder of scans, with or without label maps, in any layout; null: nothing is "
-        "to be predicted. Relative paths count from the working directory.",
+        "predicted. Relative paths count from the working directory.",
     )
     output: str | None = Field(
         None,
@@ -48,12 +49,13 @@ class Predict(Section):
         None,
         min_length=1,
         description="Model files or bundles, whose probabilities are averaged; null: the first "
-        "soup of `soup.recipes` (else the best single model) of every fold that the study runs.",
+        "soup of `soup.recipes` (otherwise the best single model) of every fold that "
+        "the study runs.",
     )
     channels: list[str] | None = Field(
         None,
-        description="What the scans' folder calls `dataset.channels`, in their order, where it has "
-        "other names.",
+        description="The names in the scans' folder for `dataset.channels`, in the same order, if "
+        "they differ.",
     )
     cases_per_job: int = Field(20, ge=1, description="Cases that one job predicts.")
     overlap: float | None = Field(
@@ -68,8 +70,8 @@ class Predict(Section):
     )
     every_window: bool = Field(
         False,
-        description="Predict windows outside of the foreground too, where all channels are 0; else "
-        "the probabilities there are 0.",
+        description="Also predict windows outside the foreground, where all channels are 0; "
+        "otherwise the probabilities there are 0.",
     )
     postprocess: bool = Field(
         False,
@@ -81,10 +83,10 @@ class Predict(Section):
     )
     naming: Literal["case", "brats"] = Field(
         "case",
-        description="`brats` refuses names of cases that the BraTS challenges do not take.",
+        description="`brats` refuses case names that the BraTS challenges do not accept.",
     )
     label_order: dict[Name, int] | None = Field(
         None,
         description="Label value that each region writes, in this order, later ones over earlier "
-        "ones; null: it follows from the regions (docs/predict.md).",
+        "ones; null: the order follows from the regions (docs/predict.md).",
     )

@@ -24,7 +24,7 @@ class Phantom(Section):
 
 
 class Dataset(Section):
-    """Where the labelled scans lie and how they are laid out."""
+    """Where the labelled scans are, and their layout."""
 
     layout: Layout = Field(
         "phantom",
@@ -42,38 +42,41 @@ class Dataset(Section):
     file: str | None = Field(
         None,
         description="The list of cases of the layouts `monai` (JSON, by default dataset.json in "
-        "`root`) and `table` (.csv with commas or .tsv with tabs, by default cases.csv in `root`; "
-        "columns `case`, one per channel, `label` and, if wanted, `patient`). The files that it "
-        "names lie in `root`.",
+        "`root`) and `table` (.csv with commas or .tsv with tabs, by default "
+        "cases.csv in `root`; columns `case`, one per channel, `label` and optionally "
+        "`patient`). The files that it names are in `root`.",
     )
     channels: list[Name] = Field(
         ...,
         min_length=1,
-        description="Names of the input volumes of a case, in the order the network sees them: "
-        "for `brats` and `phantom` the names in the file names (t1n, t1c, t2w, t2f), for `table` "
-        "its columns, otherwise names for the data set's channels in their order.",
+        description="Names of the input volumes of a case, in the order in which the network gets "
+        "them: for `brats` and `phantom` the names in the file names (t1n, t1c, t2w, "
+        "t2f), for `table` its columns, otherwise names for the data set's channels "
+        "in their order.",
     )
     patient_pattern: str | None = Field(
         None,
         description="Regular expression with one group that finds the patient in a case name; "
-        "cases of one patient never straddle folds. By default `brats` takes "
-        "BraTS-GLI-00005 out of BraTS-GLI-00005-101, and other layouts take each case for "
-        "a patient of its own.",
+        "cases of one patient are never split across folds. By default `brats` takes "
+        "BraTS-GLI-00005 from BraTS-GLI-00005-101, and other layouts treat each case "
+        "as a patient of its own.",
     )
     patients: str | None = Field(
         None,
-        description="CSV or TSV file with the columns `case` and `patient`; wins over the pattern.",
+        description="CSV or TSV file with the columns `case` and `patient`; overrides the pattern.",
     )
     on_bad_case: Literal["stop", "skip"] = Field(
         "stop",
         description="What to do with a case that cannot be used: `stop` lists all of them and "
-        "ends before any training, `skip` leaves them out and names them in rejected.tsv.",
+        "ends before any training; `skip` leaves them out and names them in "
+        "rejected.tsv.",
     )
     unlabelled: Literal["refuse", "predict"] = Field(
         "refuse",
-        description="What to do with a case that has no label map: `refuse` takes it for a case "
-        "that cannot be used; `predict` lists it in cases.tsv and keeps it out of all folds, to "
-        "be predicted only (also the test images of `decathlon` and `nnunet`).",
+        description="What to do with a case that has no label map: `refuse` treats it as a case "
+        "that cannot be used; `predict` lists it in cases.tsv and keeps it out of all "
+        "folds, for prediction only (also the test images of `decathlon` and "
+        "`nnunet`).",
     )
     phantom: Phantom = Field(
         default_factory=lambda: Phantom(), description="Settings of the generated data set."
@@ -120,8 +123,9 @@ class Folds(Section):
         0.2,
         gt=0,
         lt=1,
-        description="Share of the cases outside a fold's test cases that is kept from training, "
-        "to choose models and soups on (unused by the `published` protocol).",
+        description="Share of the cases outside a fold's test cases that is held out from "
+        "training as the selection set, on which models and soups are chosen (unused "
+        "by the `published` protocol).",
     )
     file: str | None = Field(
         None,
@@ -159,13 +163,13 @@ class Preprocess(Section):
     )
     normalisation: Normalisation = Field(
         "zscore-nonzero",
-        description="Per channel: z-score over the voxels that are not 0 (which stay 0), z-score "
-        "over all voxels, or none.",
+        description="Per channel: z-score over the voxels that are not 0 (voxels that are 0 stay "
+        "0), z-score over all voxels, or none.",
     )
     storage: Literal["float32", "float16"] = Field(
         "float32",
-        description="Numbers of the preprocessed images on the disk. `float16` takes half the "
-        "room and reading time, and rounds a normalised voxel by up to 1/2048 of its value.",
+        description="Number type of the preprocessed images on disk. `float16` halves space and "
+        "reading time, and rounds a normalised voxel by up to 1/2048 of its value.",
     )
 
     @field_validator("spacing")

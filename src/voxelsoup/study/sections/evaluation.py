@@ -22,8 +22,9 @@ class Evaluation(Section):
     protocol: Protocol = Field(
         "held-out",
         description="`held-out`: models and soups are chosen on the selection cases and scored "
-        "once on the fold's test cases. `published`: chosen and scored on the same held-out "
-        "cases, as the published study did; optimistic, and marked so beside every number.",
+        "once on the fold's test cases. `published`: they are chosen and scored on "
+        "the same held-out cases, as in the published study; this is optimistic, and "
+        "every number is marked so.",
     )
     overlap: float = Field(
         0.5, ge=0, lt=1, description="Overlap of neighbouring windows, as a share of the patch."
@@ -31,32 +32,33 @@ class Evaluation(Section):
     window_batch: int = Field(
         4,
         ge=1,
-        description="Windows that go through the network at once; on a CPU no more than have "
-        "64 x 64 x 64 voxels together, or one.",
+        description="Windows that go through the network at once; on a CPU at most as many as "
+        "have 64 x 64 x 64 voxels together, or one.",
     )
     loss: LossName = Field(
         "dice",
-        description="Loss written beside the scores; the same for all trials, whatever they "
+        description="Loss reported beside the scores; the same for all trials, whatever they were "
         "trained with, so that it can be compared.",
     )
 
 
 class Metrics(Section):
-    """What models are measured by on test cases, beside Dice and loss, by which they are chosen."""
+    """Metrics on test cases, in addition to Dice and loss, by which models are chosen."""
 
     names: list[MetricName] = Field(
         ["hd95", "nsd", "sensitivity", "precision", "lesion_dice", "lesion_hd95"],
         description="`hd95`: 95th percentile of the Hausdorff distance in mm; `nsd`: normalised "
-        "surface Dice; `sensitivity`; `precision`; `lesion_dice`, `lesion_hd95`: lesion by lesion, "
-        "as the BraTS challenges score since 2023.",
+        "surface Dice; `sensitivity`; `precision`; `lesion_dice`, `lesion_hd95`: "
+        "lesion by lesion, as the BraTS challenges have scored since 2023.",
     )
     surface_tolerance: float = Field(
-        1.0, gt=0, description="Distance in mm up to which `nsd` takes surfaces for the same."
+        1.0, gt=0, description="Distance in mm up to which `nsd` counts two surfaces as the same."
     )
     lesion_dilation: int = Field(
         3,
         ge=0,
-        description="Voxels by which true lesions are dilated: what touches then is one lesion.",
+        description="Voxels by which lesions of the ground truth are dilated; lesions that then "
+        "touch count as one.",
     )
     lesion_smallest: float = Field(
         50, ge=0, description="Lesions of at most this volume in mm³ do not count."
@@ -71,17 +73,17 @@ class Metrics(Section):
 
 
 class Replacement(Section):
-    """The replacement of a region that came out too small to be believed."""
+    """The replacement of a region that came out too small to be plausible."""
 
     region: Name = Field(
-        ..., description="Region that is emptied where too little of it is left, such as ET."
+        ..., description="Region that is emptied if too little of it was predicted, such as ET."
     )
     by: Name = Field(..., description="Region that gets its voxels, such as TC.")
     below: list[SomeCubicMillimetres] = Field(
         ...,
         min_length=1,
-        description="Volumes in mm³ to try; less than the chosen one of the region in a case is "
-        "too little.",
+        description="Volumes in mm³ to try; a region with less than the chosen volume in a case "
+        "is replaced.",
     )
 
     @model_validator(mode="after")
@@ -108,9 +110,9 @@ class PostprocessingSearch(Section):
     )
     replace: Replacement | None = Field(
         None,
-        description="Replace a region that came out too small by another one: BraTS practice, "
-        "where a tiny enhancing tumour is taken for necrosis (Isensee et al. 2020); null never "
-        "does.",
+        description="Replace a region that came out too small by another one, as is common for "
+        "BraTS, where a tiny enhancing tumour is relabelled as necrosis (Isensee et "
+        "al. 2020); null never replaces.",
     )
 
     @property

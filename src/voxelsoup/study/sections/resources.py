@@ -57,24 +57,26 @@ class Resources(Section):
     runs_per_gpu: int = Field(
         1,
         ge=1,
-        description="Trials, with their scores, that share one GPU. Small ones leave much of a "
-        "large card idle; its memory has to hold so many. On one machine; on Slurm the site "
-        "decides (docs/cluster.md).",
+        description="Trials, with their scores, that share one GPU. Small runs leave a large card "
+        "partly idle; its memory has to hold all of them. On one machine only; on "
+        "Slurm the site decides (docs/cluster.md).",
     )
 
 
 class Recovery(Section):
-    """What a crash may cost; changes no result."""
+    """What a crash may cost; does not change any result."""
 
     save_minutes: float = Field(
         5.0,
         gt=0,
-        description="Minutes of training between two saved states of a run: what a killed run "
-        "repeats at most. A run that is asked to end saves its state at once.",
+        description="Minutes of training between two saved states of a run, which is the most "
+        "that a killed run repeats. A run that is asked to end saves its state at "
+        "once.",
     )
     lease_seconds: float = Field(
         60.0,
         ge=1,
-        description="A run whose owner gave no sign of life for so many seconds may be taken "
-        "over by another process. File servers that are slow to show changes need more.",
+        description="A run whose owner has given no sign of life for this many seconds may be "
+        "taken over by another process. File servers that are slow to show changes "
+        "need more.",
     )

@@ -19,14 +19,14 @@ class Learned(Section):
 
     per: Literal["model", "block"] = Field(
         "model",
-        description="One mixing weight per ingredient and whole `model`, or per `block` of the "
-        "network.",
+        description="One mixing weight per ingredient for the entire `model`, or for each `block` "
+        "of the network.",
     )
     steps: int = Field(
         40,
         ge=1,
-        description="Steps of Adam, each on a batch of patches of the selection cases (patch, "
-        "batch size and share of foreground are those of the training).",
+        description="Steps of Adam, each on a batch of patches of the selection cases (patch "
+        "size, batch size and share of foreground are those of the training).",
     )
     lr: float = Field(0.1, gt=0, description="Learning rate of the weights' logits.")
 
@@ -37,13 +37,14 @@ class Soup(Section):
     recipes: list[RecipeName] = Field(
         ["greedy", "uniform"],
         min_length=1,
-        description="`greedy`: best first, one kept if the selection Dice of the average strictly "
-        "improves (Wortsman et al. 2022); `uniform`: the average of all; `hierarchical`: greedy "
-        "within groups of like trials, then across the groups (Sanjeev et al. 2024); "
-        "`learned`: mixing weights found on the selection cases by gradient, kept only if they pay "
-        "on cases that they were not learned on; `best`: the best single model; `ensemble`: no "
-        "soup but what soups replace, the mean of the probabilities of all ingredients, each of "
-        "them run on every case.",
+        description="`greedy`: best first, an ingredient is kept if it strictly improves the "
+        "selection Dice of the average (Wortsman et al. 2022); `uniform`: the average "
+        "of all; `hierarchical`: greedy within groups of similar trials, then across "
+        "the groups (Sanjeev et al. 2024); `learned`: mixing weights learned on the "
+        "selection cases by gradient descent, kept only if they pay on cases that "
+        "they were not learned on; `best`: the best single model; `ensemble`: not a "
+        "soup but what soups replace, the mean of the probabilities of all "
+        "ingredients, each of which is run on every case.",
     )
     ensemble_of: Literal["all", SoupName] = Field(
         "all",
@@ -54,45 +55,46 @@ class Soup(Section):
         ["averaged"],
         min_length=1,
         description="Which weights of a schedule-free run are ingredients: `averaged`, those to "
-        "evaluate; `raw`, those that gradients are taken at, worse alone and often better in "
-        "soups. Other schedules have one kind only.",
+        "evaluate; `raw`, those at which gradients are taken, which are worse alone "
+        "and often better in soups. Other schedules have one kind only.",
     )
     group_by: list[str] | None = Field(
         None,
-        description="Swept keys in which the trials of a group of `hierarchical` agree; the first "
-        "key that the sweep names by default.",
+        description="Swept keys in which the trials of a group of `hierarchical` agree; by "
+        "default the first key that the sweep names.",
     )
     learned: Learned = Field(default_factory=Learned, description="See below.")
     race: float | None = Field(
         None,
         gt=0,
         lt=0.5,
-        description="Stop a candidate when a paired test over the cases seen says that it will "
-        "not win, at this error rate; null stops only what cannot win any more.",
+        description="Stop a candidate when a paired test on the cases seen so far says that it "
+        "will not win, at this error rate; null stops only a candidate that can no "
+        "longer win.",
     )
     at_once: int = Field(
         1,
         ge=1,
-        description="Candidates evaluated at the same time, each on a GPU of its own where there "
-        "are GPUs; the outcome is the same.",
+        description="Candidates evaluated at the same time, each on its own GPU if there are "
+        "GPUs; the outcome is the same.",
     )
     barrier_cases: int = Field(
         4,
         ge=1,
-        description="Selection cases, from the easiest to the hardest, that the barrier between "
-        "the best model and each other is measured on.",
+        description="Selection cases, from the easiest to the hardest, on which the barriers "
+        "between the best model and the others are measured.",
     )
     barrier_models: int = Field(
         40,
         ge=2,
-        description="Models of a fold that barriers and distances are measured between: the best "
-        "one, and others from the second best to the worst at equal distances in rank.",
+        description="Models of a fold between which barriers and distances are measured: the best "
+        "one, and others from the second best to the worst, equally spaced in rank.",
     )
     barrier_points: int = Field(
         3,
         ge=1,
-        description="Points on the straight line between two models at which it is measured, at "
-        "equal distances; odd, so that their average is one of them.",
+        description="Equally spaced points on the straight line between two models at which the "
+        "loss is measured; odd, so that their average is one of them.",
     )
 
     @field_validator("recipes", "weights")

@@ -13,30 +13,33 @@ Distribution = Literal["uniform", "log-uniform", "choice"]
 
 
 class Halving(Section):
-    """Successive halving: all trials begin, and at each rung only the best go on."""
+    """Successive halving: all trials begin, and at each rung only the best continue."""
 
-    rungs: int = Field(2, ge=2, description="Number of rungs; the last one ends with the run.")
+    rungs: int = Field(2, ge=2, description="Number of rungs; the last one is the end of the run.")
     keep: float = Field(
         0.25,
         gt=0,
         lt=1,
-        description="Share of a fold's trials, rounded up, that goes on after a rung, by their "
-        "mean Dice on the selection cases; each rung ends after this share of the epochs after "
-        "which the next one ends.",
+        description="Share of a fold's trials, rounded up, that continue after a rung, by their "
+        "mean Dice on the selection cases. Each rung ends after this share of the "
+        "epochs of the next one.",
     )
 
 
 class RandomSamples(Section):
     """Random values of several settings, drawn together."""
 
-    count: int = Field(..., ge=1, description="Number of different samples.")
-    seed: int = Field(0, ge=0, description="Seed of the samples; more of them keep the first ones.")
+    count: int = Field(..., ge=1, description="Number of samples; all of them differ.")
+    seed: int = Field(
+        0, ge=0, description="Seed of the samples; a higher `count` keeps the first ones."
+    )
     axes: dict[str, dict[Distribution, list[Any]]] = Field(
         ...,
         min_length=1,
         description="Dotted keys, each with how it is drawn: `{uniform: [low, high]}`, "
-        "`{log-uniform: [low, high]}` (numbers have four significant digits, or are whole where "
-        "the setting is) or `{choice: [...]}`, each value as likely as another.",
+        "`{log-uniform: [low, high]}` (numbers have four significant digits, and are "
+        "integers where the setting is one) or `{choice: [...]}`, in which all values "
+        "are equally likely.",
     )
 
     @field_validator("axes")
@@ -88,16 +91,17 @@ class SweepBlock(Section):
         list[ZipAxis], BeforeValidator(_as_list, json_schema_input_type=list[ZipAxis] | ZipAxis)
     ] = Field(
         default_factory=list,
-        description="Axes that move several keys together: mappings (or one alone) of keys to "
-        "values, of which the first ones belong together, the second ones, and so on.",
+        description="Axes that move several keys together: mappings (or a single one) of keys to "
+        "values. The first values belong together, the second ones belong together, "
+        "and so on.",
     )
     random: RandomSamples | None = Field(
-        None, description="Random samples: one more axis, of as many points."
+        None, description="Random samples: one more axis, with one point per sample."
     )
     trials: list[dict[str, Any]] = Field(
         default_factory=list,
-        description="Single trials beside the combinations of the axes: mappings of keys to one "
-        "value each, which may name different keys.",
+        description="Single trials in addition to the combinations of the axes: mappings of keys "
+        "to one value each, which may name different keys.",
     )
     exclude: list[dict[str, Any]] = Field(
         default_factory=list,
@@ -166,7 +170,7 @@ class SweepBlock(Section):
 
 
 class Sweep(SweepBlock):
-    """Which settings the trials of a study differ in."""
+    """The settings in which the trials of a study differ."""
 
     also: list[SweepBlock] = Field(
         default_factory=list,
@@ -175,6 +179,7 @@ class Sweep(SweepBlock):
     )
     halving: Halving | None = Field(
         None,
-        description="Train all trials to the first rung only, keep the best of each fold and go on "
-        "with those, rung by rung; null trains all trials to their end. For schedule-free trials.",
+        description="Train all trials to the first rung only, keep the best of each fold, and "
+        "continue with those, rung by rung; null trains all trials to their end. For "
+        "schedule-free trials.",
     )

@@ -25,7 +25,7 @@ PrecisionName = Literal["float32", "bfloat16", "float16", "auto"]
 
 
 class Network(Section):
-    """The network; its weights' shapes are the same in all runs of a study."""
+    """The network; the shapes of its weights are the same in all runs of a study."""
 
     name: str = Field(
         "MedNeXt",
@@ -39,11 +39,11 @@ class Network(Section):
     )
     kernel_size: Literal[3, 5, 7] = Field(3, description="MedNeXt's kernel size in voxels.")
     deep_supervision: bool = Field(
-        False, description="Let MedNeXt's coarser stages take part in the loss."
+        False, description="Include the outputs of MedNeXt's coarser stages in the loss."
     )
     arguments: dict[str, Any] = Field(
         default_factory=dict,
-        description="Further arguments of the class, by its own names; channels in and out and "
+        description="Further arguments of the class, by its own names; numbers of channels and "
         "`spatial_dims` are filled in.",
     )
 
@@ -65,15 +65,16 @@ class Training(Section):
     checkpoints: int = Field(
         1,
         ge=1,
-        description="Checkpoints along each trial, at equal distances, the last one at its end; "
-        "all of them are ingredients of soups. A trial with several cannot be made longer "
+        description="Checkpoints along each trial, equally spaced, the last one at its end; all "
+        "of them are ingredients of soups. A trial with several cannot be made longer "
         "without starting over.",
     )
     foreground_share: float = Field(
         0.33,
         ge=0,
         le=1,
-        description="Share of patches centred on a labelled voxel; the others lie anywhere.",
+        description="Share of patches centred on a labelled voxel; the others are placed at "
+        "random.",
     )
     augmentation: AugmentationPreset = Field(
         "flips-intensity",
@@ -95,18 +96,18 @@ class Training(Section):
         "stage, or 1 for the full size and 0.5 for all others (MONAI's modes).",
     )
     gradient_clip: float | None = Field(
-        12.0, gt=0, description="Largest norm of the gradient; null does not clip."
+        12.0, gt=0, description="Maximum norm of the gradient; null does not clip."
     )
     precision: PrecisionName = Field(
         "float32",
         description="Arithmetic of the forward pass (automatic mixed precision); `auto`: bfloat16 "
-        "on GPUs that have it, float16 on others, float32 on CPUs.",
+        "on GPUs that support it, float16 on others, float32 on CPUs.",
     )
     channels_last: Literal["auto"] | bool = Field(
         "auto",
         description="Keep a voxel's channels together in memory while training; `auto`: for "
-        "MedNeXt on CPUs, whose steps take a third less time by it. Try `true` on a GPU with "
-        "bench/train_step.py. Results differ by rounding.",
+        "MedNeXt on CPUs, whose steps take a third less time with it. Try `true` on a "
+        "GPU with bench/train_step.py. Results differ by rounding.",
     )
     compile: bool = Field(
         False,
@@ -115,12 +116,12 @@ class Training(Section):
     )
     gradient_checkpointing: bool = Field(
         False,
-        description="Compute a MedNeXt's blocks again in the backward pass instead of keeping what "
-        "they computed: less memory, more time, the same result.",
+        description="Compute a MedNeXt's blocks again in the backward pass instead of storing "
+        "their activations: less memory, more time, the same result.",
     )
     seed: int = Field(0, ge=0, description="Seed of initial weights, patches and augmentation.")
     device: Literal["auto", "cpu", "cuda"] = Field(
-        "auto", description="`auto` takes the GPU where there is one."
+        "auto", description="`auto` uses a GPU if there is one."
     )
     workers: int = Field(
         0, ge=0, description="Processes that read patches; 0 reads them in the training process."
@@ -163,16 +164,22 @@ class Optimizer(Section):
         0,
         ge=0,
         description="Steps of linear warm-up (schedule-free, cosine-warmup and "
-        "cosine-warmup-restarts; RAdam needs none and takes none when schedule-free).",
+        "cosine-warmup-restarts; RAdam needs none, and has none when schedule-free).",
     )
     restarts: int = Field(
         3, ge=1, description="Cosine periods of equal length of `cosine-warmup-restarts`."
     )
     power: float = Field(0.9, gt=0, description="Power of the `polynomial` schedule.")
     milestones: list[float] = Field(
-        [0.5, 0.75], description="Where `multi-step` lowers the rate, as shares of the run."
+        [0.5, 0.75],
+        description="Where `multi-step` lowers the learning rate, as fractions of the run.",
     )
-    gamma: float = Field(0.1, gt=0, lt=1, description="Factor of `multi-step` at each milestone.")
+    gamma: float = Field(
+        0.1,
+        gt=0,
+        lt=1,
+        description="Factor by which `multi-step` multiplies the learning rate at each milestone.",
+    )
 
     @field_validator("milestones")
     @classmethod
@@ -189,7 +196,7 @@ class Optimizer(Section):
 
 
 class Stem(Section):
-    """The model that all trials of a fold branch from."""
+    """The shared initialisation from which all trials of a fold are fine-tuned."""
 
     source: Literal["train", "none", "checkpoint"] = Field(
         "train",
@@ -198,7 +205,7 @@ class Stem(Section):
     )
     epochs: int = Field(50, ge=1, description="Epochs of the stem.")
     optimizer: Optimizer | None = Field(
-        None, description="The stem's optimizer; the study's own by default."
+        None, description="The stem's optimizer; by default the study's."
     )
     checkpoint: str | None = Field(
         None, description="Weights to fine-tune from (.safetensors), for `source: checkpoint`."
