@@ -263,10 +263,11 @@ def judge(
     import torch
 
     from voxelsoup.common.files import sha256
-    from voxelsoup.evaluation.score import WeightsScorer
+    from voxelsoup.evaluation.case_scores import case_mean
     from voxelsoup.models import weight_files
     from voxelsoup.soups.recipes import best, greedy, hierarchical, learned, uniform
-    from voxelsoup.soups.selection import Cache, Selection, case_mean
+    from voxelsoup.soups.scorer import WeightsScorer
+    from voxelsoup.soups.selection import Cache, Selection
     from voxelsoup.soups.soup import Ingredient, SoupResult
     from voxelsoup.study.sections.soup import Learned
 

@@ -130,7 +130,7 @@ def evaluator(study: Any, fold: dict[str, list[str]], folder: Path) -> Any:
     """A real scorer that counts its case inferences."""
     import torch
 
-    from voxelsoup.evaluation.score import WeightsScorer
+    from voxelsoup.soups.scorer import WeightsScorer
 
     class Counting(WeightsScorer):
         inferences = 0
@@ -160,8 +160,8 @@ def model_soups(scorer: Any, paths: dict[str, Path], cases: list[str]) -> list[s
 
 def naive(scorer: Any, paths: dict[str, Path], cases: list[str], again: bool) -> list[str]:
     """Greedy without reuse; ``again`` evaluates the incumbent beside every candidate."""
+    from voxelsoup.evaluation.case_scores import mean_score
     from voxelsoup.models.weight_files import load
-    from voxelsoup.soups.selection import mean_score
 
     single = {t: mean_score(evaluate(scorer, load(p)[0], cases)) for t, p in paths.items()}
     order = sorted(paths, key=lambda trial: (-single[trial], trial))

@@ -1,7 +1,7 @@
 """What `voxelsoup status` takes for a study of 5,000 runs while it is under way.
 
 The study is made up: five folds of 999 trials and a stem each, with the files that runs leave. Of
-the trials three fifths are done (with case rows of 100 cases and three regions), a hundred are at
+the trials three fifths are done (with scores of 100 cases and three regions), a hundred are at
 work, some have failed or were killed, the rest waits. Each figure is the median of several whole
 processes, from start to end, with a warm file cache. The last line is one JSON object:
 

@@ -448,7 +448,7 @@ def show_findings() -> None:
         print_overview(overview)
         print_conclusions(overview.with_name("comparisons.csv"))
     if Path(study.results, "comparison", "basin.csv").exists():
-        from voxelsoup.soups.barriers import print_findings, read_basins
+        from voxelsoup.comparison.barriers import print_findings, read_basins
 
         print_findings(read_basins(Path(study.results), FOLDS, study.soup.recipes))
     page = Path(study.results, "report.html")

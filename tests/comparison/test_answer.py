@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from support.compared_folds import compared
 from voxelsoup.comparison.answer import answer_of, answer_paragraph, key_table, write_answer
 from voxelsoup.comparison.findings import find
-from voxelsoup.comparison.folds import OPTIMISTIC, FoldComparison
+from voxelsoup.comparison.folds import FoldComparison
+from voxelsoup.comparison.names import OPTIMISTIC
 from voxelsoup.comparison.overview import overview
 from voxelsoup.comparison.statistics import SeedSpread
 

@@ -31,7 +31,8 @@ from voxelsoup.comparison.findings import (
     trial_scores,
     write_findings,
 )
-from voxelsoup.comparison.folds import OPTIMISTIC, FoldComparison
+from voxelsoup.comparison.folds import FoldComparison
+from voxelsoup.comparison.names import OPTIMISTIC
 from voxelsoup.comparison.statistics import conclusion, paired_difference
 
 RNG = np.random.default_rng(5)

@@ -11,16 +11,10 @@ import pytest
 
 from support.compared_folds import scored
 from voxelsoup.common.errors import InputError
-from voxelsoup.comparison.folds import (
-    OPTIMISTIC,
-    FoldComparison,
-    best_trial,
-    compare_study,
-    points,
-    protocol_mark,
-    soup_title,
-)
+from voxelsoup.comparison.folds import FoldComparison, compare_study, points
+from voxelsoup.comparison.names import OPTIMISTIC, protocol_mark, soup_title
 from voxelsoup.evaluation.case_scores import write_rows
+from voxelsoup.soups.candidates import best_trial
 
 TRIALS = {
     # Better on the test cases, but not on those that choose.

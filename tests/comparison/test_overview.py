@@ -25,7 +25,8 @@ from support.compared_folds import (
     latex_cells,
     markdown_cells,
 )
-from voxelsoup.comparison.folds import OPTIMISTIC, FoldComparison
+from voxelsoup.comparison.folds import FoldComparison
+from voxelsoup.comparison.names import OPTIMISTIC
 from voxelsoup.comparison.overview import (
     fold_table,
     overview,
@@ -54,7 +55,7 @@ MADE_UP = {1: [0.8312, 0.7999, 0.1876543210987654], 2: [1 / 3, 2 / 3, 0.25]}
 
 @dataclass(frozen=True)
 class Published(FoldComparison):
-    """A fold whose summaries are given, as no case rows have a mean taken in single precision."""
+    """A fold whose summaries are given: no per-case scores have a mean in single precision."""
 
     published: str = PUBLISHED
 

@@ -18,7 +18,8 @@ from support.compared_folds import (
     latex_cells,
     markdown_cells,
 )
-from voxelsoup.comparison.folds import OPTIMISTIC, FoldComparison
+from voxelsoup.comparison.folds import FoldComparison
+from voxelsoup.comparison.names import OPTIMISTIC
 from voxelsoup.comparison.postprocessing_effect import (
     told,
     without_and_with,

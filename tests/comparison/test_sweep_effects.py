@@ -22,7 +22,8 @@ from support.compared_folds import (
     markdown_cells,
 )
 from voxelsoup.comparison.findings import difference_of
-from voxelsoup.comparison.folds import OPTIMISTIC, FoldComparison
+from voxelsoup.comparison.folds import FoldComparison
+from voxelsoup.comparison.names import OPTIMISTIC
 from voxelsoup.comparison.statistics import SeedSpread, holm, paired_difference
 from voxelsoup.comparison.sweep_effects import (
     effects,

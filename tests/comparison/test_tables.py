@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from support.compared_folds import csv_cells, html_cells, latex_caption, latex_cells, markdown_cells
-from voxelsoup.comparison.folds import OPTIMISTIC
+from voxelsoup.comparison.names import OPTIMISTIC
 from voxelsoup.comparison.statistics import Difference, paired_difference
 from voxelsoup.comparison.tables import (
     decimals,

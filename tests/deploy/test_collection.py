@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from voxelsoup.comparison.folds import OPTIMISTIC
+from voxelsoup.comparison.names import OPTIMISTIC
 from voxelsoup.deploy import collection
 from voxelsoup.deploy.collection import CollectedModel, collect
 from voxelsoup.evaluation.case_scores import write_rows

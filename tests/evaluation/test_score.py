@@ -1,4 +1,4 @@
-"""Case rows of a model: every number again by hand, from the prediction in the scan's voxels."""
+"""Per-case scores of a model: every number by hand, from the prediction in the scan's voxels."""
 
 from __future__ import annotations
 

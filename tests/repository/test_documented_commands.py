@@ -25,8 +25,7 @@ from support.documents import NAMES, REPOSITORY, Copy, blocks_of, commands_of
 from support.runs import SETTINGS
 from voxelsoup.commands.cli import main
 from voxelsoup.common.files import sha256, write_json
-from voxelsoup.evaluation.case_scores import write_rows
-from voxelsoup.evaluation.score import rows_of
+from voxelsoup.evaluation.case_scores import rows_of, write_rows
 from voxelsoup.models import weight_files
 from voxelsoup.soups.recipes import uniform
 from voxelsoup.soups.selection import Cache, Selection

@@ -16,6 +16,9 @@ import torch
 from rich.console import Console
 
 from voxelsoup.common.files import sha256, write_json
+from voxelsoup.comparison import barriers as tables
+from voxelsoup.comparison.barriers import why_one
+from voxelsoup.evaluation.case_scores import LOSS, CaseScore
 from voxelsoup.models import weight_files
 from voxelsoup.models.weight_files import Weights
 from voxelsoup.soups import barriers
@@ -26,10 +29,9 @@ from voxelsoup.soups.barriers import (
     measured_models,
     sentence,
     spread,
-    why_one,
 )
 from voxelsoup.soups.recipes import greedy
-from voxelsoup.soups.selection import LOSS, Cache, CaseScore, Selection
+from voxelsoup.soups.selection import Cache, Selection
 from voxelsoup.soups.soup import Ingredient, descending
 
 CASES = [f"case{number}" for number in range(7)]
@@ -241,25 +243,25 @@ def test_the_record_and_what_is_written_from_it_agree(tmp_path: Path) -> None:
     folder = tmp_path / "results"
     write_json(folder / "fold0/basin.json", record)
     write_json(folder / "fold0/soups/greedy/recipe.json", {"ingredients": [{}]})
-    (read,) = barriers.read_basins(folder, [0], ["greedy"])
+    (read,) = tables.read_basins(folder, [0], ["greedy"])
     assert "1 of 2" in read.finding
     assert "Greedy kept the best model alone" in read.finding
-    assert "Greedy" not in barriers.read_basins(folder, [0], ["uniform"])[0].finding
+    assert "Greedy" not in tables.read_basins(folder, [0], ["uniform"])[0].finding
 
-    frame = barriers.table([read])
+    frame = tables.table([read])
     assert frame["model"].tolist() == record["models"]
     assert frame["distance"].tolist() == record["distances"][0]
     assert frame["barrier"].tolist()[1:] == [line["barrier"] for line in record["lines"]]
     assert frame["selection_score"].tolist() == [i.score for i in ingredients]
-    barriers.write_basins([read], folder / "basin")
+    tables.write_basins([read], folder / "basin")
     page = (folder / "basin.html").read_text()
     assert "Greedy kept the best model alone" in page
     assert "optimistic" not in page
     published = dataclasses.replace(read, record=record | {"protocol": "published"})
-    barriers.write_basins([published], folder / "published")
+    tables.write_basins([published], folder / "published")
     assert "Optimistic" in (folder / "published.html").read_text()
     console = Console(width=80, record=True)
-    barriers.print_findings([read], console)
+    tables.print_findings([read], console)
     assert "Fold 0: These models do not share a basin" in console.export_text()
 
 
@@ -273,15 +275,15 @@ def test_a_diverged_model_is_recorded(tmp_path: Path) -> None:
     assert record["distances"][2][0] is None
     assert record["distances"][0][1] > 0
     assert "1 of 2" in record["sentence"]
-    assert barriers.table([barriers.Basin(record, None)])["barrier"].tolist()[2] == math.inf
+    assert tables.table([tables.Basin(record, None)])["barrier"].tolist()[2] == math.inf
 
 
 def test_one_model_alone_is_recorded_and_written(tmp_path: Path) -> None:
     record = record_of(write(tmp_path, MODELS[:1]), CASES)
     assert (record["lines"], record["distances"]) == ([], [[0.0]])
-    one = barriers.Basin(record, greedy=1)
+    one = tables.Basin(record, greedy=1)
     assert one.finding == "Fold 0: There is one model only: nothing to average."
-    barriers.write_basins([one], tmp_path / "one")
+    tables.write_basins([one], tmp_path / "one")
     assert "trial0" in (tmp_path / "one.md").read_text()
 
 

@@ -16,20 +16,14 @@ from voxelsoup.common.files import sha256
 from voxelsoup.data.preprocessing.geometry import restore
 from voxelsoup.data.preprocessing.store import load_case, load_truth
 from voxelsoup.data.regions import label_table, to_regions
-from voxelsoup.evaluation.case_scores import mean_dice
+from voxelsoup.evaluation.case_scores import LOSS, Scores, mean_dice, scores_of
 from voxelsoup.evaluation.postprocessing import Postprocessing, RegionRule, unchanged
-from voxelsoup.evaluation.score import (
-    load_model,
-    predict,
-    score_before_and_after,
-    score_cases,
-    scores_of,
-)
+from voxelsoup.evaluation.score import load_model, predict, score_before_and_after, score_cases
 from voxelsoup.evaluation.sliding_window import predict_logits
 from voxelsoup.models import networks, weight_files
 from voxelsoup.soups import ensemble
 from voxelsoup.soups.ensemble import Ensemble, ensemble_record, mean_prediction, score_ensemble
-from voxelsoup.soups.selection import LOSS, Cache, Scores
+from voxelsoup.soups.selection import Cache
 from voxelsoup.soups.soup import Ingredient, recipe_record
 from voxelsoup.study.study import Study
 

@@ -12,13 +12,14 @@ import torch
 
 from support.runs import preprocess_phantom, small_study
 from voxelsoup.common.files import sha256
-from voxelsoup.evaluation.score import WeightsScorer
+from voxelsoup.evaluation.case_scores import LOSS, CaseScore
 from voxelsoup.models import networks, weight_files
 from voxelsoup.models.weight_files import Weights
 from voxelsoup.soups.averaging import WeightedModel, average, block_of
 from voxelsoup.soups.recipes import learned
 from voxelsoup.soups.recipes.learned import GUARD, _slopes, learn
-from voxelsoup.soups.selection import LOSS, Cache, CaseScore, Selection
+from voxelsoup.soups.scorer import WeightsScorer
+from voxelsoup.soups.selection import Cache, Selection
 from voxelsoup.soups.soup import Ingredient, rebuild, recipe_record
 from voxelsoup.study.sections.soup import Learned
 from voxelsoup.training.patches import PatchSource, batches

@@ -9,17 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from voxelsoup.evaluation.case_scores import LOSS, Scores, mean_score
 from voxelsoup.models.weight_files import Weights
 from voxelsoup.soups.averaging import WeightedModel
-from voxelsoup.soups.selection import (
-    LOSS,
-    Cache,
-    CandidateSoup,
-    Scores,
-    Selection,
-    loses,
-    mean_score,
-)
+from voxelsoup.soups.selection import Cache, CandidateSoup, Selection, loses
 
 REGIONS = ["TC", "WT"]
 dice = st.floats(0, 1)

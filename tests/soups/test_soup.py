@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 
 from voxelsoup.common.errors import InputError
 from voxelsoup.common.files import sha256
+from voxelsoup.evaluation.case_scores import LOSS, CaseScore, Scores, mean_score
 from voxelsoup.models import weight_files
 from voxelsoup.models.weight_files import Weights
 from voxelsoup.soups.recipes import best, greedy, hierarchical, uniform
-from voxelsoup.soups.selection import LOSS, Cache, CaseScore, Scores, Selection, mean_score
+from voxelsoup.soups.selection import Cache, Selection
 from voxelsoup.soups.soup import (
     Ingredient,
     SoupResult,

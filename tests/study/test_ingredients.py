@@ -13,9 +13,9 @@ from support.runs import preprocess_phantom, small_run, small_study
 from support.studies import TARGET, epochs_trained, run_locally, write_tiny
 from voxelsoup.common.errors import InputError
 from voxelsoup.common.files import read_json
-from voxelsoup.comparison.folds import best_trial
 from voxelsoup.evaluation.case_scores import mean_dice, read_rows
 from voxelsoup.runs.resume_state import State
+from voxelsoup.soups.candidates import best_trial
 from voxelsoup.study.ingredients import (
     averaged_already,
     checkpoint_steps,

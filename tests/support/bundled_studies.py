@@ -106,7 +106,7 @@ def write_model(folder: Path, study: Study, seed: int) -> str:
 
 
 def rows(study: Study, fold: int) -> pd.DataFrame:
-    """Case rows of four cases."""
+    """Per-case scores of four cases."""
     dices = np.random.default_rng(fold).uniform(0.5, 1, (4, len(study.regions)))
     return pd.DataFrame(
         [

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from voxelsoup.comparison.folds import BEST_MODEL, FoldComparison
+from voxelsoup.comparison.folds import FoldComparison
+from voxelsoup.comparison.names import BEST_MODEL
 from voxelsoup.evaluation.case_scores import COLUMNS, by_case, mean_dice
 
 BEST_TRIAL, OTHER_TRIAL = "aaaa0000", "bbbb0000"
@@ -19,7 +20,7 @@ REGIONS = {"TC": 0.0625, "WT": -0.09375, "ET": 0.03125}
 
 
 def rows_of(cases: Mapping[str, tuple[Mapping[str, float], float]]) -> pd.DataFrame:
-    """Case rows from case -> (region -> Dice, loss)."""
+    """Per-case scores from case -> (region -> Dice, loss)."""
     return pd.DataFrame(
         [(c, r, d, loss) for c, (regions, loss) in cases.items() for r, d in regions.items()],
         columns=COLUMNS,
@@ -27,7 +28,7 @@ def rows_of(cases: Mapping[str, tuple[Mapping[str, float], float]]) -> pd.DataFr
 
 
 def scored(dices: Sequence[float]) -> pd.DataFrame:
-    """Case rows of cases with these Dices on the mean of the regions; the loss is 1 - Dice."""
+    """Per-case scores with these Dice scores as the mean of the regions; the loss is 1 - Dice."""
     return rows_of(
         {
             f"case{number:02}": ({r: dice + more for r, more in REGIONS.items()}, 1 - dice)

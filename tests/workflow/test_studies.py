@@ -16,7 +16,7 @@ import yaml
 
 from support.workflows import REPOSITORY, planned, snakemake, write_study
 from voxelsoup.common.files import read_json, sha256
-from voxelsoup.comparison.folds import OPTIMISTIC
+from voxelsoup.comparison.names import OPTIMISTIC
 from voxelsoup.data.layouts.phantom import write_phantom
 from voxelsoup.evaluation.case_scores import mean_dice, read_rows
 from voxelsoup.models import weight_files

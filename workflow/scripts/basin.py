@@ -5,9 +5,9 @@ from pathlib import Path
 from voxelsoup.common.files import read_json, write_json
 from voxelsoup.common.logs import job_log
 from voxelsoup.data.preprocessing.store import read_manifest
-from voxelsoup.evaluation.score import WeightsScorer, scoring_context
 from voxelsoup.models import devices
 from voxelsoup.soups.barriers import basin_record, spread
+from voxelsoup.soups.scorer import WeightsScorer, scoring_context
 from voxelsoup.soups.selection import Cache, Selection
 from voxelsoup.soups.soup import check_alike, descending, ingredients_of_fold
 from voxelsoup.study.loading import load

@@ -4,8 +4,8 @@ from itertools import chain
 from pathlib import Path
 
 from voxelsoup.common.logs import job_log
+from voxelsoup.comparison.barriers import read_basins, write_basins
 from voxelsoup.report.figures import barriers, weight_distances
-from voxelsoup.soups.barriers import read_basins, write_basins
 from voxelsoup.soups.candidates import models_of_folds
 from voxelsoup.study.loading import load
 from voxelsoup.study.trials import model_names

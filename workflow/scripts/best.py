@@ -5,8 +5,7 @@ from pathlib import Path
 
 from voxelsoup.common.files import atomic_write
 from voxelsoup.common.logs import job_log
-from voxelsoup.comparison.folds import best_trial
-from voxelsoup.soups.candidates import OWN, read_candidates
+from voxelsoup.soups.candidates import OWN, best_trial, read_candidates
 
 with job_log(snakemake.log[0]):
     listed = Path(snakemake.input.candidates)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from voxelsoup.common.logs import job_log
-from voxelsoup.comparison.folds import soup_title
+from voxelsoup.comparison.names import soup_title
 from voxelsoup.models import devices
 from voxelsoup.report.figures import case_slices
 from voxelsoup.report.figures.example_cases import cases_to_show, slice_of

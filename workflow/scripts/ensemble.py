@@ -10,9 +10,9 @@ from voxelsoup.common.logs import job_log
 from voxelsoup.data.preprocessing.store import read_manifest
 from voxelsoup.evaluation.case_scores import COLUMNS, write_rows
 from voxelsoup.evaluation.postprocessing import Postprocessing
-from voxelsoup.evaluation.score import scoring_context
 from voxelsoup.models import devices
 from voxelsoup.soups.ensemble import Ensemble, ensemble_record, score_ensemble
+from voxelsoup.soups.scorer import scoring_context
 from voxelsoup.soups.selection import Cache
 from voxelsoup.soups.soup import check_alike, descending, ingredients_of_fold
 from voxelsoup.study.loading import load

@@ -7,7 +7,8 @@ import pandas as pd
 
 from voxelsoup.common.files import read_json
 from voxelsoup.common.logs import job_log
-from voxelsoup.comparison.folds import compare_study, points, soup_title
+from voxelsoup.comparison.folds import compare_study, points
+from voxelsoup.comparison.names import soup_title
 from voxelsoup.report.figures import (
     build_up,
     hyperparameter_effects,

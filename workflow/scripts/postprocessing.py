@@ -12,8 +12,9 @@ from voxelsoup.evaluation.postprocessing import (
     nothing_to_choose,
     predictions_of,
 )
-from voxelsoup.evaluation.score import load_model, prediction_in_the_scan, scoring_context
+from voxelsoup.evaluation.score import load_model, prediction_in_the_scan
 from voxelsoup.models import devices
+from voxelsoup.soups.scorer import scoring_context
 from voxelsoup.study.loading import load
 
 with job_log(snakemake.log[0]):

@@ -6,10 +6,10 @@ from pathlib import Path
 from voxelsoup.common.files import read_json, write_json
 from voxelsoup.common.logs import job_log
 from voxelsoup.data.preprocessing.store import read_manifest
-from voxelsoup.evaluation.case_scores import write_rows
-from voxelsoup.evaluation.score import WeightsScorer, rows_of, scoring_context
+from voxelsoup.evaluation.case_scores import rows_of, write_rows
 from voxelsoup.models import devices, weight_files
 from voxelsoup.soups.recipes import recipe_of
+from voxelsoup.soups.scorer import WeightsScorer, scoring_context
 from voxelsoup.soups.selection import Cache, Selection
 from voxelsoup.soups.soup import check_alike, check_unchanged, ingredients_of_fold, recipe_record
 from voxelsoup.study.loading import load

@@ -13,7 +13,8 @@ import pandas as pd
 from voxelsoup.common.files import write_text
 from voxelsoup.common.text import counted, listed
 from voxelsoup.comparison.findings import ENSEMBLE_QUESTION, Finding, in_a_sentence
-from voxelsoup.comparison.folds import BEST_MODEL, BEST_SINGLE, ENSEMBLE, OPTIMISTIC, FoldComparison
+from voxelsoup.comparison.folds import FoldComparison
+from voxelsoup.comparison.names import BEST_MODEL, BEST_SINGLE, ENSEMBLE, OPTIMISTIC
 from voxelsoup.comparison.overview import published_columns, shown_overview
 from voxelsoup.comparison.pages import page
 from voxelsoup.comparison.statistics import SeedSpread

@@ -13,13 +13,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from rich.console import Console
 
-from voxelsoup.comparison.folds import (
-    BEST_MODEL,
-    BEST_SINGLE,
-    ENSEMBLE,
-    FoldComparison,
-    protocol_mark,
-)
+from voxelsoup.comparison.folds import FoldComparison
+from voxelsoup.comparison.names import BEST_MODEL, BEST_SINGLE, ENSEMBLE, protocol_mark
 from voxelsoup.comparison.overview import COST
 from voxelsoup.comparison.statistics import (
     Difference,

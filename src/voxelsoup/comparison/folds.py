@@ -2,48 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 import pandas as pd
 
 from voxelsoup.common.errors import InputError
 from voxelsoup.common.files import read_json
+from voxelsoup.comparison.names import BEST_MODEL, soup_title
 from voxelsoup.evaluation.case_scores import by_case, mean_dice, read_rows, summary
-
-BEST_MODEL, ENSEMBLE = "Best Model", "Ensemble"
-# The recipe that only copies the best ingredient.
-BEST_SINGLE = "Best Single"
-OPTIMISTIC = "optimistic: chosen and scored on the same cases"
-
-
-def best_trial(scores: Mapping[str, float]) -> str:
-    """The trial with the highest score; of equals, the one whose id sorts first.
-
-    A score that is not a number counts as the lowest.
-    """
-
-    def rank(trial: str) -> tuple[float, str]:
-        score = scores[trial]
-        return (math.inf if math.isnan(score) else -score), trial
-
-    return min(scores, key=rank)
-
-
-def soup_title(recipe: str) -> str:
-    """``greedy`` -> ``Greedy Soup``; the best single model and the ensemble are no soups."""
-    if recipe == "best":
-        return BEST_SINGLE
-    if recipe == "ensemble":
-        return ENSEMBLE
-    return f"{recipe.replace('-', ' ').title()} Soup"
-
-
-def protocol_mark(protocol: str) -> str:
-    """The protocol as tables name it: ``published`` says that its numbers are optimistic."""
-    return f"published ({OPTIMISTIC})" if protocol == "published" else protocol
+from voxelsoup.soups.candidates import best_trial
 
 
 @dataclass(frozen=True)
@@ -54,7 +24,7 @@ class FoldComparison:
         fold: number of the fold.
         protocol: ``held-out`` or ``published``.
         best_trial: id of the trial with the highest selection score.
-        rows: title (``Best Model``, ``Greedy Soup``, ...) -> case rows on the test cases.
+        rows: title (``Best Model``, ``Greedy Soup``, ...) -> per-case scores on the test cases.
         postprocessed: title -> those after post-processing; empty if they were not given.
         ingredients: title -> number of trials in the model.
         models_per_prediction: title -> networks that run for one prediction: the inference cost.
@@ -89,7 +59,7 @@ class ModelFiles:
 
     Attributes:
         chosen_by: selection.csv of a single model, recipe.json of a soup.
-        test: its case rows on the test cases.
+        test: its per-case scores on the test cases.
         postprocessed: those after post-processing, of the models that are compared.
     """
 
@@ -112,10 +82,10 @@ def compare_fold(
         trials: trial id -> its files.
         soups: recipe -> its files.
         protocol: ``held-out`` or ``published``.
-        best_postprocessed: case rows of the best single model after post-processing.
+        best_postprocessed: per-case scores of the best single model after post-processing.
 
     Raises:
-        InputError: if case rows cannot be read, or two models were scored on different cases.
+        InputError: if per-case scores cannot be read, or two models were scored on different cases.
     """
     selections = {trial: read_rows(files.chosen_by) for trial, files in trials.items()}
     titled = {soup_title(recipe): files for recipe, files in soups.items()}
@@ -209,11 +179,7 @@ def points(comparisons: Iterable[FoldComparison]) -> pd.DataFrame:
                     "name": name,
                     "kind": name if name in comparison.rows else single,
                     "selection": selection,
-                    "test": _mean(comparison, name),
+                    "test": fmean(comparison.case_scores[name]),
                 }
             )
     return pd.DataFrame(rows, columns=["fold", "name", "kind", "selection", "test"])
-
-
-def _mean(comparison: FoldComparison, name: str) -> float:
-    return math.fsum(comparison.case_scores[name]) / len(comparison.case_scores[name])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import stdev
+from statistics import fmean, stdev
 
 import numpy as np
 import pandas as pd
@@ -14,10 +14,11 @@ from rich.console import Console
 from rich.table import Table
 
 from voxelsoup.common.text import counted, listed
-from voxelsoup.comparison.folds import BEST_MODEL, OPTIMISTIC, FoldComparison, protocol_mark
+from voxelsoup.comparison.folds import FoldComparison
+from voxelsoup.comparison.names import BEST_MODEL, OPTIMISTIC, protocol_mark
 from voxelsoup.comparison.statistics import paired_difference
 from voxelsoup.comparison.tables import decimals, heading, shown_interval, spread, write_table
-from voxelsoup.evaluation.case_scores import ALL_REGIONS, by_case, mean, measured_by, region_means
+from voxelsoup.evaluation.case_scores import ALL_REGIONS, by_case, measured_by, region_means
 
 COST = "models_per_prediction"
 GREEDY = "Greedy Soup"
@@ -129,7 +130,7 @@ def _cells(
 ) -> dict[str, float]:
     centers = [_center(rows[title], metric, region) for rows in scored]
     cells = {
-        f"{metric}_mean": mean(centers),
+        f"{metric}_mean": fmean(centers),
         f"{metric}_std": _deviation(centers),
     }
     if title == BEST_MODEL:
@@ -156,7 +157,7 @@ def _deviation(centers: Sequence[float]) -> float:
 
 def _center(rows: pd.DataFrame, metric: str, region: str) -> float:
     means = region_means(rows, metric)
-    return mean(means.values()) if region == ALL_REGIONS else means[region]
+    return fmean(means.values()) if region == ALL_REGIONS else means[region]
 
 
 def shown_overview(frame: pd.DataFrame) -> pd.DataFrame:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pandas as pd
 
-from voxelsoup.comparison.folds import FoldComparison, protocol_mark
+from voxelsoup.comparison.folds import FoldComparison
+from voxelsoup.comparison.names import protocol_mark
 from voxelsoup.comparison.statistics import paired_difference
 from voxelsoup.comparison.tables import shown_interval, write_table
-from voxelsoup.evaluation.case_scores import ALL_REGIONS, by_case, mean
+from voxelsoup.evaluation.case_scores import ALL_REGIONS, by_case
 
 
 def without_and_with(comparisons: Sequence[FoldComparison]) -> pd.DataFrame:
@@ -35,8 +37,8 @@ def without_and_with(comparisons: Sequence[FoldComparison]) -> pd.DataFrame:
                 {
                     "model": title,
                     "region": region,
-                    "without": mean(pd.concat(without)),
-                    "with": mean(pd.concat(after)),
+                    "without": fmean(pd.concat(without)),
+                    "with": fmean(pd.concat(after)),
                     "difference": difference.mean,
                     "low": difference.low,
                     "high": difference.high,

@@ -10,7 +10,8 @@ from pathlib import Path
 import pandas as pd
 
 from voxelsoup.comparison.findings import Parameters, difference_of, in_a_sentence, trial_scores
-from voxelsoup.comparison.folds import BEST_MODEL, FoldComparison, protocol_mark
+from voxelsoup.comparison.folds import FoldComparison
+from voxelsoup.comparison.names import BEST_MODEL, protocol_mark
 from voxelsoup.comparison.overview import published_columns
 from voxelsoup.comparison.statistics import Effect, SeedSpread, holm, marginal_effects, seed_spread
 from voxelsoup.comparison.tables import POINTS, shown_difference, shown_p, write_table

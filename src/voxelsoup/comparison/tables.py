@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from voxelsoup.common.files import write_text
-from voxelsoup.comparison.folds import OPTIMISTIC
+from voxelsoup.comparison.names import OPTIMISTIC
 from voxelsoup.comparison.pages import page
 from voxelsoup.comparison.statistics import Difference
 from voxelsoup.evaluation.metrics import METRICS

@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 
 from voxelsoup.common.files import read_json, sha256, write_text
-from voxelsoup.comparison.folds import protocol_mark
+from voxelsoup.comparison.names import protocol_mark
 from voxelsoup.evaluation.case_scores import mean_dice, read_rows, summary
 from voxelsoup.study.trials import readable
 
@@ -73,8 +73,8 @@ def run_entry(
         run: ``stem``, ``trials/<id>``, or ``trials/<id>/<name>`` for other weights of a trial.
         model: its model.safetensors.
         record: its run.json.
-        selection: its case rows on the selection cases.
-        test: its case rows on the test cases.
+        selection: its per-case scores on the selection cases.
+        test: its per-case scores on the test cases.
     """
     content = read_json(Path(record))
     return CollectedModel(

@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import fmean
 
 from voxelsoup.common.files import read_json
-from voxelsoup.comparison.folds import BEST_MODEL, soup_title
+from voxelsoup.comparison.names import BEST_MODEL, soup_title
 from voxelsoup.soups.candidates import CANDIDATES, read_candidates
 
 

@@ -1,14 +1,14 @@
-"""Case rows: one row per case and region of one model, in a CSV file, and their means.
+"""Per-case scores: a row per case and region of one model, in a CSV file, and their means.
 
 All numbers of tables, figures, the manifest and the report come from here, so that they cannot
-disagree.
+disagree. Recipes of soups compare the same scores as mappings (`Scores`).
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 
 import pandas as pd
 
@@ -17,12 +17,18 @@ from voxelsoup.common.files import write_text
 from voxelsoup.evaluation.metrics import METRICS
 
 COLUMNS = ["case", "region", "dice", "loss"]
-# What a region is called that stands for the mean of all.
+# The region that stands for the mean of all.
 ALL_REGIONS = "mean"
+
+# Region -> Dice, and the case's loss under `LOSS`.
+CaseScore = dict[str, float]
+# Case -> its scores.
+Scores = dict[str, CaseScore]
+LOSS = "loss"
 
 
 def read_rows(path: Path) -> pd.DataFrame:
-    """Read the case rows of one model, bit by bit.
+    """Read the per-case scores of one model, exactly as written.
 
     Returns:
         ``case``, ``region``, ``dice``, ``loss`` (that of the case, in each of its rows), and the
@@ -50,7 +56,7 @@ def read_rows(path: Path) -> pd.DataFrame:
 
 
 def write_rows(path: Path, rows: pd.DataFrame) -> None:
-    """Write the case rows of one model with full precision, whole or not at all."""
+    """Write the per-case scores of one model with full precision, whole or not at all."""
     columns = COLUMNS + measured_by(rows)
     write_text(path, rows[columns].to_csv(index=False, na_rep="nan", lineterminator="\n"))
 
@@ -58,7 +64,7 @@ def write_rows(path: Path, rows: pd.DataFrame) -> None:
 def _unusable(path: Path, found: str) -> InputError:
     return InputError(
         path,
-        f"cannot be used as case rows: {found}",
+        f"cannot be used as per-case scores: {found}",
         f"a CSV file with the columns {', '.join(COLUMNS)}, perhaps some of "
         f"{', '.join(name for name in METRICS if name not in COLUMNS)}, and a row per case "
         "and region",
@@ -71,28 +77,22 @@ def measured_by(rows: pd.DataFrame) -> list[str]:
     return [name for name in METRICS if name in rows.columns and name not in COLUMNS]
 
 
-def mean(values: Iterable[float]) -> float:
-    """Mean, correctly rounded: the order of cases must not decide which model is better."""
-    numbers = [float(value) for value in values]
-    return math.fsum(numbers) / len(numbers)
-
-
 def region_means(rows: pd.DataFrame, metric: str = "dice") -> dict[str, float]:
     """Region -> mean over the cases, the regions in the order of the rows."""
     groups = rows.groupby("region", sort=False)
-    return {str(region): mean(group[metric]) for region, group in groups}
+    return {str(region): fmean(group[metric]) for region, group in groups}
 
 
 def mean_dice(rows: pd.DataFrame) -> float:
     """Mean over the regions of the mean Dice over the cases (no unit, 0 to 1)."""
-    return mean(region_means(rows).values())
+    return fmean(region_means(rows).values())
 
 
 def by_case(rows: pd.DataFrame, metric: str = "dice", region: str = ALL_REGIONS) -> pd.Series:
     """Case -> value of a metric in a region, or the mean of the case's regions; sorted by case."""
     if region != ALL_REGIONS:
         rows = rows[rows["region"] == region]
-    values = {str(case): mean(group[metric]) for case, group in rows.groupby("case", sort=True)}
+    values = {str(case): fmean(group[metric]) for case, group in rows.groupby("case", sort=True)}
     return pd.Series(values, name=metric, dtype="float64")
 
 
@@ -100,9 +100,48 @@ def summary(rows: pd.DataFrame) -> dict[str, float]:
     """The numbers of one model: ``test_avg``, ``test_<region>`` in lower case, ``test_loss``.
 
     Args:
-        rows: case rows, the regions of a case in the study's order, which the summary keeps; a
-            case's loss stands in each of its rows and counts once.
+        rows: per-case scores, the regions of a case in the study's order, which the summary keeps.
+            A case's loss stands in each of its rows and counts once.
     """
     losses = rows.drop_duplicates("case")["loss"]
     regions = {f"test_{region.lower()}": value for region, value in region_means(rows).items()}
-    return {"test_avg": mean_dice(rows), **regions, "test_loss": mean(losses)}
+    return {"test_avg": mean_dice(rows), **regions, "test_loss": fmean(losses)}
+
+
+def scores_of(rows: pd.DataFrame) -> Scores:
+    """A table as a mapping: case -> region -> Dice, and the loss."""
+    return {
+        str(case): {
+            **dict(zip(part["region"], part["dice"], strict=True)),
+            LOSS: part["loss"].iloc[0],
+        }
+        for case, part in rows.groupby("case", sort=False)
+    }
+
+
+def case_score(rows: Sequence[Mapping[str, object]]) -> CaseScore:
+    """The rows of one case as region -> Dice, and the loss."""
+    dices = {str(row["region"]): float(str(row["dice"])) for row in rows}
+    return {**dices, LOSS: float(str(rows[0]["loss"]))}
+
+
+def rows_of(scores: Scores) -> pd.DataFrame:
+    """A mapping as a table: ``case``, ``region``, ``dice``, ``loss``."""
+    rows = [
+        {"case": case, "region": region, "dice": value, "loss": score[LOSS]}
+        for case, score in scores.items()
+        for region, value in score.items()
+        if region != LOSS
+    ]
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def mean_score(scores: Scores) -> float:
+    """Mean over the regions of the mean Dice over the cases, as in all tables."""
+    regions = [name for name in next(iter(scores.values())) if name != LOSS]
+    return fmean(fmean(case[region] for case in scores.values()) for region in regions)
+
+
+def case_mean(score: CaseScore) -> float:
+    """Mean Dice over the regions of one case."""
+    return fmean(value for name, value in score.items() if name != LOSS)

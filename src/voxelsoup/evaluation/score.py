@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,10 +25,7 @@ from voxelsoup.evaluation.postprocessing import Postprocessing
 from voxelsoup.evaluation.sliding_window import predict_logits
 from voxelsoup.models import devices, networks, weight_files
 from voxelsoup.models.losses import make_loss
-from voxelsoup.soups.selection import LOSS, CaseScore, Scores
 from voxelsoup.study.study import Study
-from voxelsoup.training.batch_norm import estimate_batch_norm
-from voxelsoup.training.patches import PatchSource, batches
 
 log = logging.getLogger(__name__)
 
@@ -64,124 +59,6 @@ def model_of(
     return model.to(device).eval()
 
 
-class WeightsScorer:
-    """Scores weights on single cases of one fold: what a soup recipe chooses by."""
-
-    def __init__(
-        self, study: Study, fold: dict[str, list[str]], folder: Path, device: torch.device
-    ) -> None:
-        """Set up.
-
-        Args:
-            study: the study.
-            fold: names of its `training` cases, which running statistics are taken from.
-            folder: the preprocessed cases.
-            device: where to compute.
-        """
-        self.study, self.fold, self.folder, self.device = study, fold, folder, device
-        model = networks.build(study.network, len(study.dataset.channels), len(study.regions))
-        self.model = model.to(device).eval()
-
-    def use(self, weights: weight_files.Weights) -> None:
-        """Take these weights from now on, with running statistics of their own if they have any."""
-        self.model.load_state_dict(weights)
-        if networks.has_batch_norm(self.model):
-            training = self.study.training
-            cases = sorted(self.fold["training"])
-            draw = PatchSource(self.folder, cases, self.study.regions, training, (training.seed,))
-            estimate_batch_norm(self.model, draw, self.device)
-            self.model.eval()
-
-    def score(self, case: str) -> CaseScore:
-        """Dice per region on one case, and the loss."""
-        return case_score(score_case(self.model, case, self.folder, self.study, self.device))
-
-    def gradient(
-        self, weights: weight_files.Weights, cases: Sequence[str], step: int
-    ) -> weight_files.Weights:
-        """The evaluation loss' gradient by the weights, on the batch of patches of a step.
-
-        Running statistics are those of the weights given, for taking them anew costs more than
-        the step.
-        """
-        self.model.load_state_dict(weights)
-        training = self.study.training.model_copy(update={"augmentation": "none", "workers": 0})
-        draw = PatchSource(
-            self.folder, sorted(cases), self.study.regions, training, (training.seed,)
-        )
-        ((images, regions),) = batches(draw, step, step + 1, self.device)
-        # Small gradients would vanish in float16 without a scaler.
-        chosen = devices.precision_on(self.device, training.precision)
-        precision = "float32" if chosen == "float16" else chosen
-        with devices.autocast(self.device, precision):
-            logits = self.model(images)
-        self.model.zero_grad(set_to_none=True)
-        make_loss(self.study.evaluation.loss)(logits.float(), regions).backward()
-        return {
-            name: parameter.grad.cpu()
-            for name, parameter in self.model.named_parameters()
-            if parameter.grad is not None
-        }
-
-    def settled(self, weights: weight_files.Weights) -> weight_files.Weights:
-        """Weights as they are to be saved: with running statistics of their own."""
-        if not networks.has_batch_norm(self.model):
-            return weights
-        self.use(weights)
-        return {name: value.cpu().clone() for name, value in self.model.state_dict().items()}
-
-
-def scoring_context(study: Study, fold: dict[str, list[str]], fingerprints: dict[str, str]) -> str:
-    """A hash of what selection scores depend on beside the weights.
-
-    Args:
-        study: the study.
-        fold: its fold.
-        fingerprints: case -> fingerprint of its preprocessed arrays.
-    """
-    content = study.model_dump(mode="json")
-    training = content["training"]
-    context = {
-        "network": content["network"],
-        "regions": list(content["regions"].items()),
-        "evaluation": content["evaluation"],
-        "patch": training["patch"],
-        "precision": training["precision"],
-        "selection": {case: fingerprints[case] for case in sorted(fold["selection"])},
-        # What running statistics are taken from.
-        "training": {case: fingerprints[case] for case in sorted(fold["training"])},
-    }
-    return hashlib.sha256(json.dumps(context, sort_keys=True).encode()).hexdigest()
-
-
-def scores_of(rows: pd.DataFrame) -> Scores:
-    """Case rows by case: region -> Dice, and the loss."""
-    return {
-        str(case): {
-            **dict(zip(part["region"], part["dice"], strict=True)),
-            LOSS: part["loss"].iloc[0],
-        }
-        for case, part in rows.groupby("case", sort=False)
-    }
-
-
-def case_score(rows: Sequence[Mapping[str, object]]) -> CaseScore:
-    """The rows of one case as region -> Dice, and the loss."""
-    dices = {str(row["region"]): float(str(row["dice"])) for row in rows}
-    return {**dices, LOSS: float(str(rows[0]["loss"]))}
-
-
-def rows_of(scores: Scores) -> pd.DataFrame:
-    """Case rows again: ``case``, ``region``, ``dice``, ``loss``."""
-    rows = [
-        {"case": case, "region": region, "dice": value, "loss": score[LOSS]}
-        for case, score in scores.items()
-        for region, value in score.items()
-        if region != LOSS
-    ]
-    return pd.DataFrame(rows, columns=COLUMNS)
-
-
 def scoring_of(study: Study) -> Scoring:
     """What the study measures on test cases."""
     asked = study.metrics
@@ -212,8 +89,8 @@ def score_cases(
         measured: cases that all metrics of the study are taken of, not only Dice and loss.
 
     Returns:
-        Case rows: ``case``, ``region``, ``dice``, ``loss`` (that of the case, in each row), and
-        the metrics if there are measured cases.
+        Per-case scores: ``case``, ``region``, ``dice``, ``loss`` (that of the case, in each row),
+        and the metrics if there are measured cases.
     """
     model.eval()
 
@@ -245,7 +122,7 @@ def score_before_and_after(
         postprocessing: of the fold.
 
     Returns:
-        Case rows of the model as it is, and after post-processing.
+        Per-case scores of the model as it is, and after post-processing.
     """
     model.eval()
 
@@ -305,7 +182,7 @@ class ScanPrediction:
     def rows(
         self, study: Study, scoring: Scoring, postprocessing: Postprocessing | None = None
     ) -> Rows:
-        """Its case rows, one per region."""
+        """Its per-case scores, one per region."""
         scores = score_regions(
             self.mask(postprocessing), self.truth, self.spacing, scoring, torch.get_num_threads()
         )

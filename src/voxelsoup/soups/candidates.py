@@ -14,6 +14,7 @@ from pathlib import Path
 from voxelsoup.common.errors import InputError
 from voxelsoup.common.files import read_json, write_text
 from voxelsoup.evaluation.case_scores import mean_dice, read_rows
+from voxelsoup.study.halving import ranking
 
 CANDIDATES = "candidates.tsv"
 COLUMNS = ["model", "ingredient", "selection_score", "sha256"]
@@ -48,7 +49,7 @@ def list_candidates(
         ingredients: those of them that may go into soups.
 
     Raises:
-        InputError: if case rows or the record of a run cannot be read.
+        InputError: if per-case scores or the record of a run cannot be read.
     """
     hashes = {trial: _hashes(trials / trial / "run.json") for trial in _trials_of(models)}
     found = []
@@ -127,3 +128,8 @@ def runs_of_folds(
         names = ["stem"] * stems + [f"trials/{trial}" for trial in _trials_of(of_fold)]
         runs += [(fold, results / f"fold{fold}" / name) for name in names]
     return runs
+
+
+def best_trial(scores: Mapping[str, float]) -> str:
+    """The trial with the highest score, as `ranking` has them."""
+    return ranking(scores)[0]

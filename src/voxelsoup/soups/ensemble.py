@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from voxelsoup.data.preprocessing.store import PreprocessedCase, load_case
-from voxelsoup.evaluation.case_scores import COLUMNS, mean_dice
+from voxelsoup.evaluation.case_scores import COLUMNS, CaseScore, mean_dice
 from voxelsoup.evaluation.postprocessing import Postprocessing
 from voxelsoup.evaluation.score import (
     DICE_ALONE,
@@ -31,7 +31,7 @@ from voxelsoup.evaluation.score import (
     scoring_of,
 )
 from voxelsoup.models import weight_files
-from voxelsoup.soups.selection import Cache, CaseScore
+from voxelsoup.soups.selection import Cache
 from voxelsoup.soups.soup import Ingredient, in_equal_parts
 from voxelsoup.study.study import Study
 
@@ -86,7 +86,7 @@ class Scored:
     """The scores of an ensemble.
 
     Attributes:
-        rows: case rows, as of a single model.
+        rows: per-case scores, as of a single model.
         postprocessed: those of the measured cases after post-processing.
         inferences: cases times models that were run now.
         seconds_per_case: for `one_model` and for the `ensemble`, the median over the cases (the
@@ -196,7 +196,7 @@ def score_ensemble(
 
 
 def _flat(kind: str, rows: Rows) -> dict[str, float]:
-    """Case rows of one case as the numbers that a cache keeps."""
+    """Per-case scores of one case as the numbers that a cache keeps."""
     return {
         f"{kind} {row['region']} {metric}": float(str(value))
         for row in rows
@@ -208,7 +208,7 @@ def _flat(kind: str, rows: Rows) -> dict[str, float]:
 def _table(
     kind: str, known: Mapping[str, CaseScore], cases: Sequence[str], study: Study
 ) -> pd.DataFrame:
-    """The case rows that were kept."""
+    """The per-case scores that were kept."""
     measures = [*COLUMNS[2:], *study.metrics.names]
     rows = [
         {"case": case, "region": region}

@@ -23,6 +23,7 @@ from typing import Protocol
 
 from scipy import stats
 
+from voxelsoup.evaluation.case_scores import CaseScore, Scores, case_mean, mean_score
 from voxelsoup.models.weight_files import Weights
 from voxelsoup.soups.averaging import WeightedAverage
 
@@ -31,11 +32,6 @@ log = logging.getLogger(__name__)
 PERFECT = 1.0
 # A variance of fewer differences says little.
 FEWEST_RACED = 4
-
-# Case -> region -> Dice, and the case's loss under `LOSS`.
-CaseScore = dict[str, float]
-Scores = dict[str, CaseScore]
-LOSS = "loss"
 
 
 class Scorer(Protocol):
@@ -95,17 +91,6 @@ class Outcome:
     at_most: float
     stopped: str | None = None
     inferences: int = 0
-
-
-def mean_score(scores: Scores) -> float:
-    """Mean over the regions of the mean Dice over the cases, as in all tables."""
-    regions = [name for name in next(iter(scores.values())) if name != LOSS]
-    return fmean(fmean(case[region] for case in scores.values()) for region in regions)
-
-
-def case_mean(score: CaseScore) -> float:
-    """Mean Dice over the regions of one case."""
-    return fmean(value for name, value in score.items() if name != LOSS)
 
 
 @dataclass

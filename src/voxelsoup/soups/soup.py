@@ -16,13 +16,12 @@ from typing import Any
 
 from voxelsoup.common.errors import InputError
 from voxelsoup.common.files import sha256
-from voxelsoup.evaluation.case_scores import read_rows
-from voxelsoup.evaluation.score import scores_of
+from voxelsoup.evaluation.case_scores import Scores, mean_score, read_rows, scores_of
 from voxelsoup.models import weight_files
 from voxelsoup.models.weight_files import Weights
 from voxelsoup.soups.averaging import WeightedModel, average, equal_parts
 from voxelsoup.soups.candidates import OWN, read_candidates
-from voxelsoup.soups.selection import Scores, Selection, mean_score
+from voxelsoup.soups.selection import Selection
 
 
 @dataclass(frozen=True)
@@ -114,7 +113,7 @@ def ingredients_of_fold(path: Path, groups: Mapping[str, str] | None = None) -> 
         groups: trial -> what it shares with others of its kind.
 
     Raises:
-        InputError: if a model's file is missing or its case rows cannot be read.
+        InputError: if a model's file is missing or its per-case scores cannot be read.
     """
     found = []
     for candidate in read_candidates(path):

@@ -17,7 +17,6 @@ import pandas as pd
 from voxelsoup.common import provenance
 from voxelsoup.common.errors import InputError
 from voxelsoup.common.files import atomic_folder, read_json, sha256, write_json, write_text
-from voxelsoup.comparison.folds import best_trial
 from voxelsoup.comparison.statistics import paired_difference
 from voxelsoup.data.case import IndexedCase
 from voxelsoup.deploy.bundle import inference_config
@@ -35,7 +34,7 @@ from voxelsoup.prediction.bundle_files import (
     weights_of,
 )
 from voxelsoup.prediction.model_files import MODEL, POSTPROCESSING, ModelFile, open_models
-from voxelsoup.soups.candidates import CANDIDATES, read_candidates
+from voxelsoup.soups.candidates import CANDIDATES, best_trial, read_candidates
 from voxelsoup.study.study import Study
 
 log = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from voxelsoup.common.text import counted, listed
-from voxelsoup.comparison.folds import OPTIMISTIC
+from voxelsoup.comparison.names import OPTIMISTIC
 from voxelsoup.comparison.statistics import Difference
 from voxelsoup.deploy.bundle.metadata import BundleFacts, Results, label_classes
 from voxelsoup.evaluation.case_scores import ALL_REGIONS

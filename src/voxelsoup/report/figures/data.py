@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from voxelsoup.comparison.findings import Parameters, difference_of, scores_of_model
-from voxelsoup.comparison.folds import BEST_MODEL, FoldComparison
+from voxelsoup.comparison.folds import FoldComparison
+from voxelsoup.comparison.names import BEST_MODEL
 from voxelsoup.comparison.sweep_effects import SEED, effects, value_text
 from voxelsoup.report.figures import HyperparameterEffects
 

@@ -20,7 +20,7 @@ def cases_to_show(tests: Mapping[int, Path]) -> list[tuple[str, int, str]]:
     """The best, the median and the worst test case of all folds: (rank, fold, case).
 
     Args:
-        tests: fold -> the soup's case rows on the test cases.
+        tests: fold -> the soup's per-case scores on the test cases.
     """
     scores = {
         (fold, case): float(score)

@@ -17,7 +17,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from voxelsoup.common.files import atomic_write, write_text
-from voxelsoup.comparison.folds import OPTIMISTIC
+from voxelsoup.comparison.names import OPTIMISTIC
 from voxelsoup.report.figures.style import (
     BLUE,
     DOTS_PER_INCH,

@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from voxelsoup.comparison.folds import BEST_MODEL
+from voxelsoup.comparison.names import BEST_MODEL
 from voxelsoup.report.figures.panels import in_panels, styled
 from voxelsoup.report.figures.style import BLUE, GREY, SOUP_COLOURS, SOUP_MARKERS
 from voxelsoup.report.figures.tooltips import NO_NAMES, Tooltips

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
+from voxelsoup.evaluation.case_scores import mean_score
 from voxelsoup.soups.averaging import WeightedModel, average
 from voxelsoup.soups.recipes.greedy import greedy
-from voxelsoup.soups.selection import CandidateSoup, Selection, mean_score
+from voxelsoup.soups.selection import CandidateSoup, Selection
 from voxelsoup.soups.soup import Decision, Ingredient, SoupResult
 
 

@@ -14,11 +14,12 @@ from functools import partial
 
 import torch
 
+from voxelsoup.evaluation.case_scores import Scores, mean_score
 from voxelsoup.models import weight_files
 from voxelsoup.models.weight_files import Weights
 from voxelsoup.soups.averaging import WeightedModel, average, block_of
 from voxelsoup.soups.recipes.best import best
-from voxelsoup.soups.selection import CandidateSoup, Scorer, Scores, Selection, mean_score
+from voxelsoup.soups.selection import CandidateSoup, Scorer, Selection
 from voxelsoup.soups.soup import Decision, Ingredient, SoupResult, descending
 from voxelsoup.study.sections.soup import Learned
 
