@@ -30,6 +30,8 @@ wildcard_constraints:
     recipe="|".join(study.soup.averaging_recipes) or r"(?!)",
 
 
+include: "rules/start.smk"
+include: "rules/functions.smk"
 include: "rules/data.smk"
 include: "rules/train.smk"
 
@@ -50,19 +52,6 @@ if study.predict.input is not None:
 
 
 include: "rules/deploy.smk"
-
-
-onstart:
-    check_start()
-
-
-onsuccess:
-    study_lease.release()
-    show_findings()
-
-
-onerror:
-    study_lease.release()
 
 
 rule all:

@@ -1,5 +1,10 @@
 # Is the soup better than the best single model? Tables, figures, models and the report.
 
+TABLES = ["comparisons", "overview", *(f"fold{fold}" for fold in FOLDS), "hyperparameters"]
+TABLES += ["seeds", "postprocessing", "overview_postprocessed"]
+FIGURES = ["build_up", "selection_against_test", "hyperparameters", "training_curves"]
+FIGURES += [f"differences_{recipe}" for recipe in study.soup.recipes]
+
 
 localrules:
     methods,
@@ -85,7 +90,7 @@ rule compare:
     resources:
         **needs("compare"),
     params:
-        **settings("sweep"),
+        sweep=SETTINGS["sweep"],
         results=results_folder,
         folds=FOLDS,
         recipes=study.soup.recipes,
@@ -147,7 +152,7 @@ rule figures:
     resources:
         **needs("figures"),
     params:
-        **settings("sweep"),
+        sweep=SETTINGS["sweep"],
         results=results_folder,
         folds=FOLDS,
         recipes=study.soup.recipes,
@@ -184,7 +189,7 @@ rule case_slices:
     resources:
         **needs("case_slices"),
     params:
-        **settings("evaluation"),
+        evaluation=SETTINGS["evaluation"],
         folds=FOLDS,
         shown=SHOWN[0],
         folder=preprocessed_folder,
@@ -234,7 +239,7 @@ rule basins:
     resources:
         **needs("basins"),
     params:
-        **settings("sweep"),
+        sweep=SETTINGS["sweep"],
         results=results_folder,
         folds=FOLDS,
         recipes=study.soup.recipes,
@@ -323,7 +328,7 @@ rule methods:
     resources:
         **needs("methods"),
     params:
-        study=STUDY_SETTINGS,
+        study=SETTINGS,
         results=results_folder,
     message:
         "Methods and provenance."

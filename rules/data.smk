@@ -1,4 +1,5 @@
 # From a folder of scans to arrays and folds.
+PHANTOM = study.dataset.layout == "phantom"
 
 
 rule phantom:
@@ -25,7 +26,7 @@ rule phantom:
 rule index:
     """Find the cases and check every file of them, before anything is computed."""
     input:
-        phantom=rules.phantom.output if study.dataset.layout == "phantom" else [],
+        phantom=rules.phantom.output if PHANTOM else [],
         patients=study.dataset.patients or [],
     output:
         cases=report(
@@ -50,10 +51,14 @@ rule index:
     resources:
         **needs("index"),
     params:
-        **settings("dataset", "regions"),
+        dataset=SETTINGS["dataset"],
+        regions=SETTINGS["regions"],
         root=data_root,
-        listing=listing,
-        verdicts=kept_verdicts,
+        # Sizes and dates of the scans stand for their contents, which the job hashes. A function,
+        # so that nothing but planning or running this rule walks the data folder.
+        listing=lambda wildcards: listing_of_scans(),
+        # Only changed cases are checked again.
+        verdicts=f"{study.results}/.state/verdicts.jsonl",
     message:
         "Index: finds the cases and checks all of their files."
     script:
@@ -83,7 +88,7 @@ rule folds:
     resources:
         **needs("folds"),
     params:
-        **settings("folds"),
+        folds=SETTINGS["folds"],
         protocol=study.evaluation.protocol,
     message:
         "Folds: training, selection and test cases of each."
@@ -107,7 +112,7 @@ rule preprocess:
     resources:
         **needs("preprocess"),
     params:
-        **settings("preprocess"),
+        preprocess=SETTINGS["preprocess"],
         patch=study.training.patch,
         root=data_root,
         folder=preprocessed_folder,

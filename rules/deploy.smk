@@ -1,4 +1,5 @@
 # One model to hand over, the proof of what it comes from, and the models at work on new scans.
+from voxelsoup.prediction.bundle_files import bundle_files
 
 
 localrules:
@@ -29,7 +30,8 @@ rule bundle:
     resources:
         **needs("bundle"),
     params:
-        **settings("bundle", "evaluation"),
+        bundle=SETTINGS["bundle"],
+        evaluation=SETTINGS["evaluation"],
         results=results_folder,
     message:
         "Bundle: the model to hand over."
@@ -65,7 +67,7 @@ rule manifest:
 rule predict:
     """The target for all scans: fails at the very end if some could not be predicted."""
     input:
-        table_of_predictions if study.predict.input is not None else no_scans,
+        table_of_predictions,
     log:
         "<logs>/predict.log",
     # A bad case is as bad at the next attempt.

@@ -1,4 +1,10 @@
 # Models scored on whole cases.
+from voxelsoup.study.ingredients import INGREDIENT_PATTERN, ingredients_of, models_of
+
+# Models of the trials, as folders below trials/: those that go into soups, and those that the
+# best single one is chosen among.
+INGREDIENTS = [model for trial in TRIALS for model in ingredients_of(trial)]
+CANDIDATES = [model for trial in TRIALS for model in models_of(trial)]
 
 
 localrules:
@@ -26,7 +32,8 @@ rule evaluate:
     resources:
         **needs("evaluate"),
     params:
-        **settings("evaluation", "metrics"),
+        evaluation=SETTINGS["evaluation"],
+        metrics=SETTINGS["metrics"],
         folder=preprocessed_folder,
     message:
         "Scores of {wildcards.run} of fold {wildcards.fold}."
@@ -75,7 +82,7 @@ rule best:
     resources:
         **needs("best"),
     params:
-        **settings("evaluation"),
+        evaluation=SETTINGS["evaluation"],
     message:
         "Best single model of fold {wildcards.fold}."
     script:
@@ -100,10 +107,12 @@ rule postprocessing:
     resources:
         **needs("postprocessing"),
     params:
-        **settings("evaluation", "postprocessing"),
+        evaluation=SETTINGS["evaluation"],
+        postprocessing=SETTINGS["postprocessing"],
         models=COMPARED,
         folder=preprocessed_folder,
-        predictions=selection_predictions,
+        # Where predictions of selection cases lie meanwhile.
+        predictions=f"{study.results}/.state/fold{{fold}}/predictions",
     message:
         "Post-processing of fold {wildcards.fold}."
     script:
@@ -130,7 +139,8 @@ rule evaluate_soups:
     resources:
         **needs("evaluate_soups"),
     params:
-        **settings("evaluation", "metrics"),
+        evaluation=SETTINGS["evaluation"],
+        metrics=SETTINGS["metrics"],
         folder=preprocessed_folder,
     message:
         "Scores of the compared models of fold {wildcards.fold}."

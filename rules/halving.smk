@@ -1,4 +1,9 @@
 # Successive halving: all trials begin, and at each rung only the best of a fold go on.
+from voxelsoup.study.halving import rung_epochs, trials_at_rungs
+
+# Epochs at the end of each rung, of which the last is that of the trials; and trials at each.
+ENDS = rung_epochs(study.sweep.halving, study.training.epochs)
+COUNTS = trials_at_rungs(study.sweep.halving, len(trials))
 
 
 localrules:
@@ -24,9 +29,9 @@ rule rung:
     resources:
         **needs("rung"),
     params:
-        **settings("evaluation"),
-        run=length_and_settings,
-        epochs=epochs_of_rung,
+        evaluation=SETTINGS["evaluation"],
+        run=lambda wildcards: target_of_trial(wildcards.trial),
+        epochs=lambda wildcards: ENDS[int(wildcards.rung) - 1],
         folder=preprocessed_folder,
         states=f"{STATES}/trials/{{trial}}",
         events=f"{study.results}/fold{{fold}}/trials/{{trial}}",
@@ -40,7 +45,10 @@ rule rung:
 checkpoint halve:
     """Compare a fold's trials at the end of a rung, and say which of them go on."""
     input:
-        selections=selections_at_rung,
+        selections=lambda wildcards: [
+            f"<results>/fold{wildcards.fold}/rungs/{wildcards.rung}/{trial}/selection.csv"
+            for trial in kept_at(wildcards.fold, int(wildcards.rung) - 1)
+        ],
     output:
         "<results>/fold{fold}/rungs/{rung}.json",
     log:
@@ -53,9 +61,13 @@ checkpoint halve:
     resources:
         **needs("halve"),
     params:
-        halving=STUDY_SETTINGS["sweep"]["halving"],
-        epochs=epochs_of_rung,
-        going_on=going_on,
+        halving=SETTINGS["sweep"]["halving"],
+        epochs=lambda wildcards: ENDS[int(wildcards.rung) - 1],
+        # In words for the plan: how many runs cannot be seen there yet.
+        going_on=lambda wildcards: (
+            f"{COUNTS[int(wildcards.rung)]} of {COUNTS[int(wildcards.rung) - 1]} trials go on, "
+            f"to epoch {ENDS[int(wildcards.rung)]}"
+        ),
     message:
         "Fold {wildcards.fold}: after rung {wildcards.rung} {params.going_on}."
     script:

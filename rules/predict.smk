@@ -1,5 +1,9 @@
 # Scans shared out to jobs; included only where there are any: with a checkpoint in the workflow,
 # every job of a cluster would look at all files of the study.
+from voxelsoup.data.index.folder_hash import list_scans
+
+# Where label maps go.
+PREDICTIONS = study.predict.output or f"{study.results}/predictions"
 
 
 localrules:
@@ -23,7 +27,8 @@ checkpoint scans:
         **needs("scans"),
     params:
         scans=study.predict.input,
-        listing=scan_listing,
+        # Sizes and dates of the scans stand for their contents, which each job hashes.
+        listing=lambda wildcards: list_scans(study.predict.input),
         channels=study.dataset.channels,
         called=study.predict.channels,
         cases_per_job=study.predict.cases_per_job,
@@ -38,8 +43,15 @@ rule predict_batch:
     input:
         # What has changed of a batch is among its parameters.
         scans=ancient("<results>/.predict/scans.json"),
-        models=models_to_predict_with,
-        postprocessing=postprocessing_to_predict_with,
+        models=lambda wildcards: (
+            study.predict.models or fold_files("{model}/model.safetensors", model=SHOWN[0])
+        ),
+        # What is done to the predictions of the study's own models.
+        postprocessing=(
+            fold_files("postprocessing.json")
+            if study.predict.postprocess and not study.predict.models
+            else []
+        ),
     output:
         "<results>/.predict/{batch}.json",
     log:
@@ -54,10 +66,10 @@ rule predict_batch:
     resources:
         **needs("predict_batch"),
     params:
-        **settings("predict"),
+        predict=SETTINGS["predict"],
         scans=study.predict.input,
-        cases=cases_of_batch,
-        folder=predictions_folder,
+        cases=lambda wildcards: batches_of_scans()[wildcards.batch],
+        folder=PREDICTIONS,
         overlap=study.evaluation.overlap,
     message:
         "Predictions: batch {wildcards.batch}."
@@ -68,7 +80,7 @@ rule predict_batch:
 rule predictions:
     """Gather what became of every case; a bad one is no reason to fail yet."""
     input:
-        predicted_batches,
+        lambda wildcards: [f"<results>/.predict/{batch}.json" for batch in batches_of_scans()],
     output:
         "<results>/predictions.tsv",
     log:

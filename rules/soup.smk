@@ -1,4 +1,11 @@
 # Trials averaged into one model, and the ensemble that this replaces.
+from voxelsoup.study.ingredients import averaged_already
+from voxelsoup.study.trials import trial_groups
+
+# What the learned recipe depends on, beside the models and the evaluation.
+LEARNED = SETTINGS["soup"]["learned"] | {
+    key: SETTINGS["training"][key] for key in ("batch_size", "foreground_share", "seed")
+}
 
 
 rule soup:
@@ -26,12 +33,15 @@ rule soup:
     resources:
         **needs("soup"),
     params:
-        **settings("evaluation"),
+        evaluation=SETTINGS["evaluation"],
         race=study.soup.race,
-        learned=lambda wildcards: learned_settings() if wildcards.recipe == "learned" else None,
-        groups=lambda wildcards: trial_groups() if wildcards.recipe == "hierarchical" else None,
+        learned=lambda wildcards: LEARNED if wildcards.recipe == "learned" else None,
+        groups=lambda wildcards: (
+            trial_groups(study, TRIALS) if wildcards.recipe == "hierarchical" else None
+        ),
         folder=preprocessed_folder,
-        cache=case_score_cache,
+        # Case scores of candidate soups, shared by all recipes and `basin`.
+        cache=f"{study.results}/.state/fold{{fold}}/candidates.jsonl",
     message:
         "Soup {wildcards.recipe} of fold {wildcards.fold}."
     script:
@@ -44,7 +54,12 @@ rule ensemble:
         folds="<results>/folds.json",
         manifest="<results>/preprocessed.tsv",
         candidates="<results>/fold{fold}/candidates.tsv",
-        recipe=recipe_of_ensemble,
+        # The soup whose ingredients the ensemble has, if it has not all.
+        recipe=(
+            []
+            if study.soup.ensemble_of == "all"
+            else f"<results>/fold{{fold}}/soups/{study.soup.ensemble_of}/recipe.json"
+        ),
         postprocessing="<results>/fold{fold}/postprocessing.json",
     output:
         recipe=report(
@@ -66,10 +81,12 @@ rule ensemble:
     resources:
         **needs("ensemble"),
     params:
-        **settings("evaluation", "metrics"),
+        evaluation=SETTINGS["evaluation"],
+        metrics=SETTINGS["metrics"],
         made_of=study.soup.ensemble_of,
         folder=preprocessed_folder,
-        cache=ensemble_case_scores,
+        # Apart from the scores that soups choose by.
+        cache=f"{study.results}/.state/fold{{fold}}/ensemble.jsonl",
     message:
         "Ensemble of fold {wildcards.fold}."
     script:
@@ -94,14 +111,14 @@ rule basin:
     resources:
         **needs("basin"),
     params:
-        **settings("evaluation"),
+        evaluation=SETTINGS["evaluation"],
         cases=study.soup.barrier_cases,
         models=study.soup.barrier_models,
         points=study.soup.barrier_points,
         stem=study.stem.source,
         averaged=all(averaged_already(trial) for trial in trials.values()),
         folder=preprocessed_folder,
-        cache=case_score_cache,
+        cache=f"{study.results}/.state/fold{{fold}}/candidates.jsonl",
     message:
         "Barriers between the models of fold {wildcards.fold}."
     script:

@@ -1,8 +1,23 @@
-# One shared stem per fold, and the trials that branch from it.
+# One shared stem per fold, and the trials that start from it.
+from voxelsoup.study.ingredients import written_beside
+from voxelsoup.training.run import stem_target, training_plan, trial_target
+
+# Where the runs of a fold keep their states: beside the results, for a failed job's outputs are deleted.
+STATES = f"{study.results}/.state/fold{{fold}}"
+# The model that the trials of a fold start from, if there is one.
+START = {
+    "train": ["<results>/fold{fold}/stem/model.safetensors"],
+    "checkpoint": [study.stem.checkpoint],
+    "none": [],
+}[study.stem.source]
+
+# Epochs of a run, and the settings that its result depends on: the same for all folds.
+target_of_stem = cache(lambda: stem_target(study))
+target_of_trial = cache(lambda trial: trial_target(trials[trial].study))
 
 
 rule stem:
-    """Train the model of a fold that all of its trials branch from."""
+    """Train the model of a fold that all of its trials start from."""
     input:
         folds="<results>/folds.json",
         manifest="<results>/preprocessed.tsv",
@@ -22,14 +37,17 @@ rule stem:
     resources:
         **needs("stem"),
     params:
-        run=length_and_settings,
+        run=lambda wildcards: target_of_stem(),
         folder=preprocessed_folder,
         states=f"{STATES}/stem",
-        plan=training_plan,
+        # A function of the output too, so that another plan is no reason to train again.
+        plan=lambda wildcards, output: training_plan(
+            f"{study.results}/.state/fold{wildcards.fold}/stem", *target_of_stem()
+        ),
     message:
         "Stem of fold {wildcards.fold}: {params.plan}."
     script:
-        "../workflow/scripts/train.py"
+        "../workflow/scripts/stem.py"
 
 
 rule trial:
@@ -56,11 +74,14 @@ rule trial:
     resources:
         **needs("trial"),
     params:
-        run=length_and_settings,
+        run=lambda wildcards: target_of_trial(wildcards.trial),
         folder=preprocessed_folder,
         states=f"{STATES}/trials/{{trial}}",
-        plan=training_plan,
+        plan=lambda wildcards, output: training_plan(
+            f"{study.results}/.state/fold{wildcards.fold}/trials/{wildcards.trial}",
+            *target_of_trial(wildcards.trial),
+        ),
     message:
         "Trial {wildcards.trial} of fold {wildcards.fold}: {params.plan}."
     script:
-        "../workflow/scripts/train.py"
+        "../workflow/scripts/trial.py"

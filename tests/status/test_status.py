@@ -100,7 +100,7 @@ class Study:
     def train(
         self, name: str, guard_class: Callable[..., RunGuard] = RunGuard, **recovery: float
     ) -> None:
-        """Train a run as workflow/scripts/train.py does, and write the results that count here."""
+        """Train a run as `training.job` does, and write the results that count here."""
         run, known = self.run(name), self.known(name)
         guard = guard_class(
             self.states(name), {"settings": run.settings()}, run.steps, self.settings.recovery

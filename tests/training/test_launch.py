@@ -23,8 +23,8 @@ from voxelsoup.runs.guard import RunGuard
 from voxelsoup.runs.journal import read_journal
 from voxelsoup.study.sections.resources import Recovery
 from voxelsoup.training.data_parallel import check_network
-from voxelsoup.training.launch import ProcessLost, Shared, train_together
-from voxelsoup.training.run import Run
+from voxelsoup.training.launch import ProcessLost, train_together
+from voxelsoup.training.run import Job, Run
 from voxelsoup.training.train import Trained, train
 
 CPU = torch.device("cpu")
@@ -79,7 +79,8 @@ def in_two(run: Run, states: Path) -> None:
     states.mkdir(exist_ok=True, parents=True)
     log = states / "log.txt"
     with appended_log(log):
-        train_together(Shared(run, {"settings": run.settings()}, states, None, log, 2), 2)
+        identity = {"settings": run.settings()}
+        train_together(Job(run, 0, "trial", "trial", {}, identity, states, None, log, 2), 2)
 
 
 def guard_of(run: Run, states: Path) -> RunGuard:

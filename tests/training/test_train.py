@@ -19,7 +19,7 @@ from voxelsoup.training.augment import Drawn, apply
 from voxelsoup.training.optimizers import RunOptimizer
 from voxelsoup.training.patches import regions_of
 from voxelsoup.training.run import stem_run, trial_run
-from voxelsoup.training.train import Trainer, train
+from voxelsoup.training.train import Trainer, initial_model, train
 
 CPU = torch.device("cpu")
 UNET = {"channels": [4, 8], "strides": [2], "norm": "batch"}
@@ -174,7 +174,7 @@ def test_a_trial_starts_from_its_stem_with_other_patches(
     stem_file = tmp_path / "stem.safetensors"
     weight_files.save(stem_file, train(stem, CPU).weights, {})
     trial = trial_run(trials(settings)[0], 0, names, folder, stem_file)
-    model = train.initial_model(trial, CPU)
+    model = initial_model(trial, CPU)
     weights, _ = weight_files.load(stem_file)
     for name, value in model.state_dict().items():
         assert torch.equal(value, weights[name])
@@ -184,7 +184,7 @@ def test_a_trial_starts_from_its_stem_with_other_patches(
 def test_case_rows_cover_every_case_and_region(cases: tuple[Path, list[str]]) -> None:
     folder, names = cases
     settings = small_study()
-    model = train.initial_model(small_run(settings, *cases), CPU)
+    model = initial_model(small_run(settings, *cases), CPU)
     rows = score_cases(model, names[:2], folder, settings, CPU)
     assert list(rows.columns) == ["case", "region", "dice", "loss"]
     assert list(zip(rows["case"], rows["region"], strict=True)) == [

@@ -110,6 +110,15 @@ def short_keys(keys: Iterable[str]) -> dict[str, str]:
     return {key: key if list(last.values()).count(last[key]) > 1 else last[key] for key in keys}
 
 
+def trial_groups(study: Study, found: Sequence[Trial]) -> dict[str, str]:
+    """Trial id -> what the trial shares with the others of its group (`soup.group_by`)."""
+    keys = group_keys(study, found)
+    return {
+        trial: readable({key: values[key] for key in keys})
+        for trial, values in parameters_of(found).items()
+    }
+
+
 def trial_label(parameters: Mapping[str, Any], keys: Sequence[str]) -> str:
     """What people read instead of a trial's id, as ``lr 0.03, seed 1``; ``base`` without keys.
 

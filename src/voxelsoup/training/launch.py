@@ -16,9 +16,8 @@ import tempfile
 import time
 import traceback
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,7 @@ from voxelsoup.runs.signals import SIGNALS, Interruption
 from voxelsoup.study.loading import load
 from voxelsoup.study.sections.training import Optimizer
 from voxelsoup.training.data_parallel import Ranks, joined
-from voxelsoup.training.run import Run
+from voxelsoup.training.run import Job, Run
 from voxelsoup.training.tensorboard import TrainingEvents
 from voxelsoup.training.train import train
 
@@ -53,45 +52,21 @@ class EndedByTheFirst(Stopped):
     """The first process ends the run and says why."""
 
 
-@dataclass(frozen=True)
-class Shared:
-    """What all processes of a run have to know.
-
-    Attributes:
-        run: what they train.
-        identity: everything that its result depends on (``runs.run_identity``).
-        states: where its lease, states and journal lie.
-        events: where TensorBoard's events go, if anywhere.
-        log: the job's log.
-        threads: CPU threads of all processes together.
-        gpus: number of the GPU of each; empty on CPUs.
-    """
-
-    run: Run
-    identity: dict[str, Any]
-    states: Path
-    events: Path | None
-    log: Path
-    threads: int
-    gpus: Sequence[int] = ()
-
-
-def train_together(shared: Shared, processes: int) -> None:
+def train_together(job: Job, processes: int) -> None:
     """Train a run to its end or its pause with several processes; its states are the result.
 
     Args:
-        shared: the run; its ``gpus`` are chosen here.
+        job: the run's job.
         processes: how many, of which each has a GPU where there are any.
 
     Raises:
         InputError: if the run cannot be trained, as in one process.
         Stopped: if the run was asked to end, or a process died.
     """
-    run = shared.run
     with ExitStack() as exits:
-        gpus = exits.enter_context(devices.reserved(run.study.training.device, processes))
+        gpus = exits.enter_context(devices.reserved(job.run.study.training.device, processes))
         folder = Path(exits.enter_context(tempfile.TemporaryDirectory(prefix="voxelsoup-ranks-")))
-        _write_plan(folder / PLAN, replace(shared, gpus=gpus))
+        _write_plan(folder / PLAN, job, gpus)
         on = f"GPUs {', '.join(map(str, gpus))}" if gpus else "CPUs"
         log.info("training with %d processes on %s", processes, on)
         _launch(folder, processes)
@@ -161,38 +136,32 @@ def _quiet_agent() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _write_plan(path: Path, shared: Shared) -> None:
-    run = shared.run
+def _write_plan(path: Path, job: Job, gpus: list[int]) -> None:
+    run = job.run
     others = {
         name: value for name, value in vars(run).items() if name not in ("study", "optimizer")
     }
     plan = {
-        **vars(shared),
+        **vars(job),
         "run": others,
         "study": run.study.model_dump(mode="json"),
         "optimizer": run.optimizer.model_dump(mode="json"),
+        "gpus": gpus,
         "parent": os.getpid(),
     }
     path.write_text(json.dumps(plan, default=str))
 
 
-def _read_plan(path: Path) -> tuple[Shared, int]:
-    """What ``_write_plan`` wrote, and the number of the process that wrote it."""
+def _read_plan(path: Path) -> tuple[Job, list[int], int]:
+    """What ``_write_plan`` wrote: the job, its GPUs, and the process that wrote it."""
     plan = read_json(path)
-    run = plan["run"]
-    paths = {"folder": Path(run["folder"]), "initial": run["initial"] and Path(run["initial"])}
-    lists = {"seed": tuple(run["seed"]), "weights": tuple(run["weights"])}
-    study, optimizer = load(plan["study"]), Optimizer(**plan["optimizer"])
-    shared = Shared(
-        run=Run(**run | paths | lists, study=study, optimizer=optimizer),
-        identity=plan["identity"],
-        states=Path(plan["states"]),
-        events=plan["events"] and Path(plan["events"]),
-        log=Path(plan["log"]),
-        threads=plan["threads"],
-        gpus=plan["gpus"],
-    )
-    return shared, plan["parent"]
+    run, gpus, parent = plan["run"], plan.pop("gpus"), plan.pop("parent")
+    study, optimizer = load(plan.pop("study")), Optimizer(**plan.pop("optimizer"))
+    run |= {"folder": Path(run["folder"]), "initial": run["initial"] and Path(run["initial"])}
+    run |= {"seed": tuple(run["seed"]), "weights": tuple(run["weights"])}
+    plan["run"] = Run(**run, study=study, optimizer=optimizer)
+    paths = {key: plan[key] and Path(plan[key]) for key in ("states", "events", "log")}
+    return Job(**plan | paths), gpus, parent
 
 
 class SharedCheckpointer:
@@ -271,26 +240,26 @@ class SharedCheckpointer:
 
 def _train_share(folder: Path, rank: int, count: int) -> None:
     """What one of the processes does."""
-    shared, parent = _read_plan(folder / PLAN)
-    run = shared.run
+    job, gpus, parent = _read_plan(folder / PLAN)
+    run = job.run
     with ExitStack() as exits:
         asked = exits.enter_context(Interruption())
         guard = None
         if rank == 0:
-            exits.enter_context(appended_log(shared.log))
+            exits.enter_context(appended_log(job.log))
             guard = exits.enter_context(
-                RunGuard(shared.states, shared.identity, run.steps, run.study.recovery)
+                RunGuard(job.states, job.identity, run.steps, run.study.recovery)
             )
-        threads = max(1, shared.threads // count)
-        gpu = shared.gpus[rank] if shared.gpus else None
-        device = devices.prepare("cuda" if shared.gpus else "cpu", threads, gpu=gpu)
+        threads = max(1, job.threads // count)
+        gpu = gpus[rank] if gpus else None
+        device = devices.prepare("cuda" if gpus else "cpu", threads, gpu=gpu)
         if guard:
             guard.recorder.trains_on(devices.name(device), device.index)
-            log.info("%d processes on %s: %s", count, devices.name(device), run)
+            log.info("%s, %d processes on %s: %s", job, count, devices.name(device), run)
         asked.check()
         ranks = exits.enter_context(joined(rank, count, device))
-        observers = [TrainingEvents(shared.events)] if guard and shared.events else []
-        keeper = SharedCheckpointer(ranks, shared.states, asked, guard, parent)
+        observers = [TrainingEvents(job.events)] if guard and job.events else []
+        keeper = SharedCheckpointer(ranks, job.states, asked, guard, parent)
         train(run, device, keeper, observers, ranks)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from voxelsoup.common.files import sha256
 from voxelsoup.common.provenance import data_fingerprint
 from voxelsoup.common.text import counted, times
+from voxelsoup.runs.progress import plan
 from voxelsoup.study.ingredients import checkpoint_steps
 from voxelsoup.study.sections.soup import WeightsKind
 from voxelsoup.study.sections.training import Optimizer
@@ -70,6 +71,8 @@ class Run:
         """What it trains on what, in one line for people."""
         training = self.study.training
         length = f"{counted(self.epochs, 'epoch')} of {counted(training.steps_per_epoch, 'step')}"
+        if self.pause_after is not None:
+            length += f", pausing after epoch {self.pause_after}"
         batch = f"batch {training.batch_size}, patch {times(training.patch)}"
         start = f", starting from {self.initial}" if self.initial else ""
         return f"{length}, {batch}, {counted(len(self.cases), 'training case')}{start}"
@@ -77,6 +80,44 @@ class Run:
     def settings(self) -> dict[str, Any]:
         """The settings that its result depends on, with all defaults."""
         return run_settings(self.study, self.optimizer, self.epochs, self.checkpoints, self.weights)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One attempt at a run: who it is in the study, and where it reads and writes.
+
+    Attributes:
+        run: what it trains.
+        fold: its fold.
+        name: `stem`, or the trial's id.
+        label: what people call it.
+        parameters: swept dotted key -> value.
+        identity: everything that the run's result depends on (``run_identity``).
+        states: where the run's lease, states and journal lie.
+        events: where TensorBoard's events go, if anywhere.
+        log: the job's log.
+        threads: CPU threads, of all its processes together.
+    """
+
+    run: Run
+    fold: int
+    name: str
+    label: str
+    parameters: dict[str, Any]
+    identity: dict[str, Any]
+    states: Path
+    events: Path | None
+    log: Path
+    threads: int
+
+    @property
+    def processes(self) -> int:
+        """How many processes train it: one for each GPU that a run may use."""
+        return max(1, self.run.study.resources.training.gpu)
+
+    def __str__(self) -> str:
+        """The run for people."""
+        return f"fold {self.fold}, {self.label}"
 
 
 def run_settings(
@@ -127,6 +168,33 @@ def run_identity(run: Run, fingerprints: dict[str, str]) -> dict[str, Any]:
         "data": data_fingerprint(fingerprints, run.cases),
         "seed": list(run.seed),
     }
+
+
+def stem_target(study: Study) -> tuple[int, dict[str, Any]]:
+    """Epochs of a study's stems, and the settings that their result depends on."""
+    epochs = study.stem.epochs
+    return epochs, run_settings(study, stem_optimizer(study), epochs)
+
+
+def trial_target(study: Study) -> tuple[int, dict[str, Any]]:
+    """Epochs of a trial, and the settings that its result depends on.
+
+    Args:
+        study: the study with the trial's own values in place.
+    """
+    epochs, count = study.training.epochs, study.training.checkpoints
+    return epochs, run_settings(study, study.optimizer, epochs, count, study.soup.weights)
+
+
+def training_plan(states: str, epochs: int, settings: dict[str, Any]) -> str:
+    """What training a run now will do, for people who look at the plan of a workflow.
+
+    Args:
+        states: where the run's states lie.
+        epochs: its length.
+        settings: those that its result depends on.
+    """
+    return plan(states, settings, epochs, settings["training"]["steps_per_epoch"])
 
 
 def can_continue(optimizer: Optimizer) -> bool:

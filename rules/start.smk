@@ -1,0 +1,105 @@
+# What happens before the first job starts and after the last one has ended.
+from voxelsoup.common.errors import Stopped
+from voxelsoup.runs.invocation import remember_study, write_invocation
+from voxelsoup.runs.lease import Lease
+
+# One Snakemake at a time; the lease of one that was killed is free at once on the same host.
+study_lease = Lease(Path(study.results, ".state"), study.recovery.lease_seconds, wait=False)
+
+
+def count_shares_of_gpus() -> None:
+    """Let a GPU count as many as may share it, where GPUs are counted (``job_resources``)."""
+    limit = workflow.global_resources.get("gpu").value
+    if limit is not None:
+        workflow.register_resource("gpu", study.resources.runs_per_gpu * limit)
+
+
+if study.resources.runs_per_gpu > 1:
+    count_shares_of_gpus()
+
+
+onstart:
+    check_start()
+
+
+onsuccess:
+    study_lease.release()
+    show_findings()
+
+
+onerror:
+    study_lease.release()
+
+
+def check_start() -> None:
+    """Stop before the first job if the study cannot work on this machine or with these data."""
+    from voxelsoup.training import preflight
+
+    executor = workflow.executor_plugin.name
+    try:
+        preflight.check_start(study)
+        if executor == "slurm":
+            check_cluster()
+        # Kept until this process ends, also where Snakemake's own lock is switched off.
+        study_lease.acquire(say_once_what_is_waited_for())
+        remember_study(Path(study.results), workflow.configfiles)
+        write_invocation(
+            study_lease.folder,
+            STUDY_FILE,
+            executor,
+            workflow.execution_settings.retries,
+            getattr(workflow.scheduler._executor, "run_uuid", None),
+        )
+    except (InputError, Stopped) as error:
+        raise WorkflowError(str(error))
+
+
+def say_once_what_is_waited_for():
+    """Say once that the lease of a Snakemake on another host is being watched."""
+
+    @cache
+    def say() -> None:
+        seconds = study.recovery.lease_seconds
+        print(f"Waiting up to {seconds:g} s: is {study_lease.taken_from} alive?", flush=True)
+
+    return say
+
+
+def check_cluster() -> None:
+    """On a Slurm cluster: refuse what no partition can serve, before anything is submitted."""
+    from voxelsoup.cluster import slurm_plugin
+
+    slurm_plugin.remember_job_age()
+    slurm_plugin.name_runs_in_comments()
+    if not workflow.executor_settings.partition_config:
+        return
+    from voxelsoup.cluster.partitions import refuse_unservable
+    from voxelsoup.cluster.profile import Site, check_rules, overridden_rules
+
+    asked = workflow.resource_settings
+    site = Site(
+        partition_file=Path(workflow.executor_settings.partition_config),
+        retries=workflow.execution_settings.retries,
+        groups=check_rules(dict(workflow.group_settings.overwrite_groups), "groups"),
+        components=dict(workflow.group_settings.group_components),
+        overridden=overridden_rules(asked.overwrite_resources, asked.default_resources or {}),
+    )
+    refuse_unservable(study, site, {job.rule.name for job in workflow.dag.needrun_jobs()})
+
+
+def show_findings() -> None:
+    """Print the comparison and where the report lies, once there are any."""
+    overview = Path(study.results, "comparison", "overview.csv")
+    if overview.exists():
+        from voxelsoup.comparison.findings import print_conclusions
+        from voxelsoup.comparison.overview import print_overview
+
+        print_overview(overview)
+        print_conclusions(overview.with_name("comparisons.csv"))
+    if Path(study.results, "comparison", "basin.csv").exists():
+        from voxelsoup.comparison.barriers import print_findings, read_basins
+
+        print_findings(read_basins(Path(study.results), FOLDS, study.soup.recipes))
+    page = Path(study.results, "report.html")
+    if page.exists():
+        print(f"Report: {page}", flush=True)
