@@ -17,7 +17,6 @@ from snakemake.exceptions import WorkflowError
 
 from voxelsoup.cluster import job_resources
 from voxelsoup.common.errors import InputError
-from voxelsoup.study.halving import check_halving
 from voxelsoup.study.loading import load
 from voxelsoup.study.trials import trials as trials_of
 
@@ -31,8 +30,6 @@ STUDY_FILE = str(workflow.configfiles[-1])
 try:
     study = load(config, STUDY_FILE)
     trials = {trial.id: trial for trial in trials_of(study, STUDY_FILE)}
-    if study.sweep.halving:
-        check_halving(study.sweep.halving, list(trials.values()), STUDY_FILE)
 except InputError as error:
     raise WorkflowError(str(error))
 

@@ -19,6 +19,7 @@ CONFIG = {
     "network": {"size": "S"},
     "sweep": {"grid": {"optimizer.lr": [0.01, 0.02], "training.loss": ["dice", "dice-bce"]}},
 }
+HALVED_COSINE = {"grid": {"optimizer.schedule": ["schedule-free", "cosine"]}, "halving": {}}
 
 
 @pytest.fixture
@@ -54,6 +55,8 @@ def test_trials_lists_every_id_with_its_parameters(write, capsys) -> None:
     [
         ("check", {"folds": {"cuont": 3}}, "did you mean `count`"),
         ("check", {"dataset": {"layout": "brats", "root": "/no/such", "channels": ["a"]}}, "/no"),
+        ("check", {"sweep": HALVED_COSINE}, "has the schedule `cosine`"),
+        ("check", {"folds": {"file": "no/such.json"}}, "folds.file: there is no file no/such.json"),
         ("trials", {"sweep": {"grid": {"network.size": ["S", "B"]}}}, "network.size"),
     ],
 )

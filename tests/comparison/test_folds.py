@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 
 import pandas as pd
@@ -14,7 +13,6 @@ from voxelsoup.common.errors import InputError
 from voxelsoup.comparison.folds import FoldComparison, compare_study, points
 from voxelsoup.comparison.names import OPTIMISTIC, protocol_mark, soup_title
 from voxelsoup.evaluation.case_scores import write_rows
-from voxelsoup.soups.candidates import best_trial
 
 TRIALS = {
     # Better on the test cases, but not on those that choose.
@@ -104,12 +102,6 @@ def test_points_are_all_models_of_all_folds(tmp_path: Path) -> None:
     assert found["selection"].tolist() == pytest.approx([0.65, 0.75, 0.5, 0.75, 0.75], rel=1e-12)
     assert found["fold"].tolist() == [0] * 5
     assert list(points([])) == list(found)
-
-
-def test_ties_go_to_the_first_id_and_nan_is_worst() -> None:
-    assert best_trial({"b": 0.5, "a": 0.5, "c": 0.4}) == "a"
-    assert best_trial({"a": math.nan, "b": 0.1}) == "b"
-    assert best_trial({"b": math.nan, "a": math.nan}) == "a"
 
 
 @pytest.mark.parametrize(

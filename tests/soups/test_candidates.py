@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import math
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from voxelsoup.common.errors import InputError
 from voxelsoup.common.files import write_json
@@ -14,11 +18,14 @@ from voxelsoup.soups.candidates import (
     Candidate,
     list_candidates,
     models_of_folds,
+    ranking,
     read_candidates,
+    rung_record,
     runs_of_folds,
     write_candidates,
 )
 from voxelsoup.soups.soup import ingredients_of_fold
+from voxelsoup.study.sections.sweep import Halving
 
 MODELS = ["aaaa0000", "aaaa0000/raw-1", "bbbb0000"]
 
@@ -88,3 +95,19 @@ def test_what_is_no_list_is_refused(tmp_path: Path) -> None:
     path.write_text("trial\tscore\n")
     with pytest.raises(InputError, match="trial, score"):
         read_candidates(path)
+
+
+@given(st.dictionaries(st.text(max_size=3), st.floats(0, 1) | st.just(math.nan), min_size=1))
+def test_the_best_trials_continue_whatever_the_order(scores: dict[str, float]) -> None:
+    record = rung_record(0, 1, 3, Halving(rungs=2, keep=0.5), scores)
+    again = dict(reversed(scores.items()))
+    assert record == rung_record(0, 1, 3, Halving(rungs=2, keep=0.5), again)
+    numbers = {trial: -1 if math.isnan(score) else score for trial, score in scores.items()}
+    dropped = [numbers[trial] for trial in scores if trial not in record["kept"]]
+    assert min(numbers[trial] for trial in record["kept"]) >= max(dropped, default=-1)
+    assert json.loads(json.dumps(record, allow_nan=False)) == record
+
+
+def test_equal_scores_are_ranked_by_name_and_nan_comes_last() -> None:
+    assert ranking({"b": 0.5, "a": 0.5, "c": math.nan, "d": 0.9}) == ["d", "a", "b", "c"]
+    assert ranking({"b": math.nan, "a": math.nan}) == ["a", "b"]

@@ -15,7 +15,7 @@ from voxelsoup.common.errors import InputError
 from voxelsoup.common.files import read_json
 from voxelsoup.evaluation.case_scores import mean_dice, read_rows
 from voxelsoup.runs.resume_state import State
-from voxelsoup.soups.candidates import best_trial
+from voxelsoup.soups.candidates import ranking
 from voxelsoup.study.ingredients import (
     averaged_already,
     checkpoint_steps,
@@ -190,7 +190,7 @@ def test_the_workflow_takes_all_ingredients_for_candidates(tmp_path: Path) -> No
     assert len(candidates) == 8
     record = read_json(fold / "soups" / "greedy" / "recipe.json")
     assert sorted(decision["trial"] for decision in record["decisions"]) == sorted(candidates)
-    best = best_trial(scores)
+    best = ranking(scores)[0]
     table = (tmp_path / "results/comparison/fold0.md").read_text()
     assert f"Best Model is trial {best}, whose mean Dice on the selection cases" in table
     assert "is the highest of 8 models of the trials" in table

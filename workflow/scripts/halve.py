@@ -1,11 +1,11 @@
-"""Compare a fold's trials at the end of a rung, and say which of them go on."""
+"""Compare a fold's trials at the end of a rung, and say which of them continue."""
 
 from pathlib import Path
 
 from voxelsoup.common.files import write_json
 from voxelsoup.common.logs import job_log
 from voxelsoup.evaluation.case_scores import mean_dice, read_rows
-from voxelsoup.study.halving import rung_record
+from voxelsoup.soups.candidates import rung_record
 from voxelsoup.study.sections.sweep import Halving
 
 with job_log(snakemake.log[0]):

@@ -8,7 +8,7 @@ from voxelsoup.common.logs import job_log
 from voxelsoup.data.preprocessing.store import read_manifest
 from voxelsoup.evaluation.case_scores import write_rows
 from voxelsoup.evaluation.score import model_of, score_cases
-from voxelsoup.study.halving import states_of_rung
+from voxelsoup.runs.rungs import states_of_rung
 from voxelsoup.study.loading import load
 from voxelsoup.study.trials import trial_labels, trials
 from voxelsoup.training.job import run_job

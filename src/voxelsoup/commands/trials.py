@@ -18,7 +18,7 @@ from voxelsoup.common.files import read_json
 from voxelsoup.common.text import counted
 from voxelsoup.runs.lease import is_alive
 from voxelsoup.runs.progress import read_progress
-from voxelsoup.study.halving import dropped_trials
+from voxelsoup.runs.rungs import dropped_trials
 from voxelsoup.study.study import Study
 from voxelsoup.study.trials import Trial, parameters_of, swept_keys
 from voxelsoup.training.run import run_settings

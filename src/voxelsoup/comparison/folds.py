@@ -13,7 +13,7 @@ from voxelsoup.common.errors import InputError
 from voxelsoup.common.files import read_json
 from voxelsoup.comparison.names import BEST_MODEL, soup_title
 from voxelsoup.evaluation.case_scores import by_case, mean_dice, read_rows, summary
-from voxelsoup.soups.candidates import best_trial
+from voxelsoup.soups.candidates import ranking
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def compare_fold(
     _check_same_cases(selections, {trial: files.chosen_by for trial, files in trials.items()})
     _check_same_cases(tests, {name: files.test for name, files in {**trials, **titled}.items()})
     selection_scores = {trial: mean_dice(rows) for trial, rows in selections.items()}
-    best = best_trial(selection_scores)
+    best = ranking(selection_scores)[0]
     cooked = {BEST_MODEL: best_postprocessed}
     cooked |= {title: files.postprocessed for title, files in titled.items()}
     one = {BEST_MODEL: 1}

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from voxelsoup.common.errors import InputError
 from voxelsoup.common.files import read_json, write_text
 from voxelsoup.evaluation.case_scores import mean_dice, read_rows
-from voxelsoup.study.halving import ranking
+from voxelsoup.study.halving import kept_of
+from voxelsoup.study.sections.sweep import Halving
 
 CANDIDATES = "candidates.tsv"
 COLUMNS = ["model", "ingredient", "selection_score", "sha256"]
@@ -36,6 +39,43 @@ class Candidate:
     ingredient: bool
     selection_score: float
     sha256: str
+
+
+def ranking(scores: Mapping[str, float]) -> list[str]:
+    """Models, the best first: the one rule by which they are chosen, dropped and averaged.
+
+    Of equal scores the model whose name sorts first comes first; NaN counts as the lowest score.
+    """
+
+    def place(model: str) -> tuple[float, str]:
+        score = scores[model]
+        return (math.inf if math.isnan(score) else -score), model
+
+    return sorted(scores, key=place)
+
+
+def rung_record(
+    fold: int, rung: int, epochs: int, halving: Halving, scores: Mapping[str, float]
+) -> dict[str, Any]:
+    """What ``rungs/{rung}.json`` says: which trials were compared, and which continue.
+
+    Args:
+        fold: number of the fold.
+        rung: counted from 1.
+        epochs: that the trials had at its end.
+        halving: the study's section.
+        scores: trial -> mean Dice on the selection cases.
+    """
+    ranked = ranking(scores)
+    kept = ranked[: kept_of(halving, len(ranked))]
+    return {
+        "fold": fold,
+        "rung": rung,
+        "epochs": epochs,
+        "keep": halving.keep,
+        "kept": kept,
+        "scores": {trial: None if math.isnan(scores[trial]) else scores[trial] for trial in ranked},
+    }
 
 
 def list_candidates(
@@ -128,8 +168,3 @@ def runs_of_folds(
         names = ["stem"] * stems + [f"trials/{trial}" for trial in _trials_of(of_fold)]
         runs += [(fold, results / f"fold{fold}" / name) for name in names]
     return runs
-
-
-def best_trial(scores: Mapping[str, float]) -> str:
-    """The trial with the highest score, as `ranking` has them."""
-    return ranking(scores)[0]

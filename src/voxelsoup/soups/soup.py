@@ -20,7 +20,7 @@ from voxelsoup.evaluation.case_scores import Scores, mean_score, read_rows, scor
 from voxelsoup.models import weight_files
 from voxelsoup.models.weight_files import Weights
 from voxelsoup.soups.averaging import WeightedModel, average, equal_parts
-from voxelsoup.soups.candidates import OWN, read_candidates
+from voxelsoup.soups.candidates import OWN, ranking, read_candidates
 from voxelsoup.soups.selection import Selection
 
 
@@ -146,7 +146,9 @@ def _present(model: Path) -> Path:
 
 def descending(ingredients: Sequence[Ingredient]) -> list[Ingredient]:
     """Best selection score first; equal scores by trial, so that the order is always the same."""
-    return sorted(ingredients, key=lambda ingredient: (-ingredient.score, ingredient.trial))
+    of_trial = {ingredient.trial: ingredient for ingredient in ingredients}
+    ranked = ranking({trial: ingredient.score for trial, ingredient in of_trial.items()})
+    return [of_trial[trial] for trial in ranked]
 
 
 def in_equal_parts(ingredients: Sequence[Ingredient]) -> list[WeightedModel]:

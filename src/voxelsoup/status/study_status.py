@@ -9,6 +9,7 @@ from typing import Any
 
 from voxelsoup.runs.record import Attempt, RunRecord
 from voxelsoup.runs.run_state import Circumstances, RunFacts, RunVerdict, judge
+from voxelsoup.runs.rungs import dropped_trials
 from voxelsoup.status.read_runs import (
     KnownRun,
     Scores,
@@ -21,7 +22,6 @@ from voxelsoup.status.read_runs import (
 )
 from voxelsoup.status.rows import AT_WORK, RunRow, StudyStatus
 from voxelsoup.status.slurm_jobs import Job
-from voxelsoup.study.halving import dropped_trials
 from voxelsoup.study.loading import read
 from voxelsoup.study.trials import parameters_of, swept_keys, trials
 

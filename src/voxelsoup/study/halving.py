@@ -1,10 +1,10 @@
-"""Successive halving: all trials begin, and at every rung only the best go on.
+"""Successive halving: all trials begin, and at every rung only the best continue.
 
 Jamieson and Talwalkar, Non-stochastic best arm identification and hyperparameter optimization,
-AISTATS 2016. Chosen within each fold, by its own selection cases: a choice over folds would see the
-test cases of each of them.
+AISTATS 2016. Each fold chooses by its own selection cases: a choice over folds would see the test
+cases of each of them.
 
-Only schedule-free runs may be halved. Such a run at a rung is, to the bit, the beginning of the
+Only schedule-free runs may be halved. Such a run at a rung is bit-identical to the beginning of the
 longer one, and its averaged weights are as good there as a run of that length gets. A scheduled
 run is neither: its learning rates depend on its length, and are still high in the middle.
 """
@@ -12,15 +12,14 @@ run is neither: its learning rates depend on its length, and are still high in t
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from voxelsoup.common.errors import InputError
-from voxelsoup.common.files import read_json
-from voxelsoup.runs.progress import read_progress
 from voxelsoup.study.sections.sweep import Halving
-from voxelsoup.study.trials import Trial
+
+if TYPE_CHECKING:
+    from voxelsoup.study.trials import Trial
 
 # Products such as 0.33 x 100 must not be one more because of their last bit.
 TOLERANCE = 1e-9
@@ -41,7 +40,7 @@ def rung_epochs(halving: Halving, epochs: int) -> list[int]:
 
 
 def kept_of(halving: Halving, count: int) -> int:
-    """How many of so many trials go on after a rung: their share, rounded up."""
+    """How many of so many trials continue after a rung: their share, rounded up."""
     return math.ceil(halving.keep * count - TOLERANCE)
 
 
@@ -95,76 +94,3 @@ def check_halving(halving: Halving, trials: Sequence[Trial], where: str) -> None
             "rungs that each end later than the one before",
             "take fewer `rungs`, a smaller `keep`, or more `training.epochs`",
         )
-
-
-def ranking(scores: Mapping[str, float]) -> list[str]:
-    """Trials, the best first; of equals, the one whose id sorts first; not a number comes last."""
-
-    def place(trial: str) -> tuple[float, str]:
-        score = scores[trial]
-        return (math.inf if math.isnan(score) else -score), trial
-
-    return sorted(scores, key=place)
-
-
-def rung_record(
-    fold: int, rung: int, epochs: int, halving: Halving, scores: Mapping[str, float]
-) -> dict[str, Any]:
-    """What ``rungs/{rung}.json`` says: who was compared, and who goes on.
-
-    Args:
-        fold: number of the fold.
-        rung: counted from 1.
-        epochs: that the trials had at its end.
-        halving: the study's section.
-        scores: trial -> mean Dice on the selection cases.
-    """
-    ranked = ranking(scores)
-    kept = ranked[: kept_of(halving, len(ranked))]
-    return {
-        "fold": fold,
-        "rung": rung,
-        "epochs": epochs,
-        "keep": halving.keep,
-        "kept": kept,
-        "scores": {trial: _or_none(scores[trial]) for trial in ranked},
-    }
-
-
-def _or_none(score: float) -> float | None:
-    return None if math.isnan(score) else score
-
-
-def dropped_trials(results: Path, fold: int, halving: Halving | None) -> dict[str, int]:
-    """Trial -> the rung after which it was dropped, as far as the rungs of a fold have ended.
-
-    Args:
-        results: the study's results folder.
-        fold: number of the fold.
-        halving: the study's section, if it has one.
-    """
-    dropped: dict[str, int] = {}
-    for rung in range(1, halving.rungs if halving else 1):
-        try:
-            record = read_json(results / f"fold{fold}" / "rungs" / f"{rung}.json")
-        except (OSError, ValueError):
-            break
-        kept = set(record["kept"])
-        dropped |= {trial: rung for trial in record["scores"] if trial not in kept}
-    return dropped
-
-
-def states_of_rung(states: Path, rung: int, steps: int) -> Path:
-    """Where a run keeps its states on the way to a rung.
-
-    That is the run's own folder, so that it goes on from there. Only where the run is beyond the
-    rung already, as when a finished study is halved afterwards, the way to it is trained aside.
-
-    Args:
-        states: the run's folder.
-        rung: counted from 1.
-        steps: optimizer steps at the end of the rung.
-    """
-    progress = read_progress(states)
-    beyond = progress is not None and progress["step"] > steps
-    return states / f"rung{rung}" if beyond else states

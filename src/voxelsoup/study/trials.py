@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from voxelsoup.common.errors import InputError
 from voxelsoup.study.combinations import Combination, combinations
+from voxelsoup.study.halving import check_halving
 from voxelsoup.study.loading import wrong_settings
 from voxelsoup.study.sections.base import Section
 from voxelsoup.study.sections.sweep import SweepBlock
@@ -48,7 +49,8 @@ def trials(study: Study, where: str = "config.yaml") -> list[Trial]:
 
     Raises:
         InputError: if a key cannot be swept, a value is not allowed for its key, an exclusion
-            matches nothing, or `soup.group_by` names a key that is not swept.
+            matches nothing, `soup.group_by` names a key that is not swept, or the trials cannot be
+            halved as `sweep.halving` asks.
     """
     made = _Sections(study, where)
     of_settings: dict[str, dict[str, Trial]] = {}
@@ -59,6 +61,8 @@ def trials(study: Study, where: str = "config.yaml") -> list[Trial]:
             of_settings.setdefault(settings, {}).setdefault(trial.id, trial)
     found = [_one_of(list(alike.values()), Path(study.results)) for alike in of_settings.values()]
     _check_groups(study, found, where)
+    if study.sweep.halving:
+        check_halving(study.sweep.halving, found, where)
     return found
 
 

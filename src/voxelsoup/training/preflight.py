@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from voxelsoup.common.errors import InputError
 from voxelsoup.data.index.folder_hash import check_root
 from voxelsoup.data.regions import check_label_order
 from voxelsoup.models import weight_files
@@ -13,12 +14,13 @@ from voxelsoup.training.data_parallel import check_network
 
 
 def check_start(study: Study) -> None:
-    """Make sure that a study can start: its folder, its checkpoint, its network and its patch.
+    """Make sure that a study can start: its files, its checkpoint, its network and its patch.
 
     Raises:
         InputError: with the first thing that is wrong.
     """
     check_root(study.dataset)
+    _check_named_files(study)
     if study.predict.label_order is not None:
         check_label_order(study.predict.label_order, study.regions, "predict.label_order")
     channels, regions = len(study.dataset.channels), len(study.regions)
@@ -29,3 +31,20 @@ def check_start(study: Study) -> None:
         weights, _ = weight_files.load(path)
         weight_files.check_fit(model, weights, path)
     check_outputs(model, channels, regions, study.training.patch)
+
+
+def _check_named_files(study: Study) -> None:
+    """The files beside the scans that a study names, which Snakemake asks for when it plans."""
+    named = {
+        "dataset.file": study.dataset.file,
+        "dataset.patients": study.dataset.patients,
+        "folds.file": study.folds.file,
+    }
+    for key, file in named.items():
+        if file is not None and not Path(file).is_file():
+            raise InputError(
+                key,
+                f"there is no file {file} (looked for at {Path(file).absolute()})",
+                "a file that is there; relative paths count from the working directory",
+                f"correct `{key}` in the study, or leave it out",
+            )

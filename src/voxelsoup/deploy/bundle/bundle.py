@@ -34,7 +34,7 @@ from voxelsoup.prediction.bundle_files import (
     weights_of,
 )
 from voxelsoup.prediction.model_files import MODEL, POSTPROCESSING, ModelFile, open_models
-from voxelsoup.soups.candidates import CANDIDATES, best_trial, read_candidates
+from voxelsoup.soups.candidates import CANDIDATES, ranking, read_candidates
 from voxelsoup.study.study import Study
 
 log = logging.getLogger(__name__)
@@ -119,7 +119,7 @@ def _check_scored(
         trial = won.folder.removeprefix("soups/")
         if trial == won.folder:
             candidates = read_candidates(results / f"fold{fold}" / CANDIDATES)
-            trial = best_trial({c.model: c.selection_score for c in candidates})
+            trial = ranking({c.model: c.selection_score for c in candidates})[0]
         if listed.get((fold, trial)) != model.sha256:
             raise InputError(
                 model.path,

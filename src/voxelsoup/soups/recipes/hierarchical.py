@@ -7,6 +7,7 @@ from functools import partial
 
 from voxelsoup.evaluation.case_scores import mean_score
 from voxelsoup.soups.averaging import WeightedModel, average
+from voxelsoup.soups.candidates import ranking
 from voxelsoup.soups.recipes.greedy import greedy
 from voxelsoup.soups.selection import CandidateSoup, Selection
 from voxelsoup.soups.soup import Decision, Ingredient, SoupResult
@@ -23,7 +24,7 @@ def hierarchical(ingredients: Sequence[Ingredient], selection: Selection) -> Sou
     for ingredient in ingredients:
         groups.setdefault(ingredient.group, []).append(ingredient)
     soups = {name: greedy(members, selection) for name, members in sorted(groups.items())}
-    order = sorted(soups, key=lambda name: (-soups[name].score, name))
+    order = ranking({name: soup.score for name, soup in soups.items()})
     kept, scores, decisions = [order[0]], soups[order[0]].scores, []
     for soup in soups.values():
         decisions += soup.decisions

@@ -1,112 +1,30 @@
-"""Successive halving: who goes on, what it spares, and that a rung is the beginning of the run."""
+"""Successive halving of whole studies: a rung begins a run, and dropped trials stop there."""
 
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from support.runs import preprocess_phantom, small_study
 from support.studies import copy_data, epochs_trained, run_locally, start_locally, write_tiny
 from support.workflows import planned
 from voxelsoup.commands.cli import main
-from voxelsoup.common.errors import InputError
 from voxelsoup.common.files import sha256
 from voxelsoup.runs.guard import RunGuard
-from voxelsoup.study.halving import (
-    check_halving,
-    kept_of,
-    ranking,
-    rung_epochs,
-    rung_record,
-    share_of_epochs,
-    states_of_rung,
-    trials_at_rungs,
-)
-from voxelsoup.study.sections.sweep import Halving
+from voxelsoup.runs.rungs import states_of_rung
 from voxelsoup.study.trials import trials
 from voxelsoup.training.run import trial_run
 from voxelsoup.training.train import train
 
 CPU = torch.device("cpu")
-halvings = st.builds(Halving, rungs=st.integers(2, 5), keep=st.floats(0.05, 0.95))
-
-
-def test_a_third_goes_on_at_each_of_three_rungs() -> None:
-    halving = Halving(rungs=3, keep=0.33)
-    assert rung_epochs(halving, 90) == [10, 30, 90]
-    assert trials_at_rungs(halving, 100) == [100, 33, 11]
-    # 100 x 10 + 33 x 20 + 11 x 60 epochs instead of 100 x 90.
-    assert share_of_epochs(halving, 90, 100) == pytest.approx(2320 / 9000)
-
-
-@given(halvings, st.integers(1, 2000))
-def test_somebody_always_goes_on_and_never_more_than_before(halving: Halving, count: int) -> None:
-    counts = trials_at_rungs(halving, count)
-    assert counts == sorted(counts, reverse=True)
-    assert counts[-1] >= 1
-    assert all(now >= halving.keep * before - 1e-6 for before, now in pairwise(counts))
-
-
-@given(halvings, st.integers(1, 1000), st.integers(1, 500))
-def test_halving_never_costs_more_than_the_full_grid(
-    halving: Halving, epochs: int, count: int
-) -> None:
-    assert rung_epochs(halving, epochs)[-1] == epochs
-    assert share_of_epochs(halving, epochs, count) <= 1 + 1e-12
-
-
-def test_a_share_that_is_a_whole_number_is_not_rounded_up() -> None:
-    # In binary, 0.07 x 100 is a little more than 7.
-    assert kept_of(Halving(rungs=2, keep=0.07), 100) == 7
-
-
-@given(st.dictionaries(st.text(max_size=3), st.floats(0, 1) | st.just(math.nan), min_size=1))
-def test_the_best_go_on_whatever_the_order(scores: dict[str, float]) -> None:
-    record = rung_record(0, 1, 3, Halving(rungs=2, keep=0.5), scores)
-    again = dict(reversed(scores.items()))
-    assert record == rung_record(0, 1, 3, Halving(rungs=2, keep=0.5), again)
-    numbers = {trial: -1 if math.isnan(score) else score for trial, score in scores.items()}
-    dropped = [numbers[trial] for trial in scores if trial not in record["kept"]]
-    assert min(numbers[trial] for trial in record["kept"]) >= max(dropped, default=-1)
-    assert json.loads(json.dumps(record, allow_nan=False)) == record
-
-
-def test_equal_scores_are_ranked_by_id() -> None:
-    assert ranking({"b": 0.5, "a": 0.5, "c": math.nan, "d": 0.9}) == ["d", "a", "b", "c"]
-
-
-@pytest.mark.parametrize(
-    ("grid", "epochs", "said"),
-    [
-        (
-            {"optimizer.schedule": ["schedule-free", "cosine"]},
-            9,
-            "learning rates depend on its len",
-        ),
-        ({"training.epochs": [9, 18]}, 9, "trials of one length"),
-        ({"optimizer.lr": [0.01, 0.02]}, 2, "end after epochs 1, 1, 2"),
-    ],
-)
-def test_what_cannot_be_halved_is_refused_with_the_reason(
-    grid: dict[str, list[Any]], epochs: int, said: str
-) -> None:
-    halving = {"rungs": 3, "keep": 0.33}
-    study = small_study(training={"epochs": epochs}, sweep={"grid": grid, "halving": halving})
-    with pytest.raises(InputError, match=said):
-        check_halving(Halving(**halving), trials(study), "config.yaml")
 
 
 @pytest.mark.parametrize("checkpoints", [1, 3])
-def test_a_run_continued_from_its_rung_is_the_straight_one_to_the_bit(
+def test_a_run_continued_from_its_rung_is_the_straight_one_bit_for_bit(
     phantom_folder: Path, tmp_path: Path, checkpoints: int
 ) -> None:
     cases = preprocess_phantom(phantom_folder, tmp_path / "cases")

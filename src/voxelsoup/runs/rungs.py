@@ -1,0 +1,44 @@
+"""Rungs of a halved study on disk: who was dropped after which, and where states are kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from voxelsoup.common.files import read_json
+from voxelsoup.runs.progress import read_progress
+from voxelsoup.study.sections.sweep import Halving
+
+
+def dropped_trials(results: Path, fold: int, halving: Halving | None) -> dict[str, int]:
+    """Trial -> the rung after which it was dropped, as far as the rungs of a fold have ended.
+
+    Args:
+        results: the study's results folder.
+        fold: number of the fold.
+        halving: the study's section, if it has one.
+    """
+    dropped: dict[str, int] = {}
+    for rung in range(1, halving.rungs if halving else 1):
+        try:
+            record = read_json(results / f"fold{fold}" / "rungs" / f"{rung}.json")
+        except (OSError, ValueError):
+            break
+        kept = set(record["kept"])
+        dropped |= {trial: rung for trial in record["scores"] if trial not in kept}
+    return dropped
+
+
+def states_of_rung(states: Path, rung: int, steps: int) -> Path:
+    """Where a run keeps its states on the way to a rung.
+
+    That is the run's own folder, so that it resumes from there. A run that is beyond the rung
+    already, as when a finished study is halved afterwards, trains the way to it in a folder aside.
+
+    Args:
+        states: the run's folder.
+        rung: counted from 1.
+        steps: optimizer steps at the end of the rung.
+    """
+    progress = read_progress(states)
+    beyond = progress is not None and progress["step"] > steps
+    return states / f"rung{rung}" if beyond else states
