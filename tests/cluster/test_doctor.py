@@ -157,7 +157,7 @@ def test_a_promise_that_the_cluster_does_not_keep(
     change_partition(place, partition, **changes)
     code, printed = examine(capsys, write_study(place), "--no-jobs")
     assert code == 1
-    assert f"fails partition {partition} has what is promised for it" in printed
+    assert f"fails partition {partition} has what the profile states" in printed
     assert told in printed
     assert "fix: " in printed
 

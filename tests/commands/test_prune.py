@@ -155,13 +155,13 @@ def test_a_run_that_is_alive_is_left_alone(study: Path, capsys) -> None:
     with Lease(begin(results, 0, removed), 60):
         assert f"trial {removed.id} of fold 0, in use" in pruned(capsys, study)
         printed = pruned(capsys, study, "--yes")
-        assert f"left alone, for it is in use: trial {removed.id} of fold 0" in printed
+        assert f"not removed, because it is in use: trial {removed.id} of fold 0" in printed
         assert f"removed: trial {removed.id} of fold 1" in printed
         left = about(results, removed.id)
         assert left and all("fold0" in name for name in left)
         # Nor is a fold removed that a run of it is alive in.
         write_study(study.parent, folds={"count": 3, "run": [1]})
-        assert "left alone, for it is in use: fold 0" in pruned(capsys, study, "--yes")
+        assert "not removed, because it is in use: fold 0" in pruned(capsys, study, "--yes")
         assert about(results, "fold0")
     pruned(capsys, study, "--yes")
     assert not about(results, "fold0")

@@ -321,7 +321,7 @@ CORPUS: list[tuple[str, Recipe, str, str]] = [
     ("no list", study(dataset={"layout": "decathlon"}), "no such file", LIST),
     ("no JSON", listed("decathlon", "{"), "is not JSON", LIST),
     ("deep JSON", listed("decathlon", "[" * 99999), "is not JSON", LIST),
-    ("a JSON list", listed("decathlon", []), "is no JSON object", LIST),
+    ("a JSON list", listed("decathlon", []), "is not a JSON object", LIST),
     ("no modality", listed("decathlon", {"training": []}), "describes 0 channel", LIST),
     ("no training", listed("decathlon", {"modality": {"0": "a"}}), "no list `training`", LIST),
     ("outside", entry(image="../../x.nii.gz"), "a file inside", LIST),
@@ -388,7 +388,7 @@ CORPUS: list[tuple[str, Recipe, str, str]] = [
     ("a case twice", cell(0, A), f"rows 2 and 3 both name the case '{A}'", CSV),
     ("a row too short", spreadsheet(lambda rows: rows[2].pop()), "row 3 has 5 cell", CSV),
     ("a row too long", spreadsheet(lambda rows: rows[2].append("x")), "row 3 has 7 cell", CSV),
-    ("an open quote", cell(5, '"x'), "is no row of a table", CSV),
+    ("an open quote", cell(5, '"x'), "is not a row of a table", CSV),
     ("a control character", cell(5, "a\0b"), "control character", CSV),
     ("cell outside", cell(2, "../x.nii.gz"), "row 3 (`t1c`) names '../x.nii.gz'", CSV),
     ("cell absolute", cell(5, "/etc/passwd"), "a file inside", CSV),
@@ -403,7 +403,7 @@ CORPUS: list[tuple[str, Recipe, str, str]] = [
     (
         "mha elsewhere",
         stored(".mha", instead(b"= LOCAL", b"= /etc/passwd")),
-        "its voxels lie in another file",
+        "its voxels are in another file",
         "t1c.mha",
     ),
     (
@@ -423,7 +423,7 @@ CORPUS: list[tuple[str, Recipe, str, str]] = [
     (
         "nrrd elsewhere",
         stored(".nrrd", instead(b"encoding: gzip", b"encoding: gzip\ndata file: /etc/passwd")),
-        "its voxels lie in another file",
+        "its voxels are in another file",
         "t1c.nrrd",
     ),
     (

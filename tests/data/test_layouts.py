@@ -126,7 +126,7 @@ def test_an_nnunet_label_without_images_is_found_all_the_same(tmp_path: Path) ->
 @pytest.mark.parametrize("layout", ["decathlon", "nnunet"])
 @pytest.mark.parametrize(
     ("content", "said"),
-    [("{", "is not JSON"), ("[" * 100_000, "is not JSON"), ("[]", "is no JSON object")],
+    [("{", "is not JSON"), ("[" * 100_000, "is not JSON"), ("[]", "is not a JSON object")],
 )
 def test_a_broken_description(tmp_path: Path, layout: Any, content: str, said: str) -> None:
     (tmp_path / "dataset.json").write_text(content)

@@ -245,7 +245,7 @@ def test_the_card_tells_data_protocol_results_limits_licence_and_making(
         "| Greedy Soup | 0.5250 |",
         "the weighted average of the weights of 2 models; selection Dice 0.6000",
         "6 cases of",
-        "made-up phantoms",
+        "generated phantoms",
         "Weights: not stated.",
         "voxelsoup itself is not needed",
         "0 is background, 2 is WT, 1 is TC, 3 is ET",

@@ -136,7 +136,7 @@ def test_a_network_that_cannot_be_traced_leaves_nothing_behind(tmp_path: Path) -
         def forward(self, image: torch.Tensor) -> torch.Tensor:
             return image if len(image) == 1 else 2 * image
 
-    with pytest.raises(InputError, match="gives other logits than the model"):
+    with pytest.raises(InputError, match="gives logits that differ from the model"):
         write_torchscript(Moody(), 1, [8, 8, 8], tmp_path / "model.ts")
 
     class Failing(torch.nn.Module):

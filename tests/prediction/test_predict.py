@@ -379,7 +379,7 @@ def test_a_folder_is_predicted_and_what_is_done_is_kept(
 
     dates = {file: file.stat().st_mtime_ns for file in files}
     assert predict(model.path, scans, out) == 0
-    assert "0 cases predicted, 3 were there already" in capsys.readouterr().out
+    assert "0 cases predicted, 3 already existed" in capsys.readouterr().out
     assert {file: file.stat().st_mtime_ns for file in files} == dates
 
     # A changed scan, a changed label map, and one without its record's blessing.
@@ -409,7 +409,7 @@ def test_bad_cases_are_named_and_stop_no_other(
     capsys.readouterr()
     assert predict(model.path, scans, out) == 1
     printed = capsys.readouterr()
-    assert "0 cases predicted, 1 were there already" in printed.out
+    assert "0 cases predicted, 1 already existed" in printed.out
     listing = printed.err.split("2 cases could not be predicted\n")[1].splitlines()
     assert [line.split(":")[0] for line in listing] == [f"  - {first}", f"  - {second}"]
     assert "has no NIfTI header" in listing[0] and "no such file" in listing[1]
@@ -425,7 +425,7 @@ def test_what_is_no_number_is_not_taken_for_background(
     lost = {name: tensor * float("nan") for name, tensor in weights.items()}
     weight_files.save(broken, lost, description)
     assert predict(broken, scans, tmp_path / "out") == 1
-    assert "gives probabilities that are NaN, in float32" in capsys.readouterr().err
+    assert "gives NaN as probabilities, in float32" in capsys.readouterr().err
     # Nor where others that it is averaged with give some.
     assert predict(broken, model.path, scans, tmp_path / "out") == 1
     assert names(tmp_path / "out") == set()
@@ -444,7 +444,7 @@ def test_a_killed_prediction_is_done_again(
     write_json(path, {key: record[key] for key in ("case", "key", "files", "sha256")})
     capsys.readouterr()
     assert predict(model.path, scans, out) == 0
-    assert "one case predicted, 2 were there already" in capsys.readouterr().out
+    assert "one case predicted, 2 already existed" in capsys.readouterr().out
     assert (out / f"{case}.nii.gz").read_bytes() == whole
 
 
@@ -458,7 +458,7 @@ def test_files_of_others_are_not_replaced(
     before = (study / "scan.nii.gz").read_bytes()
     for options in ([], ["--overwrite"]):
         assert predict(one.path, study, study, *options) == 1
-        assert "is there already, and was not predicted here" in capsys.readouterr().err
+        assert "already exists and was not predicted here" in capsys.readouterr().err
     assert (study / "scan.nii.gz").read_bytes() == before
     # The same folder by another name, and the one where probabilities go.
     (tmp_path / "link").symlink_to(study)
@@ -480,7 +480,7 @@ def test_predictions_among_the_scans_are_no_cases(
     assert predict(model.path, scans, scans / "predicted", "--probabilities") == 0
     capsys.readouterr()
     assert predict(model.path, scans, scans / "predicted", "--probabilities") == 0
-    assert "0 cases predicted, 3 were there already" in capsys.readouterr().out
+    assert "0 cases predicted, 3 already existed" in capsys.readouterr().out
 
 
 def test_what_a_killed_process_held_on_the_disk_is_removed_by_the_next(
@@ -523,7 +523,7 @@ def test_names_for_submissions_are_checked(
     assert names(tmp_path / "out") == {"BraTS-GLI-00005-101.nii.gz"}
     printed = capsys.readouterr().err
     assert all(
-        f"{case}: is not a name that the BraTS challenges take" in printed for case in others
+        f"{case}: is not a name that the BraTS challenges accept" in printed for case in others
     )
 
 
@@ -637,8 +637,11 @@ def test_a_volume_of_no_channel_is_told_of(
     (folder / "two-T1N.nii.gz").write_bytes(b"never read")
     assert predict(model.path, folder, tmp_path / "out") == 1
     printed = capsys.readouterr()
-    assert "0 cases predicted, 1 were there already" in printed.out
-    assert "two-T1N.nii.gz: is of no case beside it, and its name ends in no channel" in printed.err
+    assert "0 cases predicted, 1 already existed" in printed.out
+    assert (
+        "two-T1N.nii.gz: belongs to no case beside it, and its name does not end in a channel"
+        in printed.err
+    )
 
 
 def test_a_volume_with_more_components_than_channels_is_refused(

@@ -199,17 +199,17 @@ def test_the_verdict_on_a_fold() -> None:
     assert "nothing to average" in sentence([], "train")
     near = sentence([line(barrier=0.001), line("c", barrier=0.0031)], "train")
     assert near == (
-        "These models share a basin: the highest barrier between the best one and the 2 others is "
-        "0.0031."
+        "These models are linearly mode-connected (they share a basin): the highest barrier "
+        "between the best one and the 2 others is 0.0031."
     )
     apart = [line(barrier=0.3), line("c", barrier=0.01), line("d", barrier=0.1)]
     for stem, advice in (
         ("none", "train them from a shared stem"),
-        ("train", "left the stem's basin: shorten the branches or lower their rates"),
-        ("checkpoint", "left the checkpoint's basin"),
+        ("train", "left the stem's basin: shorten the branches or lower their learning rates"),
+        ("checkpoint", "left the basin of the given weights"),
     ):
         said = sentence(apart, stem)
-        assert "do not share a basin: 2 of 3" in said
+        assert "are not linearly mode-connected: 2 of 3" in said
         assert "highest 0.3000" in said
         assert advice in said
 
@@ -217,15 +217,15 @@ def test_the_verdict_on_a_fold() -> None:
 def test_why_greedy_kept_one() -> None:
     assert "no other" in why_one([], 0.9, True)
     basins = why_one([line(barrier=0.1), line("c", barrier=0.2)], 0.9, True)
-    assert "a barrier parts it from the 2 others" in basins
+    assert "a barrier separates it from the 2 others" in basins
     # Nothing is gained by averaging averages; models in other basins do not count.
     flat = [line(score=0.9, lift=0.0004), line("c", barrier=0.3, lift=-0.3)]
-    assert "does not lift a pair (by +0.0004" in why_one(flat, 0.9, False)
+    assert "gains nothing for any pair (+0.0004" in why_one(flat, 0.9, False)
     assert "[raw]" in why_one(flat, 0.9, True)
     assert "[raw]" not in why_one(flat, 0.9, False)
     # The lift of 0.004 is less than half of the gap of 0.02.
     ahead = why_one([line("b", 0.88, lift=0.004), line("c", 0.8, lift=0.005)], 0.9, True)
-    assert "with b lifts their mean Dice by 0.0040" in ahead
+    assert "with b raises their mean Dice by 0.0040" in ahead
     assert "stands 0.0200 above that model, and so 0.0100 above their mean" in ahead
     few = why_one([line("b", 0.896, lift=0.004)], 0.9, True)
     assert "does not hold on all selection cases" in few
@@ -262,7 +262,7 @@ def test_the_record_and_what_is_written_from_it_agree(tmp_path: Path) -> None:
     assert "Optimistic" in (folder / "published.html").read_text()
     console = Console(width=80, record=True)
     tables.print_findings([read], console)
-    assert "Fold 0: These models do not share a basin" in console.export_text()
+    assert "Fold 0: These models are not linearly mode-connected" in console.export_text()
 
 
 def test_a_diverged_model_is_recorded(tmp_path: Path) -> None:

@@ -197,7 +197,7 @@ def test_a_stopped_run_is_cancelled_and_then_resumed(study: Study) -> None:
     assert (stopped.state, stopped.detail, stopped.epoch) == ("failed", "cancelled", 1)
     seen: list[RunRow] = []
     study.train(name, at_step(5, lambda guard: seen.append(study.row(name))))
-    assert (seen[0].state, seen[0].detail) == ("resumed", "went on after epoch 1.333")
+    assert (seen[0].state, seen[0].detail) == ("resumed", "resumed after epoch 1.333")
     assert seen[0].attempt == 2
     record = read_record(study.states(name))
     assert record is not None
@@ -426,7 +426,7 @@ def test_a_loss_that_is_no_number_is_told_with_its_mend(
     assert main(["status", str(study.file), "fold0/stem"]) == 0
     shown = capsys.readouterr().out
     assert "why: bad loss" in shown and "fix: lower `optimizer.lr`" in shown
-    assert "the training loss is no number any more" in shown
+    assert "the training loss is NaN or infinite" in shown
 
 
 def test_a_defect_is_told_with_its_line(study: Study) -> None:
@@ -528,7 +528,7 @@ def test_a_newer_job_of_a_run_counts_more_than_its_last_attempt() -> None:
     pending = Job("8", "PENDING", reason="Priority")
     assert told(timeout, pending) == ("queued", "attempt 2 of 3, others come first")
     requeued = replace(pending, id="7", reason="BeginTime")
-    assert told(requeued) == ("queued", "attempt 2 of 3, its time has not come")
+    assert told(requeued) == ("queued", "attempt 2 of 3, its start time has not come")
     assert told(timeout, replace(pending, state="RUNNING")) == ("retrying", "2 of 3, starting")
     failed = replace(pending, state="NODE_FAIL")
     assert told(timeout, failed) == ("waiting", "node failure; attempt 3 of 3 follows")

@@ -39,7 +39,7 @@ def test_the_demo_ends_with_the_comparison_and_the_report(demo: Path) -> None:
     printed = (demo / "printed.txt").read_text()
     assert "Report: results/report.html" in printed
     assert "Greedy Soup" in printed
-    assert re.search(r"Fold 1: These models( do not)? share a basin", printed)
+    assert re.search(r"Fold 1: These models are( not)? linearly mode-connected", printed)
     page = (demo / "results/report.html").read_text()
     for shown in (
         "overview",

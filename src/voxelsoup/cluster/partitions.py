@@ -139,7 +139,7 @@ def refuse_unservable(study: Study, site: Site, rules: Collection[str]) -> None:
 
 
 def check_partitions(site: Site, nodes: list[Node]) -> Iterator[Check]:
-    """Whether every described partition exists and has what is promised for it."""
+    """Whether every described partition exists and has what the profile states."""
     known = sorted({node.partition for node in nodes})
     for partition in site.partitions():
         members = [node for node in nodes if node.partition == partition.name]
@@ -155,7 +155,7 @@ def check_partitions(site: Site, nodes: list[Node]) -> Iterator[Check]:
             )
             yield Check(f"partition {partition.name} exists", problem)
             continue
-        what = f"partition {partition.name} has what is promised for it"
+        what = f"partition {partition.name} has what the profile states"
         problems = list(_broken_promises(partition, members, where))
         yield from [Check(what, problem) for problem in problems] or [Check(what)]
 

@@ -56,7 +56,7 @@ def ask(*command: str, patience: float = PATIENCE_S) -> subprocess.CompletedProc
             command[0],
             f"no answer within {patience:g} s",
             "Slurm's controller answering",
-            "try again later; if it stays so, ask the cluster's administrators",
+            "try again later; if this persists, ask the cluster's administrators",
         ) from error
 
 
@@ -72,7 +72,7 @@ def read_nodes() -> list[Node]:
             "sinfo",
             answer.stderr.strip() or f"failed with exit code {answer.returncode}",
             "Slurm's controller answering",
-            "try again later; if it stays so, ask the cluster's administrators",
+            "try again later; if this persists, ask the cluster's administrators",
         )
     return parse_nodes(answer.stdout)
 

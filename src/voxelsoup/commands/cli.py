@@ -52,7 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="voxelsoup", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    check = commands.add_parser("check", help="check a study, its folder, network and checkpoint")
+    check = commands.add_parser(
+        "check", help="check a study: its data set, network and initial weights"
+    )
     check.set_defaults(command=_check)
     listing = commands.add_parser(
         "trials", help="list the trials of a study: ids, settings, what is new, running and done"
@@ -114,7 +116,7 @@ def _parser() -> argparse.ArgumentParser:
         "reference", help="write docs/configuration.md and schema/study.schema.json"
     )
     reference.add_argument(
-        "--check", action="store_true", help="only say whether they are current (exit code 1: no)"
+        "--check", action="store_true", help="only check whether they are current (exit code 1: no)"
     )
     reference.set_defaults(command=_reference)
     return parser

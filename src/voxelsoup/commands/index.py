@@ -312,7 +312,7 @@ def _print_next(console: Console, listing: Listing, path: Path) -> None:
         console.print()
     first = "" if values else "Once a case with labels can be used, "
     console.print(
-        f"{first}voxelsoup init {escape(str(path))} proposes a whole study.", soft_wrap=True
+        f"{first}voxelsoup init {escape(str(path))} proposes a complete study.", soft_wrap=True
     )
 
 

@@ -49,12 +49,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--every-window",
         action="store_true",
-        help="predict windows outside of the foreground too, where all channels are 0",
+        help="also predict windows outside the foreground, where all channels are 0",
     )
     parser.add_argument(
         "--postprocess",
         action="store_true",
-        help="apply the post-processing that lies with the model (its fold's or bundle's)",
+        help="apply the post-processing of the model's fold or bundle",
     )
     parser.add_argument(
         "--label-order",
@@ -63,13 +63,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "(default: follows from the regions)",
     )
     parser.add_argument(
-        "--channels", metavar="NAMES", help="what INPUT calls the model's channels, in their order"
+        "--channels",
+        metavar="NAMES",
+        help="the names in INPUT of the model's channels, in their order",
     )
     parser.add_argument(
         "--naming",
         choices=("case", "brats"),
         default="case",
-        help="brats: refuse case names that the BraTS challenges do not take",
+        help="brats: refuse case names that the BraTS challenges do not accept",
     )
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--precision", choices=get_args(PrecisionName), default="float32")
@@ -80,9 +82,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help=f"windows at once (default: 1 on the CPU, {WINDOWS_ON_GPU} on a GPU)",
     )
-    parser.add_argument(
-        "--overwrite", action="store_true", help="predict cases again that are done"
-    )
+    parser.add_argument("--overwrite", action="store_true", help="predict finished cases again")
 
 
 def predict_command(asked: argparse.Namespace) -> int:
@@ -203,7 +203,7 @@ def _conclude(outcomes: Sequence[CaseOutcome], folder: Path) -> int:
     counts = dict.fromkeys(("predicted", "kept", "bad"), 0)
     for told in outcomes:
         counts[told.outcome] += 1
-    kept = f", {counts['kept']} were there already" if counts["kept"] else ""
+    kept = f", {counts['kept']} already existed" if counts["kept"] else ""
     print(f"{folder}: {counted(counts['predicted'], 'case')} predicted{kept}", flush=True)
     if not counts["bad"]:
         return 0

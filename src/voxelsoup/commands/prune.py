@@ -102,7 +102,7 @@ def consider(files: Sequence[Path]) -> Considered:
     if not results.is_dir():
         raise InputError(
             files[0],
-            f"its results folder {results} is not there",
+            f"its results folder {results} does not exist",
             "a study that was run, and the working directory that it was run in",
             "change to that directory, or check `results`",
         )
@@ -232,7 +232,7 @@ def prune(files: Sequence[Path], confirmed: bool) -> None:
 
 
 def _tell_removal(remnant: Remnant, removed: bool) -> None:
-    _say(f"{'removed' if removed else 'left alone, for it is in use'}: {remnant.name}")
+    _say(f"{'removed' if removed else 'not removed, because it is in use'}: {remnant.name}")
 
 
 def _line(remnant: Remnant) -> str:
@@ -251,7 +251,7 @@ def _say(text: str) -> None:
 def _remove(results: Path, path: Path) -> None:
     # The last look before something is lost: nothing outside, nothing behind a link.
     if not path.parent.resolve().is_relative_to(results) or path == results:
-        raise AssertionError(f"{path} does not lie in {results}")
+        raise AssertionError(f"{path} is not in {results}")
     with writable(path):
         if path.is_symlink() or not path.is_dir():
             path.unlink()

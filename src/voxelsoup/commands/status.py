@@ -36,7 +36,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "targets",
         nargs="*",
         metavar="STUDY or RUN",
-        help="study file (default: config.yaml), and a run to show whole, such as fold0/stem, "
+        help="study file (default: config.yaml), and a run to show in detail, such as fold0/stem, "
         "fold0/3b2a69b9 or the beginning of its id",
     )
     parser.add_argument(
@@ -55,7 +55,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--limit",
         type=int,
         metavar="N",
-        help=f"show so many runs (default: {MOST_ON_TERMINAL} on a terminal, otherwise all)",
+        help=f"show at most this many runs (default: {MOST_ON_TERMINAL} on a terminal, "
+        "otherwise all)",
     )
     parser.add_argument(
         "--watch",
@@ -261,6 +262,6 @@ def _json(content: dict[str, Any]) -> str:
     def plain(value: Any) -> str:
         if isinstance(value, datetime):
             return value.isoformat(timespec="seconds")
-        raise TypeError(f"{type(value)} is no JSON")
+        raise TypeError(f"{type(value)} is not JSON")
 
     return json.dumps(content, default=plain)

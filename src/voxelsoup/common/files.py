@@ -25,8 +25,8 @@ REFUSALS = {
     errno.EACCES: "correct the permissions of the folder",
     errno.EPERM: "correct the permissions of the folder",
     errno.ENOENT: "put the folder back",
-    errno.ENOTDIR: "move the file away that is in the folder's place",
-    errno.EISDIR: "move the folder away that is in the file's place",
+    errno.ENOTDIR: "move away the file that is in the folder's place",
+    errno.EISDIR: "move away the folder that is in the file's place",
     errno.EIO: "check the disk or the file server",
     errno.ESTALE: "check the file server",
 }
@@ -124,9 +124,9 @@ def writable(path: Path) -> Iterator[None]:
         raise InputError(
             path,
             f"cannot be written: {error.strerror or error}",
-            "a folder that is there, can be written to and has room",
-            f"{REFUSALS[error.errno]}, then start again: what is done is kept, and runs go on "
-            "from their last saved state",
+            "an existing folder that can be written to and has space",
+            f"{REFUSALS[error.errno]}, then start again: what is done is kept, and runs "
+            "resume from their last saved state",
         ) from error
 
 

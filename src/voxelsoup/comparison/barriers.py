@@ -58,10 +58,10 @@ def why_one(lines: Sequence[Line], best_score: float, averaged: bool) -> str:
     if not lines:
         return f"{kept}: there is no other."
     if not near:
-        return f"{kept}: a barrier parts it from the {others(lines)}."
+        return f"{kept}: a barrier separates it from the {others(lines)}."
     highest = max(line.lift for line in near)
     if highest < LEAST_LIFT:
-        text = f"{kept}: averaging does not lift a pair (by {highest:+.4f} Dice at most)."
+        text = f"{kept}: averaging gains nothing for any pair ({highest:+.4f} Dice at most)."
         if averaged:
             text += (
                 " These models are averages of their own runs already: take `soup.weights: "
@@ -70,15 +70,15 @@ def why_one(lines: Sequence[Line], best_score: float, averaged: bool) -> str:
         return text
     partner = max(near, key=lambda line: line.lift - (best_score - line.score) / 2)
     gap = best_score - partner.score
-    pair = f"averaging it with {partner.trial} lifts their mean Dice by {partner.lift:.4f}"
+    pair = f"averaging it with {partner.trial} raises their mean Dice by {partner.lift:.4f}"
     if partner.lift <= gap / 2:
         return (
-            f"{kept}: {pair}, but it stands {gap:.4f} above that model, and so {gap / 2:.4f} "
-            "above their mean. The others are not good enough: sweep nearer to the best."
+            f"{kept}: {pair}, but it is {gap:.4f} above that model, and so {gap / 2:.4f} "
+            "above their mean. The others are not good enough: sweep closer to the best."
         )
     return (
-        f"{kept}: {pair} on the few cases of the barrier, and {gap / 2:.4f} would do, but the "
-        "gain does not hold on all selection cases."
+        f"{kept}: {pair} on the few cases of the barrier, and {gap / 2:.4f} would be enough, "
+        "but the gain does not hold on all selection cases."
     )
 
 

@@ -129,9 +129,10 @@ def write_seeds(
         heading = f"{name.replace('_', ' ')} (Dice points)"
         shown[heading] = [f"{POINTS * value:{sign}.2f}" for value in frame[name]]
     caption = (
-        f"How much the seed alone moves the mean Dice on the test cases, beside the gain of the "
-        f"{in_a_sentence(soup)} over the best single model. Seed deviation: standard deviation "
-        "between the seeds of trials that agree in all else, pooled over their settings."
+        f"How much the seed alone moves the mean Dice on the test cases, compared with the gain "
+        f"of the {in_a_sentence(soup)} over the best single model. Seed deviation: standard "
+        "deviation between the seeds of trials that agree in everything else, pooled over "
+        "their settings."
         if rows
         else "No setting runs under several seeds."
     )

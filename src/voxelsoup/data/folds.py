@@ -114,7 +114,7 @@ def _parts(
                 where,
                 f"fold {number} has no {part} cases",
                 "training, selection and test cases in every fold, each patient in one of them",
-                "give more patients, or change the split or `folds.run`",
+                "add patients, or change the split or `folds.run`",
             )
     return {part: sorted(cases) for part, cases in parts.items()}
 
@@ -314,7 +314,7 @@ def _datalist_numbers(entries: list[Any], path: Path, known: Collection[str]) ->
     if twice:
         raise InputError(
             path,
-            f"several entries of `training` stand for case {twice[0]}",
+            f"several entries of `training` are for case {twice[0]}",
             "one entry per case",
             "take the others out, or name each entry's case in a field `case`",
         )

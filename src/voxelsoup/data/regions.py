@@ -70,8 +70,8 @@ def label_order(regions: Mapping[str, Sequence[int]], where: str = "regions") ->
             raise InputError(
                 where,
                 f"region `{one}` {found} label values as `{other}` ({_shown(mine)} and "
-                f"{_shown(theirs)}): which of them a voxel of both gets is not certain",
-                "regions that lie within one another or have nothing in common",
+                f"{_shown(theirs)}): which of them a voxel of both gets is ambiguous",
+                "regions that are nested or disjoint",
                 STATE_IT,
             )
     return {
@@ -87,8 +87,8 @@ def _own_value(region: str, values: Mapping[str, frozenset[int]], where: str) ->
         held = f"holds {_shown(own)}" if own else "holds no label value"
         raise InputError(
             where,
-            f"region `{region}` {held} beside the regions within it: the value of a voxel that "
-            "lies in it alone is not certain",
+            f"region `{region}` {held} besides those of the regions inside it: the value of a "
+            "voxel that is in it alone is ambiguous",
             "one label value of its own for every region",
             STATE_IT,
         )

@@ -75,7 +75,7 @@ def write_torchscript(model: nn.Module, channels: int, patch: list[int], path: P
             _trace(model, channels, small, [2 * side for side in small], path)
             return
         except InputError as error:
-            log.info("%s: its shapes are fixed, traced with a whole patch (%s)", path, error.found)
+            log.info("%s: its shapes are fixed, traced with a full patch (%s)", path, error.found)
     _trace(model, channels, patch, patch, path)
 
 
@@ -174,9 +174,7 @@ def _check(
     difference = np.abs(found - wanted).max() if found.shape == wanted.shape else np.inf
     # Not a number is no agreement either.
     if not difference <= TOLERANCE * max(1.0, float(np.abs(wanted).max())):
-        raise _not_exported(
-            path, f"gives other logits than the model: they differ by {difference:g}"
-        )
+        raise _not_exported(path, f"gives logits that differ from the model's by {difference:g}")
 
 
 def _not_exported(path: Path, found: str) -> InputError:

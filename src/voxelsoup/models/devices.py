@@ -97,7 +97,7 @@ def reserved(device: str, count: int) -> Iterator[list[int]]:
         raise InputError(
             "resources.training.gpu",
             f"asks for {count} GPUs, and torch sees {found} here",
-            "a machine, or a job, with as many",
+            "a machine, or a job, with this many",
             f"set it to {max(1, found)}, or run the job elsewhere",
         )
     handles: list[int] = []

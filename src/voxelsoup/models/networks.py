@@ -162,7 +162,7 @@ def checkpoint_gradients(model: nn.Module) -> None:
             "training.gradient_checkpointing",
             f"is on, and {type(model).__name__} has no blocks of MedNeXt",
             "`network.name: MedNeXt` where it is on",
-            "set it to false; where memory ends, take a smaller patch",
+            "set it to false; if memory is too small, use a smaller patch",
         )
     for block in blocks:
         forward = functools.partial(

@@ -142,8 +142,8 @@ def _opened(path: Path) -> Iterator[Any]:
         raise InputError(
             path,
             f"cannot be read as weights: {error}",
-            "a whole safetensors file; other formats could run code when they are loaded",
-            "convert the checkpoint to safetensors, or copy it anew if it was cut off",
+            "a complete safetensors file; other formats could run code when they are loaded",
+            "convert the weights to safetensors, or copy the file again if it is incomplete",
         ) from error
 
 
@@ -191,6 +191,6 @@ def check_fit(model: nn.Module, weights: Weights, where: str | Path) -> None:
                 where,
                 f"does not fit the network: it {kind} {', '.join(names[:3])}{more}",
                 "weights of the study's network, channels and regions",
-                "give a checkpoint of this very network, or set `network`, `dataset.channels` "
-                "and `regions` to the checkpoint's",
+                "use weights of this network, or set `network`, `dataset.channels` and "
+                "`regions` to those of the weights",
             )

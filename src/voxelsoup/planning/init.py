@@ -42,7 +42,7 @@ def write_first_study(folder: Path, output: Path, force: bool) -> list[str]:
     heading = [
         *schema_line(output),
         f"Proposed by `voxelsoup init` for {len(cases)} cases in {found.root}, of which "
-        f"{len(fingerprint.contents)} were read whole. Every key is explained in "
+        f"{len(fingerprint.contents)} were read completely. Every key is explained in "
         "docs/configuration.md.",
     ]
     text = study_text(proposal.study, proposal.reasons, heading)

@@ -74,7 +74,7 @@ def propose(guess: Guess, fingerprint: Fingerprint) -> Proposal:
             guess.root,
             "holds no labelled voxel in the cases that could be read",
             "label maps to train on",
-            f"look at what is wrong with the cases: voxelsoup index {guess.root}",
+            f"list the problems of the cases: voxelsoup index {guess.root}",
         )
     proposal = Proposal()
     _add_data(proposal, guess, fingerprint)
@@ -129,7 +129,7 @@ def propose_regions(guess: Guess, values: Collection[int]) -> tuple[dict[str, li
         names = clean_names(named.values(), NOT_REGIONS)
         regions = {name: [value] for name, value in zip(names, named, strict=True)}
         origin = "named as in dataset.json" if guess.label_names else "the data do not name them"
-        reason = f"One per label value, {origin}; regions may also overlap, as whole: [1, 2]."
+        reason = f"One per label value, {origin}; regions may also overlap, such as whole: [1, 2]."
     covered = {value for labels in regions.values() for value in labels}
     for value in sorted(set(values) - covered):
         (name,) = clean_names([f"label_{value}"], [key.lower() for key in regions])
@@ -171,16 +171,16 @@ def _add_data(proposal: Proposal, guess: Guess, fingerprint: Fingerprint) -> Non
     name = clean_names([guess.root.resolve().name])[0]
     proposal.study |= {"results": f"results-{name}", **sections}
     proposal.reasons |= reasons
-    proposal.reasons["results"] = "A folder of its own, so that no other study's results are there."
+    proposal.reasons["results"] = "A separate folder, so that it holds no other study's results."
     proposal.reasons["dataset.root"] = (
-        "Relative paths count from the folder that snakemake is started in."
+        "Relative paths count from the folder in which snakemake is started."
     )
     seen, looked = fingerprint.values, len(fingerprint.contents)
     named = {value for labels in sections["regions"].values() for value in labels}
     if looked < len(fingerprint.labelled):
         proposal.reasons["regions"] += (
-            f" Label maps of {looked} of {len(fingerprint.labelled)} cases were looked at; "
-            "`voxelsoup index` on this file looks at all."
+            f" Label maps of {looked} of {len(fingerprint.labelled)} cases were read; "
+            "`voxelsoup index` on this file reads all."
         )
     if named - seen:
         proposal.reasons["regions"] += f" Not seen: {listed(sorted(named - seen))}."
@@ -216,7 +216,7 @@ def _add_folds(proposal: Proposal, guess: Guess, fingerprint: Fingerprint) -> No
     if guess.split is not None:
         file, count = guess.split
         proposal.study["folds"] = {"count": count, "file": str(file)}
-        proposal.reasons["folds"] = "The split that the datalist gives."
+        proposal.reasons["folds"] = "The split in the datalist."
         return
     count = max(2, min(MOST_FOLDS, patients // PATIENTS_PER_FOLD))
     proposal.study["folds"] = {"count": count, "selection_share": 0.2}
@@ -295,7 +295,7 @@ def _normalisation(channels: Sequence[str], zeros: float) -> tuple[str, str]:
         )
     if zeros > MANY_ZEROS:
         return "zscore-nonzero", f"{share}: a background that is kept at 0."
-    return "zscore", f"{share}: no background to keep apart."
+    return "zscore", f"{share}: no background to exclude."
 
 
 def _median_shape(fingerprint: Fingerprint, spacing: Sequence[float] | None) -> list[float]:
@@ -352,9 +352,10 @@ def _add_training(proposal: Proposal, fingerprint: Fingerprint) -> None:
         "network": "The smallest published MedNeXt, meant for a GPU; for CPUs alone take the "
         "network of examples/hippocampus.yaml.",
         "training.patch": _about_patch(shape, patch, factor, len(fingerprint.contents)),
-        "training.batch_size": f"As nnU-Net; {_millions(voxels)} voxels a step. Where a GPU's "
-        "memory ends, take a smaller patch.",
-        "training.epochs": "Of a trial, which goes on from the stem (examples/brats2024.yaml).",
+        "training.batch_size": f"As nnU-Net; {_millions(voxels)} voxels a step. If a GPU's "
+        "memory is too small, use a smaller patch.",
+        "training.epochs": "Of a trial, which is fine-tuned from the stem "
+        "(examples/brats2024.yaml).",
         "training.precision": "Half the memory on recent GPUs; float32 for old ones and CPUs.",
     }
 
@@ -382,7 +383,7 @@ def _add_sweep(proposal: Proposal) -> None:
         replace = {"region": "ET", "by": "TC", "below": [50, 100, 200, 500]}
         proposal.study["postprocessing"] = {"replace": replace}
         proposal.reasons["postprocessing"] = (
-            "Where almost no enhancing tumour is found, there mostly is none; volumes in mm³."
+            "Where almost no enhancing tumour is found, there is usually none; volumes in mm³."
         )
 
 

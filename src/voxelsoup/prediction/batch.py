@@ -179,8 +179,8 @@ def _clear_place(case: Case, key: str, output: OutputSettings, scans: Collection
         if path.resolve() in scans or (foreign and path.exists()):
             raise InputError(
                 path,
-                "is there already, and was not predicted here",
-                "a folder of its own for predictions",
+                "already exists and was not predicted here",
+                "a separate folder for predictions",
                 "name another OUTPUT, or move the file away",
             )
     if _key_of(record) != key:
@@ -200,7 +200,7 @@ def _check_name(case: Case, naming: Naming) -> None:
     if naming == "brats" and not BRATS_NAME.fullmatch(case.name):
         raise InputError(
             case.name,
-            "is not a name that the BraTS challenges take",
+            "is not a name that the BraTS challenges accept",
             "a name that ends in the case's number and its timepoint, as BraTS-GLI-00001-000 does",
             "rename the case's folder or files, or leave --naming brats out",
         )

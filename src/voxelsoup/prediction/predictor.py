@@ -269,7 +269,7 @@ class Predictor:
         if np.isnan(probabilities.min(initial=0)):
             raise InputError(
                 model.path,
-                f"gives probabilities that are NaN, in {self.settings.precision}",
+                f"gives NaN as probabilities, in {self.settings.precision}",
                 "finite numbers at every voxel",
                 "predict with --precision float32 (`training.precision` of a study), or leave "
                 "the model out",

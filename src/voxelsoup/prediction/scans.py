@@ -99,7 +99,7 @@ def _check(cases: Sequence[Case], where: Path) -> None:
             where,
             f"holds {count} cases named {name}",
             "every case once",
-            "rename the others, or predict them into a folder of their own",
+            "rename the others, or predict them into another folder",
         )
 
 
@@ -211,7 +211,7 @@ def _of_no_channel(path: Path, names: Sequence[str]) -> Case:
     """A volume that no channel is found in the name of: leaving it out would lose a case."""
     problem = InputError(
         path,
-        "is of no case beside it, and its name ends in no channel",
+        "belongs to no case beside it, and its name does not end in a channel",
         f"CASE-CHANNEL, with one of the model's channels: {', '.join(names)}",
         "rename the file, or move it away if it is not a scan",
     )

@@ -137,8 +137,8 @@ def write_run_times(jobs: pd.DataFrame, stem: Path) -> None:
         }
     )
     caption = (
-        "Time and main memory of the jobs of each rule, as measured; the sum of jobs that ran side "
-        "by side is more than the time that passed. Of a training that was cut off and went on, "
+        "Time and main memory of the jobs of each rule, as measured; the sum over jobs that ran "
+        "in parallel exceeds the elapsed time. Of a training that was interrupted and resumed, "
         "only the last part is counted."
     )
     write_table(table, shown, stem, caption, optimistic=False)

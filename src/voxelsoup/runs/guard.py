@@ -101,7 +101,7 @@ class RunGuard:
             note(self.folder, "start over", reason=changed)
             remove_states(self.folder)
             return None
-        log.info("going on after step %d of %d", state["step"], self.steps)
+        log.info("resuming after step %d of %d", state["step"], self.steps)
         note(self.folder, "resume", step=state["step"])
         return state
 

@@ -68,7 +68,7 @@ def newest_state(folder: Path) -> State | None:
         state = _read(path)
         if state is not None:
             return state
-        log.warning("%s is damaged; going on from the state before it", path)
+        log.warning("%s is damaged; resuming from the state before it", path)
         path.unlink(missing_ok=True)
     return None
 

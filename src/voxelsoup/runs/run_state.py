@@ -13,7 +13,7 @@ from voxelsoup.status.rows import RunState
 from voxelsoup.status.slurm_jobs import Job, Queue, why_pending
 
 BEFORE_TRAINING = Failure(
-    "failed before its training began", "its log, or that of its Slurm job, tells why"
+    "failed before its training began", "its log, or that of its Slurm job, says why"
 )
 
 
@@ -138,7 +138,7 @@ def _at_work(facts: RunFacts, around: Circumstances) -> RunVerdict:
         return RunVerdict("retrying", f"{tried} of {max(tried, around.allowed)}")
     if last.from_step:
         epoch = last.from_step * facts.epochs / record.steps
-        return RunVerdict("resumed", f"went on after epoch {epoch:.4g}")
+        return RunVerdict("resumed", f"resumed after epoch {epoch:.4g}")
     return RunVerdict("running")
 
 
@@ -179,7 +179,7 @@ def _ended(facts: RunFacts, job: Job | None, around: Circumstances) -> RunVerdic
             return RunVerdict("running", "starting")
     if facts.record is not None and facts.record.state == "finished":
         # At a rung, or made longer since.
-        return RunVerdict("waiting", f"goes on after epoch {facts.record.epoch}")
+        return RunVerdict("waiting", f"resumes after epoch {facts.record.epoch}")
     return RunVerdict("waiting")
 
 

@@ -184,17 +184,18 @@ def sentence(lines: Sequence[Line], stem: str) -> str:
     highest = max(line.barrier for line in lines)
     if not apart:
         return (
-            "These models share a basin: the highest barrier between the best one and the "
-            f"{others(lines)} is {highest:.4f}."
+            "These models are linearly mode-connected (they share a basin): the highest barrier "
+            f"between the best one and the {others(lines)} is {highest:.4f}."
         )
     advice = {
-        "train": "they have left the stem's basin: shorten the branches or lower their rates",
-        "checkpoint": "they have left the checkpoint's basin: shorten the trials or lower their "
-        "rates",
+        "train": "they have left the stem's basin: shorten the branches or lower their "
+        "learning rates",
+        "checkpoint": "they have left the basin of the given weights: shorten the trials or "
+        "lower their learning rates",
     }.get(stem, "train them from a shared stem")
     return (
-        f"These models do not share a basin: {len(apart)} of {len(lines)} lie behind a barrier "
-        f"above {SHARED_BARRIER} from the best one (highest {highest:.4f}); {advice}."
+        f"These models are not linearly mode-connected: {len(apart)} of {len(lines)} are behind a "
+        f"barrier above {SHARED_BARRIER} from the best one (highest {highest:.4f}); {advice}."
     )
 
 

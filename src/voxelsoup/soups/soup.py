@@ -177,7 +177,7 @@ def check_alike(ingredients: Sequence[Ingredient]) -> dict[str, Any]:
                 ingredient.path,
                 f"cannot be averaged with {ingredients[0].path}: {difference}",
                 "ingredients of one network, one set of regions and one preprocessing",
-                "train it anew with the study's settings, or take it out of the study",
+                "train it again with the study's settings, or take it out of the study",
             )
     if reference is None:
         raise InputError("soup", "has no ingredients", "at least one trial", "add trials")
@@ -257,7 +257,7 @@ def check_unchanged(mixture: Sequence[WeightedModel]) -> None:
         if not part.path.is_file() or sha256(part.path) != part.sha256:
             raise InputError(
                 part.path,
-                "is missing" if not part.path.is_file() else "is another file than it was",
+                "is missing" if not part.path.is_file() else "has changed",
                 f"the model with the SHA-256 {part.sha256}",
                 "put it back, or delete the run.json beside it: its run writes it again",
             )

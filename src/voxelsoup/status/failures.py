@@ -39,12 +39,12 @@ class Failure:
 SLURM_ENDS = {
     "TIMEOUT": Failure(
         "time limit",
-        "start again, it goes on from its last state; raise `resources.training.runtime`",
+        "start again, it resumes from its last state; raise `resources.training.runtime`",
     ),
     "OUT_OF_MEMORY": Failure("out of main memory", MEMORY_MEND),
-    "NODE_FAIL": Failure("node failure", "start again: it goes on from its last state"),
-    "BOOT_FAIL": Failure("node failure", "start again: it goes on from its last state"),
-    "CANCELLED": Failure("cancelled", "start again: it goes on from its last state"),
+    "NODE_FAIL": Failure("node failure", "start again: it resumes from its last state"),
+    "BOOT_FAIL": Failure("node failure", "start again: it resumes from its last state"),
+    "CANCELLED": Failure("cancelled", "start again: it resumes from its last state"),
     "PREEMPTED": Failure(
         "preempted by another job", "start again, or use a partition that is not preempted"
     ),
@@ -52,7 +52,7 @@ SLURM_ENDS = {
 }
 KILLED = Failure(
     "killed, no reason known",
-    "start again: it goes on from its last state; if it happens again, look for `out of memory` "
+    "start again: it resumes from its last state; if it happens again, look for `out of memory` "
     "in the host's log (`dmesg`)",
 )
 
@@ -79,7 +79,7 @@ def end_of_attempt(attempt: Attempt, job: Job | None) -> Failure | None:
     if stop.kind not in ASKED_TO_END:
         return _of_error(stop)
     if stop.kind == "HandedOver":
-        return Failure("handed over to another copy", "start again: it goes on", stop.message)
+        return Failure("handed over to another copy", "start again: it resumes", stop.message)
     known = end_of_job(job)
     if known is None and _near_limit(attempt):
         known = SLURM_ENDS["TIMEOUT"]
@@ -102,7 +102,7 @@ def _of_error(stop: Stop) -> Failure:
     no_memory = ("can't allocate memory", "cannot allocate memory", "killed by signal: killed")
     if stop.kind == "MemoryError" or any(text in message for text in no_memory):
         return Failure("out of main memory", MEMORY_MEND, stop.message)
-    if "loss is no number" in message:
+    if "loss is nan or infinite" in message or "loss is no number" in message:
         return Failure("bad loss", stop.fix, stop.message)
     if "no space left" in message or "quota exceeded" in message:
         fix = stop.fix or "free some space, then start again"
@@ -112,7 +112,7 @@ def _of_error(stop: Stop) -> Failure:
     where = f" at {stop.where}" if stop.where else ""
     return Failure(
         f"error{where}: {_first_line(stop.message)}",
-        "its log has the whole message; a traceback there is a defect in voxelsoup or a library",
+        "its log has the full message; a traceback there is a defect in voxelsoup or a library",
         f"{stop.kind}: {stop.message}",
     )
 

@@ -185,7 +185,7 @@ def table(
     parts: list[RenderableType] = [*_head(status, refresh_seconds), Text()]
     parts.append(_table(rows, columns_of(keys, rows, status.at), width))
     if not rows:
-        parts.append(Text("no run is like that", "dim"))
+        parts.append(Text("no run matches", "dim"))
     if hidden:
         parts.append(Text(f"{hidden:,} more runs are not shown", "dim", no_wrap=True))
     return Group(*parts)

@@ -82,7 +82,8 @@ def check_halving(halving: Halving, trials: Sequence[Trial], where: str) -> None
                 where,
                 f"`sweep.halving` is set, and trial {trial.id} has the schedule `{schedule}`",
                 "schedule-free trials only: a scheduled run cannot be judged at a rung and "
-                "continued, for its learning rates depend on its length and are still high there",
+                "continued, because its learning rates depend on its length and are still high "
+                "there",
                 "take the schedule out of the sweep (set `optimizer.schedule: schedule-free`), "
                 "or leave out `sweep.halving`",
             )

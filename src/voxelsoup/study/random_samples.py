@@ -51,7 +51,7 @@ def draw_samples(asked: RandomSamples, part: str, where: str) -> list[dict[str, 
         where,
         f"`{part}` asks for {asked.count} samples, but only {len(found)} different ones were found",
         "as many samples as there are different combinations, or fewer",
-        f"set `count` to at most {len(found)}, or give the axes more values",
+        f"set `count` to at most {len(found)}, or add values to the axes",
     )
 
 
@@ -75,8 +75,8 @@ def _checked(
         if low > high:
             raise InputError(
                 where,
-                f"`{part}` draws `{key}` from {values}, and no whole number lies there",
-                "a range with whole numbers in it",
+                f"`{part}` draws `{key}` from {values}, which contains no integer",
+                "a range that contains an integer",
                 "make the range wider",
             )
     # What the setting cannot be is told of the ends, not of whatever is drawn between them.

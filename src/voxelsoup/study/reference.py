@@ -94,7 +94,7 @@ def _type_text(annotation: Any) -> str:
         return f"mapping of {_type_text(key)} to {_type_text(value)}"
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return "section"
-    names = {str: "text", int: "whole number", float: "number", bool: "true or false"}
+    names = {str: "text", int: "integer", float: "number", bool: "true or false"}
     return names.get(annotation, "null" if annotation is type(None) else "any")
 
 

@@ -18,7 +18,7 @@ NOT_SWEPT = {
     "training.patch": "the preprocessed volumes, which all trials share, are padded to it",
     "training.checkpoints": "the files of all trials have the same names",
     "training.device": "it says where a run trains, not how",
-    "training.channels_last": "it says how a run lies in memory, not how it trains",
+    "training.channels_last": "it says how a run is laid out in memory, not how it trains",
     "training.compile": "it says how a run computes, not how it trains",
     "training.gradient_checkpointing": "it changes no result",
     "training.workers": "it says how a run reads its patches, not how it trains",

@@ -45,7 +45,7 @@ SECONDS_TO_END = 120
 
 
 class ProcessLost(Stopped):
-    """A process of the run died; the run goes on from its last saved state."""
+    """A process of the run died; the run resumes from its last saved state."""
 
 
 class EndedByTheFirst(Stopped):
@@ -113,8 +113,8 @@ def _lost(error: Any, count: int) -> ProcessLost:
         else f"ended with exit code {failure.exitcode}"
     )
     return ProcessLost(
-        f"process {rank} of the {count} that train this run {how}; started again, the run goes on "
-        "from its last saved state"
+        f"process {rank} of the {count} that train this run {how}; started again, the run "
+        "resumes from its last saved state"
     )
 
 

@@ -91,7 +91,7 @@ def train(
         ranks: the processes that share its batches, of which this is one; None: it is alone.
 
     Raises:
-        InputError: if the loss is no number any more, or the initial weights do not fit.
+        InputError: if the loss is NaN or infinite, or the initial weights do not fit.
         Stopped: if the keeper ends the run before its time.
     """
     session = Trainer(run, device, ranks)
@@ -213,7 +213,7 @@ class Trainer:
         if not math.isfinite(mean):
             raise InputError(
                 f"epoch {epoch}",
-                "the training loss is no number any more",
+                "the training loss is NaN or infinite",
                 "a finite loss",
                 "lower `optimizer.lr`, set `training.gradient_clip`, or add "
                 "`optimizer.warmup_steps`",

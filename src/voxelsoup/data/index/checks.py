@@ -266,7 +266,7 @@ def _notes_on_place(source: Source, label: Array, background: Array) -> list[str
         raise InputError(
             source.file,
             f"has {found}",
-            f"labels inside of the scan: at most {OUTSIDE_SHARE:.0%} may lie outside",
+            f"labels inside the scan: at most {OUTSIDE_SHARE:.0%} may be outside",
             "look at it on top of the scan: it may be shifted, flipped, or of another case",
         )
     return [found]
@@ -312,6 +312,6 @@ def _problem(case: Case, known: Mapping[str, tuple[str, str]]) -> InputError:
     return InputError(
         case.channels[channel].file,
         found + also,
-        "every scan once: under two names it would stand in training and test cases at once",
+        "every scan once: under two names it could be a training and a test case at once",
         f"remove {case.name} or {other}, or put the right scan in its place",
     )

@@ -40,7 +40,7 @@ def list_files(dataset: Dataset) -> str:
         return dataset.phantom.model_dump_json()
     digest = _listed(Path(dataset.root or ""))
     if dataset.file is not None:
-        # It may lie outside of the folder.
+        # It may be outside of the folder.
         _add(digest, Path(dataset.file), Path(dataset.file))
     return digest.hexdigest()
 

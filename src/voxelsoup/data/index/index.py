@@ -87,7 +87,7 @@ def index_cases(
         raise BadCases(
             root,
             dict(sorted(rejected.items())),
-            "or set `dataset.on_bad_case: skip` to go on without these cases",
+            "or set `dataset.on_bad_case: skip` to continue without these cases",
         )
     return usable, dict(sorted(rejected.items()))
 

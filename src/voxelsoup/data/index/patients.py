@@ -37,7 +37,7 @@ def _patient_by_pattern(case: Case, pattern: str) -> str:
             "dataset.patient_pattern",
             f"`{pattern}` does not match the case {case.name}",
             "a pattern that finds the patient in every case name",
-            "correct the pattern, or give `dataset.patients`",
+            "correct the pattern, or set `dataset.patients`",
         )
     return match[1]
 
@@ -70,7 +70,7 @@ def _patient_table(path: Path) -> dict[str, str]:
         if table.setdefault(case, patient) != patient:
             raise InputError(
                 path,
-                f"gives the case {case} to two patients, {table[case]} and {patient}",
+                f"assigns the case {case} to two patients, {table[case]} and {patient}",
                 "one patient per case",
                 "remove one of the rows",
             )

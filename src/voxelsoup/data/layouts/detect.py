@@ -178,7 +178,7 @@ def _rows(path: Path) -> list[list[str]]:
     except (UnicodeDecodeError, OSError, csv.Error) as error:
         raise InputError(
             path,
-            f"is no table in UTF-8: {error}",
+            f"is not a table in UTF-8: {error}",
             "a CSV or TSV file",
             "save the table as CSV in UTF-8, or rename it if it lists no cases",
         ) from error

@@ -44,7 +44,7 @@ def read_description(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise InputError(path, f"is not JSON: {error}", "a JSON file", "fix the file") from error
     if not isinstance(content, dict):
-        raise InputError(path, "is no JSON object", "a JSON object", "fix the file")
+        raise InputError(path, "is not a JSON object", "a JSON object", "fix the file")
     return content
 
 
@@ -168,7 +168,7 @@ def inside(root: Path, entry: object, where: Path, place: str = "") -> Path:
             where,
             f"{place} names {shown(entry)}".strip(),
             f"a file inside {root}",
-            "write the path relative to `dataset.root`, with / between folders; files outside of "
+            "write the path relative to `dataset.root`, with / between folders; files outside "
             "the data set's folder are not read",
         )
     return root / entry

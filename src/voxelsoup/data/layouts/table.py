@@ -39,7 +39,7 @@ def find_cases(dataset: Dataset, root: Path) -> list[Case]:
         if column in dataset.channels:
             raise InputError(
                 "dataset.channels",
-                f"names a channel `{column}`, which is a column of its own in a table",
+                f"names a channel `{column}`, which is the name of another column of the table",
                 "other names",
                 "rename the channel, in the table as well",
             )
@@ -159,7 +159,7 @@ def _lines(path: Path, expected: str, key: str) -> list[tuple[int, list[str]]]:
                 found.append((number, cells))
     except csv.Error as error:
         raise InputError(
-            path, f"row {number + 1} is no row of a table: {error}", expected, "correct the row"
+            path, f"row {number + 1} is not a row of a table: {error}", expected, "correct the row"
         ) from error
     return found
 

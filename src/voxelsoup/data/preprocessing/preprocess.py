@@ -345,8 +345,8 @@ def _check_unchanged(case: IndexedCase, root: Path, hashes: dict[Path, str]) -> 
             root / next(iter(case.channels.values())).file.parent,
             f"holds files of case {case.name} that have changed since the index checked them",
             "the same files from the index to preprocessing",
-            "start again once nothing writes into the data set's folder: the index will check the "
-            "case anew",
+            "start again once nothing writes into the data set's folder: the index will check "
+            "the case again",
         )
 
 

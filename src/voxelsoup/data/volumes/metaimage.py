@@ -39,7 +39,7 @@ def read_layout(file: Path, beginning: bytes) -> VoxelLayout:
         beginning: its first bytes.
 
     Raises:
-        InputError: if there is no such header, its voxels lie in another file (which is never
+        InputError: if there is no such header, its voxels are in another file (which is never
             read), or it does not describe plain numbers on a grid.
     """
     fields, start = _fields(file, beginning)
@@ -66,7 +66,7 @@ def _fields(file: Path, beginning: bytes) -> tuple[dict[str, str], int]:
 
 def _interpret(file: Path, fields: dict[str, str], start: int) -> VoxelLayout:
     if fields[LAST_KEY] != "LOCAL":
-        raise unreadable(file, "its voxels lie in another file", CONVERT)
+        raise unreadable(file, "its voxels are in another file", CONVERT)
     if not _is_true(fields.get("BinaryData", "True")) or int(fields.get("HeaderSize", "0")) > 0:
         raise unreadable(file, "its voxels do not follow its header as plain numbers", CONVERT)
     kind = fields["ElementType"].removesuffix("_ARRAY")

@@ -53,7 +53,7 @@ def read_layout(file: Path, beginning: bytes) -> VoxelLayout:
         beginning: its first bytes.
 
     Raises:
-        InputError: if there is no such header, its voxels lie in another file (which is never
+        InputError: if there is no such header, its voxels are in another file (which is never
             read), or it does not describe plain numbers on a grid.
     """
     lines = io.BytesIO(beginning)
@@ -67,7 +67,7 @@ def read_layout(file: Path, beginning: bytes) -> VoxelLayout:
 
 def _interpret(file: Path, header: dict[str, Any], start: int) -> VoxelLayout:
     if "data file" in header or "datafile" in header:
-        raise unreadable(file, "its voxels lie in another file", CONVERT)
+        raise unreadable(file, "its voxels are in another file", CONVERT)
     encoding = header["encoding"].lower()
     if encoding not in PACKINGS:
         raise unreadable(file, f"its voxels are encoded as {encoding}, not raw or gzip", CONVERT)

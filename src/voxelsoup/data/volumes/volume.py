@@ -110,7 +110,7 @@ def read_label(source: Source) -> Volume:
         raise InputError(
             source.file,
             f"holds the label value {values[wrong].flat[0]:g}",
-            "whole label values from 0 to 255",
+            "integer label values from 0 to 255",
             "save the label map without interpolation or probabilities",
         )
     return replace(volume, data=labels)

@@ -78,7 +78,7 @@ def unreadable(file: Path, reason: str, fix: str | None = None) -> InputError:
     return InputError(
         file,
         f"cannot be read: {reason}",
-        "a whole NIfTI, MetaImage or NRRD file",
+        "a complete NIfTI, MetaImage or NRRD file",
         fix or "copy or download the file again; it may have been cut off",
     )
 
@@ -96,7 +96,7 @@ def check_affine(file: Path, affine: np.ndarray) -> None:
     if not usable or not abs(volume) > FLATTEST:
         raise InputError(
             file,
-            "has an affine that does not say where its voxels lie (singular or not finite)",
+            "has an affine that does not locate its voxels (singular or not finite)",
             "an affine with three independent axes",
             "set the sform or qform (NIfTI), the directions and spacing (MetaImage, NRRD) in its "
             "header",

@@ -51,7 +51,7 @@ def model_card(
         _limits(study, description, facts),
         "## Licence and authors",
         f"Weights: {study.bundle.licence}. Authors: {study.bundle.authors}. Data: "
-        f"{study.bundle.data_source}. The licence of the data may bind the weights.",
+        f"{study.bundle.data_source}. The licence of the data may restrict the use of the weights.",
         _lowered(methods),
     ]
     return "\n\n".join(part.strip() for part in parts) + "\n"
@@ -81,18 +81,18 @@ other endings are given by `--channel_files`, other lists by `--datalist`. `OUTP
 volumes of a case must lie on one grid. Before weights are loaded, their SHA-256 is compared with
 `configs/metadata.json`.
 
-With voxelsoup, the same label maps, but for voxels whose probability is 0.5 to the fifth digit
-(sums run in another order):
+With voxelsoup, the same label maps, except for voxels whose probability is 0.5 to five digits
+(sums are taken in another order):
 
 ```
 voxelsoup predict BUNDLE SCANS OUTPUT {asked}
 ```
 
-Without `--every-window`, voxelsoup saves the windows in which all channels are 0, where MONAI asks
-the network.
+Without `--every-window`, voxelsoup skips the windows in which all channels are 0, which MONAI
+predicts.
 
-`voxelsoup verify BUNDLE` compares all files with their hashes. `models/*.safetensors` hold numbers
-alone. `models/*.ts` hold a program (TorchScript) beside the same weights, for runtimes
+`voxelsoup verify BUNDLE` compares all files with their hashes. `models/*.safetensors` hold only
+numbers. `models/*.ts` hold a program (TorchScript) beside the same weights, for runtimes
 without MONAI: load them only from a bundle that you trust. Neither is a pickle, and there is no
 `model.pt`."""
 
@@ -102,8 +102,8 @@ def _results(study: Study, facts: BundleFacts) -> str:
     lead = (
         f"Mean over {counted(scored.cases, 'test case')} of {counted(scored.folds, 'fold')}, with "
         "95 % bootstrap intervals (cases resampled within their fold). Each case was predicted by "
-        "its own fold's model alone; the average of all folds' models was not scored, for there "
-        "is no case that none of them has seen."
+        "its own fold's model alone; the average of all folds' models was not scored, because "
+        "each case was seen by some of them."
     )
     if len(study.folds.numbers) == 1:
         lead = f"Mean over {counted(scored.cases, 'test case')} with 95 % bootstrap intervals."
@@ -135,8 +135,8 @@ def _choice(study: Study, facts: BundleFacts) -> str:
     scores = "\n".join(f"| {kind.title} | {kind.score:.4f} |" for kind in facts.kinds)
     over = "over the folds" if len(study.folds.numbers) > 1 else f"of fold {study.folds.numbers[0]}"
     return (
-        f"The kind of model with the highest mean Dice on the selection cases {over}; test scores "
-        "had no part in it.\n\n| kind of model | selection Dice |\n|---|---|\n" + scores
+        f"The kind of model with the highest mean Dice on the selection cases {over}; test "
+        "scores played no part in it.\n\n| kind of model | selection Dice |\n|---|---|\n" + scores
     )
 
 
@@ -163,14 +163,14 @@ def _limits(study: Study, description: Description, facts: BundleFacts) -> str:
         f"{counted(facts.patients, 'patient')} of one data set: other scanners, protocols, "
         "diseases and ages were not tested.",
         f"- Needs all of its {counted(len(description.channels), 'channel')}, on one grid, "
-        "prepared as the training data were (skull-stripping and registration included, where "
-        "they had been).",
-        "- Intervals say how certain the mean is over cases like these, not how a single case "
-        "will come out.",
-        "- No post-processing is applied when it runs by MONAI.",
+        "prepared as the training data were (including skull-stripping and registration, if "
+        "they were).",
+        "- Intervals say how certain the mean is over cases like these, not how good a "
+        "single case will be.",
+        "- No post-processing is applied when it runs with MONAI.",
     ]
     if study.dataset.layout == "phantom":
-        lines.insert(0, "- Trained on made-up phantoms: it segments no real scan.")
+        lines.insert(0, "- Trained on generated phantoms: it cannot segment real scans.")
     return "\n".join(lines)
 
 

@@ -450,8 +450,8 @@ def _protocol(study: Study) -> str:
     scored = f"{listed(['it', *others])} {'were' if others else 'was'}"
     return (
         "The best single model of a fold was the candidate with the highest mean Dice on the "
-        f"selection cases; {scored} scored once on the fold's test cases, which had no part in "
-        "training or selection."
+        f"selection cases; {scored} scored once on the fold's test cases, which played no "
+        "part in training or selection."
     )
 
 
@@ -515,7 +515,7 @@ def _secondary(asked: Mapping[str, Any] | None, cite: Citations) -> str:
         dilation = counted(asked["lesion_dilation"], "voxel")
         told_apart = "connected components"
         if asked["lesion_dilation"]:
-            told_apart = f"told apart after dilating the reference by {dilation}"
+            told_apart = f"separated after dilating the reference by {dilation}"
         sentence += (
             f" Lesions were {told_apart} and scored as in the BraTS challenges since 2023, without "
             f"those of at most {asked['lesion_smallest']:g} mm³."
