@@ -226,7 +226,7 @@ def test_why_greedy_kept_one() -> None:
     # The lift of 0.004 is less than half of the gap of 0.02.
     ahead = why_one([line("b", 0.88, lift=0.004), line("c", 0.8, lift=0.005)], 0.9, True)
     assert "with b raises their mean Dice by 0.0040" in ahead
-    assert "stands 0.0200 above that model, and so 0.0100 above their mean" in ahead
+    assert "is 0.0200 above that model, and so 0.0100 above their mean" in ahead
     few = why_one([line("b", 0.896, lift=0.004)], 0.9, True)
     assert "does not hold on all selection cases" in few
 
