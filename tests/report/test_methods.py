@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -13,7 +12,13 @@ import pytest
 import yaml
 
 from voxelsoup.common.text import counted, counted_range, listed, magnitude
-from voxelsoup.report.methods.methods import FoldSize, Methods, StudyFacts, methods
+from voxelsoup.report.methods.methods import (
+    FoldSize,
+    Methods,
+    StudyFacts,
+    methods,
+    trials_sentence,
+)
 from voxelsoup.report.methods.references import WORKS
 from voxelsoup.study.loading import load
 from voxelsoup.study.sections.data import Layout
@@ -45,24 +50,16 @@ def written(facts: StudyFacts = FACTS, **changes: dict[str, Any]) -> Methods:
     return methods(load(study), VERSIONS, facts)
 
 
-def everything(folds: Mapping[int, FoldSize]) -> StudyFacts:
-    """StudyFacts of a study that measures, searches and tests all there is."""
-    return replace(
-        FACTS,
-        folds=folds,
-        metrics={
-            "names": ["hd95", "nsd", "precision", "lesion_dice"],
-            "surface_tolerance": 1.0,
-            "lesion_dilation": 3,
-            "lesion_smallest": 50,
-        },
-        postprocessing={
-            "thresholds": [0.4],
-            "smallest_components": [10, 50],
-            "replace": {"region": "ET", "by": "TC", "below": [100]},
-        },
-        statistics=True,
-    )
+# A study that measures, searches and tests all there is.
+EVERYTHING: dict[str, dict[str, Any]] = {
+    "metrics": {"names": ["hd95", "nsd", "precision", "lesion_dice"], "lesion_dilation": 3},
+    "postprocessing": {
+        "thresholds": [0.4],
+        "smallest_components": [10, 50],
+        "replace": {"region": "ET", "by": "TC", "below": [100]},
+    },
+}
+NOTHING_TO_SEARCH = {"thresholds": [0.5], "smallest_components": [0], "replace": None}
 
 
 def test_the_paragraph_tells_data_network_training_soups_and_evaluation() -> None:
@@ -96,18 +93,29 @@ def test_references_are_numbered_as_cited_and_every_one_of_them_is_cited() -> No
 @pytest.mark.parametrize(
     ("changes", "cited"),
     [
-        ({}, {"mednext", "soups", "adamw", "schedule-free"}),
-        ({"soup": {"recipes": ["hierarchical"]}}, {"mednext", "hierarchical", "adamw"}),
-        ({"soup": {"recipes": ["ensemble"]}}, {"mednext", "adamw"}),
-        ({"optimizer": {"name": "radam"}}, {"mednext", "radam", "soups"}),
-        ({"optimizer": {"name": "sgd"}}, {"mednext", "soups"}),
+        ({}, {"soups"}),
+        ({"soup": {"recipes": ["hierarchical"]}}, {"hierarchical"}),
+        ({"soup": {"recipes": ["ensemble"]}}, set()),
+        ({"optimizer": {"name": "radam", "schedule": "constant"}}, {"radam", "soups"}),
+        ({"optimizer": {"schedule": "schedule-free"}}, {"adamw", "schedule-free", "soups"}),
+        ({"metrics": {"names": ["nsd"]}}, {"soups", "surface-dice"}),
     ],
 )
 def test_only_what_the_study_uses_is_cited(changes: dict[str, Any], cited: set[str]) -> None:
-    references = written(**changes, stem={"source": "none", "optimizer": None}).references
-    names = {name for name, work in WORKS.items() if work in references}
-    always = {"monai", "nnunet", "snakemake", "schedule-free"}
-    assert names - always == cited - always
+    plain: dict[str, dict[str, Any]] = {
+        "optimizer": {"name": "adamw", "schedule": "constant"},
+        "stem": {"source": "none", "optimizer": None},
+        "sweep": {"grid": {"training.seed": [0, 1]}},
+        "soup": {"recipes": ["greedy"]},
+        "metrics": {"names": []},
+        "postprocessing": NOTHING_TO_SEARCH,
+    }
+    if "optimizer" not in changes:
+        cited = cited | {"adamw"}
+    one_fold = replace(FACTS, folds={0: FACTS.folds[0]})
+    references = written(one_fold, **(plain | changes)).references
+    always = {"mednext", "monai", "nnunet", "snakemake", "bootstrap", "holm", "wilcoxon"}
+    assert {name for name, work in WORKS.items() if work in references} == cited | always
 
 
 @pytest.mark.parametrize("layout", get_args(Layout))
@@ -201,6 +209,21 @@ def test_every_kind_of_sweep_is_told_as_it_is(sweep: dict[str, Any], told: str) 
     assert told in written(sweep={"grid": {}} | sweep, stem={"source": "none"}).paragraph
 
 
+@pytest.mark.parametrize("rungs", [None, 2])
+def test_the_trials_alone_are_reported_as_in_the_methods_without_citations(
+    rungs: int | None,
+) -> None:
+    study = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
+    seeds: dict[str, Any] = {"training.seed": [0, 1], "optimizer.name": ["adamw", "sgd"]}
+    study["sweep"] = {"grid": seeds, "halving": rungs and {"rungs": rungs, "keep": 0.5}}
+    study["training"]["epochs"] = 8
+    sentence = trials_sentence(load(study), len(FACTS.folds))
+    assert "optimizer (AdamW and stochastic gradient descent)" in sentence
+    assert ("successive halving, all trials" in sentence) == (rungs is not None)
+    text = re.sub(r" \[[\d, ]+\]", "", methods(load(study), VERSIONS, FACTS).paragraph)
+    assert sentence in text
+
+
 def test_halving_is_told_with_who_went_on() -> None:
     told = written(
         sweep={"grid": {"training.seed": list(range(12))}, "halving": {"rungs": 3, "keep": 0.33}},
@@ -221,10 +244,8 @@ def test_a_setting_that_only_some_trials_name_is_no_base_setting() -> None:
     assert "groups of trials that agreed in learning rate" in grouped
 
 
-def test_statistics_secondary_metrics_and_postprocessing_are_told_where_there_are_any() -> None:
-    plain = written().paragraph
-    assert "bootstrap" not in plain and "Secondary" not in plain
-    told = written(everything(FACTS.folds))
+def test_statistics_secondary_metrics_and_postprocessing_are_reported() -> None:
+    told = written(**EVERYTHING)
     for part in (
         "The secondary metrics were the 95th percentile of the Hausdorff distance in mm",
         "at a tolerance of 1 mm",
@@ -241,10 +262,14 @@ def test_statistics_secondary_metrics_and_postprocessing_are_told_where_there_ar
     assert {WORKS[work] for work in cited} <= set(told.references)
 
 
-def test_post_processing_that_has_nothing_to_choose_from_is_not_told() -> None:
-    nothing = {"thresholds": [0.5], "smallest_components": [0], "replace": None}
-    told = written(replace(FACTS, postprocessing=nothing))
-    assert told.paragraph == written().paragraph
+def test_what_a_study_does_not_do_is_not_reported() -> None:
+    fold = replace(FACTS, folds={0: FACTS.folds[0]})
+    told = written(fold, metrics={"names": []}, postprocessing=NOTHING_TO_SEARCH)
+    for part in ("secondary", "Lesions", "Post-processing", "within their fold"):
+        assert part not in told.paragraph
+        assert part in written(**EVERYTHING).paragraph
+    uncited = ("strata", "surface-dice", "replacement")
+    assert not {WORKS[work] for work in uncited} & set(told.references)
 
 
 CHOICES: dict[str, list[dict[str, Any]]] = {
@@ -272,9 +297,9 @@ CHOICES: dict[str, list[dict[str, Any]]] = {
 
 @pytest.mark.parametrize("folds", [{3: FoldSize(1, 1, 1)}, FACTS.folds])
 def test_every_study_is_told_in_correct_sentences(folds: dict[int, FoldSize]) -> None:
-    facts = replace(everything(folds), cases=1 if len(folds) == 1 else 9, patients=1)
+    facts = replace(FACTS, folds=folds, cases=1 if len(folds) == 1 else 9, patients=1)
     for combination in itertools.product(*CHOICES.values()):
-        told = written(facts, **dict(zip(CHOICES, combination, strict=True)))
+        told = written(facts, **EVERYTHING, **dict(zip(CHOICES, combination, strict=True)))
         for text in told.parts.values():
             assert re.match(r"[A-Z]", text) and text.endswith(".")
             assert not re.search(r"  | [,.;)]|\(\)|\.\.|,,|None|\bone \w+s\b|\b1 \w+s\b", text), (

@@ -11,12 +11,10 @@ from voxelsoup.common.logs import job_log
 from voxelsoup.comparison.pages import write_section
 from voxelsoup.data.index.index import read_cases, read_rejected
 from voxelsoup.report.cases import account
-from voxelsoup.report.methods.methods import FoldSize, StudyFacts, methods
-from voxelsoup.report.methods.trials import sweep_sentence
+from voxelsoup.report.methods.methods import FoldSize, StudyFacts, methods, trials_sentence
 from voxelsoup.report.provenance import provenance_table, write_provenance
 from voxelsoup.soups.candidates import models_of_folds, runs_of_folds
 from voxelsoup.study.loading import load
-from voxelsoup.study.trials import trials
 
 with job_log(snakemake.log[0]):
     study = load(snakemake.config)
@@ -42,9 +40,6 @@ with job_log(snakemake.log[0]):
                 for fold, parts in folds.items()
             },
             parameter_count=runs[0]["parameter_count"],
-            metrics=study.metrics.model_dump(),
-            postprocessing=study.postprocessing.model_dump(),
-            statistics=True,
             devices=list(dict.fromkeys(run["device"] for run in runs)),
             commits=list(dict.fromkeys(run["commit"][:12] for run in runs)),
         ),
@@ -57,11 +52,8 @@ with job_log(snakemake.log[0]):
         written.references,
     )
 
-    told = sweep_sentence(study, trials(study), len(folds), cite=lambda work: "")
-    write_text(Path(made_of.trials), told + "\n")
-
-    told = account(indexed, read_rejected(Path(given.rejected)))
-    write_text(Path(made_of.cases), told)
+    write_text(Path(made_of.trials), trials_sentence(study, len(folds)) + "\n")
+    write_text(Path(made_of.cases), account(indexed, read_rejected(Path(given.rejected))))
 
     settings = yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False)
     write_text(Path(made_of.study), settings)

@@ -42,3 +42,12 @@ def magnitude(number: int) -> str:
 def percent(share: float) -> str:
     """``33 %``."""
     return f"{100 * share:g} %"
+
+
+def plain(value: object) -> str:
+    """A number, a text or a list of them, without needless digits: ``0.01``, ``(8, 16)``."""
+    if value is None:
+        return "not set"
+    if isinstance(value, list):
+        return "(" + ", ".join(map(plain, value)) + ")"
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -38,6 +38,9 @@ WORKS = {
     "1945;1(6):80–83.",
 }
 
+# Values of settings that stand for a paper of their own.
+CITED_VALUES = ("schedule-free", "adamw", "radam")
+
 
 class Citations:
     """Marks for a text, as ``[1]``; a work keeps the number of its first citation."""
