@@ -12,6 +12,16 @@ localrules:
     report,
 
 
+if workflow.is_main_process:
+    # Captions read the checked study: what Snakemake (9.27.1) hands them is the study as written,
+    # without its defaults.
+    from jinja2.defaults import DEFAULT_NAMESPACE
+
+    from voxelsoup.report.captions import caption_values
+
+    DEFAULT_NAMESPACE.update(caption_values(study))
+
+
 rule compare:
     """The answer and its tables: the best single model against the soups, per fold and over all."""
     input:
