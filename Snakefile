@@ -4,7 +4,7 @@ from snakemake.utils import min_version
 min_version("9.27")
 
 
-# A study is one whole file: --configfile takes the place of the default, it does not mix with it.
+# A study is one complete file: --configfile replaces the default and is not merged with it.
 if not workflow.configfiles:
 
     configfile: "config.yaml"
@@ -26,7 +26,7 @@ wildcard_constraints:
     fold=r"\d+",
     trial=r"[0-9a-f]{8}",
     rung=r"\d+",
-    # An ensemble has a rule of its own; without any soup nothing may match.
+    # An ensemble has its own rule; without any soup nothing may match.
     recipe="|".join(study.soup.averaging_recipes) or r"(?!)",
 
 

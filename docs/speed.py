@@ -36,12 +36,12 @@ INTRODUCTION = """\
 # Speed
 
 How long voxelsoup and other tools take for the same work, and how far each is from the floor: the
-least that the work could take on that machine, shaded in the pictures. Voxelsoup's bars are blue,
-the others' grey; shorter is better.
+shortest time that the work could take on that machine, shaded in the pictures. The bars of
+voxelsoup are blue, the others are grey; shorter is better.
 
 `make speed-page` (`docs/speed.py`) writes this page from the files in `bench/results`, and a test
-compares both, so that it says what was measured and nothing else. [Benchmarks](benchmarks.md) tells
-how that was done, what else was measured, and what the figures come from.
+compares the two, so it says what was measured and nothing else. [Benchmarks](benchmarks.md) says
+how it was measured, what else was measured, and what explains the figures.
 """
 
 
@@ -185,8 +185,8 @@ def read_input(figures: dict[str, Any]) -> Reading:
     floor = "copying a patch and its labels once"
     speed = "voxelsoup's patches per second over those of"
     return Reading(
-        f"Of the CPU's time {apart(panel)}; without augmentation, which is the CPU's part where a "
-        f"GPU trains, a patch costs voxelsoup {number(seconds['crops'])} CPU seconds.",
+        f"In CPU time, {apart(panel)}; without augmentation, which is the CPU's part if a GPU "
+        f"trains, a patch costs voxelsoup {number(seconds['crops'])} CPU seconds.",
         [Picture("", floor, [panel])],
         [
             Aim(f"{speed} MONAI", figures["vs_monai"], 5),
@@ -288,7 +288,7 @@ def read_evaluate(figures: dict[str, Any]) -> Reading:
     said = [f"{in_words(name)}: {apart(panel)}" for name, panel in panels.items()]
     floor = "the forward passes, which both have, as voxelsoup takes them"
     return Reading(
-        f"On each pair of case and network: {'; '.join(said)}.",
+        f"For each pair of case and network: {'; '.join(said)}.",
         [Picture("", floor, list(panels.values()))],
         [over("MONAI", in_words(name), one["vs_monai"], 2) for name, one in pairs.items()],
     )
@@ -321,7 +321,7 @@ def read_predict(figures: dict[str, Any]) -> Reading:
         },
     )
     return Reading(
-        f"Of the windows' time {apart(windows)}; an ensemble of five models takes "
+        f"For the windows, {apart(windows)}; an ensemble of five models takes "
         f"{times(figures['ensemble_vs_soup'])} times as long for a case as one soup.",
         [Picture("", "the forward passes alone", [windows, memory])],
         [
@@ -337,22 +337,22 @@ def read_preprocess(figures: dict[str, Any]) -> Reading:
         "A BraTS case: seconds",
         {
             OURS: figures["seconds"],
-            "published way": figures["seconds_published"],
+            "published procedure": figures["seconds_published"],
             "gzip alone": figures["seconds_gunzip"],
         },
         figures["seconds_unpacking"] + figures["seconds_writing"],
     )
     memory = Panel(
         "The same: peak memory in MB",
-        {OURS: figures["peak_mb"], "published way": figures["published_peak_mb"]},
+        {OURS: figures["peak_mb"], "published procedure": figures["published_peak_mb"]},
     )
     floor = "unpacking with libdeflate, then writing and flushing, on one core"
     return Reading(
-        f"Of a case's time {apart(seconds)}; a patch is read from the result in "
+        f"For a case, {apart(seconds)}; a patch is read from the result in "
         f"{number(figures['patch_ms'])} ms.",
         [Picture("", floor, [seconds, memory])],
         [
-            over("the published way", "a case", figures["vs_published"], 6),
+            over("the published procedure", "a case", figures["vs_published"], 6),
             Aim("voxelsoup's time over unpacking with gzip", figures["vs_gunzip"], 3, True),
             Aim("peak memory", figures["peak_mb"], 700, True, " MB"),
             Aim("reading a patch of 4 × 128³", figures["patch_ms"], 5, True, " ms"),
@@ -372,7 +372,7 @@ def read_runs_per_gpu(figures: dict[str, Any]) -> Reading:
         {names[count]: 1 / rate for count, rate in rates.items()},
         1 / (rates[1] * most),
     )
-    cores = ": this says how cores are shared, and nothing about GPUs"
+    cores = ": this says how cores are shared and nothing about GPUs"
     return Reading(
         f"{most} runs at once train {figures['vs_alone'][str(most)]:.2f} times as many patches in "
         f"the same time as one alone; of {listed(map(str, rates))}, {figures['best']} at once "
@@ -387,7 +387,7 @@ BENCHMARKS = [
         "input",
         "Input: patches that are read and augmented",
         "bench/input.py",
-        "Patches of 4 × 128³ voxels with everything of the preset `full`, beside MONAI's "
+        "Patches of 4 × 128³ voxels with everything in the preset `full`, compared with MONAI's "
         "dictionary transforms and nnU-Net's batchgeneratorsv2, at the same ranges and "
         "probabilities.",
         read_input,
@@ -396,7 +396,7 @@ BENCHMARKS = [
         "train_step_cpu",
         "Training step on a CPU",
         "bench/train_step.py",
-        "The same network in float32, beside the loops of others; voxelsoup as it is "
+        "The same network in float32, compared with the loops of others; voxelsoup as it is "
         "(`training.channels_last: auto`, which means true), and contiguous.",
         read_train_step,
     ),
@@ -404,7 +404,7 @@ BENCHMARKS = [
         "train_step_gpu",
         "Training step on a GPU",
         "bench/train_step.py",
-        "MedNeXt at the patch and batch of the published study, beside the loops of others; "
+        "MedNeXt at the patch and batch of the published study, compared with the loops of others; "
         "voxelsoup as it is, with `training.channels_last`, and compiled.",
         read_train_step,
         on_gpu=True,
@@ -413,37 +413,37 @@ BENCHMARKS = [
         "preprocess",
         "Preprocessing a case",
         "bench/preprocess.py",
-        "Four channels of 240 × 240 × 155 voxels, from their files to the flushed image, beside "
-        "the published way.",
+        "Four channels of 240 × 240 × 155 voxels, from their files to the flushed image, compared "
+        "with the published procedure.",
         read_preprocess,
     ),
     Benchmark(
         "evaluate",
         "Evaluating a case",
         "bench/evaluate.py",
-        "From the preprocessed arrays on the disk to the case's rows, half selection and half test "
-        "cases, beside MONAI's inferer and metric classes.",
+        "From the preprocessed arrays on disk to the case's scores, half selection and half test "
+        "cases, compared with MONAI's inferer and metric classes.",
         read_evaluate,
     ),
     Benchmark(
         "predict",
         "Predicting a case",
         "bench/predict.py",
-        "The windows of a case, and the memory of a large one, beside MONAI's inferer.",
+        "The windows of a case, and the memory of a large one, compared with MONAI's inferer.",
         read_predict,
     ),
     Benchmark(
         "runs_per_gpu_cpu",
         "Several runs that share the CPU's cores",
         "bench/runs_per_gpu.py",
-        "Small runs that train at once, each a process with a thread of its own.",
+        "Small runs that train at the same time, each a process with its own thread.",
         read_runs_per_gpu,
     ),
     Benchmark(
         "runs_per_gpu_gpu",
         "Several runs that share a GPU",
         "bench/runs_per_gpu.py",
-        "Small runs that train at once on one card, as `resources.runs_per_gpu` lets them.",
+        "Small runs that train at the same time on one card (`resources.runs_per_gpu`).",
         read_runs_per_gpu,
         on_gpu=True,
     ),
@@ -482,7 +482,7 @@ def section(benchmark: Benchmark, results: Path, images: Path) -> str:
 
 def missing(benchmark: Benchmark) -> str:
     """How to measure what was not."""
-    why = "Not measured: no GPU was at hand." if benchmark.on_gpu else "Not measured yet."
+    why = "Not measured: no GPU was available." if benchmark.on_gpu else "Not measured yet."
     where = " on a machine with a GPU" if benchmark.on_gpu else ""
     file = f"bench/results/{benchmark.name}.json"
     return (

@@ -60,7 +60,7 @@ rule index:
         # Only changed cases are checked again.
         verdicts=f"{study.results}/.state/verdicts.jsonl",
     message:
-        "Index: finds the cases and checks all of their files."
+        "Index: find the cases and check all of their files."
     script:
         "../workflow/scripts/index.py"
 
@@ -117,6 +117,6 @@ rule preprocess:
         root=data_root,
         folder=preprocessed_folder,
     message:
-        "Preprocessing: the cases that are new or changed."
+        "Preprocessing: cases that are new or changed."
     script:
         "../workflow/scripts/preprocess.py"

@@ -78,6 +78,6 @@ rule predict:
     resources:
         **needs("predict"),
     message:
-        "Predictions: are all cases there?"
+        "Predictions: check that all cases were predicted."
     script:
         "../workflow/scripts/predicted.py"

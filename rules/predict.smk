@@ -33,7 +33,7 @@ checkpoint scans:
         called=study.predict.channels,
         cases_per_job=study.predict.cases_per_job,
     message:
-        "Scans: lists what is to be predicted."
+        "Scans: the list of cases to predict."
     script:
         "../workflow/scripts/scans.py"
 

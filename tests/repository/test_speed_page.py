@@ -85,9 +85,9 @@ MADE_UP: dict[str, dict[str, Any]] = {
 SENTENCES = {
     "evaluate": "glioma, cheap network: voxelsoup takes 1.2 times the floor and MONAI 1.9; hippo",
     "predict": "voxelsoup takes 1.2 times the floor and MONAI 1.3; an ensemble of five models",
-    "preprocess": "voxelsoup takes 2.0 times the floor, published way 12.2 and gzip alone 3.8; a",
+    "preprocess": "voxelsoup takes 2.0 times the floor, published procedure 12.2 and gzip alone",
     "runs_per_gpu_cpu": "2 runs at once train 1.60 times as many patches in the same time as one "
-    "alone; of 1 and 2, 2 at once train most: this says how cores are shared, and nothing about",
+    "alone; of 1 and 2, 2 at once train most: this says how cores are shared and nothing about",
     "runs_per_gpu_gpu": "of 1, 2 and 4, 2 at once train most.",
     "train_step_gpu": "A step on 2 patches of 128 × 160 × 112 voxels takes voxelsoup 2.0 times the "
     "floor with MedNeXt-S (the fastest of the others, published settings: 6.0) and 2.0 times the "
@@ -158,7 +158,7 @@ def test_the_page_says_what_was_not_measured_and_how_to(tmp_path: Path) -> None:
     write_page(tmp_path / "nothing", tmp_path)
     page = (tmp_path / "speed.md").read_text()
     assert not old.exists() and "images/" not in page
-    assert page.count("Not measured: no GPU was at hand.") == 2
+    assert page.count("Not measured: no GPU was available.") == 2
     for name in ("train_step", "runs_per_gpu"):
         there = f"`python bench/{name}.py` on a machine with a GPU writes"
         assert f"{there} `bench/results/{name}_gpu.json`" in page
