@@ -41,7 +41,7 @@ format: test-environment
 	ruff format .
 	snakefmt Snakefile rules
 
-# Minutes of coverage-guided fuzzing of each reader; a finding is written to the working directory.
+# Two minutes of coverage-guided fuzzing for each reader; findings are written to the working directory.
 fuzz: test-environment
 	for target in nii nii.gz mha nrrd decathlon nnunet monai table guess guess-table; do \
 	  python tests/data/fuzz/readers.py $$target -max_total_time=120 -rss_limit_mb=2500 || exit 1; done
@@ -52,7 +52,7 @@ reference: environment
 rulegraph: environment
 	snakemake --rulegraph --quiet all | dot -Tsvg > docs/rulegraph.svg
 
-# The documents with a search, for a browser without a network: build/site/index.html.
+# The documents as a searchable site that needs no network: build/site/index.html.
 site: test-environment
 	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
 
@@ -60,7 +60,7 @@ site: test-environment
 screenshots: test-environment demo
 	python docs/screenshots.py results docs/images
 
-# What the benchmarks have left in bench/results, as a page with pictures.
+# The results of the benchmarks (bench/results) as a page with pictures.
 speed-page: environment
 	python docs/speed.py bench/results docs
 

@@ -1,4 +1,4 @@
-"""The command `voxelsoup`: looks at a study; the work itself is Snakemake's."""
+"""The command `voxelsoup`: prepare, check, watch and use studies, which Snakemake runs."""
 
 from __future__ import annotations
 
