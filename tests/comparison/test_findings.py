@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from rich.console import Console
+from scipy import stats
 
 from support.compared_folds import (
     BEST_TRIAL,
@@ -33,7 +34,6 @@ from voxelsoup.comparison.findings import (
 )
 from voxelsoup.comparison.folds import FoldComparison
 from voxelsoup.comparison.names import OPTIMISTIC
-from voxelsoup.comparison.statistics import conclusion, paired_difference
 
 RNG = np.random.default_rng(5)
 BEST = {fold: RNG.uniform(0.4, 0.6, 12) for fold in range(3)}
@@ -102,18 +102,25 @@ def test_one_fold_is_all_folds() -> None:
     assert [f.fold for f in findings] == [None, None]
 
 
-def test_differences_are_those_of_the_statistics() -> None:
+def test_differences_are_first_minus_second_over_the_cases_of_the_fold() -> None:
     findings = find(folds_of(["Greedy Soup", "Ensemble"]), {})
+    assert len(findings) == 4 * 3
     sides = {"best single model": BEST} | {
         title.lower(): {fold: soups[title] for fold, soups in SOUPS.items()} for title in GAINS
     }
     for finding in findings:
         asked = [finding.fold] if finding.fold is not None else list(BEST)
-        expected = paired_difference(
+        values = np.concatenate(
             [sides[finding.first][fold] - sides[finding.second][fold] for fold in asked]
         )
-        for name, value in vars(expected).items():
-            assert getattr(finding.difference, name) == pytest.approx(value, rel=1e-8), name
+        found = finding.difference
+        assert found.mean == pytest.approx(values.mean(), rel=1e-8)
+        assert (found.cases, found.unequal, found.folds) == (len(values), len(values), len(asked))
+        # Another interval for the mean, which differs by little where nothing is skewed.
+        low, high = stats.t.interval(0.95, len(values) - 1, values.mean(), stats.sem(values))
+        assert (found.low, found.high) == pytest.approx((low, high), abs=0.25 * (high - low))
+        if len(asked) == 1:
+            assert found.p == pytest.approx(stats.wilcoxon(values, method="exact").pvalue)
 
 
 def test_p_values_are_adjusted_over_the_comparisons_of_the_same_folds() -> None:
@@ -150,11 +157,19 @@ def test_a_soup_that_is_the_best_model_scores_the_same() -> None:
     assert findings[0].p == 1
 
 
-def test_the_sentence_is_of_the_adjusted_p_value() -> None:
+def test_the_sentence_states_the_adjusted_p_value() -> None:
     findings = find(folds_of(["Greedy Soup", "Uniform Soup", "Ensemble"]), {})
-    assert any(f.p > 2 * f.difference.p for f in findings)
+    apart = 0
     for f in findings:
-        assert f.sentence == conclusion(f.first, f.second, f.difference, f.p)
+        stated = re.search(r"p ([<=]) ([\d.]+)", f.sentence)
+        assert stated
+        if stated[1] == "<":
+            assert f.p < float(stated[2]) == 0.001
+            continue
+        # Rounded to one digit, or to two above 0.01.
+        assert float(stated[2]) == pytest.approx(f.p, abs=0.005 if f.p > 0.01 else 0.0005)
+        apart += f.difference.p < 0.5 * f.p
+    assert apart > 0
     assert findings[0].sentence.startswith("greedy soup better than best single model by 2.")
 
 
@@ -199,7 +214,7 @@ def test_schedule_free_is_compared_with_each_schedule_over_matched_trials() -> N
     for name, expected in {"cosine": cosine, "step": step}.items():
         difference = found[name].difference
         assert difference.mean == pytest.approx(np.mean(expected), abs=1e-12)
-        assert difference.p == pytest.approx(paired_difference([expected]).p, rel=1e-9)
+        assert difference.p == pytest.approx(stats.wilcoxon(expected, method="exact").pvalue)
         assert found[name].cost == "1 against 1"
 
 

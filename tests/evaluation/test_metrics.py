@@ -106,8 +106,8 @@ def test_dice_is_to_the_bit_that_of_monai() -> None:
 
 def test_scoring_imports_no_torch() -> None:
     program = "import sys, voxelsoup.evaluation.metrics; sys.exit('torch' in sys.modules)"
-    environment = {"PYTHONPATH": str(Path(metrics.__file__).parents[1])}
-    subprocess.run([sys.executable, "-c", program], check=True, env=environment)
+    environment = {"PYTHONPATH": str(Path(metrics.__file__).parents[2])}
+    assert subprocess.run([sys.executable, "-c", program], env=environment).returncode == 0
 
 
 # What is asked for

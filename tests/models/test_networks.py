@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from monai.networks.nets.mednext import create_mednext
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from voxelsoup.common.errors import InputError
 from voxelsoup.models.networks import (
@@ -197,7 +201,12 @@ DEEP = {"kernel_size": [3, 3, 3], "strides": [1, 2, 2], "upsample_kernel_size": 
 )
 def test_networks_of_monai_give_one_map_per_region(name: str, arguments: dict) -> None:
     network = Network(name=name, arguments=arguments, deep_supervision=name == "MedNeXt")
-    check_outputs(outline(network, 4, 3), channels=4, regions=3, patch=[64, 64, 64])
+    model = outline(network, 4, 3)
+    check_outputs(model, channels=4, regions=3, patch=[64, 64, 64])
+    output = model.to("meta").eval()(torch.zeros(1, 4, 64, 64, 64, device="meta"))
+    assert output.shape == (1, 3, 64, 64, 64)
+    with pytest.raises(InputError, match=f"{type(model).__name__} gives"):
+        check_outputs(model, channels=4, regions=2, patch=[64, 64, 64])
 
 
 @pytest.mark.parametrize(
@@ -219,7 +228,27 @@ def test_what_is_no_segmentation_of_the_patch_is_refused(
     assert "network.arguments" in caught.value.fix
 
 
+class Allocations(TorchDispatchMode):
+    """Counts the bytes of all tensors that operations return, but for those without memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations = self.bytes = 0
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, arguments: Any = (), keywords: Any = None
+    ) -> Any:
+        returned = function(*arguments, **(keywords or {}))
+        self.operations += 1
+        tensors = [leaf for leaf in tree_leaves(returned) if isinstance(leaf, torch.Tensor)]
+        self.bytes += sum(tensor.nbytes for tensor in tensors if not tensor.is_meta)
+        return returned
+
+
 def test_a_check_of_a_full_size_network_takes_no_memory() -> None:
     network = Network(size="L", deep_supervision=True)
-    model = outline(network, 4, 3)
-    check_outputs(model, channels=4, regions=3, patch=[512, 512, 512])
+    with Allocations() as allocated:
+        model = outline(network, 4, 3)
+        check_outputs(model, channels=4, regions=3, patch=[512, 512, 512])
+    assert allocated.operations > 1000
+    assert allocated.bytes < 1e6

@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
@@ -19,10 +19,11 @@ import pytest
 import torch
 
 from support.runs import preprocess_phantom, small_run, small_study
+from support.studies import wait_for
 from voxelsoup.common.errors import InputError
 from voxelsoup.runs.guard import HISTORY, HandedOver, RunGuard
 from voxelsoup.runs.journal import JOURNAL, read_journal
-from voxelsoup.runs.lease import LeaseLost
+from voxelsoup.runs.lease import Lease, LeaseLost
 from voxelsoup.runs.resume_state import State, newest_state
 from voxelsoup.runs.signals import Interrupted
 from voxelsoup.study.sections.training import ScheduleName
@@ -266,13 +267,6 @@ def start(cases: tuple[Path, list[str]], states: Path, target: Path) -> subproce
     return subprocess.Popen(list(map(str, command)), text=True, env=environment)
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 @pytest.fixture(scope="module")
 def calm(cases: tuple[Path, list[str]], tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """The model that comes out when nothing happens."""
@@ -332,9 +326,19 @@ def test_a_run_that_lost_its_lease_writes_nothing(
 
 def test_a_run_hands_over_when_it_is_asked(cases: tuple[Path, list[str]], tmp_path: Path) -> None:
     run = small_run(small_study(), *cases)
-    guard = disturbed(run, tmp_path, 2, lambda: setattr(guard.lease, "_wanted", True))
+    other = Lease(tmp_path, seconds=60)
+    asking = threading.Thread(target=other.acquire)
+
+    def ask() -> None:
+        asking.start()
+        wait_for(lambda: guard.lease.wanted)
+
+    guard = disturbed(run, tmp_path, 2, ask, lease_seconds=1)
     with pytest.raises(HandedOver, match="after step 2"):
         train_guarded(run, guard)
+    asking.join()
+    other.confirm()
+    other.release()
     assert_same(train_guarded(run, guard_of(run, tmp_path)), train(run, CPU))
 
 

@@ -14,18 +14,24 @@ from pathlib import Path
 
 import pytest
 
-from voxelsoup.runs.lease import Lease, LeaseLost, LeaseTaken, Owner, is_alive
+from support.studies import wait_for
+from voxelsoup.runs.lease import RELEASED, Lease, LeaseLost, LeaseTaken, Owner, is_alive
 
 SOURCES = str(Path(__file__).parents[2] / "src")
 
 HOLD = """
-import sys, time
+import sys
 from pathlib import Path
-from voxelsoup.runs.lease import Lease
+from voxelsoup.runs.lease import Lease, LeaseLost
 lease = Lease(Path(sys.argv[1]), 2)
 lease.acquire()
 print("held", flush=True)
-time.sleep(600)
+sys.stdin.readline()
+try:
+    lease.confirm()
+    print("still held")
+except LeaseLost as error:
+    print(error)
 """
 
 TAKE_TURNS = """
@@ -47,11 +53,12 @@ for _ in range(8):
 def python(code: str, *arguments: object) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", code, *map(str, arguments)]
     environment = os.environ | {"PYTHONPATH": SOURCES}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment)
 
 
 def held_elsewhere(folder: Path) -> subprocess.Popen[str]:
-    """A process that holds the lease of ``folder``."""
+    """A process that holds the lease of ``folder``, and confirms it once a line is sent to it."""
     process = python(HOLD, folder)
     assert process.stdout is not None
     assert process.stdout.readline() == "held\n"
@@ -116,19 +123,20 @@ def test_a_dead_owner_on_another_host_expires(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("minutes", [-1, 1, 60])
 def test_clocks_that_differ_do_no_harm(tmp_path: Path, minutes: int) -> None:
-    first = Lease(tmp_path, seconds=1.5)
-    first.acquire()
+    owner = held_elsewhere(tmp_path)
+    owner.kill()
+    owner.wait()
     path = move_to_another_host(tmp_path)
-    first._end.set()
     released = threading.Event()
 
     def beat() -> None:
+        """What the owner would do on its host: beat by its own clock, and release in the end."""
         for _ in range(15):
             now = time.time() + 60 * minutes
             os.utime(path, (now, now))
-            time.sleep(0.2)
+            released.wait(0.2)
         released.set()
-        first.release()
+        path.with_name(path.name + RELEASED).touch()
 
     thread = threading.Thread(target=beat)
     thread.start()
@@ -145,8 +153,7 @@ def test_an_owner_hears_that_it_is_waited_for_and_hands_over(tmp_path: Path) -> 
     first.acquire()
     thread = threading.Thread(target=second.acquire)
     thread.start()
-    while not first.wanted:
-        time.sleep(0.05)
+    wait_for(lambda: first.wanted, 60)
     assert second.path is None
     first.confirm()
     first.release()
@@ -176,6 +183,9 @@ def test_a_stopped_process_finds_that_it_lost_its_lease(tmp_path: Path) -> None:
         move_to_another_host(tmp_path)
         lease = Lease(tmp_path, seconds=1.5)
         lease.acquire()
+        process.send_signal(signal.SIGCONT)
+        said, _ = process.communicate("confirm\n", timeout=60)
+        assert "taken over by process" in said
         lease.confirm()
         lease.release()
     finally:

@@ -1,40 +1,63 @@
-"""What an epoch took, when the last one will be done, and how a log tells it."""
+"""What an epoch took, when the last one will be done, and its line in a log."""
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
 
+from voxelsoup.training import epochs
 from voxelsoup.training.epochs import Epoch, Pace
+
+
+class Clock:
+    """A clock that goes only when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock by which epochs are measured."""
+    clock = Clock()
+    monkeypatch.setattr(epochs, "time", clock)
+    return clock
 
 
 def row(epoch: int, step: int) -> dict[str, float]:
     return {"epoch": epoch, "step": step, "training_loss": 0.5, "lr": 0.01}
 
 
-def test_an_epoch_that_an_earlier_attempt_began_counts_whole() -> None:
+def test_an_epoch_takes_the_time_between_the_ends_of_two_epochs(clock: Clock) -> None:
+    pace = Pace(epochs=4, steps_per_epoch=10, step=10)
+    clock.now += 3
+    assert pace.epoch(row(2, 20)).seconds == 3
+    clock.now += 5
+    assert pace.epoch(row(3, 30)).seconds == 5
+
+
+def test_an_epoch_that_an_earlier_attempt_began_is_scaled_up_from_its_rest(clock: Clock) -> None:
     pace = Pace(epochs=4, steps_per_epoch=10, step=15)
-    began = time.monotonic()
-    time.sleep(0.1)
-    rest = pace.epoch(row(2, 20))
-    assert 0.2 <= rest.seconds <= 2 * (time.monotonic() - began)
-    between = time.monotonic()
-    time.sleep(0.05)
-    whole = pace.epoch(row(3, 30))
-    assert 0.05 <= whole.seconds <= time.monotonic() - between + 0.01
+    clock.now += 2
+    assert pace.epoch(row(2, 20)).seconds == 4
 
 
-def test_the_end_is_estimated_by_the_mean_pace_of_the_attempt() -> None:
+def test_the_end_is_estimated_by_the_mean_pace_of_the_attempt(clock: Clock) -> None:
     pace = Pace(epochs=100, steps_per_epoch=10, step=500)
-    time.sleep(0.1)
-    before = datetime.now().astimezone()
-    epoch = pace.epoch(row(51, 510))
-    left = epoch.estimated_end - before
-    # 49 epochs as long as this one.
-    assert timedelta(seconds=4.9) <= left <= timedelta(seconds=49 * epoch.seconds + 1)
+    clock.now += 20
+    pace.epoch(row(51, 510))
+    clock.now += 40
+    earliest = datetime.now().astimezone()
+    epoch = pace.epoch(row(52, 520))
+    latest = datetime.now().astimezone()
+    # 48 epochs of the mean, 30 s, are left.
+    left = timedelta(seconds=48 * 30)
+    assert earliest + left <= epoch.estimated_end <= latest + left
 
 
 EPOCH = Epoch(

@@ -17,6 +17,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from support.checks import nonempty
 from support.studies import LOCAL_PROFILE, copy_data, wait_for
 from support.workflows import COLUMNS, REPOSITORY, on_a_terminal, snakemake, write_study
 
@@ -108,9 +109,13 @@ def lines_of(log: Path) -> list[str]:
 
 
 def test_a_log_begins_with_what_the_run_is_and_has_a_line_per_epoch(watched: Watched) -> None:
-    for log in (watched.results / "logs").glob("fold?/**/*.log"):
-        if log.stem != "stem" and not re.fullmatch("[0-9a-f]{8}", log.stem):
-            continue
+    logs = [
+        log
+        for log in (watched.results / "logs").glob("fold?/**/*.log")
+        if re.fullmatch("stem|[0-9a-f]{8}", log.stem)
+    ]
+    assert len(logs) == FOLDS * (1 + TRIALS)
+    for log in logs:
         fold = log.relative_to(watched.results / "logs").parts[0].removeprefix("fold")
         first, *epochs = lines_of(log)
         run = r"stem|trial [0-9a-f]{8} \(schedule [a-z-]+, seed [01]\)"
@@ -188,7 +193,7 @@ def test_tensorboard_names_the_runs_by_their_folders(
 def test_tensorboard_shows_the_history_and_the_selection_scores(
     watched: Watched, tensorboard: TensorBoard
 ) -> None:
-    for run in tensorboard.ask("data/runs"):
+    for run in nonempty(tensorboard.ask("data/runs")):
         folder = watched.results / run
         history = pd.read_csv(folder / "history.csv")
         loss = tensorboard.curve(run, "training/loss")
@@ -200,7 +205,7 @@ def test_tensorboard_shows_the_history_and_the_selection_scores(
 
 
 def test_tensorboard_shows_nothing_of_the_test_cases(tensorboard: TensorBoard) -> None:
-    for tags in tensorboard.ask("data/plugin/scalars/tags").values():
+    for tags in nonempty(tensorboard.ask("data/plugin/scalars/tags").values()):
         assert set(tags) == {
             "training/loss",
             "training/learning rate",
