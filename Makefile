@@ -33,6 +33,7 @@ lint: test-environment
 	ruff format --check .
 	snakefmt --check Snakefile rules
 	mypy
+	lint-imports --no-cache
 	snakemake --lint
 	voxelsoup reference --check
 

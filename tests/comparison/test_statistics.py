@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 
+from references.statistics import all_means, bca_by_enumeration, p_by_enumeration, spread_given_back
 from voxelsoup.comparison.statistics import (
     DICE_POINTS,
     MILLIMETRES,
@@ -49,48 +50,6 @@ few_cases = st.lists(st.lists(coarse, max_size=6), min_size=1, max_size=3).filte
 
 
 # The interval
-
-
-def every_resample(fold: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The sums of all resamples of one fold, each as often as it is drawn."""
-    places = np.array(list(itertools.product(range(len(fold)), repeat=len(fold))))
-    return fold[places].sum(axis=1)
-
-
-def all_means(folds: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
-    first, second = folds
-    sums = np.add.outer(every_resample(first), every_resample(second)).ravel()
-    return sums / (len(first) + len(second))
-
-
-def spread_given_back(folds: Sequence[NDArray[np.float64]]) -> list[NDArray[np.float64]]:
-    """The folds with the sample variance (n - 1) in place of the resamples' (n), as of one fold."""
-    total = sum(map(len, folds))
-    return [
-        fold.mean()
-        + (fold - fold.mean())
-        * (fold.std(ddof=1) / fold.std(ddof=0))
-        / math.sqrt(total / (total - 1))
-        for fold in folds
-    ]
-
-
-def bca_by_enumeration(folds: Sequence[NDArray[np.float64]]) -> tuple[float, float]:
-    """Efron's interval with neither random numbers nor a jackknife.
-
-    The empirical influence of a case on the mean of all is its distance to its fold's mean.
-    """
-    means = all_means(folds)
-    observed = np.concatenate(folds).mean()
-    close = np.isclose(means, observed, rtol=0, atol=1e-12)
-    below = np.mean((means < observed) & ~close) + np.mean(close) / 2
-    influences = np.concatenate([fold - fold.mean() for fold in folds])
-    acceleration = (influences**3).sum() / (influences**2).sum() ** 1.5 / 6
-    bias = stats.norm.ppf(below)
-    ends = bias + stats.norm.ppf([0.025, 0.975])
-    levels = stats.norm.cdf(bias + ends / (1 - acceleration * ends))
-    low, high = np.quantile(means, levels)
-    return float(low), float(high)
 
 
 def test_the_interval_is_efrons_of_cases_resampled_within_their_fold() -> None:
@@ -247,32 +206,6 @@ def test_numbers_stay_where_they_belong(folds: list[NDArray[np.float64]]) -> Non
 
 
 # The p value
-
-
-def p_by_enumeration(folds: Sequence[Sequence[float]]) -> float:
-    """All ways in which the signs could have fallen, with ranks by counting."""
-    ranks: list[float] = []
-    signs: list[int] = []
-    # A single case cannot be ranked within its fold.
-    single = [fold[0] for fold in folds if len(fold) == 1]
-    blocks = sorted((sorted(fold) for fold in folds if len(fold) > 1), key=len)
-    if len(single) == 1 and blocks:
-        blocks[0] = blocks[0] + single
-    else:
-        blocks.append(single)
-    for block in blocks:
-        unequal = [value for value in block if value != 0]
-        for value in unequal:
-            lower = sum(abs(other) < abs(value) for other in unequal)
-            same = sum(abs(other) == abs(value) for other in unequal)
-            ranks.append((lower + (same + 1) / 2) / (len(unequal) + 1))
-            signs.append(1 if value > 0 else -1)
-    observed = abs(sum(sign * rank for sign, rank in zip(signs, ranks, strict=True)))
-    ways = [
-        sum(sign * rank for sign, rank in zip(way, ranks, strict=True))
-        for way in itertools.product((-1, 1), repeat=len(ranks))
-    ]
-    return sum(abs(way) >= observed - 1e-9 for way in ways) / len(ways)
 
 
 def one_smallest(folds: Sequence[Sequence[float]]) -> bool:

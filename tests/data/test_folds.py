@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from support.checks import nonempty
 from voxelsoup.common.errors import InputError
 from voxelsoup.data.folds import make_folds
 from voxelsoup.study.sections.data import Folds
@@ -31,7 +32,7 @@ def cohorts(draw: st.DrawFn, spare: int = 2) -> tuple[dict[str, str], int]:
 
 
 def parts_of(folds: dict[str, Any]) -> list[dict[str, list[str]]]:
-    return list(folds["folds"].values())
+    return nonempty(folds["folds"].values())
 
 
 @settings(max_examples=60, deadline=None)

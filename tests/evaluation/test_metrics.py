@@ -6,7 +6,6 @@ import itertools
 import math
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import cc3d
@@ -24,8 +23,10 @@ from monai.metrics import (
 )
 from numpy.typing import NDArray
 from scipy import ndimage
-from scipy.spatial.distance import cdist
 
+from references import surfaces
+from references.lesions import lesion_scores
+from support.checks import nonempty
 from voxelsoup.evaluation import metrics
 from voxelsoup.evaluation.metrics import (
     METRICS,
@@ -71,9 +72,9 @@ def blobs(chance: np.random.Generator, number: int, largest: float, shape: tuple
     return mask
 
 
-def random_cases(number: int = 12, empty: bool = True) -> Iterator[tuple[Mask, Mask, Spacing]]:
+def random_cases(number: int = 12, empty: bool = True) -> list[tuple[Mask, Mask, Spacing]]:
     """Predictions with their truths and spacings: shifted, unrelated, noise, sometimes empty."""
-    chance = np.random.default_rng(0)
+    chance, cases = np.random.default_rng(0), []
     for index in range(number):
         shape = tuple(chance.integers(8, 26, 3))
         a, b, c = np.round(chance.uniform(0.4, 3, 3), 2).tolist()
@@ -85,7 +86,8 @@ def random_cases(number: int = 12, empty: bool = True) -> Iterator[tuple[Mask, M
         if index % 4 == 1:
             prediction = prediction ^ (chance.random(shape) < 0.02)
         if empty or (truth.any() and prediction.any()):
-            yield prediction, truth, (a, b, c)
+            cases.append((prediction, truth, (a, b, c)))
+    return nonempty(cases)
 
 
 # Dice
@@ -249,24 +251,22 @@ def test_distances_are_those_of_surface_distance() -> None:
             )
 
 
-def corners(mask: Mask, spacing: Spacing) -> NDArray[np.float64]:
-    """Corners in mm where the voxels around are not all equal, one by one."""
-    padded = np.pad(mask, 1)
-    shape = tuple(side + 1 for side in mask.shape)
-    found = [
-        place
-        for place in np.ndindex(shape)
-        if len(set(padded[tuple(slice(i, i + 2) for i in place)].ravel().tolist())) == 2
-    ]
-    return np.array(found) * spacing
-
-
 def test_distances_are_those_of_all_corners_to_all_corners() -> None:
     for prediction, truth, spacing in random_cases(6, empty=False):
         ours = surface_distances(prediction, truth, spacing)
-        every = cdist(corners(truth, spacing), corners(prediction, spacing))
-        np.testing.assert_allclose(ours.from_truth, every.min(axis=1), atol=1e-9)
-        np.testing.assert_allclose(ours.from_prediction, every.min(axis=0), atol=1e-9)
+        there, found = (surfaces.surface(mask, spacing) for mask in (truth, prediction))
+        np.testing.assert_allclose(ours.from_truth, surfaces.distances(there, found), atol=1e-9)
+        np.testing.assert_allclose(
+            ours.from_prediction, surfaces.distances(found, there), atol=1e-9
+        )
+
+
+def test_hd95_and_surface_dice_are_those_of_the_paper() -> None:
+    for prediction, truth, spacing in random_cases(8, empty=False):
+        row = scores(prediction, truth, spacing, Scoring(("hd95", "nsd"), tolerance=1.003))
+        assert row["hd95"] == pytest.approx(surfaces.hd95(prediction, truth, spacing), rel=1e-9)
+        expected = surfaces.surface_dice(prediction, truth, spacing, 1.003)
+        assert row["nsd"] == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.mark.parametrize("cost", [0.0, math.inf], ids=["tree", "transform"])
@@ -357,43 +357,12 @@ def test_a_truth_with_nothing_but_small_lesions_scores_as_an_empty_one() -> None
     assert (row["lesion_dice"], row["lesion_hd95"]) == (1.0, 0.0)
 
 
-def restated(
-    prediction: Mask, truth: Mask, spacing: Spacing, scoring: Scoring
-) -> tuple[float, float]:
-    """The lesion-wise scores, step by step, with scipy and surface-distance on whole volumes."""
-    around, edges = np.ones((3, 3, 3)), ndimage.generate_binary_structure(3, 2)
-
-    def dilated(mask: Mask) -> Mask:
-        return ndimage.binary_dilation(mask, edges, iterations=scoring.lesion_dilation)
-
-    lesions, lesion_count = ndimage.label(dilated(truth), around)
-    components, component_count = ndimage.label(prediction, around)
-    dices, distances, met = [], [], set()
-    for number in range(1, lesion_count + 1):
-        lesion = truth & (lesions == number)
-        belonging = set(components[dilated(lesion)].tolist()) - {0}
-        met |= belonging
-        if lesion.sum() * math.prod(spacing) <= scoring.lesion_smallest:
-            continue
-        predicted = np.isin(components, list(belonging))
-        dices.append(2 * (predicted & lesion).sum() / (predicted.sum() + lesion.sum()))
-        distances.append(374.0)
-        if belonging:
-            surfaces = surface_distance.compute_surface_distances(lesion, predicted, spacing)
-            distances[-1] = surface_distance.compute_robust_hausdorff(surfaces, 95)
-    false = component_count - len(met)
-    if not dices and not false:
-        return 1.0, 0.0
-    number = len(dices) + false
-    return sum(dices) / number, (sum(distances) + 374 * false) / number
-
-
 @pytest.mark.parametrize(("dilation", "smallest"), [(3, 50.0), (1, 2.0), (1, 0.0)])
 def test_lesions_as_the_challenges_define_them(dilation: int, smallest: float) -> None:
     scoring = Scoring(tuple(METRICS), 1.0, dilation, smallest)
     for prediction, truth, spacing in random_cases(40):
         row = scores(prediction, truth, spacing, scoring)
-        expected = restated(prediction, truth, spacing, scoring)
+        expected = lesion_scores(prediction, truth, spacing, dilation, smallest)
         assert (row["lesion_dice"], row["lesion_hd95"]) == pytest.approx(expected, rel=1e-9)
 
 
@@ -442,5 +411,5 @@ def test_a_real_truth_with_a_perturbed_prediction(brats_folder: Path) -> None:
     found = score_regions(prediction, truth, (1, 1, 1), EVERYTHING, threads=2)
     for row, *pair in zip(found, prediction, truth, strict=True):
         assert (row["lesion_dice"], row["lesion_hd95"]) == pytest.approx(
-            restated(*pair, (1, 1, 1), EVERYTHING), rel=1e-9
+            lesion_scores(*pair, (1, 1, 1), dilation=3, smallest=50.0), rel=1e-9
         )

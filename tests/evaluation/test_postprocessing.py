@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from itertools import product
 from pathlib import Path
 from statistics import fmean
@@ -16,6 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
+from references.postprocessing import (
+    best_postprocessing,
+    dice_scores,
+    masks_of,
+    mean_dice_scores,
+)
 from support.runs import preprocess_phantom, small_study
 from voxelsoup.common.files import read_json, write_json
 from voxelsoup.data.preprocessing.geometry import restore
@@ -80,88 +86,14 @@ def cropped(whole: Named, lowest: float = 0.3) -> list[CroppedPrediction]:
     return [CroppedPrediction.of(*name, prediction, lowest) for name, prediction in whole.items()]
 
 
-def components(mask: np.ndarray) -> Iterator[np.ndarray]:
-    """Each one grown from a voxel of its own."""
-    rest = mask.copy()
-    while rest.any():
-        seed = np.zeros_like(rest)
-        seed.flat[rest.argmax()] = True
-        component = ndimage.binary_propagation(seed, np.ones((3, 3, 3)), mask)
-        rest &= ~component
-        yield component
-
-
-def plainly(whole: WholePrediction, rules: Postprocessing) -> np.ndarray:
-    """The three steps written down without any care for speed."""
-    voxel = np.prod(whole.spacing)
-    masks = []
-    for probabilities, rule in zip(whole.probabilities, rules.regions.values(), strict=True):
-        mask = probabilities > np.float32(rule.threshold)
-        for component in components(mask):
-            if component.sum() * voxel < rule.smallest_component * (1 - 1e-6):
-                mask = mask & ~component
-        masks.append(mask)
-    replacement = rules.replacement
-    if replacement is not None:
-        region, by = (list(rules.regions).index(n) for n in (replacement.region, replacement.by))
-        if masks[region].sum() * voxel < replacement.below * (1 - 1e-6):
-            masks[by] = masks[by] | masks[region]
-            masks[region] = np.zeros_like(masks[region])
-    return np.stack(masks)
-
-
-def plain_dices(whole: WholePrediction, rules: Postprocessing) -> dict[str, float]:
-    return {
-        region: 2 * int((f & t).sum()) / int(f.sum() + t.sum()) if f.any() or t.any() else 1.0
-        for region, f, t in zip(REGIONS, plainly(whole, rules), whole.truth, strict=True)
-    }
-
-
-def plain_scores(whole: Named, rules: Postprocessing) -> dict[str, float]:
-    dices = [plain_dices(prediction, rules) for prediction in whole.values()]
-    return {region: fmean(score[region] for score in dices) for region in REGIONS}
-
-
-def plain_choice(whole: Named, search: PostprocessingSearch) -> Postprocessing:
-    """Every candidate applied to the whole volumes and scored, mildest first."""
-    thresholds = sorted({*search.thresholds, 0.5}, key=lambda t: (round(abs(t - 0.5), 6), t))
-    grid = [
-        RegionRule(threshold, smallest)
-        for threshold in thresholds
-        for smallest in sorted({*search.smallest_components, 0})
-    ]
-    best: dict[str, RegionRule] = {}
-    for region in REGIONS:
-        highest = -1.0
-        for rule in grid:
-            score = plain_scores(whole, Postprocessing(dict.fromkeys(REGIONS, rule)))[region]
-            if score > highest:
-                best[region], highest = rule, score
-    chosen = Postprocessing(best)
-    if search.replace is None:
-        return chosen
-    pair = (search.replace.region, search.replace.by)
-
-    def pair_score(rules: Postprocessing) -> float:
-        dices = [plain_dices(prediction, rules) for prediction in whole.values()]
-        return fmean(score[region] for score in dices for region in pair)
-
-    highest = pair_score(chosen)
-    for below in sorted(search.replace.below):
-        candidate = Postprocessing(best, ReplacementRule(*pair, below))
-        if pair_score(candidate) > highest:
-            chosen, highest = candidate, pair_score(candidate)
-    return chosen
-
-
 @settings(deadline=None, max_examples=60)
 @given(st.integers(0, 2**32))
 def test_the_choice_is_that_of_trying_everything_on_whole_volumes(seed: int) -> None:
     whole = random_predictions(seed)
     chosen = choose(cropped(whole), SEARCH, REGIONS)
-    assert chosen.postprocessing == plain_choice(whole, SEARCH)
-    before = plain_scores(whole, unchanged(REGIONS))
-    after = plain_scores(whole, chosen.postprocessing)
+    assert chosen.postprocessing == best_postprocessing(whole, SEARCH, REGIONS)
+    before = mean_dice_scores(whole, unchanged(REGIONS))
+    after = mean_dice_scores(whole, chosen.postprocessing)
     for region in REGIONS:
         assert chosen.record["regions"][region]["unchanged"] == before[region]
         assert chosen.record["regions"][region]["score"] == after[region]
@@ -176,7 +108,7 @@ def test_every_score_of_the_grid_is_that_of_the_whole_volume(seed: int) -> None:
     tried = score_rules(cropped(whole), SEARCH, REGIONS)
     rules = [RegionRule(*pair) for pair in product([0.3, 0.5, 0.7], [0, 2, 5, 20])]
     for rule in rules:
-        scores = plain_scores(whole, Postprocessing(dict.fromkeys(REGIONS, rule)))
+        scores = mean_dice_scores(whole, Postprocessing(dict.fromkeys(REGIONS, rule)))
         assert {region: tried[region][rule] for region in REGIONS} == scores
     assert all(set(scores) == set(rules) for scores in tried.values())
 
@@ -199,11 +131,11 @@ def test_it_is_applied_as_written_down(
     before = whole.probabilities.copy()
     masks = chosen.apply(whole.probabilities, whole.spacing)
     assert masks.dtype == bool
-    np.testing.assert_array_equal(masks, plainly(whole, chosen))
+    np.testing.assert_array_equal(masks, masks_of(whole, chosen))
     np.testing.assert_array_equal(whole.probabilities, before)
     rows = score_regions(masks, whole.truth, whole.spacing, Scoring())
     scores = [row["dice"] for row in rows]
-    assert scores == pytest.approx([*plain_dices(whole, chosen).values()], abs=1e-6)
+    assert scores == pytest.approx([*dice_scores(whole, chosen).values()], abs=1e-6)
 
 
 @settings(deadline=None, max_examples=30)
@@ -242,6 +174,7 @@ def test_doing_nothing_scores_as_evaluation_does(phantom_folder: Path, tmp_path:
     kept = predictions_of("best", "abc", cases, predict, tmp_path / "kept", "context", SEARCH)
     record = choose(kept, SEARCH, REGIONS).record
     rows = score.score_cases(model, cases, tmp_path, study, cpu)
+    assert set(rows["region"]) == set(REGIONS)
     for region, part in rows.groupby("region"):
         assert record["regions"][region]["unchanged"] == pytest.approx(
             part["dice"].mean(), abs=1e-6

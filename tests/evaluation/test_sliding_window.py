@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from monai.inferers import sliding_window_inference
 from torch import nn
 
+from references.sliding_window import blended
 from voxelsoup.evaluation.sliding_window import Covered, Windows, predict_logits, predict_rows
 
 REGIONS = 3
@@ -52,6 +54,26 @@ def test_logits_are_those_of_monai(
     expected = by_monai(network, image, [*patch], overlap, batch)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
     assert found.shape == (REGIONS, *shape)
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    shape=st.tuples(*3 * [st.integers(3, 12)]),
+    patch=st.tuples(*3 * [st.integers(3, 8)]),
+    overlap=st.sampled_from([0, 0.25, 0.5, 0.7]),
+)
+def test_logits_are_those_of_the_paper(
+    network: nn.Module, shape: tuple[int, ...], patch: tuple[int, ...], overlap: float
+) -> None:
+    image = torch.randn(2, *shape)
+
+    def one_window(window: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            return network(torch.from_numpy(window).float()[None])[0].double().numpy()
+
+    expected = blended(one_window, image.double().numpy(), patch, overlap)
+    found = predict_logits(network, image, REGIONS, [*patch], overlap, 3)
+    np.testing.assert_allclose(found.numpy(), expected, atol=1e-5)
 
 
 def rows_of(

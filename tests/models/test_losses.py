@@ -7,39 +7,14 @@ import pytest
 import torch
 from monai.losses import DeepSupervisionLoss
 
+from references.losses import AXES, cross_entropy, dice_loss, focal_loss
 from voxelsoup.models.losses import make_loss, training_loss
 from voxelsoup.study.sections.training import Training
 
-AXES = {"sample": (2, 3, 4), "batch": (0, 2, 3, 4)}
-SMOOTH = 1e-5
-
-
-def sigmoid(logits: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.exp(-logits))
-
-
-def dice_formula(logits: np.ndarray, target: np.ndarray, over: str) -> float:
-    p, axes = sigmoid(logits), AXES[over]
-    overlap, sizes = (p * target).sum(axes), p.sum(axes) + target.sum(axes)
-    return float((1 - (2 * overlap + SMOOTH) / (sizes + SMOOTH)).mean())
-
-
-def entropy_formula(logits: np.ndarray, target: np.ndarray) -> np.ndarray:
-    p = sigmoid(logits)
-    return -(target * np.log(p) + (1 - target) * np.log(1 - p))
-
-
-def focal_formula(logits: np.ndarray, target: np.ndarray) -> float:
-    """Lin et al. 2017 with gamma 2 and no class weights."""
-    p = sigmoid(logits)
-    missed = np.where(target == 1, 1 - p, p)
-    return float((missed**2 * entropy_formula(logits, target)).mean())
-
-
 FORMULAS = {
-    "dice": dice_formula,
-    "dice-bce": lambda x, t, over: dice_formula(x, t, over) + entropy_formula(x, t).mean(),
-    "dice-focal": lambda x, t, over: dice_formula(x, t, over) + focal_formula(x, t),
+    "dice": dice_loss,
+    "dice-bce": lambda x, t, over: dice_loss(x, t, over) + cross_entropy(x, t).mean(),
+    "dice-focal": lambda x, t, over: dice_loss(x, t, over) + focal_loss(x, t),
 }
 
 
@@ -70,7 +45,7 @@ def test_deep_supervision_weighs_the_coarser_stages(mode: str, weights: float) -
     targets = [target, target[..., 1::2, 1::2, 1::2], target[..., 2::4, 2::4, 2::4]]
     last = {"same": 1.0, "exp": 0.25, "two": 0.5}[mode]
     terms = [
-        weight * dice_formula(output.numpy().astype(float), part.numpy(), "sample")
+        weight * dice_loss(output.numpy().astype(float), part.numpy(), "sample")
         for weight, output, part in zip(
             (1.0, weights, last), (fine, middle, coarse), targets, strict=True
         )

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from support import slurm
+from support.checks import nonempty
 from support.studies import REPOSITORY, run_locally, wait_for, wait_for_epoch, write_tiny
 from voxelsoup.runs.record import read_record
 from voxelsoup.study.loading import read
@@ -119,7 +120,7 @@ def test_what_waits_runs_failed_and_was_killed_is_told_apart(
     assert rows[running]["partition"] == "gpu-short"
     assert rows[running]["job"] == str(jobs[running].id)
     queued = [trial for trial in others if trial not in (killed, running)]
-    for trial in queued:
+    for trial in nonempty(queued):
         assert rows[trial]["state"] == "queued"
         assert rows[trial]["detail"] in ("waits for free resources", "others come first")
         assert (rows[trial]["job"], rows[trial]["host"]) == (str(jobs[trial].id), None)

@@ -241,6 +241,6 @@ def test_one_look_tells_whether_an_owner_is_alive(tmp_path: Path) -> None:
     os.utime(path, (time.time() - 61, time.time() - 61))
     assert not is_alive(tmp_path, 60)
     assert sorted(path.name for path in tmp_path.iterdir()) == before
-    with Lease(tmp_path, 60):
+    with Lease(tmp_path, 1.5):
         assert is_alive(tmp_path, 60)
     assert not is_alive(tmp_path, 60)

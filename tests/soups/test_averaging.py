@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from references.soups import exact_mean
 from voxelsoup.common.errors import InputError
 from voxelsoup.models import weight_files
 from voxelsoup.soups.averaging import RunningSum, WeightedModel, average, equal_parts
@@ -41,7 +41,7 @@ def test_the_mean_is_the_rational_one_rounded_once(rows: list[list[float]]) -> N
         paths = write(Path(folder), rows)
         found = average(equal_parts([(path, path.name) for path in paths]))
     for position, value in enumerate(found["w"].tolist()):
-        exact = sum(Fraction(row[position]) for row in rows) / len(rows)
+        exact = exact_mean([row[position] for row in rows])
         nearest = np.float32(float(exact))
         # Rounding to float64 first may put a tie on the other side.
         assert abs(np.float32(value) - nearest) <= np.spacing(abs(nearest))

@@ -14,6 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from references.soups import greedy_soup, uniform_soup
 from voxelsoup.common.errors import InputError
 from voxelsoup.common.files import sha256
 from voxelsoup.evaluation.case_scores import LOSS, CaseScore, Scores, mean_score
@@ -87,16 +88,10 @@ def selection_with(scorers: int = 1) -> Selection:
 
 
 def plain_greedy(ingredients: list[Ingredient]) -> list[str]:
-    """Wortsman et al. 2022, recipe 1, written down naively: everything is evaluated in full."""
-    ordered = descending(ingredients)
-    soup, top = [ordered[0]], ordered[0].score
-    for ingredient in ordered[1:]:
-        together = [*soup, ingredient]
-        total = sum(weight_files.load(i.path)[0]["w"].double() for i in together)
-        score = mean_score(all_scores((total / len(together)).float()))
-        if score > top:
-            soup, top = together, score
-    return [ingredient.trial for ingredient in soup]
+    """The trials that the greedy recipe of the paper keeps."""
+    models = [weight_files.load(i.path)[0]["w"].double().numpy() for i in ingredients]
+    kept = greedy_soup(models, lambda w: mean_score(all_scores(torch.from_numpy(w).float())))
+    return [ingredients[place].trial for place in kept]
 
 
 @settings(max_examples=60)
@@ -133,8 +128,9 @@ def test_the_uniform_soup_is_the_float64_mean(models: list[list[float]]) -> None
         selection = selection_with()
         made = uniform(write(Path(folder), models), selection)
         weights = made.weights["w"]
-    expected = np.mean(np.array(models, dtype=np.float64), axis=0)
-    np.testing.assert_allclose(weights.numpy(), expected, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(
+        weights.numpy(), uniform_soup(np.array(models)), rtol=1e-6, atol=1e-6
+    )
     assert selection.inferences == len(CASES)
     assert made.scores == all_scores(weights)
 

@@ -13,9 +13,9 @@ import torch.nn.functional as functional
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from monai import transforms as monai
-from scipy.ndimage import affine_transform, gaussian_filter
 from scipy.stats import ks_2samp
 
+from references import augmentation as reference
 from voxelsoup.models import devices
 from voxelsoup.training import affine
 from voxelsoup.training.affine import affine_matrices, places, rotate
@@ -124,21 +124,10 @@ def test_a_quarter_turn_is_the_one_of_torch(axis: int, plane: tuple[int, int]) -
 
 @pytest.mark.parametrize("zoom", [0.8, 1.0, 1.3])
 def test_rotation_and_zoom_are_rigid_in_voxels_also_in_boxes_that_are_no_cubes(zoom: float) -> None:
-    """scipy's affine_transform, in plain voxels about the centre, is the oracle."""
     x, y, z = np.meshgrid(*(np.linspace(-1, 1, side) for side in (16, 24, 12)), indexing="ij")
     volume = np.exp(-3 * (x**2 + 2 * y**2 + z**2) - x * y)
     angles = [0.3, -0.2, 0.4]
-    (cx, cy, cz), (sx, sy, sz) = np.cos(angles), np.sin(angles)
-    rotation = (
-        np.array([[1, 0, 0], [0, cx, -sx], [0, sx, cx]])
-        @ np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
-        @ np.array([[cz, -sz, 0], [sz, cz, 0], [0, 0, 1]])
-    )
-    centre = (np.array(volume.shape) - 1) / 2
-    matrix = rotation / zoom
-    expected = affine_transform(
-        volume, matrix, centre - matrix @ centre, order=1, mode="grid-constant"
-    )
+    expected = reference.rotated(volume, angles, zoom)
     found = transformed(torch.tensor(volume), angles, zoom).numpy()
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
@@ -234,29 +223,36 @@ def changed_by(**parts: object) -> Drawn:
     return Drawn(**(nothing | parts))  # type: ignore[arg-type]
 
 
-def test_blur_is_scipys() -> None:
+@pytest.mark.parametrize("sigma", [0.5, 0.8, 1.0])
+def test_blur_is_a_gaussian(sigma: float) -> None:
     images, labels = batch(2)
     before = images.clone()
-    apply(images, labels, changed_by(blur={1: 0.8}))
+    apply(images, labels, changed_by(blur={1: sigma}))
     for old, new in zip(before[1].double(), images[1], strict=True):
-        expected = gaussian_filter(old.numpy(), 0.8, mode="nearest", radius=3)
-        np.testing.assert_allclose(new.numpy(), expected, atol=1e-5)
+        np.testing.assert_allclose(new, reference.blurred(old.numpy(), sigma), atol=1e-5)
     assert torch.equal(images[0], before[0])
 
 
-def test_contrast_and_gamma_are_those_of_the_textbook() -> None:
-    """In float64, step by step as batchgenerators has them."""
+@pytest.mark.parametrize("share", [0.5, 0.63, 0.99, 1.0])
+def test_low_resolution_is_that_of_larger_voxels(share: float) -> None:
+    images, labels = batch(2)
+    before = images.clone()
+    apply(images, labels, changed_by(low_resolution={1: share}))
+    for old, new in zip(before[1].double(), images[1], strict=True):
+        np.testing.assert_allclose(new, reference.low_resolution(old.numpy(), share), atol=1e-5)
+    assert torch.equal(images[0], before[0])
+
+
+def test_contrast_and_gamma_are_those_of_nnunet() -> None:
     images, labels = batch(2)
     stretched, bent = images.clone(), images.clone()
     apply(stretched, labels, changed_by(contrast={0: [1.2, 0.8]}))
     apply(bent, labels, changed_by(gamma={0: [1.4, 0.7]}))
     for channel, (factor, exponent) in enumerate([(1.2, 1.4), (0.8, 0.7)]):
         old = images[0, channel].double().numpy()
-        low, high = old.min(), old.max()
-        expected = np.clip((old - old.mean()) * factor + old.mean(), low, high)
+        expected = reference.contrast(old, factor)
         np.testing.assert_allclose(stretched[0, channel].numpy(), expected, atol=1e-5)
-        power = ((old - low) / (high - low)) ** exponent * (high - low) + low
-        expected = (power - power.mean()) / power.std() * old.std() + old.mean()
+        expected = reference.gamma(old, exponent)
         np.testing.assert_allclose(bent[0, channel].numpy(), expected, atol=1e-5)
 
 

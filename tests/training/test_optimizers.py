@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import nn
 
+from references.schedule_free import schedule_free
 from voxelsoup.study.sections.training import Optimizer, ScheduleName
 from voxelsoup.training.optimizers import RunOptimizer
 
@@ -31,38 +32,6 @@ def run(settings: Optimizer, steps: int = STEPS) -> tuple[nn.Module, RunOptimize
         model(torch.randn(8, 4)).pow(2).mean().backward()
         optimizer.step(SCALER)
     return model, optimizer, rates
-
-
-def textbook(settings: Optimizer, steps: int, start: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Defazio et al. 2024 with x, y and z apart, as printed: last average x and gradient point y.
-
-    The library keeps y and z only, and works x out of them. RAdam's rate follows Liu et al. 2020.
-    """
-    beta, second = settings.momentum, settings.second_beta
-    x, z = start.copy(), start.copy()
-    squares, largest, weight_sum = np.zeros_like(z), 0.0, 0.0
-    for t in range(1, steps + 1):
-        y = (1 - beta) * z + beta * x
-        gradient = slope(y)
-        lr = settings.lr
-        if settings.name == "radam":
-            longest = 2 / (1 - second) - 1
-            length = longest - 2 * t * second**t / (1 - second**t)
-            ratio = (length - 4) * (length - 2) * longest
-            ratio /= (longest - 4) * (longest - 2) * length
-            lr *= math.sqrt(ratio) if length > 4 else 0.0
-        elif t <= settings.warmup_steps:
-            lr *= t / settings.warmup_steps
-        if settings.name != "sgd":
-            squares = second * squares + (1 - second) * gradient**2
-            if lr > 0:
-                gradient = gradient / (np.sqrt(squares / (1 - second**t)) + 1e-8)
-        z = z - lr * (gradient + settings.weight_decay * y)
-        largest = max(largest, lr)
-        weight_sum += largest**2
-        share = largest**2 / weight_sum if weight_sum else 0.0
-        x = (1 - share) * x + share * z
-    return x, (1 - beta) * z + beta * x
 
 
 DATA = np.random.default_rng(0).normal(size=(8, 4))
@@ -89,14 +58,14 @@ def descend(settings: Optimizer, steps: int, start: np.ndarray) -> tuple[nn.Line
 @pytest.mark.parametrize("warmup", [0, 7])
 @pytest.mark.parametrize("momentum", [0.9, 0.5])
 @pytest.mark.parametrize("name", ["adamw", "sgd", "radam"])
-def test_averaged_weights_are_those_of_the_textbook(
+def test_averaged_weights_are_those_of_the_paper(
     name: str, momentum: float, warmup: int, decay: float
 ) -> None:
     settings = Optimizer(  # type: ignore[call-arg]
         name=name, lr=0.05, momentum=momentum, warmup_steps=warmup, weight_decay=decay
     )
     start = np.array([0.5, -1.0, 2.0, 0.0])
-    average, point = textbook(settings, STEPS, start)
+    average, point = schedule_free(settings, STEPS, start, slope)
     model, optimizer = descend(settings, STEPS, start)
     trained = model.weight.detach().clone()
     np.testing.assert_allclose(trained[0].numpy(), point, rtol=1e-9, atol=1e-12)
