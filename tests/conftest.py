@@ -17,11 +17,36 @@ from support.workflows import REPOSITORY, on_a_terminal
 from voxelsoup.data.layouts.phantom import write_phantom
 from voxelsoup.study.sections.data import Phantom
 
+TESTS = Path(__file__).parent
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
 # A loaded machine is no defect: properties are checked, not their speed.
 settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
+
+
+# Files that take minutes, longest first: a worker that begins one last would end long after the
+# other. The first waits for a cluster most of the time, while the second keeps the cores busy.
+LONGEST = (
+    "on_slurm/test_cluster.py",
+    "workflow/test_workflow.py",
+    "repository/test_documented_commands.py",
+    "workflow/test_studies.py",
+    "on_slurm/test_status_on_slurm.py",
+    "workflow/test_recovery.py",
+    "soups/test_halving.py",
+    "on_slurm/test_predict_on_slurm.py",
+    "workflow/test_predict_workflow.py",
+    "workflow/test_large_studies.py",
+    "runs/test_guard.py",
+    "deploy/test_bundle.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the longest files first, each as a whole."""
+    places = {TESTS / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -67,7 +67,7 @@ def commands_of(name: str) -> list[str]:
 
 
 class Copy:
-    """A copy of the repository that a page can be followed in."""
+    """A copy of the repository that a page can be followed in, with its compiled modules."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -75,7 +75,7 @@ class Copy:
         for name in NEEDED:
             shutil.copy(REPOSITORY / name, folder / name)
         for name in FOLDERS:
-            left_out = shutil.ignore_patterns("__pycache__", "*.egg-info", "images")
+            left_out = shutil.ignore_patterns("*.egg-info", "images")
             shutil.copytree(REPOSITORY / name, folder / name, ignore=left_out)
         # `. .venv/bin/activate` is the environment that the tests run in.
         (folder / ".venv").symlink_to(sys.prefix)

@@ -61,7 +61,7 @@ def test_batches_write_what_they_can_and_the_end_names_what_they_could_not(folde
     batches = read_json(folder / "results/.predict/scans.json")["batches"]
     assert [list(batch) for batch in batches.values()] == [CASES[:2], CASES[2:]]
 
-    # Mended, it is predicted, and the others are not predicted again.
+    # Once it is whole, it is predicted, and the others are not predicted again.
     for file in (folder / "whole").glob("*-t2w.nii.gz"):
         file.rename(folder / "scans" / CASES[1] / f"{CASES[1]}-t2w.nii.gz")
     before = {path: path.stat().st_mtime_ns for path in predictions.glob("*.nii.gz")}
@@ -77,7 +77,7 @@ def test_batches_write_what_they_can_and_the_end_names_what_they_could_not(folde
         printed = snakemake(folder, "--cores", "2", *dry, "predict", config=study)
         assert "batch 0001" in printed and "batch 0000" not in printed
     assert [rows(folder)[case]["outcome"] for case in CASES] == ["kept", "predicted", "predicted"]
-    assert "batch 000" not in snakemake(folder, "--cores", "2", "predict", config=study)
+    assert "batch 000" not in snakemake(folder, "-n", "predict", config=study)
 
 
 def test_a_bad_case_has_no_label_map_to_lose(tmp_path: Path) -> None:
