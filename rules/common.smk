@@ -66,7 +66,7 @@ def results_folder(wildcards) -> str:
 
 
 def preprocessed_folder(wildcards) -> str:
-    """The folder of the preprocessed cases, which their manifest stands for as an input."""
+    """The folder of the preprocessed cases; their manifest is the input in its place."""
     return f"{study.results}/preprocessed"
 
 
@@ -81,7 +81,7 @@ def threads_of(rule: str) -> int:
 
 
 def needs(rule: str) -> dict:
-    """What a rule asks for, for ``resources``; each value is a function of the attempt."""
+    """What a rule requests, for ``resources``; each value is a function of the attempt."""
 
     def asked(attempt: int) -> dict:
         # Known once jobs are made; within a submission `slurm-jobstep` starts them.

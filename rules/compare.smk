@@ -174,7 +174,7 @@ rule figures:
 
 
 rule case_slices:
-    """The best, the median and the worst case with what is true and what the models say."""
+    """The best, the median and the worst case with ground truth and predictions."""
     input:
         folds="<results>/folds.json",
         manifest="<results>/preprocessed.tsv",
@@ -210,7 +210,7 @@ rule case_slices:
 
 
 rule basins:
-    """Whether the models of each fold share a basin, and why greedy kept one where it did."""
+    """Whether the models of each fold can be averaged, and why greedy kept only one if it did."""
     input:
         basins=fold_files("basin.json"),
         recipes=fold_files("soups/{recipe}/recipe.json", recipe=study.soup.recipes),
@@ -260,7 +260,7 @@ rule basins:
 
 
 rule collect:
-    """Gather every model under a readable name, with a manifest of what it is and scores."""
+    """Gather every model under a readable name, with a manifest of descriptions and scores."""
     input:
         candidates=fold_files("candidates.tsv"),
         stem_models=fold_files("{stem}/model.safetensors", stem=STEMS),
@@ -298,7 +298,7 @@ rule collect:
 
 
 rule methods:
-    """The methods as a paper tells them, and where the numbers come from."""
+    """The methods section of a paper, and where the numbers come from."""
     input:
         cases="<results>/cases.tsv",
         rejected="<results>/rejected.tsv",
@@ -347,7 +347,7 @@ rule methods:
 
 
 rule run_times:
-    """What the jobs took, by the benchmark files of all the others."""
+    """Time and memory of the jobs, from their benchmark files."""
     input:
         rules.compare.output,
         rules.figures.output,

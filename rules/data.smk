@@ -24,7 +24,7 @@ rule phantom:
 
 
 rule index:
-    """Find the cases and check every file of them, before anything is computed."""
+    """Find the cases and check all of their files, before anything is computed."""
     input:
         phantom=rules.phantom.output if PHANTOM else [],
         patients=study.dataset.patients or [],

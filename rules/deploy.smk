@@ -8,7 +8,7 @@ localrules:
 
 
 rule bundle:
-    """The kind of model that won, of all folds, as a MONAI bundle with a model card."""
+    """The winning kind of model, of all folds, as a MONAI bundle with a model card."""
     input:
         cases="<results>/cases.tsv",
         candidates=fold_files("candidates.tsv"),

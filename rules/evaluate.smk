@@ -1,4 +1,4 @@
-# Models scored on whole cases.
+# Models scored on full cases.
 from voxelsoup.study.ingredients import INGREDIENT_PATTERN, ingredients_of, models_of
 
 # Models of the trials, as folders below trials/: those that go into soups, and those that the
@@ -42,7 +42,7 @@ rule evaluate:
 
 
 rule candidates:
-    """The single models of a fold with their scores: what all that follows chooses from."""
+    """The single models of a fold with their scores: everything that follows chooses from these."""
     input:
         models=files_of_candidates("model.safetensors"),
         selections=files_of_candidates("selection.csv"),
@@ -111,7 +111,7 @@ rule postprocessing:
         postprocessing=SETTINGS["postprocessing"],
         models=COMPARED,
         folder=preprocessed_folder,
-        # Where predictions of selection cases lie meanwhile.
+        # Scratch folder for predictions of selection cases.
         predictions=f"{study.results}/.state/fold{{fold}}/predictions",
     message:
         "Post-processing of fold {wildcards.fold}."

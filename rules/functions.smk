@@ -24,7 +24,7 @@ def data_root(wildcards) -> str:
 
 
 def kept_at(fold: str, rung: int) -> list[str]:
-    """The trials of a fold that go on after a rung; all of them before the first one."""
+    """The trials of a fold that continue after a rung; all of them before the first one."""
     if rung == 0:
         return [trial.id for trial in TRIALS]
     record = checkpoints.halve.get(fold=fold, rung=rung).output[0]
@@ -62,7 +62,7 @@ def batches_of_scans() -> dict[str, dict]:
 
 
 def table_of_predictions(wildcards) -> str:
-    """What became of all cases: forgotten here, and of a batch, where label maps are gone.
+    """The outcome of all cases: forgotten here, and for a batch, if label maps are missing.
 
     Snakemake knows nothing of label maps and looks for what is written down of them right after
     this. It is forgotten for a plan (-n) too, which would not be true else.

@@ -43,7 +43,7 @@ rule rung:
 
 # A checkpoint: which trials a fold trains on is known only now.
 checkpoint halve:
-    """Compare a fold's trials at the end of a rung, and say which of them go on."""
+    """Compare a fold's trials at the end of a rung, and say which of them continue."""
     input:
         selections=lambda wildcards: [
             f"<results>/fold{wildcards.fold}/rungs/{wildcards.rung}/{trial}/selection.csv"

@@ -39,7 +39,7 @@ checkpoint scans:
 
 
 rule predict_batch:
-    """Predict some of the scans; those that are done already are left as they are."""
+    """Predict some of the scans; finished ones are left as they are."""
     input:
         # What has changed of a batch is among its parameters.
         scans=ancient("<results>/.predict/scans.json"),
@@ -78,7 +78,7 @@ rule predict_batch:
 
 
 rule predictions:
-    """Gather what became of every case; a bad one is no reason to fail yet."""
+    """Gather the outcome of every case; a bad one does not fail this step."""
     input:
         lambda wildcards: [f"<results>/.predict/{batch}.json" for batch in batches_of_scans()],
     output:

@@ -2,7 +2,7 @@
 from voxelsoup.study.ingredients import averaged_already
 from voxelsoup.study.trials import trial_groups
 
-# What the learned recipe depends on, beside the models and the evaluation.
+# What the learned recipe depends on in addition to the models and the evaluation.
 LEARNED = SETTINGS["soup"]["learned"] | {
     key: SETTINGS["training"][key] for key in ("batch_size", "foreground_share", "seed")
 }
@@ -49,7 +49,7 @@ rule soup:
 
 
 rule ensemble:
-    """Score the mean of the probabilities of several trials: what a soup is measured against."""
+    """Score the mean of the probabilities of several trials: the costly reference for soups."""
     input:
         folds="<results>/folds.json",
         manifest="<results>/preprocessed.tsv",

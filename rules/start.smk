@@ -88,7 +88,7 @@ def check_cluster() -> None:
 
 
 def show_findings() -> None:
-    """Print the comparison and where the report lies, once there are any."""
+    """Print the comparison and the path of the report, if they exist."""
     overview = Path(study.results, "comparison", "overview.csv")
     if overview.exists():
         from voxelsoup.comparison.findings import print_conclusions

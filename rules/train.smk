@@ -2,7 +2,7 @@
 from voxelsoup.study.ingredients import written_beside
 from voxelsoup.training.run import stem_target, training_plan, trial_target
 
-# Where the runs of a fold keep their states: beside the results, for a failed job's outputs are deleted.
+# Saved states of a fold's runs: not outputs, because Snakemake deletes those of a failed job.
 STATES = f"{study.results}/.state/fold{{fold}}"
 # The model that the trials of a fold start from, if there is one.
 START = {
@@ -40,7 +40,7 @@ rule stem:
         run=lambda wildcards: target_of_stem(),
         folder=preprocessed_folder,
         states=f"{STATES}/stem",
-        # A function of the output too, so that another plan is no reason to train again.
+        # A function of the output too, so that a changed plan does not train again.
         plan=lambda wildcards, output: training_plan(
             f"{study.results}/.state/fold{wildcards.fold}/stem", *target_of_stem()
         ),

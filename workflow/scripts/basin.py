@@ -1,4 +1,4 @@
-"""Measure whether the models of a fold share a basin."""
+"""Measure whether the models of a fold can be averaged: barriers and distances."""
 
 from pathlib import Path
 

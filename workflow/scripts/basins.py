@@ -1,4 +1,4 @@
-"""Tables and figures of whether the models of each fold share a basin."""
+"""Tables and figures of the barriers between the models of each fold."""
 
 from itertools import chain
 from pathlib import Path

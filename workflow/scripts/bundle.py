@@ -1,4 +1,4 @@
-"""Make the kind of model that won a MONAI bundle."""
+"""Write the winning kind of model as a MONAI bundle."""
 
 from pathlib import Path
 

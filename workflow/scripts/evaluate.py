@@ -1,4 +1,4 @@
-"""Score one model on the selection and test cases of its fold, these by all metrics."""
+"""Score one model on the selection cases of its fold, and by all metrics on the test cases."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The methods as a paper tells them, and where the numbers come from."""
+"""The methods section of a paper, and where the numbers come from."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Predict one batch of scans; bad cases are told of and stop no other."""
+"""Predict one batch of scans; bad cases are reported and stop no other."""
 
 from pathlib import Path
 

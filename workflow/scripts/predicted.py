@@ -1,4 +1,4 @@
-"""Say whether all cases were predicted, and fail if some were not."""
+"""Report whether all cases were predicted, and fail if some were not."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Gather what became of every case that was to be predicted."""
+"""Gather the outcome of every case that was to be predicted."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What the jobs of each rule took."""
+"""Time and memory of the jobs of each rule."""
 
 from pathlib import Path
 
