@@ -1,4 +1,4 @@
-"""Draw the best, the median and the worst case with the outlines of ground truth and predictions."""
+"""Draw the best, the median and the worst case, with outlines of ground truth and predictions."""
 
 from pathlib import Path
 
