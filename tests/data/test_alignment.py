@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from voxelsoup.data.volumes.alignment import GridMismatch, align
+from voxelsoup.common.errors import InputError
+from voxelsoup.data.volumes.alignment import align
 from voxelsoup.data.volumes.volume import Volume
 
+FILES = (Path("t1c.mha"), Path("t1n.mha"))
 CODES = [
     "".join(pair[flip] for pair, flip in zip(axes, flips, strict=True))
     for axes in itertools.permutations(["RL", "AP", "SI"])
@@ -39,7 +42,7 @@ def test_any_axis_order_of_one_grid_is_turned(codes: str) -> None:
             nib.orientations.io_orientation(image.affine), nib.orientations.axcodes2ornt(codes)
         )
     )
-    turned, note = align(Volume(np.asarray(stored.dataobj), stored.affine), reference)
+    turned, note = align(Volume(np.asarray(stored.dataobj), stored.affine), reference, *FILES)
     np.testing.assert_array_equal(turned.data, reference.data)
     np.testing.assert_array_equal(turned.affine, reference.affine)
     assert (note is None) == (codes == "RAS")
@@ -47,16 +50,17 @@ def test_any_axis_order_of_one_grid_is_turned(codes: str) -> None:
 
 
 def test_rounding_passes_and_a_shift_does_not() -> None:
-    assert align(moved(5e-4), volume())[1] is None
-    _, note = align(moved(0.04), volume())
+    assert align(moved(5e-4), volume(), *FILES)[1] is None
+    _, note = align(moved(0.04), volume(), *FILES)
     assert note is not None and "differs by up to 0.04 mm (0.04 voxels)" in note
-    with pytest.raises(GridMismatch, match=r"0\.06 mm"):
-        align(moved(0.06), volume())
+    with pytest.raises(InputError, match=r"0\.06 mm.*, compared with t1n\.mha") as caught:
+        align(moved(0.06), volume(), *FILES)
+    assert caught.value.where == "t1c.mha"
 
 
 def test_another_shape() -> None:
-    with pytest.raises(GridMismatch, match="shape 6x6x5 instead of 7x6x5"):
-        align(Volume(volume().data[1:], volume().affine), volume())
+    with pytest.raises(InputError, match="shape 6x6x5 instead of 7x6x5"):
+        align(Volume(volume().data[1:], volume().affine), volume(), *FILES)
 
 
 def test_at_45_degrees_nothing_is_turned() -> None:
@@ -64,5 +68,5 @@ def test_at_45_degrees_nothing_is_turned() -> None:
         turn = Rotation.from_euler("z", angle, degrees=True).as_matrix()
         other = Rotation.from_euler("z", 90 - angle, degrees=True).as_matrix()
         one, same = (volume(nib.affines.from_matvec(m, [0, 0, 0])) for m in (turn, other))
-        aligned, _ = align(one, same)
+        aligned, _ = align(one, same, *FILES)
         np.testing.assert_array_equal(aligned.data, one.data)

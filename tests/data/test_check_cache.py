@@ -1,4 +1,4 @@
-"""Verdicts on cases: kept over runs, and given up as soon as what they depend on changes."""
+"""Check results of cases: kept over runs, and given up as soon as what they depend on changes."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_a_touched_case_is_hashed_and_a_changed_one_checked(root: Path, checked:
     assert checked[6:] == [B]
 
 
-def test_other_labels_or_a_damaged_line_are_checked_anew(root: Path, checked: list[str]) -> None:
+def test_other_labels_or_a_damaged_line_are_checked_again(root: Path, checked: list[str]) -> None:
     first = run(root)
     kept = root.parent / "state" / "verdicts.jsonl"
     lines = kept.read_text().splitlines()
@@ -90,7 +90,7 @@ def test_other_labels_or_a_damaged_line_are_checked_anew(root: Path, checked: li
     assert len(checked) == 14
 
 
-def test_bad_verdicts_are_kept_and_vanished_cases_dropped(root: Path, checked: list[str]) -> None:
+def test_bad_results_are_kept_and_vanished_cases_dropped(root: Path, checked: list[str]) -> None:
     scan(root).write_bytes(b"no scan")
     for _ in range(2):
         with pytest.raises(BadCases, match="no NIfTI header") as caught:
@@ -102,7 +102,7 @@ def test_bad_verdicts_are_kept_and_vanished_cases_dropped(root: Path, checked: l
     assert B not in (root.parent / "state" / "verdicts.jsonl").read_text()
 
 
-def test_a_killed_index_goes_on_and_processes_do_not_matter(root: Path, checked: list[str]) -> None:
+def test_a_killed_index_resumes_and_processes_do_not_matter(root: Path, checked: list[str]) -> None:
     first = run(root)
     kept = root.parent / "state" / "verdicts.jsonl"
     lines = kept.read_text().splitlines()

@@ -75,9 +75,15 @@ def test_tables_are_read_back(phantom_folder: Path, tmp_path: Path) -> None:
     assert read_cases(tmp_path / "cases.tsv") == cases
     write_rejected(tmp_path / "rejected.tsv", {"A": InputError("file", "found", "right", "fix")})
     lines = (tmp_path / "rejected.tsv").read_text().splitlines()
-    assert lines == ["case\twhere\tfound\texpected\tmend", "A\tfile\tfound\tright\tmend"]
+    assert lines == ["case\twhere\tfound\texpected\tfix", "A\tfile\tfound\tright\tfix"]
     (problem,) = read_rejected(tmp_path / "rejected.tsv").items()
     assert problem[0] == "A" and str(problem[1]).startswith("file: found")
+
+
+def test_a_table_of_before_the_renaming_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "rejected.tsv"
+    path.write_text("case\twhere\tfound\texpected\tmend\nA\tfile\tis odd\teven\tadd one\n")
+    assert read_rejected(path)["A"].fix == "add one"
 
 
 def test_the_hash_follows_the_content_and_not_the_date(folder: Path) -> None:

@@ -25,7 +25,7 @@ from voxelsoup.data.preprocessing import preprocess as module
 from voxelsoup.data.preprocessing.geometry import restore, to_scanner
 from voxelsoup.data.preprocessing.preprocess import fingerprint, preprocess_all, preprocess_case
 from voxelsoup.data.preprocessing.resample import resample_image
-from voxelsoup.data.preprocessing.store import load_case, load_truth, read_manifest
+from voxelsoup.data.preprocessing.store import load_case, load_ground_truth, read_manifest
 from voxelsoup.data.volumes.volume import joint_hash
 from voxelsoup.study.sections.data import Preprocess
 
@@ -116,7 +116,7 @@ def test_without_resampling_a_label_map_returns_to_the_scanner_exactly(
     loaded = load_case(root / "out", case.name)
     assert loaded.image.shape[1:] == loaded.label.shape
     assert all(side >= least for side, least in zip(loaded.label.shape, patch, strict=True))
-    truth = load_truth(root / "out", case.name)
+    truth = load_ground_truth(root / "out", case.name)
     restored = restore(np.stack([loaded.label, loaded.label == 4]), loaded.geometry)
     np.testing.assert_array_equal(restored[0], truth)
     stored = stored_label(root, case)
@@ -195,7 +195,7 @@ def test_restore_is_trilinear(tmp_path: Path) -> None:
     )[0]
     restored = restore(probabilities, geometry)
     np.testing.assert_allclose(restored, expected.numpy(), atol=1e-5)
-    assert load_truth(tmp_path / "out", "one").shape == restored.shape[1:]
+    assert load_ground_truth(tmp_path / "out", "one").shape == restored.shape[1:]
 
 
 def test_labels_are_resampled_by_the_largest_share(tmp_path: Path) -> None:
@@ -203,7 +203,7 @@ def test_labels_are_resampled_by_the_largest_share(tmp_path: Path) -> None:
     preprocess_case(case, tmp_path, Preprocess(spacing=[1.7, 0.6, 1]), [1, 1, 1], tmp_path / "out")
     loaded = load_case(tmp_path / "out", "one")
     truth = stored_label(tmp_path, case)[2:-2, 2:-2, 2:-2]
-    np.testing.assert_array_equal(load_truth(tmp_path / "out", "one"), truth)
+    np.testing.assert_array_equal(load_ground_truth(tmp_path / "out", "one"), truth)
     shares = torch.nn.functional.interpolate(
         torch.from_numpy(np.stack([truth == value for value in (0, 1, 4)])[None].astype(float)),
         size=loaded.label.shape,
@@ -291,7 +291,7 @@ def test_there_and_back_over_any_affine(
     target = None if wanted is None else [float(a * b) for a, b in zip(turned, wanted, strict=True)]
     preprocess_case(seen(root, case), root, Preprocess(spacing=target), [6, 6, 6], root / "out")
     loaded = load_case(root / "out", case.name)
-    truth, stored = load_truth(root / "out", case.name), stored_label(root, case)
+    truth, stored = load_ground_truth(root / "out", case.name), stored_label(root, case)
     back = to_scanner(truth, loaded.geometry)
     np.testing.assert_array_equal(back, stored)
     np.testing.assert_allclose(loaded.geometry["original_affine"], affine, atol=1e-5)
@@ -347,7 +347,7 @@ def test_an_unlabelled_case(tmp_path: Path) -> None:
     assert not (tmp_path / "out" / "one.truth.npy").exists()
     assert restore(loaded.image, loaded.geometry).shape == (2, 9, 6, 8)
     with pytest.raises(InputError, match="has no label"):
-        load_truth(tmp_path / "out", "one")
+        load_ground_truth(tmp_path / "out", "one")
 
 
 def test_a_case_without_any_voxel(tmp_path: Path) -> None:
@@ -356,7 +356,7 @@ def test_a_case_without_any_voxel(tmp_path: Path) -> None:
     loaded = load_case(tmp_path / "out", "one")
     assert loaded.image.shape == (2, 8, 8, 8)
     assert loaded.foreground.shape == (0, 4)
-    assert load_truth(tmp_path / "out", "one").shape == (4, 4, 4)
+    assert load_ground_truth(tmp_path / "out", "one").shape == (4, 4, 4)
 
 
 def times(folder: Path, name: str) -> dict[str, int]:
@@ -468,7 +468,9 @@ def test_an_unusable_file_is_the_users_mistake(tmp_path: Path, workers: int) -> 
 def test_volumes_of_different_sizes(tmp_path: Path) -> None:
     case = make_case(tmp_path)
     nib.save(nib.Nifti1Image(np.ones((3, 3, 3)), np.eye(4)), tmp_path / "one-t2w.nii.gz")
-    with pytest.raises(InputError, match="different sizes"):
+    with pytest.raises(
+        InputError, match="has shape 3x3x3 instead of 13x10x12, compared with one-t1n"
+    ):
         preprocess_case(case, tmp_path, Preprocess(), PATCH, tmp_path / "out")
 
 
@@ -489,6 +491,6 @@ def test_a_real_scan(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
         voxels = np.asarray(channel[channel != 0], np.float64)
         assert abs(voxels.mean()) < 1e-3
         assert abs(voxels.std() - 1) < 1e-3
-    truth = load_truth(tmp_path, name)
+    truth = load_ground_truth(tmp_path, name)
     np.testing.assert_array_equal(to_scanner(truth, loaded.geometry), stored)
     assert capfd.readouterr() == ("", "")

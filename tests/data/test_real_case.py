@@ -11,7 +11,7 @@ import torch
 from voxelsoup.data.index.index import index_cases
 from voxelsoup.data.preprocessing.geometry import to_scanner
 from voxelsoup.data.preprocessing.preprocess import preprocess_all
-from voxelsoup.data.preprocessing.store import load_case, load_truth, read_manifest
+from voxelsoup.data.preprocessing.store import load_case, load_ground_truth, read_manifest
 from voxelsoup.evaluation.score import score_case
 from voxelsoup.models.networks import build, seeded
 from voxelsoup.study.loading import load
@@ -60,6 +60,6 @@ def test_a_real_brats_case_from_scan_to_score(brats_folder: Path, tmp_path: Path
     assert rows[2]["dice"] in (0.0, 1.0)
 
     geometry = load_case(tmp_path, "TCGA-DU-7294").geometry
-    back = to_scanner(np.asarray(load_truth(tmp_path, "TCGA-DU-7294")), geometry)
+    back = to_scanner(np.asarray(load_ground_truth(tmp_path, "TCGA-DU-7294")), geometry)
     raw = nib.load(root / cases[0].label.file)
     np.testing.assert_array_equal(back, np.asarray(raw.dataobj))

@@ -25,7 +25,7 @@ from references.postprocessing import (
 from support.runs import preprocess_phantom, small_study
 from voxelsoup.common.files import read_json, write_json
 from voxelsoup.data.preprocessing.geometry import restore
-from voxelsoup.data.preprocessing.store import load_case, load_truth
+from voxelsoup.data.preprocessing.store import load_case, load_ground_truth
 from voxelsoup.data.regions import label_table, to_regions
 from voxelsoup.evaluation import score
 from voxelsoup.evaluation.metrics import Scoring, score_regions
@@ -167,7 +167,7 @@ def test_doing_nothing_scores_as_evaluation_does(phantom_folder: Path, tmp_path:
     def predict(name: str) -> WholePrediction:
         case = load_case(tmp_path, name)
         logits = score.predict(model, case, study, cpu)
-        truth = to_regions(load_truth(tmp_path, name), label_table(study.regions))
+        truth = to_regions(load_ground_truth(tmp_path, name), label_table(study.regions))
         probabilities = restore(torch.sigmoid(logits).numpy(), case.geometry)
         return WholePrediction(probabilities, truth, case.geometry["spacing_before"])
 

@@ -18,7 +18,7 @@ from voxelsoup.data.index.index import index_cases
 from voxelsoup.data.layouts.phantom import write_phantom
 from voxelsoup.data.preprocessing.geometry import restore
 from voxelsoup.data.preprocessing.preprocess import preprocess_all
-from voxelsoup.data.preprocessing.store import load_case, load_truth
+from voxelsoup.data.preprocessing.store import load_case, load_ground_truth
 from voxelsoup.data.regions import label_table, to_regions
 from voxelsoup.evaluation.case_scores import read_rows, write_rows
 from voxelsoup.evaluation.metrics import METRICS, Scoring, score_regions
@@ -102,7 +102,7 @@ def by_hand(
         mask = probabilities > 0.5
         if postprocessing is not None:
             mask = postprocessing.apply(probabilities, IN_RAS)
-        truth = to_regions(load_truth(folder, name), label_table(study.regions))
+        truth = to_regions(load_ground_truth(folder, name), label_table(study.regions))
         assert mask.shape[1:] != case.image.shape[1:]
         scores = score_regions(mask, truth, IN_RAS, scoring)
         rows += [
@@ -149,7 +149,7 @@ def test_the_spacing_is_the_scan_s(cases: tuple[Path, list[str]], model: nn.Modu
     assert rows["hd95"].tolist() == expected["hd95"].tolist()
     case = load_case(folder, names[0])
     mask = restore(torch.sigmoid(predict(model, case, study, CPU)).numpy(), case.geometry) > 0.5
-    truth = to_regions(load_truth(folder, names[0]), label_table(study.regions))
+    truth = to_regions(load_ground_truth(folder, names[0]), label_table(study.regions))
     for other in ([1.5, 1.5, 1.5], list(STRETCHED)):
         wrong = score_regions(mask, truth, other, Scoring(metrics=("hd95",)))
         assert [row["hd95"] for row in wrong] != rows["hd95"].tolist()[:3]

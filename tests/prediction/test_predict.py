@@ -24,6 +24,7 @@ from torch import nn
 from support.model_files import save_model
 from support.runs import small_study
 from voxelsoup.commands import cli
+from voxelsoup.common.errors import BadCases, InputError
 from voxelsoup.common.files import sha256, write_json
 from voxelsoup.data.case import Source
 from voxelsoup.data.layouts.phantom import write_phantom
@@ -33,6 +34,7 @@ from voxelsoup.data.regions import label_order
 from voxelsoup.evaluation.postprocessing import Postprocessing, RegionRule, ReplacementRule
 from voxelsoup.models import networks, weight_files
 from voxelsoup.prediction.model_files import ModelFile, open_models
+from voxelsoup.prediction.outcomes import CaseOutcome, refuse_bad, write_outcomes
 from voxelsoup.prediction.predictor import PredictionSettings, Predictor
 from voxelsoup.runs.lease import Owner
 from voxelsoup.study.sections.data import Phantom, Preprocess
@@ -759,3 +761,15 @@ def test_real_scans_are_predicted_in_their_own_grid(
     found, first = nib.load(tmp_path / "hippocampus" / scan.name), nib.load(scan)
     assert found.shape == first.shape
     np.testing.assert_allclose(found.affine, first.affine, atol=1e-5)
+
+
+def test_records_of_before_the_renaming_become_rows_like_any_other(tmp_path: Path) -> None:
+    problem = InputError("a.nii", "is odd", "even", "add one")
+    now = CaseOutcome("b", "bad", 1.0, problem).as_record()
+    before = {"mend" if key == "fix" else key: value for key, value in now.items()} | {"case": "a"}
+    write_outcomes(tmp_path / "predictions.tsv", [now, before])
+    with pytest.raises(BadCases) as caught:
+        refuse_bad(tmp_path / "predictions.tsv")
+    assert {name: p.fix for name, p in caught.value.problems.items()} == dict.fromkeys(
+        "ab", "add one"
+    )

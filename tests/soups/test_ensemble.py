@@ -14,7 +14,7 @@ from support.runs import preprocess_phantom, small_study
 from voxelsoup.common.errors import InputError
 from voxelsoup.common.files import sha256
 from voxelsoup.data.preprocessing.geometry import restore
-from voxelsoup.data.preprocessing.store import load_case, load_truth
+from voxelsoup.data.preprocessing.store import load_case, load_ground_truth
 from voxelsoup.data.regions import label_table, to_regions
 from voxelsoup.evaluation.case_scores import LOSS, Scores, mean_dice, scores_of
 from voxelsoup.evaluation.postprocessing import Postprocessing, RegionRule, unchanged
@@ -78,7 +78,7 @@ def score(
 def dices_of(probabilities: np.ndarray, folder: Path, name: str, study: Study) -> list[float]:
     """Dice per region in plain numpy, in the voxels of the scan."""
     found = restore(probabilities, load_case(folder, name).geometry) > 0.5
-    truth = to_regions(load_truth(folder, name), label_table(study.regions))
+    truth = to_regions(load_ground_truth(folder, name), label_table(study.regions))
     return [
         2 * (f & t).sum() / (f.sum() + t.sum()) if t.any() else float(not f.any())
         for f, t in zip(found, truth, strict=True)

@@ -13,7 +13,7 @@ with job_log(snakemake.log[0]):
         study.regions,
         Path(snakemake.params.root),
         workers=snakemake.threads,
-        verdicts=Path(snakemake.params.verdicts),
+        kept=Path(snakemake.params.verdicts),
     )
     write_cases(Path(snakemake.output.cases), cases)
     write_rejected(Path(snakemake.output.rejected), rejected)

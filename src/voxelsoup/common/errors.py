@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-# What an InputError is made of.
+# What an InputError is made of, and what results from before the project's renaming call its fix.
 PARTS = ("where", "found", "expected", "fix")
+FORMER_FIX = "mend"
 
 
 class InputError(Exception):
@@ -34,7 +35,8 @@ class InputError(Exception):
     @classmethod
     def from_record(cls, record: Mapping[str, str]) -> InputError:
         """Read back what ``as_record`` wrote; further keys are left aside."""
-        return InputError(*(record[part] for part in PARTS))
+        fix = record["fix"] if "fix" in record else record[FORMER_FIX]
+        return InputError(record["where"], record["found"], record["expected"], fix)
 
     def as_record(self) -> dict[str, str]:
         """Its parts, for a row of a table or a JSON file."""

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from voxelsoup.data.preprocessing.geometry import restore
-from voxelsoup.data.preprocessing.store import PreprocessedCase, load_case, load_truth
+from voxelsoup.data.preprocessing.store import PreprocessedCase, load_case, load_ground_truth
 from voxelsoup.data.regions import label_table, to_regions
 from voxelsoup.evaluation.case_scores import COLUMNS
 from voxelsoup.evaluation.metrics import Scoring, score_regions
@@ -225,7 +225,7 @@ def in_the_scan(
     return ScanPrediction(
         case.name,
         restore(torch.sigmoid(logits).cpu().numpy(), case.geometry),
-        to_regions(load_truth(folder, case.name), table),
+        to_regions(load_ground_truth(folder, case.name), table),
         case.geometry["spacing_before"],
         _loss(logits, to_regions(np.asarray(case.label), table), study),
     )

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from voxelsoup.common.errors import InputError
 from voxelsoup.data.case import Case, Source
-from voxelsoup.data.index.checks import aligned
 from voxelsoup.data.volumes import volume
+from voxelsoup.data.volumes.alignment import align
 from voxelsoup.data.volumes.volume import Volume, read_label, read_volumes
 
 Sides = tuple[int, int, int]
@@ -199,14 +199,14 @@ def read_contents(case: Case) -> Contents:
     pairs = zip(case.channels.items(), read_volumes(case.channels.values()), strict=True)
     for (name, source), stored in pairs:
         first = first or (source, stored)
-        voxels = aligned(source, stored, first)[0].data
+        voxels = align(stored, first[1], source.file, first[0].file)[0].data
         channels[name] = _intensities(voxels)
         present = voxels != 0 if present is None else present | (voxels != 0)
     assert first is not None and present is not None
     zeros = 1 - float(present.mean())
     sizes: dict[int, float] = {}
     if case.label is not None:
-        label, _ = aligned(case.label, read_label(case.label), first)
+        label, _ = align(read_label(case.label), first[1], case.label.file, first[0].file)
         present = present | (label.data != 0)
         counts = np.bincount(label.data.ravel(), minlength=2)
         voxel = math.prod(label.spacing)

@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
-from voxelsoup.common.errors import PARTS, BadCases, InputError
+from voxelsoup.common.errors import FORMER_FIX, PARTS, BadCases, InputError
 from voxelsoup.common.files import read_json, read_tsv, write_tsv
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,11 @@ def log_outcome(outcome: CaseOutcome) -> None:
 
 def write_outcomes(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
     """Write a table of what became of cases (``CaseOutcome.as_record``), sorted by name."""
-    write_tsv(path, COLUMNS, sorted(records, key=lambda record: str(record["case"])))
+    rows = [
+        {column: record[column if column in record else FORMER_FIX] for column in COLUMNS}
+        for record in sorted(records, key=lambda record: str(record["case"]))
+    ]
+    write_tsv(path, COLUMNS, rows)
 
 
 def files_of_prediction(folder: Path, case: str, probabilities: bool = False) -> list[Path]:

@@ -1,7 +1,7 @@
-"""Verdicts on cases, kept from one run of the index to the next.
+"""Check results of cases, kept from one run of the index to the next.
 
 A file of one JSON object per line. Lines are only appended while cases are checked, so that an
-index that was killed goes on where it stood; of several lines of one case the last one holds.
+index that was killed resumes where it stopped; of several lines of a case the last one counts.
 """
 
 from __future__ import annotations
@@ -15,13 +15,16 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
+from pydantic import TypeAdapter
+
 from voxelsoup.common.errors import InputError
 from voxelsoup.common.files import sha256, writable, write_text
-from voxelsoup.data.case import Case, IndexedCase, Source
+from voxelsoup.data.case import Case, IndexedCase
 from voxelsoup.data.index.checks import VERSION, Expected, Findings, check_case
 from voxelsoup.data.volumes.volume import TooLarge, joint_hash
 
 Signature = list[list[int]]
+FINDINGS = TypeAdapter(Findings)
 
 
 @dataclass(frozen=True)
@@ -30,9 +33,9 @@ class CheckResult:
 
     Attributes:
         case: the case's name.
-        question: hash over all that the verdict depends on beside the contents of the files.
+        question: hash over all that the result depends on besides the contents of the files.
         signature: size, dates of change (ns) and inode of each file, in the order of
-            ``files_of``; None if one cannot be read, which may be another thing next time.
+            ``files_of``; None if one cannot be read, which may be otherwise next time.
         sha256: ``joint_hash`` of all files, in the same order; empty if one cannot be read.
         outcome: what the check has found, or why the case cannot be used.
     """
@@ -44,27 +47,21 @@ class CheckResult:
     outcome: Findings | InputError
 
 
-def judge(case: Case, expected: Expected, root: Path, earlier: CheckResult | None) -> CheckResult:
-    """The verdict on a case: the earlier one if its files still hold the same, else a new one.
-
-    Args:
-        case: the case.
-        expected: what it is checked against.
-        root: folder of the data set.
-        earlier: the verdict of an earlier run, if there is one.
-    """
+def check_if_changed(
+    case: Case, expected: Expected, root: Path, earlier: CheckResult | None
+) -> CheckResult:
+    """The earlier result of a case if its files still hold the same, else a new one."""
     question = question_of(case, expected, root)
     # Before anything is read: whatever changes a file from now on changes its signature.
     signature = signature_of(case)
     known = earlier if earlier and earlier.sha256 and earlier.question == question else None
     if known and hash_files(files_of(case)) == known.sha256:
         return replace(known, signature=signature)
-    # Problems are returned, so that those of all cases can be listed at once.
+    # Problems are returned, so that those of all cases can be listed together.
     try:
         findings, content = check_case(case, expected)
     except TooLarge as problem:
-        # Told from the header: to hash the file would be to read it. And who has more memory
-        # asks again.
+        # Known from the header, without reading the file; with more memory it is checked again.
         return CheckResult(case.name, question, None, "", problem)
     except InputError as problem:
         content = hash_files(files_of(case)) if signature else ""
@@ -72,22 +69,22 @@ def judge(case: Case, expected: Expected, root: Path, earlier: CheckResult | Non
     return CheckResult(case.name, question, signature, content, findings)
 
 
-def is_current(verdict: CheckResult | None, case: Case, expected: Expected, root: Path) -> bool:
-    """Whether a verdict holds without a look into the files.
+def is_current(result: CheckResult | None, case: Case, expected: Expected, root: Path) -> bool:
+    """Whether a result still holds, without a look into the files.
 
-    The date of a file's last change of state (ctime) is among what is compared: a tool may put
-    the date of its content back, but not this one.
+    The date of a file's last change of state (ctime) is compared too: a tool may put the date of
+    the content back, but not this one.
     """
     return (
-        verdict is not None
-        and verdict.signature is not None
-        and verdict.question == question_of(case, expected, root)
-        and verdict.signature == signature_of(case)
+        result is not None
+        and result.signature is not None
+        and result.question == question_of(case, expected, root)
+        and result.signature == signature_of(case)
     )
 
 
 def question_of(case: Case, expected: Expected, root: Path) -> str:
-    """A hash over what a verdict depends on beside contents: names, labels and the checks."""
+    """A hash over what a result depends on besides contents: names, labels and the checks."""
     asked = {
         "version": VERSION,
         "channels": {name: _below(str(s), root) for name, s in case.channels.items()},
@@ -100,9 +97,7 @@ def question_of(case: Case, expected: Expected, root: Path) -> str:
 
 def files_of(case: Case | IndexedCase) -> list[Path]:
     """The files of a case, each once: channels in their order, then the label map."""
-    sources: list[Source] = [*case.channels.values()]
-    if case.label is not None:
-        sources.append(case.label)
+    sources = [*case.channels.values(), *([case.label] if case.label else [])]
     return list(dict.fromkeys(source.file for source in sources))
 
 
@@ -128,35 +123,30 @@ def hash_files(files: Iterable[Path]) -> str:
         return ""
 
 
-def read_verdicts(path: Path, root: Path) -> dict[str, CheckResult]:
-    """Read the kept verdicts: case name -> the newest one; damaged lines are left out.
-
-    Args:
-        path: the file; one that is not there holds none.
-        root: folder of the data set, below which most problems lie.
-    """
+def read_results(path: Path, root: Path) -> dict[str, CheckResult]:
+    """The kept results: case name -> the newest one; damaged lines are left out."""
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return {}
-    verdicts = {}
+    results = {}
     for line in lines:
         try:
-            verdict = _from_line(line, root)
+            result = _from_line(line, root)
         except (ValueError, KeyError, TypeError, RecursionError):
             continue
-        verdicts[verdict.case] = verdict
-    return verdicts
+        results[result.case] = result
+    return results
 
 
-def write_verdicts(path: Path, verdicts: Iterable[CheckResult], root: Path) -> None:
-    """Write these verdicts and no others, whole or not at all."""
-    write_text(path, "".join(_to_line(verdict, root) for verdict in verdicts))
+def write_results(path: Path, results: Iterable[CheckResult], root: Path) -> None:
+    """Keep these results and no others."""
+    write_text(path, "".join(_to_line(result, root) for result in results))
 
 
 @contextmanager
 def appending(path: Path) -> Iterator[TextIO]:
-    """Open the file of verdicts to append to it with ``append``."""
+    """Open the file of results for ``append``."""
     with writable(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as stream:
@@ -165,22 +155,22 @@ def appending(path: Path) -> Iterator[TextIO]:
             yield stream
 
 
-def append(stream: TextIO, verdict: CheckResult, root: Path) -> None:
-    """Append one verdict, for good even if this process is killed right after."""
-    stream.write(_to_line(verdict, root))
+def append(stream: TextIO, result: CheckResult, root: Path) -> None:
+    """Append one result, which stays even if this process is killed right after."""
+    stream.write(_to_line(result, root))
     stream.flush()
 
 
-def _to_line(verdict: CheckResult, root: Path) -> str:
-    outcome = verdict.outcome
+def _to_line(result: CheckResult, root: Path) -> str:
+    outcome = result.outcome
     content: dict[str, Any] = {
-        "case": verdict.case,
-        "question": verdict.question,
-        "signature": verdict.signature,
-        "sha256": verdict.sha256,
+        "case": result.case,
+        "question": result.question,
+        "signature": result.signature,
+        "sha256": result.sha256,
     }
     if isinstance(outcome, InputError):
-        # Below the data set's folder, which may have moved when the verdict is read.
+        # Below the data set's folder, which may have moved when the result is read.
         where = [_below(outcome.where, root), outcome.found, outcome.expected, outcome.fix]
         content["problem"] = where
     else:
@@ -189,25 +179,16 @@ def _to_line(verdict: CheckResult, root: Path) -> str:
 
 
 def _from_line(line: str, root: Path) -> CheckResult:
-    whole = json.loads(line)
-    content = whole["verdict"]
-    if whole["digest"] != _digest(content):
+    stored = json.loads(line)
+    content = stored["verdict"]
+    if stored["digest"] != _digest(content):
         raise ValueError("the line is not as it was written")
     outcome: Findings | InputError
     if "problem" in content:
         where, found, expected, fix = content["problem"]
         outcome = InputError(str(root / where), found, expected, fix)
     else:
-        findings = content["findings"]
-        x, y, z = findings["shape"]
-        dx, dy, dz = findings["spacing"]
-        outcome = Findings(
-            (x, y, z),
-            (dx, dy, dz),
-            findings["labels"],
-            tuple(findings["notes"]),
-            findings["voxels"],
-        )
+        outcome = FINDINGS.validate_python(content["findings"])
     return CheckResult(
         content["case"], content["question"], content["signature"], content["sha256"], outcome
     )

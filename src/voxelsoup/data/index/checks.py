@@ -1,6 +1,5 @@
-"""The checks of one case: its files are read, compared with each other and with the study.
-
-One scan under two names, which would stand in training and test cases at once.
+"""The checks of one case, read, compared with itself and with the study; and of one scan that two
+cases hold, which would stand in training and test cases at once.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from voxelsoup.common.errors import InputError
 from voxelsoup.common.text import listed
 from voxelsoup.data.case import Case, Source
-from voxelsoup.data.volumes.alignment import GridMismatch, align
+from voxelsoup.data.volumes.alignment import align
 from voxelsoup.data.volumes.volume import Volume, joint_hash, read_label, read_volumes
 
 # Kept verdicts depend on it: to be raised whenever a check, or the reading of a file, changes.
@@ -93,7 +92,7 @@ def check_case(case: Case, expected: Expected) -> tuple[Findings, str]:
         first = first or (source, stored)
         files.setdefault(source.file, stored.sha256)
         _check_components(case, source, stored)
-        volume, note = aligned(source, stored, first)
+        volume, note = align(stored, first[1], source.file, first[0].file)
         _note(handled, channel, note)
         _check_contrast(source, volume.data)
         voxels[channel] = hash_voxels(volume.data)
@@ -106,7 +105,7 @@ def check_case(case: Case, expected: Expected) -> tuple[Findings, str]:
     labels: list[int] = []
     on_labels = [UNLABELLED]
     if case.label is not None:
-        label, note = aligned(case.label, read_label(case.label), first)
+        label, note = align(read_label(case.label), first[1], case.label.file, first[0].file)
         _note(handled, "label", note)
         files.setdefault(case.label.file, label.sha256)
         labels = _label_values(label.data)
@@ -142,7 +141,7 @@ def _in_common_type(data: Array) -> Array:
 
 def _check_label_is_there(case: Case, expected: Expected) -> None:
     image = next(iter(case.channels.values())).file
-    # Without its images either, the case's files have other names, which the images tell.
+    # Where images are missing as well, the files have other names, as their check reports.
     if case.label is None and expected.unlabelled == "refuse" and image.is_file():
         raise InputError(
             image.parent if image.parent.name == case.name else image,
@@ -152,25 +151,6 @@ def _check_label_is_there(case: Case, expected: Expected) -> None:
             "add the label file, or leave the case out (`dataset.unlabelled: predict` keeps it, "
             "for prediction only)",
         )
-
-
-def aligned(
-    source: Source, volume: Volume, first: tuple[Source, Volume]
-) -> tuple[Volume, str | None]:
-    """A volume on the grid of the case's first one, and what had to be handled, in words.
-
-    Raises:
-        InputError: if it lies on another grid.
-    """
-    try:
-        return align(volume, first[1])
-    except GridMismatch as difference:
-        raise InputError(
-            source.file,
-            f"has {difference}, compared with {first[0].file.name}",
-            "one grid for all files of a case",
-            "register or resample the files of the case to one grid",
-        ) from difference
 
 
 def _note(handled: dict[str, list[str]], name: str, note: str | None) -> None:
@@ -193,18 +173,14 @@ def _check_components(case: Case, source: Source, volume: Volume) -> None:
 
 
 def _check_contrast(source: Source, data: Array) -> None:
-    value = data.flat[0]
     if data.min() == data.max():
+        part = "" if source.component is None else f" of its channel {source.component}"
         raise InputError(
             source.file,
-            f"holds the value {value:g} in every voxel{_component(source)}",
+            f"holds the value {data.flat[0]:g} in every voxel{part}",
             "a scan with contrast",
             "export or copy the scan again, or leave the case out",
         )
-
-
-def _component(source: Source) -> str:
-    return "" if source.component is None else f" of its channel {source.component}"
 
 
 def _check_no_copy(case: Case, channel: str, voxels: dict[str, str]) -> None:
@@ -240,10 +216,10 @@ def _check_labels(source: Source, labels: list[int], known: frozenset[int]) -> N
 
 
 def _notes_on_place(source: Source, label: Array, background: Array) -> list[str]:
-    """What is to be noted of where a label map has its labels.
+    """What is to be noted of the place of labels.
 
     Args:
-        source: its file, for the message.
+        source: the label map's file, for the message.
         label: label values (x, y, z).
         background: where all channels are 0 (x, y, z).
 

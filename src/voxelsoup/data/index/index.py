@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 import multiprocessing
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import TextIO
 
-from voxelsoup.common.errors import BadCases, InputError
-from voxelsoup.common.files import atomic_write
+from voxelsoup.common.errors import PARTS, BadCases, InputError
+from voxelsoup.common.files import read_tsv, write_tsv
 from voxelsoup.data.case import Case, IndexedCase, Source
 from voxelsoup.data.index.check_cache import (
     CheckResult,
     append,
     appending,
+    check_if_changed,
     is_current,
-    judge,
-    read_verdicts,
-    write_verdicts,
+    read_results,
+    write_results,
 )
 from voxelsoup.data.index.checks import Expected, Findings, find_duplicates
 from voxelsoup.data.index.patients import patient_finder
@@ -44,7 +42,7 @@ def index_cases(
     regions: dict[str, list[int]],
     root: Path,
     workers: int,
-    verdicts: Path | None = None,
+    kept: Path | None = None,
 ) -> tuple[list[IndexedCase], dict[str, InputError]]:
     """Find and check all cases of a data set.
 
@@ -53,7 +51,7 @@ def index_cases(
         regions: region name -> label values.
         root: folder of the data set, which is read only.
         workers: processes that check cases.
-        verdicts: where verdicts are kept: a case whose files have not changed since is not
+        kept: where check results are kept: a case whose files have not changed since is not
             opened again. None keeps none.
 
     Returns:
@@ -61,7 +59,7 @@ def index_cases(
 
     Raises:
         BadCases: naming all bad cases, if they are to stop the study.
-        InputError: if no usable case is left, or a case's patient cannot be told.
+        InputError: if no usable case is left, or a case's patient is not known.
     """
     cases = find_cases(dataset, root)
     _check_names(cases, root)
@@ -71,10 +69,10 @@ def index_cases(
     expected = Expected(labels, dataset.unlabelled)
 
     readable = [case for case in cases if case.problem is None]
-    found = _verdicts(readable, expected, root, workers, verdicts)
+    found = _results(readable, expected, root, workers, kept)
     rejected = {case.name: case.problem for case in cases if case.problem is not None}
-    rejected |= {n: v.outcome for n, v in found.items() if isinstance(v.outcome, InputError)}
-    voxels = {n: v.outcome.voxels for n, v in found.items() if isinstance(v.outcome, Findings)}
+    rejected |= {n: r.outcome for n, r in found.items() if isinstance(r.outcome, InputError)}
+    voxels = {n: r.outcome.voxels for n, r in found.items() if isinstance(r.outcome, Findings)}
     rejected |= find_duplicates([case for case in readable if case.name in voxels], voxels)
     usable = [
         _indexed(case, patients[case.name], found[case.name], root)
@@ -92,55 +90,51 @@ def index_cases(
     return usable, dict(sorted(rejected.items()))
 
 
-def _verdicts(
+def _results(
     cases: Sequence[Case], expected: Expected, root: Path, workers: int, kept: Path | None
 ) -> dict[str, CheckResult]:
-    """Case name -> its verdict: the kept one, or else a new one, which is kept at once."""
-    earlier = read_verdicts(kept, root) if kept else {}
+    """Case name -> its result: the kept one, or else a new one, which is kept at once."""
+    earlier = read_results(kept, root) if kept else {}
     todo = [c for c in cases if not is_current(earlier.get(c.name), c, expected, root)]
     log.info("%d cases, of which %d are new or changed", len(cases), len(todo))
     found = {case.name: earlier[case.name] for case in cases if case.name in earlier}
-    said = time.monotonic()
+    logged = time.monotonic()
     with appending(kept) if kept and todo else nullcontext() as stream:
-        for number, verdict in enumerate(_judged(todo, expected, root, workers, earlier), 1):
-            found[verdict.case] = verdict
-            _keep(verdict, stream, root)
-            if time.monotonic() - said > PROGRESS_SECONDS:
-                said = time.monotonic()
+        for number, result in enumerate(_checked(todo, expected, root, workers, earlier), 1):
+            found[result.case] = result
+            if stream is not None:
+                append(stream, result, root)
+            if time.monotonic() - logged > PROGRESS_SECONDS:
+                logged = time.monotonic()
                 log.info("%d of %d checked", number, len(todo))
     if kept:
         # Those of cases that are gone are dropped.
-        write_verdicts(kept, (found[name] for name in sorted(found)), root)
+        write_results(kept, (found[name] for name in sorted(found)), root)
     return found
 
 
-def _keep(verdict: CheckResult, stream: TextIO | None, root: Path) -> None:
-    if stream is not None:
-        append(stream, verdict, root)
-
-
-def _judged(
+def _checked(
     cases: Sequence[Case],
     expected: Expected,
     root: Path,
     workers: int,
     earlier: Mapping[str, CheckResult],
 ) -> Iterator[CheckResult]:
-    """New verdicts, in the order of the cases, however many processes find them."""
+    """New results, in the order of the cases, however many processes find them."""
     same = len(cases)
     given = (cases, [expected] * same, [root] * same, [earlier.get(c.name) for c in cases])
     if workers == 1 or same < 2:
-        yield from map(judge, *given)
+        yield from map(check_if_changed, *given)
         return
     # Other start methods import the main module again, which in a Snakemake script would run the
     # script once more.
     context = multiprocessing.get_context("fork")
     with ProcessPoolExecutor(min(workers, same), mp_context=context) as pool:
-        yield from pool.map(judge, *given)
+        yield from pool.map(check_if_changed, *given)
 
 
-def _indexed(case: Case, patient: str, verdict: CheckResult, root: Path) -> IndexedCase:
-    findings = verdict.outcome
+def _indexed(case: Case, patient: str, result: CheckResult, root: Path) -> IndexedCase:
+    findings = result.outcome
     assert isinstance(findings, Findings)
     return IndexedCase(
         name=case.name,
@@ -150,7 +144,7 @@ def _indexed(case: Case, patient: str, verdict: CheckResult, root: Path) -> Inde
         shape=findings.shape,
         spacing=findings.spacing,
         labels=findings.labels,
-        sha256=verdict.sha256,
+        sha256=result.sha256,
         notes=findings.notes,
     )
 
@@ -160,76 +154,50 @@ def _with_notes_on_extras(
 ) -> list[IndexedCase]:
     """Note further volumes that only some of the cases have: there may be a channel to use."""
     counts = Counter(suffix for case in cases for suffix in extra[case.name])
-    some = {suffix: count for suffix, count in counts.items() if count < len(cases)}
+    notes = {
+        suffix: f"has {suffix} too, as {count} of {len(cases)} cases have"
+        for suffix, count in counts.items()
+        if count < len(cases)
+    }
     return [
-        replace(
-            case,
-            notes=case.notes
-            + tuple(
-                f"has {suffix} too, as {some[suffix]} of {len(cases)} cases have"
-                for suffix in extra[case.name]
-                if suffix in some
-            ),
-        )
+        replace(case, notes=(*case.notes, *(notes[s] for s in extra[case.name] if s in notes)))
         for case in cases
     ]
 
 
-def write_cases(path: Path, cases: Iterable[IndexedCase]) -> None:
+def write_cases(path: Path, cases: Sequence[IndexedCase]) -> None:
     """Write ``cases.tsv``: one row per usable case."""
-    cases = list(cases)
-    channels = [CHANNEL_PREFIX + name for name in cases[0].channels]
-    header = ["case", "patient", "label", *channels, "shape", "spacing", "labels"]
-    header += ["sha256", "notes"]
     rows = [
-        [
-            case.name,
-            case.patient,
-            str(case.label or ""),
-            *map(str, case.channels.values()),
-            shape_text(case.shape),
-            "x".join(f"{size:g}" for size in case.spacing),
-            ",".join(map(str, case.labels)),
-            case.sha256,
-            "; ".join(case.notes),
-        ]
+        {
+            "case": case.name,
+            "patient": case.patient,
+            "label": case.label or "",
+            **{CHANNEL_PREFIX + name: source for name, source in case.channels.items()},
+            "shape": shape_text(case.shape),
+            "spacing": "x".join(f"{size:g}" for size in case.spacing),
+            "labels": ",".join(map(str, case.labels)),
+            "sha256": case.sha256,
+            "notes": "; ".join(case.notes),
+        }
         for case in cases
     ]
-    _write_table(path, header, rows)
+    write_tsv(path, list(rows[0]), rows)
 
 
 def read_cases(path: Path) -> list[IndexedCase]:
     """Read ``cases.tsv`` back."""
-    with path.open(newline="", encoding="utf-8") as stream:
-        return [_from_row(row) for row in csv.DictReader(stream, delimiter="\t")]
+    return [_from_row(row) for row in read_tsv(path)]
 
 
 def write_rejected(path: Path, rejected: dict[str, InputError]) -> None:
     """Write ``rejected.tsv``: the cases that are left out, and why."""
-    rows = [
-        [case, problem.where, problem.found, problem.expected, problem.fix]
-        for case, problem in rejected.items()
-    ]
-    _write_table(path, ["case", "where", "found", "expected", "fix"], rows)
+    rows = [{"case": case, **problem.as_record()} for case, problem in rejected.items()]
+    write_tsv(path, ["case", *PARTS], rows)
 
 
 def read_rejected(path: Path) -> dict[str, InputError]:
     """Read ``rejected.tsv`` back: case name -> what is wrong with it."""
-    with path.open(newline="", encoding="utf-8") as stream:
-        return {
-            row["case"]: InputError(row["where"], row["found"], row["expected"], row["fix"])
-            for row in csv.DictReader(stream, delimiter="\t")
-        }
-
-
-def _write_table(path: Path, header: list[str], rows: list[list[str]]) -> None:
-    with (
-        atomic_write(path) as temporary,
-        temporary.open("w", newline="", encoding="utf-8") as stream,
-    ):
-        writer = csv.writer(stream, delimiter="\t", lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)
+    return {row["case"]: InputError.from_record(row) for row in read_tsv(path)}
 
 
 def _from_row(row: dict[str, str]) -> IndexedCase:
@@ -253,16 +221,14 @@ def _from_row(row: dict[str, str]) -> IndexedCase:
 
 
 def _check_names(cases: list[Case], root: Path) -> None:
-    seen: set[str] = set()
-    for case in cases:
-        if case.name in seen:
-            raise InputError(
-                root,
-                f"holds two cases named {case.name}",
-                "every case once",
-                "rename or remove one of them",
-            )
-        seen.add(case.name)
+    name, count = Counter(case.name for case in cases).most_common(1)[0]
+    if count > 1:
+        raise InputError(
+            root,
+            f"holds two cases named {name}",
+            "every case once",
+            "rename or remove one of them",
+        )
 
 
 def _relative(source: Source, root: Path) -> Source:

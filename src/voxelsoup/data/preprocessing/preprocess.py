@@ -24,7 +24,7 @@ from voxelsoup.data.preprocessing.crop import Crop, common_box, cropped, everyth
 from voxelsoup.data.preprocessing.geometry import Array, Geometry
 from voxelsoup.data.preprocessing.normalise import normalise
 from voxelsoup.data.preprocessing.resample import resample_image, resample_label, resampled_shape
-from voxelsoup.data.volumes.alignment import GridMismatch, align
+from voxelsoup.data.volumes.alignment import align
 from voxelsoup.data.volumes.volume import Volume, joint_hash, read_header, read_label, read_volumes
 from voxelsoup.study.sections.data import Preprocess
 
@@ -295,16 +295,17 @@ def _read(
 ) -> _Scan:
     """Read a case; large volumes wait on the disk, in ``folder``, until they are used."""
     by_file = [list(group) for _, group in groupby(channels.values(), lambda source: source.file)]
-    header = read_header(next(iter(channels.values())))
+    first = next(iter(channels.values()))
+    header = read_header(first)
     shape, affine = header.shape[:3], header.affine
     grid = Volume(np.broadcast_to(np.uint8(0), shape), affine)
-    read = partial(_crops, crop=crop, grid=grid, folder=folder)
+    read = partial(_crops, crop=crop, grid=grid, first=first.file, folder=folder)
     reading = pool.map(read, by_file)
     shown, hashes = Crop(np.zeros((0, 0, 0), np.uint8), None), {}
     if label is not None:
         stored = read_label(label)
         hashes[label.file] = stored.sha256
-        shown = cropped(_aligned(label, stored, grid).data)
+        shown = cropped(align(stored, grid, label.file, first.file)[0].data)
         del stored
     crops, of_channels = [], {}
     for (source, *_), (found, digest) in zip(by_file, reading, strict=True):
@@ -323,7 +324,9 @@ def _read(
     return _Scan(crops, shown, geometry, of_channels | hashes)
 
 
-def _crops(sources: list[Source], crop: bool, grid: Volume, folder: Path) -> tuple[list[Crop], str]:
+def _crops(
+    sources: list[Source], crop: bool, grid: Volume, first: Path, folder: Path
+) -> tuple[list[Crop], str]:
     """What the volumes of one file show, and the file's hash."""
     volumes = read_volumes(sources)
     crops, digest = [], ""
@@ -331,7 +334,7 @@ def _crops(sources: list[Source], crop: bool, grid: Volume, folder: Path) -> tup
     for source in sources:
         volume = next(volumes)
         digest = volume.sha256
-        data = _aligned(source, volume, grid).data
+        data = align(volume, grid, source.file, first)[0].data
         del volume
         crops.append((cropped(data) if crop else whole(data)).parked(folder))
         del data
@@ -348,18 +351,6 @@ def _check_unchanged(case: IndexedCase, root: Path, hashes: dict[Path, str]) -> 
             "start again once nothing writes into the data set's folder: the index will check "
             "the case again",
         )
-
-
-def _aligned(source: Source, volume: Volume, first: Volume) -> Volume:
-    try:
-        return align(volume, first)[0]
-    except GridMismatch as difference:
-        raise InputError(
-            source.file,
-            f"has {difference}; the case's volumes have different sizes or places",
-            "channels and label on one grid",
-            "register the case's volumes to one another",
-        ) from difference
 
 
 def _turned_to_ras(scan: _Scan, geometry: Geometry) -> tuple[list[Array], Array]:

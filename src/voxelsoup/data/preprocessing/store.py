@@ -43,7 +43,7 @@ def load_case(folder: Path, name: str) -> PreprocessedCase:
     )
 
 
-def load_truth(folder: Path, name: str) -> Array:
+def load_ground_truth(folder: Path, name: str) -> Array:
     """The true label map on the grid that ``restore`` returns: uint8 (x, y, z).
 
     Raises:
