@@ -1,7 +1,4 @@
-"""What a case is, before any voxel is read.
-
-What the index says of a usable case.
-"""
+"""A case: as a layout finds it (``Case``), and as the index has checked it (``IndexedCase``)."""
 
 from __future__ import annotations
 
@@ -37,13 +34,13 @@ class Case:
     """One patient visit.
 
     Attributes:
-        name: the case's name, unique in the data set.
+        name: unique in the data set.
         channels: channel name -> where its volume lies, in the study's order.
         label: the label map, or None where the case is unlabelled.
-        patient: whom it shows, where the data set itself says so.
+        patient: the patient, where the data set itself names one.
         problem: what makes the case unusable whatever its files hold (two files of one channel).
-        extra: what stands behind the case's name in further files of it, sorted: channels that
-            the study does not name.
+        extra: what follows the case's name in the names of further files of it, sorted: channels
+            that the study does not name.
         components: how many volumes the file holds that all channels lie in; None where each has
             a file, or was picked by its number.
     """
@@ -62,8 +59,8 @@ class IndexedCase:
     """A case whose files have all been read and agree with each other.
 
     Attributes:
-        name: its name.
-        patient: whom it shows; cases of one patient stay together in folds.
+        name: unique in the data set.
+        patient: cases of one patient stay together in folds.
         channels: channel name -> volume, relative to the data set's folder.
         label: label map, relative to the data set's folder; None where the case is unlabelled.
         shape: voxels (x, y, z) as stored.
@@ -71,7 +68,7 @@ class IndexedCase:
         labels: label values that occur.
         sha256: ``joint_hash`` of all of its files, each once: channels in their order, then the
             label map. Preprocessing refuses files with another one; empty where it is not known.
-        notes: what is allowed, and yet good to know, in words (an empty label map, ...).
+        notes: what is allowed but good to know, in words (an empty label map, ...).
     """
 
     name: str

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from voxelsoup.common.errors import InputError
+from voxelsoup.data.layouts.json_files import read_json
 from voxelsoup.data.layouts.monai import describe, known_case
 from voxelsoup.study.sections.data import Folds
 from voxelsoup.study.sections.evaluation import Protocol
@@ -26,7 +26,7 @@ FORMS = "a MONAI datalist (object with `training`) or nnU-Net's splits_final.jso
 
 @dataclass(frozen=True)
 class Split:
-    """One fold before its training and selection cases are told apart.
+    """One fold before selection cases are taken from its training cases.
 
     Attributes:
         test: the held-out cases.
@@ -100,13 +100,11 @@ def _parts(
     where: str,
 ) -> dict[str, list[str]]:
     _check_apart(split, number, patients, where)
-    test = set(split.test)
-    if protocol == "published":
-        selection = test
-        training = set(split.rest)
-    else:
+    training, test = set(split.rest), set(split.test)
+    selection = test
+    if protocol == "held-out":
         selection = _select(split, number, patients, folds)
-        training = set(split.rest) - selection
+        training -= selection
     parts = {"training": training, "selection": selection, "test": test}
     for part, cases in parts.items():
         if not cases:
@@ -130,7 +128,7 @@ def _select(split: Split, number: int, patients: dict[str, str], folds: Folds) -
     random = np.random.default_rng([folds.seed, number])
     for index in random.permutation(len(candidates)):
         cases = by_patient[candidates[index]]
-        # A patient is taken where that brings the number of cases nearer to what is wanted.
+        # A patient is taken where that brings the number of cases nearer to the wanted one.
         nearer = abs(len(selection) + len(cases) - wanted) < abs(len(selection) - wanted)
         leaves_training = len(selection) + len(cases) < len(split.rest)
         if leaves_training and nearer:
@@ -191,7 +189,7 @@ def _given_splits(
     left_out: Collection[str],
     unlabelled: Collection[str],
 ) -> dict[int, Split]:
-    content = _read(path)
+    content = read_json(path, "correct `folds.file`")
     known = {*patients, *left_out, *unlabelled}
     if isinstance(content, list):
         splits = _nnunet_splits(content, path, known, folds)
@@ -230,19 +228,6 @@ def _without(split: Split, left_out: Collection[str], path: Path) -> Split:
         [case for case in split.rest if case not in gone],
         split.training_only,
     )
-
-
-def _read(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(
-            path, f"cannot be read: {error.strerror}", FORMS, "correct `folds.file`"
-        ) from error
-    except ValueError as error:
-        raise InputError(
-            path, f"is not JSON: {error}", FORMS, "correct the file or `folds.file`"
-        ) from error
 
 
 def _nnunet_splits(

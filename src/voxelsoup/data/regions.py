@@ -1,11 +1,9 @@
-"""From label values to regions: unions of label values that may overlap.
+"""Label values and regions (unions of label values, which may overlap), in both directions.
 
-From regions back to one label map: which value each region writes, and in which order.
-
-Regions are written one after the other, the larger ones first, and later ones overwrite earlier
-ones (nnU-Net's ``regions_class_order``). A region's value is what is left of its label values
-when those of the regions within it are taken away: of WT = {1, 2, 3}, TC = {1, 3} and ET = {3},
-WT writes 2, then TC 1, then ET 3.
+From regions to one label map: regions are written one after the other, the larger ones first, and
+later ones overwrite earlier ones (nnU-Net's ``regions_class_order``). A region's value is what is
+left of its label values when those of the regions within it are taken away: of WT = {1, 2, 3},
+TC = {1, 3} and ET = {3}, WT writes 2, then TC 1, then ET 3.
 """
 
 from __future__ import annotations
@@ -17,6 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxelsoup.common.errors import InputError
+
+# Region -> the label value that it writes, in the order of writing.
+LabelOrder = dict[str, int]
+
+STATE_IT = (
+    "state the order in which regions are written, and the value of each: "
+    "--label-order WT=2,TC=1,ET=3"
+)
 
 
 def label_table(regions: dict[str, list[int]]) -> np.ndarray:
@@ -40,24 +46,12 @@ def to_regions(label: np.ndarray, table: np.ndarray) -> np.ndarray:
     return np.stack([row.take(label) for row in table])
 
 
-# Region -> the label value that it writes, in the order of writing.
-LabelOrder = dict[str, int]
-
-STATE_IT = (
-    "state the order in which regions are written, and the value of each: "
-    "--label-order WT=2,TC=1,ET=3"
-)
-
-
 def label_order(regions: Mapping[str, Sequence[int]], where: str = "regions") -> LabelOrder:
     """Which value each region writes into a label map, in the order of writing.
 
     Larger regions come first, equally large ones in their own order. Regions without common
-    label values may still be predicted for the same voxel, which the later one gets.
-
-    Args:
-        regions: region -> label values.
-        where: what names the regions, for messages.
+    label values may still be predicted for the same voxel, which the later one gets. Messages
+    name ``where`` as the place of the regions.
 
     Raises:
         InputError: if regions overlap without one lying within the other, or a region's value is

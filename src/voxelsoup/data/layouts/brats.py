@@ -13,6 +13,7 @@ from pathlib import Path
 from voxelsoup.common.errors import InputError
 from voxelsoup.data.case import Case, Source
 from voxelsoup.data.layouts.case_names import FORMER_RECORDS, RECORDS
+from voxelsoup.data.volumes.volume import without_suffix
 from voxelsoup.study.sections.data import Dataset
 
 # The visit at the end of a name from BraTS 2023 on, and of the phantom's names. Only behind a
@@ -43,8 +44,8 @@ def find_cases(dataset: Dataset, root: Path) -> list[Case]:
 
 
 def _cases_below(group: Path, depth: int, visited: set[str]) -> dict[Path, str | None]:
-    """Folders that are cases -> the mark in their file names, None where none bears the name."""
-    # A link back to where we come from would give every case twice.
+    """Folders that are cases -> the mark in their file names; None where no file bears the name."""
+    # A link to a folder above would give every case twice.
     place = os.path.realpath(group)
     if place in visited:
         return {}
@@ -89,13 +90,13 @@ def _volumes(folder: Path) -> set[str]:
 
 
 def _mark(folder: Path) -> str | None:
-    """What stands between the folder's name and the channel in its file names: - or _."""
+    """The sign between the folder's name and the channel in its file names: - or _."""
     ends = {n[len(folder.name) :][:1] for n in _volumes(folder) if n.startswith(folder.name)}
     return next((mark for mark in "-_" if mark in ends), None)
 
 
 def _is_broken_case(folder: Path, beside_cases: bool) -> bool:
-    """Whether a folder without a volume of its own name is a case, to be told of."""
+    """Whether a folder without a volume of its own name is a case, to be reported as bad."""
     if not any(folder.iterdir()):
         return beside_cases
     return bool(_volumes(folder))
@@ -106,7 +107,7 @@ def _case(folder: Path, mark: str, channels: list[str]) -> Case:
     files: dict[str, list[str]] = {}
     for name in sorted(_volumes(folder)):
         if name.startswith(stem):
-            files.setdefault(_without_suffix(name).removeprefix(stem), []).append(name)
+            files.setdefault(without_suffix(name).removeprefix(stem), []).append(name)
     labels = [suffix for suffix in LABELS if suffix in files]
 
     def source(suffix: str) -> Source:
@@ -122,17 +123,13 @@ def _case(folder: Path, mark: str, channels: list[str]) -> Case:
     )
 
 
-def _without_suffix(name: str) -> str:
-    return name.removesuffix(".gz").removesuffix(".nii")
-
-
 def _readable(text: str) -> str:
     """A part of a file name as it can be written down, whatever bytes it holds."""
     return os.fsencode(text).decode(errors="replace")
 
 
 def _ambiguous(folder: Path, alternatives: list[list[str]]) -> InputError | None:
-    """What is said where several files could be the same volume."""
+    """The problem where several files could be the same volume."""
     several = next((names for names in alternatives if len(names) > 1), None)
     if several is None:
         return None

@@ -5,8 +5,6 @@ Only names and descriptions are looked at; no volume is opened.
 
 from __future__ import annotations
 
-import csv
-import json
 import re
 import unicodedata
 from collections import Counter
@@ -19,8 +17,10 @@ from pydantic import ValidationError
 
 from voxelsoup.common.errors import InputError
 from voxelsoup.common.text import listed
-from voxelsoup.data.case import Case, Source
+from voxelsoup.data.case import Source
 from voxelsoup.data.layouts import brats
+from voxelsoup.data.layouts.json_files import read_json
+from voxelsoup.data.layouts.table import CASE, LABEL, PATIENT, table_lines
 from voxelsoup.data.volumes.volume import SUFFIXES
 from voxelsoup.study.loading import wrong_settings
 from voxelsoup.study.sections.data import Dataset, Layout
@@ -36,7 +36,7 @@ BRATS_CHANNELS = (
 SHARE_OF_CASES = 0.75
 DEEPEST = 3
 LARGEST_DATALIST = 50_000_000
-NOT_CHANNELS = ("case", "label", "patient")
+NOT_CHANNELS = (CASE, LABEL, PATIENT)
 
 LAYOUTS = {
     "brats": "one folder per case, such as BraTS-GLI-00005-000/BraTS-GLI-00005-000-t1n.nii.gz",
@@ -49,7 +49,7 @@ LAYOUTS = {
 
 @dataclass(frozen=True)
 class Guess:
-    """What a folder looks like.
+    """The data set that a folder seems to hold.
 
     Attributes:
         dataset: the study's section; bad and unlabelled cases do not stop it.
@@ -158,35 +158,20 @@ def guess_table(root: Path) -> Guess | None:
     for path in (root / "cases.csv", root / "cases.tsv"):
         if not path.is_file():
             continue
-        rows = _rows(path)
-        header = rows[0] if rows else []
+        header, *rows = table_lines(path, "a CSV or TSV file", "dataset.file") or [[]]
         others = [column for column in header if column not in NOT_CHANNELS]
         channels = [name for name in others if _names_volumes(rows, header.index(name))]
-        if "case" in header and channels:
-            # Its columns are the study's names; one that cannot be is told of by the study.
+        if CASE in header and channels:
+            # Its columns are the study's names; the study refuses one that cannot be a name.
             file = None if path.name == "cases.csv" else str(path)
             left_out = [name for name in others if name not in channels]
             return Guess(_dataset("table", root, channels, file), remarks=_about_others(left_out))
     return None
 
 
-def _rows(path: Path) -> list[list[str]]:
-    delimiter = "," if path.suffix == ".csv" else "\t"
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-        return [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=delimiter)]
-    except (UnicodeDecodeError, OSError, csv.Error) as error:
-        raise InputError(
-            path,
-            f"is not a table in UTF-8: {error}",
-            "a CSV or TSV file",
-            "save the table as CSV in UTF-8, or rename it if it lists no cases",
-        ) from error
-
-
 def _names_volumes(rows: list[list[str]], column: int) -> bool:
     """Whether some cell below the head of a column is the name of a volume."""
-    cells = [row[column] for row in rows[1:] if column < len(row)]
+    cells = [row[column] for row in rows if column < len(row)]
     return any(str(Source.parse(cell).file).endswith(SUFFIXES) for cell in cells if cell)
 
 
@@ -194,13 +179,10 @@ def _about_others(names: list[str]) -> tuple[str, ...]:
     return (f"not taken as channels: {_some(names)}",) if names else ()
 
 
-def _brats_folders(root: Path) -> list[Case]:
-    return brats.find_cases(_dataset("brats", root, ["channel"]), root)
-
-
 def guess_brats(root: Path) -> Guess | None:
-    """BraTS: folders whose files begin with the folder's name and go on with the channel's."""
-    stand_ins = [case.channels["channel"].file for case in _brats_folders(root)]
+    """BraTS: folders whose files begin with the folder's name and continue with the channel's."""
+    cases = brats.find_cases(_dataset("brats", root, ["channel"]), root)
+    stand_ins = [case.channels["channel"].file for case in cases]
     counts = Counter(suffix for path in stand_ins for suffix in _suffixes(path))
     shared = {s for s, count in counts.items() if count >= SHARE_OF_CASES * len(stand_ins)}
     shared -= {"seg"}
@@ -329,15 +311,13 @@ def _suffixes(stand_in: Path) -> set[str]:
 def _described(path: Path) -> dict[str, Any]:
     """The object that a JSON file holds; nothing where it holds none."""
     try:
-        if path.stat().st_size > LARGEST_DATALIST:
+        if not path.exists() or path.stat().st_size > LARGEST_DATALIST:
             return {}
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, RecursionError) as error:
+        content = read_json(path)
+    except InputError:
         if path.name != "dataset.json":
             return {}
-        raise InputError(path, f"is not JSON: {error}", "a JSON file", "fix the file") from error
+        raise
     return content if isinstance(content, dict) else {}
 
 

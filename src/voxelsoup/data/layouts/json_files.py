@@ -14,6 +14,10 @@ from voxelsoup.data.layouts.case_names import unsafe_text
 
 # What file systems allow, in bytes.
 LONGEST_PART, LONGEST_PATH = 255, 2048
+CORRECTION = (
+    "point `dataset.root` at the folder that holds it, or correct `dataset.layout` or "
+    "`dataset.file`"
+)
 
 _short = reprlib.Repr()
 _short.maxstring = 300
@@ -23,33 +27,36 @@ def read_description(path: Path) -> dict[str, Any]:
     """Read a JSON object, such as ``dataset.json``.
 
     Raises:
-        InputError: if it is missing, no JSON object, or names a key twice.
+        InputError: if it is missing, not a JSON object, or names a key twice.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise InputError(path, "is not a JSON object", "a JSON object", "fix the file")
+    return content
+
+
+def read_json(path: Path, correction: str = CORRECTION) -> Any:
+    """Read a JSON file that somebody else wrote; ``correction`` is the fix if it is missing.
+
+    Raises:
+        InputError: if it is missing, not JSON, or an object of it names a key twice.
     """
     try:
         # Editors put a byte order mark in front, which utf-8-sig takes off.
         text = path.read_text(encoding="utf-8-sig")
-        content = json.loads(text, object_pairs_hook=_each_key_once)
+        return json.loads(text, object_pairs_hook=_each_key_once)
     except FileNotFoundError as error:
-        raise InputError(
-            path,
-            "no such file",
-            f"the data set's {path.name}",
-            "point `dataset.root` at the folder that holds it, or correct `dataset.layout` or "
-            "`dataset.file`",
-        ) from error
+        raise InputError(path, "no such file", "a JSON file", correction) from error
     except OSError as error:
         raise InputError(
             path, f"cannot be read: {error.strerror}", "a JSON file", "correct the file"
         ) from error
     except (ValueError, RecursionError) as error:
         raise InputError(path, f"is not JSON: {error}", "a JSON file", "fix the file") from error
-    if not isinstance(content, dict):
-        raise InputError(path, "is not a JSON object", "a JSON object", "fix the file")
-    return content
 
 
 def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    # Python would keep the last one, and drop what stands under the others without a word.
+    # Python would silently keep the last one alone.
     content = dict(pairs)
     if len(content) < len(pairs):
         keys = [key for key, _ in pairs]

@@ -1,6 +1,7 @@
 """A MONAI datalist: JSON with lists of entries that name their ``image`` and ``label``.
 
-The entries of a MONAI datalist: which case each of them stands for.
+First the cases of a datalist, then the case that a single entry stands for, which splits into folds
+and plain files use as well.
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ from voxelsoup.study.sections.data import Dataset
 
 PATIENTS = ("patient", "patient_id", "subject")
 TESTS = ("testing", "test")
+NAMES = ("case", "name")
+# What stands between the parts of a file name: case_flair, case-t1n, case.t2.
+BETWEEN = re.compile(r"([_.\-]+)")
 
 
 def find_cases(dataset: Dataset, root: Path) -> list[Case]:
@@ -124,11 +128,6 @@ def _patient(entry: dict[str, Any], where: Path, place: str) -> str | None:
             "correct the entry",
         )
     return patient
-
-
-NAMES = ("case", "name")
-# What stands between the parts of a file name: case_flair, case-t1n, case.t2.
-BETWEEN = re.compile(r"([_.\-]+)")
 
 
 def case_name(entry: dict[str, Any]) -> str | None:

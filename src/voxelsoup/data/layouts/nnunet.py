@@ -59,9 +59,9 @@ def _ending(description: dict[str, Any], where: Path) -> str:
 def _training_cases(dataset: Dataset, root: Path, ending: str) -> list[Case]:
     files = _channel_files(root / "imagesTr", ending)
     labels = {name: Source(root / "labelsTr" / f"{name}{ending}") for name in files}
-    # A label without images is a case too, to be told of when it is checked.
+    # A label without images is a case too, which the check reports as bad.
     there = {path.name[: -len(ending)]: Source(path) for path in _files(root / "labelsTr", ending)}
-    # A label that is missing is told of as well, unless cases without one are wanted.
+    # So is a missing label, unless cases without one are wanted.
     known = there if dataset.unlabelled == "predict" else labels | there
     return [
         _case(name, root, "imagesTr", files, dataset, ending, known.get(name))

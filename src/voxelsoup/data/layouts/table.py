@@ -1,6 +1,6 @@
 """A table of cases: one row per case, one column per channel, and one for the label map.
 
-Tables that users make: CSV with commas, or TSV with tabs, as spreadsheets save them.
+CSV with commas, or TSV with tabs, as spreadsheets save them; the table of patients is one too.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from voxelsoup.common.errors import InputError
+from voxelsoup.common.text import listed
 from voxelsoup.data.case import Case, Source
 from voxelsoup.data.layouts.case_names import unsafe_text
 from voxelsoup.data.layouts.json_files import inside
@@ -123,31 +124,35 @@ def read_rows(path: Path, columns: Collection[str], key: str) -> list[Row]:
         InputError: if the file is missing, is no text or no table, or lacks a column; if a row
             has more cells than there are columns, or a cell holds control characters.
     """
-    expected = f"a table with the columns {_listed(columns)} (.csv with commas, .tsv with tabs)"
-    lines = _lines(path, expected, key)
+    columns_text = listed(columns)
+    expected = f"a table with the columns {columns_text} (.csv with commas, .tsv with tabs)"
+    lines = _numbered_lines(path, expected, key)
     heads = lines[0][1] if lines else []
     twice = [head for head, count in Counter(heads).items() if head and count > 1]
     if twice or not set(columns) <= set(heads):
         raise InputError(
             path,
             f"has the column {twice[0]!r} twice" if twice else f"has the columns {heads[:30]}",
-            f"the columns {_listed(columns)}, each once (.csv with commas, .tsv with tabs)",
+            f"the columns {columns_text}, each once (.csv with commas, .tsv with tabs)",
             "correct the first line of the file",
         )
     return [_row(path, number, cells, heads) for number, cells in lines[1:]]
 
 
-def _listed(columns: Collection[str]) -> str:
-    *others, last = columns
-    return f"{', '.join(others)} and {last}" if others else last
+def table_lines(path: Path, expected: str, key: str) -> list[list[str]]:
+    """The cells of every row that is not empty, the heads of the columns first.
+
+    Raises:
+        InputError: if the file is missing, not text or not a table.
+    """
+    return [cells for _, cells in _numbered_lines(path, expected, key)]
 
 
-def _lines(path: Path, expected: str, key: str) -> list[tuple[int, list[str]]]:
-    """The number and the cells of every row that is not empty."""
+def _numbered_lines(path: Path, expected: str, key: str) -> list[tuple[int, list[str]]]:
     rows = csv.reader(
         io.StringIO(_text(path, expected, key)),
         delimiter="," if path.suffix.lower() == ".csv" else "\t",
-        # An opening quote without its end would swallow the rows behind it without a word.
+        # An opening quote without its end would swallow the rows after it.
         strict=True,
     )
     found: list[tuple[int, list[str]]] = []
@@ -168,12 +173,10 @@ def _text(path: Path, expected: str, key: str) -> str:
     try:
         # Spreadsheets put a byte order mark in front, which utf-8-sig takes off.
         return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError as error:
-        raise InputError(path, "no such file", expected, f"correct `{key}`") from error
     except OSError as error:
-        raise InputError(
-            path, f"cannot be read: {error.strerror}", expected, f"correct `{key}`"
-        ) from error
+        missing = isinstance(error, FileNotFoundError)
+        found = "no such file" if missing else f"cannot be read: {error.strerror}"
+        raise InputError(path, found, expected, f"correct `{key}`") from error
     except UnicodeDecodeError as error:
         raise InputError(
             path, "is not UTF-8 text", "a CSV or TSV file in UTF-8", "save the table as UTF-8"
