@@ -80,3 +80,16 @@ def test_voxels_in_another_file_are_not_followed(tmp_path: Path) -> None:
         )
         path.write_bytes(content.replace(line, elsewhere))
         assert "passwd" in refused(path) or "another file" in refused(path)
+
+
+def test_headers_that_crash_simpleitk_are_refused_or_read(tmp_path: Path) -> None:
+    """In SimpleITK 2.5.7 either of them ends the process: see the modules of the two formats."""
+    write(tmp_path / "scan.mha", "int16", 1, packed=False)
+    content = (tmp_path / "scan.mha").read_bytes()
+    (tmp_path / "scan.mha").write_bytes(content.replace(b"NDims = 3", b"NDims = 65536"))
+    assert "NDims 65536" in refused(tmp_path / "scan.mha")
+    voxels, _ = write(tmp_path / "scan.nrrd", "int16", 1, packed=False)
+    content = (tmp_path / "scan.nrrd").read_bytes()
+    labels = b'labels: "' + b"a" * 50_000 + b'"\nencoding:'
+    (tmp_path / "scan.nrrd").write_bytes(content.replace(b"encoding:", labels))
+    np.testing.assert_array_equal(read_volume(Source(tmp_path / "scan.nrrd")).data, voxels[0])

@@ -1,6 +1,6 @@
 """Coverage-guided fuzzing of everything that reads what others made: `make fuzz`.
 
-python tests/fuzz/readers.py TARGET [CORPUS] [libFuzzer's options, such as -runs=1000]
+python tests/data/fuzz/readers.py TARGET [CORPUS] [libFuzzer's options, such as -runs=1000]
 
 The outcome of any input is a result or an InputError; every other exception is a finding.
 """

@@ -35,54 +35,46 @@ def largest_content(size: int, packing: Packing) -> int:
 
 
 def unpack(file: Path, stream: memoryview, layout: VoxelLayout) -> bytearray | memoryview:
-    """Unpack a stream to its end.
-
-    Args:
-        file: the file, for messages.
-        stream: the packed bytes.
-        layout: what the header promises.
+    """Unpack the stream of a file to its end.
 
     Raises:
-        InputError: if the stream is damaged or holds fewer or more bytes than promised.
+        InputError: if the stream is damaged or holds fewer or more bytes than ``layout`` promises.
     """
-    unpacked: bytearray | memoryview | None = stream
-    if layout.packing == "gzip":
+    unpacked: bytearray | memoryview | None = None
+    if layout.packing == "raw":
+        unpacked = stream
+    elif layout.packing == "gzip":
         unpacked = _one_member(stream, layout.end)
-    elif layout.packing == "zlib":
-        unpacked = None
     if unpacked is None:
         unpacked = _step_by_step(file, stream, layout)
     if len(unpacked) < layout.end:
         raise unreadable(
             file, f"it ends after {len(unpacked)} of the {layout.end} bytes it promises"
         )
-    if _is_too_long(unpacked, layout):
+    surplus = len(unpacked) - layout.end
+    if surplus > LARGEST_PADDING or any(unpacked[layout.end :]):
         raise _wrong_header(file, f"{len(unpacked)} bytes", len(unpacked), layout)
     return unpacked
-
-
-def _is_too_long(unpacked: bytearray | memoryview, layout: VoxelLayout) -> bool:
-    surplus = len(unpacked) - layout.end
-    return surplus > LARGEST_PADDING or any(unpacked[layout.end :])
 
 
 def _one_member(stream: memoryview, promised: int) -> bytearray | None:
     """Unpack a stream that is one sound gzip member of the promised size; None if it is not."""
     trailer = bytes(stream[-TRAILER:])
     size = int.from_bytes(trailer[4:], "little")
-    # The member's own word for its size is what libdeflate would spend memory on.
+    # libdeflate would spend memory on the size that the member states.
     if not promised <= size <= promised + LARGEST_PADDING:
         return None
     try:
         unpacked = deflate.gzip_decompress(stream, size)
     except (deflate.DeflateError, ValueError):
         return None
-    # libdeflate has seen the trailer of the first member. If the file ends with these very bytes
-    # and has them nowhere else, nothing stands behind that member.
+    # libdeflate has checked the trailer of the first member. If the file ends with these bytes
+    # and has them nowhere else, nothing follows that member.
     sound = len(unpacked).to_bytes(4, "little")
     sound = deflate.crc32(unpacked).to_bytes(4, "little") + sound
-    whole = stream.obj if isinstance(stream.obj, bytes) else bytes(stream)
-    return unpacked if sound == trailer and whole.find(trailer) == len(whole) - TRAILER else None
+    packed = stream.obj if isinstance(stream.obj, bytes) else bytes(stream)
+    alone = packed.find(trailer) == len(packed) - TRAILER
+    return unpacked if sound == trailer and alone else None
 
 
 def _step_by_step(file: Path, stream: memoryview, layout: VoxelLayout) -> bytearray:

@@ -1,4 +1,4 @@
-"""The header of a NIfTI file (.nii, .nii.gz)."""
+"""The header of a NIfTI file (.nii, .nii.gz), parsed by nibabel."""
 
 from __future__ import annotations
 
@@ -24,30 +24,18 @@ MILLIMETRES = {1: 1e3, 3: 1e-3}
 # Voxel sizes in mm that a scan may have, from microscopes to the thickest slices.
 PLAUSIBLE = (1e-4, 100)
 
-# nibabel would tell the terminal, without the file's name, which numbers it has put right.
+# nibabel would print, without the file's name, which numbers it has corrected.
 SILENT = logging.Logger("nibabel")
 SILENT.addHandler(logging.NullHandler())
 
-UNPARSABLE = (
-    HeaderDataError,
-    WrapStructError,
-    ValueError,
-    TypeError,
-    KeyError,
-    IndexError,
-    OverflowError,
-)
+UNPARSABLE = (HeaderDataError, WrapStructError, ValueError, TypeError, LookupError, OverflowError)
 
 
 def read_layout(file: Path, beginning: bytes) -> VoxelLayout:
     """Read the header, NIfTI-1 or NIfTI-2, of either byte order, packed or not.
 
     The affine is the sform's where it is set, else the qform's, else the voxel sizes alone
-    around the volume's centre, as nibabel has it.
-
-    Args:
-        file: the file, for messages.
-        beginning: its first bytes.
+    around the volume's centre, as in nibabel.
 
     Raises:
         InputError: if there is no header, or it does not describe plain numbers on a grid.
@@ -59,7 +47,7 @@ def read_layout(file: Path, beginning: bytes) -> VoxelLayout:
         size = kind.template_dtype.itemsize
         if len(beginning) >= size and kind.may_contain_header(beginning):
             try:
-                # Numbers beyond a float's range are told of below.
+                # Numbers beyond a float's range are refused below.
                 with np.errstate(all="ignore"):
                     header = kind(beginning[:size], check=False)
                     header.check_fix(logger=SILENT)
@@ -77,7 +65,7 @@ def _unpacked(file: Path, packed: bytes) -> bytes:
         try:
             unpacked += member.decompress(packed, LARGEST_HEADER - len(unpacked))
         except zlib.error as error:
-            # What stands behind whole members is told of when all is unpacked.
+            # What follows complete members is refused when all is unpacked.
             if unpacked:
                 break
             raise unreadable(file, f"its gzip stream is damaged ({error})") from error

@@ -1,4 +1,10 @@
-"""The header of an NRRD file with its voxels attached (.nrrd)."""
+"""The header of an NRRD file with its voxels attached (.nrrd), parsed by pynrrd.
+
+Not read by SimpleITK (2.5.7 was fuzzed): of 7,389 damaged files 65 end the process by SIGSEGV (a
+`labels` field of 50,000 characters does), and `data file: /etc/passwd` hands over that file as
+voxels. pynrrd's own reader of voxels follows `data file` too and allocates what a header promises:
+only its parser is used.
+"""
 
 from __future__ import annotations
 
@@ -44,13 +50,9 @@ CONVERT = "convert it to .nii.gz"
 
 
 def read_layout(file: Path, beginning: bytes) -> VoxelLayout:
-    """Read the header, up to its empty line.
+    """Read the header at the beginning of a file, up to its empty line.
 
     Units other than millimetres are taken for millimetres, as ITK does.
-
-    Args:
-        file: the file, for messages.
-        beginning: its first bytes.
 
     Raises:
         InputError: if there is no such header, its voxels are in another file (which is never

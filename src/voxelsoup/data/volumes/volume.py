@@ -1,8 +1,8 @@
-"""Volumes in files: read whole, or refused with the reason.
+"""Volumes in files: read to the last voxel, or refused with the reason.
 
 The header is checked before any voxel is read: against what the file can hold and what fits into
-memory. A compressed file is unpacked to its end, checksum included, so that a truncated or
-damaged one is noticed wherever the damage lies.
+memory. A compressed file is unpacked to its end, checksum included, so that truncation or damage
+is noticed wherever it lies.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ BEGINNING = 2**20
 # Bytes that a scaled voxel takes beside its stored number: scaled as float64, then float32.
 SCALED_BYTES = 8 + 4
 UNSCALED = (1.0, 0.0)
-WHOLE = 1e-3
+NEARLY_WHOLE = 1e-3
 
 
 class TooLarge(InputError):
-    """A volume does not fit into the memory of this machine at this time; it may into another."""
+    """A volume does not fit into the memory that this machine has free at the moment."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,7 @@ class Volume:
     """Voxels with their place in the scanner.
 
     Attributes:
-        data: voxels (x, y, z) in the file's own orientation; whole numbers as stored, others as
-            float32.
+        data: voxels (x, y, z) in the file's own orientation; integers as stored, others as float32.
         affine: 4 x 4, from voxel indices to millimetres (RAS+).
         sha256: hash (hex) of the file's bytes as stored.
         components: how many volumes the file holds.
@@ -80,8 +79,7 @@ def read_volume(source: Source) -> Volume:
         InputError: if the file is missing, damaged, not a 3D volume, not finite, or would not
             fit into memory.
     """
-    (volume,) = read_volumes([source])
-    return volume
+    return next(read_volumes([source]))
 
 
 def read_volumes(sources: Iterable[Source]) -> Iterator[Volume]:
@@ -95,7 +93,7 @@ def read_volumes(sources: Iterable[Source]) -> Iterator[Volume]:
 
 
 def read_label(source: Source) -> Volume:
-    """Read a label map as uint8; what scaling left of a whole number is rounded.
+    """Read a label map as uint8; values that scaling has left close to an integer are rounded.
 
     Raises:
         InputError: as ``read_volume``, and if values are not whole numbers from 0 to 255.
@@ -105,7 +103,7 @@ def read_label(source: Source) -> Volume:
     if values.dtype == np.uint8:
         return volume
     labels = np.clip(np.rint(values), 0, 255).astype(np.uint8)
-    wrong = np.abs(values - labels) > WHOLE if values.dtype.kind == "f" else values != labels
+    wrong = np.abs(values - labels) > NEARLY_WHOLE if values.dtype.kind == "f" else values != labels
     if wrong.any():
         raise InputError(
             source.file,
@@ -123,8 +121,7 @@ def joint_hash(hashes: Iterable[str]) -> str:
 
 def without_suffix(name: str) -> str:
     """A file's name without the ending of its format."""
-    ending = next((suffix for suffix in FORMATS if name.endswith(suffix)), "")
-    return name.removesuffix(ending)
+    return name.removesuffix(next((suffix for suffix in FORMATS if name.endswith(suffix)), ""))
 
 
 def write_volume(path: Path, data: np.ndarray, affine: np.ndarray) -> None:
@@ -144,15 +141,13 @@ def read_header(source: Source) -> VoxelLayout:
     Raises:
         InputError: if the file is missing, its header damaged, or the volume not a 3D one.
     """
-    with _opened(source.file) as stream:
-        layout = _format(source.file)(source.file, stream.read(BEGINNING))
-    _three_dimensional(layout.shape, source)
+    with _opened(source.file) as (_, layout):
+        _three_dimensional(layout.shape, source)
     return layout
 
 
 def _read(file: Path, sources: list[Source]) -> Iterator[Volume]:
-    with _opened(file) as stream:
-        layout = _format(file)(file, stream.read(BEGINNING))
+    with _opened(file) as (stream, layout):
         # In this order, so that a wrong shape is refused before its voxels are unpacked.
         selections = [_three_dimensional(layout.shape, source) for source in sources]
         _check_size(file, layout)
@@ -174,18 +169,15 @@ def _read(file: Path, sources: list[Source]) -> Iterator[Volume]:
 
 
 @contextmanager
-def _opened(file: Path) -> Iterator[BinaryIO]:
-    """A file that is there and may be read."""
+def _opened(file: Path) -> Iterator[tuple[BinaryIO, VoxelLayout]]:
+    """A file and what its header says; errors within the block become messages."""
     _check_file(file)
+    read_layout = next(read for suffix, read in FORMATS.items() if file.name.endswith(suffix))
     try:
         with file.open("rb") as stream:
-            yield stream
+            yield stream, read_layout(file, stream.read(BEGINNING))
     except OSError as error:
         raise unreadable(file, str(error.strerror or error), "check its permissions") from error
-
-
-def _format(file: Path) -> Callable[[Path, bytes], VoxelLayout]:
-    return next(read for suffix, read in FORMATS.items() if file.name.endswith(suffix))
 
 
 def _check_file(file: Path) -> None:
@@ -218,7 +210,7 @@ def _nearest(file: Path) -> str:
 
 
 def _check_size(file: Path, layout: VoxelLayout) -> None:
-    """Hold what the header promises against the file and the memory, before either is spent."""
+    """Compare what the header promises with the file and the free memory, before either is used."""
     size = file.stat().st_size
     if layout.end > largest_content(max(0, size - layout.start), layout.packing):
         raise unreadable(
@@ -238,10 +230,10 @@ def _check_size(file: Path, layout: VoxelLayout) -> None:
 
 
 def _memory(layout: VoxelLayout) -> int:
-    """Bytes that a volume takes beside its file while it is read and used.
+    """Bytes that a volume takes besides its file while it is read and used.
 
-    A packed file is in memory itself while it is unpacked, and of one volume of it there is a
-    copy: the scaled one, or the one that is made when it is used.
+    All of a packed file is unpacked, and of one volume there is a copy: the scaled one, or the one
+    that is made when it is used.
     """
     unpacked = 0 if layout.packing == "raw" else layout.end
     scaled = (layout.slope, layout.intercept) != UNSCALED

@@ -74,7 +74,7 @@ def shape_text(shape: tuple[int, ...]) -> str:
 
 
 def unreadable(file: Path, reason: str, fix: str | None = None) -> InputError:
-    """The refusal of a file that is not whole, or not what its name says."""
+    """The refusal of a file that is incomplete, or not what its name says."""
     return InputError(
         file,
         f"cannot be read: {reason}",
