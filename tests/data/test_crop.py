@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from voxelsoup.data.preprocessing.crop import common_box, cropped, everything, whole
+from voxelsoup.data.preprocessing.crop import common_box, cropped, everything, uncropped
 
 SHAPE = (5, 4, 6)
 VOLUMES = st.lists(
@@ -43,7 +43,7 @@ def test_the_common_box_is_the_smallest_around_all(volumes: list[np.ndarray]) ->
 def test_a_crop_is_a_copy_that_lets_the_volume_go_and_a_whole_volume_is_none() -> None:
     volume = np.ones(SHAPE, np.int16)
     assert not np.shares_memory(cropped(volume).voxels, volume)
-    assert whole(volume).voxels is volume
+    assert uncropped(volume).voxels is volume
 
 
 @pytest.mark.parametrize("order", ["C", "F"])

@@ -28,6 +28,10 @@ class Source:
         match = COMPONENT.fullmatch(text)
         return cls(Path(match["file"]), int(match["component"])) if match else cls(Path(text))
 
+    def below(self, root: Path) -> Source:
+        """The same volume of a file that is named relative to ``root``."""
+        return Source(root / self.file, self.component)
+
 
 @dataclass(frozen=True)
 class Case:

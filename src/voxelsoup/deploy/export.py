@@ -1,9 +1,9 @@
 """A model for runtimes that know nothing of MONAI: TorchScript and ONNX, of one patch each.
 
 Both take a normalised patch (batch, channel, x, y, z) of the study's patch size and any batch, and
-give its logits (batch, region, x, y, z); sliding windows and sigmoid stay with whoever runs them.
+give its logits (batch, region, x, y, z); sliding windows and sigmoid are left to the runtime.
 voxelsoup itself never loads such a file again: a TorchScript archive holds a program, and running
-it is trusting it.
+it means trusting it.
 """
 
 from __future__ import annotations
@@ -34,15 +34,11 @@ CPU = torch.device("cpu")
 
 
 def export(model: ModelFile, path: Path) -> None:
-    """Write a model as TorchScript or ONNX, by the ending of the file.
-
-    Args:
-        model: what to export.
-        path: the file to write, ``.ts`` or ``.onnx``.
+    """Write a model as TorchScript (``.ts``) or ONNX (``.onnx``), by the ending of the file.
 
     Raises:
         InputError: if the ending is another one, a package is missing, the network cannot be
-            exported, or what was written gives other logits.
+            exported, or the export gives other logits.
     """
     writers = {".ts": write_torchscript, ".onnx": write_onnx}
     if path.suffix not in writers:
@@ -124,7 +120,7 @@ def write_onnx(model: nn.Module, channels: int, patch: list[int], path: Path) ->
                 dynamic_axes={INPUT: {0: "batch"}, OUTPUT: {0: "batch"}},
             )
         session = runtime.InferenceSession(str(temporary), providers=["CPUExecutionProvider"])
-        # Two: a batch size that was taken for a constant would show.
+        # Two, which a batch size taken for a constant would fail on.
         two = _windows(2, channels, patch)
         _check(model, lambda i: session.run(None, {INPUT: i.numpy()})[0], two, path)
 
@@ -150,7 +146,7 @@ def _windows(count: int, channels: int, window: list[int]) -> torch.Tensor:
 
 @contextmanager
 def _exporting(path: Path, form: str) -> Iterator[None]:
-    """Within the block, failures of an exporter become messages, and its warnings are left out."""
+    """Failures of an exporter within the block become messages; its warnings are left out."""
     try:
         with warnings.catch_warnings():
             # Tracing warns of every comparison of shapes; what came of it is checked afterwards.
@@ -170,10 +166,10 @@ def _check(
     path: Path,
 ) -> None:
     with torch.inference_mode():
-        wanted, found = model(images).numpy(), exported(images)
-    difference = np.abs(found - wanted).max() if found.shape == wanted.shape else np.inf
-    # Not a number is no agreement either.
-    if not difference <= TOLERANCE * max(1.0, float(np.abs(wanted).max())):
+        expected, found = model(images).numpy(), exported(images)
+    difference = np.abs(found - expected).max() if found.shape == expected.shape else np.inf
+    # Written so that NaN is refused too.
+    if not difference <= TOLERANCE * max(1.0, float(np.abs(expected).max())):
         raise _not_exported(path, f"gives logits that differ from the model's by {difference:g}")
 
 

@@ -1,22 +1,21 @@
 """Every file that a study's numbers come from and go to, with its SHA-256, from scan to table.
 
-Hashes that were taken while a file was read or written (of scans and models) are taken over, so
-that a file that was changed between its making and the manifest is found out as well. Preprocessed
-arrays are hashed here: while they are written, it would be a fifth of the time that a case takes.
+Hashes that were taken while a file was read or written (of scans and models) are reused, so that a
+file that was changed between its making and the manifest is noticed as well. Preprocessed arrays
+are hashed here: while they are written, it would add a fifth to the time of a case.
 """
 
 from __future__ import annotations
 
 import csv
-import io
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from voxelsoup.common.errors import InputError
-from voxelsoup.common.files import sha256, write_text
+from voxelsoup.common.files import sha256, write_tsv
 from voxelsoup.data.index.index import read_cases
 from voxelsoup.data.preprocessing.store import read_manifest
 from voxelsoup.prediction.bundle_files import METADATA, bundle_hashes
@@ -25,7 +24,7 @@ from voxelsoup.soups.candidates import CANDIDATES, OWN, read_candidates
 MANIFEST = "provenance.tsv"
 COLUMNS = ["part", "file", "sha256"]
 SCANS = "scans"
-# Files that lie in no folder. Nothing else of the results folder's top is the study's.
+# Files directly in the results folder; no others there belong to the study.
 TOP = {"cases.tsv", "rejected.tsv", "folds.json", "preprocessed.tsv", "report.html"}
 # TensorBoard's, which may be deleted.
 EVENTS = "events.out.tfevents"
@@ -57,12 +56,7 @@ class HashedFile:
 
 
 def list_files(results: Path, folds: Sequence[int]) -> list[str]:
-    """The files of a study below its results folder, sorted: not those of trials that it left.
-
-    Args:
-        results: the results folder.
-        folds: the study's folds.
-    """
+    """The files of a study below its results folder, sorted; not those of trials that it has left."""
     kept = {fold: _trials(results / f"fold{fold}") for fold in folds}
     cases = set(read_manifest(results / "preprocessed.tsv"))
     return sorted(name for name in _walk(results) if _belongs(name, kept, cases))
@@ -125,13 +119,7 @@ def recorded_hashes(results: Path, folds: Sequence[int]) -> dict[str, str]:
 
 
 def entries_of(results: Path, folds: Sequence[int], workers: int) -> list[HashedFile]:
-    """The manifest of a finished study.
-
-    Args:
-        results: the results folder.
-        folds: the study's folds.
-        workers: threads that hash.
-    """
+    """The manifest of a finished study; ``workers`` threads hash what has no recorded hash."""
     scans = [
         HashedFile(SCANS, case.name, case.sha256) for case in read_cases(results / "cases.tsv")
     ]
@@ -145,11 +133,11 @@ def entries_of(results: Path, folds: Sequence[int], workers: int) -> list[Hashed
 def hashes_of(
     paths: Sequence[Path], workers: int, done: Callable[[], None] = lambda: None
 ) -> Iterable[str]:
-    """SHA-256 of files in their order; empty of those that cannot be read.
+    """SHA-256 of files in their order; empty for those that cannot be read.
 
     Args:
         paths: the files; one that has several names (hard links) is read once.
-        workers: threads: hashing leaves the interpreter to others.
+        workers: threads; hashing releases the interpreter.
         done: called after each file.
     """
 
@@ -179,11 +167,7 @@ def _identity(path: Path) -> object:
 
 def write_manifest(path: Path, entries: Iterable[HashedFile]) -> None:
     """Write the manifest as a TSV file."""
-    stream = io.StringIO()
-    lines = csv.writer(stream, delimiter="\t", lineterminator="\n")
-    lines.writerow(COLUMNS)
-    lines.writerows([entry.part, entry.file, entry.sha256] for entry in entries)
-    write_text(path, stream.getvalue())
+    write_tsv(path, COLUMNS, map(asdict, entries))
 
 
 def read_entries(path: Path) -> list[HashedFile]:

@@ -1,9 +1,9 @@
 """Which kind of model a study hands over: chosen on selection scores alone, never on test scores.
 
-The best single model and each soup are kinds; a kind's score is its mean over the folds of the mean
-Dice on the fold's selection cases, which are what each of its models was chosen on too. Of equal
-kinds the earlier one wins: the best single model, then the soups in the study's order, for what
-is not better is not worth averaging. An ensemble does not take part: it is several models.
+The best single model and each soup are kinds. A kind's score is the mean over the folds of the
+mean Dice on the fold's selection cases, which each of its models was chosen on too. Of equal
+kinds the first wins: the best single model, then the soups in the study's order, since an average
+has to be better to be worth it. An ensemble does not take part: it is several models.
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ def bundle_label_order(folder: Path) -> dict[str, int] | None:
     """Region -> value written, in the order of writing, as ``configs/metadata.json`` has it.
 
     Raises:
-        InputError: if what stands there is none.
+        InputError: if it is not of this form.
     """
     metadata = folder / METADATA
     order = _own_part(metadata).get("label_order")
@@ -83,7 +83,7 @@ def _own_part(metadata: Path) -> dict[str, Any]:
 
 
 def changed_files(folder: Path) -> dict[str, str]:
-    """What is not as it was when a bundle was written: file below it -> what is wrong.
+    """Files that are not as the bundle was written: name below it -> what is wrong.
 
     Raises:
         InputError: if the bundle does not say what its files hash to.
@@ -95,7 +95,7 @@ def changed_files(folder: Path) -> dict[str, str]:
             wrong[name] = "missing"
         elif sha256(folder / name) != digest:
             wrong[name] = "changed"
-    # Elsewhere below it whoever runs it may keep label maps.
+    # In other folders of the bundle its user may keep label maps.
     parts = {Path(name).parts[0] for name in hashes}
     found = [p for part in parts for p in (folder / part).rglob("*") if p.is_file()]
     there = {p.relative_to(folder).as_posix() for p in found}

@@ -1,4 +1,4 @@
-"""A cheap look at a data set folder: enough to see that something changed."""
+"""A hash that changes with the files of a data set, taken without reading them."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def _files(root: Path) -> Iterator[Path]:
     for folder, folders, names in os.walk(root, followlinks=True):
         place = os.path.realpath(folder)
         if place in visited:
-            # A link back to where we come from would never end.
+            # A link to a folder above would never end.
             folders.clear()
             continue
         visited.add(place)

@@ -1,4 +1,4 @@
-"""Whom a case shows: cases of one patient stay together in folds."""
+"""The patient of a case: cases of one patient stay together in folds."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ def patient_finder(dataset: Dataset) -> Callable[[Case], str]:
 
     Raises:
         InputError: if the study's table of patients is unusable; the finder raises it too, for a
-            case whose patient neither the table nor the pattern tells.
+            case whose patient is not in the table or not found by the pattern.
     """
     if dataset.patients is not None:
-        return _patients_from_file(Path(dataset.patients))
+        path = Path(dataset.patients)
+        return partial(_patient_from_table, table=_patient_table(path), path=path)
     if dataset.patient_pattern is not None:
         return partial(_patient_by_pattern, pattern=dataset.patient_pattern)
     if dataset.layout in ("brats", "phantom"):
@@ -42,24 +43,19 @@ def _patient_by_pattern(case: Case, pattern: str) -> str:
     return match[1]
 
 
-def _patients_from_file(path: Path) -> Callable[[Case], str]:
-    table = _patient_table(path)
-
-    def find(case: Case) -> str:
-        if case.name not in table:
-            raise InputError(
-                path, f"does not name the case {case.name}", "every case", "add a row for it"
-            )
-        return table[case.name]
-
-    return find
+def _patient_from_table(case: Case, table: dict[str, str], path: Path) -> str:
+    if case.name not in table:
+        raise InputError(
+            path, f"does not name the case {case.name}", "every case", "add a row for it"
+        )
+    return table[case.name]
 
 
 def _patient_table(path: Path) -> dict[str, str]:
     table: dict[str, str] = {}
     for row in read_rows(path, ["case", "patient"], "dataset.patients"):
         case, patient = row.cells["case"], row.cells["patient"]
-        # Either mistake would put cases into wrong folds without a word.
+        # Either mistake would silently put cases into wrong folds.
         if not patient:
             raise InputError(
                 path,

@@ -1,8 +1,8 @@
-"""Volumes cut to the part that is not 0, each as soon as it is read.
+"""Volumes cropped to the part that is not 0, each as soon as it is read.
 
-A scan of a skull-stripped brain is three quarters zeros. Copying the rest and letting the volume go
-before the next one is read keeps memory small, and fast as well: the next volume is unpacked into
-the same pages, where fresh ones would cost more than the unpacking.
+Three quarters of a skull-stripped brain scan are zeros. Copying the rest and releasing the volume
+before the next one is read saves memory and time: the next volume is unpacked into the same pages,
+where fresh ones would cost more than the unpacking.
 """
 
 from __future__ import annotations
@@ -49,13 +49,10 @@ class Crop:
         return voxels
 
     def parked(self, folder: Path) -> Crop:
-        """The same out of memory if it is large: in a file without a name, which goes with it.
-
-        Args:
-            folder: where the file's room is taken.
+        """The same on the disk if it is large: in a file without a name in ``folder``.
 
         Raises:
-            InputError: if there is none.
+            InputError: if there is no room.
         """
         if self.voxels.nbytes < PARKED_BYTES:
             return self
@@ -68,8 +65,8 @@ class Crop:
         return Crop(mapped, self.box)
 
 
-def whole(volume: Array) -> Crop:
-    """A volume (x, y, z) with everything around what it shows."""
+def uncropped(volume: Array) -> Crop:
+    """A volume (x, y, z) with all that is around what it shows."""
     return Crop(volume, everything(volume.shape))
 
 

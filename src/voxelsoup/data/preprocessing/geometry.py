@@ -48,15 +48,7 @@ def restore(probabilities: Array, geometry: Geometry) -> Array:
 
 
 def restore_rows(pieces: Iterable[Array], geometry: Geometry) -> Iterator[Array]:
-    """As ``restore``, some rows along x after the other.
-
-    Args:
-        pieces: rows (region, x, y, z) of the preprocessed, padded grid, following one another.
-        geometry: the case's geometry.
-
-    Yields:
-        Rows (region, x, y, z) of what ``restore`` returns.
-    """
+    """As ``restore``, rows (region, x, y, z) that follow one another along x at a time."""
     inner = _without_padding(pieces, geometry)
     before, after = geometry["resampled_shape"], geometry["native_shape"]
     return inner if before == after else resample_rows(inner, before, after)
@@ -76,13 +68,12 @@ def to_scanner(volume: Array, geometry: Geometry) -> Array:
     """Put a volume into the scanner's own grid.
 
     Args:
-        volume: (x, y, z) at native spacing in the RAS crop, such as ``restore`` returns per
-            region.
+        volume: (x, y, z) at native spacing in the RAS crop, as ``restore`` returns per region.
         geometry: the case's geometry.
 
     Returns:
-        (x, y, z) in the original file's shape and axis order, 0 outside of the crop; its affine
-        is ``geometry["original_affine"]``.
+        (x, y, z) in the original file's shape and axis order, 0 outside the crop; its affine is
+        ``geometry["original_affine"]``.
     """
     full = np.zeros(geometry["ras_shape"], volume.dtype)
     full[tuple(slice(start, stop) for start, stop in geometry["crop"])] = volume

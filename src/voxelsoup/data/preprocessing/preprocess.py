@@ -20,7 +20,7 @@ import numpy as np
 from voxelsoup.common import files
 from voxelsoup.common.errors import InputError
 from voxelsoup.data.case import IndexedCase, Source
-from voxelsoup.data.preprocessing.crop import Crop, common_box, cropped, everything, whole
+from voxelsoup.data.preprocessing.crop import Crop, common_box, cropped, everything, uncropped
 from voxelsoup.data.preprocessing.geometry import Array, Geometry
 from voxelsoup.data.preprocessing.normalise import normalise
 from voxelsoup.data.preprocessing.resample import resample_image, resample_label, resampled_shape
@@ -59,7 +59,7 @@ def preprocess_all(
     todo = [
         case
         for case in cases
-        if not _is_current(folder, case.name, fingerprint(case, settings, patch, [*case.channels]))
+        if not _is_current(folder, case.name, fingerprint(case, settings, patch))
     ]
     processes = max(1, min(workers, len(todo)))
     work = partial(
@@ -79,9 +79,7 @@ def preprocess_all(
         context = multiprocessing.get_context("fork")
         with ProcessPoolExecutor(processes, mp_context=context) as pool:
             list(pool.map(work, todo))
-    lines = sorted(
-        f"{case.name}\t{fingerprint(case, settings, patch, [*case.channels])}\n" for case in cases
-    )
+    lines = sorted(f"{case.name}\t{fingerprint(case, settings, patch)}\n" for case in cases)
     files.write_text(manifest, "case\tfingerprint\n" + "".join(lines))
 
 
@@ -96,24 +94,15 @@ def _is_current(folder: Path, name: str, current: str) -> bool:
     return all((folder / f"{name}.{part}.npy").is_file() for part in parts)
 
 
-def fingerprint(
-    case: IndexedCase, settings: Preprocess, patch: list[int], channels: list[str]
-) -> str:
-    """SHA-256 over everything that a case's arrays depend on.
-
-    Args:
-        case: the case, with the hash of its files.
-        settings: the study's preprocessing.
-        patch: patch size in voxels (x, y, z).
-        channels: names of the channels in their order.
-    """
+def fingerprint(case: IndexedCase, settings: Preprocess, patch: list[int]) -> str:
+    """SHA-256 (hex) over everything that a case's arrays depend on."""
     content = {
         "version": VERSION,
         "case": case.name,
         "sha256": case.sha256,
         "settings": settings.model_dump(mode="json"),
         "patch": list(patch),
-        "channels": list(channels),
+        "channels": list(case.channels),
     }
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
@@ -132,7 +121,7 @@ def preprocess_case(
     Args:
         case: the case.
         root: folder that its files are relative to.
-        settings: what to do to it.
+        settings: the study's preprocessing.
         patch: smallest size of the result in voxels (x, y, z).
         folder: where ``{case}.image.npy``, ``.label.npy``, ``.truth.npy`` (only where
             resampled), ``.foreground.npy`` and ``.json`` go; the JSON comes last.
@@ -145,8 +134,8 @@ def preprocess_case(
         InputError: if a file is unusable or has changed since the index saw it, or if the files
             do not lie on one grid.
     """
-    channels = {name: _below(root, source) for name, source in case.channels.items()}
-    label_source = _below(root, case.label) if case.label else None
+    channels = {name: source.below(root) for name, source in case.channels.items()}
+    label_source = case.label.below(root) if case.label else None
     with ThreadPoolExecutor(threads) as pool:
         scan = _read(channels, label_source, settings.crop, folder, pool)
         _check_unchanged(case, root, scan.hashes)
@@ -157,9 +146,9 @@ def preprocess_case(
         geometry["labelled"] = case.label is not None
         geometry["has_truth"] = shape is not None and case.label is not None
         geometry["sha256"] = case.sha256
-        geometry["fingerprint"] = fingerprint(case, settings, patch, [*case.channels])
+        geometry["fingerprint"] = fingerprint(case, settings, patch)
 
-        # While the arrays are replaced, no JSON may vouch for them.
+        # While the arrays are replaced, there must be no JSON for them.
         (folder / f"{case.name}.json").unlink(missing_ok=True)
         (folder / f"{case.name}.truth.npy").unlink(missing_ok=True)
         parts = ["label", "foreground", *(["truth"] if geometry["has_truth"] else [])]
@@ -184,16 +173,13 @@ def preprocess_image(
 
     Args:
         channels: channel name -> where its volume lies, in the order of the network's inputs.
-        settings: what to do to it.
+        settings: the study's preprocessing.
         patch: smallest size of the result in voxels (x, y, z).
         path: the .npy file to write, (channel, x, y, z).
         threads: channels that are worked on at once; with several, one more is held in memory.
 
     Returns:
-        What ``restore`` and ``to_scanner`` need.
-
-    Raises:
-        InputError: as ``preprocess_case``.
+        The geometry that ``restore`` and ``to_scanner`` need.
     """
     with ThreadPoolExecutor(threads) as pool:
         scan = _read(channels, None, settings.crop, path.parent, pool)
@@ -203,10 +189,6 @@ def preprocess_image(
         _set_padding(patch, geometry)
         _save_image(path, volumes, shape, settings, geometry, pool, threads, durable=False)
     return geometry
-
-
-def _below(root: Path, source: Source) -> Source:
-    return Source(root / source.file, source.component)
 
 
 def _save_labels(
@@ -238,9 +220,9 @@ def _save_image(
         shape: voxels to resample to, if any.
         settings: the study's preprocessing.
         geometry: the case's, with shape and padding.
-        pool: prepares them.
+        pool: prepares channels.
         threads: channels that are worked on at once.
-        durable: whether each channel is brought to the disk while the next ones are prepared.
+        durable: whether each channel is flushed to the disk while the next ones are prepared.
     """
     header = {
         "descr": np.lib.format.dtype_to_descr(np.dtype(settings.storage)),
@@ -271,10 +253,10 @@ def _save_image(
 
 @dataclass
 class _Scan:
-    """What a case's volumes show, in the files' own types, on the first channel's grid.
+    """A case as read: in the files' own types, on the first channel's grid.
 
     Attributes:
-        channels: the channels.
+        channels: in their order.
         label: the label map; all 0 where there is none.
         geometry: what is known of the case so far.
         hashes: file -> SHA-256 (hex) of its bytes.
@@ -327,7 +309,7 @@ def _read(
 def _crops(
     sources: list[Source], crop: bool, grid: Volume, first: Path, folder: Path
 ) -> tuple[list[Crop], str]:
-    """What the volumes of one file show, and the file's hash."""
+    """The volumes of one file, cropped if wanted, and the file's hash."""
     volumes = read_volumes(sources)
     crops, digest = [], ""
     # Not by zip, which would keep each volume until the next one is read.
@@ -336,13 +318,13 @@ def _crops(
         digest = volume.sha256
         data = align(volume, grid, source.file, first)[0].data
         del volume
-        crops.append((cropped(data) if crop else whole(data)).parked(folder))
+        crops.append((cropped(data) if crop else uncropped(data)).parked(folder))
         del data
     return crops, digest
 
 
 def _check_unchanged(case: IndexedCase, root: Path, hashes: dict[Path, str]) -> None:
-    """Refuse files that the index has not checked: their case may be another one by now."""
+    """Refuse files that have changed since the index checked them."""
     if case.sha256 and joint_hash(hashes.values()) != case.sha256:
         raise InputError(
             root / next(iter(case.channels.values())).file.parent,
@@ -392,7 +374,7 @@ def _resampled_shape(settings: Preprocess, geometry: Geometry) -> list[int] | No
 def _prepared(
     channel: Array, shape: list[int] | None, settings: Preprocess, geometry: Geometry
 ) -> Array:
-    """One channel as the network sees it: converted only once it is cropped."""
+    """One channel as the network sees it; only what is left of it after cropping is converted."""
     voxels = channel.astype(np.float32, order="C")
     if shape is not None:
         voxels = resample_image(voxels, shape, settings.normalisation == "zscore-nonzero")

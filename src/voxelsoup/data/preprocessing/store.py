@@ -19,8 +19,8 @@ class PreprocessedCase:
     Attributes:
         name: the case's name.
         image: float32 (channel, x, y, z).
-        label: uint8 (x, y, z), original label values on the image's grid; all 0 where the case
-            is unlabelled (``geometry["labelled"]`` tells).
+        label: uint8 (x, y, z), original label values on the image's grid; all 0 where
+            ``geometry["labelled"]`` is false.
         foreground: int32 (n, 4), rows of label value and x, y, z of a labelled voxel.
         geometry: what ``restore`` and ``to_scanner`` need.
     """
@@ -44,7 +44,7 @@ def load_case(folder: Path, name: str) -> PreprocessedCase:
 
 
 def load_ground_truth(folder: Path, name: str) -> Array:
-    """The true label map on the grid that ``restore`` returns: uint8 (x, y, z).
+    """The ground truth on the grid that ``restore`` returns: uint8 (x, y, z).
 
     Raises:
         InputError: if the case is unlabelled.

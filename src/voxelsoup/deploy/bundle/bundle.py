@@ -43,14 +43,14 @@ log = logging.getLogger(__name__)
 def write_bundle(
     study: Study, results: Path, cases: Sequence[IndexedCase], methods: str, folder: Path
 ) -> Kind:
-    """Write the bundle of a finished study, whole or not at all.
+    """Write the bundle of a finished study.
 
     Args:
         study: the study.
         results: its results folder.
         cases: its labelled cases.
         methods: its methods, as Markdown.
-        folder: the bundle; an older one is replaced.
+        folder: the bundle; replaces an older one once it is complete.
 
     Returns:
         The kind of model that won.
@@ -92,7 +92,7 @@ def write_bundle(
             shutil.copyfile(model.path, bundle / name)
             export(model, bundle / torchscript_of(name))
         if len(models) == 1:
-            # That of several folds would be several.
+            # Several folds have several.
             shutil.copyfile(
                 results / f"fold{folds[0]}" / POSTPROCESSING, bundle / BUNDLED_POSTPROCESSING
             )

@@ -52,15 +52,10 @@ def components(cases: Sequence[IndexedCase]) -> list[int] | None:
 def written_order(
     regions: Mapping[str, Sequence[int]], stated: Mapping[str, int] | None
 ) -> LabelOrder | None:
-    """Which value each region writes into a label map.
-
-    Args:
-        regions: region -> label values.
-        stated: the order that the study states, if it does.
+    """The label order that the study states, or else the one that follows from the regions.
 
     Returns:
-        The order, or None where none is stated and none follows from the regions: they are then
-        written as masks.
+        The order, or None where none is stated and none follows: regions are then written as masks.
 
     Raises:
         InputError: if the stated one does not fit the regions.
@@ -84,7 +79,7 @@ def inference_config(
     """The content of ``inference.json``.
 
     Args:
-        description: what the models say of themselves.
+        description: what the models' headers say.
         evaluation: overlap and windows at once.
         weights: names of the models' files below the bundle, all of one network.
         files: from ``channel_files``.
@@ -161,15 +156,8 @@ def _preprocessing(description: Description, parts: Sequence[int] | None) -> lis
         steps.append({"_target_": "Lambdad", **key, "func": chosen, "track_meta": True})
     steps.append({"_target_": "Orientationd", **key, "axcodes": "RAS", "labels": None})
     if settings.crop:
-        steps.append(
-            {
-                "_target_": "CropForegroundd",
-                **key,
-                "source_key": "image",
-                "select_fn": "$lambda image: image != 0",
-                "allow_smaller": True,
-            }
-        )
+        nonzero = {"select_fn": "$lambda image: image != 0", "allow_smaller": True}
+        steps.append({"_target_": "CropForegroundd", **key, "source_key": "image", **nonzero})
     if settings.spacing is not None:
         steps.append(
             {
@@ -180,15 +168,8 @@ def _preprocessing(description: Description, parts: Sequence[int] | None) -> lis
             }
         )
     if settings.normalisation != "none":
-        nonzero = settings.normalisation == "zscore-nonzero"
-        steps.append(
-            {
-                "_target_": "NormalizeIntensityd",
-                **key,
-                "nonzero": nonzero,
-                "channel_wise": True,
-            }
-        )
+        how = {"nonzero": settings.normalisation == "zscore-nonzero", "channel_wise": True}
+        steps.append({"_target_": "NormalizeIntensityd", **key, **how})
     return steps
 
 
@@ -233,7 +214,7 @@ def _postprocessing(
 
 
 def to_labels_expression(regions: Collection[str], order: LabelOrder | None) -> str:
-    """An expression for MONAI's configuration, from probabilities to what is written.
+    """The expression in MONAI's configuration that turns probabilities into what is written.
 
     Args:
         regions: their names, in the order of the probabilities.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ SCHEMA = (
 )
 # What a bundle runs with beside MONAI, torch and numpy, by the versions of the study.
 PACKAGES = ("nibabel", "safetensors")
-# What only whoever runs it by MONAI needs: its engines and its command line.
+# Needed only to run it by MONAI: its engines and its command line.
 TESTED_WITH = {"pytorch-ignite": "0.5.5", "fire": "0.7.1"}
 
 # Metric -> region (`mean`: of all) -> mean over all test cases with its 95 % interval.
@@ -60,14 +60,7 @@ class BundleFacts:
 def metadata(
     study: Study, description: Description, facts: BundleFacts, hashes: Mapping[str, str]
 ) -> dict[str, Any]:
-    """The content of ``metadata.json``.
-
-    Args:
-        study: the study.
-        description: what the models say of themselves.
-        facts: what else is known of them.
-        hashes: file below the bundle -> SHA-256.
-    """
+    """The content of ``metadata.json``; ``hashes``: file below the bundle -> SHA-256."""
     asked, versions = study.bundle, facts.versions
     packages = {name: versions[name] for name in PACKAGES} | TESTED_WITH
     if not facts.runs_with_monai_alone:
@@ -96,7 +89,7 @@ def metadata(
             f"{metric}_{region}": interval.mean
             for metric, regions in facts.results.items()
             for region, interval in regions.items()
-            # JSON has no number that is none.
+            # JSON has no NaN.
             if interval.mean == interval.mean
         },
         "intended_use": asked.intended_use,
@@ -144,27 +137,21 @@ def label_classes(description: Description, order: LabelOrder | None) -> str:
 
 def _tensors(study: Study, description: Description) -> dict[str, Any]:
     """What goes into the network and comes out: one window of the sliding-window inferer."""
-    shared = {"type": "image", "spatial_shape": list(description.patch), "dtype": "float32"}
+
+    def tensor(names: Collection[str], **more: Any) -> dict[str, Any]:
+        return {
+            "type": "image",
+            "spatial_shape": list(description.patch),
+            "dtype": "float32",
+            **more,
+            "num_channels": len(names),
+            "value_range": [],
+            "is_patch_data": True,
+            "channel_def": {str(number): name for number, name in enumerate(names)},
+        }
+
+    image = tensor(description.channels, format="magnitude", modality=study.bundle.modality)
     return {
-        "inputs": {
-            "image": {
-                **shared,
-                "format": "magnitude",
-                "modality": study.bundle.modality,
-                "num_channels": len(description.channels),
-                "value_range": [],
-                "is_patch_data": True,
-                "channel_def": {str(n): name for n, name in enumerate(description.channels)},
-            }
-        },
-        "outputs": {
-            "pred": {
-                **shared,
-                "format": "classes",
-                "num_channels": len(description.regions),
-                "value_range": [],
-                "is_patch_data": True,
-                "channel_def": {str(n): name for n, name in enumerate(description.regions)},
-            }
-        },
+        "inputs": {"image": image},
+        "outputs": {"pred": tensor(description.regions, format="classes")},
     }

@@ -29,8 +29,8 @@ def model_card(
 
     Args:
         study: the study.
-        description: what the models say of themselves.
-        facts: what else is known of them.
+        description: what the models' headers say.
+        facts: what else is known of the models.
         weights: fold -> name of its weights below the bundle.
         files: how the names of a case's files end, in the order of the channels.
         methods: the study's methods, as Markdown.
