@@ -66,15 +66,13 @@ class CollectedModel:
 def run_entry(
     fold: int, run: str, model: Path, record: Path, selection: Path, test: Path
 ) -> CollectedModel:
-    """The entry of a stem or trial.
+    """The entry of a stem or trial of a fold.
 
     Args:
-        fold: number of the fold.
         run: ``stem``, ``trials/<id>``, or ``trials/<id>/<name>`` for other weights of a trial.
         model: its model.safetensors.
         record: its run.json.
-        selection: its per-case scores on the selection cases.
-        test: its per-case scores on the test cases.
+        selection, test: its per-case scores on the selection and test cases.
     """
     content = read_json(Path(record))
     return CollectedModel(
@@ -111,7 +109,7 @@ def collect(
 ) -> pd.DataFrame:
     """Put every model into ``folder`` under its readable name, and write the manifest.
 
-    Models are hard links where the file system allows them, so that they take no further space.
+    Models are hard links where the file system allows them, so that they need no further space.
     Files of earlier collections that are no longer listed are removed; the models that they were
     made from stay where they are.
 
@@ -164,13 +162,13 @@ def _order(entry: CollectedModel) -> tuple[int, int, str]:
 
 
 def _link(source: Path, target: Path) -> None:
-    """Make ``target`` the same file as ``source``, or a copy; it appears whole or not at all."""
+    """Make ``target`` the same file as ``source``, or a complete copy of it."""
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=UNFINISHED) as temporary:
         fresh = Path(temporary, target.name)
         try:
             fresh.hardlink_to(source.resolve())
         except OSError as error:
-            log.info("%s: copied, for it cannot be linked (%s)", target.name, error)
+            log.info("%s: copied, since it cannot be linked (%s)", target.name, error)
             shutil.copyfile(source, fresh)
         fresh.replace(target)
 

@@ -56,7 +56,7 @@ class HashedFile:
 
 
 def list_files(results: Path, folds: Sequence[int]) -> list[str]:
-    """The files of a study below its results folder, sorted; not those of trials that it has left."""
+    """The files of a study below its results folder, sorted; none of trials that it has left."""
     kept = {fold: _trials(results / f"fold{fold}") for fold in folds}
     cases = set(read_manifest(results / "preprocessed.tsv"))
     return sorted(name for name in _walk(results) if _belongs(name, kept, cases))
