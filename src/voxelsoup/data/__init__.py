@@ -1,8 +1,8 @@
 """Everything between the files of a data set and the arrays that training reads.
 
-In: the sections `dataset`, `folds` and `preprocess` of a study, and a folder of scans in any of the
-supported layouts and formats. Out: `cases.tsv` and `rejected.tsv`, `folds.json`, and one array per
-preprocessed case.
+In: the sections `dataset`, `folds` and `preprocess` of a study, and a folder of scans in any of
+the supported layouts and formats. Out: `cases.tsv` and `rejected.tsv`, `folds.json`, and one
+array per preprocessed case.
 
 Begin with `case.py` (what a case is), then follow the rules in `rules/data.smk`:
 
@@ -19,6 +19,6 @@ Decisions:
 
 - **Label maps are made by overwriting** (`regions`), from the regions alone: nothing in a model
   file or a study can disagree with it, and an ambiguous order has to be stated.
-- **Trainings wait for one manifest**, `preprocessed.tsv`, not for the files of all cases: the plan of
-  thousands of runs stays fast.
+- **Trainings wait for one manifest**, `preprocessed.tsv`, not for the files of all cases: the
+  plan of thousands of runs stays fast.
 """

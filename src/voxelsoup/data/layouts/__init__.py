@@ -1,13 +1,14 @@
 """Layouts of data sets: how each says which cases there are. The registry is below.
 
-In: the study's `dataset` section and a folder. Out: `Case`s with the place of each volume; none is
-opened. A reader is one function `find_cases(dataset, root)`; docs/new-layout.md adds one.
+In: the study's `dataset` section and a folder. Out: `Case`s with the place of each volume; none
+is opened. A reader is one function `find_cases(dataset, root)`; docs/new-layout.md adds one.
 
-`json_files`, `case_names` and the rows of `table` are shared by several layouts; `detect` finds out
-which layout a folder has, for `voxelsoup init` and `voxelsoup predict`; `phantom` makes up a data set.
+`json_files`, `case_names` and the rows of `table` are shared by several layouts; `detect` finds
+out which layout a folder has, for `voxelsoup init` and `voxelsoup predict`; `phantom` makes up a
+data set.
 
-Decision: **lists may come from anyone**, so paths that leave the data set's folder, names that no file
-can have and keys that stand twice are refused, whatever the layout.
+Decision: **lists may come from anyone**, so paths that leave the data set's folder, names that no
+file can have and keys that stand twice are refused, whatever the layout.
 """
 
 from __future__ import annotations

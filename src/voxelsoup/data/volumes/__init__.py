@@ -1,8 +1,8 @@
 """Volumes in files: NIfTI, MetaImage and NRRD, read to the last voxel or refused with the reason.
 
-In: a `Source` (a file, or one component of a 4D file). Out: a `Volume` (voxels x, y, z in the file's
-own orientation, affine to RAS+ in mm, SHA-256 of the file), or an `InputError` that names the file,
-what is wrong and the fix.
+In: a `Source` (a file, or one component of a 4D file). Out: a `Volume` (voxels x, y, z in the
+file's own orientation, affine to RAS+ in mm, SHA-256 of the file), or an `InputError` that names
+the file, what is wrong and the fix.
 
 Begin with `volume.py`. `nifti`, `metaimage` and `nrrd` read one format's header each into a
 `VoxelLayout`; `gzip` unpacks the voxels; `alignment` turns the volumes of a case onto one grid.
