@@ -40,7 +40,7 @@ def test_the_common_box_is_the_smallest_around_all(volumes: list[np.ndarray]) ->
         np.testing.assert_array_equal(cropped(volume).within(box), volume[window])
 
 
-def test_a_crop_is_a_copy_that_lets_the_volume_go_and_a_whole_volume_is_none() -> None:
+def test_a_crop_is_a_copy_that_releases_the_volume_and_an_uncropped_volume_is_not() -> None:
     volume = np.ones(SHAPE, np.int16)
     assert not np.shares_memory(cropped(volume).voxels, volume)
     assert uncropped(volume).voxels is volume
@@ -53,7 +53,7 @@ def test_a_large_crop_waits_on_the_disk(
     volume = np.arange(120, dtype=np.int16).reshape(SHAPE, order=order)
     crop = cropped(volume)
     assert crop.parked(tmp_path) is crop
-    monkeypatch.setattr(crop, "PARKED_BYTES", 1)
+    monkeypatch.setattr("voxelsoup.data.preprocessing.crop.PARKED_BYTES", 1)
     parked = crop.parked(tmp_path)
     assert isinstance(parked.voxels, np.memmap) and parked.box == crop.box
     np.testing.assert_array_equal(parked.voxels, crop.voxels)

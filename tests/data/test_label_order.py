@@ -56,7 +56,7 @@ def test_a_label_map_comes_back_from_its_regions(tree: list, random) -> None:  #
     [
         ({"A": [1, 2], "B": [2, 3]}, "`A` shares only some of its label values as `B`"),
         ({"A": [1], "B": [1]}, "`A` holds the same label values as `B`"),
-        ({"A": [1, 2]}, r"`A` holds \{1, 2\} beside the regions within it"),
+        ({"A": [1, 2]}, r"`A` holds \{1, 2\} besides those of the regions inside it"),
         ({"A": [1, 2], "B": [1], "C": [2]}, "`A` holds no label value beside"),
     ],
 )

@@ -155,7 +155,7 @@ OUTSIDE = ["../x.nii.gz", "/etc/x.nii.gz", "a/../../x.nii.gz", ".", "a\0b", ["x"
 def test_entries_outside_of_the_folder_are_refused(tmp_path: Path, key: str, path: object) -> None:
     entry = {"image": "imagesTr/x.nii.gz", "label": "labelsTr/x.nii.gz"} | {key: path}
     describe(tmp_path, modality={"0": "T1"}, training=[entry])
-    with pytest.raises(InputError, match="outside of the data set's folder") as caught:
+    with pytest.raises(InputError, match="outside the data set's folder") as caught:
         find("decathlon", tmp_path, ["t1"])
     assert caught.value.where == str(tmp_path / "dataset.json")
     assert repr(path) in caught.value.found
@@ -321,7 +321,7 @@ def test_a_table(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("channel", ["case", "label", "patient"])
 def test_a_channel_called_like_another_column(tmp_path: Path, channel: str) -> None:
-    with pytest.raises(InputError, match="a column of its own"):
+    with pytest.raises(InputError, match="name of another column"):
         find("table", tmp_path, [channel])
 
 
