@@ -115,7 +115,7 @@ def test_only_columns_that_name_volumes_are_channels(tmp_path: Path) -> None:
 )
 def test_a_table_that_cannot_be_read_is_reported(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "cases.csv").write_bytes(content)
-    with pytest.raises(InputError, match="is not (UTF-8 text|a row of a table)") as caught:
+    with pytest.raises(InputError, match=r"is not (UTF-8 text|a row of a table)") as caught:
         guess(tmp_path)
     assert caught.value.where == str(tmp_path / "cases.csv")
 
