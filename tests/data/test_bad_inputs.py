@@ -447,7 +447,7 @@ CORPUS: list[tuple[str, Recipe, str, str]] = [
     ("pattern", study(dataset={"patient_pattern": "(x)"}), "does not match", "patient_pattern"),
     ("no region", study(regions={"all": [9]}), "which no region names", "seg.nii.gz"),
     ("too many folds", study(folds={"count": 9}), "9 folds, but the data set has", "folds.count"),
-    ("no split", study(folds={"file": "ROOT/split.json"}), "cannot be read", SPLIT),
+    ("no split", study(folds={"file": "ROOT/split.json"}), "no such file", SPLIT),
     ("split no JSON", split("{"), "is not JSON", SPLIT),
     ("split unknown", split([{"train": [A], "val": ["C"]}]), "does not have: C", SPLIT),
     ("split twice", split([{"train": [A, B], "val": [A]}]), f"{A} in both", SPLIT),
@@ -495,7 +495,7 @@ def run(phantom_folder: Path, folder: Path, recipe: Recipe) -> int:
 @pytest.mark.parametrize(
     ("recipe", "said", "where"), [c[1:] for c in CORPUS], ids=[c[0] for c in CORPUS]
 )
-def test_a_bad_input_is_one_message_with_file_and_mend(
+def test_a_bad_input_is_one_message_with_file_and_fix(
     phantom_folder: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
