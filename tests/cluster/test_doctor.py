@@ -63,7 +63,7 @@ def examine(capsys: pytest.CaptureFixture[str], study: str, *arguments: str) -> 
     return code, capsys.readouterr().out
 
 
-def test_a_healthy_cluster_is_told_line_by_line(place: Path, capsys) -> None:
+def test_a_healthy_cluster_is_reported_line_by_line(place: Path, capsys) -> None:
     code, printed = examine(capsys, write_study(place), "--no-jobs")
     assert code == 0, printed
     assert "fails" not in printed
@@ -89,7 +89,7 @@ def test_a_node_of_each_partition_is_looked_at(place: Path, capsys, cluster: slu
     assert not (place / "results").exists()
 
 
-def test_a_busy_partition_is_told_instead_of_waited_for(
+def test_a_busy_partition_is_reported_instead_of_waited_for(
     place: Path, capsys, cluster: slurm.Cluster
 ) -> None:
     script = ["--output=/dev/null", "--wrap=sleep 60"]
@@ -102,7 +102,7 @@ def test_a_busy_partition_is_told_instead_of_waited_for(
     assert "no answer within 2 s: the partition is busy" in printed
 
 
-def test_results_that_cannot_be_written_are_told(place: Path, capsys) -> None:
+def test_results_that_cannot_be_written_are_reported(place: Path, capsys) -> None:
     (place / "results").write_text("a file where the folder should be")
     code, printed = examine(capsys, write_study(place))
     assert code == 1
@@ -110,7 +110,7 @@ def test_results_that_cannot_be_written_are_told(place: Path, capsys) -> None:
     assert "results: cannot be written here" in printed
 
 
-def test_an_environment_that_does_not_work_on_a_node_is_told(
+def test_an_environment_that_does_not_work_on_a_node_is_reported(
     place: Path, capsys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (place / "broken").mkdir()
@@ -123,7 +123,7 @@ def test_an_environment_that_does_not_work_on_a_node_is_told(
     assert "node cpu1: import torch: libcudart.so.12 is missing" in printed
 
 
-def test_a_python_that_the_nodes_do_not_have_is_told(
+def test_a_python_that_the_nodes_do_not_have_is_reported(
     place: Path, capsys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "executable", "/only/here/python")

@@ -100,7 +100,7 @@ def test_a_study_of_500_runs_makes_one_submission_per_run_and_a_few(tmp_path: Pa
         (["ensemble"], {SCORES, "ensemble"}),
     ],
 )
-def test_soups_and_ensembles_are_foretold_where_the_study_has_them(
+def test_soups_and_ensembles_are_announced_where_the_study_has_them(
     recipes: list[str], submitted: set[str]
 ) -> None:
     study = read(REPOSITORY / "examples" / "brats2024.yaml")

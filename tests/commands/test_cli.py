@@ -83,7 +83,7 @@ def test_reference_writes_what_it_then_finds_current(tmp_path, monkeypatch, caps
     assert main(["reference", "--check"]) == 1
 
 
-def test_the_reference_tells_the_defaults_that_a_study_gets(tmp_path, monkeypatch) -> None:
+def test_the_reference_states_the_defaults_that_a_study_gets(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     main(["reference"])
     text = (tmp_path / "docs" / "configuration.md").read_text()

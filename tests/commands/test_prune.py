@@ -197,7 +197,7 @@ def test_nothing_behind_a_symbolic_link_is_touched(study: Path, capsys) -> None:
     assert (results / "fold1").is_symlink()
 
 
-def test_mistakes_are_told(study: Path, tmp_path: Path, capsys) -> None:
+def test_mistakes_are_reported(study: Path, tmp_path: Path, capsys) -> None:
     elsewhere = write_study(tmp_path, "elsewhere.yaml", results=str(tmp_path / "nowhere"))
     assert "is not there" in refused(capsys, elsewhere)
     assert "different results folders" in refused(capsys, study, elsewhere)

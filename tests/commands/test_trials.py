@@ -40,7 +40,7 @@ def test_before_anything_ran_all_trials_are_new(tmp_path: Path, capsys) -> None:
     assert not (tmp_path / "results").exists()
 
 
-def test_every_state_is_told_over_all_folds(tmp_path: Path, capsys) -> None:
+def test_every_state_is_counted_over_all_folds(tmp_path: Path, capsys) -> None:
     study = write_study(tmp_path, sweep={"grid": GRID})
     results = tmp_path / "results"
     done, partly, running, stopped = trials_in(study)
@@ -103,7 +103,7 @@ def test_what_a_changed_base_setting_trains_again_is_outdated(
     assert states(study, capsys) == ["outdated", "outdated"]
 
 
-def test_a_removed_value_is_told_below_with_its_settings(tmp_path: Path, capsys) -> None:
+def test_a_removed_value_is_listed_below_with_its_settings(tmp_path: Path, capsys) -> None:
     study = write_study(tmp_path)
     kept, removed = trials_in(study)
     for trial in (kept, removed):

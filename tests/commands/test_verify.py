@@ -185,7 +185,7 @@ def test_a_bundle_is_verified_by_itself(
     assert "changed    bundle   models/model.safetensors" in capsys.readouterr().out
 
 
-def test_a_study_that_is_not_finished_is_told_so(
+def test_a_study_that_is_not_finished_is_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["verify", str(tmp_path)]) == 1

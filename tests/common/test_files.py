@@ -56,7 +56,7 @@ def test_files_have_the_rights_that_others_have(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "table.csv").stat().st_mode) == 0o640
 
 
-def test_numbers_come_back_to_the_bit_from_json(tmp_path: Path) -> None:
+def test_numbers_read_from_json_are_bit_identical(tmp_path: Path) -> None:
     content = {"score": 0.1 + 0.2, "trials": ["ä", None, True], "n": 2**53 + 1}
     write_json(tmp_path / "recipe.json", content)
     assert read_json(tmp_path / "recipe.json") == content

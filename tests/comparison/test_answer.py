@@ -113,7 +113,7 @@ def test_other_recipes_follow_and_an_ensemble_with_its_cost() -> None:
         assert sentence.startswith(start)
 
 
-def test_a_study_of_an_ensemble_alone_tells_what_it_costs() -> None:
+def test_a_study_of_an_ensemble_alone_states_its_cost() -> None:
     headline, paragraph = answer(folds_of(["Ensemble"]))
     assert headline.startswith("Ensemble better than best single model by 3.0 Dice points")
     assert paragraph.endswith(
@@ -152,7 +152,7 @@ def test_the_published_protocol_is_optimistic(protocol: str) -> None:
     assert ("optimistic" in paragraph) == (protocol == "published")
 
 
-def test_the_most_models_that_a_fold_chose_from_are_told() -> None:
+def test_the_most_models_that_a_fold_chose_from_are_stated() -> None:
     folds = folds_of(["Greedy Soup"], 2)
     folds[0] = replace(folds[0], selection_scores={"aaaa0000": 0.6, "Greedy Soup": 0.7})
     assert "chosen from 8 models" in answer(folds)[1]

@@ -423,7 +423,7 @@ def test_no_number_is_minus_zero() -> None:
     assert "-0.0" not in told(apart(0.001, -0.000001, 0.004), 0.2)
 
 
-def test_a_metric_without_a_unit_is_told_as_a_number() -> None:
+def test_a_metric_without_a_unit_is_reported_as_a_number() -> None:
     assert "by 0.12 [0.05, 0.20], p" in told(apart(0.12, 0.05, 0.2), 0.01, Unit(""))
 
 
@@ -440,7 +440,7 @@ def test_a_metric_without_a_unit_is_told_as_a_number() -> None:
         (0.999, "p = 1"),
     ],
 )
-def test_p_is_told_briefly_but_on_its_own_side_of_the_limit(p: float, words: str) -> None:
+def test_p_is_rounded_but_stays_on_its_side_of_the_limit(p: float, words: str) -> None:
     assert f"{words}, 100 cases" in told(apart(0.004, 0.001, 0.008), p)
 
 

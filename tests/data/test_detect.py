@@ -202,7 +202,7 @@ def test_headers_of_other_formats(tmp_path: Path) -> None:
         assert (header.orientation, header.voxel_type) == ("LPS", "float32")
 
 
-def test_bad_cases_are_told_of_and_the_others_described(tmp_path: Path) -> None:
+def test_bad_cases_are_reported_and_the_others_described(tmp_path: Path) -> None:
     nib.save(nib.Nifti1Image(np.eye(3)[None], np.eye(4)), tmp_path / "good.nii")
     problem = InputError("f", "has a problem", "", "")
     cases = [
@@ -239,7 +239,9 @@ def test_voxels_are_read_of_labelled_cases_spread_over_all() -> None:
         ([(1, 1, z) for z in range(4, 15)], (200, 200, 200), [1, 1, 9]),
     ],
 )
-def test_spacing(spacings: Any, shape: tuple[int, ...], spacing: list[float] | None) -> None:
+def test_the_proposed_spacing_is_that_of_most_cases(
+    spacings: Any, shape: tuple[int, ...], spacing: list[float] | None
+) -> None:
     proposed, reason = propose_spacing(spacings, shape)
     assert proposed == (None if spacing is None else pytest.approx(spacing))
     assert ("nothing is resampled" in reason) == (spacing is None)
@@ -313,7 +315,7 @@ def test_patients_of_a_table_are_counted(phantom_folder: Path, tmp_path: Path) -
     assert "# 3 labelled patients" in (tmp_path / "study.yaml").read_text()
 
 
-def test_notes_are_told_by_kind(
+def test_notes_are_grouped_by_kind(
     phantom_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = Path(shutil.copytree(phantom_folder, tmp_path / "data"))

@@ -121,7 +121,7 @@ def test_too_few_patients() -> None:
     assert "at most 1" in str(caught.value)
 
 
-def test_two_folds() -> None:
+def test_two_folds_partition_the_cases() -> None:
     for parts in parts_of(make_folds(singles(8), Folds(count=2), "held-out")):
         assert [len(parts[part]) for part in PARTS] == [3, 1, 4]
 
@@ -145,7 +145,7 @@ def entries(**folds: int) -> dict[str, Any]:
     return {"training": [{"case": case, "fold": fold} for case, fold in folds.items()]}
 
 
-def test_datalist(given_split: Any) -> None:
+def test_a_datalist_gives_the_folds(given_split: Any) -> None:
     content = entries(**{f"case_{number}": number % 2 for number in range(1, 9)}, case_9=-1)
     folds = make_folds(singles(10), given_split(content, count=2), "held-out")["folds"]
     assert folds["0"]["test"] == ["case_2", "case_4", "case_6", "case_8"]

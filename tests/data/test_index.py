@@ -49,7 +49,7 @@ def change(path: Path, affine_shift: float = 0, cut: int = 0, **voxels: Any) -> 
     return path
 
 
-def test_the_phantom_indexes_whole(phantom_folder: Path) -> None:
+def test_every_phantom_case_is_indexed(phantom_folder: Path) -> None:
     cases, rejected = index_cases(dataset(layout="phantom"), REGIONS, phantom_folder, workers=1)
     assert not rejected
     assert [case.name for case in cases] == sorted(case.name for case in cases)

@@ -338,7 +338,7 @@ def test_foreground_voxels_carry_their_label(
     np.testing.assert_array_equal(loaded.label[x, y, z], label)
 
 
-def test_an_unlabelled_case(tmp_path: Path) -> None:
+def test_an_unlabelled_case_is_preprocessed_without_ground_truth(tmp_path: Path) -> None:
     case = seen(tmp_path, replace(make_case(tmp_path), label=None))
     preprocess_case(case, tmp_path, Preprocess(spacing=[2, 2, 2]), PATCH, tmp_path / "out")
     loaded = load_case(tmp_path / "out", "one")
@@ -350,7 +350,7 @@ def test_an_unlabelled_case(tmp_path: Path) -> None:
         load_ground_truth(tmp_path / "out", "one")
 
 
-def test_a_case_without_any_voxel(tmp_path: Path) -> None:
+def test_a_case_of_zeros_alone_is_padded_to_the_patch(tmp_path: Path) -> None:
     case = make_case(tmp_path, shape=(4, 4, 4), margin=2)
     preprocess_case(case, tmp_path, Preprocess(), PATCH, tmp_path / "out")
     loaded = load_case(tmp_path / "out", "one")
@@ -465,7 +465,7 @@ def test_an_unusable_file_is_the_users_mistake(tmp_path: Path, workers: int) -> 
     assert not (tmp_path / "out" / "two.json").exists()
 
 
-def test_volumes_of_different_sizes(tmp_path: Path) -> None:
+def test_volumes_of_different_sizes_are_refused(tmp_path: Path) -> None:
     case = make_case(tmp_path)
     nib.save(nib.Nifti1Image(np.ones((3, 3, 3)), np.eye(4)), tmp_path / "one-t2w.nii.gz")
     with pytest.raises(
@@ -474,7 +474,9 @@ def test_volumes_of_different_sizes(tmp_path: Path) -> None:
         preprocess_case(case, tmp_path, Preprocess(), PATCH, tmp_path / "out")
 
 
-def test_a_real_scan(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_real_scan_is_preprocessed_and_its_labels_return_to_the_scanner(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     folder = DATA / "brats" / "TCGA-DU-7294"
     if not folder.is_dir():
         pytest.skip(f"the BraTS scan is not at {os.fspath(folder)}")

@@ -126,7 +126,7 @@ def test_kinds_are_scored_by_what_their_folds_chose_by(finished: Finished) -> No
     ]
 
 
-def test_test_scores_have_no_say_in_who_wins(finished: Finished, tmp_path: Path) -> None:
+def test_test_scores_do_not_choose_the_winner(finished: Finished, tmp_path: Path) -> None:
     results = Path(shutil.copytree(finished.results, tmp_path / "results"))
     for fold in (0, 1):
         path = results / f"fold{fold}" / "best" / "test.csv"
@@ -217,7 +217,7 @@ def test_the_metadata_are_valid_by_monais_specification(finished: Finished, tmp_
         monai.bundle.verify_metadata(meta_file=str(broken), filepath=schema)
 
 
-def test_the_metadata_tell_what_the_study_found(finished: Finished) -> None:
+def test_the_metadata_state_what_the_study_found(finished: Finished) -> None:
     content = metadata_of(finished.bundle)
     scores = [
         float(line.split(",")[2])
@@ -234,7 +234,7 @@ def test_the_metadata_tell_what_the_study_found(finished: Finished) -> None:
         assert f"{package}=={version}" in pins
 
 
-def test_the_card_tells_data_protocol_results_limits_licence_and_making(
+def test_the_card_states_data_protocol_results_limits_licence_and_origin(
     finished: Finished,
 ) -> None:
     card = (finished.bundle / "docs" / "README.md").read_text()
@@ -381,7 +381,7 @@ def test_a_tampered_or_truncated_model_is_refused(copied: Path, change, tmp_path
     assert changed_files(copied) == {WEIGHTS: "changed"}
 
 
-def test_a_bundle_tells_what_is_missing_and_what_does_not_belong_to_it(copied: Path) -> None:
+def test_a_bundle_reports_missing_and_foreign_files(copied: Path) -> None:
     (copied / "docs" / "README.md").unlink()
     (copied / "models" / "extra.safetensors").write_bytes(b"?")
     # What MONAI writes into it by default is nobody's doing.

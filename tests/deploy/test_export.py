@@ -113,7 +113,7 @@ def test_another_ending_is_refused(model: Path, tmp_path: Path, capsys) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_folder_in_the_file_s_place_is_told_of(model: Path, tmp_path: Path, capsys) -> None:
+def test_a_folder_in_the_place_of_a_file_is_reported(model: Path, tmp_path: Path, capsys) -> None:
     (tmp_path / "model.ts").mkdir()
     assert main(["export", str(model), str(tmp_path / "model.ts")]) == 1
     assert "cannot be written: Is a directory" in capsys.readouterr().err

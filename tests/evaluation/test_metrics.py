@@ -99,7 +99,7 @@ def test_dice_alone_is_scored_where_nothing_else_is_asked_for() -> None:
     assert score_regions(half, whole, (1, 1, 1), Scoring()) == [{"dice": 1.0}, {"dice": 0.5}]
 
 
-def test_dice_is_to_the_bit_that_of_monai() -> None:
+def test_dice_is_bit_identical_to_that_of_monai() -> None:
     for prediction, truth, _ in random_cases(60):
         pair = torch.from_numpy(prediction)[None], torch.from_numpy(truth)[None]
         expected = compute_dice(pair[0][None], pair[1][None], ignore_empty=False)[0]
@@ -145,7 +145,7 @@ def test_an_unknown_metric_is_refused_by_name() -> None:
 
 
 @pytest.mark.parametrize("spacing", [(1, 1, 0), (1, -1, 1), (1, 1, math.nan), (math.inf, 1, 1)])
-def test_a_spacing_that_is_none_is_refused(spacing: Spacing) -> None:
+def test_an_invalid_spacing_is_refused(spacing: Spacing) -> None:
     mask = box((1, 1, 1), (2, 2, 2))
     with pytest.raises(ValueError, match="spacing"):
         scores(mask, mask, spacing)
@@ -175,7 +175,9 @@ WRONG = [0.0, 374.0, 0.0, 0.0, 0.0, 0.0, 374.0]
     ],
     ids=["both empty", "equal", "no truth", "no prediction"],
 )
-def test_empty_regions(prediction: Mask, truth: Mask, expected: list[float]) -> None:
+def test_empty_regions_score_as_perfect_or_as_wrong(
+    prediction: Mask, truth: Mask, expected: list[float]
+) -> None:
     assert list(scores(prediction, truth).values()) == expected
 
 
@@ -352,7 +354,7 @@ def test_a_lesion_of_the_smallest_volume_in_cubic_mm_is_not_scored(
     assert scores(lesion | small, lesion | small, spacing)["lesion_dice"] == 1.0
 
 
-def test_a_truth_with_nothing_but_small_lesions_scores_as_an_empty_one() -> None:
+def test_ground_truth_of_small_lesions_alone_scores_as_an_empty_one() -> None:
     row = scores(NOTHING, box((5, 5, 5), (2, 2, 2)))
     assert (row["lesion_dice"], row["lesion_hd95"]) == (1.0, 0.0)
 
@@ -377,7 +379,7 @@ def test_components_are_those_of_scipy() -> None:
             )
 
 
-def test_dilation_is_that_of_scipy() -> None:
+def test_dilation_matches_scipy() -> None:
     edges = ndimage.generate_binary_structure(3, 2)
     for (mask, _, _), times in itertools.product(random_cases(8), (1, 2, 3)):
         expected = ndimage.binary_dilation(mask, edges, iterations=times)
@@ -400,7 +402,7 @@ def test_a_volume_in_another_memory_order_scores_the_same() -> None:
 
 
 @pytest.mark.real_data
-def test_a_real_truth_with_a_perturbed_prediction(brats_folder: Path) -> None:
+def test_scores_of_a_real_case_are_those_of_the_references(brats_folder: Path) -> None:
     image = nib.load(brats_folder / "TCGA-DU-7294" / "TCGA-DU-7294-seg.nii.gz")
     label = np.asarray(image.dataobj)
     truth = np.stack([label > 0, label == 1])

@@ -449,7 +449,7 @@ def test_a_prediction_serves_what_it_was_made_for(
     assert len(predict.asked) == asked
 
 
-def test_a_prediction_and_a_truth_of_two_shapes_are_refused() -> None:
+def test_a_prediction_and_a_ground_truth_of_two_shapes_are_refused() -> None:
     whole = random_prediction(np.random.default_rng(0))
     with pytest.raises(ValueError, match="differ in shape"):
         CroppedPrediction.of("model", "case", whole._replace(truth=whole.truth[:, :-1]), 0.3)

@@ -176,7 +176,7 @@ def test_cases_to_choose_by_have_dice_and_loss_alone(
     pd.testing.assert_frame_equal(alone, last, check_exact=True)
 
 
-def test_rows_keep_the_order_of_the_cases_and_repeat_to_the_bit(
+def test_scores_keep_the_order_of_the_cases_and_are_bit_identical_again(
     cases: tuple[Path, list[str]], model: nn.Module
 ) -> None:
     """Scores are taken in a thread of their own, those of test cases for longer than others."""
@@ -240,7 +240,7 @@ def test_scores_after_post_processing_are_those_of_its_masks(
     assert after["loss"].tolist() == before["loss"].tolist()
 
 
-def test_rows_come_back_from_their_file_to_the_bit(
+def test_scores_read_from_their_file_are_bit_identical(
     cases: tuple[Path, list[str]], model: nn.Module, tmp_path: Path
 ) -> None:
     folder, names = cases

@@ -105,7 +105,7 @@ def test_weights_of_another_program_have_no_description(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("said", ["[1]", "{not json", "7"])
-def test_a_description_that_is_none_is_refused(tmp_path: Path, said: str) -> None:
+def test_an_invalid_description_is_refused(tmp_path: Path, said: str) -> None:
     file = tmp_path / "model.safetensors"
     save_file({"w": torch.ones(2)}, file, metadata={weight_files.METADATA_KEY: said})
     with pytest.raises(InputError, match="cannot be read as weights"):

@@ -169,7 +169,7 @@ def test_a_job_that_fails_is_retried_on_the_next_partition(study: Disturbed) -> 
     assert second.state == "COMPLETED"
 
 
-def test_a_run_out_of_time_goes_on_with_more_of_it(study: Disturbed) -> None:
+def test_a_run_out_of_time_resumes_with_more_of_it(study: Disturbed) -> None:
     study.start()
     wait_for_epoch(study.states, 3)
     # It hangs, until Slurm finds that its minute is over.
@@ -182,7 +182,7 @@ def test_a_run_out_of_time_goes_on_with_more_of_it(study: Disturbed) -> None:
     assert len(study.starts()) == 2
 
 
-def test_a_run_whose_node_dies_goes_on_elsewhere(study: Disturbed, cluster: slurm.Cluster) -> None:
+def test_a_run_whose_node_dies_resumes_elsewhere(study: Disturbed, cluster: slurm.Cluster) -> None:
     study.start()
     wait_for_epoch(study.states, 5)
     # Epochs are shorter than what lies between two states.
@@ -203,7 +203,7 @@ def test_a_run_whose_node_dies_goes_on_elsewhere(study: Disturbed, cluster: slur
         cluster.start_node(job.node)
 
 
-def test_a_cancelled_run_goes_on(study: Disturbed, cluster: slurm.Cluster) -> None:
+def test_a_cancelled_run_resumes(study: Disturbed, cluster: slurm.Cluster) -> None:
     study.start()
     wait_for_epoch(study.states, 5)
     (job,) = study.jobs("rule_stem")
@@ -228,7 +228,7 @@ def test_a_run_outlives_the_controller(study: Disturbed, cluster: slurm.Cluster)
     assert epochs_trained(study.states) == EPOCHS
 
 
-def test_after_a_killed_snakemake_the_same_command_goes_on(study: Disturbed) -> None:
+def test_after_a_killed_snakemake_the_same_command_resumes(study: Disturbed) -> None:
     study.start(TARGET)
     wait_for_epoch(study.states, 5)
     assert study.process is not None

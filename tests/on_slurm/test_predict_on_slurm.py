@@ -97,7 +97,7 @@ def batches(cluster: slurm.Cluster, tmp_path: Path) -> Iterator[Batches]:
         batches.stop()
 
 
-def test_a_killed_batch_goes_on_and_a_bad_case_fails_the_end_alone(
+def test_a_killed_batch_resumes_and_a_bad_case_fails_only_the_last_step(
     batches: Batches, cluster: slurm.Cluster
 ) -> None:
     damaged = batches.folder / "scans" / DAMAGED / f"{DAMAGED}-t2w.nii.gz"

@@ -100,7 +100,7 @@ def study(cluster: slurm.Cluster, tmp_path: Path) -> Iterator[OnCluster]:
         on_cluster.stop()
 
 
-def test_what_waits_runs_failed_and_was_killed_is_told_apart(
+def test_waiting_running_failed_and_killed_runs_are_told_apart(
     study: OnCluster, cluster: slurm.Cluster
 ) -> None:
     bad, *others = study.ids

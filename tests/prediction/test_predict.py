@@ -433,7 +433,7 @@ def test_what_is_no_number_is_not_taken_for_background(
     assert names(tmp_path / "out") == set()
 
 
-def test_a_killed_prediction_is_done_again(
+def test_a_killed_prediction_is_repeated(
     model: ModelFile, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
@@ -625,7 +625,7 @@ def test_one_case_is_a_volume_or_named_files(model: ModelFile, tmp_path: Path) -
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
 
 
-def test_a_volume_of_no_channel_is_told_of(
+def test_a_volume_of_no_channel_is_reported(
     model: ModelFile, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "in"
@@ -685,9 +685,7 @@ def test_channels_of_other_names_have_to_be_stated(
     assert predict(model.path, tmp_path / "in", tmp_path / "out", "--channels", "t1") == 1
 
 
-def test_numbered_channels_of_the_same_names_are_told_by_them(
-    model: ModelFile, tmp_path: Path
-) -> None:
+def test_numbered_channels_are_told_apart_by_their_names(model: ModelFile, tmp_path: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
     layout_nnunet(folder, training=False)
@@ -723,7 +721,7 @@ def test_numbered_channels_of_the_same_names_are_told_by_them(
         (["IN", "IN", "OUT"], "holds no model"),
     ],
 )
-def test_mistakes_are_told_before_anything_is_computed(
+def test_mistakes_are_reported_before_anything_is_computed(
     model: ModelFile,
     scans: Path,
     tmp_path: Path,

@@ -156,7 +156,7 @@ def test_a_diverged_run_and_no_stem_are_drawn(tmp_path):
     assert "epoch" in words(tmp_path / "curves.svg")
 
 
-def test_diverged_models_leave_gaps_and_a_single_one_is_said(tmp_path):
+def test_diverged_models_leave_gaps_and_a_single_model_is_stated(tmp_path):
     record = basins(1, 2)[0]
     record["lines"][0]["losses"] = [0.2, None, None, None, None]
     record["distances"] = [[0.0, None], [None, 0.0]]

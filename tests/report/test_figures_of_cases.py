@@ -51,7 +51,7 @@ def test_best_median_and_worst_are_each_once_and_in_order(known):
         assert (values[0], values[-1]) == (max(valid), min(valid))
 
 
-def test_the_densest_slice_is_of_the_truth_else_of_the_prediction_else_in_the_middle():
+def test_the_densest_slice_is_of_the_ground_truth_else_of_the_prediction_else_in_the_middle():
     truth, prediction = np.zeros((2, 2, 4, 4, 7), dtype=bool)
     assert figures.densest_slice(truth, prediction) == 3
     prediction[1, 0, 0, 5] = True

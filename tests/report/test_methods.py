@@ -62,7 +62,7 @@ EVERYTHING: dict[str, dict[str, Any]] = {
 NOTHING_TO_SEARCH = {"thresholds": [0.5], "smallest_components": [0], "replace": None}
 
 
-def test_the_paragraph_tells_data_network_training_soups_and_evaluation() -> None:
+def test_the_paragraph_describes_data_network_training_soups_and_evaluation() -> None:
     text = written().paragraph
     for told in (
         "30 cases",
@@ -205,7 +205,7 @@ RANDOM = {
         ({"grid": {"optimizer.milestones": [[0.5], [0.2, 0.4]]}}, "((0.5) and (0.2, 0.4)): 2"),
     ],
 )
-def test_every_kind_of_sweep_is_told_as_it_is(sweep: dict[str, Any], told: str) -> None:
+def test_every_kind_of_sweep_is_described(sweep: dict[str, Any], told: str) -> None:
     assert told in written(sweep={"grid": {}} | sweep, stem={"source": "none"}).paragraph
 
 
@@ -224,7 +224,7 @@ def test_the_trials_alone_are_reported_as_in_the_methods_without_citations(
     assert sentence in text
 
 
-def test_halving_is_told_with_who_went_on() -> None:
+def test_halving_is_described_with_the_trials_that_continued() -> None:
     told = written(
         sweep={"grid": {"training.seed": list(range(12))}, "halving": {"rungs": 3, "keep": 0.33}},
         training={"epochs": 90},
@@ -296,7 +296,7 @@ CHOICES: dict[str, list[dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("folds", [{3: FoldSize(1, 1, 1)}, FACTS.folds])
-def test_every_study_is_told_in_correct_sentences(folds: dict[int, FoldSize]) -> None:
+def test_every_study_is_described_in_correct_sentences(folds: dict[int, FoldSize]) -> None:
     facts = replace(FACTS, folds=folds, cases=1 if len(folds) == 1 else 9, patients=1)
     for combination in itertools.product(*CHOICES.values()):
         told = written(facts, **EVERYTHING, **dict(zip(CHOICES, combination, strict=True)))

@@ -44,7 +44,7 @@ def test_a_section_is_the_same_text_as_a_page_and_to_copy_from(tmp_path: Path) -
         ("fold0/soups/ensemble.tsv", "ensemble"),
     ],
 )
-def test_the_place_of_a_benchmark_file_tells_its_rule(file: str, rule: str) -> None:
+def test_the_path_of_a_benchmark_file_gives_its_rule(file: str, rule: str) -> None:
     assert rule_of(Path(file)) == rule
 
 

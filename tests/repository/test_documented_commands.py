@@ -105,7 +105,7 @@ ELSEWHERE = {
     ),
     "snakemake predict --profile profiles/slurm --configfile study.yaml": Elsewhere(
         "tests/on_slurm/test_predict_on_slurm.py::"
-        "test_a_killed_batch_goes_on_and_a_bad_case_fails_the_end_alone",
+        "test_a_killed_batch_resumes_and_a_bad_case_fails_only_the_last_step",
         ('cluster.snakemake(self.folder, self.profile, self.study, "predict")',),
         through=("tests/on_slurm/test_predict_on_slurm.py::start",),
     ),

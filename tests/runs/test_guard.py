@@ -191,7 +191,7 @@ def longer(study: Study, epochs: int) -> Study:
 
 
 @pytest.mark.parametrize("name", ["adamw", "sgd", "radam"])
-def test_a_schedule_free_run_of_more_epochs_goes_on(
+def test_a_schedule_free_run_of_more_epochs_continues(
     cases: tuple[Path, list[str]], tmp_path: Path, name: str
 ) -> None:
     study = small_study(optimizer={"name": name})
@@ -342,7 +342,7 @@ def test_a_run_hands_over_when_it_is_asked(cases: tuple[Path, list[str]], tmp_pa
     assert_same(train_guarded(run, guard_of(run, tmp_path)), train(run, CPU))
 
 
-def test_a_removed_folder_is_told_of(cases: tuple[Path, list[str]], tmp_path: Path) -> None:
+def test_a_removed_folder_is_reported(cases: tuple[Path, list[str]], tmp_path: Path) -> None:
     run = small_run(small_study(), *cases)
     folder = tmp_path / "states"
     guard = disturbed(run, folder, 1, lambda: shutil.rmtree(folder), save_minutes=1e-6)

@@ -100,7 +100,7 @@ def test_a_killed_owner_is_followed_at_once(tmp_path: Path) -> None:
     lease.release()
 
 
-def test_a_living_owner_is_named_to_who_does_not_wait(tmp_path: Path) -> None:
+def test_a_living_owner_is_named_to_a_caller_that_does_not_wait(tmp_path: Path) -> None:
     process = held_elsewhere(tmp_path)
     try:
         with pytest.raises(LeaseTaken, match=f"process {process.pid} on"):
@@ -227,7 +227,7 @@ def test_a_process_number_that_was_given_again_is_another_process() -> None:
     assert not Owner(**(vars(here) | {"started": 1, "boot": "another"})).is_dead()
 
 
-def test_one_look_tells_whether_an_owner_is_alive(tmp_path: Path) -> None:
+def test_is_alive_says_whether_an_owner_lives_and_changes_nothing(tmp_path: Path) -> None:
     assert not is_alive(tmp_path / "nothing", 60)
     process = held_elsewhere(tmp_path)
     before = sorted(path.name for path in tmp_path.iterdir())

@@ -38,12 +38,12 @@ def test_a_run_without_states_is_trained(tmp_path: Path) -> None:
         (40, 3, "starts over with 3 epochs: it was trained for 4"),
     ],
 )
-def test_a_schedule_free_run_goes_on(tmp_path: Path, step: int, epochs: int, said: str) -> None:
+def test_a_schedule_free_run_continues(tmp_path: Path, step: int, epochs: int, said: str) -> None:
     trained(tmp_path, small_study(), step, epochs=4)
     assert planned(tmp_path, small_study(), epochs) == said
 
 
-def test_a_scheduled_run_goes_on_only_at_the_same_length(tmp_path: Path) -> None:
+def test_a_scheduled_run_continues_only_at_the_same_length(tmp_path: Path) -> None:
     study = small_study(optimizer={"schedule": "cosine"})
     trained(tmp_path, study, step=20, epochs=4)
     assert planned(tmp_path, study, 4) == "continues after epoch 2 of 4"

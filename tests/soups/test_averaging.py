@@ -51,7 +51,9 @@ def test_the_mean_is_the_rational_one_rounded_once(rows: list[list[float]]) -> N
 
 
 @given(models, st.randoms())
-def test_neither_order_nor_the_way_shows(rows: list[list[float]], random) -> None:
+def test_the_average_depends_on_neither_the_order_nor_the_way_of_summing(
+    rows: list[list[float]], random
+) -> None:
     with tempfile.TemporaryDirectory() as folder:
         paths = write(Path(folder), rows)
         at_once = average(equal_parts([(path, path.name) for path in paths]))["w"]

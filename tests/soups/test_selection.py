@@ -106,7 +106,7 @@ def test_what_was_scored_is_not_scored_again(tmp_path: Path) -> None:
         assert scorer.asked == 3
 
 
-def test_a_killed_souping_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_a_killed_soup_resumes_where_it_was(tmp_path: Path) -> None:
     scores = scores_of([(0.7, 0.8), (0.4, 0.6), (0.5, 0.5)])
     path = tmp_path / "candidates.jsonl"
     selection, _ = selection_of(scores, Cache(path, ""))

@@ -170,7 +170,7 @@ def test_hierarchical_is_greedy_over_the_soups_of_groups(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("recipe", [greedy, uniform, hierarchical])
-def test_a_soup_is_made_again_from_its_recipe_alone_to_the_bit(tmp_path: Path, recipe) -> None:
+def test_a_soup_rebuilt_from_its_recipe_alone_is_bit_identical(tmp_path: Path, recipe) -> None:
     models = np.random.default_rng(3).normal(0, 0.5, (5, 3)).astype(np.float32).tolist()
     selection = selection_with()
     made: SoupResult = recipe(write(tmp_path, models, groups=2), selection)

@@ -412,7 +412,7 @@ def test_the_score_is_the_mean_dice_of_the_best_model_so_far(
 # --- failures ---------------------------------------------------------------------------------
 
 
-def test_a_loss_that_is_no_number_is_told_with_its_mend(
+def test_a_loss_that_is_nan_is_reported_with_its_fix(
     tmp_path: Path, cases: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     study = Study(tmp_path, cases, optimizer={"name": "sgd", "schedule": "constant", "lr": 1e30})
@@ -429,7 +429,7 @@ def test_a_loss_that_is_no_number_is_told_with_its_mend(
     assert "the training loss is NaN or infinite" in shown
 
 
-def test_a_defect_is_told_with_its_line(study: Study) -> None:
+def test_a_defect_is_reported_with_its_line(study: Study) -> None:
     stem = study.names[0]
     study.settings = study.settings.model_copy(
         update={"training": study.settings.training.model_copy(update={"loss": "no such loss"})}
@@ -479,7 +479,7 @@ def test_what_ended_an_attempt_is_said_in_words(error: BaseException, words: str
     assert fix in failure.fix
 
 
-def test_slurm_knows_who_asked_a_run_to_end() -> None:
+def test_slurm_knows_what_asked_a_run_to_end() -> None:
     attempt = ended(Interrupted("stopped by SIGTERM"))
     for state, words in (
         ("TIMEOUT", "time limit"),
@@ -623,7 +623,7 @@ def test_a_wrong_choice_names_what_is_possible(options: dict[str, Any], named: s
         (["fold0/stem", "fold0/other"], "one run at most"),
     ],
 )
-def test_a_wrong_option_is_one_message(
+def test_a_wrong_option_gives_one_message(
     study: Study, capsys: pytest.CaptureFixture[str], arguments: list[str], named: str
 ) -> None:
     assert main(["status", str(study.file), *arguments]) == 1
@@ -686,7 +686,9 @@ def test_json_is_for_scripts(study: Study, capsys: pytest.CaptureFixture[str]) -
     assert run["record"]["attempts"][0]["owner"]["process"] == os.getpid()
 
 
-def test_one_run_is_shown_whole(study: Study, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_run_is_shown_with_all_its_details(
+    study: Study, capsys: pytest.CaptureFixture[str]
+) -> None:
     name = study.names[1]
     with pytest.raises(SystemExit):
         study.train(name, at_step(4, interrupt))

@@ -97,7 +97,7 @@ def test_a_mistake_is_named_with_its_key_and_its_fix(changes: dict[str, Any], sa
     assert said in refused(**changes)
 
 
-def test_all_mistakes_are_told_at_once() -> None:
+def test_all_mistakes_are_reported_at_once() -> None:
     message = refused(optimizer={"lr": -1}, folds={"count": 1})
     assert "2 setting(s) are wrong" in message
 

@@ -286,7 +286,7 @@ def test_samples_differ_also_where_there_are_few() -> None:
         sampled(4, losses)
 
 
-def test_a_further_choice_changes_only_the_samples_that_take_it() -> None:
+def test_another_choice_changes_only_the_samples_that_take_it() -> None:
     rates = {"optimizer.lr": AXES["optimizer.lr"]}
     two = sampled(50, rates | {"training.loss": {"choice": ["dice", "dice-bce"]}})
     three = sampled(50, rates | {"training.loss": {"choice": ["dice-focal", "dice-bce", "dice"]}})

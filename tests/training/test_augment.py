@@ -60,7 +60,7 @@ def transformed(volume: torch.Tensor, angles: list[float], zoom: float) -> torch
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_it_repeats_itself_and_keeps_labels_whole(preset: str) -> None:
+def test_augmentation_repeats_itself_and_keeps_labels_whole_numbers(preset: str) -> None:
     images, labels = batch()
     torch.manual_seed(0)
     one = augmented(images, labels, preset, drawn(3))
@@ -204,7 +204,7 @@ def test_places_are_those_of_torch() -> None:
 
 @pytest.mark.parametrize("least", [0, devices.PARALLEL_ABOVE])
 @pytest.mark.parametrize("threads", [2, 3])
-def test_a_batch_hangs_on_no_number_of_threads(
+def test_an_augmented_batch_does_not_depend_on_the_number_of_threads(
     threads: int, least: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(devices, "PARALLEL_ABOVE", least)

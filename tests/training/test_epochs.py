@@ -89,5 +89,5 @@ EPOCH = Epoch(
         ),
     ],
 )
-def test_a_line_says_it_in_short(changes: dict[str, object], line: str) -> None:
+def test_the_line_of_an_epoch_is_short(changes: dict[str, object], line: str) -> None:
     assert str(replace(EPOCH, **changes)) == line

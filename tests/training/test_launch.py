@@ -164,7 +164,7 @@ def test_a_signal_to_any_process_ends_all_after_the_same_step(
     assert len(state["rows"]) == len(epochs_of(tmp_path))
 
 
-def test_a_killed_process_ends_the_job_and_the_next_one_goes_on(
+def test_a_killed_process_ends_the_job_and_the_next_one_resumes(
     folder: Path, tmp_path: Path, undisturbed: Trained
 ) -> None:
     process = start_in_two(folder, tmp_path)

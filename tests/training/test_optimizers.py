@@ -147,7 +147,7 @@ def test_runs_shorter_than_their_warm_up_still_train(name: str, schedule: str, s
 
 
 @pytest.mark.parametrize("milestones", [[0.25], [0.1, 0.5, 0.9]])
-def test_multi_step_lowers_the_rate_where_it_is_told_to(milestones: list[float]) -> None:
+def test_multi_step_lowers_the_rate_at_its_milestones(milestones: list[float]) -> None:
     settings = Optimizer(schedule="multi-step", lr=LR, milestones=milestones, gamma=0.5)
     _, _, rates = run(settings)
     expected = [LR * 0.5 ** sum(t >= share * STEPS for share in milestones) for t in range(STEPS)]

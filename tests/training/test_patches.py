@@ -53,7 +53,7 @@ def test_a_patch_is_a_part_of_a_stored_case(source: PatchSource) -> None:
     assert found == 1
 
 
-def test_batches_hang_on_their_number_alone(source: PatchSource) -> None:
+def test_batches_depend_on_their_number_alone(source: PatchSource) -> None:
     whole = list(batches(source, 0, 4, CPU))
     later = list(batches(source, 2, 4, CPU))
     for (image, regions), (same_image, same_regions) in zip(whole[2:], later, strict=True):

@@ -50,7 +50,7 @@ def test_an_epoch_has_the_rate_of_its_first_step(
     assert train(small_run(study, *cases), CPU).history["lr"].tolist()[0] == pytest.approx(0.01)
 
 
-def test_gradient_checkpointing_changes_no_bit(cases: tuple[Path, list[str]]) -> None:
+def test_gradient_checkpointing_is_bit_identical(cases: tuple[Path, list[str]]) -> None:
     plain, again = (
         train(small_run(small_study(training={"gradient_checkpointing": on}), *cases), CPU)
         for on in (False, True)
@@ -202,7 +202,7 @@ def test_a_diverged_run_says_what_to_do(cases: tuple[Path, list[str]]) -> None:
         train(small_run(settings, *cases), CPU)
 
 
-def test_a_network_with_batch_norm_takes_its_statistics_anew(
+def test_batch_norm_of_a_soup_is_re_estimated(
     cases: tuple[Path, list[str]],
 ) -> None:
     settings = small_study(network={"size": "S", "name": "UNet", "arguments": UNET})

@@ -86,7 +86,7 @@ def test_the_report_and_the_tables_have_the_finalists(halved: Path) -> None:
     assert [line.split("\t")[0] for line in listed] == kept(halved, 2)
 
 
-def test_the_list_of_trials_says_who_was_dropped(
+def test_the_list_of_trials_says_which_were_dropped(
     halved: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(halved)
@@ -98,7 +98,7 @@ def test_the_list_of_trials_says_who_was_dropped(
     assert sorted(states.values()) == ["done", "dropped", "dropped", "dropped"]
 
 
-def test_the_status_says_who_was_dropped_and_where_it_stopped(
+def test_the_status_says_which_trial_was_dropped_and_where_it_stopped(
     halved: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(halved)
@@ -135,7 +135,7 @@ def test_a_new_trial_starts_with_the_first_rung(halved: Path) -> None:
     assert "stem" not in plan and "trial" not in plan and "evaluate" not in plan
 
 
-def test_without_halving_the_dropped_go_on(halved: Path) -> None:
+def test_without_halving_dropped_trials_continue(halved: Path) -> None:
     before = (halved / "study.yaml").read_text()
     try:
         write_tiny(halved, stem={"epochs": 2}, training=TRAINING, sweep={"grid": GRID})

@@ -50,7 +50,7 @@ def states_of(folder: Path, schedule: str) -> Path:
     return folder / "results/.state/fold0/trials" / trial
 
 
-def test_a_second_snakemake_is_refused_and_one_after_a_kill_goes_on(
+def test_a_second_snakemake_is_refused_and_one_after_a_kill_resumes(
     calm: Path, tmp_path: Path
 ) -> None:
     copy_data(calm, tmp_path)

@@ -199,7 +199,7 @@ def test_tooltips_say_what_the_marks_of_a_figure_are(report: Reading) -> None:
         assert titles.count() > 1, path
 
 
-def test_the_methods_are_told_with_their_references(report: Reading) -> None:
+def test_the_methods_are_described_with_their_references(report: Reading) -> None:
     report.read("5 Methods")
     text = report.text("results/report/methods.html")
     for told in ("30 cases", "MedNeXt [1]", "schedule-free", "greedy soup", "selection cases"):

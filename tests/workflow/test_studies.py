@@ -252,7 +252,7 @@ def test_an_ensemble_is_scored_as_all_models_are_and_has_no_file(with_ensemble: 
 
 
 @pytest.mark.parametrize("recipe", SOUPS)
-def test_every_soup_is_made_again_from_its_recipe_to_the_bit(
+def test_every_soup_rebuilt_from_its_recipe_is_bit_identical(
     with_ensemble: Path, recipe: str
 ) -> None:
     folder = with_ensemble / f"results/fold0/soups/{recipe}"

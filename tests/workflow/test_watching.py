@@ -84,7 +84,7 @@ def test_what_is_printed_to_a_file_has_the_reasons(watched: Watched, tmp_path: P
     assert "Reason: Forced execution" in printed
 
 
-def test_a_failure_is_told_on_the_terminal_and_by_the_exit_code(
+def test_a_failure_is_reported_on_the_terminal_and_by_the_exit_code(
     watched: Watched, tmp_path: Path
 ) -> None:
     copy_data(watched.folder, tmp_path)

@@ -142,7 +142,7 @@ def test_the_greedy_soup_is_the_average_that_its_recipe_names(demo: Path) -> Non
     assert recipe["score"] >= max(decision["single_score"] for decision in recipe["decisions"])
 
 
-def test_every_fold_says_whether_its_models_share_a_basin(demo: Path) -> None:
+def test_every_fold_says_whether_its_models_are_linearly_mode_connected(demo: Path) -> None:
     for fold in (0, 1):
         record = json.loads((demo / f"results/fold{fold}/basin.json").read_text())
         folder = demo / f"results/fold{fold}/trials"
