@@ -45,14 +45,14 @@ def test_the_interval_of_each_fold() -> None:
 
 
 def test_effects_are_drawn_from_the_mean_of_the_reference() -> None:
-    drawn = drawn_effects(two_folds(), PARAMETERS, {BEST_TRIAL: "schedule=cosine"})
+    drawn = drawn_effects(two_folds(), PARAMETERS, {BEST_TRIAL: "schedule cosine"})
     trials = drawn.trials
     # A seed is no hyperparameter.
     assert set(trials["key"]) == {"optimizer.schedule"}
     assert list(zip(trials["fold"], trials["name"], trials["value"], strict=True)) == [
-        (0, "schedule=cosine", "cosine"),
+        (0, f"schedule cosine ({BEST_TRIAL})", "cosine"),
         (0, OTHER_TRIAL, "schedule-free"),
-        (3, "schedule=cosine", "cosine"),
+        (3, f"schedule cosine ({BEST_TRIAL})", "cosine"),
         (3, OTHER_TRIAL, "schedule-free"),
     ]
     expected = [np.mean(scores[fold]) for fold in BEST for scores in (BEST, OTHER)]

@@ -153,8 +153,12 @@ def test_cells_name_both_models_where_there_are_few(tmp_path):
     record[0]["distances"][2][1] = None
     figures.weight_distances(record, tmp_path / "few.svg", {"00000001": "the second"})
     assert len(titles(tmp_path / "few.svg")) == 9
-    assert titles(tmp_path / "few.svg")[1].startswith("00000000\nthe second\ndistance 0.")
-    assert titles(tmp_path / "few.svg")[7] == "00000002\nthe second\nno distance: one has diverged"
+    assert titles(tmp_path / "few.svg")[1].startswith(
+        "00000000\nthe second (00000001)\ndistance 0."
+    )
+    assert titles(tmp_path / "few.svg")[7] == (
+        "00000002\nthe second (00000001)\nno distance: one has diverged"
+    )
     figures.weight_distances(invented.basins(1, 41), tmp_path / "many.svg")
     assert titles(tmp_path / "many.svg") == []
 

@@ -20,7 +20,7 @@ from voxelsoup.study.loading import load
 from voxelsoup.study.study import Study
 from voxelsoup.study.trials import (
     group_keys,
-    model_names,
+    model_labels,
     parameters_of,
     readable,
     swept_keys,
@@ -384,8 +384,8 @@ def test_trials_with_other_keys_have_the_values_of_their_own_study() -> None:
         (0.3, "dice"),
     ]
     last = found[-1].id
-    names = model_names(of_study, [f"{last}/raw-1"])
-    assert names == {f"{last}/raw-1": f"{last}/raw-1 lr=0.3,loss=dice"}
+    labels = model_labels(of_study, [last, f"{last}/raw-1"])
+    assert labels == {last: "lr 0.3, loss dice", f"{last}/raw-1": "lr 0.3, loss dice, raw-1"}
     assert group_keys(of_study, found) == ["optimizer.lr"]
 
 

@@ -19,14 +19,14 @@ from voxelsoup.report.figures import (
 from voxelsoup.report.figures.data import case_differences, drawn_effects, intervals_of
 from voxelsoup.soups.candidates import models_of_folds, runs_of_folds
 from voxelsoup.study.loading import load
-from voxelsoup.study.trials import model_names, parameters_of, trials
+from voxelsoup.study.trials import model_labels, parameters_of, trials
 
 with job_log(snakemake.log[0]):
     study = load(snakemake.config)
     asked, results = snakemake.params, Path(snakemake.params.results)
     folder = Path(snakemake.output.build_up).parent
     models = models_of_folds(results, asked.folds)
-    names = model_names(study, chain(*models.values()))
+    names = model_labels(study, chain(*models.values()))
     histories = {
         (fold, run.name): pd.read_csv(run / "history.csv")
         for fold, run in runs_of_folds(results, models, study.stem.source == "train")

@@ -153,10 +153,13 @@ def readable(parameters: Mapping[str, Any]) -> str:
     return ",".join(parts).replace("/", "-").replace(" ", "") or "base"
 
 
-def model_names(study: Study, models: Iterable[str]) -> dict[str, str]:
-    """Model of a trial (its id, or its id and a folder below it) -> both with its settings."""
-    swept = {trial: readable(values) for trial, values in parameters_of(trials(study)).items()}
-    return {model: f"{model} {swept[model.partition('/')[0]]}" for model in models}
+def model_labels(study: Study, models: Iterable[str]) -> dict[str, str]:
+    """Model of a trial (its id, or its id and a folder below it) -> label: ``lr 0.03, raw-1``."""
+    labels = trial_labels(trials(study))
+    parts = {model: model.partition("/") for model in models}
+    return {
+        m: ", ".join(filter(None, (labels[trial], name))) for m, (trial, _, name) in parts.items()
+    }
 
 
 def _one_of(alike: list[Trial], results: Path) -> Trial:

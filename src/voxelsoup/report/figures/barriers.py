@@ -7,11 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.lines import Line2D
 
-from voxelsoup.report.figures.panels import Drawing, in_panels, protocol_of, run_colours, styled
-from voxelsoup.report.figures.style import BLUE, FEW_RUNS
-from voxelsoup.report.figures.tooltips import NO_NAMES
+from voxelsoup.report.figures.panels import (
+    Drawing,
+    in_panels,
+    protocol_of,
+    run_colours,
+    run_handles,
+    styled,
+)
+from voxelsoup.report.figures.style import FEW_RUNS
+from voxelsoup.report.figures.tooltips import NO_NAMES, named
 
 
 def barriers(
@@ -22,7 +28,7 @@ def barriers(
     Args:
         records: fold -> content of its basin.json.
         path: the SVG file; .png and .html are written beside it.
-        names: model id -> text for the legend and the tooltips.
+        names: model id -> what distinguishes it.
     """
     models = sorted({line["trial"] for record in records.values() for line in record["lines"]})
     colours, few = run_colours(models), len(models) <= FEW_RUNS
@@ -46,23 +52,15 @@ def barriers(
         drawing.label_axes(
             "from the best model (0) to the other (1)", "loss on selection cases (no unit)"
         )
-        if few:
-            handles = [
-                Line2D([], [], color=colours[model], label=names.get(model, model))
-                for model in models
-            ]
-        else:
-            handles = [Line2D([], [], color=BLUE, alpha=0.6, label="a line per other model")]
+        handles = run_handles(colours, names, "a line per other model")
         drawing.finish(handles, protocol_of(records), path)
 
 
 def _text(fold: int, line: Mapping[str, Any], names: Mapping[str, str]) -> str:
-    model = line["trial"]
     measures = [
         f"{measure} {line[measure]:.4f}"
         for measure in ("barrier", "lift")
         if line.get(measure) is not None
     ]
-    return "\n".join(
-        part for part in (f"fold {fold}, {names.get(model, model)}", ", ".join(measures)) if part
-    )
+    run = f"fold {fold}, {named(line['trial'], names)}"
+    return "\n".join(filter(None, (run, ", ".join(measures))))

@@ -9,11 +9,17 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
 
-from voxelsoup.report.figures.panels import Drawing, in_panels, mark, protocol_of, styled
-from voxelsoup.report.figures.style import BLUE, FEW_INGREDIENTS, GREY, SMALL_LETTERS, VERMILLION
-from voxelsoup.report.figures.tooltips import NO_NAMES, Tooltips
+from voxelsoup.report.figures.panels import (
+    Drawing,
+    in_panels,
+    mark,
+    name_ranks,
+    protocol_of,
+    styled,
+)
+from voxelsoup.report.figures.style import BLUE, FEW_MARKS, GREY, VERMILLION
+from voxelsoup.report.figures.tooltips import NO_NAMES, Tooltips, named
 
 
 def build_up(
@@ -24,7 +30,7 @@ def build_up(
     Args:
         records: fold -> content of the greedy soup's recipe.json; may be empty.
         path: the SVG file; .png and .html are written beside it.
-        names: ingredient's id -> text for its tooltips.
+        names: ingredient's id -> what distinguishes it.
     """
     with styled():
         drawing: Drawing[int] = in_panels(sorted(records))
@@ -55,7 +61,7 @@ def _grow(
         key: np.array([decision[f"{key}_score"] for decision in decisions], dtype=np.float64)
         for key in ("single", "candidate", "best")
     }
-    many = len(decisions) > FEW_INGREDIENTS
+    many = len(decisions) > FEW_MARKS
     size = 3 if many else 5.5
     looks: list[tuple[str, Any, dict[str, Any]]] = [
         ("single", np.isfinite(scores["single"]), {"marker": "_", "color": GREY, "ms": size + 2}),
@@ -75,22 +81,16 @@ def _grow(
     for key, shown, look in looks:
         (marks,) = axes.plot(ranks[shown], scores[key][shown], ls="", **look)
         tooltips.marks(marks, [texts[rank - 1] for rank in ranks[shown]])
-    if many:
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
-    else:
-        ids = [str(decision["trial"]) for decision in decisions]
-        axes.set_xticks(
-            ranks, ids, rotation=60, ha="right", rotation_mode="anchor", fontsize=SMALL_LETTERS
-        )
+    models = [str(decision["trial"]) for decision in decisions]
+    name_ranks(axes, [names.get(model, model) for model in models])
 
 
 def _text(fold: int, rank: int, decision: Mapping[str, Any], names: Mapping[str, str]) -> str:
-    trial = str(decision["trial"])
-    verdict = "kept" if decision["accepted"] else "left out"
+    outcome = "kept" if decision["accepted"] else "left out"
     with_it = decision["candidate_score"]
-    score = "stopped early, as it could not win" if with_it is None else f"{with_it:.4f}"
+    score = "stopped early, as it could no longer win" if with_it is None else f"{with_it:.4f}"
     return (
-        f"fold {fold}, ingredient {rank}: {names.get(trial, trial)}\n"
-        f"soup with it {score}: {verdict}\n"
+        f"fold {fold}, ingredient {rank}: {named(str(decision['trial']), names)}\n"
+        f"soup with it {score}: {outcome}\n"
         f"the model alone {decision['single_score']:.4f}"
     )

@@ -1,4 +1,4 @@
-"""Cases as slices, with the outlines of the truth and of two models."""
+"""Cases as slices, with the outlines of the ground truth and of two models."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ SOLID: tuple[float, tuple[float, ...]] = (0, ())
 # Light lines on dark ones and the reverse: images are light in some places, dark in others. The
 # dashes differ, for print without colours.
 OUTLINES = (
-    Outline("truth", "white", BLACK, 1.3, SOLID),
+    Outline("ground truth", "white", BLACK, 1.3, SOLID),
     Outline("best model", SKY, BLACK, 1.1, (0, (4, 2))),
     Outline("soup", ORANGE, BLACK, 1.3, (0, (1, 1.3))),
 )
@@ -71,7 +71,7 @@ class CaseSlice:
         fold: whose test case it is.
         spacing: size of a voxel along both axes of the image, in mm.
         image: one channel, (x, y) from left to right and from back to front of the patient.
-        regions: region -> truth, prediction of the best model and of the soup, as masks (x, y).
+        regions: region -> ground truth, prediction of the best model and of the soup: masks (x, y).
         dice: region -> Dice of the best model and of the soup, on the whole volume.
     """
 
@@ -110,7 +110,7 @@ def densest_slice(truth: Mask, prediction: Mask) -> int:
 
     Args:
         truth: (region, x, y, z).
-        prediction: the same; it decides where the truth is empty.
+        prediction: the same; it decides where the ground truth is empty.
 
     Returns:
         The first such slice; the middle one where both are empty.
@@ -123,7 +123,7 @@ def densest_slice(truth: Mask, prediction: Mask) -> int:
 
 
 def case_slices(cases: Sequence[CaseSlice], path: Path, protocol: str, title: str = "") -> None:
-    """Slices with the outlines of truth, best model and soup: a row per case, a column per region.
+    """Outlines of ground truth, best model and soup: a row per case, a column per region.
 
     Args:
         cases: the slices, from top to bottom, all with the same regions.

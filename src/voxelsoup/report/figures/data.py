@@ -12,6 +12,7 @@ from voxelsoup.comparison.folds import FoldComparison
 from voxelsoup.comparison.names import BEST_MODEL
 from voxelsoup.comparison.sweep_effects import SEED, effects, value_text
 from voxelsoup.report.figures import HyperparameterEffects
+from voxelsoup.report.figures.tooltips import named
 
 
 def case_differences(comparisons: Sequence[FoldComparison], title: str) -> dict[int, pd.DataFrame]:
@@ -45,13 +46,13 @@ def drawn_effects(
     Args:
         comparisons: the folds.
         parameters: trial id -> swept dotted key -> value.
-        names: trial id -> text for people.
+        names: trial id -> what distinguishes it.
     """
     trials = [
         {
             "fold": c.fold,
             "trial": trial,
-            "name": names.get(trial, trial),
+            "name": named(trial, names),
             "key": key,
             "value": value_text(value),
             "score": float(c.case_scores[trial].mean()),

@@ -12,8 +12,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from voxelsoup.report.figures.panels import Drawing, in_panels, mark, styled
-from voxelsoup.report.figures.style import BLACK, GREY, SMALL_LETTERS
+from voxelsoup.report.figures.panels import Drawing, in_panels, mark, styled, turn_ticks
+from voxelsoup.report.figures.style import BLACK, GREY
 from voxelsoup.report.figures.tooltips import Tooltips
 
 # Neighbouring dots end up far apart, in the same places each time.
@@ -29,8 +29,9 @@ class HyperparameterEffects:
     """Scores of the trials by the values of each swept key.
 
     Attributes:
-        trials: a row per fold, trial and swept key: ``fold``, ``trial`` (its id), ``name`` (text
-            for people), ``key``, ``value`` (text) and ``score`` (mean test Dice, 0 to 1).
+        trials: a row per fold, trial and swept key: ``fold``, ``trial`` (its id), ``name`` (what
+            distinguishes it, and its id), ``key``, ``value`` (text) and ``score`` (mean test Dice,
+            0 to 1).
         means: a row per key and value, in the order to draw them: ``key``, ``value`` (text),
             ``mean`` (mean test Dice, 0 to 1), ``low`` and ``high``: where the 95 % interval of the
             difference to the key's reference value ends, seen from the mean of the reference
@@ -92,13 +93,11 @@ def _dots(axes: Axes, values: Sequence[str], trials: pd.DataFrame, tooltips: Too
             s=5 if many else 18,
             linewidths=0,
         )
-        tooltips.marks(
-            dots,
-            [
-                f"fold {row.fold}, {row.name}\ntest Dice {row.score:.4f}"
-                for row in here.itertuples(index=False)
-            ],
-        )
+        texts = [
+            f"fold {row.fold}, {row.name}\ntest Dice {row.score:.4f}"
+            for row in here.itertuples(index=False)
+        ]
+        tooltips.marks(dots, texts)
 
 
 def _means(axes: Axes, means: pd.DataFrame, tooltips: Tooltips) -> None:
@@ -126,7 +125,7 @@ def _means(axes: Axes, means: pd.DataFrame, tooltips: Tooltips) -> None:
 
 
 def _name_values(axes: Axes, values: Sequence[str]) -> None:
-    places = np.arange(len(values))
+    places = range(len(values))
     axes.set_xlim(-0.6, len(values) - 0.4)
     axes.grid(False, axis="x")
     room = LETTERS_ABREAST // max(1, len(values))
@@ -134,6 +133,4 @@ def _name_values(axes: Axes, values: Sequence[str]) -> None:
     if all(len(line) <= room for text in wrapped for line in text.splitlines()):
         axes.set_xticks(places, wrapped)
     else:
-        axes.set_xticks(
-            places, values, rotation=60, ha="right", rotation_mode="anchor", fontsize=SMALL_LETTERS
-        )
+        turn_ticks(axes, places, values)

@@ -11,15 +11,21 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import MaxNLocator
 
-from voxelsoup.report.figures.panels import Drawing, in_panels, mark, styled
-from voxelsoup.report.figures.style import BLACK, BLUE, GREY, SKY, SMALL_LETTERS, VERMILLION
+from voxelsoup.report.figures.panels import Drawing, in_panels, mark, name_ranks, styled
+from voxelsoup.report.figures.style import (
+    BLACK,
+    BLUE,
+    FEW_MARKS,
+    GREY,
+    SKY,
+    SMALL_LETTERS,
+    VERMILLION,
+)
 from voxelsoup.report.figures.tooltips import Tooltips
 
 # Differences are small: a hundredth of the range of Dice is the unit that papers use.
 POINTS = 100
-FEW_CASES = 16
 GAIN, LOSS, EQUAL = "gain", "loss", "equal"
 # The shapes point the way, for print without colours.
 LOOKS = {GAIN: ("^", BLUE), LOSS: ("v", VERMILLION), EQUAL: ("s", GREY)}
@@ -71,7 +77,7 @@ def _sorted(scores: pd.DataFrame) -> pd.DataFrame:
 def _cases(axes: Axes, fold: int, scores: pd.DataFrame, tooltips: Tooltips) -> None:
     table = _sorted(scores)
     ranks = np.arange(1, len(table) + 1)
-    many = len(table) > 4 * FEW_CASES
+    many = len(table) > 4 * FEW_MARKS
     sign = np.sign(table["difference"].to_numpy())
     axes.axhline(0, color=BLACK, linewidth=0.8, zorder=1)
     for kind, number in ((GAIN, 1), (LOSS, -1), (EQUAL, 0)):
@@ -111,19 +117,10 @@ def _text(fold: int, case: Mapping[Any, Any]) -> str:
 def _name_cases(axes: Axes, table: pd.DataFrame) -> None:
     if table.empty:
         axes.text(0.5, 0.5, "no case with both scores", ha="center", transform=axes.transAxes)
-    if len(table) > FEW_CASES or table.empty:
-        axes.set_xlabel("cases, from the largest loss to the largest gain")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
-        return
-    axes.set_xlim(0.4, len(table) + 0.6)
-    axes.set_xticks(
-        np.arange(1, len(table) + 1),
-        table["case"].astype(str).tolist(),
-        rotation=60,
-        ha="right",
-        rotation_mode="anchor",
-        fontsize=SMALL_LETTERS,
-    )
+    elif len(table) <= FEW_MARKS:
+        axes.set_xlim(0.4, len(table) + 0.6)
+    cases = table["case"].astype(str).tolist()
+    name_ranks(axes, cases, many="cases, from the largest loss to the largest gain")
 
 
 def _handles(intervals: list[Interval]) -> list[Line2D | Patch]:

@@ -15,12 +15,14 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 
 from voxelsoup.common.files import atomic_write, write_text
 from voxelsoup.comparison.names import OPTIMISTIC
 from voxelsoup.report.figures.style import (
     BLUE,
     DOTS_PER_INCH,
+    FEW_MARKS,
     FEW_RUNS,
     LEGEND_MARK_WIDTH,
     LETTER_WIDTH,
@@ -29,6 +31,7 @@ from voxelsoup.report.figures.style import (
     PANEL_WIDTH,
     PANELS_IN_A_ROW,
     RUN_COLOURS,
+    SMALL_LETTERS,
     STYLE,
     VERMILLION,
 )
@@ -146,8 +149,10 @@ def in_panels(keys: Iterable[Panel], title: str = "Fold {}") -> Drawing[Panel]:
     return Drawing(figure, panels)
 
 
-def mark(marker: str, edge: str, face: str, label: str, size: float = 6) -> Line2D:
-    """A marker of the legend."""
+def mark(
+    marker: str, edge: str, face: str, label: str, size: float = 6, width: float = 1
+) -> Line2D:
+    """A marker of the legend, its size and the width of its edge in points."""
     return Line2D(
         [],
         [],
@@ -156,6 +161,7 @@ def mark(marker: str, edge: str, face: str, label: str, size: float = 6) -> Line
         markeredgecolor=edge,
         markerfacecolor=face,
         markersize=size,
+        markeredgewidth=width,
         label=label,
     )
 
@@ -165,6 +171,29 @@ def run_colours(names: Sequence[str]) -> dict[str, str]:
     # More runs than colours: a legend would say nothing, so all trials look alike.
     few = len(names) <= FEW_RUNS
     return {name: RUN_COLOURS[i] if few else BLUE for i, name in enumerate(names)}
+
+
+def run_handles(colours: Mapping[str, str], names: Mapping[str, str], many: str) -> list[Line2D]:
+    """The legend of runs: a line for each, or one for all where they look alike."""
+    if len(colours) > FEW_RUNS:
+        return [Line2D([], [], color=BLUE, alpha=0.6, label=many)]
+    return [Line2D([], [], color=c, label=names.get(run, run)) for run, c in colours.items()]
+
+
+def name_ranks(axes: Axes, names: Sequence[str], many: str = "") -> None:
+    """Write names below the marks 1, 2, ...; of many marks the numbers, explained by ``many``."""
+    if len(names) > FEW_MARKS:
+        axes.set_xlabel(many or axes.get_xlabel())
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+    else:
+        turn_ticks(axes, range(1, len(names) + 1), names)
+
+
+def turn_ticks(axes: Axes, places: Sequence[int], names: Sequence[str]) -> None:
+    """Write long names below an axis."""
+    axes.set_xticks(
+        places, names, rotation=60, ha="right", rotation_mode="anchor", fontsize=SMALL_LETTERS
+    )
 
 
 def protocol_of(records: Mapping[int, Mapping[str, Any]]) -> str:

@@ -13,9 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from voxelsoup.comparison.names import BEST_MODEL
-from voxelsoup.report.figures.panels import in_panels, styled
+from voxelsoup.report.figures.panels import in_panels, mark, styled
 from voxelsoup.report.figures.style import BLUE, GREY, SOUP_COLOURS, SOUP_MARKERS
-from voxelsoup.report.figures.tooltips import NO_NAMES, Tooltips
+from voxelsoup.report.figures.tooltips import NO_NAMES, Tooltips, named
 
 TRIAL = "Trial"
 # Per fold; the dots of more are smaller.
@@ -32,7 +32,7 @@ def selection_against_test(
             ``selection`` and ``test`` (mean Dice), as `comparison.points` gives them.
         path: the SVG file; .png and .html are written beside it.
         protocol: ``published`` is marked as optimistic.
-        names: ``name`` of a point -> text for its tooltip.
+        names: ``name`` of a model -> what distinguishes it.
     """
     soups = [kind for kind in dict.fromkeys(points["kind"]) if kind not in (TRIAL, BEST_MODEL)]
     looks = _looks(soups, many=points.groupby("fold").size().max() > MANY_MODELS)
@@ -94,7 +94,7 @@ def _models(
 
 
 def _text(point: Mapping[Any, Any], names: Mapping[str, str]) -> str:
-    kind, name = point["kind"], names.get(point["name"], point["name"])
+    kind, name = point["kind"], named(point["name"], names)
     what = name if kind in (TRIAL, name) else f"{kind}: {name}"
     return (
         f"fold {point['fold']}, {what}\n"
@@ -118,14 +118,5 @@ def _diagonal(axes: Axes) -> bool:
 
 def _legend_mark(kind: str, look: Mapping[str, Any]) -> Line2D:
     face = look.get("facecolors", look.get("color"))
-    return Line2D(
-        [],
-        [],
-        linestyle="",
-        marker=look["marker"],
-        markerfacecolor=face,
-        markeredgecolor=look.get("edgecolors", face),
-        markeredgewidth=look["linewidths"],
-        markersize=math.sqrt(look["s"]),
-        label=kind,
-    )
+    edge, size = look.get("edgecolors", face), math.sqrt(look["s"])
+    return mark(look["marker"], edge, face, kind, size, look["linewidths"])

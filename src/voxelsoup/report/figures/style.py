@@ -32,4 +32,5 @@ LETTER_WIDTH, LINE_HEIGHT, LEGEND_MARK_WIDTH = 0.08, 0.2, 0.7
 PANELS_IN_A_ROW = 3
 DOTS_PER_INCH = 200
 FEW_RUNS = len(RUN_COLOURS)
-FEW_INGREDIENTS = 16
+# More marks than these are numbered instead of named.
+FEW_MARKS = 16

@@ -17,7 +17,7 @@ from types import MappingProxyType
 
 from matplotlib.artist import Artist
 
-# Trial or model id -> text for people; the id itself stands for those that are missing.
+# Trial or model id -> what distinguishes it; those that are missing are called by their ids.
 NO_NAMES: Mapping[str, str] = MappingProxyType({})
 SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 MARKS = {f"{{{SVG}}}use", f"{{{SVG}}}path"}
@@ -53,6 +53,11 @@ class _Titles:
     kind: str
     texts: tuple[str, ...]
     reach: float = 0.0
+
+
+def named(model: str, names: Mapping[str, str]) -> str:
+    """A model with its id beside it, by which its files are found: ``lr 0.03 (0a1b2c3d)``."""
+    return f"{names[model]} ({model})" if model in names else model
 
 
 class Tooltips:

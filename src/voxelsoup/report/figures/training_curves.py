@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from voxelsoup.report.figures.panels import in_panels, run_colours, styled
-from voxelsoup.report.figures.style import BLACK, BLUE, FEW_RUNS
-from voxelsoup.report.figures.tooltips import NO_NAMES
+from voxelsoup.report.figures.panels import in_panels, run_colours, run_handles, styled
+from voxelsoup.report.figures.style import BLACK, FEW_RUNS
+from voxelsoup.report.figures.tooltips import NO_NAMES, named
 
 
 def training_curves(
@@ -26,7 +26,7 @@ def training_curves(
         histories: (fold, ``stem`` or id of a trial) -> history with ``epoch`` and
             ``training_loss``. Trials are drawn from where the stem of their fold ends.
         path: the SVG file; .png and .html are written beside it.
-        names: trial id -> text for the legend and the tooltips.
+        names: trial id -> what distinguishes it.
     """
     runs = list(dict.fromkeys(run for _, run in histories if run != "stem"))
     colours, few = run_colours(runs), len(runs) <= FEW_RUNS
@@ -41,7 +41,7 @@ def training_curves(
             else:
                 width, opacity = (1.1, 0.75) if few else (0.8, _opacity(len(runs)))
                 curve.set(color=colours[run], linewidth=width, alpha=opacity)
-            text = f"fold {fold}, {names.get(run, run)}\n{_last_loss(history)}"
+            text = f"fold {fold}, {named(run, names)}\n{_last_loss(history)}"
             drawing.tooltips.curve(curve, text, many=not few)
         has_stem = any(run == "stem" for _, run in histories)
         label = "epoch (trials continue the stem)" if has_stem else "epoch"
@@ -49,12 +49,7 @@ def training_curves(
         for axes in drawing.panels.values():
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, min_n_ticks=1))
         handles = [Line2D([], [], color=BLACK, lw=2, label="stem")] if has_stem else []
-        if few:
-            handles += [
-                Line2D([], [], color=colours[run], label=names.get(run, run)) for run in runs
-            ]
-        else:
-            handles.append(Line2D([], [], color=BLUE, alpha=0.6, label=f"{len(runs)} trials"))
+        handles += run_handles(colours, names, f"{len(runs)} trials")
         drawing.finish(handles, "held-out", path)
 
 

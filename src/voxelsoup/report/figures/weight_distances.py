@@ -11,9 +11,9 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from voxelsoup.report.figures.panels import Drawing, in_panels, protocol_of, styled
-from voxelsoup.report.figures.style import FEW_INGREDIENTS, SMALL_LETTERS
-from voxelsoup.report.figures.tooltips import NO_NAMES, Tooltips
+from voxelsoup.report.figures.panels import Drawing, in_panels, name_ranks, protocol_of, styled
+from voxelsoup.report.figures.style import FEW_MARKS, SMALL_LETTERS
+from voxelsoup.report.figures.tooltips import NO_NAMES, Tooltips, named
 
 # Beyond it the squares are too small to point at, and their texts would make a large file.
 MOST_WITH_TOOLTIPS = 40
@@ -27,7 +27,7 @@ def weight_distances(
     Args:
         records: fold -> content of its basin.json.
         path: the SVG file; .png and .html are written beside it.
-        names: model id -> text for the tooltips.
+        names: model id -> what distinguishes it.
     """
     values = {fold: np.array(r["distances"], dtype=np.float64) for fold, r in records.items()}
     # One scale for all folds.
@@ -49,7 +49,7 @@ def weight_distances(
             )
             if len(models) <= MOST_WITH_TOOLTIPS:
                 _name_pairs(axes, drawing.tooltips, models, values[fold], names)
-            _name_models(axes, models)
+            _name_models(axes, [names.get(model, model) for model in models])
         if drawing.panels:
             bar = drawing.figure.colorbar(picture, ax=list(drawing.panels.values()))
             bar.set_label("distance of the weights\n(share of the best model's norm)")
@@ -69,7 +69,7 @@ def _name_pairs(
     cells.set_array(None)
     cells.set_facecolor((1, 1, 1, 0))
     texts = [
-        f"{names.get(one, one)}\n{names.get(other, other)}\n{_distance(distances[row, column])}"
+        f"{named(one, names)}\n{named(other, names)}\n{_distance(distances[row, column])}"
         for row, one in enumerate(models)
         for column, other in enumerate(models)
     ]
@@ -80,14 +80,9 @@ def _distance(distance: float) -> str:
     return f"distance {distance:.4f}" if np.isfinite(distance) else "no distance: one has diverged"
 
 
-def _name_models(axes: Axes, models: Sequence[str]) -> None:
-    if len(models) > FEW_INGREDIENTS:
-        axes.set_xlabel("models, best single model first")
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_locator(MaxNLocator(integer=True, nbins=8))
-        return
-    places = np.arange(1, len(models) + 1)
-    axes.set_xticks(
-        places, models, rotation=60, ha="right", rotation_mode="anchor", fontsize=SMALL_LETTERS
-    )
-    axes.set_yticks(places, models, fontsize=SMALL_LETTERS)
+def _name_models(axes: Axes, names: Sequence[str]) -> None:
+    name_ranks(axes, names, many="models, best single model first")
+    if len(names) > FEW_MARKS:
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+    else:
+        axes.set_yticks(np.arange(1, len(names) + 1), names, fontsize=SMALL_LETTERS)
