@@ -21,11 +21,19 @@ from support.invented_figures import (
     points,
     records,
     slices,
+    titles,
     words,
 )
 from voxelsoup.report import figures
 
 SIZES = [(1, 1), (2, 4), (5, 100)]
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def elements(path: Path, tag: str, kind: str) -> list[ElementTree.Element]:
+    """The elements of a figure that have a class."""
+    found = ElementTree.parse(path).iter(f"{SVG}{tag}")
+    return [element for element in found if element.get("class") == kind]
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -154,6 +162,8 @@ def test_a_diverged_run_and_no_stem_are_drawn(tmp_path):
     history = pd.DataFrame({"epoch": [1, 2], "training_loss": [np.nan, np.inf]})
     figures.training_curves({(0, "lr=1"): history}, tmp_path / "curves.svg")
     assert "epoch" in words(tmp_path / "curves.svg")
+    assert "stem" not in words(tmp_path / "curves.svg")
+    assert "fold 0, lr=1\ntraining loss inf after 2 epochs" in titles(tmp_path / "curves.svg")
 
 
 def test_diverged_models_leave_gaps_and_a_single_model_is_stated(tmp_path):
@@ -162,9 +172,32 @@ def test_diverged_models_leave_gaps_and_a_single_model_is_stated(tmp_path):
     record["distances"] = [[0.0, None], [None, 0.0]]
     figures.barriers({0: record}, tmp_path / "barriers.svg")
     figures.weight_distances({0: record}, tmp_path / "distances.svg")
-    assert ElementTree.parse(tmp_path / "distances.svg").getroot() is not None
+    # Of the line's five points the first alone has a mark; of the four pairs two have a distance.
+    (curve,) = elements(tmp_path / "barriers.svg", "g", "curve")
+    assert len(curve.findall(f".//{SVG}g/{SVG}use")) == 1
+    distances = [title.rpartition("\n")[2] for title in titles(tmp_path / "distances.svg")]
+    assert distances.count("distance 0.0000") == 2
+    assert distances.count("no distance: one has diverged") == 2
     figures.barriers(basins(1, 1), tmp_path / "alone.svg")
     assert "one model only" in words(tmp_path / "alone.svg")
+
+
+@pytest.mark.parametrize("name", ["curves", "build_up", "barriers", "distances"])
+def test_a_trial_is_called_by_what_distinguishes_it_with_its_id_in_the_tooltip(tmp_path, name):
+    trials = [f"{number:08x}" for number in range(4)]
+    path, labels = tmp_path / "figure.svg", {trial: f"lr {trial[-1]}, seed 0" for trial in trials}
+    curve = pd.DataFrame({"epoch": [1, 2], "training_loss": [1.0, 0.5]})
+    {
+        "curves": lambda: figures.training_curves({(0, t): curve for t in trials}, path, labels),
+        "build_up": lambda: figures.build_up(records(1, 4), path, labels),
+        "barriers": lambda: figures.barriers(basins(1, 4), path, labels),
+        "distances": lambda: figures.weight_distances(basins(1, 4), path, labels),
+    }[name]()
+    # The best model is where the lines to the others begin.
+    for trial in trials[1:]:
+        assert labels[trial] in words(path)
+        assert any(f"{labels[trial]} ({trial})" in title for title in titles(path))
+    assert not set(trials) & set(words(path))
 
 
 def test_models_are_named_where_there_are_few(tmp_path):

@@ -68,7 +68,7 @@ def test_slices_say_what_they_show(tmp_path):
         assert f"{rank}: case-{rank}, fold 1" in words
     assert words.count("Dice: best model 0.700, soup 0.750") == 9
     assert {"Greedy Soup", "ground truth", "best model", "soup", "5 mm", "R", "L"} <= set(words)
-    titles = [e.text for e in ElementTree.parse(tmp_path / "slices.svg").iter() if "title" in e.tag]
+    titles = invented.titles(tmp_path / "slices.svg")
     assert "case-worst: soup, ET, Dice 0.7500" in titles
     # An area and a line for each of three outlines in nine panels.
     assert len(titles) == 2 * 3 * 9

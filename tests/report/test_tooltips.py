@@ -18,10 +18,6 @@ from voxelsoup.report.figures.tooltips import Tooltips
 SVG, XLINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}"
 
 
-def titles(path) -> list[str]:
-    return [title.text or "" for title in ElementTree.parse(path).iter(f"{SVG}title")]
-
-
 def marks(path, tag: str = "use") -> dict[str, ElementTree.Element]:
     """Title -> the mark that it stands in."""
     found = {}
@@ -43,10 +39,10 @@ def test_pages_hold_the_drawing_and_refer_to_nothing_outside(tmp_path, name):
     page = (tmp_path / "figure.html").read_text()
     assert page.startswith("<!DOCTYPE html>") and "<?xml" not in page
     assert "<script" not in page and "@import" not in page
-    for reference in re.findall(r"""(?:src|href)\s*=\s*["']([^"']*)""", page):
-        assert reference.startswith(("#", "data:")), reference
+    references = re.findall(r"""(?:src|href)\s*=\s*["']([^"']*)""", page)
+    assert references and all(r.startswith(("#", "data:")) for r in references), references
     assert not re.findall(r"url\((?!#)", page)
-    for title in nonempty(titles(tmp_path / "figure.svg")):
+    for title in nonempty(invented.titles(tmp_path / "figure.svg")):
         assert title.split("\n")[0].replace("&", "&amp;") in page
 
 
@@ -67,7 +63,7 @@ def test_every_run_of_every_fold_is_named(tmp_path, name):
         "build_up": lambda: figures.build_up(invented.records(2, 100), path, names),
         "barriers": lambda: figures.barriers(invented.basins(2, 100), path, names),
     }[name]()
-    text = "\n".join(titles(path))
+    text = "\n".join(invented.titles(path))
     for trial in trials[1:]:
         assert text.count(f"lr=<{trial}>") >= 2, trial
     assert "fold 0" in text and "fold 1" in text
@@ -75,7 +71,7 @@ def test_every_run_of_every_fold_is_named(tmp_path, name):
 
 def test_names_fall_back_on_the_ids(tmp_path):
     invented.drawings(1, 4)["barriers"](tmp_path / "figure.svg")
-    assert any("00000003" in title for title in titles(tmp_path / "figure.svg"))
+    assert any("00000003" in title for title in invented.titles(tmp_path / "figure.svg"))
 
 
 def test_the_text_of_a_point_stands_at_that_point(tmp_path):
@@ -85,7 +81,7 @@ def test_the_text_of_a_point_stands_at_that_point(tmp_path):
     points.loc[8, "selection"] = np.inf
     figures.selection_against_test(points, tmp_path / "points.svg", "held-out")
     found = marks(tmp_path / "points.svg")
-    assert len(titles(tmp_path / "points.svg")) == len(points) - 3
+    assert len(invented.titles(tmp_path / "points.svg")) == len(points) - 3
     # The ring around the best model is a path of its own.
     (ring,) = marks(tmp_path / "points.svg", "path")
     assert ring.startswith("fold 0, Best Model: 0\n")
@@ -152,15 +148,15 @@ def test_cells_name_both_models_where_there_are_few(tmp_path):
     record = invented.basins(1, 3)
     record[0]["distances"][2][1] = None
     figures.weight_distances(record, tmp_path / "few.svg", {"00000001": "the second"})
-    assert len(titles(tmp_path / "few.svg")) == 9
-    assert titles(tmp_path / "few.svg")[1].startswith(
+    assert len(invented.titles(tmp_path / "few.svg")) == 9
+    assert invented.titles(tmp_path / "few.svg")[1].startswith(
         "00000000\nthe second (00000001)\ndistance 0."
     )
-    assert titles(tmp_path / "few.svg")[7] == (
+    assert invented.titles(tmp_path / "few.svg")[7] == (
         "00000002\nthe second (00000001)\nno distance: one has diverged"
     )
     figures.weight_distances(invented.basins(1, 41), tmp_path / "many.svg")
-    assert titles(tmp_path / "many.svg") == []
+    assert invented.titles(tmp_path / "many.svg") == []
 
 
 def test_curves_have_a_wide_area_below_all_of_them(tmp_path):
@@ -168,10 +164,9 @@ def test_curves_have_a_wide_area_below_all_of_them(tmp_path):
     tree = ElementTree.parse(tmp_path / "curves.svg")
     curves = runs(tmp_path / "curves.svg")
     assert len(curves) == 21
-    for panel in tree.iter(f"{SVG}g"):
-        kinds = [child.get("class") for child in panel if child.get("class")]
-        if "curve" in kinds:
-            assert kinds == 21 * ["area"] + 21 * ["curve"]
+    kinds = [[child.get("class") for child in panel] for panel in tree.iter(f"{SVG}g")]
+    (panel,) = [list(filter(None, of_panel)) for of_panel in kinds if "curve" in of_panel]
+    assert panel == 21 * ["area"] + 21 * ["curve"]
     areas = [use for use in tree.iter(f"{SVG}use") if use.get("class") == "area"]
     for area, curve in zip(areas, curves, strict=True):
         assert area.get(f"{XLINK}href") == f"#{curve.find(f'.//{SVG}path[@id]').get('id')}"
@@ -194,5 +189,5 @@ def test_texts_that_look_like_markup_stay_texts(tmp_path):
         tmp_path / "curves.svg",
         {"a": "<script>&</script>"},
     )
-    assert "<script>&</script>" in titles(tmp_path / "curves.svg")[0]
+    assert "<script>&</script>" in invented.titles(tmp_path / "curves.svg")[0]
     assert "<script" not in (tmp_path / "curves.html").read_text()

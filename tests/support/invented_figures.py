@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import xml.etree.ElementTree as ElementTree
 
 import numpy as np
 import pandas as pd
@@ -147,3 +148,9 @@ def drawings(folds: int, trials: int):
 def words(path) -> list[str]:
     """Texts of a figure: matplotlib draws letters as outlines and keeps the text as a comment."""
     return re.findall(r"<!-- (.*?) -->", path.read_text())
+
+
+def titles(path) -> list[str]:
+    """Texts of the marks that a reader can point at."""
+    found = ElementTree.parse(path).iter("{http://www.w3.org/2000/svg}title")
+    return [title.text or "" for title in found]
