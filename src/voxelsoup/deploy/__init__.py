@@ -8,6 +8,8 @@ and `file_manifest` each stand alone.
 
 Decisions:
 
+- **The bundle consists of MONAI's parts alone**, so that it runs where voxelsoup is not installed.
+  Only resampling is ours (`bundle.transforms`), because MONAI's gives other voxels.
 - **The winner is chosen on selection scores alone**; test scores have no part in it.
 - **TorchScript is traced**, because scripting refuses MedNeXt, and compared with the model before
   it is kept; voxelsoup never loads it again.
