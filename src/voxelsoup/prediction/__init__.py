@@ -18,8 +18,8 @@ Decisions:
   write them at the same time without sharing a file, and a copy of the folder has them too.
 - **Bad cases are results, not failures**, until the last step: one of them stops no other.
 - **Nothing is overwritten** that was not predicted here.
-- **`snakemake predict` has a checkpoint**: the number of batches is known once the scans are listed.
-  A batch's parameters hold the dates of its scans' files, so that only batches whose scans have
-  changed are predicted again. Label maps are not outputs, because a bad case has none; the record
-  of a batch that lost one is removed when Snakemake starts.
+- **`snakemake predict` has a checkpoint**: how many batches there are is known when the scans are
+  listed. A batch's parameters hold the dates of its scans' files, so that only batches whose scans
+  have changed are predicted again. Label maps are not outputs, because a bad case has none; the
+  record of a batch that lost one is removed when Snakemake starts.
 """
