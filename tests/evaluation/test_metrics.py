@@ -28,16 +28,9 @@ from references import surfaces
 from references.lesions import lesion_scores
 from support.checks import nonempty
 from voxelsoup.evaluation import metrics
-from voxelsoup.evaluation.metrics import (
-    METRICS,
-    Scoring,
-    dilate,
-    hausdorff95,
-    match_lesions,
-    score_regions,
-    surface_dice,
-    surface_distances,
-)
+from voxelsoup.evaluation.lesions import dilate, match_lesions
+from voxelsoup.evaluation.metrics import METRICS, Scoring, score_regions
+from voxelsoup.evaluation.surfaces import hausdorff95, surface_dice, surface_distances
 
 Mask = NDArray[np.bool_]
 Spacing = tuple[float, float, float]

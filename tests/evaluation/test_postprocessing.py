@@ -30,21 +30,23 @@ from voxelsoup.data.regions import label_table, to_regions
 from voxelsoup.evaluation import score
 from voxelsoup.evaluation.metrics import Scoring, score_regions
 from voxelsoup.evaluation.postprocessing import (
-    CroppedPrediction,
     Postprocessing,
     RegionRule,
     ReplacementRule,
+    fewest_voxels,
+    unchanged,
+)
+from voxelsoup.evaluation.postprocessing_search import (
+    CroppedPrediction,
     StoredPrediction,
     WholePrediction,
     best_replacement,
     best_rule,
     choose,
     dices_of_replacements,
-    fewest_voxels,
     nothing_to_choose,
     predictions_of,
     score_rules,
-    unchanged,
 )
 from voxelsoup.models import networks
 from voxelsoup.study.sections.evaluation import PostprocessingSearch, Replacement

@@ -6,7 +6,7 @@ from pathlib import Path
 from voxelsoup.common.files import read_json, sha256, write_json
 from voxelsoup.common.logs import job_log
 from voxelsoup.data.preprocessing.store import read_manifest
-from voxelsoup.evaluation.postprocessing import (
+from voxelsoup.evaluation.postprocessing_search import (
     WholePrediction,
     choose,
     nothing_to_choose,
