@@ -28,12 +28,12 @@ from voxelsoup.comparison.findings import (
     SCHEDULE_QUESTION,
     Finding,
     find,
-    print_conclusions,
     trial_scores,
     write_findings,
 )
 from voxelsoup.comparison.folds import FoldComparison
 from voxelsoup.comparison.names import OPTIMISTIC
+from voxelsoup.comparison.terminal import print_conclusions
 
 RNG = np.random.default_rng(5)
 BEST = {fold: RNG.uniform(0.4, 0.6, 12) for fold in range(3)}

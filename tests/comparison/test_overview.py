@@ -30,15 +30,14 @@ from voxelsoup.comparison.names import OPTIMISTIC
 from voxelsoup.comparison.overview import (
     fold_table,
     overview,
-    print_overview,
     published_columns,
     read_overview,
     shown_overview,
-    terminal_table,
     write_fold_table,
     write_overview,
 )
 from voxelsoup.comparison.statistics import paired_difference
+from voxelsoup.comparison.terminal import print_overview, terminal_table
 
 # Fold 0 of the published study, digit for digit.
 PUBLISHED = """\

@@ -12,12 +12,8 @@ from statistics import fmean
 import numpy as np
 from scipy import ndimage
 
-from voxelsoup.evaluation.postprocessing import (
-    Postprocessing,
-    RegionRule,
-    ReplacementRule,
-    WholePrediction,
-)
+from voxelsoup.evaluation.postprocessing import Postprocessing, RegionRule, ReplacementRule
+from voxelsoup.evaluation.postprocessing_search import WholePrediction
 from voxelsoup.study.sections.evaluation import PostprocessingSearch
 
 # Model and case -> prediction.

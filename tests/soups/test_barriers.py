@@ -1,10 +1,8 @@
-"""Barriers, distances and verdicts, against second formulas on a made-up landscape."""
+"""Barriers, distances and sentences, against second formulas on a made-up landscape."""
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
-import json
 import math
 import subprocess
 import sys
@@ -13,73 +11,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from rich.console import Console
 
-from voxelsoup.common.files import sha256, write_json
-from voxelsoup.comparison import barriers as tables
-from voxelsoup.comparison.barriers import why_one
-from voxelsoup.evaluation.case_scores import LOSS, CaseScore
+from support.loss_landscape import CASES, MODELS, bump, line_of, record_of, selection_on, write
+from voxelsoup.common.files import sha256
+from voxelsoup.evaluation.case_scores import LOSS
 from voxelsoup.models import weight_files
-from voxelsoup.models.weight_files import Weights
 from voxelsoup.soups import barriers
 from voxelsoup.soups.barriers import (
     Line,
-    basin_record,
     distances,
     measured_models,
     sentence,
     spread,
 )
 from voxelsoup.soups.recipes import greedy
-from voxelsoup.soups.selection import Cache, Selection
-from voxelsoup.soups.soup import Ingredient, descending
-
-CASES = [f"case{number}" for number in range(7)]
-
-
-def bump(weights: torch.Tensor, case: str) -> CaseScore:
-    """A landscape with a hill at the first weight's 0 and a case's own slope along the second."""
-    hill = math.exp(-(float(weights[0]) ** 2))
-    slope = 0.01 * CASES.index(case) * (1 + float(weights[1]))
-    loss = 0.2 + 0.5 * hill + slope
-    return {"TC": 1 - loss, "WT": 1 - loss / 2, LOSS: loss}
-
-
-class MadeUp:
-    def __init__(self) -> None:
-        self.asked: list[str] = []
-
-    def use(self, weights: Weights) -> None:
-        self.weights = weights["w"]
-
-    def score(self, case: str) -> CaseScore:
-        self.asked.append(case)
-        return bump(self.weights, case)
-
-
-def write(folder: Path, models: list[list[float]]) -> list[Ingredient]:
-    found = []
-    for number, row in enumerate(models):
-        path, weights = folder / f"{number}.safetensors", torch.tensor(row)
-        weight_files.save(path, {"w": weights, "steps": torch.tensor([number])}, {})
-        scores = {case: bump(weights, case) for case in CASES}
-        found.append(Ingredient(f"trial{number}", path, sha256(path), scores))
-    return descending(found)
-
-
-def selection_on(cases: list[str], cache: Cache | None = None) -> tuple[Selection, MadeUp]:
-    scorer = MadeUp()
-    return Selection(cases, [scorer], cache or Cache(None, "")), scorer
-
-
-def record_of(ingredients: list[Ingredient], cases: list[str], points: int = 3, models: int = 40):
-    selection, _ = selection_on(cases)
-    record = basin_record(ingredients, selection, points, "train", averaged=True, models=models)
-    return json.loads(json.dumps({"fold": 0, "protocol": "held-out", **record}, allow_nan=False))
-
-
-# Two on one side of the hill, one on the other.
-MODELS = [[3.0, 0.0, 1.0], [2.5, 0.5, 2.0], [-3.0, 0.2, 0.5]]
+from voxelsoup.soups.selection import Cache
+from voxelsoup.soups.soup import Ingredient
 
 
 def test_the_barrier_is_the_rise_above_the_ends_line(tmp_path: Path) -> None:
@@ -98,7 +45,7 @@ def test_the_barrier_is_the_rise_above_the_ends_line(tmp_path: Path) -> None:
         assert line.dices == pytest.approx(dices, abs=1e-6)
         rises = [losses[i] - ((1 - t) * losses[0] + t * losses[-1]) for i, t in enumerate(places)]
         assert line.barrier == pytest.approx(max(0, *rises), abs=1e-6)
-        assert line.lift == pytest.approx(dices[3] - (dices[0] + dices[-1]) / 2, abs=1e-6)
+        assert line.gain == pytest.approx(dices[3] - (dices[0] + dices[-1]) / 2, abs=1e-6)
     by_name = {line.trial: line for line in lines}
     assert by_name["trial1"].shared
     assert by_name["trial2"].barrier > 0.4
@@ -188,21 +135,14 @@ def test_distances_of_many_models_take_no_more_memory(tmp_path: Path) -> None:
     assert int(grown) < 16_000, "KiB"
 
 
-def line(trial: str = "b", score: float = 0.8, barrier: float = 0.0, lift: float = 0.0) -> Line:
-    """A line of the given barrier and lift between ends with the losses 0.2 and 0.3."""
-    made = Line(trial, score, (0.2, 0.25 + barrier, 0.3), (0.8, 0.75 + lift, 0.7))
-    assert (made.barrier, made.lift) == (pytest.approx(barrier), pytest.approx(lift))
-    return made
-
-
-def test_the_verdict_on_a_fold() -> None:
+def test_a_sentence_says_whether_models_are_connected() -> None:
     assert "nothing to average" in sentence([], "train")
-    near = sentence([line(barrier=0.001), line("c", barrier=0.0031)], "train")
+    near = sentence([line_of(barrier=0.001), line_of("c", barrier=0.0031)], "train")
     assert near == (
         "These models are linearly mode-connected (they share a basin): the highest barrier "
         "between the best one and the 2 others is 0.0031."
     )
-    apart = [line(barrier=0.3), line("c", barrier=0.01), line("d", barrier=0.1)]
+    apart = [line_of(barrier=0.3), line_of("c", barrier=0.01), line_of("d", barrier=0.1)]
     for stem, advice in (
         ("none", "train them from a shared stem"),
         ("train", "left the stem's basin: shorten the branches or lower their learning rates"),
@@ -212,57 +152,6 @@ def test_the_verdict_on_a_fold() -> None:
         assert "are not linearly mode-connected: 2 of 3" in said
         assert "highest 0.3000" in said
         assert advice in said
-
-
-def test_why_greedy_kept_one() -> None:
-    assert "no other" in why_one([], 0.9, True)
-    basins = why_one([line(barrier=0.1), line("c", barrier=0.2)], 0.9, True)
-    assert "a barrier separates it from the 2 others" in basins
-    # Nothing is gained by averaging averages; models in other basins do not count.
-    flat = [line(score=0.9, lift=0.0004), line("c", barrier=0.3, lift=-0.3)]
-    assert "gains nothing for any pair (+0.0004" in why_one(flat, 0.9, False)
-    assert "[raw]" in why_one(flat, 0.9, True)
-    assert "[raw]" not in why_one(flat, 0.9, False)
-    # The lift of 0.004 is less than half of the gap of 0.02.
-    ahead = why_one([line("b", 0.88, lift=0.004), line("c", 0.8, lift=0.005)], 0.9, True)
-    assert "with b raises their mean Dice by 0.0040" in ahead
-    assert "is 0.0200 above that model, and so 0.0100 above their mean" in ahead
-    few = why_one([line("b", 0.896, lift=0.004)], 0.9, True)
-    assert "does not hold on all selection cases" in few
-
-
-def test_the_record_and_what_is_written_from_it_agree(tmp_path: Path) -> None:
-    ingredients = write(tmp_path, MODELS)
-    record = record_of(ingredients, CASES[:4])
-    assert record["models"] == [i.trial for i in ingredients]
-    assert record["best"] == "trial0"
-    assert record["case_inferences"] == 2 * 3 * 4
-    assert record["sentence"] == sentence(barriers.lines_of(record), "train")
-    for written, made in zip(record["lines"], barriers.lines_of(record), strict=True):
-        assert (written["barrier"], written["lift"]) == (made.barrier, made.lift)
-    folder = tmp_path / "results"
-    write_json(folder / "fold0/basin.json", record)
-    write_json(folder / "fold0/soups/greedy/recipe.json", {"ingredients": [{}]})
-    (read,) = tables.read_basins(folder, [0], ["greedy"])
-    assert "1 of 2" in read.finding
-    assert "Greedy kept the best model alone" in read.finding
-    assert "Greedy" not in tables.read_basins(folder, [0], ["uniform"])[0].finding
-
-    frame = tables.table([read])
-    assert frame["model"].tolist() == record["models"]
-    assert frame["distance"].tolist() == record["distances"][0]
-    assert frame["barrier"].tolist()[1:] == [line["barrier"] for line in record["lines"]]
-    assert frame["selection_score"].tolist() == [i.score for i in ingredients]
-    tables.write_basins([read], folder / "basin")
-    page = (folder / "basin.html").read_text()
-    assert "Greedy kept the best model alone" in page
-    assert "optimistic" not in page
-    published = dataclasses.replace(read, record=record | {"protocol": "published"})
-    tables.write_basins([published], folder / "published")
-    assert "Optimistic" in (folder / "published.html").read_text()
-    console = Console(width=80, record=True)
-    tables.print_findings([read], console)
-    assert "Fold 0: These models are not linearly mode-connected" in console.export_text()
 
 
 def test_a_diverged_model_is_recorded(tmp_path: Path) -> None:
@@ -275,16 +164,7 @@ def test_a_diverged_model_is_recorded(tmp_path: Path) -> None:
     assert record["distances"][2][0] is None
     assert record["distances"][0][1] > 0
     assert "1 of 2" in record["sentence"]
-    assert tables.table([tables.Basin(record, None)])["barrier"].tolist()[2] == math.inf
-
-
-def test_one_model_alone_is_recorded_and_written(tmp_path: Path) -> None:
-    record = record_of(write(tmp_path, MODELS[:1]), CASES)
-    assert (record["lines"], record["distances"]) == ([], [[0.0]])
-    one = tables.Basin(record, greedy=1)
-    assert one.finding == "Fold 0: There is one model only: nothing to average."
-    tables.write_basins([one], tmp_path / "one")
-    assert "trial0" in (tmp_path / "one.md").read_text()
+    assert barriers.lines_of(record)[1].barrier == math.inf
 
 
 def test_of_many_models_some_of_all_ranks_are_measured(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from voxelsoup.common.files import read_json, write_json
 from voxelsoup.common.logs import job_log
 from voxelsoup.data.preprocessing.store import read_manifest
 from voxelsoup.models import devices
-from voxelsoup.soups.barriers import basin_record, spread
+from voxelsoup.soups.barriers import barrier_record, spread
 from voxelsoup.soups.scorer import WeightsScorer, scoring_context
 from voxelsoup.soups.selection import Cache, Selection
 from voxelsoup.soups.soup import check_alike, descending, ingredients_of_fold
@@ -31,7 +31,7 @@ with job_log(snakemake.log[0]):
             "fold": int(snakemake.wildcards.fold),
             "protocol": study.evaluation.protocol,
             "loss": study.evaluation.loss,
-            **basin_record(
+            **barrier_record(
                 ordered, selection, asked.points, asked.stem, asked.averaged, asked.models
             ),
         },

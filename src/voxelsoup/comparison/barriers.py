@@ -4,54 +4,61 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
-from rich.console import Console
 
 from voxelsoup.common.files import read_json
-from voxelsoup.comparison.names import protocol_mark
+from voxelsoup.comparison.names import model_label, protocol_mark
 from voxelsoup.comparison.tables import write_table
 from voxelsoup.soups.barriers import Line, lines_of, others
 
 # What an average has to gain for it to be worth a word: less is lost in the noise of the cases.
-LEAST_LIFT = 0.001
+LEAST_GAIN = 0.001
+NO_LABELS: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
-class Basin:
-    """What a fold's files say.
+class FoldBarriers:
+    """What the files of a fold say of the barriers between its models.
 
     Attributes:
         record: content of its ``basin.json``.
         greedy: number of models in its greedy soup; None if the study makes none.
+        labels: trial id -> what distinguishes it.
     """
 
     record: Mapping[str, Any]
     greedy: int | None
+    labels: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def finding(self) -> str:
-        """Whether the models share a basin, and why greedy kept one where it did."""
+    def sentence(self) -> str:
+        """Whether the models can be averaged, and why greedy kept one where it did."""
         record = self.record
         text = f"Fold {record['fold']}: {record['sentence']}"
         if record["lines"] and self.greedy == 1:
-            text += f" {why_one(lines_of(record), record['best_score'], record['averaged'])}"
+            lines = lines_of(record)
+            text += f" {why_one(lines, record['best_score'], record['averaged'], self.labels)}"
         return text
 
 
-def why_one(lines: Sequence[Line], best_score: float, averaged: bool) -> str:
+def why_one(
+    lines: Sequence[Line], best_score: float, averaged: bool, labels: Mapping[str, str] = NO_LABELS
+) -> str:
     """Why a greedy soup holds the best model alone.
 
-    An average of two scores the mean of theirs and the lift. It beats the best model only if the
-    lift is more than half of what the other one lacks to it.
+    An average of two scores the mean of theirs and the gain. It beats the best model only if the
+    gain is more than half of what the other one lacks to it.
 
     Args:
         lines: from the best model to each other one.
         best_score: the best model's mean Dice on all selection cases.
         averaged: whether all models are averages of their own run already (schedule-free).
+        labels: trial id -> what distinguishes it.
     """
     kept = "Greedy kept the best model alone"
     near = [line for line in lines if line.shared]
@@ -59,8 +66,8 @@ def why_one(lines: Sequence[Line], best_score: float, averaged: bool) -> str:
         return f"{kept}: there is no other."
     if not near:
         return f"{kept}: a barrier separates it from the {others(lines)}."
-    highest = max(line.lift for line in near)
-    if highest < LEAST_LIFT:
+    highest = max(line.gain for line in near)
+    if highest < LEAST_GAIN:
         text = f"{kept}: averaging gains nothing for any pair ({highest:+.4f} Dice at most)."
         if averaged:
             text += (
@@ -68,10 +75,11 @@ def why_one(lines: Sequence[Line], best_score: float, averaged: bool) -> str:
                 "[raw]`, or checkpoints of a scheduled optimizer."
             )
         return text
-    partner = max(near, key=lambda line: line.lift - (best_score - line.score) / 2)
+    partner = max(near, key=lambda line: line.gain - (best_score - line.score) / 2)
     gap = best_score - partner.score
-    pair = f"averaging it with {partner.trial} raises their mean Dice by {partner.lift:.4f}"
-    if partner.lift <= gap / 2:
+    other = model_label(partner.trial, labels)
+    pair = f"averaging it with {other} raises their mean Dice by {partner.gain:.4f}"
+    if partner.gain <= gap / 2:
         return (
             f"{kept}: {pair}, but it is {gap:.4f} above that model, and so {gap / 2:.4f} "
             "above their mean. The others are not good enough: sweep closer to the best."
@@ -82,13 +90,19 @@ def why_one(lines: Sequence[Line], best_score: float, averaged: bool) -> str:
     )
 
 
-def read_basins(results: Path, folds: Sequence[int], recipes: Sequence[str]) -> list[Basin]:
-    """The basins of a study's folds, from the files of its results folder.
+def read_barriers(
+    results: Path,
+    folds: Sequence[int],
+    recipes: Sequence[str],
+    labels: Mapping[str, str] = NO_LABELS,
+) -> list[FoldBarriers]:
+    """The barriers of a study's folds, from the files of its results folder.
 
     Args:
         results: the results folder.
         folds: numbers of the folds.
         recipes: recipes of the study's soups.
+        labels: trial id -> what distinguishes it.
     """
     found = []
     for fold in folds:
@@ -96,20 +110,20 @@ def read_basins(results: Path, folds: Sequence[int], recipes: Sequence[str]) -> 
         if "greedy" in recipes:
             recipe = read_json(folder / "soups" / "greedy" / "recipe.json")
             greedy = len(recipe["ingredients"])
-        found.append(Basin(read_json(folder / "basin.json"), greedy))
+        found.append(FoldBarriers(read_json(folder / "basin.json"), greedy, labels))
     return found
 
 
-def table(basins: Sequence[Basin]) -> pd.DataFrame:
+def table(folds: Sequence[FoldBarriers]) -> pd.DataFrame:
     """One row per fold and model, the best one first.
 
     Returns:
         Index ``fold``; columns ``model``, ``distance`` to the best model (share of its norm),
-        ``barrier`` (loss) and ``lift`` (Dice) on the line to it, ``selection_score`` (Dice), and
+        ``barrier`` (loss) and ``gain`` (Dice) on the line to it, ``selection_score`` (Dice), and
         ``protocol``.
     """
     rows = []
-    for record in (basin.record for basin in basins):
+    for record in (fold.record for fold in folds):
         models = [None, *lines_of(record)]
         for name, distance, line in zip(
             record["models"], record["distances"][0], models, strict=True
@@ -120,7 +134,7 @@ def table(basins: Sequence[Basin]) -> pd.DataFrame:
                     "model": name,
                     "distance": math.nan if distance is None else distance,
                     "barrier": line.barrier if line else math.nan,
-                    "lift": line.lift if line else math.nan,
+                    "gain": line.gain if line else math.nan,
                     "selection_score": line.score if line else record["best_score"],
                     "protocol": protocol_mark(record["protocol"]),
                 }
@@ -128,28 +142,28 @@ def table(basins: Sequence[Basin]) -> pd.DataFrame:
     return pd.DataFrame(rows).set_index("fold")
 
 
-def write_basins(basins: Sequence[Basin], stem: Path) -> None:
-    """Write the table of all folds as ``stem``.csv (every digit), .md and .html, with the verdicts.
+def write_barriers(folds: Sequence[FoldBarriers], stem: Path) -> None:
+    """Write the table of all folds in all formats, with a sentence per fold above it.
 
     Args:
-        basins: of all folds.
+        folds: of all folds.
         stem: path of the tables without their endings.
     """
-    frame = table(basins)
-    shown = frame.astype({"model": str})
-    for name in ("distance", "barrier", "lift", "selection_score"):
-        sign = "+" if name == "lift" else ""
+    frame = table(folds)
+    shown = frame.copy()
+    shown["model"] = [_shown_model(name, folds[0].labels) for name in frame["model"]]
+    for name in ("distance", "barrier", "gain", "selection_score"):
+        sign = "+" if name == "gain" else ""
         shown[name] = [_rounded(value, sign) for value in frame[name]]
-    protocols = {basin.record["protocol"] for basin in basins}
-    caption = "\n\n".join(basin.finding for basin in basins)
+    protocols = {fold.record["protocol"] for fold in folds}
+    caption = "\n\n".join(fold.sentence for fold in folds)
     write_table(frame, shown, stem, caption, "published" in protocols)
+
+
+def _shown_model(name: str, labels: Mapping[str, str]) -> str:
+    label = model_label(name, labels)
+    return label if label == name else f"{label} ({name})"
 
 
 def _rounded(value: float, sign: str) -> str:
     return "–" if math.isnan(value) else f"{value:{sign}.4f}"
-
-
-def print_findings(basins: Sequence[Basin], console: Console | None = None) -> None:
-    """Print a line per fold."""
-    for basin in basins:
-        (console or Console()).print(basin.finding, highlight=False, markup=False)

@@ -11,18 +11,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from rich.console import Console
 
+from voxelsoup.comparison.conclusions import conclusion
 from voxelsoup.comparison.folds import FoldComparison
 from voxelsoup.comparison.names import BEST_MODEL, BEST_SINGLE, ENSEMBLE, protocol_mark
 from voxelsoup.comparison.overview import COST
-from voxelsoup.comparison.statistics import (
-    Difference,
-    conclusion,
-    effects_of,
-    holm,
-    paired_difference,
-)
+from voxelsoup.comparison.statistics import Difference, effects_of, holm, paired_difference
 from voxelsoup.comparison.tables import shown_difference, shown_p, write_table
 
 Parameters = Mapping[str, Mapping[str, Any]]
@@ -229,12 +223,3 @@ def write_findings(findings: Sequence[Finding], protocol: str, stem: Path) -> No
         "over the same folds. Models per prediction: first against second."
     )
     write_table(frame, shown.astype(str), stem, caption, protocol == "published")
-
-
-def print_conclusions(path: Path, console: Console | None = None) -> None:
-    """Print what a comparisons.csv concludes over all folds, a line each."""
-    frame = pd.read_csv(path, dtype=str)
-    for sentence in frame.loc[frame["folds"] == "all", "conclusion"]:
-        (console or Console()).print(
-            f"{sentence[0].upper()}{sentence[1:]}.", highlight=False, markup=False, soft_wrap=True
-        )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 BEST_MODEL, ENSEMBLE = "Best Model", "Ensemble"
 # The recipe that only copies the best ingredient.
 BEST_SINGLE = "Best Single"
@@ -15,6 +17,17 @@ def soup_title(recipe: str) -> str:
     if recipe == "ensemble":
         return ENSEMBLE
     return f"{recipe.replace('-', ' ').title()} Soup"
+
+
+def model_label(model: str, labels: Mapping[str, str]) -> str:
+    """A single model as people call it, by the label of its trial.
+
+    Args:
+        model: id of its trial, or the id and a folder below it.
+        labels: trial id -> what distinguishes it (`lr 0.03, seed 1`).
+    """
+    trial, _, below = model.partition("/")
+    return ", ".join(filter(None, (labels.get(trial, trial), below)))
 
 
 def protocol_mark(protocol: str) -> str:

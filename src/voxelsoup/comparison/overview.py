@@ -9,13 +9,10 @@ from statistics import fmean, stdev
 
 import numpy as np
 import pandas as pd
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
 from voxelsoup.common.text import counted, listed
 from voxelsoup.comparison.folds import FoldComparison
-from voxelsoup.comparison.names import BEST_MODEL, OPTIMISTIC, protocol_mark
+from voxelsoup.comparison.names import BEST_MODEL, protocol_mark
 from voxelsoup.comparison.statistics import paired_difference
 from voxelsoup.comparison.tables import decimals, heading, shown_interval, spread, write_table
 from voxelsoup.evaluation.case_scores import ALL_REGIONS, by_case, measured_by, region_means
@@ -24,8 +21,6 @@ COST = "models_per_prediction"
 GREEDY = "Greedy Soup"
 # Of a difference and its interval, as columns are called.
 ENDS = ("difference", "low", "high")
-# One model more fits into 80 columns only if there is less space between them.
-ROOMY_MODELS = 3
 
 
 def published_columns(comparison: FoldComparison) -> dict[str, dict[str, float]]:
@@ -197,7 +192,7 @@ def write_overview(
     """
     protocol = str(frame["protocol"].iloc[0])
     caption = (
-        f"{_folds_in_words(frame).capitalize()} with "
+        f"{folds_in_words(frame).capitalize()} with "
         f"{counted(int(frame['cases'].iloc[0]), 'test case')}"
         f"{', after post-processing' if after_postprocessing else ''}; protocol: "
         f"{protocol.partition(' ')[0]}. Mean ± standard deviation over the folds. Difference: mean "
@@ -218,7 +213,8 @@ def write_overview(
     )
 
 
-def _folds_in_words(frame: pd.DataFrame) -> str:
+def folds_in_words(frame: pd.DataFrame) -> str:
+    """``folds 0, 1 and 2`` of an overview."""
     folds = str(frame["folds"].iloc[0]).split(", ")
     return f"fold{'s' if len(folds) > 1 else ''} {listed(folds)}"
 
@@ -230,56 +226,3 @@ def read_overview(path: Path) -> pd.DataFrame:
     return pd.read_csv(
         path, dtype=text, keep_default_na=False, na_values=["nan"], float_precision="round_trip"
     )
-
-
-def terminal_table(frame: pd.DataFrame) -> Table:
-    """The overview for a terminal: models side by side, so that it fits 80 columns."""
-    protocol = str(frame["protocol"].iloc[0])
-    title = f"Dice and loss on the test cases, {_folds_in_words(frame)}"
-    if OPTIMISTIC in protocol:
-        title += f"\n[not italic bold]{OPTIMISTIC[0].upper()}{OPTIMISTIC[1:]}"
-    caption = (
-        "mean ± standard deviation over folds; difference: in test_avg from the best single model "
-        "of the same fold, in Dice points, with its 95 % interval; protocol: "
-        f"{protocol.partition(' ')[0]}"
-    )
-    table = Table(title=title, caption=caption, box=box.SIMPLE_HEAD, caption_justify="left")
-    # Title and caption are wrapped to the table's width, which two models alone leave narrow.
-    table.min_width = len(OPTIMISTIC) + 4
-    models = list(dict.fromkeys(frame["model"]))
-    if len(models) > ROOMY_MODELS:
-        table.padding, table.pad_edge, table.collapse_padding = (0, 0, 0, 0), False, True
-    table.add_column("", no_wrap=True)
-    for model in models:
-        table.add_column(model, justify="right")
-    for name, cells in _terminal_rows(frame).items():
-        table.add_row(name, *cells)
-    return table
-
-
-def _terminal_rows(frame: pd.DataFrame) -> dict[str, list[str]]:
-    """Name -> a cell per model."""
-    whole = frame[frame["region"] == ALL_REGIONS]
-
-    def means(part: pd.DataFrame, metric: str) -> list[str]:
-        pairs = zip(part[f"{metric}_mean"], part[f"{metric}_std"], strict=True)
-        return [spread(center, deviation, 4) for center, deviation in pairs]
-
-    rows = {"test_avg": means(whole, "dice")}
-    for region in dict.fromkeys(frame["region"]):
-        if region != ALL_REGIONS:
-            rows[f"test_{region.lower()}"] = means(frame[frame["region"] == region], "dice")
-    rows["test_loss"] = means(whole, "loss")
-    ends = (whole[f"dice_{end}"] for end in ENDS)
-    rows["difference"] = [
-        shown_interval(*values).replace(" [", "\n[") for values in zip(*ends, strict=True)
-    ]
-    rows["ingredients"] = list(whole["ingredients"])
-    # On two lines: the column is as wide as its longest name.
-    rows["models per\nprediction"] = list(whole[COST])
-    return rows
-
-
-def print_overview(path: Path, console: Console | None = None) -> None:
-    """Print an overview.csv as a table."""
-    (console or Console()).print(terminal_table(read_overview(Path(path))))

@@ -1,4 +1,4 @@
-"""What may be concluded from a comparison: paired over cases, the fold as a block.
+"""Differences between models, paired over cases, with the fold as a block.
 
 The same cases are scored by both models, and every model of a fold was trained without its test
 cases. So cases are resampled and ranked within their fold: that one fold is harder than another
@@ -19,7 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-SIGNIFICANT = 0.05
 RESAMPLES = 9999
 SEED = 0
 # The memory of the resamples, in numbers held at once.
@@ -28,7 +27,6 @@ BATCH = 2_000_000
 DECIMALS = 12
 # Additions for an exact p value, a fraction of a second; above, there are at least 47 cases.
 EXACT_COST = 200_000_000
-MOST_DECIMALS = 3
 
 Folds = Sequence[NDArray[np.float64]]
 # Fold -> trial id -> score of each case, in one order of cases per fold.
@@ -222,107 +220,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
         highest = max(highest, min(1.0, (len(made) - rank) * p))
         adjusted[place] = highest
     return adjusted
-
-
-@dataclass(frozen=True)
-class Unit:
-    """The unit in which a difference is told.
-
-    Attributes:
-        name: as it follows a number; empty for a metric without a unit.
-        factor: how many of it make one of the metric's own.
-    """
-
-    name: str
-    factor: float = 1.0
-
-
-DICE_POINTS = Unit("Dice points", 100.0)
-MILLIMETRES = Unit("mm")
-
-
-def conclusion(
-    first: str,
-    second: str,
-    difference: Difference,
-    p: float,
-    unit: Unit = DICE_POINTS,
-    higher_is_better: bool = True,
-) -> str:
-    """One sentence, without a full stop, on what may be concluded from a difference.
-
-    One model is called better only if the interval leaves out 0 and the p value is below 0.05.
-
-    Args:
-        first: name of the first model, within a sentence.
-        second: name of the second.
-        difference: first minus second.
-        p: its p value, adjusted for the comparisons made.
-        unit: the unit in which it is told.
-        higher_is_better: whether a higher value of the metric is a better one.
-    """
-    if not difference.cases:
-        return f"no case to compare {first} and {second} on"
-    if not difference.unequal:
-        cases = f"all {difference.cases} cases" if difference.cases > 1 else "the only case"
-        return f"{first} and {second} score the same on {cases}"
-    numbers = [value * unit.factor for value in (difference.mean, difference.low, difference.high)]
-    evidence = (
-        f"{_told_p(p)}, {_counted(difference.cases, 'case')}, {_counted(difference.folds, 'fold')}"
-    )
-    if (difference.low > 0 or difference.high < 0) and p < SIGNIFICANT:
-        verdict = "better" if (difference.mean > 0) == higher_is_better else "worse"
-        # Told as an amount: the interval turns with its sign.
-        amount = numbers if difference.mean > 0 else [-numbers[0], -numbers[2], -numbers[1]]
-        return f"{first} {verdict} than {second} by {_told(amount, unit)}, {evidence}"
-    doubt = _too_few(difference)
-    return (
-        f"no difference shown between {first} and {second} "
-        f"({_told(numbers, unit, signed=True)}, {evidence}{doubt})"
-    )
-
-
-def _too_few(difference: Difference) -> str:
-    def undecided(cases: int) -> bool:
-        # All of them in favour of one model is the most that can happen, whatever the folds.
-        return 2 * 0.5**cases >= SIGNIFICANT
-
-    if undecided(difference.cases):
-        return "; too few cases to tell"
-    return "; too few cases differ to tell" if undecided(difference.unequal) else ""
-
-
-def _counted(number: int, thing: str) -> str:
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
-
-
-def _told(numbers: Sequence[float], unit: Unit, signed: bool = False) -> str:
-    """Mean and interval with as few decimals as keep them apart from 0 and from each other."""
-    mean, low, high = numbers
-    name = f" {unit.name}" if unit.name else ""
-    known = {number for number in numbers if not math.isnan(number)}
-    finest = 10.0**-MOST_DECIMALS
-    if max(map(abs, known)) < finest / 2:
-        return f"less than {finest:.{MOST_DECIMALS}f}{name}"
-
-    def shows_all(decimals: int) -> bool:
-        shown = {round(number, decimals) for number in known}
-        return len(shown) == len(known) and (0 in known or 0 not in shown)
-
-    decimals = next(filter(shows_all, range(1, MOST_DECIMALS)), MOST_DECIMALS)
-    sign = "+" if signed and round(mean, decimals) > 0 else ""
-    told = f"{sign}{mean:z.{decimals}f}{name}"
-    return told if math.isnan(low) else f"{told} [{low:z.{decimals}f}, {high:z.{decimals}f}]"
-
-
-def _told_p(p: float) -> str:
-    if p < 0.001:
-        return "p < 0.001"
-    digits = 1 if p < 0.01 else 2
-    # 0.0499 must not be told as 0.05, which would not do.
-    while (float(f"{p:.{digits}g}") < SIGNIFICANT) != (p < SIGNIFICANT):
-        digits += 1
-    return f"p = {p:.{digits}g}"
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
-"""Do the models of a fold share a basin, and what does averaging two of them give?
+"""Linear mode connectivity: can the models of a fold be averaged, and what does it gain?
 
 Averages of models are good where the loss between them is low. Frankle et al., Linear mode
 connectivity and the lottery ticket hypothesis, ICML 2020, measure it as the barrier: how far the
-loss on the straight line between two models rises above the line between their own losses.
+loss on the straight line between two models rises above the line between their own losses. Two
+models without one are linearly mode-connected: they share a basin of the loss.
 """
 
 from __future__ import annotations
@@ -95,13 +96,13 @@ class Line:
         return max(0.0, *(np.array(self.losses) - straight)[1:-1].tolist())
 
     @property
-    def lift(self) -> float:
+    def gain(self) -> float:
         """Dice of the average of the two less the mean of theirs: what averaging itself gives."""
         return self.dices[len(self.dices) // 2] - (self.dices[0] + self.dices[-1]) / 2
 
     @property
     def shared(self) -> bool:
-        """Whether the model lies in the basin of the best one."""
+        """Whether the model is linearly mode-connected to the best one."""
         return self.barrier <= SHARED_BARRIER
 
 
@@ -172,7 +173,7 @@ def _between(best: Ingredient, other: Ingredient, place: float) -> CandidateSoup
 
 
 def sentence(lines: Sequence[Line], stem: str) -> str:
-    """Whether the models of a fold share a basin, and what to do where they do not.
+    """Whether the models of a fold are linearly mode-connected, and what to do where they do not.
 
     Args:
         lines: from the best model to each other one.
@@ -204,7 +205,7 @@ def others(lines: Sequence[Line]) -> str:
     return "other one" if len(lines) == 1 else f"{len(lines)} others"
 
 
-def basin_record(
+def barrier_record(
     ordered: Sequence[Ingredient],
     selection: Selection,
     points: int,
@@ -212,7 +213,7 @@ def basin_record(
     averaged: bool,
     models: int,
 ) -> dict[str, Any]:
-    """What ``basin.json`` says: the lines, the distances and the verdict of one fold.
+    """What ``basin.json`` says: the lines, the distances and the sentence of one fold.
 
     Args:
         ordered: the best model, then the others, as `soups.descending` gives them.
@@ -226,9 +227,9 @@ def basin_record(
     best, names = measured[0], [model.trial for model in measured]
     apart = distances([model.path for model in measured])
     places, lines = measure(measured, selection, points)
-    verdict = sentence(lines, stem)
+    said = sentence(lines, stem)
     if len(measured) < len(ordered):
-        verdict += f" Measured between {len(measured)} of {len(ordered)} models, of all ranks."
+        said += f" Measured between {len(measured)} of {len(ordered)} models, of all ranks."
     return {
         "best": best.trial,
         "best_score": best.score,
@@ -241,14 +242,14 @@ def basin_record(
                 "losses": [_or_none(loss) for loss in line.losses],
                 "dices": [_or_none(dice) for dice in line.dices],
                 "barrier": _or_none(line.barrier),
-                "lift": _or_none(line.lift),
+                "gain": _or_none(line.gain),
             }
             for line in lines
         ],
         "models": names,
         "distances": [[_or_none(value) for value in row] for row in apart.tolist()],
         "averaged": averaged,
-        "sentence": verdict,
+        "sentence": said,
         "case_inferences": selection.inferences,
     }
 

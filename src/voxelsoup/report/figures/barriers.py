@@ -58,9 +58,13 @@ def barriers(
 
 def _text(fold: int, line: Mapping[str, Any], names: Mapping[str, str]) -> str:
     measures = [
-        f"{measure} {line[measure]:.4f}"
-        for measure in ("barrier", "lift")
-        if line.get(measure) is not None
+        f"{measure} {value:.4f}"
+        # In records of before, the gain is called lift.
+        for measure, value in (
+            ("barrier", line.get("barrier")),
+            ("gain", line.get("gain", line.get("lift"))),
+        )
+        if value is not None
     ]
     run = f"fold {fold}, {named(line['trial'], names)}"
     return "\n".join(filter(None, (run, ", ".join(measures))))

@@ -1,0 +1,88 @@
+"""The answer of a study in the terminal: the overview and what may be concluded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from voxelsoup.comparison.barriers import FoldBarriers
+from voxelsoup.comparison.names import OPTIMISTIC
+from voxelsoup.comparison.overview import COST, ENDS, folds_in_words, read_overview
+from voxelsoup.comparison.tables import shown_interval, spread
+from voxelsoup.evaluation.case_scores import ALL_REGIONS
+
+# One model more fits into 80 columns only if there is less space between them.
+ROOMY_MODELS = 3
+
+
+def terminal_table(frame: pd.DataFrame) -> Table:
+    """The overview for a terminal: models side by side, so that it fits 80 columns."""
+    protocol = str(frame["protocol"].iloc[0])
+    title = f"Dice and loss on the test cases, {folds_in_words(frame)}"
+    if OPTIMISTIC in protocol:
+        title += f"\n[not italic bold]{OPTIMISTIC[0].upper()}{OPTIMISTIC[1:]}"
+    caption = (
+        "mean ± standard deviation over folds; difference: in test_avg from the best single model "
+        "of the same fold, in Dice points, with its 95 % interval; protocol: "
+        f"{protocol.partition(' ')[0]}"
+    )
+    table = Table(title=title, caption=caption, box=box.SIMPLE_HEAD, caption_justify="left")
+    # Title and caption are wrapped to the table's width, which two models alone leave narrow.
+    table.min_width = len(OPTIMISTIC) + 4
+    models = list(dict.fromkeys(frame["model"]))
+    if len(models) > ROOMY_MODELS:
+        table.padding, table.pad_edge, table.collapse_padding = (0, 0, 0, 0), False, True
+    table.add_column("", no_wrap=True)
+    for model in models:
+        table.add_column(model, justify="right")
+    for name, cells in _terminal_rows(frame).items():
+        table.add_row(name, *cells)
+    return table
+
+
+def _terminal_rows(frame: pd.DataFrame) -> dict[str, list[str]]:
+    """Name -> a cell per model."""
+    whole = frame[frame["region"] == ALL_REGIONS]
+
+    def means(part: pd.DataFrame, metric: str) -> list[str]:
+        pairs = zip(part[f"{metric}_mean"], part[f"{metric}_std"], strict=True)
+        return [spread(center, deviation, 4) for center, deviation in pairs]
+
+    rows = {"test_avg": means(whole, "dice")}
+    for region in dict.fromkeys(frame["region"]):
+        if region != ALL_REGIONS:
+            rows[f"test_{region.lower()}"] = means(frame[frame["region"] == region], "dice")
+    rows["test_loss"] = means(whole, "loss")
+    ends = (whole[f"dice_{end}"] for end in ENDS)
+    rows["difference"] = [
+        shown_interval(*values).replace(" [", "\n[") for values in zip(*ends, strict=True)
+    ]
+    rows["ingredients"] = list(whole["ingredients"])
+    # On two lines: the column is as wide as its longest name.
+    rows["models per\nprediction"] = list(whole[COST])
+    return rows
+
+
+def print_overview(path: Path, console: Console | None = None) -> None:
+    """Print an overview.csv as a table."""
+    (console or Console()).print(terminal_table(read_overview(Path(path))))
+
+
+def print_conclusions(path: Path, console: Console | None = None) -> None:
+    """Print what a comparisons.csv concludes over all folds, a line each."""
+    frame = pd.read_csv(path, dtype=str)
+    for sentence in frame.loc[frame["folds"] == "all", "conclusion"]:
+        (console or Console()).print(
+            f"{sentence[0].upper()}{sentence[1:]}.", highlight=False, markup=False, soft_wrap=True
+        )
+
+
+def print_barriers(folds: Sequence[FoldBarriers], console: Console | None = None) -> None:
+    """Print a line per fold."""
+    for fold in folds:
+        (console or Console()).print(fold.sentence, highlight=False, markup=False)
