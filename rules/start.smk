@@ -91,15 +91,17 @@ def show_findings() -> None:
     """Print the comparison and the path of the report, if they exist."""
     overview = Path(study.results, "comparison", "overview.csv")
     if overview.exists():
-        from voxelsoup.comparison.findings import print_conclusions
-        from voxelsoup.comparison.overview import print_overview
+        from voxelsoup.comparison.terminal import print_conclusions, print_overview
 
         print_overview(overview)
         print_conclusions(overview.with_name("comparisons.csv"))
     if Path(study.results, "comparison", "basin.csv").exists():
-        from voxelsoup.comparison.barriers import print_findings, read_basins
+        from voxelsoup.comparison.barriers import read_barriers
+        from voxelsoup.comparison.terminal import print_barriers
+        from voxelsoup.study.trials import trial_labels
 
-        print_findings(read_basins(Path(study.results), FOLDS, study.soup.recipes))
+        labels = trial_labels(list(trials.values()))
+        print_barriers(read_barriers(Path(study.results), FOLDS, study.soup.recipes, labels))
     page = Path(study.results, "report.html")
     if page.exists():
         print(f"Report: {page}", flush=True)
