@@ -357,7 +357,7 @@ CORPUS: list[tuple[str, Recipe, str, str]] = [
     ),
     ("no datalist", study(dataset={"layout": "monai"}), "no such file", LIST),
     ("no training list", datalist(lambda c: c.pop("training")), "no list `training`", MONAI),
-    ("a text as entry", datalist(lambda c: c["training"].append("x")), "each an object", MONAI),
+    ("a text as entry", datalist(lambda c: c["training"].append("x")), "has 'x' as entry", MONAI),
     ("three images", item(image=[path(B, end) for end in CHANNELS[1:]]), "names 3 image", MONAI),
     ("datalist outside", item(image=["../x.nii.gz"] * 4), "a file inside", MONAI),
     ("datalist absolute", item(label="/etc/passwd"), "entry 1 of `training` names", MONAI),

@@ -9,9 +9,9 @@ from voxelsoup.data.case import Case, Source
 from voxelsoup.data.layouts.json_files import (
     channels_of_one_file,
     check_channel_count,
+    entries_of,
     inside,
     read_description,
-    training_entries,
     unlabelled_entries,
 )
 from voxelsoup.data.volumes.volume import without_suffix
@@ -33,7 +33,7 @@ def find_cases(dataset: Dataset, root: Path) -> list[Case]:
     description = read_description(where)
     modalities = description.get("modality", description.get("channel_names", {}))
     check_channel_count(where, modalities, dataset.channels)
-    entries = training_entries(description, where)
+    entries = entries_of(description, "training", where)
     if dataset.unlabelled == "predict":
         entries = entries + unlabelled_entries(description, "test", where)
     cases = [_case(root, entry, dataset.channels, where) for entry in entries]

@@ -70,52 +70,42 @@ def shown(value: object) -> str:
     return _short.repr(value)
 
 
-def entries_of(description: dict[str, Any], key: str, where: Path) -> list[Any]:
-    """The list under ``key``; an empty one where there is none.
+def entries_of(description: dict[str, Any], key: str, where: Path) -> list[dict[str, Any]]:
+    """The list of cases with label maps under ``key``, each of them an object.
 
     Raises:
-        InputError: if it is no list.
+        InputError: if there is no such list, or it is not of this form.
     """
-    entries = description.get(key, [])
+    entries = description.get(key)
     if not isinstance(entries, list):
-        raise InputError(
-            where, f"has {shown(entries)} as `{key}`", "a list of cases", "fix the file"
-        )
-    return entries
-
-
-def training_entries(description: dict[str, Any], where: Path) -> list[dict[str, Any]]:
-    """The entries of ``training``, each of them an object.
-
-    Raises:
-        InputError: if the list is missing, or not of this form.
-    """
-    entries = description.get("training")
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise InputError(
-            where, "has no list `training`", "a list of cases, each an object", "fix the file"
-        )
+        raise InputError(where, f"has no list `{key}`", "a list of cases", "fix the file")
+    for position, entry in enumerate(entries):
+        if not isinstance(entry, dict):
+            raise _wrong_entry(where, key, position, entry, "an object with `image` and `label`")
     return entries
 
 
 def unlabelled_entries(description: dict[str, Any], key: str, where: Path) -> list[dict[str, Any]]:
-    """The entries of a list of test images, each as an object without label.
+    """The list of test images under ``key``, each as an object without label; may be missing.
 
     Raises:
-        InputError: if they are neither paths nor objects.
+        InputError: if it is not a list of paths or objects.
     """
+    entries = description.get(key, [])
+    if not isinstance(entries, list):
+        raise InputError(where, f"has no list `{key}`", "a list of images", "fix the file")
     found = []
-    for position, entry in enumerate(entries_of(description, key, where)):
+    for position, entry in enumerate(entries):
         if not isinstance(entry, str | dict):
-            raise InputError(
-                where,
-                f"has {shown(entry)} as entry {position} of `{key}`",
-                "a path, or an object with `image`",
-                "correct the entry",
-            )
+            raise _wrong_entry(where, key, position, entry, "a path, or an object with `image`")
         fields = {"image": entry} if isinstance(entry, str) else entry
         found.append({name: value for name, value in fields.items() if name != "label"})
     return found
+
+
+def _wrong_entry(where: Path, key: str, position: int, entry: object, expected: str) -> InputError:
+    found = f"has {shown(entry)} as entry {position} of `{key}`"
+    return InputError(where, found, expected, "correct the entry")
 
 
 def check_channel_count(path: Path, described: object, channels: list[str]) -> None:

@@ -20,7 +20,6 @@ from voxelsoup.data.layouts.json_files import (
     inside,
     read_description,
     shown,
-    training_entries,
     unlabelled_entries,
 )
 from voxelsoup.data.volumes.volume import without_suffix
@@ -63,18 +62,9 @@ def _lists(
 ) -> dict[str, list[dict[str, Any]]]:
     """Name of a list -> those of its entries that are cases of the study."""
     everything = dataset.unlabelled == "predict"
-    lists = {"training": training_entries(description, where)}
-    lists["validation"] = []
-    for position, entry in enumerate(entries_of(description, "validation", where)):
-        if not isinstance(entry, dict):
-            raise InputError(
-                where,
-                f"has {shown(entry)} as entry {position} of `validation`",
-                "an object with `image` and `label`",
-                "correct the entry",
-            )
-        if everything or entry.get("label"):
-            lists["validation"].append(entry)
+    lists = {"training": entries_of(description, "training", where)}
+    checked = entries_of({"validation": [], **description}, "validation", where)
+    lists["validation"] = [entry for entry in checked if everything or entry.get("label")]
     if everything:
         lists |= {key: unlabelled_entries(description, key, where) for key in TESTS}
     return lists

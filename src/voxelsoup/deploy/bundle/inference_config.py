@@ -146,71 +146,61 @@ def inference_config(
 
 
 def _preprocessing(description: Description, parts: Sequence[int] | None) -> list[Config]:
-    settings, key = description.preprocess, {"keys": "image"}
-    steps: list[Config] = [
-        {"_target_": "LoadImaged", **key},
-        {"_target_": "EnsureChannelFirstd", **key},
-    ]
+    settings = description.preprocess
+    steps = [_step("LoadImaged", "image"), _step("EnsureChannelFirstd", "image")]
     if parts is not None:
         chosen = f"$lambda image: image[{list(parts)}]"
-        steps.append({"_target_": "Lambdad", **key, "func": chosen, "track_meta": True})
-    steps.append({"_target_": "Orientationd", **key, "axcodes": "RAS", "labels": None})
+        steps.append(_step("Lambdad", "image", func=chosen, track_meta=True))
+    steps.append(_step("Orientationd", "image", axcodes="RAS", labels=None))
     if settings.crop:
-        nonzero = {"select_fn": "$lambda image: image != 0", "allow_smaller": True}
-        steps.append({"_target_": "CropForegroundd", **key, "source_key": "image", **nonzero})
+        nonzero = "$lambda image: image != 0"
+        shape = {"source_key": "image", "select_fn": nonzero, "allow_smaller": True}
+        steps.append(_step("CropForegroundd", "image", **shape))
+    nonzero_only = settings.normalisation == "zscore-nonzero"
     if settings.spacing is not None:
-        steps.append(
-            {
-                "_target_": "voxelsoup.deploy.bundle.transforms.ResampleToSpacingd",
-                **key,
-                "spacing": list(settings.spacing),
-                "keep_zeros": settings.normalisation == "zscore-nonzero",
-            }
-        )
+        transform = "voxelsoup.deploy.bundle.transforms.ResampleToSpacingd"
+        spacing = list(settings.spacing)
+        steps.append(_step(transform, "image", spacing=spacing, keep_zeros=nonzero_only))
     if settings.normalisation != "none":
-        how = {"nonzero": settings.normalisation == "zscore-nonzero", "channel_wise": True}
-        steps.append({"_target_": "NormalizeIntensityd", **key, **how})
+        steps.append(_step("NormalizeIntensityd", "image", nonzero=nonzero_only, channel_wise=True))
     return steps
+
+
+def _step(target: str, keys: str | list[str], **settings: Any) -> Config:
+    return {"_target_": target, "keys": keys, **settings}
 
 
 def _postprocessing(
     description: Description, predictions: Sequence[str], order: LabelOrder | None
 ) -> list[Config]:
-    steps: list[Config] = [{"_target_": "Activationsd", "keys": list(predictions), "sigmoid": True}]
+    steps = [_step("Activationsd", list(predictions), sigmoid=True)]
     if len(predictions) > 1:
-        steps.append({"_target_": "MeanEnsembled", "keys": list(predictions), "output_key": "pred"})
-    return [
-        *steps,
-        {
-            "_target_": "Invertd",
-            "keys": "pred",
-            "transform": "@preprocessing",
-            "orig_keys": "image",
-            "nearest_interp": False,
-            "to_tensor": True,
-        },
-        {
-            "_target_": "Lambdad",
-            "keys": "pred",
-            "func": to_labels_expression(description.regions, order),
-            "track_meta": True,
-        },
-        {
-            "_target_": "SaveImaged",
-            "keys": "pred",
-            "output_dir": "@output_dir",
-            "output_ext": NIFTI,
-            "output_postfix": "",
-            "output_dtype": "$np.uint8",
-            "separate_folder": False,
-            "resample": False,
-            # A label map is called as its case: its first file without the channel's ending.
-            "output_name_formatter": (
-                "$lambda meta, saver: {'subject': os.path.basename(meta['filename_or_obj'])"
-                "[:-len(@channel_files[0])], 'idx': None}"
-            ),
-        },
-    ]
+        steps.append(_step("MeanEnsembled", list(predictions), output_key="pred"))
+    inverted = _step(
+        "Invertd",
+        "pred",
+        transform="@preprocessing",
+        orig_keys="image",
+        nearest_interp=False,
+        to_tensor=True,
+    )
+    labels = to_labels_expression(description.regions, order)
+    saved = _step(
+        "SaveImaged",
+        "pred",
+        output_dir="@output_dir",
+        output_ext=NIFTI,
+        output_postfix="",
+        output_dtype="$np.uint8",
+        separate_folder=False,
+        resample=False,
+        # A label map is called as its case: its first file without the channel's ending.
+        output_name_formatter=(
+            "$lambda meta, saver: {'subject': os.path.basename(meta['filename_or_obj'])"
+            "[:-len(@channel_files[0])], 'idx': None}"
+        ),
+    )
+    return [*steps, inverted, _step("Lambdad", "pred", func=labels, track_meta=True), saved]
 
 
 def to_labels_expression(regions: Collection[str], order: LabelOrder | None) -> str:
