@@ -5,7 +5,6 @@ Label maps are left aside: a case is predicted whether it has one or not.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from voxelsoup.common.text import listed
 from voxelsoup.data.case import Case, Source
 from voxelsoup.data.index.check_cache import Signature, signature_of
 from voxelsoup.data.layouts import find_cases
-from voxelsoup.data.layouts.case_names import check_case_name
+from voxelsoup.data.layouts.case_names import check_case_names
 from voxelsoup.data.layouts.detect import Guess, guess
 from voxelsoup.data.layouts.json_files import channels_of_one_file
 from voxelsoup.data.layouts.monai import case_name
@@ -84,23 +83,10 @@ def find_scans(
         )
         for case in found
     ]
-    _check(cases, path)
-    return sorted(cases, key=lambda case: case.name)
-
-
-def _check(cases: Sequence[Case], where: Path) -> None:
     if not cases:
-        raise InputError(where, "holds no cases", FORMS, "check the path")
-    for case in cases:
-        check_case_name(case, where)
-    name, count = Counter(case.name for case in cases).most_common(1)[0]
-    if count > 1:
-        raise InputError(
-            where,
-            f"holds {count} cases named {name}",
-            "every case once",
-            "rename the others, or predict them into another folder",
-        )
+        raise InputError(path, "holds no cases", FORMS, "check the path")
+    check_case_names(cases, path)
+    return sorted(cases, key=lambda case: case.name)
 
 
 def _of_named_files(given: str, names: Sequence[str]) -> Case:

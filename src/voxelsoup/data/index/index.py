@@ -62,7 +62,6 @@ def index_cases(
         InputError: if no usable case is left, or a case's patient is not known.
     """
     cases = find_cases(dataset, root)
-    _check_names(cases, root)
     patient_of = patient_finder(dataset)
     patients = {case.name: patient_of(case) for case in cases}
     labels = frozenset(label for values in regions.values() for label in values)
@@ -218,17 +217,6 @@ def _from_row(row: dict[str, str]) -> IndexedCase:
         sha256=row["sha256"],
         notes=tuple(note for note in row["notes"].split("; ") if note),
     )
-
-
-def _check_names(cases: list[Case], root: Path) -> None:
-    name, count = Counter(case.name for case in cases).most_common(1)[0]
-    if count > 1:
-        raise InputError(
-            root,
-            f"holds two cases named {name}",
-            "every case once",
-            "rename or remove one of them",
-        )
 
 
 def _relative(source: Source, root: Path) -> Source:

@@ -19,7 +19,7 @@ from pathlib import Path
 from voxelsoup.common.errors import InputError
 from voxelsoup.data.case import Case
 from voxelsoup.data.layouts import brats, decathlon, monai, nnunet, table
-from voxelsoup.data.layouts.case_names import check_case_name
+from voxelsoup.data.layouts.case_names import check_case_names
 from voxelsoup.study.sections.data import Dataset, Layout
 
 READERS: dict[Layout, Callable[[Dataset, Path], list[Case]]] = {
@@ -41,7 +41,7 @@ def find_cases(dataset: Dataset, root: Path) -> list[Case]:
 
     Raises:
         InputError: if the folder is missing, cannot be read, is not in this layout, or holds no
-            cases or one with a name that files cannot have.
+            cases, two of one name, or one with a name that files cannot have.
     """
     if not root.is_dir():
         raise InputError(
@@ -63,6 +63,5 @@ def find_cases(dataset: Dataset, root: Path) -> list[Case]:
             "at least one case",
             "correct `dataset.root` or `dataset.layout`",
         )
-    for case in cases:
-        check_case_name(case, root)
+    check_case_names(cases, root)
     return cases

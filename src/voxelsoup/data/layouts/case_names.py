@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import unicodedata
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from voxelsoup.common.errors import InputError
@@ -18,20 +20,29 @@ LONGEST_NAME = 200
 BREAKING = {"Cc", "Zl", "Zp"}
 
 
-def check_case_name(case: Case, where: Path) -> None:
-    """Make sure that files can be called after a case.
+def check_case_names(cases: Sequence[Case], where: Path) -> None:
+    """Make sure that files can be named after cases.
 
     Raises:
-        InputError: if its name is empty or too long, leads elsewhere, looks like an option or a
-            hidden file, or cannot be written down.
+        InputError: if a name is empty or too long, leads elsewhere, looks like an option or a
+            hidden file, cannot be written down, or is that of several cases.
     """
-    reason = unsafe_text(case.name) or _unsafe_file_name(case.name)
-    if reason is not None:
+    for case in cases:
+        reason = unsafe_text(case.name) or _unsafe_file_name(case.name)
+        if reason is not None:
+            raise InputError(
+                where,
+                f"holds a case named {case.name!r}, which {reason}",
+                f"names of 1 to {LONGEST_NAME} bytes that can be used as file names",
+                "rename the case, or its files or folder where it is named after them",
+            )
+    name, count = Counter(case.name for case in cases).most_common(1)[0]
+    if count > 1:
         raise InputError(
             where,
-            f"holds a case named {case.name!r}, which {reason}",
-            f"names of 1 to {LONGEST_NAME} bytes that can be used as file names",
-            "rename the case, or its files or folder where it is named after them",
+            f"holds {count} cases named {name}",
+            "every case once",
+            "rename or remove the others",
         )
 
 
