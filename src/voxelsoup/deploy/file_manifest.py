@@ -18,7 +18,7 @@ from voxelsoup.common.errors import InputError
 from voxelsoup.common.files import sha256, write_tsv
 from voxelsoup.data.index.index import read_cases
 from voxelsoup.data.preprocessing.store import read_manifest
-from voxelsoup.prediction.bundle_files import METADATA, bundle_hashes
+from voxelsoup.prediction.bundle_files import METADATA, bundle_hashes, collected_models
 from voxelsoup.soups.candidates import CANDIDATES, OWN, read_candidates
 
 MANIFEST = "provenance.tsv"
@@ -109,9 +109,8 @@ def recorded_hashes(results: Path, folds: Sequence[int]) -> dict[str, str]:
     for fold in folds:
         for candidate in read_candidates(results / f"fold{fold}" / CANDIDATES):
             recorded[f"fold{fold}/trials/{candidate.model}/{OWN}"] = candidate.sha256
-    with (results / "models" / "manifest.tsv").open(newline="", encoding="utf-8") as stream:
-        rows = csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE)
-        recorded |= {f"models/{row['path']}": row["sha256"] for row in rows}
+    rows = collected_models(results / "models" / "manifest.tsv")
+    recorded |= {f"models/{row['path']}": row["sha256"] for row in rows}
     if (results / "bundle" / METADATA).is_file():
         hashes = bundle_hashes(results / "bundle")
         recorded |= {f"bundle/{name}": digest for name, digest in hashes.items()}

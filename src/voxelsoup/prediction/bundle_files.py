@@ -1,7 +1,8 @@
-"""The files of a bundle: their names, and whether they are still those that were written."""
+"""What a study hands over, as it is read: the files of a bundle, and the list of all models."""
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -100,3 +101,10 @@ def changed_files(folder: Path) -> dict[str, str]:
     found = [p for part in parts for p in (folder / part).rglob("*") if p.is_file()]
     there = {p.relative_to(folder).as_posix() for p in found}
     return wrong | dict.fromkeys(sorted(there - {*hashes, METADATA.as_posix()}), "not listed")
+
+
+def collected_models(manifest: Path) -> list[dict[str, str]]:
+    """The rows of the manifest of collected models (``deploy.collection``): column -> cell."""
+    with manifest.open(newline="", encoding="utf-8") as stream:
+        # Cells are plain: quotation marks around JSON belong to it.
+        return list(csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE))

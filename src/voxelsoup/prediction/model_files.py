@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,6 +23,7 @@ from voxelsoup.prediction.bundle_files import (
     WEIGHTS,
     bundle_hashes,
     bundle_label_order,
+    collected_models,
 )
 from voxelsoup.study.loading import wrong_settings
 from voxelsoup.study.sections.base import Name, Triple
@@ -126,20 +126,20 @@ def open_models(paths: Sequence[Path]) -> list[ModelFile]:
         may differ; channels, regions, preprocessing and patch do not.
 
     Raises:
-        InputError: if a path leads to no model, a file is damaged, is not the one whose hash is
-            written down, does not fit its network, or differs from the first one.
+        InputError: if a path leads to no model, a file is damaged, has another hash than recorded,
+            does not fit its network, or differs from the first one.
     """
     found = [file for path in paths for file in _opened(Path(path))]
     seen: dict[str, Path] = {}
     for file in found:
-        if file.sha256 in seen:
+        first = seen.setdefault(file.sha256, file.path)
+        if first is not file.path:
             raise InputError(
                 file.path,
-                f"holds the same weights as {seen[file.sha256]}",
+                f"holds the same weights as {first}",
                 "every model once",
                 "take one of them out",
             )
-        seen[file.sha256] = file.path
         _check_alike(file, found[0])
     return found
 
@@ -174,12 +174,8 @@ def _of_file(path: Path) -> ModelFile:
 
 def _listed_hash(path: Path) -> str | None:
     manifest = path.with_name("manifest.tsv")
-    if not manifest.is_file():
-        return None
-    with manifest.open(newline="", encoding="utf-8") as stream:
-        rows = list(csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE))
-    named = {Path(row["path"]).name: row["sha256"] for row in rows if "path" in row}
-    return named.get(path.name)
+    rows = collected_models(manifest) if manifest.is_file() else []
+    return next((r["sha256"] for r in rows if Path(r.get("path", "")).name == path.name), None)
 
 
 def _of_ensemble(recipe: Path) -> list[ModelFile]:
@@ -202,9 +198,8 @@ def _of_ensemble(recipe: Path) -> list[ModelFile]:
 def _ingredients(recipe: Path) -> list[tuple[Path, str]]:
     """The files that an ensemble is made of, and their hashes."""
     try:
-        found = [
-            (Path(one["path"]), str(one["sha256"])) for one in read_json(recipe)["ingredients"]
-        ]
+        listed = read_json(recipe)["ingredients"]
+        found = [(Path(one["path"]), str(one["sha256"])) for one in listed]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             recipe,
@@ -228,6 +223,7 @@ def _of_bundle(folder: Path) -> list[ModelFile]:
             folder, f"holds no {WEIGHTS}/*{ENDING}", "a complete bundle", "copy or unpack it again"
         )
     _check_complete(folder, hashes)
+    order = bundle_label_order(folder)
     chosen = folder / BUNDLED_POSTPROCESSING
     postprocessing = chosen if chosen.is_file() else None
     files = []
@@ -243,7 +239,6 @@ def _of_bundle(folder: Path) -> list[ModelFile]:
         digest = _hash(path)
         _check_hash(path, digest, hashes[named], metadata)
         file = _described(path, digest, postprocessing)
-        order = bundle_label_order(folder)
         if order is not None:
             order = check_label_order(order, file.description.regions, str(metadata))
         files.append(replace(file, label_order=order))

@@ -12,8 +12,6 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-import pandas as pd
-
 from voxelsoup.common import provenance
 from voxelsoup.common.errors import InputError
 from voxelsoup.common.files import atomic_folder, read_json, sha256, write_json, write_text
@@ -30,6 +28,7 @@ from voxelsoup.prediction.bundle_files import (
     CARD,
     INFERENCE,
     METADATA,
+    collected_models,
     torchscript_of,
     weights_of,
 )
@@ -112,9 +111,8 @@ def _check_scored(
 ) -> None:
     """Make sure that the models are those that the study's manifest has the scores of."""
     manifest = results / "models" / "manifest.tsv"
-    # Plain cells: quotation marks around JSON belong to it.
-    table = pd.read_csv(manifest, sep="\t", dtype=str, quoting=3)
-    listed = {(int(row.fold), row.trial): row.sha256 for row in table.itertuples()}
+    rows = collected_models(manifest)
+    listed = {(int(row["fold"]), row["trial"]): row["sha256"] for row in rows}
     for model, fold in zip(models, folds, strict=True):
         trial = won.folder.removeprefix("soups/")
         if trial == won.folder:
