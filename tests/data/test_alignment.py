@@ -49,7 +49,7 @@ def test_any_axis_order_of_one_grid_is_turned(codes: str) -> None:
     assert note is None or f"orientation {codes}, turned to RAS" in note
 
 
-def test_rounding_passes_and_a_shift_does_not() -> None:
+def test_align_accepts_rounding_and_refuses_a_shift() -> None:
     assert align(moved(5e-4), volume(), *FILES)[1] is None
     _, note = align(moved(0.04), volume(), *FILES)
     assert note is not None and "differs by up to 0.04 mm (0.04 voxels)" in note
@@ -58,12 +58,12 @@ def test_rounding_passes_and_a_shift_does_not() -> None:
     assert caught.value.where == "t1c.mha"
 
 
-def test_another_shape() -> None:
+def test_volumes_of_different_shapes_are_not_aligned() -> None:
     with pytest.raises(InputError, match="shape 6x6x5 instead of 7x6x5"):
         align(Volume(volume().data[1:], volume().affine), volume(), *FILES)
 
 
-def test_at_45_degrees_nothing_is_turned() -> None:
+def test_align_turns_nothing_at_45_degrees() -> None:
     for angle in (44.9999, 45.0, 45.0001):
         turn = Rotation.from_euler("z", angle, degrees=True).as_matrix()
         other = Rotation.from_euler("z", 90 - angle, degrees=True).as_matrix()

@@ -122,7 +122,7 @@ def test_a_copy_is_found_however_it_is_stored(root: Path) -> None:
     assert f"the same t1n as {A} (and 3 more channels" in rejected[B].found
 
 
-def test_unlabelled_and_empty_cases_are_kept_and_told(root: Path) -> None:
+def test_unlabelled_and_empty_cases_are_kept_with_a_note(root: Path) -> None:
     scan(root, "seg").unlink()
     image = nib.load(scan(root, "seg", A))
     nib.save(nib.Nifti1Image(np.zeros(image.shape, np.uint8), image.affine), scan(root, "seg", A))
@@ -144,7 +144,7 @@ def test_a_given_split_names_no_unlabelled_case(tmp_path: Path) -> None:
         make_folds({"a": "a", "c": "c"}, folds, "held-out", unlabelled=["b"])
 
 
-def test_what_memory_did_not_suffice_for_is_asked_again(
+def test_a_case_too_large_for_memory_is_checked_again(
     root: Path, checked: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another job may have more of it; and nothing of such a file is read."""

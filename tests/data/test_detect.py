@@ -47,7 +47,7 @@ def brats_case(root: Path, name: str, mark: str, *ends: str) -> None:
         ("_", ("t1", "t1gd", "t2", "flair")),
     ],
 )
-def test_brats_of_any_year(tmp_path: Path, mark: str, ends: tuple[str, ...]) -> None:
+def test_brats_of_any_year_is_detected(tmp_path: Path, mark: str, ends: tuple[str, ...]) -> None:
     for number in range(4):
         brats_case(tmp_path / "deep" / "Training", f"B_{number}", mark, *ends[::-1], "seg")
     brats_case(tmp_path / "deep" / "Training", "B_3", mark, "brain")
@@ -59,7 +59,7 @@ def test_brats_of_any_year(tmp_path: Path, mark: str, ends: tuple[str, ...]) -> 
     assert len(find_cases(found.dataset, found.root)) == 4
 
 
-def test_nnunet_with_regions(tmp_path: Path) -> None:
+def test_nnunet_with_regions_is_detected(tmp_path: Path) -> None:
     description = {
         "channel_names": {"1": "T2 / FLAIR", "0": "T1"},
         "labels": {"background": 0, "whole tumor": [1, 2], "core": [2], "ignore": 3},
@@ -76,7 +76,7 @@ def test_nnunet_with_regions(tmp_path: Path) -> None:
     assert "ignore label" in reason
 
 
-def test_nnunet_with_labels(tmp_path: Path) -> None:
+def test_nnunet_with_labels_is_detected(tmp_path: Path) -> None:
     labels = {"background": 0, "edema": 1, "necrosis": 2}
     description = {"channel_names": {"0": "CT"}, "labels": labels, "file_ending": ".nrrd"}
     (tmp_path / "dataset.json").write_text(json.dumps(description))
@@ -86,7 +86,7 @@ def test_nnunet_with_labels(tmp_path: Path) -> None:
     assert propose_regions(found, {1})[0] == {"edema": [1], "necrosis": [2]}
 
 
-def test_a_datalist_with_folds(tmp_path: Path) -> None:
+def test_a_datalist_with_folds_is_detected(tmp_path: Path) -> None:
     entries = [
         {"image": [f"c{n}/c{n}_t1.nii", f"c{n}/c{n}_t2.nii"], "label": f"c{n}/l.nii", "fold": n % 3}
         for n in range(6)
@@ -124,14 +124,14 @@ def test_a_table_that_cannot_be_read_is_reported(tmp_path: Path, content: bytes)
     "labels",
     [{"9" * 5000: "x"}, {"a": "9" * 5000}, {"a": -1}, {"a": True}, {"a": [[1]]}, 3],
 )
-def test_labels_that_make_no_sense_are_left_to_the_data(tmp_path: Path, labels: object) -> None:
+def test_unusable_label_descriptions_are_ignored(tmp_path: Path, labels: object) -> None:
     description = {"channel_names": {"0": "CT"}, "labels": labels}
     (tmp_path / "dataset.json").write_text(json.dumps(description))
     touch(tmp_path, "imagesTr/a_0000.nii")
     assert propose_regions(guess(tmp_path), {1})[0]["label_1"] == [1]
 
 
-def test_several_data_sets_or_none(tmp_path: Path) -> None:
+def test_a_folder_with_several_data_sets_or_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="it is empty") as caught:
         guess(tmp_path)
     assert all(layout in caught.value.expected for layout in ("brats", "nnunet", "table"))
@@ -144,7 +144,7 @@ def test_several_data_sets_or_none(tmp_path: Path) -> None:
         guess(tmp_path / "none")
 
 
-def test_names_become_those_of_a_study() -> None:
+def test_clean_names_are_valid_in_a_study() -> None:
     names = ["T1 native", "T1-native", "größe", "", "Mean", "???"]
     cleaned = clean_names(names, ("mean",))
     assert cleaned == ["T1_native", "T1_native_2", "groe", "unnamed_3", "Mean_2", "unnamed_5"]
@@ -331,7 +331,9 @@ def test_notes_are_grouped_by_kind(
 
 
 @pytest.mark.real_data
-def test_the_hippocampus_as_nnunet_has_it(hippocampus_folder: Path, tmp_path: Path) -> None:
+def test_the_hippocampus_in_nnunets_layout_is_detected(
+    hippocampus_folder: Path, tmp_path: Path
+) -> None:
     """The same data, renamed: the same study is proposed."""
     root = tmp_path / "Dataset004_Hippocampus"
     for folder, mark in (("imagesTr", "_0000"), ("labelsTr", "")):

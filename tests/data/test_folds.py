@@ -95,7 +95,7 @@ def singles(count: int) -> dict[str, str]:
     return {f"case_{number}": f"case_{number}" for number in range(1, count + 1)}
 
 
-def test_selection_has_its_share() -> None:
+def test_selection_cases_are_the_wanted_share() -> None:
     folds = make_folds(singles(100), Folds(count=5, selection_share=0.25), "held-out")
     for parts in parts_of(folds):
         assert [len(parts[part]) for part in PARTS] == [60, 20, 20]
@@ -114,7 +114,7 @@ def test_only_the_folds_to_run_and_the_same_as_among_all() -> None:
     assert some == {"1": every["1"], "3": every["3"]}
 
 
-def test_too_few_patients() -> None:
+def test_too_few_patients_for_the_folds_are_refused() -> None:
     patients = {f"case_{number}": "one" for number in range(6)}
     with pytest.raises(InputError, match=r"5 folds, but the data set has 1 patient") as caught:
         make_folds(patients, Folds(), "held-out")
@@ -126,7 +126,7 @@ def test_two_folds_partition_the_cases() -> None:
         assert [len(parts[part]) for part in PARTS] == [3, 1, 4]
 
 
-def test_nothing_left_to_select_on() -> None:
+def test_a_fold_without_selection_cases_is_refused() -> None:
     with pytest.raises(InputError, match="fold 0 has no selection cases"):
         make_folds(singles(2), Folds(count=2), "held-out")
 
@@ -199,7 +199,7 @@ def test_a_case_that_cannot_be_used_is_left_out_of_a_given_split(
         make_folds(usable, split, "held-out", left_out=["case_2"])
 
 
-def test_datalist_of_files(given_split: Any) -> None:
+def test_entries_of_a_datalist_are_found_by_their_files(given_split: Any) -> None:
     patients = singles(12) | {"case_1_b": "case_1_b"}
     content = {
         "training": [
@@ -216,7 +216,7 @@ def test_datalist_of_files(given_split: Any) -> None:
     assert folds["1"]["test"] == ["case_11", "case_12", "case_1_b"]
 
 
-def test_nnunet_splits(given_split: Any) -> None:
+def test_a_split_file_of_nnunet_gives_its_folds(given_split: Any) -> None:
     content = [
         {"train": [f"case_{n}" for n in range(3, 9)], "val": ["case_2", "case_1"]},
         {"train": ["case_1", "case_2", "case_5"], "val": ["case_3"]},
@@ -257,7 +257,7 @@ def test_nnunet_splits(given_split: Any) -> None:
         (2 * [{"train": ["left", "case_1"], "val": ["right"]}], "both of patient twins"),
     ],
 )
-def test_unusable_files(given_split: Any, content: Any, message: str) -> None:
+def test_an_unusable_split_file_is_refused(given_split: Any, content: Any, message: str) -> None:
     patients = singles(8) | {"left": "twins", "right": "twins"}
     split = given_split(content, count=2)
     with pytest.raises(InputError, match=message) as caught:
@@ -266,7 +266,7 @@ def test_unusable_files(given_split: Any, content: Any, message: str) -> None:
     assert caught.value.fix
 
 
-def test_missing_file(tmp_path: Path) -> None:
+def test_a_missing_split_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such file"):
         make_folds(singles(8), Folds(file=str(tmp_path / "none.json")), "held-out")
 

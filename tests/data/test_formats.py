@@ -58,7 +58,7 @@ def refused(path: Path) -> str:
 
 @pytest.mark.parametrize("suffix", [".mha", ".nrrd"])
 @pytest.mark.parametrize("packed", [False, True])
-def test_a_file_that_was_cut_off(tmp_path: Path, suffix: str, packed: bool) -> None:
+def test_a_truncated_file_is_refused(tmp_path: Path, suffix: str, packed: bool) -> None:
     path = tmp_path / f"scan{suffix}"
     write(path, "int16", 1, packed)
     content = path.read_bytes()

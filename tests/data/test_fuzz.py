@@ -68,7 +68,9 @@ TARGETS = ["nii.gz", "mha", "nrrd", "monai", "table"]
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_guided_by_coverage_nothing_but_results_and_messages(tmp_path: Path, target: str) -> None:
+def test_coverage_guided_fuzzing_finds_only_results_and_messages(
+    tmp_path: Path, target: str
+) -> None:
     corpus = tmp_path / "corpus"
     corpus.mkdir()
     (corpus / "valid").write_bytes(seed(target))
@@ -79,7 +81,7 @@ def test_guided_by_coverage_nothing_but_results_and_messages(tmp_path: Path, tar
 
 
 @given(st.sampled_from(SUFFIXES), st.data())
-def test_damage_anywhere_in_a_volume(
+def test_a_damaged_volume_is_read_or_refused(
     tmp_path_factory: pytest.TempPathFactory, suffix: str, data: st.DataObject
 ) -> None:
     content = bytearray(seed(suffix[1:]))
@@ -95,7 +97,7 @@ def test_damage_anywhere_in_a_volume(
 
 
 @given(st.sampled_from([*LISTS]), JSON, st.data())
-def test_any_json_in_place_of_any_part_of_a_list(
+def test_any_json_in_a_list_of_cases_is_read_or_refused(
     tmp_path_factory: pytest.TempPathFactory, layout: str, value: object, data: st.DataObject
 ) -> None:
     root = tmp_path_factory.mktemp("listed")
@@ -111,7 +113,7 @@ def test_any_json_in_place_of_any_part_of_a_list(
 
 
 @given(st.sampled_from([*LISTS]), JSON, st.data())
-def test_any_json_where_the_data_set_is_to_be_guessed(
+def test_any_json_in_a_description_is_detected_or_refused(
     tmp_path_factory: pytest.TempPathFactory, layout: str, value: object, data: st.DataObject
 ) -> None:
     root = tmp_path_factory.mktemp("guessed")

@@ -134,7 +134,7 @@ def test_a_bad_case_stops_or_is_left_out(folder: Path, end: str, harm: Any, said
     assert said in rejected[BAD].found
 
 
-def test_a_case_without_label(folder: Path) -> None:
+def test_a_case_without_label_is_bad_or_for_prediction(folder: Path) -> None:
     (folder / BAD / f"{BAD}-seg.nii.gz").unlink()
     with pytest.raises(BadCases, match=rf"{BAD}: has no label file") as caught:
         index_cases(dataset(), REGIONS, folder, workers=1)
@@ -159,12 +159,12 @@ def test_all_bad_cases_are_listed_at_once(folder: Path) -> None:
     assert list(caught.value.problems) == names[:3]
 
 
-def test_nothing_left(folder: Path) -> None:
+def test_an_index_without_a_usable_case_is_refused(folder: Path) -> None:
     with pytest.raises(InputError, match=r"6 case\(s\) cannot be used"):
         index_cases(dataset(on_bad_case="skip"), {"none": [9]}, folder, workers=1)
 
 
-def test_two_cases_of_one_name(folder: Path) -> None:
+def test_two_cases_of_one_name_are_refused(folder: Path) -> None:
     shutil.copytree(folder / BAD, folder / "more" / BAD)
     with pytest.raises(InputError, match=f"2 cases named {BAD}") as caught:
         index_cases(dataset(), REGIONS, folder, workers=1)
@@ -175,7 +175,7 @@ def patients(folder: Path, **settings: Any) -> list[str]:
     return [case.patient for case in index_cases(dataset(**settings), REGIONS, folder, 1)[0]]
 
 
-def test_patients_by_pattern(phantom_folder: Path) -> None:
+def test_patients_are_found_by_a_pattern(phantom_folder: Path) -> None:
     found = patients(phantom_folder, patient_pattern=r"-(\d+)-")
     assert found == ["0000", "0001", "0002", "0003", "0003", "0004"]
     with pytest.raises(InputError, match=r"does not match the case Phantom-0000-000") as caught:
@@ -184,7 +184,9 @@ def test_patients_by_pattern(phantom_folder: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "mark"), [("p.csv", ","), ("p.tsv", "\t")])
-def test_patients_by_table(phantom_folder: Path, tmp_path: Path, name: str, mark: str) -> None:
+def test_patients_are_found_in_a_table(
+    phantom_folder: Path, tmp_path: Path, name: str, mark: str
+) -> None:
     cases = sorted(path.name for path in phantom_folder.iterdir())
     table = tmp_path / name
     rows = [mark.join(["case", "patient"]), *(mark.join([case, "anna"]) for case in cases)]
@@ -222,7 +224,7 @@ def test_a_patients_table_from_a_spreadsheet(phantom_folder: Path, tmp_path: Pat
         ("Phantom-0000-000,b", "to two patients, anna and b"),
     ],
 )
-def test_a_patients_table_that_leaves_it_open(
+def test_an_ambiguous_table_of_patients_is_refused(
     phantom_folder: Path, tmp_path: Path, row: str, said: str
 ) -> None:
     names = sorted(path.name for path in phantom_folder.iterdir())
@@ -233,7 +235,7 @@ def test_a_patients_table_that_leaves_it_open(
     assert caught.value.where == str(table)
 
 
-def test_channels_of_one_4d_file(tmp_path: Path) -> None:
+def test_channels_of_one_4d_file_are_indexed(tmp_path: Path) -> None:
     root = tmp_path / "task"
     for name in ("imagesTr", "labelsTr"):
         (root / name).mkdir(parents=True)

@@ -60,7 +60,7 @@ def test_a_label_map_comes_back_from_its_regions(tree: list, random) -> None:  #
         ({"A": [1, 2], "B": [1], "C": [2]}, "`A` holds no label value beside"),
     ],
 )
-def test_what_is_not_certain_is_refused_and_may_be_stated(
+def test_an_ambiguous_label_order_is_refused_and_may_be_stated(
     regions: dict[str, list[int]], complaint: str
 ) -> None:
     with pytest.raises(InputError, match=complaint) as caught:

@@ -32,7 +32,7 @@ def describe(root: Path, **content: Any) -> Path:
 
 
 @pytest.mark.parametrize("layout", READERS)
-def test_a_missing_or_empty_folder(tmp_path: Path, layout: Any) -> None:
+def test_a_missing_or_empty_folder_is_refused(tmp_path: Path, layout: Any) -> None:
     with pytest.raises(InputError, match="no such folder") as caught:
         find(layout, tmp_path / "none", ["t1n"])
     assert "dataset." in caught.value.fix
@@ -43,7 +43,7 @@ def test_a_missing_or_empty_folder(tmp_path: Path, layout: Any) -> None:
 
 
 @pytest.mark.parametrize("group", ["", "TrainingData/"])
-def test_brats_2023(tmp_path: Path, group: str) -> None:
+def test_brats_2023_cases_are_found(tmp_path: Path, group: str) -> None:
     for name in ("BraTS-GLI-00005-001", "BraTS-GLI-00002-000"):
         touch(tmp_path, *(f"{group}{name}/{name}-{end}.nii.gz" for end in ("t1n", "t1c", "seg")))
     touch(tmp_path, "notes/readme.txt")
@@ -57,7 +57,7 @@ def test_brats_2023(tmp_path: Path, group: str) -> None:
     assert first.label == Source(folder / f"{first.name}-seg.nii.gz")
 
 
-def test_brats_2020(tmp_path: Path) -> None:
+def test_brats_2020_cases_are_found(tmp_path: Path) -> None:
     name = "BraTS20_Training_001"
     touch(tmp_path, *(f"{name}/{name}_{end}.nii" for end in ("t1", "t1ce", "flair", "seg")))
     (case,) = find("brats", tmp_path, ["flair", "t1", "t1ce"])
@@ -86,7 +86,7 @@ def test_a_volume_beside_the_case_folders_makes_no_case(tmp_path: Path) -> None:
     assert [case.name for case in find("brats", tmp_path, ["t1"])] == ["B_1", "B_2"]
 
 
-def test_decathlon(tmp_path: Path) -> None:
+def test_decathlon_cases_are_found(tmp_path: Path) -> None:
     entries = [
         {"image": f"./imagesTr/h_{n}.nii.gz", "label": f"./labelsTr/h_{n}.nii.gz"} for n in (2, 1)
     ]
@@ -105,7 +105,7 @@ def test_the_channels_of_a_decathlon_file_lie_in_one_4d_file(tmp_path: Path) -> 
     assert case.channels == {"t2": Source(image, 0), "adc": Source(image, 1)}
 
 
-def test_nnunet(tmp_path: Path) -> None:
+def test_nnunet_cases_are_found(tmp_path: Path) -> None:
     describe(tmp_path, channel_names={"0": "T1", "1": "T2"}, file_ending=".nii.gz")
     touch(tmp_path, *(f"imagesTr/{case}_000{n}.nii.gz" for case in ("b_2", "a_1") for n in (0, 1)))
     first, second = find("nnunet", tmp_path, ["t1", "t2"])
@@ -128,7 +128,9 @@ def test_an_nnunet_label_without_images_is_found_all_the_same(tmp_path: Path) ->
     ("content", "said"),
     [("{", "is not JSON"), ("[" * 100_000, "is not JSON"), ("[]", "is not a JSON object")],
 )
-def test_a_broken_description(tmp_path: Path, layout: Any, content: str, said: str) -> None:
+def test_a_broken_description_is_refused(
+    tmp_path: Path, layout: Any, content: str, said: str
+) -> None:
     (tmp_path / "dataset.json").write_text(content)
     with pytest.raises(InputError, match=said) as caught:
         find(layout, tmp_path, ["t1"])
@@ -138,7 +140,7 @@ def test_a_broken_description(tmp_path: Path, layout: Any, content: str, said: s
 @pytest.mark.parametrize(
     ("layout", "key"), [("decathlon", "modality"), ("nnunet", "channel_names")]
 )
-def test_another_number_of_channels(tmp_path: Path, layout: Any, key: str) -> None:
+def test_another_number_of_channels_is_refused(tmp_path: Path, layout: Any, key: str) -> None:
     describe(tmp_path, **{key: {"0": "T1"}}, training=[])
     with pytest.raises(InputError, match=r"describes 1 channel.* names 2") as caught:
         find(layout, tmp_path, ["t1", "t2"])
@@ -189,14 +191,16 @@ def test_a_change_behind_a_link_is_noticed(tmp_path: Path) -> None:
     ("layout", "key"), [("decathlon", "modality"), ("nnunet", "channel_names")]
 )
 @pytest.mark.parametrize("value", [3, None, "MRI"])
-def test_channels_of_another_form(tmp_path: Path, layout: Any, key: str, value: object) -> None:
+def test_channels_of_another_form_are_refused(
+    tmp_path: Path, layout: Any, key: str, value: object
+) -> None:
     describe(tmp_path, **{key: value}, training=[])
     with pytest.raises(InputError, match="describes its channels as"):
         find(layout, tmp_path, ["t1"])
 
 
 @pytest.mark.parametrize("ending", [".png", "/../x", "**", None])
-def test_nnunet_files_that_are_no_nifti(tmp_path: Path, ending: object) -> None:
+def test_nnunet_files_of_unknown_formats_are_refused(tmp_path: Path, ending: object) -> None:
     describe(tmp_path, channel_names={"0": "T1"}, file_ending=ending)
     with pytest.raises(InputError, match="its files end in") as caught:
         find("nnunet", tmp_path, ["t1"])
@@ -273,7 +277,7 @@ def test_the_name_of_a_datalists_case(tmp_path: Path, entry: dict[str, Any], nam
     assert case.components is None
 
 
-def test_a_datalist(tmp_path: Path) -> None:
+def test_cases_of_a_datalist_are_found(tmp_path: Path) -> None:
     describe(
         tmp_path,
         training=[{"image": "b.nii.gz", "label": ["bl.nii.gz"], "patient": 7, "fold": 0}],
@@ -297,7 +301,7 @@ def test_a_datalist(tmp_path: Path) -> None:
     }
 
 
-def test_a_table(tmp_path: Path) -> None:
+def test_cases_of_a_table_are_found(tmp_path: Path) -> None:
     table = tmp_path / "elsewhere" / "cases.tsv"
     table.parent.mkdir()
     lines = [
@@ -320,13 +324,13 @@ def test_a_table(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("channel", ["case", "label", "patient"])
-def test_a_channel_called_like_another_column(tmp_path: Path, channel: str) -> None:
+def test_a_channel_called_like_another_column_is_refused(tmp_path: Path, channel: str) -> None:
     with pytest.raises(InputError, match="name of another column"):
         find("table", tmp_path, [channel])
 
 
 @pytest.mark.parametrize("name", ["", " a", "a/b", ".a", "-a", "a\tb", "a" * 201, "a\\b"])
-def test_names_that_files_cannot_have(tmp_path: Path, name: str) -> None:
+def test_case_names_that_files_cannot_have_are_refused(tmp_path: Path, name: str) -> None:
     describe(tmp_path, training=[{"case": name, "image": "a.nii.gz", "label": "b.nii.gz"}])
     with pytest.raises(InputError, match="holds a case named") as caught:
         find("monai", tmp_path, ["t1"])

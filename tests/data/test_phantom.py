@@ -35,7 +35,7 @@ def test_more_cases_leave_the_first_ones_alone(tmp_path: Path) -> None:
     assert hashes(tmp_path / "few").items() <= hashes(tmp_path / "more").items()
 
 
-def test_it_is_a_brats_data_set(phantom_folder: Path) -> None:
+def test_the_phantom_is_a_brats_data_set(phantom_folder: Path) -> None:
     cases = find_cases(Dataset(layout="phantom", channels=CHANNELS), phantom_folder)
     assert [case.name for case in cases] == case_names(6)
     for case in cases:
@@ -50,7 +50,7 @@ def test_it_is_a_brats_data_set(phantom_folder: Path) -> None:
             np.testing.assert_array_equal(image.affine, label.affine)
 
 
-def test_some_patients_come_twice() -> None:
+def test_some_patients_of_the_phantom_have_two_visits() -> None:
     names = case_names(24)
     assert len(set(names)) == 24
     assert "Phantom-0003-000" in names
@@ -58,7 +58,7 @@ def test_some_patients_come_twice() -> None:
     assert 2 <= sum(name.endswith("-001") for name in names) <= 8
 
 
-def test_it_looks_like_a_skull_stripped_brain_with_nested_lesions() -> None:
+def test_the_phantom_looks_like_a_skull_stripped_brain_with_nested_lesions() -> None:
     cases = [make_case(np.random.default_rng(seed), [48, 56, 40]) for seed in range(12)]
     assert len({label.shape for _, label in cases}) > 6
     enhancing = []
@@ -77,7 +77,7 @@ def test_it_looks_like_a_skull_stripped_brain_with_nested_lesions() -> None:
     assert any(enhancing)
 
 
-def test_a_shape_without_room_for_a_lesion(tmp_path: Path) -> None:
+def test_a_phantom_without_room_for_a_lesion_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="leaves no room") as caught:
         write_phantom(tmp_path, Phantom(cases=4, shape=[12, 12, 12]))
     assert caught.value.where == "dataset.phantom.shape"

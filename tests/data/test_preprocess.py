@@ -271,7 +271,7 @@ def test_images_are_resampled_as_by_simpleitk(spacing: tuple[float, ...]) -> Non
     spacing=st.tuples(*3 * [st.floats(0.4, 4)]),
     wanted=st.none() | st.tuples(*3 * [st.floats(0.7, 2)]),
 )
-def test_there_and_back_over_any_affine(
+def test_preprocessing_and_restoring_agree_for_any_affine(
     tmp_path_factory: pytest.TempPathFactory,
     turn: tuple[float, ...],
     spacing: tuple[float, ...],
@@ -363,7 +363,7 @@ def times(folder: Path, name: str) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in folder.glob(f"{name}.*")}
 
 
-def test_a_rerun_redoes_changed_cases_only(tmp_path: Path) -> None:
+def test_preprocessing_again_redoes_changed_cases_only(tmp_path: Path) -> None:
     cases = [make_case(tmp_path, name) for name in ("two", "one", "three")]
     out, manifest = tmp_path / "out", tmp_path / "preprocessed.tsv"
 
@@ -454,7 +454,7 @@ def test_a_file_that_changed_since_the_index_is_refused(tmp_path: Path, end: str
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_an_unusable_file_is_the_users_mistake(tmp_path: Path, workers: int) -> None:
+def test_preprocessing_refuses_an_unusable_file(tmp_path: Path, workers: int) -> None:
     cases = [make_case(tmp_path, name) for name in ("one", "two")]
     (tmp_path / "two-t2w.nii.gz").write_bytes(b"no scan")
     manifest = tmp_path / "m.tsv"

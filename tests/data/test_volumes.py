@@ -88,51 +88,51 @@ def test_a_component_of_a_4d_file(tmp_path: Path) -> None:
     assert "7x6x5x3" in refused(path).found
 
 
-def test_two_dimensions(tmp_path: Path) -> None:
+def test_a_2d_image_is_refused(tmp_path: Path) -> None:
     assert "7x6" in refused(save(tmp_path / "flat.nii.gz", noise(7, 6))).found
 
 
-def test_a_missing_file(tmp_path: Path) -> None:
+def test_a_missing_file_is_refused_with_the_nearest_names(tmp_path: Path) -> None:
     problem = refused(tmp_path / "none.nii.gz")
     assert problem.found == "no such file"
     assert "add the file" in problem.fix
 
 
 @pytest.mark.parametrize("kept", [0, 5, 100, 0.5, 0.98])
-def test_a_truncated_gzip(tmp_path: Path, kept: float) -> None:
+def test_a_truncated_gzip_file_is_refused(tmp_path: Path, kept: float) -> None:
     whole = save(tmp_path / "whole.nii.gz", noise(32, 32, 24)).read_bytes()
     path = tmp_path / "cut.nii.gz"
     path.write_bytes(whole[: int(kept * len(whole)) if 0 < kept < 1 else int(kept)])
     assert "again" in refused(path).fix
 
 
-def test_a_damaged_gzip(tmp_path: Path) -> None:
+def test_a_damaged_gzip_file_is_refused(tmp_path: Path) -> None:
     content = bytearray(save(tmp_path / "whole.nii.gz", noise(32, 32, 24)).read_bytes())
     content[len(content) // 2] ^= 255
     (tmp_path / "damaged.nii.gz").write_bytes(content)
     assert "cannot be read" in refused(tmp_path / "damaged.nii.gz").found
 
 
-def test_a_truncated_plain_file(tmp_path: Path) -> None:
+def test_a_truncated_plain_nifti_file_is_refused(tmp_path: Path) -> None:
     content = save(tmp_path / "whole.nii", noise(32, 32, 24)).read_bytes()
     (tmp_path / "cut.nii").write_bytes(content[:9000])
     assert "again" in refused(tmp_path / "cut.nii").fix
 
 
 @pytest.mark.parametrize("content", [b"no scan" * 100, gzip.compress(b"no scan" * 100, mtime=0)])
-def test_something_else(tmp_path: Path, content: bytes) -> None:
+def test_a_file_of_another_kind_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "strange.nii.gz").write_bytes(content)
     assert "cannot be read" in refused(tmp_path / "strange.nii.gz").found
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_voxels_that_are_not_finite(tmp_path: Path, value: float) -> None:
+def test_voxels_that_are_not_finite_are_refused(tmp_path: Path, value: float) -> None:
     voxels = noise(7, 6, 5).astype(np.float32)
     voxels[3, 3, 3] = value
     assert "not finite" in refused(save(tmp_path / "scan.nii.gz", voxels)).found
 
 
-def test_whole_labels_stored_as_floating_point(tmp_path: Path) -> None:
+def test_integer_labels_stored_as_floating_point_are_read(tmp_path: Path) -> None:
     labels = np.abs(noise(7, 6, 5)) % 4
     path = save(tmp_path / "seg.nii.gz", labels.astype(np.float64))
     found = read_label(Source(path)).data
@@ -141,7 +141,7 @@ def test_whole_labels_stored_as_floating_point(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("value", "said"), [(1.5, "1.5"), (-1, "-1"), (256, "256")])
-def test_labels_that_are_none(tmp_path: Path, value: float, said: str) -> None:
+def test_values_that_are_not_labels_are_refused(tmp_path: Path, value: float, said: str) -> None:
     labels = np.zeros((4, 4, 4), np.float32)
     labels[1, 2, 3] = value
     path = save(tmp_path / "seg.nii.gz", labels)
@@ -151,14 +151,16 @@ def test_labels_that_are_none(tmp_path: Path, value: float, said: str) -> None:
 
 
 @pytest.mark.parametrize("lost", [1, 4, 8, 9])
-def test_a_gzip_that_lost_its_last_bytes(tmp_path: Path, lost: int) -> None:
+def test_a_gzip_file_without_its_last_bytes_is_refused(tmp_path: Path, lost: int) -> None:
     whole = save(tmp_path / "whole.nii.gz", noise(32, 32, 24)).read_bytes()
     (tmp_path / "cut.nii.gz").write_bytes(whole[:-lost])
     assert "again" in refused(tmp_path / "cut.nii.gz").fix
 
 
 @pytest.mark.parametrize("position", [-6, -2])
-def test_a_gzip_with_a_wrong_checksum_or_length(tmp_path: Path, position: int) -> None:
+def test_a_gzip_file_with_a_wrong_checksum_or_length_is_refused(
+    tmp_path: Path, position: int
+) -> None:
     content = bytearray(save(tmp_path / "whole.nii.gz", noise(9, 9, 9)).read_bytes())
     content[position] ^= 255
     (tmp_path / "damaged.nii.gz").write_bytes(content)
@@ -166,13 +168,13 @@ def test_a_gzip_with_a_wrong_checksum_or_length(tmp_path: Path, position: int) -
 
 
 @pytest.mark.parametrize("padding", [b"\0" * 512, gzip.compress(b"", mtime=0)])
-def test_what_some_tools_put_behind_a_gzip(tmp_path: Path, padding: bytes) -> None:
+def test_zeros_behind_a_gzip_stream_are_accepted(tmp_path: Path, padding: bytes) -> None:
     path = save(tmp_path / "scan.nii.gz", noise(9, 9, 9))
     path.write_bytes(path.read_bytes() + padding)
     np.testing.assert_array_equal(read_volume(Source(path)).data, noise(9, 9, 9))
 
 
-def test_both_byte_orders_and_nifti_2(tmp_path: Path) -> None:
+def test_both_byte_orders_and_nifti_2_are_read(tmp_path: Path) -> None:
     for kind in (nib.Nifti1Image, nib.Nifti2Image):
         for order in "<>":
             image = kind(noise(7, 6, 5), AFFINE, kind.header_class(endianness=order))
@@ -207,7 +209,7 @@ def with_header(path: Path, offset: int, form: str, *values: float) -> Path:
         (280, "12f", (0.0,) * 12, "affine"),
     ],
 )
-def test_headers_that_lie(
+def test_headers_that_contradict_their_file_are_refused(
     tmp_path: Path, offset: int, form: str, values: tuple[float, ...], said: str
 ) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -216,16 +218,14 @@ def test_headers_that_lie(
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kB
 
 
-def test_what_is_put_right_in_a_header_is_no_noise(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_corrected_headers_print_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     # Voxel sizes below 0, beside an sform that says where the voxels lie.
     path = with_header(tmp_path / "scan.nii.gz", 80, "ff", -1, -1)
     np.testing.assert_array_equal(read_volume(Source(path)).data, noise(32, 32, 24))
     assert not caplog.records
 
 
-def test_numbers_too_large_for_float32(tmp_path: Path) -> None:
+def test_voxels_too_large_for_float32_are_refused(tmp_path: Path) -> None:
     path = save(tmp_path / "scan.nii.gz", np.full((4, 4, 4), 1e300))
     assert "not finite" in refused(path).found
 
@@ -261,7 +261,7 @@ def test_units_are_those_of_simpleitk(
     np.testing.assert_allclose(read_header(Source(path)).affine, volume.affine)
 
 
-def test_a_unit_that_no_scan_can_have_is_not_believed(tmp_path: Path) -> None:
+def test_an_implausible_unit_is_ignored(tmp_path: Path) -> None:
     """Where SimpleITK reads a head of 240 metres, 1 mm was meant."""
     image = nib.Nifti1Image(noise(7, 6, 5), AFFINE)
     image.header.set_xyzt_units("meter")
@@ -312,7 +312,7 @@ def test_volumes_of_one_file_are_read_at_once_and_in_order(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("shape", [(7, 6, 5, 1), (7, 6, 5, 1, 1), (7, 6, 1), (7, 1, 5, 1)])
-def test_singletons(tmp_path: Path, shape: tuple[int, ...]) -> None:
+def test_sides_of_one_voxel_are_read(tmp_path: Path, shape: tuple[int, ...]) -> None:
     path = save(tmp_path / "scan.nii.gz", noise(*shape))
     np.testing.assert_array_equal(read_volume(Source(path)).data, noise(*shape).reshape(shape[:3]))
     assert read_header(Source(path)).shape[:3] == shape[:3]

@@ -105,7 +105,7 @@ def test_a_network_of_fixed_shapes_is_traced_with_the_whole_patch(tmp_path: Path
     torch.testing.assert_close(found, 63 * image)
 
 
-def test_another_ending_is_refused(model: Path, tmp_path: Path, capsys) -> None:
+def test_export_refuses_another_ending(model: Path, tmp_path: Path, capsys) -> None:
     assert main(["export", str(model), str(tmp_path / "model.pt")]) == 1
     told = capsys.readouterr().err
     assert "ends in `.pt`" in told

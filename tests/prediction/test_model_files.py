@@ -54,14 +54,14 @@ def test_an_ensemble_is_its_ingredients(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"ingredients": 3}', '{"ingredients": [{}]}'])
-def test_a_recipe_that_says_nothing_is_refused(tmp_path: Path, text: str) -> None:
+def test_an_ensemble_without_ingredients_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "recipe.json").write_text(text)
     with pytest.raises(InputError, match="does not say what the ensemble was made of"):
         open_models([tmp_path])
 
 
 @pytest.mark.parametrize("name", ["models/fold1.safetensors", "configs/postprocessing.json"])
-def test_a_bundle_that_lacks_a_model_is_not_taken_for_whole(tmp_path: Path, name: str) -> None:
+def test_an_incomplete_bundle_is_refused(tmp_path: Path, name: str) -> None:
     bundle = save_bundle(tmp_path / "bundle")
     (bundle / name).unlink()
     with pytest.raises(InputError, match=f"{name}: is missing"):
@@ -103,7 +103,7 @@ def test_a_file_that_the_bundle_does_not_name_is_refused(tmp_path: Path) -> None
         open_models([bundle])
 
 
-def test_a_collected_model_is_held_against_its_manifest(tmp_path: Path) -> None:
+def test_a_collected_model_is_compared_with_its_manifest(tmp_path: Path) -> None:
     file = save_model(tmp_path / "fold0_soup_greedy.safetensors")
     (tmp_path / "manifest.tsv").write_text(f"fold\tsha256\tpath\n0\t{sha256(file)}\t{file.name}\n")
     open_models([file])
@@ -112,7 +112,7 @@ def test_a_collected_model_is_held_against_its_manifest(tmp_path: Path) -> None:
         open_models([file])
 
 
-def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
+def test_files_that_are_not_models_are_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="empty: holds no model"):
         open_models([tmp_path / "empty"])

@@ -104,11 +104,13 @@ def probabilities_by_monai(
     transform: Callable[[nn.Module], Callable[[torch.Tensor], torch.Tensor]] = lambda n: n,
 ) -> np.ndarray:
     """MONAI's sliding windows over the preprocessed image, put into the scanner's grid."""
-    told = model.description
-    geometry = preprocess_image(channels, told.preprocess, told.patch, folder / "oracle.npy")
+    description = model.description
+    geometry = preprocess_image(
+        channels, description.preprocess, description.patch, folder / "oracle.npy"
+    )
     image = torch.from_numpy(np.load(folder / "oracle.npy"))[None]
     logits = sliding_window_inference(
-        image, told.patch, 2, transform(model.build(CPU)), overlap=0.5, mode="gaussian"
+        image, description.patch, 2, transform(model.build(CPU)), overlap=0.5, mode="gaussian"
     )
     assert isinstance(logits, torch.Tensor)
     probabilities = logits.sigmoid()[0].numpy()
@@ -131,10 +133,10 @@ def test_probabilities_are_those_of_monai_and_labels_follow_from_them(
     model: ModelFile, tmp_path: Path
 ) -> None:
     channels = write_scan(tmp_path / "A", affine=affine_of("LPS", (1, 1, 2)))
-    way = PredictionSettings([model], label_order(model.description.regions), window_batch=2)
+    settings = PredictionSettings([model], label_order(model.description.regions), window_batch=2)
     shares: list[float] = []
     files = tmp_path / "labels.nii.gz", tmp_path / "probabilities.nii.gz"
-    predicted = Predictor(way, CPU, tmp_path).predict(channels, *files, shares.append)
+    predicted = Predictor(settings, CPU, tmp_path).predict(channels, *files, shares.append)
     expected = probabilities_by_monai(model, channels, tmp_path)
     found = voxels(files[1])
     assert found.dtype == np.float32
@@ -160,8 +162,10 @@ def test_several_models_and_mirror_images_are_averaged_in_probability(
 ) -> None:
     channels = write_scan(tmp_path / "A")
     other = lively(tmp_path / "other.safetensors", 1)
-    way = PredictionSettings([model, other], label_order(model.description.regions), flips=True)
-    predictor = Predictor(way, CPU, tmp_path)
+    settings = PredictionSettings(
+        [model, other], label_order(model.description.regions), flips=True
+    )
+    predictor = Predictor(settings, CPU, tmp_path)
     predictor.predict(channels, tmp_path / "l.nii.gz", tmp_path / "p.nii.gz")
 
     def mirrored(axes: tuple[int, ...]) -> Callable[..., Any]:
@@ -240,8 +244,8 @@ def test_a_study_with_a_spacing_predicts_in_the_scan_s_voxels(
     nib.save(nib.Nifti1Image(smooth, affine_of("PIR", (1, 1, 1))), tmp_path / "scan.nii.gz")
     study = small_study(dataset={"channels": ["a"]}, preprocess=coarse)
     regions = {"WT": [1, 2, 3], "TC": [2, 3], "ET": [3]}
-    told = _described(weight_files.describe(study) | {"regions": regions})
-    perfect = ModelFile(tmp_path, "0", told)
+    description = _described(weight_files.describe(study) | {"regions": regions})
+    perfect = ModelFile(tmp_path, "0", description)
     predictor = Predictor(PredictionSettings([perfect], label_order(regions)), CPU, tmp_path)
     predictor._fitted = perfect, Copies()
     predictor.predict({"a": Source(tmp_path / "scan.nii.gz")}, tmp_path / "labels.nii.gz")
@@ -259,9 +263,9 @@ def test_post_processing_is_that_of_the_evaluation(model: ModelFile, tmp_path: P
     rules = {"TC": RegionRule(0.4), "WT": RegionRule(0.6, 40.0), "ET": RegionRule(0.5, 8.0)}
     chosen = Postprocessing(rules, ReplacementRule("ET", "TC", 1e6))
     order = label_order(model.description.regions)
-    way = PredictionSettings([model], order, postprocessing=chosen)
+    settings = PredictionSettings([model], order, postprocessing=chosen)
     files = tmp_path / "labels.nii.gz", tmp_path / "probabilities.nii.gz"
-    Predictor(way, CPU, tmp_path).predict(channels, *files)
+    Predictor(settings, CPU, tmp_path).predict(channels, *files)
     masks = chosen.apply(np.moveaxis(voxels(files[1]), -1, 0).copy(), (1, 1, 2))
     expected = np.zeros(masks.shape[1:], np.uint8)
     for region, value in order.items():
@@ -297,13 +301,13 @@ from voxelsoup.prediction.predictor import Predictor, PredictionSettings
 
 torch.set_num_threads(1)
 files = open_models([Path("model.safetensors")])
-way = PredictionSettings(files, label_order(files[0].description.regions), overlap=0)
+settings = PredictionSettings(files, label_order(files[0].description.regions), overlap=0)
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
 small = {"t1n": Source(Path("small.nii.gz"))}
-Predictor(way, torch.device("cpu"), Path()).predict(small, Path("s.nii.gz"))
+Predictor(settings, torch.device("cpu"), Path()).predict(small, Path("s.nii.gz"))
 before = peak()
 channels = {"t1n": Source(Path("large.nii.gz"))}
-Predictor(way, torch.device("cpu"), Path()).predict(channels, Path("l.nii.gz"))
+Predictor(settings, torch.device("cpu"), Path()).predict(channels, Path("l.nii.gz"))
 print(before, peak())
 """
 
@@ -417,7 +421,7 @@ def test_bad_cases_are_named_and_stop_no_other(
     assert names(out) == {f"{third}.nii.gz"}
 
 
-def test_what_is_no_number_is_not_taken_for_background(
+def test_nan_is_not_taken_for_background(
     model: ModelFile, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     weights, description = weight_files.load(model.path)
@@ -497,7 +501,7 @@ def test_what_a_killed_process_held_on_the_disk_is_removed_by_the_next(
     assert [path for path in records.iterdir() if path.is_dir()] == [alive]
 
 
-def test_who_interrupts_gets_no_traceback(
+def test_an_interrupted_prediction_prints_no_traceback(
     model: ModelFile,
     scans: Path,
     tmp_path: Path,
