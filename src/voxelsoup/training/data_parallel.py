@@ -44,10 +44,10 @@ class Ranks:
     def batches(
         self, source: PatchSource, first_step: int, last_step: int, device: torch.device
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """This process's share of what ``batches.batches`` yields.
+        """This process's share of what ``patches.batches`` yields.
 
         Random layers draw from the seed, the step and the process, so that no two processes
-        drop the same, and a run that goes on drops what it would have.
+        drop the same, and a resumed run drops what it would have.
         """
         share = source.training.batch_size // self.count
         own = range(self.rank * share, (self.rank + 1) * share)

@@ -6,7 +6,7 @@ import logging
 import math
 import random
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -20,7 +20,6 @@ from voxelsoup.models import devices, networks, weight_files
 from voxelsoup.models.losses import training_loss
 from voxelsoup.runs.resume_state import State
 from voxelsoup.study.ingredients import checkpoint_steps, name_of
-from voxelsoup.study.sections.soup import WeightsKind
 from voxelsoup.training.batch_norm import estimate_batch_norm
 from voxelsoup.training.data_parallel import Ranks
 from voxelsoup.training.epochs import Epoch, Pace
@@ -49,10 +48,10 @@ class Trained:
 
 
 class Checkpointer(Protocol):
-    """Who keeps the states of a run (see ``guard.RunGuard``)."""
+    """Keeps the states of a run (``runs.guard.RunGuard``)."""
 
     def newest(self) -> State | None:
-        """The state to go on from."""
+        """The state to resume from."""
 
     def after_step(self, step: int, capture: Callable[[], State]) -> None:
         """Save if it is time to; may raise to end the run."""
@@ -65,10 +64,10 @@ class Checkpointer(Protocol):
 
 
 class Observer(Protocol):
-    """Who looks on (see ``events.TrainingEvents``); what it does changes nothing in the run."""
+    """Watches a run (``tensorboard.TrainingEvents``) and changes nothing in it."""
 
     def begin(self, step: int) -> None:
-        """An attempt begins, after so many optimizer steps."""
+        """An attempt begins after so many optimizer steps."""
 
     def after_epoch(self, epoch: Epoch) -> None:
         """An epoch is trained."""
@@ -77,7 +76,7 @@ class Observer(Protocol):
 def train(
     run: Run,
     device: torch.device,
-    keeper: Checkpointer | None = None,
+    checkpointer: Checkpointer | None = None,
     observers: Sequence[Observer] = (),
     ranks: Ranks | None = None,
 ) -> Trained:
@@ -86,38 +85,38 @@ def train(
     Args:
         run: the run.
         device: where this process computes.
-        keeper: keeps its states, if anybody does.
-        observers: who looks on.
+        checkpointer: keeps its states, if anything does.
+        observers: are told of every epoch.
         ranks: the processes that share its batches, of which this is one; None: it is alone.
 
     Raises:
         InputError: if the loss is NaN or infinite, or the initial weights do not fit.
-        Stopped: if the keeper ends the run before its time.
+        Stopped: if the checkpointer ends the run early.
     """
-    session = Trainer(run, device, ranks)
-    state = keeper.newest() if keeper else None
+    trainer = Trainer(run, device, ranks)
+    state = checkpointer.newest() if checkpointer else None
     if state is not None:
-        session.restore(state)
+        trainer.restore(state)
     for observer in observers:
-        observer.begin(session.step)
-    pace = Pace(run.epochs, run.study.training.steps_per_epoch, session.step)
+        observer.begin(trainer.step)
+    pace = Pace(run.epochs, run.study.training.steps_per_epoch, trainer.step)
     read = ranks.batches if ranks else batches
-    stream = read(patch_source(run), session.step, run.last_step, device)
+    stream = read(patch_source(run), trainer.step, run.last_step, device)
     for images, regions in stream:
-        session.take_step(images, regions)
-        session.keep_checkpoint()
-        if session.epoch_ends:
-            epoch = pace.epoch(session.end_epoch())
+        trainer.take_step(images, regions)
+        trainer.keep_checkpoint()
+        if trainer.epoch_ends:
+            epoch = pace.epoch(trainer.end_epoch())
             log.info("%s", epoch)
-            if keeper:
-                keeper.after_epoch(session.rows)
+            if checkpointer:
+                checkpointer.after_epoch(trainer.rows)
             for observer in observers:
                 observer.after_epoch(epoch)
-        if keeper:
-            keeper.after_step(session.step, session.capture)
-    if keeper:
-        keeper.save(session.step, session.capture)
-    return session.result()
+        if checkpointer:
+            checkpointer.after_step(trainer.step, trainer.capture)
+    if checkpointer:
+        checkpointer.save(trainer.step, trainer.capture)
+    return trainer.result()
 
 
 def patch_source(run: Run) -> PatchSource:
@@ -162,7 +161,7 @@ class Trainer:
         self.losses: list[torch.Tensor] = []
         self.epoch_lr = self.optimizer.lr
         self.checkpoint_steps = checkpoint_steps(run.steps, run.checkpoints)
-        # Before the end: a part of the state, so that a resumed run has them to the bit.
+        # Before the end: a part of the state, so that a resumed run has the very same.
         self.kept: dict[str, weight_files.Weights] = {}
         _seed_everything(run.seed)
 
@@ -196,11 +195,9 @@ class Trainer:
         if self.step in self.checkpoint_steps[:-1]:
             number = self.checkpoint_steps.index(self.step) + 1
             for kind in self.run.weights:
-                with self._holding(kind):
+                averaged = kind == "averaged"
+                with self.optimizer.averaged_weights() if averaged else nullcontext():
                     self.kept[name_of(kind, number)] = _copy(dict(self.model.state_dict()))
-
-    def _holding(self, kind: WeightsKind) -> AbstractContextManager[None]:
-        return self.optimizer.averaged_weights() if kind == "averaged" else nullcontext()
 
     @property
     def epoch_ends(self) -> bool:
@@ -225,7 +222,7 @@ class Trainer:
         return row
 
     def capture(self) -> State:
-        """A copy of everything, on the CPU, that training on does not change."""
+        """A copy on the CPU of everything that the next step depends on."""
         state = {
             "model": self.model.state_dict(),
             **self.optimizer.state(),
@@ -240,7 +237,7 @@ class Trainer:
         return copied
 
     def restore(self, state: State) -> None:
-        """Go on from what ``capture`` returned."""
+        """Resume from what ``capture`` returned."""
         self.model.load_state_dict(state["model"])
         self.optimizer.restore(state)
         # Saved on a card with another precision of `auto`, it has nothing to go on from.
@@ -256,18 +253,18 @@ class Trainer:
     def result(self) -> Trained:
         """The averaged weights, those kept beside them, and the history."""
         with self.optimizer.averaged_weights():
-            weights = self._settled()
+            weights = self._evaluation_weights()
         beside: dict[str, weight_files.Weights] = {}
         if "raw" in self.run.weights:
-            beside[name_of("raw", len(self.checkpoint_steps))] = self._settled()
+            beside[name_of("raw", len(self.checkpoint_steps))] = self._evaluation_weights()
         for name, kept in self.kept.items():
             self.model.load_state_dict(kept)
-            beside[name] = self._settled()
+            beside[name] = self._evaluation_weights()
         history = pd.DataFrame(self.rows)
         return Trained(weights, history, networks.count_parameters(self.model), beside)
 
-    def _settled(self) -> weight_files.Weights:
-        """A copy of what the model holds, with running statistics of its own."""
+    def _evaluation_weights(self) -> weight_files.Weights:
+        """A copy of what the model holds, with its batch norm re-estimated."""
         estimate_batch_norm(self.model, patch_source(self.run), self.device)
         copied: weight_files.Weights = _copy(dict(self.model.state_dict()))
         return copied
