@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,13 +15,17 @@ from voxelsoup.training.run import run_settings
 STEPS_PER_EPOCH = 10
 
 
+def settings_of(study: Study, epochs: int) -> dict[str, Any]:
+    training = study.training.model_copy(update={"epochs": epochs})
+    return run_settings(study.model_copy(update={"training": training}))
+
+
 def planned(folder: Path, study: Study, epochs: int) -> str:
-    settings = run_settings(study, study.optimizer, epochs)
-    return plan(str(folder), settings, epochs, STEPS_PER_EPOCH)
+    return plan(str(folder), settings_of(study, epochs), epochs, STEPS_PER_EPOCH)
 
 
 def trained(folder: Path, study: Study, step: int, epochs: int) -> None:
-    identity = {"settings": run_settings(study, study.optimizer, epochs)}
+    identity = {"settings": settings_of(study, epochs)}
     write_progress(folder, identity, step, epochs * STEPS_PER_EPOCH)
 
 

@@ -41,7 +41,7 @@ def finish(results: Path, fold: int, trial: Trial) -> None:
     record = {
         "parameters": trial.parameters,
         "epochs": epochs,
-        "settings": run_settings(own, own.optimizer, epochs),
+        "settings": run_settings(own),
     }
     write_json(results / of_fold / "trials" / trial.id / "run.json", record)
     begin(results, fold, trial, steps=100)

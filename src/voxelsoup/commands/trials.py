@@ -21,7 +21,7 @@ from voxelsoup.runs.progress import read_progress
 from voxelsoup.runs.rungs import dropped_trials
 from voxelsoup.study.study import Study
 from voxelsoup.study.trials import Trial, parameters_of, swept_keys
-from voxelsoup.training.run import run_settings
+from voxelsoup.training.run import target
 
 TRIAL = re.compile(r"[0-9a-f]{8}")
 NEW, STOPPED, RUNNING, DONE, OUTDATED = "new", "stopped", "running", "done", "outdated"
@@ -100,11 +100,7 @@ def _state(study: Study, fold: int, trial: Trial, dropped: Collection[str]) -> s
         return DROPPED
     if state == DONE:
         record = _record(Path(study.results), fold, trial.id)
-        own, training = trial.study, trial.study.training
-        wanted = run_settings(
-            own, own.optimizer, training.epochs, training.checkpoints, own.soup.weights
-        )
-        if record.get("settings") != wanted or record.get("epochs") != training.epochs:
+        if (record.get("epochs"), record.get("settings")) != target(trial.study):
             return OUTDATED
     return state
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ from voxelsoup.common.provenance import data_fingerprint
 from voxelsoup.common.text import counted, times
 from voxelsoup.runs.progress import plan
 from voxelsoup.study.ingredients import checkpoint_steps
-from voxelsoup.study.sections.soup import WeightsKind
 from voxelsoup.study.sections.training import Optimizer
 from voxelsoup.study.study import Study
 from voxelsoup.study.trials import Trial
@@ -34,27 +32,24 @@ class Run:
 
     Attributes:
         study: the study with the run's own settings in place.
-        optimizer: its optimizer (a stem may have another one than the trials).
-        epochs: its length.
         seed: seeds of its patches and augmentation; the first also of its initial weights.
         cases: names of its training cases.
         folder: the preprocessed cases.
         initial: model file to start from, or None for random weights.
-        checkpoints: number of checkpoints along it, the last one at its end.
-        weights: kinds of weights that are kept of each.
         pause_after: epochs after which it stops for now, to be continued; None goes to its end.
     """
 
     study: Study
-    optimizer: Optimizer
-    epochs: int
     seed: tuple[int, ...]
     cases: list[str]
     folder: Path
     initial: Path | None
-    checkpoints: int = 1
-    weights: tuple[WeightsKind, ...] = ("averaged",)
     pause_after: int | None = None
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of the whole run."""
+        return self.study.training.epochs
 
     @property
     def steps(self) -> int:
@@ -79,7 +74,7 @@ class Run:
 
     def settings(self) -> dict[str, Any]:
         """The settings that its result depends on, with all defaults."""
-        return run_settings(self.study, self.optimizer, self.epochs, self.checkpoints, self.weights)
+        return run_settings(self.study)
 
 
 @dataclass(frozen=True)
@@ -120,36 +115,35 @@ class Job:
         return f"fold {self.fold}, {self.label}"
 
 
-def run_settings(
-    study: Study,
-    optimizer: Optimizer,
-    epochs: int,
-    checkpoints: int = 1,
-    weights: Sequence[WeightsKind] = ("averaged",),
-) -> dict[str, Any]:
+def run_settings(study: Study) -> dict[str, Any]:
     """The settings that a run's result depends on, with all defaults.
 
     A schedule-free run of more epochs begins with the very steps of a shorter one, so that its
     length is no setting of what it computes; a scheduled run's first step depends on it.
+
+    Args:
+        study: the study with the run's own settings in place.
     """
     content = study.model_dump(mode="json")
-    shared = {key: content[key] for key in ("preprocess", "network")}
+    epochs = study.training.epochs
     training = {
         key: value
         for key, value in content["training"].items()
         if key not in NOT_RESULT and (key not in CAME_LATER or value != CAME_LATER[key])
     }
-    length = {} if can_continue(optimizer) else {"epochs": epochs}
-    early = checkpoint_steps(epochs * study.training.steps_per_epoch, checkpoints)[:-1]
+    length = {} if can_continue(study.optimizer) else {"epochs": epochs}
+    steps = epochs * study.training.steps_per_epoch
+    early = checkpoint_steps(steps, study.training.checkpoints)[:-1]
     # What a run keeps at its end can be asked of its last state; what it passes cannot.
-    kept = {"checkpoints": {"steps": early, "weights": list(weights)}} if early else {}
+    kept = {"checkpoints": {"steps": early, "weights": list(study.soup.weights)}} if early else {}
     return {
         "channels": content["dataset"]["channels"],
         # A list, for their order is that of the network's outputs.
         "regions": [[name, labels] for name, labels in content["regions"].items()],
-        **shared,
+        "preprocess": content["preprocess"],
+        "network": content["network"],
         "training": training,
-        "optimizer": optimizer.model_dump(mode="json"),
+        "optimizer": content["optimizer"],
         **length,
         **kept,
     }
@@ -170,20 +164,13 @@ def run_identity(run: Run, fingerprints: dict[str, str]) -> dict[str, Any]:
     }
 
 
-def stem_target(study: Study) -> tuple[int, dict[str, Any]]:
-    """Epochs of a study's stems, and the settings that their result depends on."""
-    epochs = study.stem.epochs
-    return epochs, run_settings(study, stem_optimizer(study), epochs)
-
-
-def trial_target(study: Study) -> tuple[int, dict[str, Any]]:
-    """Epochs of a trial, and the settings that its result depends on.
+def target(study: Study) -> tuple[int, dict[str, Any]]:
+    """Epochs of a run, and the settings that its result depends on.
 
     Args:
-        study: the study with the trial's own values in place.
+        study: the study with the run's own settings in place: `trial.study`, or ``stem_study``.
     """
-    epochs, count = study.training.epochs, study.training.checkpoints
-    return epochs, run_settings(study, study.optimizer, epochs, count, study.soup.weights)
+    return study.training.epochs, run_settings(study)
 
 
 def training_plan(states: str, epochs: int, settings: dict[str, Any]) -> str:
@@ -207,6 +194,18 @@ def stem_optimizer(study: Study) -> Optimizer:
     return study.stem.optimizer or study.optimizer
 
 
+def stem_study(study: Study) -> Study:
+    """The study with the settings of its stems in place: they leave one model, at their end."""
+    training = {"epochs": study.stem.epochs, "checkpoints": 1}
+    return study.model_copy(
+        update={
+            "optimizer": stem_optimizer(study),
+            "training": study.training.model_copy(update=training),
+            "soup": study.soup.model_copy(update={"weights": ["averaged"]}),
+        }
+    )
+
+
 def stem_run(study: Study, fold: int, cases: list[str], folder: Path) -> Run:
     """The run that trains the stem of a fold, from random weights.
 
@@ -216,27 +215,11 @@ def stem_run(study: Study, fold: int, cases: list[str], folder: Path) -> Run:
         cases: names of the training cases.
         folder: the preprocessed cases.
     """
-    return Run(
-        study=study,
-        optimizer=stem_optimizer(study),
-        epochs=study.stem.epochs,
-        seed=(study.training.seed, fold, STEM_STAGE),
-        cases=cases,
-        folder=folder,
-        initial=None,
-    )
+    seed = (study.training.seed, fold, STEM_STAGE)
+    return Run(stem_study(study), seed, cases, folder, initial=None)
 
 
 def trial_run(trial: Trial, fold: int, cases: list[str], folder: Path, initial: Path | None) -> Run:
     """The run of one trial on a fold, from the stem or a checkpoint if there is one."""
-    return Run(
-        study=trial.study,
-        optimizer=trial.study.optimizer,
-        epochs=trial.study.training.epochs,
-        seed=(trial.study.training.seed, fold, TRIAL_STAGE),
-        cases=cases,
-        folder=folder,
-        initial=initial,
-        checkpoints=trial.study.training.checkpoints,
-        weights=tuple(trial.study.soup.weights),
-    )
+    seed = (trial.study.training.seed, fold, TRIAL_STAGE)
+    return Run(trial.study, seed, cases, folder, initial)

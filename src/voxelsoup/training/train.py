@@ -150,7 +150,7 @@ class Trainer:
         self.model = initial_model(run, device).train()
         self.memory_format = networks.memory_format(self.model, device, self.settings.channels_last)
         self.forward = self._forward(ranks)
-        self.optimizer = RunOptimizer(self.model, run.optimizer, run.steps)
+        self.optimizer = RunOptimizer(self.model, run.study.optimizer, run.steps)
         loss_function = training_loss(self.settings)
         self.loss_function = ranks.over_the_batch(loss_function) if ranks else loss_function
         precise = devices.precision_on(device, self.settings.precision) != "float16"
@@ -160,7 +160,7 @@ class Trainer:
         # Losses stay on the device until the epoch ends: fetching one waits for the device.
         self.losses: list[torch.Tensor] = []
         self.epoch_lr = self.optimizer.lr
-        self.checkpoint_steps = checkpoint_steps(run.steps, run.checkpoints)
+        self.checkpoint_steps = checkpoint_steps(run.steps, self.settings.checkpoints)
         # Before the end: a part of the state, so that a resumed run has the very same.
         self.kept: dict[str, weight_files.Weights] = {}
         _seed_everything(run.seed)
@@ -194,7 +194,7 @@ class Trainer:
         """Keep the weights if this is a checkpoint before the end."""
         if self.step in self.checkpoint_steps[:-1]:
             number = self.checkpoint_steps.index(self.step) + 1
-            for kind in self.run.weights:
+            for kind in self.run.study.soup.weights:
                 averaged = kind == "averaged"
                 with self.optimizer.averaged_weights() if averaged else nullcontext():
                     self.kept[name_of(kind, number)] = _copy(dict(self.model.state_dict()))
@@ -255,7 +255,7 @@ class Trainer:
         with self.optimizer.averaged_weights():
             weights = self._evaluation_weights()
         beside: dict[str, weight_files.Weights] = {}
-        if "raw" in self.run.weights:
+        if "raw" in self.run.study.soup.weights:
             beside[name_of("raw", len(self.checkpoint_steps))] = self._evaluation_weights()
         for name, kept in self.kept.items():
             self.model.load_state_dict(kept)
