@@ -190,7 +190,7 @@ def compiled(model: nn.Module) -> Callable[[torch.Tensor], Any]:
 def keep_freed_memory(keep: bool) -> None:
     """Have this process keep the memory that it frees, where it will soon want as much again.
 
-    By default glibc gives large blocks back at once, and the kernel clears them anew for each
+    By default glibc gives large blocks back at once, and the kernel clears them again for each
     tensor: a tenth of a training step on CPUs, a quarter of the augmentation, most of a forward
     pass over a large window. Other C libraries are left alone.
 

@@ -40,7 +40,7 @@ Decisions:
   all: Dice over a batch is not the mean of the Dice of its parts. After every step the processes
   agree on a number, the largest signal that any has got. Only the first has a guard, and its last
   state is the result: the job resumes from it and writes what a run in one process writes.
-- Observers change nothing in a run: ``train.train`` tells them of every epoch.
+- Observers change nothing in a run: ``train.train`` reports every epoch to them.
 - The network is shown one patch on torch's `meta` device before the first job, which computes
   shapes alone and takes no memory.
 """

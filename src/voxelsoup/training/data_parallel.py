@@ -110,7 +110,7 @@ class Ranks:
 
 @contextmanager
 def joined(rank: int, count: int, device: torch.device) -> Iterator[Ranks]:
-    """Join the other processes, whom torchrun's variables in the environment tell how to find."""
+    """Join the other processes, which torchrun's environment variables say how to find."""
     if device.type == "cuda":
         torch.cuda.set_device(device)
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"

@@ -79,7 +79,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Job:
-    """One attempt at a run: who it is in the study, and where it reads and writes.
+    """One attempt at a run: its place in the study, and where it reads and writes.
 
     Attributes:
         run: what it trains.
@@ -174,7 +174,7 @@ def target(study: Study) -> tuple[int, dict[str, Any]]:
 
 
 def training_plan(states: str, epochs: int, settings: dict[str, Any]) -> str:
-    """What training a run now will do, for people who look at the plan of a workflow.
+    """What training a run now will do, in words for the plan of a workflow.
 
     Args:
         states: where the run's states lie.

@@ -86,7 +86,7 @@ def train(
         run: the run.
         device: where this process computes.
         checkpointer: keeps its states, if anything does.
-        observers: are told of every epoch.
+        observers: get a report of every epoch.
         ranks: the processes that share its batches, of which this is one; None: it is alone.
 
     Raises:
@@ -240,7 +240,7 @@ class Trainer:
         """Resume from what ``capture`` returned."""
         self.model.load_state_dict(state["model"])
         self.optimizer.restore(state)
-        # Saved on a card with another precision of `auto`, it has nothing to go on from.
+        # Saved on a card with another precision of `auto`, it has nothing to resume from.
         if state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
         self.rows = state["rows"]
