@@ -252,7 +252,7 @@ def _reported(folder: Path, killed: bool = False) -> Exception | None:
 
     A process that was killed could report nothing, and what the others then met is no reason.
     """
-    reports = [pickle.loads(path.read_bytes()) for path in folder.glob("*.error")]
+    reports = [pickle.loads(path.read_bytes()) for path in folder.glob("[0-9]*.error")]
     errors = [error for _, error in sorted(reports, key=itemgetter(0))]
     for kind in (InputError, Stopped) if killed else (InputError, Stopped, RuntimeError):
         for error in errors:
