@@ -190,7 +190,7 @@ def test_times_are_those_of_the_readers_zone(reading: Reading) -> None:
     started = datetime(2020, 1, 31, 18, 30, tzinfo=UTC)
     reading.open(status_of([replace(STEM, started=started)]))
     assert reading.cell("fold0/stem", "Started").inner_text() == "1 Feb, 03:30"
-    assert "times of Asia/Tokyo" in reading.page.locator(".made").inner_text()
+    assert "times in Asia/Tokyo" in reading.page.locator(".made").inner_text()
 
 
 def test_numbers_are_sorted_as_numbers_and_missing_ones_are_last(reading: Reading) -> None:
@@ -414,7 +414,7 @@ def test_a_phone_shows_cards_that_fit(phone: Reading) -> None:
     assert labels == '"Training loss"'
     phone.page.get_by_label("Sort by").select_option("Training loss")
     assert phone.runs()[:3] == ["stem", "aaaa0001", "aaaa0004"]
-    phone.page.get_by_label("Turn the order round").tap()
+    phone.page.get_by_label("Reverse the order").tap()
     assert phone.runs()[:3] == ["aaaa0004", "aaaa0001", "stem"]
 
 

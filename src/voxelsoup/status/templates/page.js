@@ -185,7 +185,7 @@ function tellTimes() {
     time.title = inFull.format(at);
   }
   const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
-  find("#zone").textContent = `, times of ${zone}`;
+  find("#zone").textContent = `, times in ${zone}`;
 }
 
 /** On a phone every row is a card, and each of its lines begins with the head of its column. */
