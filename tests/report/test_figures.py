@@ -25,6 +25,7 @@ from support.invented_figures import (
     words,
 )
 from voxelsoup.report import figures
+from voxelsoup.report.figures.style import BLUE, GREY, SOUP_COLOURS, SOUP_MARKERS
 
 SIZES = [(1, 1), (2, 4), (5, 100)]
 SVG = "{http://www.w3.org/2000/svg}"
@@ -136,21 +137,21 @@ def test_a_soup_of_the_best_model_alone_does_not_hide_it(tmp_path):
     soup = points.iloc[[0]].assign(name="Greedy Soup", kind="Greedy Soup")
     figures.selection_against_test(pd.concat([points, soup]), tmp_path / "one.svg", "held-out")
     drawing = (tmp_path / "one.svg").read_text()
-    assert f"fill: none; stroke: {figures.BLUE.lower()}" in drawing
+    assert f"fill: none; stroke: {BLUE.lower()}" in drawing
 
 
 def test_every_recipe_has_a_colour_and_a_shape_of_its_own(tmp_path):
     kinds = [*(f"{name} Soup" for name in ("Greedy", "Uniform", "Hierarchical", "Learned"))]
     kinds += ["Best Single", "Ensemble"]
-    assert len(set(figures.SOUP_COLOURS)) == len(set(figures.SOUP_MARKERS)) == len(kinds)
+    assert len(set(SOUP_COLOURS)) == len(set(SOUP_MARKERS)) == len(kinds)
     # Those of the trials and of the best model are taken.
-    assert not {figures.GREY, figures.BLUE} & set(figures.SOUP_COLOURS)
+    assert not {GREY, BLUE} & set(SOUP_COLOURS)
     rows = [(0, kind, kind, 0.8 + n / 100, 0.8) for n, kind in enumerate(kinds)]
     frame = pd.DataFrame(rows, columns=["fold", "name", "kind", "selection", "test"])
     figures.selection_against_test(frame, tmp_path / "six.svg", "held-out")
     assert set(kinds) <= set(words(tmp_path / "six.svg"))
     drawing = (tmp_path / "six.svg").read_text()
-    assert all(f"fill: {colour.lower()}" in drawing for colour in figures.SOUP_COLOURS[:-1])
+    assert all(f"fill: {colour.lower()}" in drawing for colour in SOUP_COLOURS[:-1])
 
 
 def test_without_greedy_soup_the_figure_says_so(tmp_path):

@@ -19,6 +19,7 @@ from matplotlib.text import Text
 from support import invented_figures as invented
 from voxelsoup.report import figures
 from voxelsoup.report.figures.case_slices import OUTLINES, _window
+from voxelsoup.report.figures.example_cases import best_median_worst, densest_slice
 from voxelsoup.report.figures.paired_differences import LOOKS
 
 scores = st.dictionaries(
@@ -28,7 +29,7 @@ scores = st.dictionaries(
 
 
 def test_best_median_and_worst_of_five():
-    found = figures.best_median_worst(
+    found = best_median_worst(
         {(0, "a"): 0.5, (0, "b"): 0.9, (1, "c"): 0.1, (1, "d"): 0.6, (1, "e"): 0.4}
     )
     assert found == [("best", 0, "b"), ("median", 0, "a"), ("worst", 1, "c")]
@@ -36,8 +37,8 @@ def test_best_median_and_worst_of_five():
 
 @given(scores)
 def test_best_median_and_worst_are_each_once_and_in_order(known):
-    found = figures.best_median_worst(known)
-    assert found == figures.best_median_worst(dict(reversed(known.items())))
+    found = best_median_worst(known)
+    assert found == best_median_worst(dict(reversed(known.items())))
     valid = [score for score in known.values() if not math.isnan(score)]
     assert [rank for rank, *_ in found] == {
         0: [],
@@ -53,12 +54,12 @@ def test_best_median_and_worst_are_each_once_and_in_order(known):
 
 def test_the_densest_slice_is_of_the_ground_truth_else_of_the_prediction_else_in_the_middle():
     truth, prediction = np.zeros((2, 2, 4, 4, 7), dtype=bool)
-    assert figures.densest_slice(truth, prediction) == 3
+    assert densest_slice(truth, prediction) == 3
     prediction[1, 0, 0, 5] = True
-    assert figures.densest_slice(truth, prediction) == 5
+    assert densest_slice(truth, prediction) == 5
     truth[0, :2, 0, 1] = True
     truth[0, 0, 0, 2] = truth[1, :2, 0, 2] = True
-    assert figures.densest_slice(truth, prediction) == 2
+    assert densest_slice(truth, prediction) == 2
 
 
 def test_slices_say_what_they_show(tmp_path):

@@ -11,6 +11,7 @@ from typing import Any, get_args
 import pytest
 import yaml
 
+from voxelsoup.common.provenance import FORMER_NAME, NAME
 from voxelsoup.common.text import counted, counted_range, listed, magnitude
 from voxelsoup.report.methods.methods import (
     FoldSize,
@@ -207,6 +208,12 @@ RANDOM = {
 )
 def test_every_kind_of_sweep_is_described(sweep: dict[str, Any], told: str) -> None:
     assert told in written(sweep={"grid": {}} | sweep, stem={"source": "none"}).paragraph
+
+
+def test_runs_from_before_the_project_was_renamed_are_reported_with_their_version() -> None:
+    study = load(yaml.safe_load((REPOSITORY / "config.yaml").read_text()))
+    recorded = {FORMER_NAME if key == NAME else key: value for key, value in VERSIONS.items()}
+    assert methods(study, recorded, FACTS) == methods(study, VERSIONS, FACTS)
 
 
 @pytest.mark.parametrize("rungs", [None, 2])

@@ -7,8 +7,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from voxelsoup.comparison.pages import write_section
-from voxelsoup.report.provenance import provenance_table, write_provenance
+from voxelsoup.comparison.pages import write_section, write_text_table
+from voxelsoup.report.provenance import CAPTION, provenance_table
 from voxelsoup.report.run_times import (
     duration,
     read_benchmarks,
@@ -127,7 +127,7 @@ def test_provenance_says_what_all_trainings_recorded(tmp_path: Path) -> None:
         ("model", "fold 0, stem", "aa"),
         ("model", "fold 0, soup greedy", "bb"),
     ]
-    write_provenance(table, tmp_path / "provenance")
+    write_text_table(table, tmp_path / "provenance", CAPTION)
     assert "data of fold 1" in (tmp_path / "provenance.html").read_text()
     assert (
         (tmp_path / "provenance.csv").read_text().startswith("part,name,value\nsoftware,voxelsoup,")

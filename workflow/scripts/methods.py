@@ -8,11 +8,11 @@ import yaml
 from voxelsoup.common import provenance
 from voxelsoup.common.files import read_json, sha256, write_text
 from voxelsoup.common.logs import job_log
-from voxelsoup.comparison.pages import write_section
+from voxelsoup.comparison.pages import write_section, write_text_table
 from voxelsoup.data.index.index import read_cases, read_rejected
 from voxelsoup.report.cases import account
 from voxelsoup.report.methods.methods import FoldSize, StudyFacts, methods, trials_sentence
-from voxelsoup.report.provenance import provenance_table, write_provenance
+from voxelsoup.report.provenance import CAPTION, provenance_table
 from voxelsoup.soups.candidates import models_of_folds, runs_of_folds
 from voxelsoup.study.loading import load
 
@@ -62,4 +62,4 @@ with job_log(snakemake.log[0]):
     }
     report = provenance.versions() | {"commit": provenance.commit(Path(__file__).parent)}
     table = provenance_table(runs, models, files, {k: report[k] for k in ("voxelsoup", "commit")})
-    write_provenance(table, Path(made_of.provenance).with_suffix(""))
+    write_text_table(table, Path(made_of.provenance).with_suffix(""), CAPTION)

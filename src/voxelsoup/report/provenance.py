@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
-
-from voxelsoup.comparison.pages import write_text_table
 
 COLUMNS = ["part", "name", "value"]
 CAPTION = (
@@ -81,8 +78,3 @@ def _machines(runs: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str]]:
 
 def _name(kind: str, trial: str) -> str:
     return kind if kind == trial else f"{kind} {trial}"
-
-
-def write_provenance(table: pd.DataFrame, stem: Path) -> None:
-    """Write the table as ``stem``.csv and .html."""
-    write_text_table(table, stem, CAPTION)

@@ -30,7 +30,6 @@ from voxelsoup.report.figures.style import (
 from voxelsoup.report.figures.tooltips import Tooltips
 
 Mask = npt.NDArray[np.bool_]
-RANKS = ("best", "median", "worst")
 # Percentiles of the slice that are drawn black and white.
 WINDOW = (1, 99)
 # Share of the width that the scale bar takes at most, and the lengths it may have, in mm.
@@ -82,44 +81,6 @@ class CaseSlice:
     image: npt.NDArray[np.floating]
     regions: Mapping[str, tuple[Mask, Mask, Mask]]
     dice: Mapping[str, tuple[float, float]]
-
-
-def best_median_worst(scores: Mapping[tuple[int, str], float]) -> list[tuple[str, int, str]]:
-    """The best, the median and the worst case, each once.
-
-    Args:
-        scores: (fold, case) -> its score; those that are not a number are passed over.
-
-    Returns:
-        (rank, fold, case) from the best to the worst. Of one case there is only the best, of two
-        no median; of equal scores the first fold and case comes first.
-    """
-    known = [place for place, score in scores.items() if not math.isnan(score)]
-    ordered = sorted(known, key=lambda place: (-scores[place], place))
-    last = len(ordered) - 1
-    chosen = {0: "best"} if ordered else {}
-    if last >= 2:
-        chosen[last // 2] = "median"
-    if last >= 1:
-        chosen[last] = "worst"
-    return [(rank, *ordered[position]) for position, rank in chosen.items()]
-
-
-def densest_slice(truth: Mask, prediction: Mask) -> int:
-    """Index along z of the slice where all regions together have the largest area.
-
-    Args:
-        truth: (region, x, y, z).
-        prediction: the same; it decides where the ground truth is empty.
-
-    Returns:
-        The first such slice; the middle one where both are empty.
-    """
-    for masks in (truth, prediction):
-        areas = masks.sum(axis=(0, 1, 2))
-        if areas.any():
-            return int(areas.argmax())
-    return int(truth.shape[-1] // 2)
 
 
 def case_slices(cases: Sequence[CaseSlice], path: Path, protocol: str, title: str = "") -> None:

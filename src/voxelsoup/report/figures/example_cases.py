@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from voxelsoup.data.preprocessing.geometry import restore
 from voxelsoup.data.preprocessing.store import load_case
 from voxelsoup.evaluation.case_scores import by_case, read_rows
 from voxelsoup.evaluation.score import DICE_ALONE, load_model, prediction_in_the_scan
-from voxelsoup.report.figures import CaseSlice, best_median_worst, densest_slice
+from voxelsoup.report.figures.case_slices import CaseSlice, Mask
 from voxelsoup.study.study import Study
 
 
@@ -28,6 +29,27 @@ def cases_to_show(tests: Mapping[int, Path]) -> list[tuple[str, int, str]]:
         for case, score in by_case(read_rows(path)).items()
     }
     return best_median_worst(scores)
+
+
+def best_median_worst(scores: Mapping[tuple[int, str], float]) -> list[tuple[str, int, str]]:
+    """The best, the median and the worst case, each once.
+
+    Args:
+        scores: (fold, case) -> its score; cases without one (NaN) are left out.
+
+    Returns:
+        (rank, fold, case) from the best to the worst. Of one case there is only the best, of two
+        no median; of equal scores the first fold and case comes first.
+    """
+    known = [place for place, score in scores.items() if not math.isnan(score)]
+    ordered = sorted(known, key=lambda place: (-scores[place], place))
+    last = len(ordered) - 1
+    chosen = {0: "best"} if ordered else {}
+    if last >= 2:
+        chosen[last // 2] = "median"
+    if last >= 1:
+        chosen[last] = "worst"
+    return [(rank, *ordered[position]) for position, rank in chosen.items()]
 
 
 def slice_of(
@@ -56,7 +78,7 @@ def slice_of(
     ]
     masks = [scans[0].truth, *(scan.mask() for scan in scans)]
     z = densest_slice(masks[0], masks[2])
-    dices = [[float(str(row["dice"])) for row in scan.rows(study, DICE_ALONE)] for scan in scans]
+    dice = [[float(str(row["dice"])) for row in scan.rows(study, DICE_ALONE)] for scan in scans]
     case = load_case(folder, name)
     image = restore(np.array(case.image, dtype=np.float32), case.geometry)[_shown_channel(study)]
     return CaseSlice(
@@ -69,8 +91,25 @@ def slice_of(
             region: (masks[0][i, ..., z], masks[1][i, ..., z], masks[2][i, ..., z])
             for i, region in enumerate(study.regions)
         },
-        dice={region: (dices[0][i], dices[1][i]) for i, region in enumerate(study.regions)},
+        dice={region: (dice[0][i], dice[1][i]) for i, region in enumerate(study.regions)},
     )
+
+
+def densest_slice(truth: Mask, prediction: Mask) -> int:
+    """Index along z of the slice where all regions together have the largest area.
+
+    Args:
+        truth: (region, x, y, z).
+        prediction: the same; it decides where the ground truth is empty.
+
+    Returns:
+        The first such slice; the middle one where both are empty.
+    """
+    for masks in (truth, prediction):
+        areas = masks.sum(axis=(0, 1, 2))
+        if areas.any():
+            return int(areas.argmax())
+    return int(truth.shape[-1] // 2)
 
 
 def _shown_channel(study: Study) -> int:

@@ -68,14 +68,9 @@ def hyperparameter_effects(effects: HyperparameterEffects, path: Path, protocol:
             mark("o", GREY, GREY, "a trial in a fold", 4),
             mark("D", BLACK, BLACK, "mean over trials and folds", 5),
             mark("D", BLACK, "white", "mean of the reference value", 5),
-            Line2D(
-                [],
-                [],
-                color=BLACK,
-                lw=1.6,
-                label="95 % interval of the difference to the reference",
-            ),
         ]
+        interval = "95 % interval of the difference to the reference"
+        handles.append(Line2D([], [], color=BLACK, lw=1.6, label=interval))
         drawing.finish(handles if keys else [], protocol, path)
 
 

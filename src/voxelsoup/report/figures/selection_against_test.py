@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -49,33 +50,15 @@ def selection_against_test(
 
 
 def _looks(soups: Sequence[str], many: bool) -> dict[str, dict[str, Any]]:
-    looks: dict[str, dict[str, Any]] = {
-        # A ring, so that a soup of this one model does not hide it; below the trials, so that
-        # those within it can be pointed at.
-        BEST_MODEL: {
-            "marker": "o",
-            "facecolors": "none",
-            "edgecolors": BLUE,
-            "s": 190,
-            "linewidths": 1.6,
-        },
-        TRIAL: {
-            "marker": "o",
-            "color": GREY,
-            "alpha": 0.5 if many else 0.7,
-            "s": 10 if many else 22,
-            "linewidths": 0,
-        },
-    }
-    for number, soup in enumerate(soups):
-        marker = SOUP_MARKERS[number % len(SOUP_MARKERS)]
-        looks[soup] = {
-            "marker": marker,
-            "color": SOUP_COLOURS[number % len(SOUP_COLOURS)],
-            "s": 130 if marker == "*" else 42,
-            "edgecolors": "white",
-            "linewidths": 0.6,
-        }
+    # A ring, so that a soup of this one model does not hide it; below the trials, so that those
+    # within it can be pointed at.
+    ring = {"marker": "o", "facecolors": "none", "edgecolors": BLUE, "s": 190, "linewidths": 1.6}
+    opacity, size = (0.5, 10) if many else (0.7, 22)
+    dots = {"marker": "o", "color": GREY, "alpha": opacity, "s": size, "linewidths": 0}
+    looks: dict[str, dict[str, Any]] = {BEST_MODEL: ring, TRIAL: dots}
+    for soup, marker, colour in zip(soups, cycle(SOUP_MARKERS), cycle(SOUP_COLOURS), strict=False):
+        looks[soup] = {"marker": marker, "color": colour, "s": 130 if marker == "*" else 42}
+        looks[soup] |= {"edgecolors": "white", "linewidths": 0.6}
     return looks
 
 

@@ -15,8 +15,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, pass_context
 from jinja2.runtime import Context
 
 from voxelsoup.common import text
-from voxelsoup.report.methods.names import setting_name, value_name
+from voxelsoup.common.provenance import FORMER_NAME, NAME
 from voxelsoup.report.methods.references import CITED_VALUES, Citations
+from voxelsoup.report.methods.words import setting_name, value_name
 from voxelsoup.study.halving import rung_epochs, share_of_epochs, trials_at_rungs
 from voxelsoup.study.ingredients import ingredients_of
 from voxelsoup.study.study import Study
@@ -120,10 +121,12 @@ def methods(study: Study, versions: Mapping[str, str], facts: StudyFacts) -> Met
 
     Args:
         study: the study.
-        versions: package -> version, as ``provenance.versions`` gives them.
+        versions: package -> version, as the runs recorded them.
         facts: what the study alone does not say.
     """
     cite = Citations()
+    # Runs that were trained before the project was renamed have recorded its former name.
+    versions = {NAME: versions.get(FORMER_NAME, "unknown"), **versions}
     values = _values(study, len(facts.folds), cite)
     page = TEMPLATES.get_template("methods.md.j2")
     written = page.render(values, versions=versions, facts=facts)
