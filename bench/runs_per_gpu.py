@@ -172,7 +172,7 @@ def main() -> None:
     import torch
     from bench.machine import keep_result
 
-    from voxelsoup.planning.fingerprint import usable_cores
+    from voxelsoup.common.machine import usable_cores
 
     kind = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.cuda.get_device_name(0) if kind == "cuda" else "cpu"

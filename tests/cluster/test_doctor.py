@@ -14,10 +14,12 @@ import torch
 import yaml
 
 from support import slurm
+from voxelsoup.cluster.partitions import refuse_unservable
 from voxelsoup.cluster.profile import read_site
-from voxelsoup.cluster.slurm import Node, parse_nodes
+from voxelsoup.cluster.slurm import Node, ask, parse_nodes
 from voxelsoup.commands.cli import main
 from voxelsoup.common.errors import InputError
+from voxelsoup.study.loading import read
 
 REPOSITORY = Path(__file__).parents[2]
 RESOURCES: dict[str, dict[str, Any]] = {
@@ -138,7 +140,9 @@ def test_an_unknown_partition_is_named_with_the_nearest(place: Path, capsys) -> 
     change_partition(place, "gpu-shrt", max_runtime=2, max_gpu=1)
     code, printed = examine(capsys, write_study(place), "--no-jobs")
     assert code == 1
-    assert "gpu-shrt: the cluster has no partition of this name; did you mean gpu-short?" in printed
+    assert (
+        "gpu-shrt: the cluster has no partition of this name; did you mean `gpu-short`?" in printed
+    )
 
 
 @pytest.mark.parametrize(
@@ -189,6 +193,41 @@ def test_a_request_that_no_single_node_serves(place: Path, capsys) -> None:
     )
     assert code == 1
     assert "would go to gpu-long, where no single node has 2 GPU, 1 CPU, 9000 MB" in printed
+
+
+def test_nodes_that_are_drained_for_a_while_are_no_reason_to_refuse(
+    place: Path, cluster: slurm.Cluster
+) -> None:
+    study, site = read(place / write_study(place)), read_site(place / "profile")
+    node = ["scontrol", "update", "nodename=gpu-b1"]
+    cluster.run(*node, "state=drain", "reason=test")
+    try:
+        refuse_unservable(study, site, ["trial", "evaluate"])
+        # Slurm's own answer would end the study.
+        asked = ["--partition=gpu-long", "--gpus=h100:1", "--mem=100", "--time=1", "--wrap=true"]
+        assert "not available" in ask("sbatch", "--test-only", *asked).stderr
+    finally:
+        cluster.run(*node, "state=resume")
+
+
+def test_a_run_time_beyond_the_partition_s_is_refused_where_slurm_would_take_the_job(
+    place: Path, cluster: slurm.Cluster
+) -> None:
+    study = read(place / write_study(place, preprocess={"runtime": 100}))
+    change_partition(place, "cpu", max_runtime=600)
+    file = Path(cluster.environment["SLURM_CONF"])
+    enforced = file.read_text()
+    # Slurm's default: the job would pend for ever.
+    file.write_text(enforced.replace("EnforcePartLimits=ALL", "EnforcePartLimits=NO"))
+    cluster.run("scontrol", "reconfigure")
+    try:
+        asked = ["--partition=cpu", "--mem=100", "--time=100", "--wrap=true"]
+        assert ask("sbatch", "--test-only", *asked).returncode == 0
+        with pytest.raises(InputError, match="`max_runtime` is 600, and the cluster has 60"):
+            refuse_unservable(study, read_site(place / "profile"), ["index"])
+    finally:
+        file.write_text(enforced)
+        cluster.run("scontrol", "reconfigure")
 
 
 def test_snakemake_itself_refuses_before_it_submits(place: Path, cluster: slurm.Cluster) -> None:
@@ -250,7 +289,7 @@ def test_without_a_controller_there_is_one_answer(place: Path, capsys, monkeypat
 def test_a_group_of_a_rule_that_there_is_not(place: Path, capsys, cluster) -> None:
     cluster.write_profile(place / "profile", groups={"trail": "run"})
     assert main(["doctor", "--profile", "profile", write_study(place)]) == 1
-    assert "there is no rule trail; did you mean trial?" in capsys.readouterr().err
+    assert "there is no rule trail; did you mean `trial`?" in capsys.readouterr().err
 
 
 def test_without_slurm_the_missing_commands_are_named(tmp_path: Path) -> None:

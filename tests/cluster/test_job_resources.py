@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -96,33 +95,6 @@ def test_a_group_with_two_gpu_models_is_refused() -> None:
         job_resources.group_request(study, ["trial", "evaluate"], 1)
 
 
-def test_every_rule_says_what_it_needs_and_what_it_waits_for(tmp_path: Path) -> None:
-    study = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
-    study["soup"] = {"recipes": ["greedy", "ensemble"], "ensemble_of": "greedy"}
-    study["predict"] = {"input": "scans"}
-    grid = {"grid": {"training.seed": [0, 1]}}
-    names, edges = set[str](), set[tuple[str, str]]()
-    # What follows the last rung of a halved study is not known before it has run.
-    for sweep in (grid, grid | {"halving": {"rungs": 2, "keep": 0.5}}):
-        (tmp_path / "study.yaml").write_text(yaml.safe_dump(study | {"sweep": sweep}))
-        options = ["--configfile", "study.yaml", "--rulegraph"]
-        graph = snakemake(tmp_path, "all", "predict", *options)
-        numbers = dict(re.findall(r'(\d+)\[label = "(\w+)"', graph))
-        arrows = re.findall(r"(\d+) -> (\d+)", graph)
-        names |= set(numbers.values())
-        edges |= {(numbers[before], numbers[after]) for before, after in arrows}
-    # How many batches there are is not known before the scans are listed.
-    assert names - {"all"} == set(job_resources.KINDS) - {"predict_batch"}
-    waits = {
-        (before, after) for after, all_of in job_resources.WAITS_FOR.items() for before in all_of
-    }
-    assert waits <= edges
-    # No other two rules of one kind of job wait for each other, but for those beside Snakemake.
-    kinds = job_resources.JOB_PER | {"all": "end"}
-    inside = {(a, b) for a, b in edges if kinds[a] == kinds[b] and not {a, b} & job_resources.LOCAL}
-    assert inside <= waits
-
-
 @pytest.fixture(scope="module")
 def indexed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A study on files of its own whose cases are found and split."""
@@ -182,7 +154,7 @@ def study_that_shares(**resources: Any) -> Study:
 
 def test_on_a_cluster_every_job_asks_for_its_own_gpu() -> None:
     study = study_that_shares()
-    for rule in job_resources.KINDS:
+    for rule in job_resources.RULES:
         assert job_resources.job_request(study, rule, 1, True) == job_resources.request(
             study, rule, 1
         )
@@ -192,9 +164,9 @@ def test_on_one_machine_a_gpu_counts_as_many_as_may_share_it() -> None:
     study = study_that_shares()
     asked = {
         rule: job_resources.job_request(study, rule, 1, False)["gpu"]
-        for rule in job_resources.KINDS
+        for rule in job_resources.RULES
     }
-    assert {rule for rule, gpu in asked.items() if gpu == 1} == job_resources.SHARING
+    assert {rule for rule, gpu in asked.items() if gpu == 1} == {"rung", "trial", "evaluate"}
     assert {gpu for gpu in asked.values() if gpu} == {1, 4}
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
 import yaml
 from snakemake.profiles import ProfileConfigFileParser
 
-from voxelsoup.cluster import job_resources
+from voxelsoup.cluster.job_resources import RULES
 from voxelsoup.cluster.partitions import choose, submissions
 from voxelsoup.cluster.profile import read_site
 from voxelsoup.study.loading import read
@@ -72,12 +73,13 @@ def test_a_study_of_500_runs_makes_one_submission_per_run_and_a_few(tmp_path: Pa
     groups = re.findall(r"^\[.*\] Group job (\w+) ", printed, re.MULTILINE)
     # What stands alone is announced by its rule's message.
     said = {"Stem": "stem", "Soup": "soup", "Barriers": "basin", "Slices": "case_slices"}
+    said |= {"Bundle": "bundle"}
+    # The report and what it is made of are made beside Snakemake.
+    said |= {"Models": "candidates", "Methods": "methods", "Run": "run_times"}
+    said |= {"Report": "report", "Manifest": "manifest"}
     first_words = re.findall(r"^Job \d+: (\w+)", printed, re.MULTILINE)
-    alone = [said[word] for word in first_words if word in said]
-    alone += re.findall(r"^rule (\w+):$", printed, re.MULTILINE)
-    # The report is made beside Snakemake.
-    names = {*groups, *alone} - {"all", *job_resources.LOCAL}
-    counts = {name: (groups + alone).count(name) for name in names}
+    alone = [rule for word in first_words if not RULES[rule := said[word]].local]
+    counts = Counter([*groups, *alone])
     # A run is a trial and its scores; the scores of the five stems are five more of them.
     assert counts == {
         "data": 1,
@@ -88,7 +90,9 @@ def test_a_study_of_500_runs_makes_one_submission_per_run_and_a_few(tmp_path: Pa
         "basin": 5,
         "case_slices": 1,
         "tables": 1,
+        "bundle": 1,
     }
+    assert counts.total() == 534
 
 
 @pytest.mark.parametrize(

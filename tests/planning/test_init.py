@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,17 @@ def test_a_file_that_is_there_is_not_replaced(
     assert main(["init", str(phantom_folder), "--output", str(file)]) == 1
     assert "--force" in capsys.readouterr().err
     assert file.read_text() == "mine"
+
+
+def test_the_name_that_is_advised_instead_of_a_taken_one_is_free(
+    phantom_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "study.yaml"
+    for name in ("study.yaml", "study-2.yaml"):
+        (tmp_path / name).write_text("mine")
+    assert main(["init", str(phantom_folder), "--output", str(file)]) == 1
+    advised = re.findall(r"--output (\S+)`", capsys.readouterr().err)
+    assert advised == [str(tmp_path / "study-3.yaml")]
 
 
 def test_the_index_as_json(phantom_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

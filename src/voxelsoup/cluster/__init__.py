@@ -1,1 +1,30 @@
-"""cluster."""
+"""What jobs ask for, and whether a cluster serves it.
+
+In come a study, a Snakemake profile and what Slurm says of its partitions; out come the resources
+of every rule, and a list of checks, each with its problem and fix if it fails.
+
+Begin with ``job_resources``: its table ``RULES`` says of every rule which part of the study's
+``resources`` it goes by, what there is one job for, what it waits for, and whether it is submitted.
+
+- ``job_resources``: what a job asks for, by attempt, alone or in a group.
+- ``profile``: the site, read from its Snakemake profile.
+- ``slurm``: asks ``sinfo`` for the nodes.
+- ``partitions``: where each submission will go, or that no partition serves it.
+- ``doctor``: all checks in order, for ``voxelsoup doctor``; ``node_probe`` runs on a node and
+  reports whether files travel, torch imports and GPUs are seen.
+- ``slurm_plugin``: what Snakemake's Slurm plugin lacks.
+
+Decisions:
+
+- **One table says what a rule asks for.** Rules take ``threads`` and ``resources`` from it, and the
+  doctor asks the same functions what will be submitted, and the plugin's own code where it will go:
+  both agree with what then happens. tests/cluster/test_rules.py compares it with the rule files.
+- **Groups are the profile's**, not the rules': whether small jobs share a submission is a matter of
+  the cluster. ``trial`` and ``evaluate`` share one; a stem stands alone: everything waits for it.
+- **Runs that share a GPU** are counted by Snakemake in whole numbers: on one machine a GPU counts
+  as many as may share it (``job_request``). On a cluster the site decides.
+- **Refused before submission**: a job that no partition serves would pend for ever, so it ends the
+  study before its first submission. Drained nodes are no reason to refuse (``partitions``).
+- Only this package, the rules and the scripts know Snakemake: its Slurm plugin decides where
+  a job will run, and ``partitions``, ``profile`` and ``doctor`` ask it.
+"""

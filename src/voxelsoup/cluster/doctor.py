@@ -1,6 +1,6 @@
 """Whether a study will run on a cluster, before anything is submitted.
 
-Every check is one finding: what was looked at, and the problem if there is one.
+Every check says what it looked at, and the problem if there is one.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ COMMANDS = ("sbatch", "srun", "squeue", "sinfo", "scontrol", "scancel")
 def examine(
     study: Study, site: Site, results: Path, seconds: float, jobs: bool = True
 ) -> Iterator[Check]:
-    """All checks, cheap ones first; stops where the next ones would make no sense.
+    """All checks, cheap ones first; ends where the following ones would make no sense.
 
     Args:
         study: the study that is going to run.
@@ -82,7 +82,7 @@ def check_commands() -> Check:
 
 
 def check_status_command(site: Site) -> Check:
-    """Whether Snakemake will see a job end: `sacct` needs accounting, `squeue` a memory."""
+    """Whether Snakemake will see a job end: `sacct` needs accounting, `squeue` a long MinJobAge."""
     command = site.status_command or ("sacct" if shutil.which("sacct") else "squeue")
     what = f"the end of a job is seen with {command}"
     if command == "sacct":
@@ -116,7 +116,7 @@ def _first_served(
 ) -> dict[str, Submission]:
     """Every partition that the study uses, with the first submission that goes there.
 
-    One with GPUs stands for the partition, if there is one: a node has to show its GPU then.
+    A submission with GPUs is preferred: the node then has to show its GPU.
     """
     first: dict[str, Submission] = {}
     every = [attempt for attempts in planned for attempt in attempts]
@@ -200,10 +200,9 @@ def _judge(
 ) -> Iterator[Check]:
     where, partition = f"node {answer.node}", what.split(":")[0]
     if not travelled:
-        told = answer.error or "what is written on one side does not appear on the other"
         problem = InputError(
             where,
-            told,
+            answer.error or "what is written on one side does not appear on the other",
             f"the folder {results.absolute()} shared between here and the node",
             "put the study's working folder on a file system that the nodes share",
         )

@@ -6,8 +6,10 @@ functions what will be submitted.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
+from dataclasses import dataclass
 from graphlib import TopologicalSorter
+from typing import Literal
 
 from voxelsoup.common.errors import InputError
 from voxelsoup.study.sections.resources import Needs
@@ -16,79 +18,70 @@ from voxelsoup.study.study import Study
 # Snakemake's names of resources -> whole numbers, and the name of a GPU model.
 Request = dict[str, int | str]
 
-KINDS = {
-    "phantom": "tables",
-    "index": "preprocess",
-    "folds": "tables",
-    "preprocess": "preprocess",
-    "stem": "training",
-    "rung": "training",
-    "halve": "tables",
-    "trial": "training",
-    "evaluate": "evaluation",
-    "soup": "evaluation",
-    "candidates": "tables",
-    "best": "tables",
-    "postprocessing": "evaluation",
-    "evaluate_soups": "evaluation",
-    "ensemble": "evaluation",
-    "basin": "evaluation",
-    "case_slices": "evaluation",
-    "compare": "tables",
-    "figures": "tables",
-    "basins": "tables",
-    "collect": "tables",
-    "methods": "tables",
-    "run_times": "tables",
-    "report": "tables",
-    # On the CPU: what it computes is one patch per model.
-    "bundle": "preprocess",
-    "manifest": "tables",
-    "scans": "tables",
-    "predict_batch": "evaluation",
-    "predictions": "tables",
-    "predict": "tables",
-}
 
-# Rules that run beside Snakemake itself and are never submitted.
-LOCAL = frozenset({"halve", "candidates", "methods", "run_times", "report", "manifest"}).union(
-    {"scans", "predictions", "predict"}
-)
+@dataclass(frozen=True)
+class RuleJobs:
+    """The jobs of one rule.
 
-# Rules within which one job waits for another; members of a group run in this order.
-WAITS_FOR: Mapping[str, frozenset[str]] = {
-    "index": frozenset({"phantom"}),
-    "folds": frozenset({"index"}),
-    "preprocess": frozenset({"index"}),
-    "evaluate": frozenset({"trial"}),
-    "postprocessing": frozenset({"best"}),
-    "evaluate_soups": frozenset({"best", "postprocessing"}),
-    "ensemble": frozenset({"postprocessing"}),
-    "case_slices": frozenset({"folds", "preprocess"}),
-    "bundle": frozenset({"index", "collect"}),
-}
+    Attributes:
+        needs: the part of the study's `resources` that they go by.
+        one_per: what there is one job for. A group over two of these would join the jobs of a
+            whole fold or study.
+        waits_for: the submitted rules with the same `one_per` whose outputs they read; members of
+            a group run in this order.
+        local: whether they run beside Snakemake itself and are never submitted.
+    """
 
-# Rules whose jobs may share a GPU: a run and its scores.
-SHARING = frozenset({"rung", "trial", "evaluate"})
+    needs: Literal["preprocess", "training", "evaluation", "tables"]
+    one_per: Literal["study", "fold", "run", "rung", "recipe", "batch"]
+    waits_for: tuple[str, ...] = ()
+    local: bool = False
 
-# What there is one job for. A group over two of these would join jobs of a whole fold or study.
-JOB_PER = {
-    **dict.fromkeys(("phantom", "index", "folds", "preprocess"), "study"),
-    **dict.fromkeys(("compare", "figures", "basins", "case_slices", "collect"), "study"),
-    **dict.fromkeys(("methods", "run_times", "report", "bundle", "manifest"), "study"),
-    **dict.fromkeys(("stem", "best", "postprocessing", "evaluate_soups"), "fold"),
-    **dict.fromkeys(("candidates", "ensemble", "basin"), "fold"),
-    **dict.fromkeys(("rung", "trial", "evaluate"), "run"),
-    **dict.fromkeys(("halve",), "rung"),
-    **dict.fromkeys(("soup",), "recipe"),
-    **dict.fromkeys(("scans", "predictions", "predict"), "study"),
-    **dict.fromkeys(("predict_batch",), "batch"),
+    @property
+    def may_share_gpu(self) -> bool:
+        """Whether `runs_per_gpu` of them may share a GPU: a run and its scores."""
+        return self.one_per == "run"
+
+
+# tests/cluster/test_rules.py compares this table with the rule files.
+RULES = {
+    "phantom": RuleJobs("tables", "study"),
+    "index": RuleJobs("preprocess", "study", ("phantom",)),
+    "folds": RuleJobs("tables", "study", ("index",)),
+    "preprocess": RuleJobs("preprocess", "study", ("index",)),
+    "stem": RuleJobs("training", "fold"),
+    "rung": RuleJobs("training", "run"),
+    "halve": RuleJobs("tables", "rung", local=True),
+    "trial": RuleJobs("training", "run"),
+    "evaluate": RuleJobs("evaluation", "run", ("trial",)),
+    "soup": RuleJobs("evaluation", "recipe"),
+    "candidates": RuleJobs("tables", "fold", local=True),
+    "best": RuleJobs("tables", "fold"),
+    "postprocessing": RuleJobs("evaluation", "fold", ("best",)),
+    "evaluate_soups": RuleJobs("evaluation", "fold", ("best", "postprocessing")),
+    "ensemble": RuleJobs("evaluation", "fold", ("postprocessing",)),
+    "basin": RuleJobs("evaluation", "fold"),
+    "case_slices": RuleJobs("evaluation", "study", ("folds", "preprocess")),
+    "compare": RuleJobs("tables", "study"),
+    "figures": RuleJobs("tables", "study"),
+    "basins": RuleJobs("tables", "study"),
+    "collect": RuleJobs("tables", "study"),
+    "methods": RuleJobs("tables", "study", local=True),
+    "run_times": RuleJobs("tables", "study", local=True),
+    "report": RuleJobs("tables", "study", local=True),
+    # On the CPU: it computes one patch per model.
+    "bundle": RuleJobs("preprocess", "study", ("index", "collect")),
+    "manifest": RuleJobs("tables", "study", local=True),
+    "scans": RuleJobs("tables", "study", local=True),
+    "predict_batch": RuleJobs("evaluation", "batch"),
+    "predictions": RuleJobs("tables", "study", local=True),
+    "predict": RuleJobs("tables", "study", local=True),
 }
 
 
 def needs_of(study: Study, rule: str) -> Needs:
     """The part of the study's ``resources`` that a rule goes by."""
-    needs: Needs = getattr(study.resources, KINDS[rule])
+    needs: Needs = getattr(study.resources, RULES[rule].needs)
     return needs
 
 
@@ -129,7 +122,7 @@ def job_request(study: Study, rule: str, attempt: int, submitted: bool) -> Reque
         submitted: whether the job goes to a cluster, where GPUs are shared by the site's rules.
     """
     asked = request(study, rule, attempt)
-    if submitted or rule in SHARING:
+    if submitted or RULES[rule].may_share_gpu:
         return asked
     return asked | {"gpu": int(asked["gpu"]) * study.resources.runs_per_gpu}
 
@@ -154,13 +147,12 @@ def group_request(study: Study, rules: Iterable[str], attempt: int, copies: int 
     rules = sorted(rules)
     _check_unit(rules)
     _check_model(study, rules)
-    total = request(study, rules[0], attempt) | {"gpu": 0, "mem_mb": 0, "runtime": 0}
-    total["cpus_per_task"] = 0
+    total: Request = dict.fromkeys(("gpu", "mem_mb", "runtime", "cpus_per_task"), 0)
     for layer in _layers(rules):
         members = [request(study, rule, attempt) for rule in layer]
         for name in ("gpu", "mem_mb", "cpus_per_task"):
-            parallel_map = copies * sum(int(member[name]) for member in members)
-            total[name] = max(int(total[name]), parallel_map)
+            side_by_side = copies * sum(int(member[name]) for member in members)
+            total[name] = max(int(total[name]), side_by_side)
         total["runtime"] = int(total["runtime"]) + max(int(m["runtime"]) for m in members)
         for member in members:
             total |= {name: value for name, value in member.items() if name == "gpu_model"}
@@ -169,7 +161,7 @@ def group_request(study: Study, rules: Iterable[str], attempt: int, copies: int 
 
 def _layers(rules: list[str]) -> list[list[str]]:
     """The rules in the order in which they run; those of one layer run side by side."""
-    sorter = TopologicalSorter({rule: WAITS_FOR.get(rule, set()) & set(rules) for rule in rules})
+    sorter = TopologicalSorter({rule: set(RULES[rule].waits_for) & set(rules) for rule in rules})
     sorter.prepare()
     layers = []
     while sorter.is_active():
@@ -180,7 +172,7 @@ def _layers(rules: list[str]) -> list[list[str]]:
 
 
 def _check_unit(rules: list[str]) -> None:
-    units = {rule: JOB_PER[rule] for rule in rules}
+    units = {rule: RULES[rule].one_per for rule in rules}
     if len(set(units.values())) > 1:
         raise InputError(
             "groups",

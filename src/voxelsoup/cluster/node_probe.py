@@ -1,4 +1,4 @@
-"""A look at a node from within: runs as a small job there, and tells what it found."""
+"""A look at a node from within: a small job there, which reports what it finds."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ WORK_S = 180
 
 @dataclass(frozen=True)
 class Answer:
-    """What a node told: its name, whether files travel, and what torch sees there."""
+    """What a node reports: its name, whether files travel, and what torch sees there."""
 
     node: str
     read: str
@@ -36,7 +36,7 @@ class Answer:
 
 
 def ask_node(options: list[str], folder: Path, seconds: float) -> Answer:
-    """Run the probe as a job and wait for what it tells.
+    """Run the probe as a job and wait for its report.
 
     Args:
         options: srun's options: partition, GPUs, account.
@@ -63,8 +63,8 @@ def ask_node(options: list[str], folder: Path, seconds: float) -> Answer:
         raise _no_answer(seconds + WORK_S) from None
     if process.returncode != 0:
         raise _no_answer(seconds) if "busy" in errors else _refused(errors)
-    told: dict[str, Any] = json.loads(printed.strip().splitlines()[-1])
-    return Answer(**told | {"gpus": tuple(told["gpus"])})
+    report: dict[str, Any] = json.loads(printed.strip().splitlines()[-1])
+    return Answer(**report | {"gpus": tuple(report["gpus"])})
 
 
 def _no_answer(seconds: float) -> InputError:
@@ -78,11 +78,11 @@ def _no_answer(seconds: float) -> InputError:
 
 def _refused(errors: str) -> InputError:
     lines = [line for line in errors.strip().splitlines() if line.strip()]
-    # srun ends with a line about the task's exit code; what went wrong stands before it.
-    told = [line for line in lines if "task 0" not in line and "Terminating" not in line]
+    # srun ends with a line about the task's exit code; the reason stands before it.
+    messages = [line for line in lines if "task 0" not in line and "Terminating" not in line]
     return InputError(
         "srun",
-        (told or lines or ["failed without a message"])[-1].removeprefix("srun: error: "),
+        (messages or lines or ["failed without a message"])[-1].removeprefix("srun: error: "),
         f"a job that runs {sys.executable} on the node",
         "put the repository and its Python environment on a file system that the nodes share, "
         "and name the account in the profile if the cluster wants one",

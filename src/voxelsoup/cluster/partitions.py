@@ -2,11 +2,16 @@
 
 The partition that a job will go to is chosen by the very code that Snakemake's Slurm plugin
 chooses with, and is then compared with what its nodes really have.
+
+Slurm's own answer, ``sbatch --test-only``, does not replace the comparison. Where
+``EnforcePartLimits`` is off, which is the default, it takes a job that is longer than its partition
+allows and that would pend for ever; it refuses a job whose nodes are only drained or down for a
+while; and it does not say whether memory, cores, GPUs or the GPU model are missing
+(tests/cluster/test_doctor.py). The doctor asks it besides, for accounts and QOS.
 """
 
 from __future__ import annotations
 
-import difflib
 import logging
 import math
 from collections import defaultdict
@@ -15,14 +20,14 @@ from dataclasses import dataclass
 
 from snakemake_executor_plugin_slurm.partitions import Partition, get_best_partition
 
-from voxelsoup.cluster import job_resources
-from voxelsoup.cluster.job_resources import Request
+from voxelsoup.cluster.job_resources import RULES, Request, group_request
 from voxelsoup.cluster.profile import Site
 from voxelsoup.cluster.slurm import Node, read_nodes
 from voxelsoup.common.errors import InputError
+from voxelsoup.common.text import did_you_mean
 from voxelsoup.study.study import Study
 
-# The plugin tells its choice to a logger; whoever asks here says it in one place.
+# The plugin logs its choice; here the caller reports it.
 SILENT = logging.Logger("silent", level=logging.CRITICAL + 1)
 
 
@@ -58,9 +63,7 @@ class Submission:
         return f"{gpus}{self.threads} CPU, {asked['mem_mb']} MB, {asked['runtime']} min"
 
 
-def submissions(
-    study: Study, site: Site, rules: Collection[str] = job_resources.KINDS
-) -> list[list[Submission]]:
+def submissions(study: Study, site: Site, rules: Collection[str] = RULES) -> list[list[Submission]]:
     """Everything that a study submits: per group or single rule, one entry per attempt.
 
     Args:
@@ -72,29 +75,21 @@ def submissions(
         InputError: if a group of the profile cannot be submitted.
     """
     members: dict[str, list[str]] = defaultdict(list)
-    for rule in job_resources.KINDS:
+    for rule in RULES:
         if rule in rules and _is_submitted(rule, study) and rule not in site.overridden:
             members[site.groups.get(rule, rule)].append(rule)
     attempts = range(1, site.retries + 2)
     planned = []
     for group, grouped in members.items():
         name = group if grouped == [group] else f"{', '.join(grouped)} (group {group})"
-        copies = (
-            1 if job_resources.JOB_PER[grouped[0]] == "study" else site.components.get(group, 1)
-        )
-        planned.append(
-            [
-                Submission(
-                    name, attempt, job_resources.group_request(study, grouped, attempt, copies)
-                )
-                for attempt in attempts
-            ]
-        )
+        copies = 1 if RULES[grouped[0]].one_per == "study" else site.components.get(group, 1)
+        requests = [group_request(study, grouped, attempt, copies) for attempt in attempts]
+        planned.append([Submission(name, *asked) for asked in zip(attempts, requests, strict=True)])
     return planned
 
 
 def _is_submitted(rule: str, study: Study) -> bool:
-    if rule in job_resources.LOCAL:
+    if RULES[rule].local:
         return False
     if rule == "phantom":
         return study.dataset.layout == "phantom"
@@ -145,11 +140,9 @@ def check_partitions(site: Site, nodes: list[Node]) -> Iterator[Check]:
         members = [node for node in nodes if node.partition == partition.name]
         where = f"{site.partition_file}: {partition.name}"
         if not members:
-            near = difflib.get_close_matches(partition.name, known, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
             problem = InputError(
                 where,
-                f"the cluster has no partition of this name{hint}",
+                f"the cluster has no partition of this name{did_you_mean(partition.name, known)}",
                 f"one of {', '.join(known)}",
                 "correct or remove it",
             )
@@ -191,7 +184,7 @@ def _broken_promises(partition: Partition, nodes: list[Node], where: str) -> Ite
 
 
 def check_requests(
-    study: Study, site: Site, nodes: list[Node], rules: Collection[str] = job_resources.KINDS
+    study: Study, site: Site, nodes: list[Node], rules: Collection[str] = RULES
 ) -> Iterator[Check]:
     """Which partition will serve each attempt of each submission, or that none can.
 
@@ -243,7 +236,7 @@ def _unserved(
         )
     members = [node for node in nodes if node.partition == name]
     if not members or any(_fits(node, submission) for node in members):
-        # That a partition does not exist is a finding of its own.
+        # `check_partitions` reports a partition that does not exist.
         return None
     return InputError(
         where,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,11 @@ import yte
 from snakemake_executor_plugin_slurm.partitions import Partition, read_partition_file
 from snakemake_interface_common.exceptions import WorkflowError
 
-from voxelsoup.cluster.job_resources import KINDS
+from voxelsoup.cluster.job_resources import RULES
 from voxelsoup.common.errors import InputError
+from voxelsoup.common.text import did_you_mean
 
-# Resources that decide where a job runs; a profile that overrides them knows better than we do.
+# Resources that decide where a job runs; a profile that overrides them decides by itself.
 DECIDING = {"slurm_partition", "gpu", "gpu_model", "gres", "mem_mb", "runtime", "cpus_per_task"}
 
 
@@ -90,19 +90,17 @@ def read_site(profile: Path) -> Site:
 
 
 def check_rules(groups: dict[str, str], where: str) -> dict[str, str]:
-    """Make sure that groups are made of rules that there are.
+    """Make sure that groups are made of existing rules.
 
     Raises:
         InputError: naming the wrong rule and the nearest right one.
     """
     for rule in groups:
-        if rule not in KINDS:
-            near = difflib.get_close_matches(rule, KINDS, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
+        if rule not in RULES:
             raise InputError(
                 where,
-                f"there is no rule {rule}{hint}",
-                f"rules of this workflow: {', '.join(KINDS)}",
+                f"there is no rule {rule}{did_you_mean(rule, RULES)}",
+                f"rules of this workflow: {', '.join(RULES)}",
                 "correct the name; Snakemake itself would leave the rule without a group",
             )
     return groups
@@ -116,7 +114,7 @@ def overridden_rules(by_rule: Any, defaults: Any) -> frozenset[str]:
         defaults: Snakemake's ``default-resources``: resource -> value.
     """
     if "slurm_partition" in defaults:
-        return frozenset(KINDS)
+        return frozenset(RULES)
     return frozenset(rule for rule, values in by_rule.items() if DECIDING & set(values))
 
 

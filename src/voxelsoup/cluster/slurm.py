@@ -1,4 +1,4 @@
-"""What Slurm says about itself: which partitions there are, and what their nodes have."""
+"""What Slurm reports: its partitions, and what their nodes have."""
 
 from __future__ import annotations
 

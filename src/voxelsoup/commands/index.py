@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from voxelsoup.common.errors import BadCases, InputError
+from voxelsoup.common.machine import usable_cores
 from voxelsoup.common.text import counted
 from voxelsoup.data.case import Case
 from voxelsoup.data.folds import make_folds
@@ -26,10 +27,8 @@ from voxelsoup.data.volumes.volume import shape_text
 from voxelsoup.planning.fingerprint import (
     CaseFingerprint,
     Fingerprint,
-    absolute,
     read_header,
     take_fingerprint,
-    usable_cores,
 )
 from voxelsoup.planning.proposal import propose_data
 from voxelsoup.planning.study_yaml import study_text
@@ -143,9 +142,9 @@ def _problem_with_folds(study: Study, listing: Listing) -> InputError | None:
 
 
 def _openable(case: IndexedCase, root: Path) -> Case:
-    channels = {name: absolute(root, source) for name, source in case.channels.items()}
-    label = absolute(root, case.label) if case.label else None
-    return Case(case.name, channels, label, case.patient)
+    files = {name: replace(one, file=root / one.file) for name, one in case.channels.items()}
+    label = replace(case.label, file=root / case.label.file) if case.label else None
+    return Case(case.name, files, label, case.patient)
 
 
 def _check_phantom(root: Path) -> None:

@@ -95,9 +95,9 @@ def predict_command(asked: argparse.Namespace) -> int:
     *models, given, output = asked.targets
     _check_numbers(asked)
     # What takes seconds to import comes behind what can be told at once.
+    from voxelsoup.common.machine import usable_cores
     from voxelsoup.data.regions import parse_label_order
     from voxelsoup.models import devices
-    from voxelsoup.planning.fingerprint import usable_cores
     from voxelsoup.prediction.batch import OutputSettings, predict_cases
     from voxelsoup.prediction.model_files import open_models
     from voxelsoup.prediction.predictor import PredictionSettings, order_of, shared_postprocessing

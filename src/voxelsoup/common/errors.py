@@ -34,7 +34,7 @@ class InputError(Exception):
 
     @classmethod
     def from_record(cls, record: Mapping[str, str]) -> InputError:
-        """Read back what ``as_record`` wrote; further keys are left aside."""
+        """Read back what ``as_record`` wrote; further keys are ignored."""
         fix = record["fix"] if "fix" in record else record[FORMER_FIX]
         return InputError(record["where"], record["found"], record["expected"], fix)
 

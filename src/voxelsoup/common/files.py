@@ -49,7 +49,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_write_files(paths: Sequence[Path]) -> Iterator[list[Path]]:
-    """As ``whole``, for files of one folder that belong together.
+    """As ``atomic_write``, for files of one folder that belong together.
 
     All are flushed before the first is renamed, and they are renamed in their order: the last one
     can vouch for the others.
@@ -81,7 +81,7 @@ def atomic_write_files(paths: Sequence[Path]) -> Iterator[list[Path]]:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """As ``whole``, for a folder that is filled within the block; replaces an older one."""
+    """As ``atomic_write``, for a folder that is filled within the block; replaces an older one."""
     with writable(path):
         make_folder(path.parent)
         temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
@@ -101,7 +101,7 @@ def make_folder(path: Path) -> None:
 
     Raises:
         NotADirectoryError: if a file is in its place; `mkdir` calls that an existing file, which
-            others take for somebody who was sooner.
+            callers would take for another process that was faster.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)

@@ -59,7 +59,7 @@ def appended_log(path: str | Path) -> Iterator[None]:
 
 
 class _LogFile(logging.FileHandler):
-    """A log file that a full disk leaves incomplete: what fills the disk is told elsewhere."""
+    """A log file that a full disk leaves incomplete; the full disk itself is reported elsewhere."""
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """Go on."""
+        """Ignore it."""

@@ -1,8 +1,9 @@
-"""How much memory this process may still take, of the machine or of a job's share in it."""
+"""What this process may take of the machine: cores, and memory of a job's share in it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -12,6 +13,13 @@ FILES = {
     "": ("memory.max", "memory.current", "inactive_file"),
     "memory": ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
 }
+
+
+def usable_cores() -> int:
+    """CPU cores that this process may use."""
+    # macOS has no such function.
+    affinity: Callable[[int], set[int]] | None = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def available_memory(

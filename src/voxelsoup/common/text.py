@@ -1,7 +1,8 @@
-"""Numbers and lists in sentences that hold for any study."""
+"""Numbers, lists and near misses in sentences that hold for any study."""
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Sequence
 
 THOUSAND, MILLION = 1_000, 1_000_000
@@ -51,3 +52,9 @@ def plain(value: object) -> str:
     if isinstance(value, list):
         return "(" + ", ".join(map(plain, value)) + ")"
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def did_you_mean(name: object, known: Iterable[str]) -> str:
+    """``; did you mean `nearest`?``, or nothing where no known name is near."""
+    near = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)
+    return f"; did you mean `{near[0]}`?" if near else ""

@@ -7,12 +7,10 @@ turning to RAS, as preprocessing does first.
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -29,7 +27,7 @@ Spacing = tuple[float, float, float]
 
 # Fifty cases say what a data set is like; more of them cost time and move no median.
 CASES_WITH_VOXELS = 50
-# Percentiles of a large CT would need seconds; of every so many voxels they are the same.
+# Percentiles of a large CT would take seconds; those of a regular sample are the same.
 VOXELS_FOR_PERCENTILES = 1_000_000
 LOWEST, HIGHEST = 0.5, 99.5
 
@@ -51,7 +49,7 @@ class Intensities:
 
 @dataclass(frozen=True)
 class Contents:
-    """What a case's voxels tell.
+    """What a case's voxels show.
 
     Attributes:
         cropped: sides (x, y, z) in RAS of the box around voxels that are not 0 or are labelled.
@@ -150,7 +148,7 @@ def choose_cases(cases: Sequence[Case], count: int = CASES_WITH_VOXELS) -> list[
 
 
 def read_header(case: Case) -> CaseFingerprint:
-    """What the header of a case's first channel tells.
+    """What the header of a case's first channel says.
 
     Raises:
         InputError: if it cannot be read.
@@ -166,13 +164,6 @@ def read_header(case: Case) -> CaseFingerprint:
         "".join(nib.orientations.ornt2axcodes(orientation)),
         patient=case.patient,
     )
-
-
-def usable_cores() -> int:
-    """CPU cores that this process may use."""
-    # macOS has no such function.
-    affinity: Callable[[int], set[int]] | None = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def _look(case: Case, chosen: set[str]) -> CaseFingerprint | InputError:
@@ -216,7 +207,7 @@ def read_contents(case: Case) -> Contents:
 
 
 def _box(mask: NDArray[np.bool_]) -> list[int]:
-    """Sides of the box around what is true; the whole where nothing is."""
+    """Sides of the box around what is true; of the whole mask where nothing is."""
     sides = []
     for axis, whole in enumerate(mask.shape):
         found = np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis)))
@@ -248,8 +239,3 @@ def _sides(values: Sequence[float]) -> Sides:
 
 def _spacing(values: Sequence[float]) -> Spacing:
     return float(values[0]), float(values[1]), float(values[2])
-
-
-def absolute(case_root: Path, source: Source) -> Source:
-    """A source that counts from a folder, as one that can be opened from here."""
-    return Source(case_root / source.file, source.component)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 from voxelsoup.common.errors import InputError
 from voxelsoup.common.files import write_text
+from voxelsoup.common.machine import usable_cores
 from voxelsoup.data.layouts import find_cases
 from voxelsoup.data.layouts.detect import guess
-from voxelsoup.planning.fingerprint import take_fingerprint, usable_cores
+from voxelsoup.planning.fingerprint import take_fingerprint
 from voxelsoup.planning.proposal import propose
 from voxelsoup.planning.study_yaml import schema_line, study_text
 from voxelsoup.study.loading import load
@@ -23,7 +25,7 @@ def write_first_study(folder: Path, output: Path, force: bool) -> list[str]:
         force: replace a file that is there.
 
     Returns:
-        What to see to before training, in words.
+        What needs attention before training, in words.
 
     Raises:
         InputError: if the file is there, nothing is found in the folder, or nothing is labelled.
@@ -33,7 +35,8 @@ def write_first_study(folder: Path, output: Path, force: bool) -> list[str]:
             output,
             "is there already",
             "a new file",
-            "choose another name, as `--output study.yaml`, or replace the file with `--force`",
+            f"take another name, such as `--output {_free_name(output)}`, or replace the file with "
+            "`--force`",
         )
     found = guess(folder)
     cases = find_cases(found.dataset, found.root)
@@ -49,6 +52,12 @@ def write_first_study(folder: Path, output: Path, force: bool) -> list[str]:
     load(proposal.study, f"the study proposed for {folder}")
     write_text(output, text)
     return proposal.warnings
+
+
+def _free_name(taken: Path) -> Path:
+    """A name beside ``taken`` that no file has: ``study-2.yaml``, ``study-3.yaml``, ..."""
+    names = (taken.with_stem(f"{taken.stem}-{number}") for number in itertools.count(2))
+    return next(name for name in names if not name.exists())
 
 
 def print_first_study(folder: Path, output: Path, force: bool) -> None:

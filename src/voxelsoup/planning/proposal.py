@@ -39,8 +39,7 @@ BATCH = 2
 MOST_FOLDS = 5
 PATIENTS_PER_FOLD = 2
 FEWEST_PATIENTS = 3
-# Copies of a case in float32 that a preprocessing process holds at its peak: counted in the code,
-# not measured on every data set.
+# Copies of a case in float32 that a preprocessing process holds at its peak, by the code.
 COPIES = 6
 
 
@@ -51,7 +50,7 @@ class Proposal:
     Attributes:
         study: section -> settings, as a study file has them.
         reasons: dotted key -> why.
-        warnings: what should be seen to before training.
+        warnings: what needs attention before training.
     """
 
     study: dict[str, Any] = field(default_factory=dict)
@@ -232,10 +231,10 @@ def _add_metrics(proposal: Proposal, fingerprint: Fingerprint) -> None:
         for region, labels in proposal.study["regions"].items()
         if (found := [v for c in fingerprint.contents if (v := _volume(c, labels))])
     }
-    told = listed(f"{region} {volume:,.0f}" for region, volume in smallest.items())
+    seen = listed(f"{region} {volume:,.0f}" for region, volume in smallest.items())
     proposal.study["metrics"] = {"lesion_smallest": 50}
     proposal.reasons["metrics.lesion_smallest"] = (
-        f"The smallest lesion that counts, in mm³; the smallest regions seen in a case have {told}."
+        f"The smallest lesion that counts, in mm³; the smallest regions seen in a case have {seen}."
     )
 
 

@@ -93,7 +93,7 @@ def _different(found: list[Combination], part: str, where: str) -> list[Combinat
 def _without_excluded(
     study: Study, block: SweepBlock, found: list[Combination], part: str, where: str
 ) -> list[Combination]:
-    """Those that no exclusion matches; keys that a combination does not name count as well."""
+    """Those that no exclusion matches; keys that a combination does not name count too."""
     excluded: set[int] = set()
     for number, entry in enumerate(block.exclude):
         place = f"{part}[{number}]"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from pathlib import Path
 from typing import Any, get_args
@@ -11,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from voxelsoup.common.errors import InputError
+from voxelsoup.common.text import did_you_mean
 from voxelsoup.study.study import Study, check_across_sections
 
 
@@ -54,7 +54,7 @@ def wrong_settings(error: ValidationError, where: str, *parents: str) -> InputEr
     Args:
         error: what it found.
         where: name of the file, and of the part of it.
-        parents: keys of the sections that what was checked lies in, if it was not a whole study.
+        parents: keys of the sections around what was checked, if that was a part of a study.
     """
     problems = [
         _explain({**problem, "loc": (*parents, *problem["loc"])}) for problem in error.errors()
@@ -73,8 +73,7 @@ def _explain(problem: dict[str, Any]) -> str:
     if problem["type"] == "extra_forbidden":
         *parents, key = problem["loc"]
         known = list(_fields_at(tuple(parents)))
-        near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
-        hint = f"; did you mean `{near[0]}`?" if near else ""
+        hint = did_you_mean(key, known)
         return f"`{path}`: there is no such key{hint} (allowed: {', '.join(known)})"
     if problem["type"] == "missing":
         return f"`{path}`: is missing"
@@ -82,8 +81,7 @@ def _explain(problem: dict[str, Any]) -> str:
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "literal_error":
         allowed = re.findall(r"'([^']*)'", problem["ctx"]["expected"])
-        near = difflib.get_close_matches(str(problem["input"]), allowed, n=1, cutoff=0.5)
-        message += f"; did you mean `{near[0]}`?" if near else ""
+        message += did_you_mean(problem["input"], allowed)
     if problem["input"] is None:
         message += "; the key is empty: give it a value, or leave it out"
     shown = found if len(found) <= 80 else found[:77] + "..."

@@ -79,7 +79,7 @@ def _checked(
                 "a range that contains an integer",
                 "make the range wider",
             )
-    # What the setting cannot be is told of the ends, not of whatever is drawn between them.
+    # A value that the setting cannot have is reported of the ends, not of what is drawn between.
     return distribution, [canonical(key, end, part, where) for end in (low, high)]
 
 

@@ -43,7 +43,7 @@ def _sections(
     found: list[tuple[str, type[BaseModel], BaseModel | None]] = []
     for name, field in section.model_fields.items():
         inner = _section_of(field)
-        # Sections of the same kind within one of them are not told twice.
+        # Sections of the same kind within one of them are not described twice.
         if inner is not None and not issubclass(section, inner):
             path, value = f"{prefix}{name}", _default_value(field)
             values = value if isinstance(value, BaseModel) else None

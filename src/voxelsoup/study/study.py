@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Any
 
 from pydantic import Field, field_validator
 
 from voxelsoup.common.errors import InputError
+from voxelsoup.common.text import did_you_mean
 from voxelsoup.study.sections.base import Name, Section
 from voxelsoup.study.sections.bundle import Bundle, Predict
 from voxelsoup.study.sections.data import Dataset, Folds, Preprocess
@@ -29,43 +29,33 @@ class Study(Section):
         description="What is segmented: named unions of label values, which may overlap; one "
         "sigmoid output each.",
     )
-    folds: Folds = Field(default_factory=lambda: Folds(), description="Cross-validation.")
-    evaluation: Evaluation = Field(default_factory=lambda: Evaluation(), description="Scoring.")
-    metrics: Metrics = Field(
-        default_factory=lambda: Metrics(), description="Metrics on test cases."
-    )
-    preprocess: Preprocess = Field(
-        default_factory=lambda: Preprocess(), description="From scans to arrays."
-    )
-    network: Network = Field(default_factory=lambda: Network(), description="The network.")
-    training: Training = Field(
-        default_factory=lambda: Training(), description="One run's training."
-    )
-    optimizer: Optimizer = Field(
-        default_factory=lambda: Optimizer(), description="Optimizer of the trials."
-    )
+    folds: Folds = Field(default_factory=Folds, description="Cross-validation.")
+    evaluation: Evaluation = Field(default_factory=Evaluation, description="Scoring.")
+    metrics: Metrics = Field(default_factory=Metrics, description="Metrics on test cases.")
+    preprocess: Preprocess = Field(default_factory=Preprocess, description="From scans to arrays.")
+    network: Network = Field(default_factory=Network, description="The network.")
+    training: Training = Field(default_factory=Training, description="One run's training.")
+    optimizer: Optimizer = Field(default_factory=Optimizer, description="Optimizer of the trials.")
     stem: Stem = Field(
-        default_factory=lambda: Stem(),
+        default_factory=Stem,
         description="The shared initialisation from which all trials of a fold are fine-tuned; "
         "short forms: `none`, or the path of a file of weights.",
     )
-    sweep: Sweep = Field(default_factory=lambda: Sweep(), description="What the trials differ in.")
-    soup: Soup = Field(default_factory=lambda: Soup(), description="How soups are made.")
+    sweep: Sweep = Field(default_factory=Sweep, description="What the trials differ in.")
+    soup: Soup = Field(default_factory=Soup, description="How soups are made.")
     postprocessing: PostprocessingSearch = Field(
-        default_factory=lambda: PostprocessingSearch(),
+        default_factory=PostprocessingSearch,
         description="What is tried on predictions. `thresholds: [0.5]`, `smallest_components: "
         "[0]` and no `replace` leave them unchanged.",
     )
-    bundle: Bundle = Field(default_factory=lambda: Bundle(), description="The model to hand over.")
+    bundle: Bundle = Field(default_factory=Bundle, description="The model to hand over.")
     predict: Predict = Field(
-        default_factory=lambda: Predict(), description="Scans to segment with the study's models."
+        default_factory=Predict, description="Scans to segment with the study's models."
     )
     resources: Resources = Field(
-        default_factory=lambda: Resources(), description="What jobs need from the machine."
+        default_factory=Resources, description="What jobs need from the machine."
     )
-    recovery: Recovery = Field(
-        default_factory=lambda: Recovery(), description="What a crash may cost."
-    )
+    recovery: Recovery = Field(default_factory=Recovery, description="What a crash may cost.")
 
     @field_validator("regions")
     @classmethod
@@ -138,11 +128,10 @@ def _check_replacement(study: Study, where: str) -> None:
         return
     for key, region in (("region", replacement.region), ("by", replacement.by)):
         if region not in study.regions:
-            near = difflib.get_close_matches(region, study.regions, n=1, cutoff=0.5)
             raise InputError(
                 where,
                 f"`postprocessing.replace.{key}` is `{region}`, which `regions` does not name"
-                + (f"; did you mean `{near[0]}`?" if near else ""),
+                + did_you_mean(region, study.regions),
                 f"one of {', '.join(study.regions)}",
                 "name one of those, or leave `postprocessing.replace` out",
             )

@@ -79,7 +79,7 @@ class Dataset(Section):
         "`nnunet`).",
     )
     phantom: Phantom = Field(
-        default_factory=lambda: Phantom(), description="Settings of the generated data set."
+        default_factory=Phantom, description="Settings of the generated data set."
     )
 
     @field_validator("patient_pattern")
