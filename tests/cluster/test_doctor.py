@@ -155,7 +155,7 @@ def test_an_unknown_partition_is_named_with_the_nearest(place: Path, capsys) -> 
         ("gpu-long", {"available_gpu_models": ["h200"]}, "names h200, which none of its nodes"),
     ],
 )
-def test_a_promise_that_the_cluster_does_not_keep(
+def test_a_promise_that_the_cluster_does_not_keep_is_reported(
     place: Path, capsys, partition: str, changes: dict[str, Any], told: str
 ) -> None:
     change_partition(place, partition, **changes)
@@ -176,7 +176,7 @@ def test_a_promise_that_the_cluster_does_not_keep(
         ({"gpu": 3, "runtime": 3}, "gpu-short: at most 2 min, at most 2 GPU; gpu-long: at most 1"),
     ],
 )
-def test_a_request_that_no_partition_serves(
+def test_a_request_that_no_partition_serves_is_reported(
     place: Path, capsys, needs: dict[str, Any], told: str
 ) -> None:
     code, printed = examine(capsys, write_study(place, training=needs), "--no-jobs")
@@ -184,7 +184,7 @@ def test_a_request_that_no_partition_serves(
     assert told in printed
 
 
-def test_a_request_that_no_single_node_serves(place: Path, capsys) -> None:
+def test_a_request_that_no_single_node_serves_is_reported(place: Path, capsys) -> None:
     # Each limit by itself is true of some node of the partition, all together of none.
     change_partition(place, "gpu-short", max_runtime=2)
     change_partition(place, "gpu-long", max_gpu=2)
@@ -286,7 +286,7 @@ def test_without_a_controller_there_is_one_answer(place: Path, capsys, monkeypat
     assert "Slurm's controller answering" in printed
 
 
-def test_a_group_of_a_rule_that_there_is_not(place: Path, capsys, cluster) -> None:
+def test_a_group_of_an_unknown_rule_is_refused(place: Path, capsys, cluster) -> None:
     cluster.write_profile(place / "profile", groups={"trail": "run"})
     assert main(["doctor", "--profile", "profile", write_study(place)]) == 1
     assert "there is no rule trail; did you mean `trial`?" in capsys.readouterr().err
@@ -320,7 +320,7 @@ def test_a_profile_for_another_executor_is_refused() -> None:
         read_site(REPOSITORY / "profiles" / "local")
 
 
-def test_what_sinfo_prints_is_read() -> None:
+def test_parse_nodes_reads_what_sinfo_prints() -> None:
     printed = (
         "long|n1|64|512000+|gpu:a100:4(S:0-1),gpu:h100:2,mps:100|7-00:00:00\n"
         "any|n2|128|250000|(null)|infinite\n"

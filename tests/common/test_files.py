@@ -12,7 +12,7 @@ import pytest
 from voxelsoup.common.files import atomic_write, read_json, sha256, write_json, write_text
 
 
-def test_a_block_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+def test_atomic_write_keeps_only_the_old_file_if_the_block_fails(tmp_path: Path) -> None:
     file = tmp_path / "deep" / "table.csv"
     write_text(file, "old")
     with pytest.raises(KeyboardInterrupt), atomic_write(file) as temporary:
@@ -23,7 +23,7 @@ def test_a_block_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path)
     assert list(file.parent.iterdir()) == [file]
 
 
-def test_who_reads_the_old_file_reads_it_to_its_end(tmp_path: Path) -> None:
+def test_a_reader_of_the_old_file_reads_it_to_its_end(tmp_path: Path) -> None:
     """The new file takes the old one's name, not its place on the disk."""
     file = tmp_path / "table.csv"
     write_text(file, "old")
@@ -33,20 +33,20 @@ def test_who_reads_the_old_file_reads_it_to_its_end(tmp_path: Path) -> None:
     assert file.read_text() == "new"
 
 
-def test_a_first_file_that_fails_does_not_appear(tmp_path: Path) -> None:
+def test_atomic_write_leaves_no_file_if_the_first_write_fails(tmp_path: Path) -> None:
     with pytest.raises(ValueError), atomic_write(tmp_path / "table.csv"):
         raise ValueError
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_temporary_file_ends_as_the_file_does(tmp_path: Path) -> None:
+def test_the_temporary_file_has_the_suffix_of_the_file(tmp_path: Path) -> None:
     """Writers such as nibabel and matplotlib tell the format by the ending."""
     with atomic_write(tmp_path / "figure.svg") as temporary:
         assert temporary.suffix == ".svg"
         assert temporary.parent == tmp_path
 
 
-def test_files_have_the_rights_that_others_have(tmp_path: Path) -> None:
+def test_atomic_write_gives_files_the_rights_of_the_umask(tmp_path: Path) -> None:
     before = os.umask(0o027)
     try:
         write_text(tmp_path / "table.csv", "a")
@@ -62,13 +62,13 @@ def test_numbers_read_from_json_are_bit_identical(tmp_path: Path) -> None:
     assert read_json(tmp_path / "recipe.json") == content
 
 
-def test_json_that_other_programs_refuse_is_not_written(tmp_path: Path) -> None:
+def test_write_json_refuses_what_other_programs_cannot_read(tmp_path: Path) -> None:
     with pytest.raises(ValueError):
         write_json(tmp_path / "recipe.json", {"score": float("nan")})
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_hash_is_the_one_of_the_content(tmp_path: Path) -> None:
+def test_sha256_is_the_hash_of_the_content(tmp_path: Path) -> None:
     content = bytes(range(256)) * 5000
     (tmp_path / "file").write_bytes(content)
     assert sha256(tmp_path / "file") == hashlib.sha256(content).hexdigest()

@@ -26,7 +26,9 @@ def group(folder: Path, limit: object, used: int, cache: int, version: int) -> N
 
 
 @pytest.mark.parametrize("version", [1, 2])
-def test_the_narrowest_group_counts_and_its_cache_gives_way(tmp_path: Path, version: int) -> None:
+def test_available_memory_is_the_narrowest_group_s_without_its_cache(
+    tmp_path: Path, version: int
+) -> None:
     mount = tmp_path / "cgroup"
     top = mount if version == 2 else mount / "memory"
     line = "0::/slurm/job_7/step_0" if version == 2 else "4:cpu,memory:/slurm/job_7/step_0"
@@ -48,7 +50,7 @@ def test_a_container_sees_its_own_group_at_the_top(tmp_path: Path) -> None:
     assert available_memory(tmp_path / "self", tmp_path) == 80 * MB
 
 
-def test_without_groups_it_is_the_machines() -> None:
+def test_available_memory_without_groups_is_the_machine_s() -> None:
     nowhere = Path("/none")
     free = psutil.virtual_memory().available
     assert abs(available_memory(nowhere, nowhere) - free) < 0.2 * free

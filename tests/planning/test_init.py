@@ -12,7 +12,7 @@ from voxelsoup.commands.cli import main
 from voxelsoup.study.loading import read
 
 
-def test_a_study_is_proposed_for_the_phantom(phantom_folder: Path, tmp_path: Path) -> None:
+def test_init_proposes_a_study_for_the_phantom(phantom_folder: Path, tmp_path: Path) -> None:
     file = tmp_path / "study.yaml"
     assert main(["init", str(phantom_folder), "--output", str(file)]) == 0
     study = read(file)
@@ -24,7 +24,7 @@ def test_a_study_is_proposed_for_the_phantom(phantom_folder: Path, tmp_path: Pat
     assert main(["index", str(file)]) == 0
 
 
-def test_a_file_that_is_there_is_not_replaced(
+def test_init_does_not_replace_an_existing_file(
     phantom_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "study.yaml"
@@ -34,7 +34,7 @@ def test_a_file_that_is_there_is_not_replaced(
     assert file.read_text() == "mine"
 
 
-def test_the_name_that_is_advised_instead_of_a_taken_one_is_free(
+def test_init_advises_a_free_name_instead_of_a_taken_one(
     phantom_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "study.yaml"
@@ -45,7 +45,7 @@ def test_the_name_that_is_advised_instead_of_a_taken_one_is_free(
     assert advised == [str(tmp_path / "study-3.yaml")]
 
 
-def test_the_index_as_json(phantom_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_index_prints_json(phantom_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["index", str(phantom_folder), "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
     assert shown["dataset"]["layout"] == "brats"
@@ -68,13 +68,17 @@ def test_folds_that_cannot_be_made_are_shown_beside_the_cases(
     assert json.loads(capsys.readouterr().out)["folds"]["where"] == "folds.count"
 
 
-def test_a_folder_of_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_index_of_an_empty_folder_names_the_layouts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["index", str(tmp_path)]) == 1
     assert "nnunet" in capsys.readouterr().err
 
 
 @pytest.mark.real_data
-def test_the_hippocampus(hippocampus_folder: Path, tmp_path: Path) -> None:
+def test_init_proposes_a_study_for_the_hippocampus(
+    hippocampus_folder: Path, tmp_path: Path
+) -> None:
     assert main(["init", str(hippocampus_folder), "--output", str(tmp_path / "s.yaml")]) == 0
     study = read(tmp_path / "s.yaml")
     assert (study.dataset.layout, study.dataset.channels) == ("decathlon", ["MRI"])

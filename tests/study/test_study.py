@@ -39,7 +39,7 @@ def test_two_keys_make_a_study_and_all_else_has_defaults() -> None:
 @pytest.mark.parametrize(
     "file", [REPOSITORY / "config.yaml", *sorted((REPOSITORY / "examples").glob("*.yaml"))]
 )
-def test_shipped_studies_are_right(file: Path) -> None:
+def test_the_shipped_studies_are_valid(file: Path) -> None:
     assert isinstance(read(file), Study)
 
 
@@ -112,7 +112,7 @@ def test_editors_accept_one_axis_and_several_that_move_together(together: Any) -
         jsonschema.validate(SMALLEST | {"sweep": {"zip": {"a.b": 1}}}, json_schema())
 
 
-def test_a_study_with_all_kinds_of_sweeps_is_the_same_again_from_its_settings() -> None:
+def test_a_study_loaded_from_its_own_settings_is_the_same() -> None:
     block = {
         "grid": {"optimizer.lr": [0.1]},
         "zip": {"optimizer.gamma": [0.1, 0.2]},
@@ -132,7 +132,7 @@ def test_editors_accept_every_form_of_the_stem(stem: Any) -> None:
         jsonschema.validate(SMALLEST | {"stem": {"epoch": 3}}, json_schema())
 
 
-def test_short_forms_of_the_stem() -> None:
+def test_short_forms_of_the_stem_are_understood() -> None:
     assert load(SMALLEST | {"stem": "none"}).stem.source == "none"
     assert load(SMALLEST | {"stem": "a.safetensors"}).stem.checkpoint == "a.safetensors"
 

@@ -238,7 +238,7 @@ def test_samples_of_another_axis_do_not_move_those_of_the_first() -> None:
     assert sampled(20, seed=1) != sampled(20)
 
 
-def test_the_samples_of_a_seed_are_these_for_ever() -> None:
+def test_the_samples_of_a_seed_never_change() -> None:
     # Trained models depend on these ids: a change here would retrain what exists.
     assert [list(sample.values()) for sample in sampled(3)] == [
         [0.0004475, 0.397, 146, "dice"],
@@ -336,7 +336,7 @@ def test_the_same_number_written_otherwise_is_the_same_trial() -> None:
     assert ids({"optimizer.lr": ["1e-3"]}) == ids({"optimizer.lr": [0.001]})
 
 
-def test_ids_are_those_that_they_always_were() -> None:
+def test_trial_ids_are_those_of_earlier_versions() -> None:
     assert list(
         ids({"optimizer.schedule": ["schedule-free", "constant"], "training.seed": [0]})
     ) == [
@@ -345,7 +345,7 @@ def test_ids_are_those_that_they_always_were() -> None:
     ]
 
 
-def test_the_values_are_put_in_place() -> None:
+def test_a_trial_s_study_has_its_values_in_place() -> None:
     (trial,) = trials(study({"optimizer.lr": [0.5], "training.loss": ["dice"]}))
     assert trial.study.optimizer.lr == 0.5
     assert trial.study.training.loss == "dice"
