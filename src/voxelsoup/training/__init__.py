@@ -4,26 +4,13 @@ Comes in: a ``run.Run`` (the study with the run's own settings, its seed, its tr
 model that it starts from). Goes out: ``model.safetensors``, further ingredients beside it, the
 history of the epochs, and ``run.json``, which says how it was trained.
 
-Follow one training by opening these files in this order, each once:
+Begin with ``job``, which trains a run under its lease, and ``train``, the loop; what a run is and
+which settings its result depends on is in ``run``. ``docs/architecture.md`` lists all files of a
+training in the order to open them.
 
-1. ``rules/train.smk``: the rules `stem` and `trial`;
-2. ``workflow/scripts/trial.py``: the page of a trial (``stem.py`` is that of a stem);
-3. ``training/run.py``: what a run is, and which settings its result depends on;
-4. ``training/job.py``: trains it under its lease, and writes what it leaves behind;
-5. ``runs/guard.py``: keeps its states, and ends it when a signal or a successor asks for it;
-6. ``training/train.py``: the loop, and the state that the next step depends on;
-7. ``models/networks.py``: the network;
-8. ``training/optimizers.py``: optimizer, schedule and averaged weights;
-9. ``models/losses.py``: the loss;
-10. ``training/patches.py``: batches by their numbers;
-11. ``training/augment.py``: their augmentation;
-12. ``training/affine.py``: rotation and zoom;
-13. ``training/batch_norm.py``: running statistics of the averaged weights;
-14. ``models/weight_files.py``: the file itself.
-
-Beside the way: ``launch`` starts a process for each GPU of a run and ``data_parallel`` is what
-they do together; ``epochs`` measures the pace and ``tensorboard`` shows it; ``preflight`` refuses
-before the first job what could not be trained.
+Aside from that path: ``launch`` starts a process for each GPU of a run and ``data_parallel`` is
+what they do together; ``batch_norm`` re-estimates running statistics; ``epochs`` measures the pace
+and ``tensorboard`` shows it; ``preflight`` refuses before the first job what could not be trained.
 
 Decisions:
 
