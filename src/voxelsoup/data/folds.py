@@ -48,8 +48,7 @@ def make_folds(
 ) -> dict[str, Any]:
     """Split cases into cross-validation folds, by patient.
 
-    The result depends on the cases, their patients and the settings only, not on the order
-    in which the cases are given.
+    The result depends on the cases, their patients and the settings, not on the order of the cases.
 
     Args:
         patients: case name -> patient.
@@ -57,8 +56,7 @@ def make_folds(
         protocol: ``held-out`` keeps selection cases apart from the test cases; under
             ``published`` they are the same.
         left_out: cases that cannot be used; a given split may name them all the same.
-        unlabelled: cases for prediction only, which are not among ``patients`` and which no
-            given split may name.
+        unlabelled: cases for prediction only, which no given split may name.
 
     Returns:
         The content of folds.json: ``{"protocol": ..., "folds": {"0": {"training": [...],

@@ -34,15 +34,7 @@ def label_table(regions: dict[str, list[int]]) -> np.ndarray:
 
 
 def to_regions(label: np.ndarray, table: np.ndarray) -> np.ndarray:
-    """Regions of a label map.
-
-    Args:
-        label: label values 0 to 255, (x, y, z).
-        table: from ``label_table``.
-
-    Returns:
-        Booleans (region, x, y, z).
-    """
+    """Regions (booleans: region, x, y, z) of label values 0 to 255, with a ``label_table``."""
     return np.stack([row.take(label) for row in table])
 
 
@@ -142,15 +134,12 @@ def parse_label_order(text: str, regions: Mapping[str, Sequence[int]]) -> LabelO
 def to_labels(
     masks: NDArray[np.bool_], regions: Sequence[str], order: Mapping[str, int]
 ) -> NDArray[np.uint8]:
-    """One label map of several regions.
+    """One label map (uint8, x, y, z; 0 where no region is) of several regions.
 
     Args:
         masks: booleans (region, x, y, z).
         regions: their names, in the order of ``masks``.
         order: from ``label_order``.
-
-    Returns:
-        uint8 (x, y, z), 0 where no region is.
     """
     labels = np.zeros(masks.shape[1:], np.uint8)
     numbers = {region: number for number, region in enumerate(regions)}

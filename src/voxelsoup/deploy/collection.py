@@ -110,13 +110,12 @@ def collect(
     """Put every model into ``folder`` under its readable name, and write the manifest.
 
     Models are hard links where the file system allows them, so that they need no further space.
-    Files of earlier collections that are no longer listed are removed; the models that they were
-    made from stay where they are.
+    ``folder`` belongs to the collection alone: files that are no longer listed are removed.
 
     Args:
         entries: the models.
-        folder: belongs to the collection alone.
-        manifest: the TSV file to write; its ``path`` column counts from the manifest's folder.
+        folder: where they go.
+        manifest: the TSV file to write; its ``path`` column is relative to the manifest's folder.
         protocol: by which the models were scored; ``published`` is marked as optimistic.
 
     Returns:

@@ -53,13 +53,7 @@ def export(model: ModelFile, path: Path) -> None:
 
 
 def write_torchscript(model: nn.Module, channels: int, patch: list[int], path: Path) -> None:
-    """Write a model as a traced TorchScript archive.
-
-    Args:
-        model: in evaluation mode, on the CPU.
-        channels: number of input channels.
-        patch: patch size in voxels (x, y, z).
-        path: the file to write.
+    """Write a model (in evaluation mode, on the CPU) as a traced TorchScript archive.
 
     Raises:
         InputError: if the network cannot be traced, or the trace gives other logits.

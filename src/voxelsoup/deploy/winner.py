@@ -39,13 +39,7 @@ class Kind:
 
 
 def kinds(results: Path, folds: Sequence[int], recipes: Sequence[str]) -> list[Kind]:
-    """The kinds of a study, in the order in which equal ones win.
-
-    Args:
-        results: its results folder.
-        folds: its folds.
-        recipes: its recipes that average.
-    """
+    """The kinds of a study, in the order in which equal ones win; ``recipes`` average."""
     lists = {fold: read_candidates(results / f"fold{fold}" / CANDIDATES) for fold in folds}
     single = {fold: max(c.selection_score for c in found) for fold, found in lists.items()}
     return [Kind("best", BEST_MODEL, single)] + [

@@ -35,20 +35,19 @@ FORMS = (
 def find_scans(
     given: str, channels: Sequence[str], called: Sequence[str] | None = None
 ) -> list[Case]:
-    """The cases that an input stands for, sorted by name, without label maps; reads no voxel.
+    """The cases that an input stands for, sorted by name, without label maps; no voxel is read.
 
     Args:
         given: a folder, a file, or the files of one case: ``t1n=FILE,t1c=FILE``.
         channels: the model's channels, in its order.
-        called: what the input calls them, in the same order; by default the same.
+        called: the input's names of them, in the same order; by default the same.
 
     Returns:
-        Cases whose channels bear the model's names, in its order; one that cannot be used as it
-        stands has a ``problem``.
+        Cases with the model's channels; one that cannot be used as it is has a ``problem``.
 
     Raises:
         InputError: if there is nothing of a known form, channels have other names or another
-            number, or a case's name is there twice or cannot be that of a file.
+            number, or a case's name occurs twice or cannot be that of a file.
     """
     path = Path(given)
     if called is not None and len(called) != len(channels):

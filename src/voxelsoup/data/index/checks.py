@@ -216,12 +216,7 @@ def _check_labels(source: Source, labels: list[int], known: frozenset[int]) -> N
 
 
 def _notes_on_place(source: Source, label: Array, background: Array) -> list[str]:
-    """What is to be noted of the place of labels.
-
-    Args:
-        source: the label map's file, for the message.
-        label: label values (x, y, z).
-        background: where all channels are 0 (x, y, z).
+    """What is to be noted of the labels (x, y, z), where ``background`` marks voxels without scan.
 
     Raises:
         InputError: if too many labels lie outside of the brain of a skull-stripped scan.
@@ -253,8 +248,8 @@ def find_duplicates(
 ) -> dict[str, InputError]:
     """Cases that hold a scan of another case, all but the first of them by name.
 
-    A labelled case stands before an unlabelled one, so that a copy without labels never takes the
-    place of the case to train on.
+    A labelled case comes before an unlabelled one, so that a copy without labels never replaces
+    the case to train on.
 
     Args:
         cases: the usable cases.

@@ -44,22 +44,21 @@ def index_cases(
     workers: int,
     kept: Path | None = None,
 ) -> tuple[list[IndexedCase], dict[str, InputError]]:
-    """Find and check all cases of a data set.
+    """Find and check all cases of a data set; `on_bad_case` says whether bad ones stop it.
 
     Args:
-        dataset: the study's section; `on_bad_case` says whether bad cases stop it.
+        dataset: the study's section.
         regions: region name -> label values.
-        root: folder of the data set, which is read only.
+        root: folder of the data set, which is only read.
         workers: processes that check cases.
-        kept: where check results are kept: a case whose files have not changed since is not
-            opened again. None keeps none.
+        kept: where check results are kept: a case with unchanged files is not opened again.
 
     Returns:
-        The usable cases by name, and case name -> what is wrong for those left out.
+        The usable cases by name, and case name -> what is wrong for the others.
 
     Raises:
-        BadCases: naming all bad cases, if they are to stop the study.
-        InputError: if no usable case is left, or a case's patient is not known.
+        BadCases: naming all bad cases, if they are to stop the study or no usable case is left.
+        InputError: if the folder holds no cases, or a case's patient is not known.
     """
     cases = find_cases(dataset, root)
     patient_of = patient_finder(dataset)

@@ -33,11 +33,7 @@ READERS: dict[Layout, Callable[[Dataset, Path], list[Case]]] = {
 
 
 def find_cases(dataset: Dataset, root: Path) -> list[Case]:
-    """The cases of a data set, sorted by name; no voxel is read.
-
-    Args:
-        dataset: the study's section; not its ``root``, which the phantom does not have.
-        root: folder of the data set.
+    """The cases of a data set in the folder ``root``, sorted by name; no voxel is read.
 
     Raises:
         InputError: if the folder is missing, cannot be read, is not in this layout, or holds no

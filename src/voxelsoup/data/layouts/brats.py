@@ -29,13 +29,10 @@ ENDINGS = (".nii", ".nii.gz")
 def find_cases(dataset: Dataset, root: Path) -> list[Case]:
     """Cases below ``root``, with up to four folders in between, sorted by name.
 
-    A folder is a case if it holds volumes, or nothing at all beside folders that are cases.
-    Files that are missing, or that do not begin with the folder's name, are found missing when
-    the case is checked; a file that is there both as .nii and as .nii.gz is a case's problem.
-
-    Args:
-        dataset: its channels are what stands in the file names (t1n, t1ce, ...).
-        root: folder of the data set.
+    A folder is a case if it holds volumes, or nothing at all beside folders that are cases. The
+    study's channels are what stands in the file names (t1n, t1ce, ...). Files that are missing, or
+    do not begin with the folder's name, are found missing when the case is checked; a file that
+    is there both as .nii and as .nii.gz is a case's problem.
     """
     found = _cases_below(root, FOLDERS_ABOVE, set())
     usual = next((mark for mark in found.values() if mark), "-")

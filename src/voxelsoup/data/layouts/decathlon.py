@@ -19,12 +19,9 @@ from voxelsoup.study.sections.data import Dataset
 
 
 def find_cases(dataset: Dataset, root: Path) -> list[Case]:
-    """The training cases of ``dataset.json``, sorted by name; the test images too, if wanted.
+    """The training cases of ``dataset.json``, sorted by name, and its ``test`` images if wanted.
 
-    Args:
-        dataset: names its modalities, in order (several lie in one 4D file), and says whether
-            ``test`` is listed as well: its images have no label.
-        root: folder of the data set.
+    The study names the modalities in order; several lie in one 4D file.
 
     Raises:
         InputError: if ``dataset.json`` is missing, broken, or describes other channels.

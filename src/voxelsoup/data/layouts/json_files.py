@@ -109,12 +109,7 @@ def _wrong_entry(where: Path, key: str, position: int, entry: object, expected: 
 
 
 def check_channel_count(path: Path, described: object, channels: list[str]) -> None:
-    """Make sure that the study names as many channels as the data set has.
-
-    Args:
-        path: the file that describes the channels.
-        described: what it says of them: number -> name.
-        channels: the study's names.
+    """Make sure that the study names as many channels as a file describes.
 
     Raises:
         InputError: if the numbers differ, or if nothing of this form is described.
@@ -148,17 +143,11 @@ def channels_of_one_file(image: Path, channels: list[str]) -> dict[str, Source]:
 def inside(root: Path, entry: object, where: Path, place: str = "") -> Path:
     """A path that a description names, as long as it stays in the data set's folder.
 
-    Links are followed: whoever put them into the folder wants the files that they lead to, while
-    a description may come from anyone.
-
-    Args:
-        root: folder of the data set.
-        entry: what is named.
-        where: the file that names it.
-        place: where in the file, such as ``row 3``.
+    Links are followed: they were put into the folder on purpose, while a description may come
+    from anyone. Messages name the file ``where`` and the ``place`` in it, such as ``row 3``.
 
     Raises:
-        InputError: if it leads elsewhere, or no volume can be called so.
+        InputError: if it leads elsewhere, or no volume can have this name.
     """
     if not isinstance(entry, str) or not _is_below(entry):
         raise InputError(

@@ -36,16 +36,13 @@ def find_cases(dataset: Dataset, root: Path) -> list[Case]:
     """The cases of a datalist, sorted by name, see ``case_name`` for their names.
 
     They are those of ``training`` and the labelled ones of ``validation``; where unlabelled cases
-    are to be predicted, the others of ``validation`` and those of ``testing`` as well. A label
-    that is given for the latter is not used.
-
-    Args:
-        dataset: its file (by default dataset.json in ``root``), and its channels: an image is
-            one file with all of them, or a list with one file for each in this order.
-        root: folder of the data set, which all paths are relative to.
+    are to be predicted, the others of ``validation`` and those of ``testing`` as well, whose labels
+    are not used. Paths are relative to ``root``. An image is one file with all channels, or a list
+    with one file for each in the study's order.
 
     Raises:
-        InputError: if the file is missing, broken, or names other files or channels.
+        InputError: if the file (by default dataset.json in ``root``) is missing, broken, or names
+            other files or channels.
     """
     where = Path(dataset.file) if dataset.file is not None else root / "dataset.json"
     description = read_description(where)

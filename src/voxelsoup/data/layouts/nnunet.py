@@ -20,11 +20,8 @@ def find_cases(dataset: Dataset, root: Path) -> list[Case]:
 
     ``dataset.json`` may list them in an object ``dataset`` (case -> its ``images`` and its
     ``label``), which then stands for the folders. Where unlabelled cases are to be predicted,
-    the cases of ``imagesTs`` are listed as well, without label: a ``labelsTs`` is not used.
-
-    Args:
-        dataset: names its channels 0000, 0001, ... in order.
-        root: folder of the data set.
+    the cases of ``imagesTs`` are listed as well, without label: a ``labelsTs`` is not used. The
+    study names the channels 0000, 0001, ... in order.
 
     Raises:
         InputError: if ``dataset.json`` is missing, broken, or describes other channels.

@@ -35,13 +35,9 @@ AFFINE = np.array([[-1, 0, 0, 0], [0, -1, 0, 239], [0, 0, 1, 0], [0, 0, 0, 1]], 
 
 
 def write_phantom(folder: Path, settings: Phantom) -> None:
-    """Write the data set; one seed gives one set of bytes.
+    """Write the data set into a folder; one seed gives one set of bytes.
 
     Every fourth patient has a second visit, with its own lesions.
-
-    Args:
-        folder: where the case folders go.
-        settings: number of cases, largest shape (x, y, z) in voxels of 1 mm, and seed.
 
     Raises:
         InputError: if the shape is too small to hold a brain with a lesion.

@@ -25,16 +25,13 @@ CASE, LABEL, PATIENT = "case", "label", "patient"
 def find_cases(dataset: Dataset, root: Path) -> list[Case]:
     """The cases of a table, sorted by name; a case without label is an unlabelled one.
 
-    A cell names a file, or one component of a 4D file: ``scan.nii.gz#2``. Columns that are
-    neither a channel nor ``case``, ``label`` or ``patient`` are not read.
-
-    Args:
-        dataset: its file (by default cases.csv in ``root``), and its channels.
-        root: folder of the data set, which all files are relative to.
+    The table is the study's ``file``, by default cases.csv in ``root``. A cell names a file below
+    ``root``, or one component of a 4D file: ``scan.nii.gz#2``. Columns that are neither a channel
+    nor ``case``, ``label`` or ``patient`` are not read.
 
     Raises:
-        InputError: naming the row, if the file is missing, is no table, lacks a column or a
-            cell, names a case twice or a file outside of ``root``.
+        InputError: naming the row, if the file is missing, is not a table, lacks a column or a
+            cell, names a case twice or a file outside ``root``.
     """
     for column in (CASE, LABEL, PATIENT):
         if column in dataset.channels:
@@ -113,15 +110,15 @@ class Row:
 
 
 def read_rows(path: Path, columns: Collection[str], key: str) -> list[Row]:
-    """All rows that are not empty.
+    """All rows that are not empty, of a table with (at least) these columns.
 
     Args:
         path: the table; .csv has commas, any other has tabs.
-        columns: those that have to be there; further ones are read as well.
+        columns: those that have to be there.
         key: the study's key that names the table, for messages.
 
     Raises:
-        InputError: if the file is missing, is no text or no table, or lacks a column; if a row
+        InputError: if the file is missing, is not text or not a table, or lacks a column; if a row
             has more cells than there are columns, or a cell holds control characters.
     """
     columns_text = listed(columns)

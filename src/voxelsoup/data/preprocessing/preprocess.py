@@ -42,16 +42,16 @@ def preprocess_all(
     manifest: Path,
     workers: int,
 ) -> None:
-    """Preprocess the cases that have changed and list all of them.
+    """Preprocess the cases that have changed, and list all of them.
 
     Args:
         cases: the cases of the study.
         root: folder that the cases' files are relative to.
-        settings: what to do to them.
+        settings: the study's preprocessing.
         patch: smallest size of the result in voxels (x, y, z).
         folder: where the arrays go.
         manifest: the table ``case fingerprint`` to write.
-        workers: processes to use; 1 works in this process.
+        workers: processes; 1 works in this process.
 
     Raises:
         InputError: if a case's file is unusable; cases that are done stay done.
@@ -118,14 +118,9 @@ def preprocess_case(
 ) -> str:
     """Turn one case into arrays: RAS, cropped, resampled, normalised, padded to the patch.
 
-    Args:
-        case: the case.
-        root: folder that its files are relative to.
-        settings: the study's preprocessing.
-        patch: smallest size of the result in voxels (x, y, z).
-        folder: where ``{case}.image.npy``, ``.label.npy``, ``.truth.npy`` (only where
-            resampled), ``.foreground.npy`` and ``.json`` go; the JSON comes last.
-        threads: channels that are worked on at once; with several, one more is held in memory.
+    Writes ``{case}.image.npy``, ``.label.npy``, ``.truth.npy`` (only where resampled),
+    ``.foreground.npy`` and, last, ``.json`` into ``folder``. ``threads`` channels are worked on at
+    once; with several, one more is held in memory.
 
     Returns:
         The case's fingerprint.
@@ -173,10 +168,10 @@ def preprocess_image(
 
     Args:
         channels: channel name -> where its volume lies, in the order of the network's inputs.
-        settings: the study's preprocessing.
+        settings: of the preprocessing.
         patch: smallest size of the result in voxels (x, y, z).
         path: the .npy file to write, (channel, x, y, z).
-        threads: channels that are worked on at once; with several, one more is held in memory.
+        threads: as for ``preprocess_case``.
 
     Returns:
         The geometry that ``restore`` and ``to_scanner`` need.
@@ -214,15 +209,8 @@ def _save_image(
 ) -> None:
     """Write the image (channel, x, y, z), a channel at a time, while the next ones are prepared.
 
-    Args:
-        path: the .npy file.
-        channels: the cropped channels in RAS; emptied on the way.
-        shape: voxels to resample to, if any.
-        settings: the study's preprocessing.
-        geometry: the case's, with shape and padding.
-        pool: prepares channels.
-        threads: channels that are worked on at once.
-        durable: whether each channel is flushed to the disk while the next ones are prepared.
+    ``channels`` (cropped, in RAS) is emptied on the way, and resampled to ``shape`` if there is
+    one. ``durable``: each channel is flushed to the disk while the next ones are prepared.
     """
     header = {
         "descr": np.lib.format.dtype_to_descr(np.dtype(settings.storage)),

@@ -20,13 +20,7 @@ SPACING_TOLERANCE = 1e-4
 def resampled_shape(
     after: Sequence[float], before: Sequence[float], old: Sequence[int]
 ) -> list[int]:
-    """Voxels (x, y, z) after resampling; as before where voxel sizes agree.
-
-    Args:
-        after: wanted voxel size in mm (x, y, z).
-        before: voxel size in mm.
-        old: voxels before.
-    """
+    """Voxels (x, y, z) after resampling to another voxel size (mm); ``old`` if they agree."""
     if (np.abs(np.array(after) / np.array(before) - 1) <= SPACING_TOLERANCE).all():
         return list(old)
     return [max(1, round(n * b / a)) for n, b, a in zip(old, before, after, strict=True)]
@@ -71,12 +65,12 @@ def resample_rows(pieces: Iterable[Array], before: list[int], after: list[int]) 
     """Resample probabilities linearly, some rows along x after the other.
 
     Args:
-        pieces: rows (region, x, y, z) that follow one another, float32.
+        pieces: float32 rows (region, x, y, z) that follow one another.
         before: voxels (x, y, z) of all pieces together.
         after: wanted voxels (x, y, z).
 
     Yields:
-        Rows (region, x, y, z) of the result, as soon as what they lie between is there.
+        Rows (region, x, y, z) of the result, as soon as their neighbours are there.
     """
     # Centres of the new rows, in old ones; beyond the outermost centres, the outermost row holds.
     places = (np.arange(after[0]) + 0.5) * before[0] / after[0] - 0.5

@@ -83,11 +83,7 @@ def read_volume(source: Source) -> Volume:
 
 
 def read_volumes(sources: Iterable[Source]) -> Iterator[Volume]:
-    """Read volumes one after the other; neighbours that lie in one file are read at once.
-
-    Raises:
-        InputError: as ``read_volume``.
-    """
+    """Read volumes one after the other, as ``read_volume``; neighbours of one file at once."""
     for file, group in groupby(sources, key=lambda source: source.file):
         yield from _read(file, list(group))
 

@@ -42,17 +42,7 @@ log = logging.getLogger(__name__)
 def write_bundle(
     study: Study, results: Path, cases: Sequence[IndexedCase], methods: str, folder: Path
 ) -> Kind:
-    """Write the bundle of a finished study.
-
-    Args:
-        study: the study.
-        results: its results folder.
-        cases: its labelled cases.
-        methods: its methods, as Markdown.
-        folder: the bundle; replaces an older one once it is complete.
-
-    Returns:
-        The kind of model that won.
+    """Write the bundle of a finished study, in place of an older one; returns what won.
 
     Raises:
         InputError: if a model is not the one that was scored, or cannot be exported.

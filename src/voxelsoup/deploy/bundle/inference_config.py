@@ -76,15 +76,10 @@ def inference_config(
     parts: Sequence[int] | None,
     order: LabelOrder | None,
 ) -> Config:
-    """The content of ``inference.json``.
+    """The content of ``inference.json``; ``weights``: names of the models' files, of one network.
 
-    Args:
-        description: what the models' headers say.
-        evaluation: overlap and windows at once.
-        weights: names of the models' files below the bundle, all of one network.
-        files: from ``channel_files``.
-        parts: from ``components``.
-        order: from ``written_order``.
+    ``files``, ``parts`` and ``order`` are from ``channel_files``, ``components`` and
+    ``written_order``.
     """
     several = len(weights) > 1
     predictions = [f"pred{number}" for number in range(len(weights))] if several else ["pred"]
@@ -206,12 +201,7 @@ def _postprocessing(
 def to_labels_expression(regions: Collection[str], order: LabelOrder | None) -> str:
     """The expression in MONAI's configuration that turns probabilities into what is written.
 
-    Args:
-        regions: their names, in the order of the probabilities.
-        order: from ``written_order``.
-
-    Returns:
-        A function of a tensor (region, x, y, z): label values (1, x, y, z), or masks.
+    A function of a tensor (region, x, y, z): label values (1, x, y, z), or masks without an order.
     """
     if order is None:
         return f"$lambda p: (p > {THRESHOLD}).to(torch.uint8)"

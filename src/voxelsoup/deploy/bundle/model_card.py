@@ -27,13 +27,8 @@ def model_card(
 ) -> str:
     """The card, as Markdown.
 
-    Args:
-        study: the study.
-        description: what the models' headers say.
-        facts: what else is known of the models.
-        weights: fold -> name of its weights below the bundle.
-        files: how the names of a case's files end, in the order of the channels.
-        methods: the study's methods, as Markdown.
+    ``weights``: fold -> file below the bundle; ``files``: endings of a case's files, in the order
+    of the channels; ``methods``: the study's methods, as Markdown.
     """
     parts = [
         f"# {study.bundle.name} {study.bundle.version}",
