@@ -34,7 +34,7 @@ def weights_of(folds: Sequence[int]) -> dict[int, str]:
 
 
 def torchscript_of(weights: str) -> str:
-    """Name of the TorchScript archive beside weights."""
+    """Name of the TorchScript archive of a file of weights."""
     return str(Path(weights).with_suffix(".ts"))
 
 

@@ -80,7 +80,7 @@ class PredictionSettings:
         return [axes for count in range(4) for axes in itertools.combinations((0, 1, 2), count)]
 
     def as_record(self) -> dict[str, Any]:
-        """All that a prediction depends on, beside the scan."""
+        """All that a prediction depends on besides the scan."""
         chosen = self.postprocessing
         return {
             "models": [model.sha256 for model in self.models],

@@ -19,7 +19,7 @@ from voxelsoup.data.case import Case, Source
 from voxelsoup.data.volumes.alignment import align
 from voxelsoup.data.volumes.volume import Volume, joint_hash, read_label, read_volumes
 
-# Kept verdicts depend on it: to be raised whenever a check, or the reading of a file, changes.
+# Kept check results depend on it: to be raised whenever a check, or the reading of a file, changes.
 VERSION = 2
 
 UNLABELLED = "unlabelled: for prediction only"

@@ -16,7 +16,7 @@ RECORDS, FORMER_RECORDS = f".{NAME}", f".{FORMER_NAME}"
 
 # File systems allow 255 bytes; endings and marks of unfinished files take some of them.
 LONGEST_NAME = 200
-# Control characters, and what breaks a line where a table's row should go on.
+# Control characters, and what breaks the row of a table into lines.
 BREAKING = {"Cc", "Zl", "Zp"}
 
 

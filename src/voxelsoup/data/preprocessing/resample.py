@@ -36,7 +36,7 @@ def resample_image(channel: Array, shape: list[int], keep_zeros: bool) -> Array:
     """
     resampled = _zoom(channel, shape, 3)
     if keep_zeros and not channel.all():
-        # Splines ring beside the brain's edge; without this, the background would no longer be
+        # Splines ring at the brain's edge; without this, the background would no longer be
         # 0 and would take part in the normalisation.
         resampled[_zoom((channel != 0).astype(np.float32), shape, 1) < 0.5] = 0
     return resampled

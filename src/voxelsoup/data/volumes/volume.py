@@ -39,7 +39,7 @@ SUFFIXES = (".nii", ".nii.gz", ".mha", ".nrrd")
 
 # The longest header (NRRD and MetaImage may carry any text) and the voxels right behind it.
 BEGINNING = 2**20
-# Bytes that a scaled voxel takes beside its stored number: scaled as float64, then float32.
+# Bytes that a scaled voxel takes besides its stored number: scaled as float64, then float32.
 SCALED_BYTES = 8 + 4
 UNSCALED = (1.0, 0.0)
 NEARLY_WHOLE = 1e-3

@@ -19,7 +19,7 @@ SCHEMA = (
     "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/"
     "meta_schema_20240725.json"
 )
-# What a bundle runs with beside MONAI, torch and numpy, by the versions of the study.
+# What a bundle runs with besides MONAI, torch and numpy, by the versions of the study.
 PACKAGES = ("nibabel", "safetensors")
 # Needed only to run it by MONAI: its engines and its command line.
 TESTED_WITH = {"pytorch-ignite": "0.5.5", "fire": "0.7.1"}
@@ -30,14 +30,14 @@ Results = dict[str, dict[str, Difference]]
 
 @dataclass(frozen=True)
 class BundleFacts:
-    """What is known of a bundle's models beside the study's settings.
+    """What is known of a bundle's models besides the study's settings.
 
     Attributes:
         kind: the kind of model that won.
         kinds: all kinds that took part.
         results: on the test cases of all folds.
         cases: number of labelled cases.
-        patients: whom they show.
+        patients: number of their patients.
         order: label value that each region writes; None where regions are written as masks.
         ingredients: fold -> number of models that its model was averaged from.
         versions: package -> version.
