@@ -9,6 +9,7 @@ from support.runs import small_study
 from voxelsoup.common.files import sha256, write_json
 from voxelsoup.evaluation.postprocessing import unchanged
 from voxelsoup.models import networks, weight_files
+from voxelsoup.prediction.model_files import ModelFile, open_models
 
 
 def save_model(path: Path, seed: int = 0, **changes: Any) -> Path:
@@ -32,3 +33,11 @@ def save_bundle(folder: Path, models: int = 2) -> Path:
     hashes = {name: sha256(folder / name) for name in names}
     write_json(folder / "configs/metadata.json", {"voxelsoup": {"sha256": hashes}})
     return folder
+
+
+def lively(path: Path, seed: int, **changes: Any) -> ModelFile:
+    """A model whose probabilities lie on both sides of one half."""
+    save_model(path, seed, **changes)
+    weights, description = weight_files.load(path)
+    weight_files.save(path, {name: 2 * tensor for name, tensor in weights.items()}, description)
+    return open_models([path])[0]

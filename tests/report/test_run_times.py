@@ -1,14 +1,11 @@
-"""Pages of the report that are written from records: methods, provenance and run times."""
+"""Run times, from the benchmark files of a study's jobs."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
-from voxelsoup.comparison.pages import write_section, write_text_table
-from voxelsoup.report.provenance import CAPTION, provenance_table
 from voxelsoup.report.run_times import (
     duration,
     read_benchmarks,
@@ -16,16 +13,6 @@ from voxelsoup.report.run_times import (
     run_times,
     write_run_times,
 )
-
-
-def test_a_section_is_the_same_text_as_a_page_and_to_copy_from(tmp_path: Path) -> None:
-    page, text = tmp_path / "methods.html", tmp_path / "methods.md"
-    write_section(page, text, "Methods", {"Data": "3 < 4 [1]."}, ["Efron & B. 1987."])
-    assert "<p><strong>Data.</strong> 3 &lt; 4 [1].</p>" in page.read_text()
-    assert "<li>Efron &amp; B. 1987.</li>" in page.read_text()
-    assert text.read_text() == (
-        "# Methods\n\n**Data.** 3 < 4 [1].\n\n## References\n\n1. Efron & B. 1987.\n"
-    )
 
 
 @pytest.mark.parametrize(
@@ -94,41 +81,3 @@ def test_durations_read_well() -> None:
         "12 min 05 s",
         "2 h 06 min",
     ]
-
-
-def run(fold: int, torch: str, host: str) -> dict[str, object]:
-    return {
-        "fold": fold,
-        "versions": {"voxelsoup": "0.1.0", "torch": torch},
-        "commit": "0123abc",
-        "data_fingerprint": f"data of fold {fold}",
-        "device": "cpu",
-        "machine": {"host": host, "processor": "x86_64"},
-    }
-
-
-def test_provenance_says_what_all_trainings_recorded(tmp_path: Path) -> None:
-    runs = [run(0, "2.12", "one"), run(0, "2.13", "one"), run(1, "2.13", "two")]
-    models = pd.DataFrame(
-        {"fold": ["0", "0"], "trial": ["stem", "greedy"], "kind": ["stem", "soup"]}
-    ).assign(sha256=["aa", "bb"])
-    table = provenance_table(runs, models, {"study.yaml": "ff"}, {"voxelsoup": "0.2.0"})
-    rows = [tuple(row) for row in table.reset_index().itertuples(index=False)]
-    assert rows == [
-        ("software", "voxelsoup", "0.1.0"),
-        ("software", "torch", "2.12; 2.13"),
-        ("software", "commit", "0123abc"),
-        ("report", "voxelsoup", "0.2.0"),
-        ("file", "study.yaml", "ff"),
-        ("data", "fold 0, fingerprint", "data of fold 0"),
-        ("data", "fold 1, fingerprint", "data of fold 1"),
-        ("machine", "one", "cpu, x86_64: 2 trainings"),
-        ("machine", "two", "cpu, x86_64: 1 training"),
-        ("model", "fold 0, stem", "aa"),
-        ("model", "fold 0, soup greedy", "bb"),
-    ]
-    write_text_table(table, tmp_path / "provenance", CAPTION)
-    assert "data of fold 1" in (tmp_path / "provenance.html").read_text()
-    assert (
-        (tmp_path / "provenance.csv").read_text().startswith("part,name,value\nsoftware,voxelsoup,")
-    )

@@ -1,0 +1,17 @@
+"""Sections of text, as a page and to copy from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from voxelsoup.comparison.pages import write_section
+
+
+def test_a_section_is_the_same_text_as_a_page_and_to_copy_from(tmp_path: Path) -> None:
+    page, text = tmp_path / "methods.html", tmp_path / "methods.md"
+    write_section(page, text, "Methods", {"Data": "3 < 4 [1]."}, ["Efron & B. 1987."])
+    assert "<p><strong>Data.</strong> 3 &lt; 4 [1].</p>" in page.read_text()
+    assert "<li>Efron &amp; B. 1987.</li>" in page.read_text()
+    assert text.read_text() == (
+        "# Methods\n\n**Data.** 3 < 4 [1].\n\n## References\n\n1. Efron & B. 1987.\n"
+    )
