@@ -293,7 +293,7 @@ def judge(
     known: dict[str, list[float]] = {}
 
     def tested_once(soup: SoupResult) -> list[float]:
-        parts = json.dumps([[p.sha256, p.weight, p.blocks] for p in soup.mixture])
+        parts = json.dumps([[p.sha256, p.weight, p.blocks] for p in soup.parts])
         if parts not in known:
             known[parts] = tested(soup.weights)
         return known[parts]

@@ -327,11 +327,11 @@ def measure_average(folder: Path) -> dict[str, Any]:
     from voxelsoup.soups.averaging import average, equal_parts
 
     paths = write_large(folder, 40)
-    mixture = equal_parts([(path, path.name) for path in paths[:MODELS]])
+    parts = equal_parts([(path, path.name) for path in paths[:MODELS]])
     timed: dict[str, float] = {}
     for _ in range(5):
         for name, work in (
-            ("average", lambda: average(mixture)),
+            ("average", lambda: average(parts)),
             ("read", lambda: [path.read_bytes() for path in paths[:MODELS]]),
             ("floor", lambda: read_into_one_buffer(paths[:MODELS])),
         ):

@@ -21,7 +21,7 @@ from support.compared_folds import (
 from voxelsoup.comparison.folds import FoldComparison
 from voxelsoup.comparison.names import OPTIMISTIC
 from voxelsoup.comparison.postprocessing_effect import (
-    told,
+    choice_in_words,
     without_and_with,
     write_without_and_with,
 )
@@ -101,7 +101,7 @@ def record(fold: int, rules: dict[str, tuple[float, float]], **more: Any) -> dic
 def test_what_was_chosen_in_words(
     rules: dict[str, tuple[float, float]], replacement: ReplacementRule | None, words: str
 ) -> None:
-    assert told(record(0, rules, replacement=replacement)) == words
+    assert choice_in_words(record(0, rules, replacement=replacement)) == words
 
 
 @pytest.mark.parametrize("protocol", ["held-out", "published"])

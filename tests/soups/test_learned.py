@@ -75,7 +75,7 @@ def test_mixing_weights_find_the_optimum_between_the_ingredients(tmp_path: Path)
     assert shares[:, 0].tolist() == pytest.approx([0.25, 0.75], abs=0.01)
     made = learned(ingredients, Selection(CASES, [scorer], Cache(None, "")), PER_MODEL)
     assert made.score > max(ingredient.score for ingredient in ingredients)
-    assert sum(part.weight for part in made.mixture) == pytest.approx(1)
+    assert sum(part.weight for part in made.parts) == pytest.approx(1)
 
 
 def test_blocks_have_weights_of_their_own(tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_blocks_have_weights_of_their_own(tmp_path: Path) -> None:
     per_model, per_block = (learned(ingredients, selection, s) for s in (PER_MODEL, PER_BLOCK))
     assert per_block.score > 0.99 > per_model.score
     for block in ("a.0", "b"):
-        assert sum(part.blocks[block] for part in per_block.mixture) == pytest.approx(1)
+        assert sum(part.blocks[block] for part in per_block.parts) == pytest.approx(1)
     record = json.loads(json.dumps(recipe_record("learned", per_block, selection, 1.0)))
     again = rebuild(record)
     assert all(torch.equal(again[name], value) for name, value in per_block.weights.items())
@@ -95,7 +95,7 @@ def test_blocks_have_weights_of_their_own(tmp_path: Path) -> None:
     assert record["case_inferences"] == selection.inferences
 
 
-def test_the_guard_refuses_a_mixture_that_only_fits_the_cases_it_was_learned_on(
+def test_the_guard_refuses_an_average_that_only_fits_the_cases_it_was_learned_on(
     tmp_path: Path,
 ) -> None:
     # Even and odd cases want opposite things: what fits one half is worse on the other.

@@ -115,7 +115,7 @@ def test_looking_ahead_changes_nothing(models: list[list[float]], scorers: int) 
         ingredients = write(Path(folder), models)
         alone, ahead = selection_with(1), selection_with(scorers)
         one, other = greedy(ingredients, alone), greedy(ingredients, ahead)
-    assert one.mixture == other.mixture
+    assert one.parts == other.parts
     assert one.scores == other.scores
     assert [d.accepted for d in one.decisions] == [d.accepted for d in other.decisions]
     assert ahead.inferences - other.wasted <= alone.inferences + other.wasted
@@ -166,7 +166,7 @@ def test_hierarchical_is_greedy_over_the_soups_of_groups(tmp_path: Path) -> None
         expected = both if improves else soups[0][1].double()
         torch.testing.assert_close(made.weights["w"].double(), expected, rtol=1e-6, atol=1e-6)
         assert set(made.trials) == {t for _, _, kept in soups[: 1 + improves] for t in kept}
-        assert sum(part.weight for part in made.mixture) == pytest.approx(1)
+        assert sum(part.weight for part in made.parts) == pytest.approx(1)
 
 
 @pytest.mark.parametrize("recipe", [greedy, uniform, hierarchical])
@@ -187,7 +187,7 @@ def test_a_recipe_whose_ingredient_changed_is_refused(tmp_path: Path) -> None:
     made = uniform(write(tmp_path, [[1.0, 2, 3], [0, 0, 0]]), selection)
     record = recipe_record("uniform", made, selection, 1.0)
     write(tmp_path, [[1.5, 2, 3]])
-    with pytest.raises(InputError, match="another file"):
+    with pytest.raises(InputError, match="has changed"):
         rebuild(record)
 
 

@@ -31,8 +31,9 @@ with job_log(snakemake.log[0]):
     selection = Selection(fold["selection"], scorers, cache, study.soup.race)
     made = recipe_of(snakemake.wildcards.recipe, study.soup)(ingredients, selection)
 
-    check_unchanged(made.mixture)
-    weight_files.save(Path(made_of.model), scorers[0].settled(made.weights), description)
+    check_unchanged(made.parts)
+    weights = scorers[0].batch_norm_re_estimated(made.weights)
+    weight_files.save(Path(made_of.model), weights, description)
     write_rows(Path(made_of.selection), rows_of(made.scores))
     write_json(
         Path(made_of.recipe),

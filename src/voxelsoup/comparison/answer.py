@@ -92,12 +92,12 @@ def answer_of(
     soup = in_a_sentence(list(published_columns(comparisons[0]))[-1])
     first, *rest = sorted(whole, key=lambda finding: finding.first != soup)
     means = [mean_dice(c.rows[BEST_MODEL]) for c in comparisons]
-    told = [f for f in rest if f.question != ENSEMBLE_QUESTION or f.second == soup]
+    shown = [f for f in rest if f.question != ENSEMBLE_QUESTION or f.second == soup]
     sentences = [
         f"The best single model of each fold, chosen from {_range(comparisons)}, has a mean "
         f"Dice of {fmean(means):.4f} on the test cases.",
         _ingredients(comparisons),
-        *(_sentence(finding) for finding in told),
+        *(_sentence(finding) for finding in shown),
         _seeds(spreads, first),
         "The p values are adjusted for the number of comparisons made." if rest else "",
     ]
@@ -121,11 +121,11 @@ def _ingredients(comparisons: Sequence[FoldComparison]) -> str:
         return ""
     if len(set(counts)) > 1:
         folds = listed(c.fold for c in comparisons)
-        told = f"{listed(counts)} models in folds {folds}"
+        models = f"{listed(counts)} models in folds {folds}"
     else:
-        told = counted(counts[0], "model") + (" in each fold" if len(counts) > 1 else "")
+        models = counted(counts[0], "model") + (" in each fold" if len(counts) > 1 else "")
     cost = ", all of which run for every prediction" if soup == ENSEMBLE and max(counts) > 1 else ""
-    return f"The {in_a_sentence(soup)} is made of {told}{cost}."
+    return f"The {in_a_sentence(soup)} is made of {models}{cost}."
 
 
 def _sentence(finding: Finding) -> str:

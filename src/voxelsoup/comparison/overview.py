@@ -92,7 +92,7 @@ def overview(
 
     Returns:
         ``model``; ``region`` (``mean``: of all); for every metric ``<metric>_mean`` and
-        ``<metric>_std`` over the folds (sample standard deviation; not a number for one fold),
+        ``<metric>_std`` over the folds (sample standard deviation; NaN for one fold),
         ``<metric>_difference`` to the best single model over all cases with the ends of its 95 %
         interval ``<metric>_low`` and ``<metric>_high``; the same of ``loss`` where the region is
         ``mean``; ``cases``; ``folds``, ``ingredients`` and ``models_per_prediction`` (per fold, in
@@ -146,7 +146,7 @@ def _cells(
 
 
 def _deviation(centers: Sequence[float]) -> float:
-    # `stdev` fails on what is not a number.
+    # `stdev` fails on NaN.
     return stdev(centers) if len(centers) > 1 and np.isfinite(centers).all() else math.nan
 
 

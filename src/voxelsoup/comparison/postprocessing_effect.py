@@ -71,12 +71,12 @@ def write_without_and_with(
         "Mean Dice over all test cases without and with post-processing, which was chosen in each "
         "fold on the selection cases alone and is the same for all models."
     )
-    chosen = "\n\n".join(f"Fold {record['fold']}: {told(record)}" for record in records)
+    chosen = "\n\n".join(f"Fold {record['fold']}: {choice_in_words(record)}" for record in records)
     optimistic = comparisons[0].protocol == "published"
     write_table(frame, shown, stem, f"{caption}\n\n{chosen}", optimistic)
 
 
-def told(record: Mapping[str, Any]) -> str:
+def choice_in_words(record: Mapping[str, Any]) -> str:
     """What was chosen in a fold, in words."""
     choice = record["postprocessing"]
     parts = []

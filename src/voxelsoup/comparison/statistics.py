@@ -41,9 +41,9 @@ class Difference:
 
     Attributes:
         mean: over all cases, each of which counts once; in the unit of the metric.
-        low: lower end of the confidence interval; not a number if there are fewer than two cases.
+        low: lower end of the confidence interval; NaN if there are fewer than two cases.
         high: upper end.
-        p: two-sided p value of the signed-rank test; not a number if there are no cases.
+        p: two-sided p value of the signed-rank test; NaN if there are no cases.
         cases: number of cases for which both scores are defined.
         folds: number of folds with such cases.
         unequal: number of cases whose two scores differ; the test rests on these.
@@ -212,7 +212,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     """P values adjusted for the number of comparisons made (Holm, 1979), in the given order.
 
     Args:
-        p_values: of all comparisons; one that is not a number stays so and does not count.
+        p_values: of all comparisons; NaN stays so and does not count.
     """
     made = sorted((p, place) for place, p in enumerate(p_values) if not math.isnan(p))
     adjusted, highest = [math.nan] * len(p_values), 0.0
@@ -244,8 +244,7 @@ def seed_spread(scores: Mapping[tuple[Any, ...], Mapping[int, float]]) -> SeedSp
     """The spread that the seed alone makes; None if nothing ran under two seeds.
 
     Args:
-        scores: settings other than the seed -> seed -> mean score; one that is not a number is
-            left out.
+        scores: settings other than the seed -> seed -> mean score; NaN is left out.
     """
     defined = [
         {seed: score for seed, score in group.items() if not math.isnan(score)}
@@ -368,7 +367,7 @@ def _trial_mean(case_scores: CaseScores, trial: str) -> float:
 
 
 def _defined_mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Mean over the first axis of what is a number; not a number where nothing is."""
+    """Mean over the first axis without NaN; NaN where nothing else is."""
     defined = ~np.isnan(values)
     count = defined.sum(axis=0)
     total = np.where(defined, values, 0.0).sum(axis=0)

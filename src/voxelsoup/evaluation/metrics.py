@@ -60,7 +60,7 @@ class Scoring:
     Attributes:
         metrics: columns of ``METRICS``; Dice is always there.
         tolerance: of the surface Dice, in mm.
-        lesion_dilation: times that the truth is dilated before its lesions are told apart
+        lesion_dilation: times that the ground truth is dilated before its lesions are separated
             (BraTS: 3 for glioma, 1 for meningioma and metastases).
         lesion_smallest: true lesions of this volume or less, in cubic mm, are not scored
             (BraTS: 50; 2 for metastases).
@@ -218,8 +218,8 @@ class _Region:
         distances = found.false_positives * EMPTY_DISTANCE
         if "lesion_hd95" in self.scoring.metrics:
             distances += self._lesion_distances(found, scored)
-        dices = sum(found.dice(lesion) for lesion in scored)
-        return _LesionScores(dices / number, distances / number)
+        total = sum(found.dice(lesion) for lesion in scored)
+        return _LesionScores(total / number, distances / number)
 
     def _lesion_distances(self, found: Lesions, scored: list[int]) -> float:
         """Sum of the distances of true lesions."""

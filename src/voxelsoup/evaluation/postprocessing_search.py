@@ -125,7 +125,7 @@ class CroppedPrediction:
         """Write it, whole or not at all."""
         with files.atomic_write(path) as temporary:
             # Mostly zeros, so that a prediction takes a tenth of its size; and a damaged file
-            # is told by its checksum.
+            # is found by its checksum.
             np.savez_compressed(
                 temporary,
                 lowest=self.lowest,
@@ -339,7 +339,7 @@ def best_rule(scores: Mapping[RegionRule, float]) -> RegionRule:
 def dices_of_replacements(
     predictions: Sequence[Prediction], replace: Replacement, rules: Mapping[str, RegionRule]
 ) -> dict[ReplacementRule | None, dict[str, list[float]]]:
-    """Dices of the two regions that a replacement changes, by each volume and without any.
+    """Dice scores of the two regions that a replacement changes, by each volume and without any.
 
     Args:
         predictions: as for ``choose``.
@@ -372,7 +372,7 @@ def dices_of_replacements(
 def _dices_of_masks(
     cropped: CroppedPrediction, numbers: Sequence[int], masks: Sequence[Mask]
 ) -> list[float]:
-    """Dices of some regions, given by their numbers, by masks (x, y, z) in the box."""
+    """Dice scores of some regions, given by their numbers, by masks (x, y, z) in the box."""
     return [
         dice(
             int(np.count_nonzero(mask & cropped.truth[number])),

@@ -73,7 +73,7 @@ class Covered(NamedTuple):
 
 
 def tell_nobody(covered: Covered) -> None:
-    """What is told of the progress where nobody looks on."""
+    """No report of the progress."""
 
 
 def predict_rows(
@@ -92,7 +92,7 @@ def predict_rows(
         read: reads rows of the normalised image.
         shape: voxels of the image (x, y, z), no side below the patch's.
         windows: how it is covered.
-        tell: is told how far it is.
+        tell: gets how far it is.
 
     Yields:
         The first row, and logits (region, rows, y, z), float32; they may be changed, and hold

@@ -1,7 +1,7 @@
 """Averages of models: exact, in float64, and one file at a time.
 
-A mixture says which model files take part in an average with which weight; it is what a soup's
-recipe comes down to, and enough to make the soup again to the bit.
+A `WeightedAverage` says which model files take part with which weight: what every recipe of a soup
+comes down to, and enough to make the soup again, bit-identical.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from voxelsoup.models.weight_files import Weights
 
 @dataclass(frozen=True)
 class WeightedModel:
-    """One model of a mixture.
+    """One model of a weighted average.
 
     Attributes:
         path: its model file.
         sha256: hash of the file.
-        weight: its share of the average; those of a mixture sum to 1.
+        weight: its share of the average; all shares sum to 1.
         blocks: its share of single blocks of the network, where they differ (see ``block_of``);
             those of a block sum to 1 too.
     """
@@ -49,7 +49,7 @@ def block_of(name: str) -> str:
 
 
 def equal_parts(files: Sequence[tuple[Path, str]]) -> list[WeightedModel]:
-    """The mixture in which every file (path, hash) has the same weight."""
+    """The plain average of files (path, hash)."""
     return [WeightedModel(path, digest, 1 / len(files)) for path, digest in files]
 
 
@@ -100,17 +100,17 @@ class RunningSum:
         }
 
 
-def average(mixture: WeightedAverage) -> Weights:
-    """The weighted average of a mixture, in the stored types; reads every file once.
+def average(parts: WeightedAverage) -> Weights:
+    """The average itself, in the stored types; reads every file once.
 
     Equal weights are summed before they are divided, so that the average of equal models is
-    that model to the bit.
+    that model, bit-identical.
     """
     total = RunningSum()
-    if len({part.weight for part in mixture}) == 1 and not any(part.blocks for part in mixture):
-        for part in mixture:
+    if len({part.weight for part in parts}) == 1 and not any(part.blocks for part in parts):
+        for part in parts:
             total.add(part.path)
         return total.average_with()
-    for part in mixture:
+    for part in parts:
         total.add(part.path, part.share)
     return total.total()

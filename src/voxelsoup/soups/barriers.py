@@ -87,7 +87,7 @@ class Line:
     def barrier(self) -> float:
         """How far the loss rises above the line between the ends' losses, 0 at least.
 
-        Infinite where a loss is not a number, as that of a model that has diverged.
+        Infinite where a loss is NaN, as that of a model that has diverged.
         """
         if not all(map(math.isfinite, self.losses)):
             return math.inf
@@ -165,11 +165,11 @@ def _line(best: Ingredient, other: Ingredient, selection: Selection, inner: list
 
 def _between(best: Ingredient, other: Ingredient, place: float) -> CandidateSoup:
     """A point on the line; in the middle, the very candidate that the greedy recipe scores."""
-    mixture = [
+    parts = [
         WeightedModel(model.path, model.sha256, weight)
         for model, weight in ((best, 1 - place), (other, place))
     ]
-    return CandidateSoup(mixture, partial(average, mixture))
+    return CandidateSoup(parts, partial(average, parts))
 
 
 def sentence(lines: Sequence[Line], stem: str) -> str:

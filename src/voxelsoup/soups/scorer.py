@@ -55,7 +55,7 @@ class WeightsScorer:
     ) -> weight_files.Weights:
         """The evaluation loss' gradient by the weights, on the batch of patches of a step.
 
-        Running statistics are those of the weights given, for taking them anew costs more than
+        Running statistics are those of the weights given, for estimating them again costs more than
         the step.
         """
         self.model.load_state_dict(weights)
@@ -77,7 +77,7 @@ class WeightsScorer:
             if parameter.grad is not None
         }
 
-    def settled(self, weights: weight_files.Weights) -> weight_files.Weights:
+    def batch_norm_re_estimated(self, weights: weight_files.Weights) -> weight_files.Weights:
         """Weights as they are to be saved: with running statistics of their own."""
         if not networks.has_batch_norm(self.model):
             return weights

@@ -60,18 +60,18 @@ class CandidateSoup:
     """An average that is to be scored.
 
     Attributes:
-        mixture: what it is made of; its scores are kept by this.
+        parts: what it is made of; its scores are kept by this.
         weights: computes it; not called if all scores are known.
     """
 
-    mixture: WeightedAverage
+    parts: WeightedAverage
     weights: Callable[[], Weights]
 
     @property
     def key(self) -> str:
         """Hash of the files and their weights, in order."""
-        parts = [[p.sha256, p.weight, *([p.blocks] if p.blocks else [])] for p in self.mixture]
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+        made_of = [[p.sha256, p.weight, *([p.blocks] if p.blocks else [])] for p in self.parts]
+        return hashlib.sha256(json.dumps(made_of).encode()).hexdigest()
 
 
 @dataclass

@@ -79,7 +79,7 @@ class SoupResult:
     """A finished soup.
 
     Attributes:
-        mixture: what it is an average of.
+        parts: what it is an average of.
         trials: the trials of its parts, in their order.
         decisions: in the order in which they were taken.
         scores: its case scores on the selection cases.
@@ -87,7 +87,7 @@ class SoupResult:
         gradient_steps: steps of mixing weights that were learned.
     """
 
-    mixture: list[WeightedModel]
+    parts: list[WeightedModel]
     trials: list[str]
     decisions: list[Decision]
     scores: Scores
@@ -102,7 +102,7 @@ class SoupResult:
     @property
     def weights(self) -> Weights:
         """The average itself."""
-        return average(self.mixture)
+        return average(self.parts)
 
 
 def ingredients_of_fold(path: Path, groups: Mapping[str, str] | None = None) -> list[Ingredient]:
@@ -152,7 +152,7 @@ def descending(ingredients: Sequence[Ingredient]) -> list[Ingredient]:
 
 
 def in_equal_parts(ingredients: Sequence[Ingredient]) -> list[WeightedModel]:
-    """The mixture in which every ingredient has the same weight."""
+    """The plain average of ingredients."""
     return equal_parts([(ingredient.path, ingredient.sha256) for ingredient in ingredients])
 
 
@@ -219,7 +219,7 @@ def recipe_record(
                 "sha256": part.sha256,
                 "path": str(part.path),
             }
-            for trial, part in zip(made.trials, made.mixture, strict=True)
+            for trial, part in zip(made.trials, made.parts, strict=True)
         ],
         "decisions": [asdict(decision) for decision in made.decisions],
         "case_inferences": selection.inferences,
@@ -230,7 +230,7 @@ def recipe_record(
 
 
 def rebuild(record: dict[str, Any], folder: Path = Path()) -> Weights:
-    """Make a soup again from its ``recipe.json`` alone, to the bit.
+    """Make a soup again from its ``recipe.json`` alone, bit-identical.
 
     Args:
         record: the content of the file.
@@ -239,21 +239,21 @@ def rebuild(record: dict[str, Any], folder: Path = Path()) -> Weights:
     Raises:
         InputError: if an ingredient is missing or is not the file that it was.
     """
-    mixture = []
+    parts = []
     for ingredient in record["ingredients"]:
         path, blocks = folder / ingredient["path"], ingredient.get("blocks", {})
-        mixture.append(WeightedModel(path, ingredient["sha256"], ingredient["weight"], blocks))
-    check_unchanged(mixture)
-    return average(mixture)
+        parts.append(WeightedModel(path, ingredient["sha256"], ingredient["weight"], blocks))
+    check_unchanged(parts)
+    return average(parts)
 
 
-def check_unchanged(mixture: Sequence[WeightedModel]) -> None:
-    """Make sure that the files of a mixture are those that it names.
+def check_unchanged(parts: Sequence[WeightedModel]) -> None:
+    """Make sure that the files of an average are those that it names.
 
     Raises:
         InputError: if one is missing or has another SHA-256.
     """
-    for part in mixture:
+    for part in parts:
         if not part.path.is_file() or sha256(part.path) != part.sha256:
             raise InputError(
                 part.path,

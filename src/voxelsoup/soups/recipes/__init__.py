@@ -1,6 +1,6 @@
 """How a soup is made: one page per recipe.
 
-A recipe is a function from the ingredients and the selection cases to a mixture of ingredients. A
+A recipe is a function from the ingredients and the selection cases to a weighted average. A
 new one is a module with such a function and an entry in ``RECIPES``.
 """
 

@@ -33,8 +33,8 @@ def greedy(ingredients: Sequence[Ingredient], selection: Selection) -> SoupResul
             if accepted:
                 pot.wasted += sum(o.inferences for o in outcomes[position + 1 :])
                 break
-    mixture = in_equal_parts(pot.kept)
-    return SoupResult(mixture, [i.trial for i in pot.kept], pot.decisions, pot.scores, pot.wasted)
+    parts = in_equal_parts(pot.kept)
+    return SoupResult(parts, [i.trial for i in pot.kept], pot.decisions, pot.scores, pot.wasted)
 
 
 @dataclass
@@ -56,8 +56,8 @@ class _GreedySoup:
 
     def candidate(self, ingredient: Ingredient) -> CandidateSoup:
         """The soup with one more ingredient."""
-        mixture = in_equal_parts([*self.kept, ingredient])
-        return CandidateSoup(mixture, partial(self.total.average_with, ingredient.path))
+        parts = in_equal_parts([*self.kept, ingredient])
+        return CandidateSoup(parts, partial(self.total.average_with, ingredient.path))
 
     def decide(self, ingredient: Ingredient, outcome: Outcome) -> bool:
         """Keep an ingredient if the soup with it is strictly better."""

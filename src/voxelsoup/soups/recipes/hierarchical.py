@@ -29,10 +29,8 @@ def hierarchical(ingredients: Sequence[Ingredient], selection: Selection) -> Sou
     for soup in soups.values():
         decisions += soup.decisions
     for name in order[1:]:
-        mixture = _across([soups[k] for k in [*kept, name]])
-        (outcome,) = selection.challenge(
-            [CandidateSoup(mixture, partial(average, mixture))], scores
-        )
+        parts = _across([soups[k] for k in [*kept, name]])
+        (outcome,) = selection.challenge([CandidateSoup(parts, partial(average, parts))], scores)
         accepted = outcome.score is not None and outcome.score > mean_score(scores)
         if accepted:
             kept, scores = [*kept, name], outcome.scores
@@ -54,9 +52,9 @@ def hierarchical(ingredients: Sequence[Ingredient], selection: Selection) -> Sou
 
 
 def _across(soups: Sequence[SoupResult]) -> list[WeightedModel]:
-    """The mixture in which each soup has the same weight."""
+    """The average in which each soup has the same weight."""
     return [
         WeightedModel(part.path, part.sha256, part.weight / len(soups))
         for soup in soups
-        for part in soup.mixture
+        for part in soup.parts
     ]

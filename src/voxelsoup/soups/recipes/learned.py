@@ -26,17 +26,17 @@ from voxelsoup.study.sections.soup import Learned
 log = logging.getLogger(__name__)
 
 WHOLE_MODEL = "model"
-GUARD = "mixture learned without the case"
+GUARD = "average learned without the case"
 
 
 def learned(
     ingredients: Sequence[Ingredient], selection: Selection, settings: Learned | None = None
 ) -> SoupResult:
-    """A mixture learned on the selection cases, if it also pays on cases that it did not learn on.
+    """An average learned on the selection cases, if it also pays on cases that it did not learn on.
 
-    Few cases are soon overfitted. So the mixture is learned twice, each time on one half of the
-    cases, and scored on the other half. If these scores, none by a mixture that knew the case,
-    beat the best single model's, the soup is the mean of both mixtures; otherwise it is that
+    Few cases are soon overfitted. So the average is learned twice, each time on one half of the
+    cases, and scored on the other half. If these scores, none by an average that knew the case,
+    beat the best single model's, the soup is the mean of both averages; otherwise it is that
     model.
     """
     settings = settings or Learned()
@@ -52,13 +52,13 @@ def learned(
         single = best(ordered, selection)
         decisions = [guard, *single.decisions]
         return SoupResult(
-            single.mixture, single.trials, decisions, single.scores, gradient_steps=steps
+            single.parts, single.trials, decisions, single.scores, gradient_steps=steps
         )
-    mixture = mixture_of(ordered, (shares[0] + shares[1]) / 2, settings)
-    scores = selection.score_all(CandidateSoup(mixture, partial(average, mixture))).scores
+    parts = average_of(ordered, (shares[0] + shares[1]) / 2, settings)
+    scores = selection.score_all(CandidateSoup(parts, partial(average, parts))).scores
     decisions = [Decision(i.trial, i.score, None, None, accepted=True) for i in ordered]
     trials = [ingredient.trial for ingredient in ordered]
-    return SoupResult(mixture, trials, [guard, *decisions], scores, gradient_steps=steps)
+    return SoupResult(parts, trials, [guard, *decisions], scores, gradient_steps=steps)
 
 
 def _guard(
@@ -67,11 +67,11 @@ def _guard(
     learned_and_kept: Sequence[tuple[torch.Tensor, list[str]]],
     settings: Learned,
 ) -> Decision:
-    """Whether mixtures win over the best model on the cases that were kept from them."""
+    """Whether averages win over the best model on the cases that were kept from them."""
     scores, inferences = Scores(), 0
     for shares, cases in learned_and_kept:
-        mixture = mixture_of(ingredients, shares, settings)
-        outcome = selection.on(cases).score_all(CandidateSoup(mixture, partial(average, mixture)))
+        parts = average_of(ingredients, shares, settings)
+        outcome = selection.on(cases).score_all(CandidateSoup(parts, partial(average, parts)))
         scores |= outcome.scores
         inferences += outcome.inferences
     selection.inferences += inferences
@@ -94,18 +94,18 @@ def learn(
     optimizer = torch.optim.Adam([logits], lr=settings.lr)
     for step in range(settings.steps):
         shares = logits.softmax(0)
-        mixture = mixture_of(ingredients, shares.detach(), settings)
-        gradient = scorer.gradient(average(mixture), cases, step)
+        parts = average_of(ingredients, shares.detach(), settings)
+        gradient = scorer.gradient(average(parts), cases, step)
         optimizer.zero_grad()
         shares.backward(_slopes(ingredients, gradient, blocks))
         optimizer.step()
     return logits.detach().softmax(0)
 
 
-def mixture_of(
+def average_of(
     ingredients: Sequence[Ingredient], shares: torch.Tensor, settings: Learned
 ) -> list[WeightedModel]:
-    """The mixture that shares (ingredient, block) stand for."""
+    """The weighted average that shares (ingredient, block) stand for."""
     blocks, means = _blocks(ingredients[0], settings), shares.mean(1).tolist()
     return [
         WeightedModel(

@@ -13,7 +13,7 @@ from voxelsoup.soups.soup import Decision, Ingredient, SoupResult, descending, i
 def uniform(ingredients: Sequence[Ingredient], selection: Selection) -> SoupResult:
     """The average of all ingredients, evaluated once."""
     ordered = descending(ingredients)
-    mixture = in_equal_parts(ordered)
-    outcome = selection.score_all(CandidateSoup(mixture, partial(average, mixture)))
+    parts = in_equal_parts(ordered)
+    outcome = selection.score_all(CandidateSoup(parts, partial(average, parts)))
     decisions = [Decision(i.trial, i.score, None, None, accepted=True) for i in ordered]
-    return SoupResult(mixture, [i.trial for i in ordered], decisions, outcome.scores)
+    return SoupResult(parts, [i.trial for i in ordered], decisions, outcome.scores)
