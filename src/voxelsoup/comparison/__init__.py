@@ -1,21 +1,22 @@
 """The answer of a study: soups against the best single model, with their uncertainty.
 
-In come the per-case scores of a results folder; out come the tables of `results/comparison` (CSV with
-every digit; Markdown, LaTeX and HTML with the same cells), and the sentences of the report. Begin at
-`workflow/scripts/compare.py`: `folds` reads what each fold has, `statistics` compares it (paired over
-cases, the fold as a block), `conclusions` says in a sentence what that shows, `findings` makes
-the comparisons that every study makes, and `answer` writes the paragraph that the report begins with.
-`overview`, `sweep_effects`, `postprocessing_effect` and `barriers` are the other tables; `tables` and
-`pages` write any of them, `terminal` prints them, and `names` has what models are called.
+In come the per-case scores of a results folder; out come the tables of `results/comparison` (CSV
+with every digit; Markdown, LaTeX and HTML with the same cells), and the sentences of the report.
+Begin at `workflow/scripts/compare.py`: `folds` reads what each fold has, `statistics` compares it
+(paired over cases, the fold as a block), `conclusions` says in a sentence what that shows,
+`findings` makes the comparisons that every study makes, and `answer` writes the paragraph that
+the report begins with. `overview`, `sweep_effects`, `postprocessing_effect` and `barriers` are
+the other tables; `tables` and `pages` write any of them, `terminal` prints them, and `names` has
+what models are called.
 
 Decisions:
 
-- **All numbers come from per-case scores** (`voxelsoup.evaluation.case_scores`). Tables, sentences,
-  figures and methods are made from the same values, so that they cannot disagree.
+- **All numbers come from per-case scores** (`voxelsoup.evaluation.case_scores`). Tables,
+  sentences, figures and methods are made from the same values, so that they cannot disagree.
 - **`statistics` knows neither files nor tables**, and every p value is adjusted (Holm) for the
   comparisons of the same folds.
 - **One model is called better only if the interval leaves out 0 and the p value is below 0.05.**
-- **Scores of the `published` protocol are marked optimistic wherever they stand**: there, models are
-  chosen and scored on the same cases.
+- **Scores of the `published` protocol are marked optimistic wherever they stand**: there, models
+  are chosen and scored on the same cases.
 - **People read what distinguishes a trial** (`lr 0.03, seed 1`); CSV files keep its id.
 """
