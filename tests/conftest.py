@@ -25,20 +25,20 @@ settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
 
 
-# Files that take minutes, longest first: a worker that begins one last would end long after the
-# other. The first waits for a cluster most of the time, while the second keeps the cores busy.
+# Files that take minutes, longest first: a worker that began one last would end long after the
+# others. The first waits for a cluster most of the time, while the next ones keep the cores busy.
 LONGEST = (
     "on_slurm/test_cluster.py",
     "workflow/test_workflow.py",
-    "repository/test_documented_commands.py",
     "workflow/test_studies.py",
     "on_slurm/test_status_on_slurm.py",
     "workflow/test_recovery.py",
-    "soups/test_halving.py",
+    "workflow/test_halving.py",
     "on_slurm/test_predict_on_slurm.py",
     "workflow/test_predict_workflow.py",
     "workflow/test_large_studies.py",
     "runs/test_guard.py",
+    "repository/test_documented_commands.py",
     "deploy/test_bundle.py",
 )
 
@@ -46,6 +46,8 @@ LONGEST = (
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run the longest files first, each as a whole."""
     places = {TESTS / name: place for place, name in enumerate(LONGEST)}
+    if gone := [str(path) for path in places if not path.is_file()]:
+        raise pytest.UsageError(f"LONGEST in {__file__} names {', '.join(gone)}, which is no file")
     items.sort(key=lambda item: places.get(item.path, len(places)))
 
 
