@@ -155,6 +155,12 @@ def test_checkpoints_are_models_of_trials(tmp_path: Path) -> None:
     assert "the highest of 3 models of the trials." in (tmp_path / "fold0.md").read_text()
 
 
+def test_the_best_model_is_called_by_what_distinguishes_its_trial(tmp_path: Path) -> None:
+    labels = {BEST_TRIAL: "lr 0.03, seed 1"}
+    write_fold_table(compared({"Greedy Soup": [0.5]}, [0.5]), tmp_path / "fold0", labels)
+    assert f"trial lr 0.03, seed 1 ({BEST_TRIAL}), whose" in (tmp_path / "fold0.md").read_text()
+
+
 @pytest.mark.parametrize("protocol", ["held-out", "published"])
 def test_the_published_protocol_is_marked_in_every_file(tmp_path: Path, protocol: str) -> None:
     fold = published_fold(protocol=protocol)

@@ -192,7 +192,7 @@ def test_the_workflow_takes_all_ingredients_for_candidates(tmp_path: Path) -> No
     assert sorted(decision["trial"] for decision in record["decisions"]) == sorted(candidates)
     best = ranking(scores)[0]
     table = (tmp_path / "results/comparison/fold0.md").read_text()
-    assert f"Best Model is trial {best}, whose mean Dice on the selection cases" in table
+    assert f"({best}), whose mean Dice on the selection cases" in table
     assert "is the highest of 8 models of the trials" in table
 
     # What was lost comes out of the run's last state, without another step.

@@ -12,14 +12,14 @@ from voxelsoup.comparison.postprocessing_effect import write_without_and_with
 from voxelsoup.comparison.sweep_effects import effects, seed_spreads, write_effects, write_seeds
 from voxelsoup.soups.candidates import models_of_folds
 from voxelsoup.study.loading import load
-from voxelsoup.study.trials import parameters_of, trials
+from voxelsoup.study.trials import parameters_of, trial_labels, trials
 
 with job_log(snakemake.log[0]):
     asked, made_of = snakemake.params, snakemake.output
     folder, protocol = Path(made_of.overview).parent, asked.protocol
     study = load(snakemake.config)
     tolerance = study.metrics.surface_tolerance
-    parameters = parameters_of(trials(study))
+    parameters, labels = parameters_of(trials(study)), trial_labels(trials(study))
     results = Path(asked.results)
     models = models_of_folds(results, asked.folds)
     comparisons = compare_study(results, models, asked.recipes, protocol)
@@ -33,7 +33,7 @@ with job_log(snakemake.log[0]):
     write_findings(findings, protocol, folder / "comparisons")
     write_overview(frame, folder / "overview", tolerance)
     for comparison in comparisons:
-        write_fold_table(comparison, folder / f"fold{comparison.fold}")
+        write_fold_table(comparison, folder / f"fold{comparison.fold}", labels)
     write_effects(effects(comparisons, parameters), protocol, folder / "hyperparameters")
     write_seeds(spreads, comparisons, folder / "seeds")
     chosen = [read_json(Path(path)) for path in snakemake.input.postprocessing]

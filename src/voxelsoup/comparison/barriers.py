@@ -6,19 +6,17 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
 
 from voxelsoup.common.files import read_json
-from voxelsoup.comparison.names import model_label, protocol_mark
+from voxelsoup.comparison.names import NO_LABELS, label_and_id, model_label, protocol_mark
 from voxelsoup.comparison.tables import write_table
 from voxelsoup.soups.barriers import Line, lines_of, others
 
 # What an average has to gain for it to be worth a word: less is lost in the noise of the cases.
 LEAST_GAIN = 0.001
-NO_LABELS: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -151,18 +149,13 @@ def write_barriers(folds: Sequence[FoldBarriers], stem: Path) -> None:
     """
     frame = table(folds)
     shown = frame.copy()
-    shown["model"] = [_shown_model(name, folds[0].labels) for name in frame["model"]]
+    shown["model"] = [label_and_id(name, folds[0].labels) for name in frame["model"]]
     for name in ("distance", "barrier", "gain", "selection_score"):
         sign = "+" if name == "gain" else ""
         shown[name] = [_rounded(value, sign) for value in frame[name]]
     protocols = {fold.record["protocol"] for fold in folds}
     caption = "\n\n".join(fold.sentence for fold in folds)
     write_table(frame, shown, stem, caption, "published" in protocols)
-
-
-def _shown_model(name: str, labels: Mapping[str, str]) -> str:
-    label = model_label(name, labels)
-    return label if label == name else f"{label} ({name})"
 
 
 def _rounded(value: float, sign: str) -> str:

@@ -12,7 +12,7 @@ import pandas as pd
 
 from voxelsoup.common.text import counted, listed
 from voxelsoup.comparison.folds import FoldComparison
-from voxelsoup.comparison.names import BEST_MODEL, protocol_mark
+from voxelsoup.comparison.names import BEST_MODEL, NO_LABELS, label_and_id, protocol_mark
 from voxelsoup.comparison.statistics import paired_difference
 from voxelsoup.comparison.tables import decimals, heading, shown_interval, spread, write_table
 from voxelsoup.evaluation.case_scores import ALL_REGIONS, by_case, measured_by, region_means
@@ -62,8 +62,16 @@ def fold_table(
     return table
 
 
-def write_fold_table(comparison: FoldComparison, stem: Path) -> None:
-    """Write a fold's table as ``stem``.csv, .md, .tex and .html: the same digits in all."""
+def write_fold_table(
+    comparison: FoldComparison, stem: Path, labels: Mapping[str, str] = NO_LABELS
+) -> None:
+    """Write a fold's table as ``stem``.csv, .md, .tex and .html: the same digits in all.
+
+    Args:
+        comparison: the fold.
+        stem: path without ending.
+        labels: trial id -> what distinguishes it.
+    """
     columns = published_columns(comparison)
     table = fold_table(comparison.fold, columns, comparison.protocol)
     parts = [
@@ -75,8 +83,8 @@ def write_fold_table(comparison: FoldComparison, stem: Path) -> None:
     kind = "models of the trials" if any("/" in name for name in comparison.trials) else "trials"
     caption = (
         f"Fold {comparison.fold}: Dice (0 to 1) and loss on the test cases. "
-        f"Best Model is trial {comparison.best_trial}, whose mean Dice on the selection cases is "
-        f"the highest of {len(comparison.trials)} {kind}.{''.join(parts)}"
+        f"Best Model is trial {label_and_id(comparison.best_trial, labels)}, whose mean Dice on "
+        f"the selection cases is the highest of {len(comparison.trials)} {kind}.{''.join(parts)}"
     )
     write_table(table, table.map(repr), stem, caption, comparison.protocol == "published")
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,21 +51,6 @@ class WholePrediction(NamedTuple):
     probabilities: Probabilities
     truth: Mask
     spacing: Sequence[float]
-
-
-class Prediction(Protocol):
-    """A prediction that may lie on the disk."""
-
-    @property
-    def model(self) -> str:
-        """The model's name."""
-
-    @property
-    def case(self) -> str:
-        """The case's name."""
-
-    def read(self) -> CroppedPrediction:
-        """What there is to choose by."""
 
 
 @dataclass(frozen=True)
@@ -175,6 +160,10 @@ class StoredPrediction:
             return False
 
 
+# In memory or on the disk, one of each model and case.
+Predictions = Sequence[CroppedPrediction] | Sequence[StoredPrediction]
+
+
 def predictions_of(
     model: str,
     sha256: str,
@@ -228,7 +217,7 @@ class Chosen:
 
 
 def choose(
-    predictions: Sequence[Prediction], search: PostprocessingSearch, regions: Sequence[str]
+    predictions: Predictions, search: PostprocessingSearch, regions: Sequence[str]
 ) -> Chosen:
     """Choose what has the highest mean Dice, over the models, of the mean over the cases.
 
@@ -280,7 +269,7 @@ def nothing_to_choose(regions: Sequence[str]) -> Chosen:
     return Chosen(postprocessing, {**record, "regions": {}, "replacement": None})
 
 
-def _models_and_cases(predictions: Sequence[Prediction]) -> tuple[list[str], list[str]]:
+def _models_and_cases(predictions: Predictions) -> tuple[list[str], list[str]]:
     """Their names, sorted; the mean over predictions is one over models only if all are there."""
     seen = {(prediction.model, prediction.case) for prediction in predictions}
     models = sorted({model for model, _ in seen})
@@ -291,7 +280,7 @@ def _models_and_cases(predictions: Sequence[Prediction]) -> tuple[list[str], lis
 
 
 def score_rules(
-    predictions: Sequence[Prediction], search: PostprocessingSearch, regions: Sequence[str]
+    predictions: Predictions, search: PostprocessingSearch, regions: Sequence[str]
 ) -> dict[str, dict[RegionRule, float]]:
     """Mean Dice of each region by each rule of the grid, without any replacement.
 
@@ -337,7 +326,7 @@ def best_rule(scores: Mapping[RegionRule, float]) -> RegionRule:
 
 
 def dices_of_replacements(
-    predictions: Sequence[Prediction], replace: Replacement, rules: Mapping[str, RegionRule]
+    predictions: Predictions, replace: Replacement, rules: Mapping[str, RegionRule]
 ) -> dict[ReplacementRule | None, dict[str, list[float]]]:
     """Dice scores of the two regions that a replacement changes, by each volume and without any.
 
