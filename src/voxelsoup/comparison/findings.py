@@ -117,7 +117,7 @@ def _of_recipes(comparisons: Sequence[FoldComparison]) -> list[_Comparison]:
 
 def in_a_sentence(title: str) -> str:
     """``Greedy Soup`` -> ``greedy soup``."""
-    # "Best single" and "best model" would be two names that nobody can tell apart.
+    # "Best single" and "best model" would be two names too alike to be told apart.
     names = {BEST_MODEL: "best single model", BEST_SINGLE: "best ingredient"}
     return names.get(title, title.lower())
 

@@ -95,15 +95,15 @@ def compare_fold(
     _check_same_cases(tests, {name: files.test for name, files in {**trials, **titled}.items()})
     selection_scores = {trial: mean_dice(rows) for trial, rows in selections.items()}
     best = ranking(selection_scores)[0]
-    cooked = {BEST_MODEL: best_postprocessed}
-    cooked |= {title: files.postprocessed for title, files in titled.items()}
+    after = {BEST_MODEL: best_postprocessed}
+    after |= {title: files.postprocessed for title, files in titled.items()}
     one = {BEST_MODEL: 1}
     return FoldComparison(
         fold=int(fold),
         protocol=protocol,
         best_trial=best,
         rows={BEST_MODEL: tests[best]} | {title: tests[title] for title in records},
-        postprocessed={title: read_rows(path) for title, path in cooked.items() if path},
+        postprocessed={title: read_rows(path) for title, path in after.items() if path},
         ingredients=one | {title: len(record["ingredients"]) for title, record in records.items()},
         models_per_prediction=one
         | {title: int(record.get("models_per_prediction", 1)) for title, record in records.items()},

@@ -16,7 +16,7 @@ TOUCHING: Final = 26
 
 @dataclass(frozen=True)
 class Lesions:
-    """The lesions of a truth, and which of the prediction's components belong to each.
+    """The lesions of a ground truth, and which of the prediction's components belong to each.
 
     Attributes:
         truth: (x, y, z), from 1, the number of the lesion that each voxel of the dilated truth
@@ -46,7 +46,7 @@ def match_lesions(prediction: Mask, truth: Mask, dilation: int) -> Lesions:
     """Lesions as the BraTS challenges of 2023 and later tell them apart and match them.
 
     The truth is dilated ``dilation`` times by the 18 voxels that share a face or an edge. What
-    touches then (26 voxels) is one lesion: the truth within it. The predicted components (26
+    touches then (26 voxels) is one lesion: the ground truth within it. The predicted components (26
     voxels, not dilated, of whatever size) that meet the dilated lesion belong to it, all of them
     together, and one may belong to several. Those that belong to none are false positives.
 

@@ -86,7 +86,7 @@ def score_regions(
     """All scores of one case.
 
     ======================  ==========  =========================  ============
-    region is empty in      both        the truth                  the prediction
+    region is empty in      both        ground truth               the prediction
     ======================  ==========  =========================  ============
     dice, nsd, precision,   1           0                          0
     sensitivity
@@ -95,8 +95,8 @@ def score_regions(
     lesion_hd95             0           374                        374
     ======================  ==========  =========================  ============
 
-    Lesion-wise scores take a truth whose lesions are all too small to be scored for an empty one,
-    except that what is predicted there is no false positive.
+    Lesion-wise scores take a ground truth whose lesions are all too small to be scored for an empty
+    one, except that what is predicted there is no false positive.
 
     Args:
         prediction: booleans (region, x, y, z).
@@ -149,7 +149,7 @@ def _score_region(
 
 @dataclass(frozen=True)
 class _Counts:
-    """Voxels of the prediction, of the truth, and of both."""
+    """Voxels of the prediction, of the ground truth, and of both."""
 
     prediction: int
     truth: int

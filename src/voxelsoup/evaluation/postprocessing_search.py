@@ -40,7 +40,7 @@ VERSION = 1
 
 
 class WholePrediction(NamedTuple):
-    """What a model says of a case, and what is true, in the voxels of the scan.
+    """A prediction and its ground truth, in the voxels of the scan.
 
     Attributes:
         probabilities: (region, x, y, z), float32.
@@ -98,7 +98,7 @@ class CroppedPrediction:
 
     @property
     def true_voxels(self) -> list[int]:
-        """Voxels of each region in the whole truth."""
+        """Voxels of each region in the whole ground truth."""
         inside = np.count_nonzero(self.truth, axis=(1, 2, 3))
         return [int(voxels) for voxels in inside + self.truth_outside]
 

@@ -157,7 +157,7 @@ def _beside(
 
 @dataclass(frozen=True)
 class ScanPrediction:
-    """A prediction beside the truth, in the voxels of the scan.
+    """A prediction beside the ground truth, in the voxels of the scan.
 
     Attributes:
         case: name of the case.

@@ -72,7 +72,7 @@ class Covered(NamedTuple):
     total: int
 
 
-def tell_nobody(covered: Covered) -> None:
+def no_report(covered: Covered) -> None:
     """No report of the progress."""
 
 
@@ -82,7 +82,7 @@ def predict_rows(
     read: ReadRows,
     shape: Sequence[int],
     windows: Windows,
-    tell: Callable[[Covered], None] = tell_nobody,
+    tell: Callable[[Covered], None] = no_report,
 ) -> Iterator[tuple[int, torch.Tensor]]:
     """Blended logits of a volume, a few rows along x after the other.
 
@@ -115,7 +115,7 @@ def _each_window(
     read: ReadRows,
     shape: Sequence[int],
     windows: Windows,
-    tell: Callable[[Covered], None] = tell_nobody,
+    tell: Callable[[Covered], None] = no_report,
 ) -> Iterator[tuple[Start, torch.Tensor]]:
     """First voxels and logits (region, x, y, z) of the windows, which hold until the next ones.
 

@@ -48,9 +48,9 @@ class SurfaceDistances:
     """Distances between two surfaces, each point with its part of the surface.
 
     Attributes:
-        from_truth: mm from each point of the truth's surface to the prediction's.
-        from_prediction: mm from each point of the prediction's surface to the truth's.
-        truth_areas: square mm of each point of the truth's surface.
+        from_truth: mm from each point of the ground truth's surface to the prediction's.
+        from_prediction: mm from each point of the prediction's surface to the ground truth's.
+        truth_areas: square mm of each point of the ground truth's surface.
         prediction_areas: square mm of each point of the prediction's surface.
     """
 
@@ -291,8 +291,8 @@ def _lengths(steps: NDArray[np.int64], spacing: Spacing) -> Distances:
 def _steps(spacing: Spacing) -> tuple[NDArray[np.int64], Distances]:
     """Steps of up to ``REACH`` voxels and their lengths in mm, the shortest first.
 
-    All that are shorter than any step beyond the reach: whoever meets a surface by the first of
-    them that does has the distance to it.
+    All that are shorter than any step beyond the reach: the first of
+    them that meets a surface has the distance to it.
     """
     along = np.arange(-REACH, REACH + 1)
     steps = np.stack(np.meshgrid(along, along, along, indexing="ij"), axis=-1).reshape(-1, 3)
