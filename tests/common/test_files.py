@@ -9,7 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from voxelsoup.common.files import atomic_write, read_json, sha256, write_json, write_text
+from voxelsoup.common.files import (
+    atomic_write,
+    read_json,
+    read_tsv,
+    sha256,
+    write_json,
+    write_text,
+    write_tsv,
+)
 
 
 def test_atomic_write_keeps_only_the_old_file_if_the_block_fails(tmp_path: Path) -> None:
@@ -72,3 +80,10 @@ def test_sha256_is_the_hash_of_the_content(tmp_path: Path) -> None:
     content = bytes(range(256)) * 5000
     (tmp_path / "file").write_bytes(content)
     assert sha256(tmp_path / "file") == hashlib.sha256(content).hexdigest()
+
+
+def test_a_table_is_read_back_whatever_its_cells_hold(tmp_path: Path) -> None:
+    rows = [{"case": 'a "b"\tc', "notes": "two\nlines"}, {"case": "", "notes": "ä; 1,5"}]
+    write_tsv(tmp_path / "table.tsv", ["case", "notes"], rows)
+    assert (tmp_path / "table.tsv").read_text().startswith("case\tnotes\n")
+    assert read_tsv(tmp_path / "table.tsv") == rows
