@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
+from voxelsoup import __version__
 from voxelsoup.commands.cli import main
 from voxelsoup.study.loading import load
 from voxelsoup.study.study import Study
@@ -32,6 +36,35 @@ def write(tmp_path: Path):
         return path
 
     return written
+
+
+def test_version_names_the_installed_one(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"voxelsoup {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("voxelsoup st", ["status"]),
+        ("voxelsoup status --so", ["--sort"]),
+        ("voxelsoup pr", ["predict", "prune"]),
+    ],
+)
+def test_a_shell_completes_commands_and_options_without_importing_torch(
+    tmp_path: Path, line: str, offered: list[str]
+) -> None:
+    answer = tmp_path / "answer"
+    asked = {"_ARGCOMPLETE": "1", "COMP_LINE": line, "COMP_POINT": str(len(line))}
+    asked |= {"_ARGCOMPLETE_STDOUT_FILENAME": str(answer), "_ARGCOMPLETE_IFS": "\n"}
+    command = [sys.executable, "-X", "importtime", "-m", "voxelsoup.commands.cli"]
+    result = subprocess.run(command, env=os.environ | asked, capture_output=True, text=True)
+    assert sorted(word.strip() for word in answer.read_text().splitlines()) == offered
+    imported = {text.rpartition("|")[2].strip() for text in result.stderr.splitlines()}
+    assert "argcomplete" in imported
+    assert not imported & {"torch", "monai", "pandas"}
 
 
 def test_check_counts_the_runs(write, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,6 @@
 """The command `voxelsoup`: prepare, check, watch and use studies, which Snakemake runs."""
 
+# PYTHON_ARGCOMPLETE_OK
 from __future__ import annotations
 
 import argparse
@@ -10,6 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import argcomplete
+
+from voxelsoup import __version__
 from voxelsoup.commands.predict import add_options as add_predict_options
 from voxelsoup.commands.predict import predict_command
 from voxelsoup.commands.status import add_options, status_command
@@ -22,6 +26,10 @@ from voxelsoup.study.trials import trials
 if TYPE_CHECKING:
     from voxelsoup.cluster.partitions import Check
 
+COMPLETION = (
+    "Completion of commands and options in bash, for this session: "
+    'eval "$(register-python-argcomplete voxelsoup)"'
+)
 # As shells count it: 128 and the number of the signal.
 INTERRUPTED = 128 + signal.SIGINT
 
@@ -29,6 +37,8 @@ INTERRUPTED = 128 + signal.SIGINT
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; a mistake of the user's is one message and exit code 1."""
     parser = _parser()
+    # A shell asks for completions with a variable; otherwise this does nothing.
+    argcomplete.autocomplete(parser)
     asked, others = parser.parse_known_args(arguments)
     # argparse takes words that stand behind an option for strangers: `status STUDY --json RUN`.
     if others and ("targets" not in asked or any(word.startswith("-") for word in others)):
@@ -50,7 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="voxelsoup", description=__doc__)
+    parser = argparse.ArgumentParser(prog="voxelsoup", description=__doc__, epilog=COMPLETION)
+    parser.add_argument("--version", action="version", version=f"voxelsoup {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     check = commands.add_parser(
         "check", help="check a study: its data set, network and initial weights"
@@ -125,7 +136,7 @@ def _parser() -> argparse.ArgumentParser:
 def _check(asked: argparse.Namespace) -> int:
     study = read(asked.study)
     found = trials(study, str(asked.study))
-    # Torch and MONAI take seconds to import, and a mistake in the file is told before.
+    # Torch and MONAI take seconds to import, and a mistake in the file is reported before.
     from voxelsoup.training.preflight import check_start
 
     check_start(study)
@@ -172,9 +183,9 @@ def _doctor(asked: argparse.Namespace) -> int:
 
     site = read_site(asked.profile)
     failed = False
-    for finding in examine(study, site, Path(study.results), asked.seconds, not asked.no_jobs):
-        failed |= finding.problem is not None
-        _print_finding(finding)
+    for check in examine(study, site, Path(study.results), asked.seconds, not asked.no_jobs):
+        failed |= check.problem is not None
+        _print_check(check)
     return 1 if failed else 0
 
 
@@ -200,14 +211,14 @@ def _verify(asked: argparse.Namespace) -> int:
     return print_verification(asked.folder, asked.data)
 
 
-def _print_finding(finding: Check) -> None:
+def _print_check(check: Check) -> None:
     """One line per check, and under a failed one what was found and how to fix it."""
     from rich.console import Console
     from rich.text import Text
 
-    problem = finding.problem
+    problem = check.problem
     mark = Text("ok   ", "green") if problem is None else Text("fails", "bold red")
-    lines = Text.assemble(mark, " ", finding.what)
+    lines = Text.assemble(mark, " ", check.what)
     if problem is not None:
         lines.append(f"\n        {problem.where}: {problem.found}")
         lines.append(f"\n        expected: {problem.expected}\n        fix: {problem.fix}")
