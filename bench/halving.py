@@ -73,11 +73,16 @@ def run(folder: Path, study: dict[str, Any], folds: list[int]) -> None:
 
 
 def epochs_trained(folder: Path) -> int:
-    """Epochs that all trials have trained, by their journals."""
-    from voxelsoup.runs.journal import read_journal
+    """Epochs that all trials have trained, by their records."""
+    from voxelsoup.runs.record import read_record
 
-    states = folder.glob("results/.state/fold*/trials/*")
-    return sum(event["event"] == "epoch" for run in states for event in read_journal(run))
+    found = map(read_record, folder.glob("results/.state/fold*/trials/*"))
+    return sum(
+        attempt.to_epoch - attempt.from_step * record.epoch // record.step
+        for record in found
+        if record
+        for attempt in record.attempts
+    )
 
 
 def measure(folder: Path, whole: bool) -> dict[str, Any]:

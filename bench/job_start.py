@@ -66,15 +66,16 @@ def write_study(folder: Path) -> None:
 
 def first_step(folder: Path) -> float:
     """Seconds from the start of the training's process to the end of its first step."""
-    from voxelsoup.runs.journal import read_journal
+    from voxelsoup.runs.record import read_record
 
-    events = read_journal(folder / "results/.state/fold0/stem")
-    (start,) = [event for event in events if event["event"] == "start"]
-    (step,) = [event for event in events if event["event"] == "first step"]
+    record = read_record(folder / "results/.state/fold0/stem")
+    assert record is not None
+    (attempt,) = record.attempts
+    assert attempt.owner.started is not None and attempt.first_step is not None
     # Field 22 of proc(5): clock ticks after the machine came up.
     up = float(Path("/proc/uptime").read_text().split()[0])
-    began = time.time() - up + start["owner"]["started"] / os.sysconf("SC_CLK_TCK")
-    return datetime.fromisoformat(step["time"]).timestamp() - began
+    began = time.time() - up + attempt.owner.started / os.sysconf("SC_CLK_TCK")
+    return datetime.fromisoformat(attempt.first_step).timestamp() - began
 
 
 def measure(folder: Path) -> dict[str, Any]:

@@ -121,21 +121,27 @@ def start(folder: Path, states: Path, target: Path, save_minutes: float) -> subp
     return subprocess.Popen([sys.executable, __file__, *map(str, arguments)])
 
 
-def events(states: Path, kind: str) -> list[float]:
-    """When events of a kind happened, in seconds since 1970."""
-    from voxelsoup.runs.journal import read_journal
+def first_steps(states: Path) -> list[float]:
+    """When each attempt had done its first step, in seconds since 1970."""
+    from voxelsoup.runs.record import read_record
 
-    return [
-        datetime.fromisoformat(event["time"]).timestamp()
-        for event in read_journal(states)
-        if event["event"] == kind
-    ]
+    record = read_record(states)
+    steps = [attempt.first_step for attempt in record.attempts] if record else []
+    return [datetime.fromisoformat(step).timestamp() for step in steps if step]
+
+
+def last_saved(states: Path) -> float:
+    """When the newest state was written, in seconds since 1970; 0 before the first one."""
+    from voxelsoup.runs.record import read_saved
+
+    saved = read_saved(states)
+    return datetime.fromisoformat(saved.time).timestamp() if saved else 0.0
 
 
 def kill_once(process: subprocess.Popen[bytes], states: Path, chance: random.Random) -> float:
     """Kill a training process at a random moment; returns the seconds of work lost."""
-    lives = len(events(states, "first step"))
-    while len(events(states, "first step")) == lives:
+    lives = len(first_steps(states))
+    while len(first_steps(states)) == lives:
         time.sleep(0.02)
     wait_for_write = chance.random() < 0.5
     deadline = time.monotonic() + chance.uniform(0, 2 * INTERVAL_SECONDS)
@@ -147,7 +153,7 @@ def kill_once(process: subprocess.Popen[bytes], states: Path, chance: random.Ran
     killed = time.time()
     process.kill()
     process.wait()
-    last = max(events(states, "saved") + events(states, "first step"))
+    last = max(last_saved(states), *first_steps(states))
     return max(0.0, killed - last)
 
 

@@ -28,6 +28,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +39,12 @@ from rich.table import Table
 REPOSITORY = Path(__file__).parents[1]
 sys.path.insert(0, str(REPOSITORY / "src"))
 
+from voxelsoup.common.errors import ErrorDescription  # noqa: E402
 from voxelsoup.runs.lease import Owner  # noqa: E402
-from voxelsoup.runs.record import RECORD, Attempt, RunRecord, Stop  # noqa: E402
+from voxelsoup.runs.record import RECORD, Attempt, RunRecord, SavedState  # noqa: E402
 from voxelsoup.status.read_runs import KnownRun  # noqa: E402
-from voxelsoup.status.study_status import StudyObserver  # noqa: E402
+from voxelsoup.status.study_status import StatusReader  # noqa: E402
+from voxelsoup.study.study import load  # noqa: E402
 
 FOLDS, RATES, SEEDS = 5, 37, 27
 CASES, REGIONS = 100, ("TC", "WT", "ET")
@@ -75,7 +78,15 @@ def write_study(folder: Path) -> Path:
     return file
 
 
-def record(state: str, epoch: int, chance: random.Random, stop: Stop | None = None) -> RunRecord:
+@cache
+def identity() -> dict[str, Any]:
+    """As large as that of a run."""
+    return {"settings": load(yaml.safe_load((REPOSITORY / "config.yaml").read_text())).model_dump()}
+
+
+def record(
+    state: str, epoch: int, chance: random.Random, stop: ErrorDescription | None = None
+) -> RunRecord:
     """What a run of so many epochs says of itself."""
     now = datetime.now(UTC)
     seconds = epoch * chance.uniform(40, 60)
@@ -103,6 +114,7 @@ def record(state: str, epoch: int, chance: random.Random, stop: Stop | None = No
         peak_gpu_memory_mb=30000.0,
         seconds=seconds,
         attempts=[attempt],
+        saved=SavedState(identity(), epoch * STEPS_PER_EPOCH),
     )
 
 
@@ -113,7 +125,7 @@ def write_run(run: KnownRun, known: RunRecord, released: bool) -> None:
     (states / RECORD).write_text(json.dumps(asdict(known), indent=2))
     owner = known.attempts[0].owner
     (states / "lease.000001").write_text(json.dumps(asdict(owner)))
-    for name in ("history.csv", "journal.jsonl", "progress.json", "000000100.state"):
+    for name in ("history.csv", "000000100.state"):
         (states / name).touch()
     if released:
         (states / "lease.000001.released").touch()
@@ -143,7 +155,7 @@ def write_runs(runs: list[KnownRun]) -> None:
     for run in rest[:AT_WORK]:
         write_run(run, record("running", chance.randrange(1, EPOCHS), chance), released=False)
     for run in rest[AT_WORK : AT_WORK + FAILED]:
-        stop = Stop("OutOfMemoryError", "CUDA out of memory. Tried to allocate 2 GiB.")
+        stop = ErrorDescription("OutOfMemoryError", "CUDA out of memory. Tried to allocate 2 GiB.")
         write_run(run, record("stopped", 3, chance, stop), released=True)
     for run in rest[AT_WORK + FAILED : AT_WORK + FAILED + KILLED]:
         killed = record("running", 7, chance)
@@ -186,21 +198,21 @@ def measure(folder: Path) -> dict[str, Any]:
     """All figures."""
     file = write_study(folder)
     os.chdir(folder)
-    observer = StudyObserver(Path(file.name))
-    write_runs(observer.runs)
+    reader = StatusReader(Path(file.name))
+    write_runs(reader.runs)
     as_json = [measured(folder, "--json") for _ in range(REPEATS)]
     counts = json.loads(as_json[0].printed)["counts"]
     at_work = sum(counts.get(state, 0) for state in ("running", "retrying"))
     assert (at_work, counts["failed"], counts["lost"]) == (AT_WORK, FAILED, KILLED), counts
-    observer.look()
+    reader.look()
 
     def again() -> float:
         began = time.perf_counter()
-        observer.look()
+        reader.look()
         return time.perf_counter() - began
 
     return {
-        "runs": len(observer.runs),
+        "runs": len(reader.runs),
         "seconds": round(statistics.median(one.seconds for one in as_json), 2),
         "cpu_seconds": round(statistics.median(one.cpu_seconds for one in as_json), 2),
         "seconds_table": median(lambda: measured(folder).seconds),

@@ -1,6 +1,6 @@
 # One shared stem per fold, and the trials that start from it.
 from voxelsoup.study.ingredients import written_beside
-from voxelsoup.training.run import stem_study, target, training_plan
+from voxelsoup.training.run import stem_target, training_plan, trial_target
 
 # Saved states of a fold's runs: not outputs, because Snakemake deletes those of a failed job.
 STATES = f"{study.results}/.state/fold{{fold}}"
@@ -12,8 +12,8 @@ START = {
 }[study.stem.source]
 
 # Epochs of a run, and the settings that its result depends on: the same for all folds.
-target_of_stem = cache(lambda: target(stem_study(study)))
-target_of_trial = cache(lambda trial: target(trials[trial].study))
+target_of_stem = cache(lambda: stem_target(study))
+target_of_trial = cache(lambda trial: trial_target(trials[trial].study))
 
 
 rule stem:
@@ -42,7 +42,9 @@ rule stem:
         states=f"{STATES}/stem",
         # A function of the output too, so that a changed plan does not train again.
         plan=lambda wildcards, output: training_plan(
-            f"{study.results}/.state/fold{wildcards.fold}/stem", *target_of_stem()
+            f"{study.results}/.state/fold{wildcards.fold}/stem",
+            *target_of_stem(),
+            study.recovery.lease_seconds,
         ),
     message:
         "Stem of fold {wildcards.fold}: {params.plan}."
@@ -80,6 +82,7 @@ rule trial:
         plan=lambda wildcards, output: training_plan(
             f"{study.results}/.state/fold{wildcards.fold}/trials/{wildcards.trial}",
             *target_of_trial(wildcards.trial),
+            study.recovery.lease_seconds,
         ),
     message:
         "Trial {wildcards.trial} of fold {wildcards.fold}: {params.plan}."

@@ -66,12 +66,12 @@ def test_every_state_is_counted_over_all_folds(tmp_path: Path, capsys) -> None:
     assert "running" not in " ".join(states(study, capsys))
     # It only looks.
     assert files_of(results) - before == {
-        f".state/fold1/trials/{running.id}/progress.json",
-        f".state/fold0/trials/{partly.id}/progress.json",
+        f".state/fold1/trials/{running.id}/status.json",
+        f".state/fold0/trials/{partly.id}/status.json",
     }
 
 
-@pytest.mark.parametrize(("age", "state"), [(10, "running"), (100, "stopped")])
+@pytest.mark.parametrize(("age", "state"), [(10, "running"), (100, "lost")])
 def test_a_run_on_another_host_lives_as_long_as_its_lease_changes(
     tmp_path: Path, capsys, age: float, state: str
 ) -> None:
@@ -87,7 +87,7 @@ def test_a_run_on_another_host_lives_as_long_as_its_lease_changes(
     assert states(study, capsys) == [state, "new"]
     # The process has ended here, which its own host would know.
     path.write_text(json.dumps(owner | {"started": 1}))
-    assert states(study, capsys) == ["stopped", "new"]
+    assert states(study, capsys) == ["lost", "new"]
 
 
 @pytest.mark.parametrize("changes", [{"augmentation": "none"}, {"epochs": 200}])
@@ -109,7 +109,7 @@ def test_a_removed_value_is_listed_below_with_its_settings(tmp_path: Path, capsy
     for trial in (kept, removed):
         finish(tmp_path / "results", 0, trial)
     # States alone, whose settings no record tells; and what is no trial.
-    write(tmp_path / "results/.state/fold1/trials/0123abcd/progress.json", "{}")
+    write(tmp_path / "results/.state/fold1/trials/0123abcd/status.json", "{}")
     write(tmp_path / "results/fold0/trials/notes.txt")
     write_study(tmp_path, sweep={"grid": {"optimizer.lr": [0.01]}})
     found = told(study, capsys)

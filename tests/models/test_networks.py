@@ -1,4 +1,4 @@
-"""Networks: MedNeXt in its sizes, MONAI's others by name, and mistakes reported."""
+"""Networks: MedNeXt in its sizes, MONAI's others by name, and mistakes told."""
 
 from __future__ import annotations
 

@@ -9,7 +9,6 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -29,7 +28,7 @@ from support.studies import (
 from voxelsoup.cluster.partitions import choose, submissions
 from voxelsoup.cluster.profile import read_site
 from voxelsoup.common.files import sha256
-from voxelsoup.runs.journal import read_journal
+from voxelsoup.runs.record import Attempt, read_record
 from voxelsoup.runs.resume_state import newest_state
 from voxelsoup.study.loading import read
 
@@ -82,9 +81,10 @@ class Disturbed:
         """How the submissions of a rule ended, in order."""
         return [job.state for job in self.jobs(comment)]
 
-    def starts(self) -> list[dict[str, Any]]:
+    def attempts(self) -> list[Attempt]:
         """The attempts of the stem."""
-        return [event for event in read_journal(self.states) if event["event"] == "start"]
+        record = read_record(self.states)
+        return record.attempts if record else []
 
     def ends_well(self, seconds: float = 400) -> None:
         """The study ends, and its stem has the very bytes of the undisturbed one."""
@@ -104,10 +104,10 @@ class Disturbed:
     def evidence(self, code: int | str) -> str:
         """What is known of a study that did not end well."""
         jobs = "\n".join(str(job) for job in self.jobs())
-        events = "\n".join(str(event) for event in read_journal(self.states)[-5:])
+        attempts = "\n".join(map(str, self.attempts()))
         printed = (self.folder / "printed.txt").read_text()[-6000:]
         controller = (self.cluster.folder / "log" / "slurmctld.log").read_text()[-6000:]
-        return f"exit status: {code}\n{jobs}\n{events}\n{printed}\n{controller}"
+        return f"exit status: {code}\n{jobs}\n{attempts}\n{printed}\n{controller}"
 
     def stop(self) -> None:
         """Leave nothing running for the next test."""
@@ -150,12 +150,14 @@ def test_a_study_runs_through_the_partitions(
 
     # Each run saw the one GPU that Slurm had handed out to it.
     runs = [study.states, *sorted((study.folder / "results/.state/fold0/trials").iterdir())]
-    (stem_start, *trial_starts) = [read_journal(states)[0] for states in runs]
-    assert stem_start["owner"]["job"] == str(jobs[1].id)
-    assert {start["owner"]["job"] for start in trial_starts} == {str(jobs[2].id), str(jobs[3].id)}
-    assert all(start["visible_gpus"] in ("0", "1") for start in (stem_start, *trial_starts))
+    records = [record for states in runs if (record := read_record(states))]
+    assert len(records) == len(runs)
+    (of_stem, *of_trials) = [record.attempts[0] for record in records]
+    assert of_stem.owner.job == str(jobs[1].id)
+    assert {attempt.owner.job for attempt in of_trials} == {str(jobs[2].id), str(jobs[3].id)}
+    assert all(attempt.visible_gpus in ("0", "1") for attempt in (of_stem, *of_trials))
     if jobs[2].node == jobs[3].node:
-        assert len({start["visible_gpus"] for start in trial_starts}) == 2
+        assert len({attempt.visible_gpus for attempt in of_trials}) == 2
 
 
 def test_a_job_that_fails_is_retried_on_the_next_partition(study: Disturbed) -> None:
@@ -173,13 +175,13 @@ def test_a_run_out_of_time_resumes_with_more_of_it(study: Disturbed) -> None:
     study.start()
     wait_for_epoch(study.states, 3)
     # It hangs, until Slurm finds that its minute is over.
-    os.kill(study.starts()[0]["owner"]["process"], signal.SIGSTOP)
+    os.kill(study.attempts()[0].owner.process, signal.SIGSTOP)
     study.ends_well()
     first, second = study.jobs("rule_stem")
     assert (first.state, second.state) == ("TIMEOUT", "COMPLETED")
     assert (first.time_limit, second.time_limit) == ("1:00", "2:00")
     assert epochs_trained(study.states) == EPOCHS
-    assert len(study.starts()) == 2
+    assert len(study.attempts()) == 2
 
 
 def test_a_run_whose_node_dies_resumes_elsewhere(study: Disturbed, cluster: slurm.Cluster) -> None:
@@ -197,8 +199,8 @@ def test_a_run_whose_node_dies_resumes_elsewhere(study: Disturbed, cluster: slur
         first, second = study.jobs("rule_stem")
         assert (first.state, second.state) == ("NODE_FAIL", "COMPLETED")
         assert first.node != second.node
-        (resumed,) = [e["step"] for e in read_journal(study.states) if e["event"] == "resume"]
-        assert resumed > 0
+        (_, resumed) = study.attempts()
+        assert resumed.from_step > 0
     finally:
         cluster.start_node(job.node)
 
@@ -211,8 +213,8 @@ def test_a_cancelled_run_resumes(study: Disturbed, cluster: slurm.Cluster) -> No
     study.ends_well()
     assert study.states_of("rule_stem") == ["CANCELLED", "COMPLETED"]
     assert epochs_trained(study.states) == EPOCHS
-    reasons = [e["reason"] for e in read_journal(study.states) if e["event"] == "stopped"]
-    assert reasons == ["stopped by SIGTERM"]
+    stops = [attempt.stop for attempt in study.attempts()]
+    assert [stop and stop.message for stop in stops] == ["stopped by SIGTERM", None]
 
 
 def test_a_run_outlives_the_controller(study: Disturbed, cluster: slurm.Cluster) -> None:
@@ -236,7 +238,7 @@ def test_after_a_killed_snakemake_the_same_command_resumes(study: Disturbed) -> 
     study.process.wait()
     (orphan,) = study.jobs("rule_stem")
     # Held still until its successor is there, so that they are certain to meet.
-    process = study.starts()[0]["owner"]["process"]
+    process = study.attempts()[0].owner.process
     os.kill(process, signal.SIGSTOP)
     study.start(TARGET)
     wait_for(lambda: list(study.states.glob("*.wanted")))
@@ -246,8 +248,5 @@ def test_after_a_killed_snakemake_the_same_command_resumes(study: Disturbed) -> 
     assert study.jobs("rule_stem")[0] == dataclasses.replace(orphan, state="FAILED")
     assert study.states_of("rule_stem") == ["FAILED", "COMPLETED"]
     # Never at the same time: every epoch once, the first ones by the first copy.
-    epochs = [e for e in read_journal(study.states) if e["event"] == "epoch"]
-    assert [event["epoch"] for event in epochs] == EPOCHS
-    owners = [event["owner"] for event in epochs]
-    assert owners == sorted(owners, key=[start["owner"]["id"] for start in study.starts()].index)
-    assert len(set(owners)) == 2
+    assert epochs_trained(study.states) == EPOCHS
+    assert len({attempt.owner.id for attempt in study.attempts() if attempt.to_epoch}) == 2

@@ -19,11 +19,11 @@ import pytest
 import torch
 
 from support.runs import preprocess_phantom, small_run, small_study
-from support.studies import wait_for
+from support.studies import epochs_trained, wait_for, wait_for_epoch
 from voxelsoup.common.errors import InputError
 from voxelsoup.runs.guard import HISTORY, HandedOver, RunGuard
-from voxelsoup.runs.journal import JOURNAL, read_journal
 from voxelsoup.runs.lease import Lease, LeaseLost
+from voxelsoup.runs.record import Attempt, read_record
 from voxelsoup.runs.resume_state import State, newest_state
 from voxelsoup.runs.signals import Interrupted
 from voxelsoup.study.sections.training import ScheduleName
@@ -70,6 +70,11 @@ def disturbed(
     return Disturbed(step, disturb, folder, {"settings": run.settings()}, run.steps, settings)
 
 
+def attempts_of(folder: Path) -> list[Attempt]:
+    record = read_record(folder)
+    return record.attempts if record else []
+
+
 def train_guarded(run: Run, guard: RunGuard) -> Trained:
     with guard:
         return train(run, CPU, guard)
@@ -99,8 +104,7 @@ def test_an_interrupted_run_ends_as_an_undisturbed_one(
         train_guarded(run, disturbed(run, tmp_path, step=5))
     resumed = train_guarded(run, guard_of(run, tmp_path))
     assert_same(resumed, undisturbed)
-    trained = [event["epoch"] for event in read_journal(tmp_path) if event["event"] == "epoch"]
-    assert trained == [1, 2]
+    assert epochs_trained(tmp_path) == [1, 2]
     assert pd.read_csv(tmp_path / HISTORY)["epoch"].tolist() == [1, 2]
 
 
@@ -166,8 +170,7 @@ def test_a_damaged_state_costs_the_steps_since_the_one_before(
     newest = max(tmp_path.glob("*.state"))
     newest.write_bytes(newest.read_bytes()[:-100])
     assert_same(train_guarded(run, guard_of(run, tmp_path)), train(run, CPU))
-    resumed = [event["step"] for event in read_journal(tmp_path) if event["event"] == "resume"]
-    assert resumed == [2, 2]
+    assert [attempt.from_step for attempt in attempts_of(tmp_path)] == [0, 2, 2]
 
 
 def test_states_are_saved_beside_the_training(
@@ -175,9 +178,16 @@ def test_states_are_saved_beside_the_training(
 ) -> None:
     run = small_run(small_study(training={"epochs": 3}), *cases)
     undisturbed = train(run, CPU)
-    saved = train_guarded(run, guard_of(run, tmp_path, save_minutes=1e-6))
-    assert_same(saved, undisturbed)
-    steps = [event["step"] for event in read_journal(tmp_path) if event["event"] == "saved"]
+    steps: list[int] = []
+
+    class Watched(RunGuard):
+        def _write(self, step: int, state: State) -> None:
+            super()._write(step, state)
+            steps.append(step)
+
+    settings = small_study(recovery={"save_minutes": 1e-6}).recovery
+    guard = Watched(tmp_path, {"settings": run.settings()}, run.steps, settings)
+    assert_same(train_guarded(run, guard), undisturbed)
     # All that were possible without waiting, and the last one in any case.
     assert len(steps) > 1
     assert steps[-1] == run.steps
@@ -199,8 +209,7 @@ def test_a_schedule_free_run_of_more_epochs_continues(
     train_guarded(short, guard_of(short, tmp_path))
     run = small_run(longer(study, 4), *cases)
     assert_same(train_guarded(run, guard_of(run, tmp_path)), train(run, CPU))
-    trained = [event["epoch"] for event in read_journal(tmp_path) if event["event"] == "epoch"]
-    assert trained == [1, 2, 3, 4]
+    assert epochs_trained(tmp_path) == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize(
@@ -214,8 +223,7 @@ def test_a_scheduled_run_of_more_epochs_starts_over(
     train_guarded(short, guard_of(short, tmp_path))
     run = small_run(longer(study, 4), *cases)
     assert_same(train_guarded(run, guard_of(run, tmp_path)), train(run, CPU))
-    trained = [event["epoch"] for event in read_journal(tmp_path) if event["event"] == "epoch"]
-    assert trained == [1, 2, 1, 2, 3, 4]
+    assert epochs_trained(tmp_path) == [1, 2, 1, 2, 3, 4]
 
 
 def test_a_run_of_fewer_epochs_starts_over(cases: tuple[Path, list[str]], tmp_path: Path) -> None:
@@ -231,8 +239,8 @@ def test_the_state_of_another_run_is_not_used(
     for rate in (0.01, 0.02):
         run = small_run(small_study(optimizer={"lr": rate}), *cases)
         assert_same(train_guarded(run, guard_of(run, tmp_path)), train(run, CPU))
-    (reason,) = [e["reason"] for e in read_journal(tmp_path) if e["event"] == "start over"]
-    assert reason == "`settings.optimizer.lr` was 0.01 and is 0.02"
+    reasons = [attempt.started_over for attempt in attempts_of(tmp_path)]
+    assert reasons == [None, "`settings.optimizer.lr` was 0.01 and is 0.02"]
 
 
 TRAIN_AGAIN = """
@@ -279,10 +287,13 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bytes(
     cases: tuple[Path, list[str]], tmp_path: Path, calm: bytes
 ) -> None:
     states, target = tmp_path / "killed", tmp_path / "killed.safetensors"
-    for _ in range(3):
-        before = len(read_journal(states))
+    for attempt in range(3):
         process = start(cases, states, target)
-        wait_for(lambda before=before: len(read_journal(states)) > before + 3)
+        wait_for(
+            lambda attempt=attempt: (
+                len(attempts := attempts_of(states)) > attempt and attempts[-1].first_step
+            )
+        )
         process.kill()
         process.wait()
     assert not target.exists()
@@ -297,7 +308,7 @@ def test_a_second_copy_takes_over_and_the_first_stops(
 ) -> None:
     states, target = tmp_path / "shared", tmp_path / "shared.safetensors"
     first = start(cases, states, tmp_path / "first.safetensors")
-    wait_for(lambda: any(event["event"] == "epoch" for event in read_journal(states)))
+    wait_for_epoch(states, 1)
     # Held still until the second one is there, however long that takes to start.
     first.send_signal(signal.SIGSTOP)
     second = start(cases, states, target)
@@ -307,8 +318,7 @@ def test_a_second_copy_takes_over_and_the_first_stops(
     assert first.wait() == 75
     assert not (tmp_path / "first.safetensors").exists()
     assert target.read_bytes() == calm
-    events = read_journal(states)
-    assert [e["epoch"] for e in events if e["event"] == "epoch"] == [1, 2, 3, 4]
+    assert epochs_trained(states) == [1, 2, 3, 4]
 
 
 def test_a_run_that_lost_its_lease_writes_nothing(
@@ -401,8 +411,3 @@ def test_a_full_or_read_only_disk_gives_one_message_and_keeps_the_last_state(
     environment = os.environ | {"PYTHONPATH": str(HERE.parent / "src")}
     result = subprocess.run([*command, *arguments], env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr[-3000:]
-
-
-def test_a_journal_line_that_was_cut_off_is_left_out(tmp_path: Path) -> None:
-    (tmp_path / JOURNAL).write_text('{"event": "start"}\n{"event": "ep')
-    assert read_journal(tmp_path) == [{"event": "start"}]

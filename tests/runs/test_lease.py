@@ -15,7 +15,16 @@ from pathlib import Path
 import pytest
 
 from support.studies import wait_for
-from voxelsoup.runs.lease import RELEASED, Lease, LeaseLost, LeaseTaken, Owner, is_alive
+from voxelsoup.runs.lease import (
+    RELEASED,
+    Lease,
+    LeaseLost,
+    LeaseTaken,
+    Owner,
+    is_alive,
+    look_at,
+    server_time,
+)
 
 SOURCES = str(Path(__file__).parents[2] / "src")
 
@@ -227,20 +236,30 @@ def test_a_process_number_that_was_given_again_is_another_process() -> None:
     assert not Owner(**(vars(here) | {"started": 1, "boot": "another"})).is_dead()
 
 
+def alive(folder: Path, seconds: float = 60) -> bool:
+    return is_alive(look_at(folder), server_time(folder), seconds)
+
+
 def test_is_alive_says_whether_an_owner_lives_and_changes_nothing(tmp_path: Path) -> None:
-    assert not is_alive(tmp_path / "nothing", 60)
+    assert not alive(tmp_path / "nothing")
     process = held_elsewhere(tmp_path)
     before = sorted(path.name for path in tmp_path.iterdir())
-    assert is_alive(tmp_path, 60)
+    assert alive(tmp_path)
     process.kill()
     process.wait()
-    assert not is_alive(tmp_path, 60)
+    assert not alive(tmp_path)
     # Of an owner on another host the date of its file tells.
     path = move_to_another_host(tmp_path)
-    assert is_alive(tmp_path, 60)
+    assert alive(tmp_path)
     os.utime(path, (time.time() - 61, time.time() - 61))
-    assert not is_alive(tmp_path, 60)
+    assert not alive(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == before
     with Lease(tmp_path, 1.5):
-        assert is_alive(tmp_path, 60)
-    assert not is_alive(tmp_path, 60)
+        assert alive(tmp_path)
+    assert not alive(tmp_path)
+
+
+def test_the_time_is_that_of_the_file_server(tmp_path: Path) -> None:
+    assert server_time(tmp_path) == pytest.approx(time.time(), abs=1)
+    assert list(tmp_path.iterdir()) == []
+    assert server_time(tmp_path / "nowhere") == pytest.approx(time.time(), abs=1)

@@ -86,7 +86,9 @@ class Reading:
 
     def runs(self) -> list[str]:
         """The runs that are shown, from top to bottom."""
-        return self.page.locator("tbody tr:visible th").all_text_contents()
+        rows = self.page.locator("tbody tr:visible")
+        found: list[str] = rows.evaluate_all("rows => rows.map(row => row.id.split('/')[1])")
+        return found
 
     def head(self, name: str) -> Locator:
         return self.page.locator("thead").get_by_role("button", name=name, exact=True)
@@ -190,7 +192,7 @@ def test_times_are_those_of_the_readers_zone(reading: Reading) -> None:
     started = datetime(2020, 1, 31, 18, 30, tzinfo=UTC)
     reading.open(status_of([replace(STEM, started=started)]))
     assert reading.cell("fold0/stem", "Started").inner_text() == "1 Feb, 03:30"
-    assert "times in Asia/Tokyo" in reading.page.locator(".made").inner_text()
+    assert "times of Asia/Tokyo" in reading.page.locator(".made").inner_text()
 
 
 def test_numbers_are_sorted_as_numbers_and_missing_ones_are_last(reading: Reading) -> None:
@@ -227,7 +229,7 @@ def test_every_column_sorts(reading: Reading, head: str) -> None:
     reading.open(status_of(rows))
     by = {
         "Fold": lambda run: run.fold,
-        "Run": lambda run: run.run,
+        "Run": lambda run: run.label,
         "State": lambda run: ["waiting", "running", "retrying", "done", "failed"].index(run.state),
         "Epoch": lambda run: run.epoch,
         "Estimated end": lambda run: (run.estimated_end is None, run.estimated_end or NOW),
@@ -326,7 +328,7 @@ def test_a_run_can_be_linked_to(reading: Reading) -> None:
     # From elsewhere, where another filter would hide it.
     reading.open(status_of(many(200)), view=f"{link}&states=failed")
     linked = reading.page.locator("tr.linked")
-    assert linked.locator("th").inner_text() == f"{150:08x}"
+    assert linked.locator("th").inner_text() == f"lr 0.015 {150:08x}"
     expect(linked).to_be_in_viewport()
     assert len(reading.runs()) == 1
     # A second click takes the mark away again.
@@ -414,7 +416,7 @@ def test_a_phone_shows_cards_that_fit(phone: Reading) -> None:
     assert labels == '"Training loss"'
     phone.page.get_by_label("Sort by").select_option("Training loss")
     assert phone.runs()[:3] == ["stem", "aaaa0001", "aaaa0004"]
-    phone.page.get_by_label("Reverse the order").tap()
+    phone.page.get_by_label("Turn the order round").tap()
     assert phone.runs()[:3] == ["aaaa0004", "aaaa0001", "stem"]
 
 
@@ -453,7 +455,7 @@ def test_five_thousand_runs_are_a_few_megabytes_and_can_be_sorted(reading: Readi
     assert reading.file.stat().st_size < 5e6
     reading.head("lr").click()
     reading.head("lr").click()
-    assert reading.page.locator("tbody th").first.inner_text() == f"{4999:08x}"
+    assert reading.page.locator("tbody th").first.inner_text() == f"lr 0.4999 {4999:08x}"
     reading.page.locator("#text").fill("fold3")
     assert reading.page.locator("#shown").inner_text() == "1000 of 5000 shown"
 

@@ -31,25 +31,24 @@ from support.runs import SETTINGS, preprocess_phantom
 from support.studies import wait_for
 from voxelsoup.commands.cli import main
 from voxelsoup.common import provenance
-from voxelsoup.common.errors import InputError
+from voxelsoup.common.errors import InputError, describe
 from voxelsoup.common.files import read_json, writable, write_json, write_text
 from voxelsoup.common.logs import job_log
 from voxelsoup.evaluation.case_scores import mean_dice, read_rows, write_rows
 from voxelsoup.runs import record as record_module
+from voxelsoup.runs.failures import SlurmJob, end_of_attempt
 from voxelsoup.runs.guard import RunGuard
 from voxelsoup.runs.invocation import INVOCATION, Invocation, write_invocation
-from voxelsoup.runs.lease import Lease, LeaseView, Owner
-from voxelsoup.runs.record import RECORD, Attempt, Recorder, RunRecord, read_record, stop_of
+from voxelsoup.runs.lease import Lease, LeaseTaken, LeaseView, Owner
+from voxelsoup.runs.record import RECORD, Attempt, Recorder, RunRecord, read_record
 from voxelsoup.runs.resume_state import State
-from voxelsoup.runs.run_state import Circumstances, RunFacts, judge
+from voxelsoup.runs.run_state import Circumstances, Queue, RunFacts, plan, run_condition
 from voxelsoup.runs.signals import Interrupted
 from voxelsoup.status import terminal
-from voxelsoup.status.failures import end_of_attempt, end_of_log
 from voxelsoup.status.filters import checked
-from voxelsoup.status.read_runs import server_time
 from voxelsoup.status.rows import RunRow, StudyStatus
-from voxelsoup.status.slurm_jobs import Job, Queue, parse_queue, why_pending
-from voxelsoup.status.study_status import StudyObserver
+from voxelsoup.status.slurm_jobs import parse_queue, why_pending
+from voxelsoup.status.study_status import StatusReader
 from voxelsoup.study.trials import trials
 from voxelsoup.training.run import Run, stem_run, trial_run
 from voxelsoup.training.train import train
@@ -80,9 +79,9 @@ class Study:
         }
         self.file = folder / "study.yaml"
         self.file.write_text(yaml.safe_dump(content | changes))
-        self.observer = StudyObserver(self.file)
-        self.settings = self.observer.study
-        self.names = [run.name for run in self.observer.runs]
+        self.reader = StatusReader(self.file)
+        self.settings = self.reader.study
+        self.names = [run.name for run in self.reader.runs]
 
     def run(self, name: str) -> Run:
         prepared, cases = self.cases
@@ -92,7 +91,7 @@ class Study:
         return trial_run(trial, 0, cases, prepared, initial=None)
 
     def known(self, name: str) -> Any:
-        return next(run for run in self.observer.runs if run.name == name)
+        return next(run for run in self.reader.runs if run.name == name)
 
     def states(self, name: str) -> Path:
         return Path(self.known(name).states)
@@ -116,7 +115,7 @@ class Study:
             guard.finish()
 
     def row(self, name: str) -> RunRow:
-        return next(row for row in self.observer.look().rows if row.name == name)
+        return next(row for row in self.reader.look().rows if row.name == name)
 
     def snakemake_lives(self, retries: int) -> Lease:
         """What a living Snakemake has written; its lease, to be released."""
@@ -163,7 +162,7 @@ def fail(_: RunGuard) -> None:
 
 def test_a_run_waits_runs_and_is_done(study: Study) -> None:
     stem = study.names[0]
-    assert [row.state for row in study.observer.look().rows] == ["waiting"] * 3
+    assert [row.state for row in study.reader.look().rows] == ["waiting"] * 3
     seen: list[RunRow] = []
     study.train(stem, at_step(7, lambda guard: seen.append(study.row(stem))))
     (running,) = seen
@@ -237,31 +236,37 @@ def test_a_failed_run_waits_for_its_next_attempt_as_long_as_there_is_one(study: 
 
 
 TRAIN = """
-import sys
+import json, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from status.test_status import Study
 prepared = Path(sys.argv[3])
 names = sorted(path.name.removesuffix(".json") for path in prepared.glob("*.json"))
-study = Study(Path(sys.argv[2]), (prepared, names), stem={"epochs": 100000},
-              recovery={"lease_seconds": float(sys.argv[4])})
-study.train("fold0/stem")
+study = Study(Path(sys.argv[2]), (prepared, names), **json.loads(sys.argv[4]))
+study.train(sys.argv[5])
 """
 
 
 @contextmanager
-def training(study: Study, lease_seconds: float = 60) -> Iterator[subprocess.Popen[str]]:
-    """The stem, trained by a process of its own for ever; the study as that process sees it."""
-    arguments = [HERE, study.folder, study.cases[0], lease_seconds]
+def training(
+    study: Study, lease_seconds: float = 60, name: str = "fold0/stem"
+) -> Iterator[subprocess.Popen[str]]:
+    """A run, trained by a process of its own for ever; the study as that process sees it."""
+    endless = {
+        "stem": {"epochs": 100_000},
+        "training": SETTINGS["training"] | {"epochs": 100_000},
+        "recovery": {"lease_seconds": lease_seconds},
+    }
+    arguments = [HERE, study.folder, study.cases[0], json.dumps(endless), name]
     process = subprocess.Popen(
         [sys.executable, "-c", TRAIN, *map(str, arguments)],
         env=os.environ | {"PYTHONPATH": str(HERE.parent / "src")},
         text=True,
     )
     try:
-        wait_for(lambda: (record := read_record(study.states("fold0/stem"))) and record.epoch > 1)
-        study.observer = StudyObserver(study.file)
-        study.settings = study.observer.study
+        wait_for(lambda: (record := read_record(study.states(name))) and record.epoch > 1)
+        study.reader = StatusReader(study.file)
+        study.settings = study.reader.study
         yield process
     finally:
         process.kill()
@@ -291,6 +296,53 @@ def test_a_run_whose_heartbeat_stopped_is_lost_after_the_time_of_a_lease(study: 
         wait_for(lambda: study.row("fold0/stem").state == "running", seconds=20)
 
 
+def answers(study: Study, name: str, capsys: pytest.CaptureFixture[str]) -> dict[str, bool]:
+    """What everybody who asks is told: whether a trial of the study is at work."""
+    capsys.readouterr()
+    trial, lease_seconds = name.removeprefix("fold0/"), study.settings.recovery.lease_seconds
+    assert main(["status", str(study.file), "--json"]) == 0
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)["rows"]}
+    assert main(["trials", str(study.file), "--json"]) == 0
+    listed = {one["id"]: one for one in json.loads(capsys.readouterr().out)["trials"]}
+    assert rows[name]["state"] == listed[trial]["state"] in ("running", "lost")
+    # A study that does not name the trial.
+    other = study.folder / "other.yaml"
+    content = yaml.safe_load(study.file.read_text())
+    other.write_text(yaml.safe_dump(content | {"sweep": {"grid": {"optimizer.lr": [0.5]}}}))
+    assert main(["prune", str(other)]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if trial in line]
+    run, states = study.run(name), str(study.states(name))
+    planned = plan(states, run.settings(), run.epochs, 3, lease_seconds)
+    successor = Lease(study.states(name), lease_seconds, wait=False)
+    try:
+        successor.acquire()
+        taken = False
+        successor.release()
+    except LeaseTaken:
+        taken = True
+    return {
+        "status": rows[name]["state"] == "running",
+        "trials": listed[trial]["state"] == "running",
+        "prune": "in use" in line,
+        "plan": planned.startswith("takes over from process"),
+        "lease": taken,
+    }
+
+
+def test_a_stopped_process_is_lost_for_everybody_who_asks(
+    study: Study, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = study.names[1]
+    with training(study, lease_seconds=2, name=name) as process:
+        assert set(answers(study, name, capsys).values()) == {True}
+        os.kill(process.pid, signal.SIGSTOP)
+        wait_for(lambda: study.row(name).state == "lost", seconds=20)
+        assert set(answers(study, name, capsys).values()) == {False}
+        # The successor has had the lease meanwhile: what was stopped ends and writes nothing more.
+        os.kill(process.pid, signal.SIGCONT)
+        assert process.wait(60) == 75
+
+
 def test_a_run_elsewhere_is_judged_by_its_heartbeat_alone(study: Study) -> None:
     stem = study.names[0]
     states = study.states(stem)
@@ -317,7 +369,7 @@ def test_the_files_of_a_run_may_be_cut_off_anywhere(study: Study) -> None:
         whole = file.read_bytes()
         for length in sorted({0, 1, len(whole) // 2, max(0, len(whole) - 1)}):
             file.write_bytes(whole[:length])
-            row = next(iter(study.observer.look(curves=True).rows))
+            row = next(iter(study.reader.look(curves=True).rows))
             assert row.state in ("done", "waiting"), (file, length)
         file.write_bytes(whole)
     assert study.row(study.names[0]).state == "done"
@@ -330,7 +382,7 @@ def test_looking_leaves_a_study_as_it_is(study: Study) -> None:
         return {str(p): p.stat().st_mtime_ns for p in study.folder.rglob("*") if p.is_file()}
 
     before = everything()
-    study.observer.look(curves=True)
+    study.reader.look(curves=True)
     assert everything() == before
 
 
@@ -444,7 +496,7 @@ def test_a_defect_is_reported_with_its_line(study: Study) -> None:
 def ended(error: BaseException, **changes: Any) -> Attempt:
     """An attempt that ended with an exception just now."""
     now = provenance.now()
-    attempt = Attempt(started=now, owner=Owner.this_process(), ended=now, stop=stop_of(error))
+    attempt = Attempt(started=now, owner=Owner.this_process(), ended=now, stop=describe(error))
     return replace(attempt, **changes)
 
 
@@ -486,14 +538,16 @@ def test_slurm_knows_what_asked_a_run_to_end() -> None:
         ("CANCELLED", "cancelled"),
         ("PREEMPTED", "preempted by another job"),
     ):
-        failure = end_of_attempt(attempt, Job("1", state))
+        failure = end_of_attempt(attempt, SlurmJob("1", state))
         assert failure is not None and failure.words == words
     # Without Slurm's memory the time tells.
     failure = end_of_attempt(replace(attempt, time_limit=attempt.ended), None)
     assert failure is not None and failure.words == "time limit"
 
 
-def test_a_job_that_fails_before_its_training_leaves_the_reason_in_its_log(study: Study) -> None:
+def test_a_job_that_fails_before_its_training_leaves_the_reason_as_data(
+    study: Study,
+) -> None:
     log = Path(study.known(study.names[0]).log)
     with pytest.raises(SystemExit), job_log(log):
         raise InputError("fold0.json", "has no cases", "some cases", "make it again")
@@ -506,8 +560,15 @@ def test_a_job_that_fails_before_its_training_leaves_the_reason_in_its_log(study
     with pytest.raises(KeyError), job_log(log):
         raise KeyError("weights")
     row = study.row(study.names[0])
-    assert (row.state, row.detail) == ("failed", "error: KeyError: 'weights'")
-    assert end_of_log("12:00:00 epoch 1 of 3: loss 0.5\n") is None
+    assert row.state == "failed"
+    assert re.fullmatch(r"error at test_status\.py line \d+: 'weights'", row.detail)
+    with pytest.raises(SystemExit), job_log(log):
+        raise Interrupted("stopped by SIGTERM")
+    assert study.row(study.names[0]).state == "waiting"
+    # Its next attempt begins, and has not failed.
+    with job_log(log):
+        assert study.row(study.names[0]).state == "waiting"
+        assert sorted(log.parent.iterdir()) == [log]
 
 
 def test_a_newer_job_of_a_run_counts_more_than_its_last_attempt() -> None:
@@ -518,16 +579,16 @@ def test_a_newer_job_of_a_run_counts_more_than_its_last_attempt() -> None:
     record = RunRecord("stopped", attempt.started, steps=9, attempts=[attempt])
     facts = RunFacts("fold0/stem", 3, False, record, LeaseView(owner, time.time(), released=True))
 
-    def told(*jobs: Job) -> tuple[str, str]:
-        queue = Queue({job.id: job for job in jobs}, {"fold0/stem": jobs[-1]}, asked=True)
-        verdict = judge(facts, Circumstances(time.time(), 60, snakemake, True, queue))
-        return verdict.state, verdict.detail
+    def told(*jobs: SlurmJob) -> tuple[str, str]:
+        queue = Queue({job.id: job for job in jobs}, {"fold0/stem": jobs[-1]})
+        condition = run_condition(facts, Circumstances(time.time(), 60, snakemake, True, queue))
+        return condition.state, condition.detail
 
-    timeout = Job("7", "TIMEOUT")
+    timeout = SlurmJob("7", "TIMEOUT")
     assert told(timeout) == ("waiting", "time limit; attempt 2 of 3 follows")
-    pending = Job("8", "PENDING", reason="Priority")
+    pending = SlurmJob("8", "PENDING", waits_for="others come first")
     assert told(timeout, pending) == ("queued", "attempt 2 of 3, others come first")
-    requeued = replace(pending, id="7", reason="BeginTime")
+    requeued = replace(pending, id="7", waits_for="its start time has not come")
     assert told(requeued) == ("queued", "attempt 2 of 3, its start time has not come")
     assert told(timeout, replace(pending, state="RUNNING")) == ("retrying", "2 of 3, starting")
     failed = replace(pending, state="NODE_FAIL")
@@ -535,22 +596,16 @@ def test_a_newer_job_of_a_run_counts_more_than_its_last_attempt() -> None:
 
 
 def test_squeue_is_read_with_separators_in_comments() -> None:
-    printed = "7|PENDING|gpu||Priority|rule_run_a|b fold0/stem fold1/3b2a69b9\n\nslurm: no\n"
+    printed = "7|PENDING|gpu|Priority|rule_run_a|b fold0/stem fold1/3b2a69b9\n\nslurm: no\n"
     (job,) = parse_queue(printed).values()
     assert (job.id, job.waits, job.partition) == ("7", True, "gpu")
     assert job.runs == ("fold0/stem", "fold1/3b2a69b9")
-    assert why_pending(job.reason) == "others come first"
+    assert job.waits_for == "others come first"
     assert why_pending("ReqNodeNotAvail, UnavailableNodes:a1") == "its nodes are down or reserved"
     assert why_pending("QOSMaxJobsPerUserLimit") == (
         "a limit of your account (QOSMaxJobsPerUserLimit)"
     )
     assert why_pending("SomethingNew") == "SomethingNew"
-
-
-def test_the_time_is_that_of_the_file_server(tmp_path: Path) -> None:
-    assert server_time(tmp_path) == pytest.approx(time.time(), abs=1)
-    assert list(tmp_path.iterdir()) == []
-    assert server_time(tmp_path / "nowhere") == pytest.approx(time.time(), abs=1)
 
 
 # --- what is chosen ---------------------------------------------------------------------------
@@ -654,7 +709,7 @@ def test_runs_on_several_gpus_take_the_hours_of_all(
     study = Study(tmp_path, cases, resources={"training": {"gpu": 2}})
     study.told_of_device = "NVIDIA H100", 0
     study.train(study.names[0])
-    looked = study.observer.look()
+    looked = study.reader.look()
     assert 0 < looked.gpu_hours == 2 * looked.hours
 
 
@@ -664,10 +719,11 @@ def test_the_plain_table_is_complete(study: Study, capsys: pytest.CaptureFixture
     assert main(["status", str(study.file)]) == 0
     summary, _, head, *lines = capsys.readouterr().out.splitlines()
     assert summary.startswith("1 of 3 done, 2 waiting")
-    assert {"run", "lr", "state", "loss", "started", "remark"} <= set(head.split())
-    # All trials have the same seed.
-    assert "seed" not in head
-    assert [line.split()[0] for line in lines] == study.names
+    assert {"run", "id", "state", "loss", "started", "remark"} <= set(head.split())
+    # All trials have the same seed: it distinguishes none.
+    called = ["fold 0, stem", "fold 0, lr 0.01", "fold 0, lr 0.02"]
+    for line, label, name in zip(lines, called, study.names, strict=True):
+        assert re.match(rf"{re.escape(label)} +{name} ", line)
     assert not any("\x1b" in line for line in lines)
 
 
@@ -698,7 +754,7 @@ def test_one_run_is_shown_with_all_its_details(
     for called in (name[:-2], study.known(name).folder):
         assert main(["status", str(study.file), called]) == 0
         shown = capsys.readouterr().out
-        assert shown.startswith(f"{name}  done")
+        assert shown.startswith(f"fold 0, lr 0.01  {name}  done")
         assert re.search(r"optimizer\.lr +0\.01", shown)
         assert re.search(r"^1 .* 0 to 1 .* cancelled", shown, re.MULTILINE)
         assert re.search(r"^2 .* 1 to 2 .* finished", shown, re.MULTILINE)
@@ -746,10 +802,13 @@ def test_a_terminal_shows_what_fits_and_never_wraps(study: Study, width: int) ->
     seen = Terminal(width, 30, str(study.file)).read()
     *_, head, first, second, third = seen.splitlines()
     assert max(map(len, (head, first, second, third))) <= width, seen
-    for line, name, state in zip(
-        (first, second, third), study.names, ("done", "waiting", "waiting"), strict=True
+    for line, called, state in zip(
+        (first, second, third),
+        ("fold 0, stem ", "fold 0, lr 0.01 ", "fold 0, lr 0.02 "),
+        ("done", "waiting", "waiting"),
+        strict=True,
     ):
-        assert line.startswith(name) and state in line
+        assert line.startswith(called) and state in line
     assert ("started" in head) == (width >= 120)
     assert "3/3" in first
 

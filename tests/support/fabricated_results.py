@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from voxelsoup.common.files import write_json
-from voxelsoup.runs.progress import write_progress
+from voxelsoup.runs.record import RECORD, RunRecord, SavedState
 from voxelsoup.study.loading import read
 from voxelsoup.study.trials import Trial, trials
 from voxelsoup.training.run import run_settings
@@ -41,7 +42,7 @@ def finish(results: Path, fold: int, trial: Trial) -> None:
     record = {
         "parameters": trial.parameters,
         "epochs": epochs,
-        "settings": run_settings(own),
+        "settings": run_settings(own, own.optimizer, epochs),
     }
     write_json(results / of_fold / "trials" / trial.id / "run.json", record)
     begin(results, fold, trial, steps=100)
@@ -55,7 +56,8 @@ def finish(results: Path, fold: int, trial: Trial) -> None:
 def begin(results: Path, fold: int, trial: Trial, steps: int = 10) -> Path:
     """The states of a trial that has saved one; returns their folder."""
     folder = results / ".state" / f"fold{fold}" / "trials" / trial.id
-    write_progress(folder, {"settings": {}}, steps, 100)
+    saved = SavedState({"settings": {}}, steps)
+    write_json(folder / RECORD, asdict(RunRecord("stopped", "", steps=100, saved=saved)))
     return folder
 
 
@@ -65,7 +67,7 @@ def finish_others(results: Path, fold: int, recipes: tuple[str, ...] = ("greedy"
     for name in names:
         write(results / f"fold{fold}" / name / "model.safetensors")
         write(results / "logs" / f"fold{fold}" / f"{name}.log")
-    write(results / ".state" / f"fold{fold}" / "stem" / "progress.json")
+    write(results / ".state" / f"fold{fold}" / "stem" / RECORD)
 
 
 def write(path: Path, text: str = "x" * 1000) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from voxelsoup.runs.journal import read_journal
+from voxelsoup.runs.record import read_record
 
 REPOSITORY = Path(__file__).parents[2]
 LOCAL_PROFILE = REPOSITORY / "profiles" / "local"
@@ -93,7 +93,15 @@ def tables(folder: Path) -> list[bytes]:
 
 def epochs_trained(states: Path) -> list[int]:
     """The epochs that a run has trained, over all of its attempts, in order."""
-    return [event["epoch"] for event in read_journal(states) if event["event"] == "epoch"]
+    record = read_record(states)
+    if record is None or record.epoch == 0:
+        return []
+    per_epoch = record.step // record.epoch
+    return [
+        epoch
+        for attempt in record.attempts
+        for epoch in range(attempt.from_step // per_epoch + 1, attempt.to_epoch + 1)
+    ]
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 300) -> None:
@@ -106,4 +114,6 @@ def wait_for(condition: Callable[[], object], seconds: float = 300) -> None:
 
 def wait_for_epoch(states: Path, epoch: int) -> None:
     """Wait until a run has trained an epoch."""
-    wait_for(lambda: epoch in epochs_trained(states))
+    history = states / "history.csv"
+    # The history has every epoch at once, the record one a second.
+    wait_for(lambda: history.exists() and len(history.read_text().splitlines()) > epoch)

@@ -15,12 +15,12 @@ import pytest
 import torch
 
 from support.runs import preprocess_phantom, small_run, small_study
-from support.studies import wait_for
+from support.studies import epochs_trained, wait_for_epoch
 from voxelsoup.common.errors import InputError
 from voxelsoup.common.logs import appended_log
 from voxelsoup.models.networks import build
 from voxelsoup.runs.guard import RunGuard
-from voxelsoup.runs.journal import read_journal
+from voxelsoup.runs.record import read_record
 from voxelsoup.study.sections.resources import Recovery
 from voxelsoup.training.data_parallel import check_network
 from voxelsoup.training.launch import ProcessLost, train_together
@@ -109,9 +109,11 @@ def test_two_processes_train_what_one_trains(folder: Path, tmp_path: Path) -> No
     together = finish(run, tmp_path)
     assert_close(together, alone, tolerance=1e-6)
     # It was not this process that trained.
-    owners = [event["owner"] for event in read_journal(tmp_path) if event["event"] == "epoch"]
-    assert len(owners) == 2
-    assert len(set(owners)) == 1
+    record = read_record(tmp_path)
+    assert record is not None
+    trained, finished = record.attempts
+    assert (trained.to_epoch, finished.from_step) == (2, run.steps)
+    assert trained.owner.process != finished.owner.process == os.getpid()
     assert "2 processes on cpu" in (tmp_path / "log.txt").read_text()
     # The weights moved by far more than the tolerance.
     start = train(run_with(folder, optimizer, epochs=1, steps_per_epoch=1, batch_size=4), CPU)
@@ -123,10 +125,6 @@ def start_in_two(folder: Path, states: Path) -> subprocess.Popen[str]:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([*sys.path, str(HERE)])}
     command = [sys.executable, "-c", RUN_IN_TWO, str(folder), str(states)]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, cwd=HERE)
-
-
-def epochs_of(states: Path) -> list[int]:
-    return [event["epoch"] for event in read_journal(states) if event["event"] == "epoch"]
 
 
 def ranks_of(process: int) -> dict[int, int]:
@@ -150,7 +148,7 @@ def test_a_signal_to_any_process_ends_all_after_the_same_step(
     folder: Path, tmp_path: Path, whom: str
 ) -> None:
     process = start_in_two(folder, tmp_path)
-    wait_for(lambda: 2 in epochs_of(tmp_path), 120)
+    wait_for_epoch(tmp_path, 2)
     ranks = ranks_of(process.pid)
     assert ranks.keys() == {0, 1}
     os.kill(process.pid if whom == "parent" else ranks[1], signal.SIGUSR1)
@@ -161,14 +159,14 @@ def test_a_signal_to_any_process_ends_all_after_the_same_step(
     with guard_of(long_run(folder), tmp_path) as guard:
         state = guard.newest()
     assert state is not None
-    assert len(state["rows"]) == len(epochs_of(tmp_path))
+    assert len(state["rows"]) == len(epochs_trained(tmp_path))
 
 
 def test_a_killed_process_ends_the_job_and_the_next_one_resumes(
     folder: Path, tmp_path: Path, undisturbed: Trained
 ) -> None:
     process = start_in_two(folder, tmp_path)
-    wait_for(lambda: 5 in epochs_of(tmp_path), 120)
+    wait_for_epoch(tmp_path, 5)
     os.kill(ranks_of(process.pid)[1], signal.SIGKILL)
     _, errors = process.communicate(timeout=60)
     assert ProcessLost.__name__ in errors, errors
@@ -176,15 +174,16 @@ def test_a_killed_process_ends_the_job_and_the_next_one_resumes(
     run = long_run(folder)
     in_two(run, tmp_path)
     assert_close(finish(run, tmp_path), undisturbed, tolerance=1e-5)
-    resumed = [event["step"] for event in read_journal(tmp_path) if event["event"] == "resume"]
-    assert resumed[0] > 0
+    record = read_record(tmp_path)
+    assert record is not None
+    assert record.attempts[1].from_step > 0
 
 
 def test_a_successor_in_one_process_takes_over_from_two(
     folder: Path, tmp_path: Path, undisturbed: Trained
 ) -> None:
     process = start_in_two(folder, tmp_path)
-    wait_for(lambda: 2 in epochs_of(tmp_path), 120)
+    wait_for_epoch(tmp_path, 2)
     trained = finish(long_run(folder), tmp_path)
     _, errors = process.communicate(timeout=60)
     assert "handed over after step" in errors, errors

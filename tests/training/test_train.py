@@ -1,4 +1,4 @@
-"""A run: is bit-identical when repeated, and leaves the averaged weights behind."""
+"""A run: repeats itself to the bit, and leaves the averaged weights behind."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from support.studies import (
     write_tiny,
 )
 from voxelsoup.common.files import sha256
-from voxelsoup.runs.journal import read_journal
+from voxelsoup.runs.record import read_record
 from voxelsoup.study.loading import read
 from voxelsoup.study.trials import trials
 
@@ -60,7 +60,9 @@ def test_a_second_snakemake_is_refused_and_one_after_a_kill_resumes(
     first = start_locally(tmp_path, *targets)
     wait_for_epoch(states, 5)
     # Its training is held still meanwhile, so that it is not done too early.
-    (orphan,) = [e["owner"]["process"] for e in read_journal(states) if e["event"] == "start"]
+    record = read_record(states)
+    assert record is not None
+    (orphan,) = [attempt.owner.process for attempt in record.attempts]
     os.kill(orphan, signal.SIGSTOP)
     assert start_locally(tmp_path, *targets).wait() == 1
     printed = (tmp_path / "printed.txt").read_text()

@@ -288,8 +288,8 @@ def _print_bad(console: Console, bad: dict[str, InputError]) -> None:
 
 
 def _print_problem(console: Console, beginning: Text, problem: InputError) -> None:
-    told = beginning.append(f"{problem.where}: {problem.found}")
-    console.print(Padding(told, (0, 0, 0, 2), expand=False))
+    text = beginning.append(f"{problem.where}: {problem.found}")
+    console.print(Padding(text, (0, 0, 0, 2), expand=False))
     advice = f"expected: {problem.expected}\nfix: {problem.fix}"
     console.print(Padding(Text(advice, "dim"), (0, 0, 0, 6), expand=False))
 
@@ -336,16 +336,7 @@ def _json(listing: Listing, fingerprint: Fingerprint) -> dict[str, Any]:
             }
             for case in listing.usable
         ],
-        "bad": {name: _told(problem) for name, problem in listing.bad.items()},
-        "folds": None if listing.folds is None else _told(listing.folds),
+        "bad": {name: problem.as_record() for name, problem in listing.bad.items()},
+        "folds": None if listing.folds is None else listing.folds.as_record(),
         "remarks": list(listing.guess.remarks) if listing.guess else [],
-    }
-
-
-def _told(problem: InputError) -> dict[str, str]:
-    return {
-        "where": problem.where,
-        "found": problem.found,
-        "expected": problem.expected,
-        "fix": problem.fix,
     }

@@ -94,7 +94,7 @@ def predict_command(asked: argparse.Namespace) -> int:
     _check_targets(asked.targets)
     *models, given, output = asked.targets
     _check_numbers(asked)
-    # What takes seconds to import comes behind what can be told at once.
+    # What takes seconds to import comes after what can be checked at once.
     from voxelsoup.common.machine import usable_cores
     from voxelsoup.data.regions import parse_label_order
     from voxelsoup.models import devices
@@ -104,10 +104,10 @@ def predict_command(asked: argparse.Namespace) -> int:
     from voxelsoup.prediction.scans import find_scans
 
     files = open_models([Path(model) for model in models])
-    told = files[0].description
-    stated = parse_label_order(asked.label_order, told.regions) if asked.label_order else None
+    model = files[0].description
+    stated = parse_label_order(asked.label_order, model.regions) if asked.label_order else None
     called = asked.channels.split(",") if asked.channels else None
-    cases = find_scans(given, told.channels, called)
+    cases = find_scans(given, model.channels, called)
     device = devices.prepare(asked.device, asked.threads or usable_cores(), "--device")
     way = PredictionSettings(
         files,
@@ -201,14 +201,14 @@ def _progress(cases: int) -> Iterator[PredictionProgress]:
 
 def _conclude(outcomes: Sequence[CaseOutcome], folder: Path) -> int:
     counts = dict.fromkeys(("predicted", "kept", "bad"), 0)
-    for told in outcomes:
-        counts[told.outcome] += 1
+    for one in outcomes:
+        counts[one.outcome] += 1
     kept = f", {counts['kept']} already existed" if counts["kept"] else ""
     print(f"{folder}: {counted(counts['predicted'], 'case')} predicted{kept}", flush=True)
     if not counts["bad"]:
         return 0
     print(f"\nvoxelsoup: {counted(counts['bad'], 'case')} could not be predicted", file=sys.stderr)
-    for told in outcomes:
-        if told.problem is not None:
-            print(f"  - {told.case}: {told.problem.where}: {told.problem.found}", file=sys.stderr)
+    for one in outcomes:
+        if one.problem is not None:
+            print(f"  - {one.case}: {one.problem.where}: {one.problem.found}", file=sys.stderr)
     return 1

@@ -17,7 +17,8 @@ from typing import get_args
 from voxelsoup.common.errors import InputError
 from voxelsoup.common.files import writable
 from voxelsoup.runs.invocation import recorded_studies
-from voxelsoup.runs.lease import Lease, LeaseTaken, is_alive
+from voxelsoup.runs.lease import Lease, LeaseTaken, server_time
+from voxelsoup.runs.run_state import condition_by_states
 from voxelsoup.study.loading import read
 from voxelsoup.study.sections.soup import RecipeName
 from voxelsoup.study.study import Study
@@ -76,9 +77,12 @@ class Remnant:
         """Bytes of all its files."""
         return sum(_size(path) for path in self.paths)
 
-    def in_use(self, seconds: float) -> bool:
-        """Whether a run of it is alive; see ``lease.is_alive``."""
-        return any(is_alive(folder, seconds) for folder in self.states)
+    def in_use(self, lease_seconds: float) -> bool:
+        """Whether a process trains a run of it."""
+        return any(
+            condition_by_states(folder, server_time(folder), lease_seconds).at_work
+            for folder in self.states
+        )
 
 
 def consider(files: Sequence[Path]) -> Considered:
@@ -169,14 +173,14 @@ def linked_folders(considered: Considered) -> list[Path]:
     return [path for path in (*roots, *folds, *below) if path.is_symlink()]
 
 
-def remove(considered: Considered, tell: Callable[[Remnant, bool], None]) -> None:
+def remove(considered: Considered, report: Callable[[Remnant, bool], None]) -> None:
     """Remove all that no study names, but for what is in use.
 
     The lease of the study is held meanwhile, so that no Snakemake begins to work here.
 
     Args:
         considered: the studies that say what is kept.
-        tell: called for each remnant, with whether it was removed.
+        report: called for each remnant, with whether it was removed.
 
     Raises:
         InputError: if a Snakemake works on the folder, or something cannot be removed.
@@ -197,7 +201,7 @@ def remove(considered: Considered, tell: Callable[[Remnant, bool], None]) -> Non
             removed = not remnant.in_use(seconds)
             for path in remnant.paths if removed else []:
                 _remove(considered.results, path)
-            tell(remnant, removed)
+            report(remnant, removed)
 
 
 def prune(files: Sequence[Path], confirmed: bool) -> None:
@@ -222,7 +226,7 @@ def prune(files: Sequence[Path], confirmed: bool) -> None:
     if not remnants:
         _say("There is nothing else.")
     elif confirmed:
-        remove(considered, _tell_removal)
+        remove(considered, _report_removal)
     else:
         seconds = considered.lease_seconds
         for remnant in remnants:
@@ -231,7 +235,7 @@ def prune(files: Sequence[Path], confirmed: bool) -> None:
         _say(f"{total:>12}  in all. Nothing was removed; `--yes` removes it.")
 
 
-def _tell_removal(remnant: Remnant, removed: bool) -> None:
+def _report_removal(remnant: Remnant, removed: bool) -> None:
     _say(f"{'removed' if removed else 'not removed, because it is in use'}: {remnant.name}")
 
 

@@ -1,4 +1,4 @@
-"""The command `voxelsoup status`: its options, and who shows what was found."""
+"""The command `voxelsoup status`: its options, and what shows the runs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from voxelsoup.common.errors import InputError
 from voxelsoup.status.filters import Choice, checked
 from voxelsoup.status.one_run import as_json, find_run, look_at_run, view
 from voxelsoup.status.rows import RunRow, StudyStatus
-from voxelsoup.status.study_status import StudyObserver
+from voxelsoup.status.study_status import StatusReader
 from voxelsoup.status.terminal import LINES_AROUND, plain_table, summary, table
 
 # Every look at a study on a cluster is a question to its controller.
@@ -80,13 +80,9 @@ def status_command(asked: argparse.Namespace) -> int:
         sys.stdout.reconfigure(errors="replace")
     seconds = _seconds(asked)
     file, name = _study_and_run(asked.targets)
-    observer = StudyObserver(file)
+    reader = StatusReader(file)
     console = Console(highlight=False)
-    show: _Shown
-    if name is not None:
-        show = _OneRun(observer, name, asked)
-    else:
-        show = _AllRuns(observer, asked, seconds)
+    show = _OneRun(reader, name, asked) if name else _AllRuns(reader, asked, seconds)
     if seconds is None:
         show.once(console)
         return 0
@@ -121,22 +117,10 @@ def _study_and_run(targets: list[str]) -> tuple[Path, str | None]:
     return Path(files[0] if files else "config.yaml"), runs[0] if runs else None
 
 
-class _Shown:
-    """Something that can be shown once, or again and again."""
+class _OneRun:
+    """One run in detail, shown once or again and again."""
 
-    asked: argparse.Namespace
-
-    def once(self, console: Console) -> None:
-        """Look, and print."""
-        raise NotImplementedError
-
-    def refreshed(self, console: Console) -> RenderableType:
-        """Look, and return what a terminal shows until the next time."""
-        raise NotImplementedError
-
-
-class _OneRun(_Shown):
-    def __init__(self, observer: StudyObserver, name: str, asked: argparse.Namespace) -> None:
+    def __init__(self, reader: StatusReader, name: str, asked: argparse.Namespace) -> None:
         if asked.html or asked.sort or asked.state or asked.fold or asked.where or asked.limit:
             raise InputError(
                 "voxelsoup status",
@@ -144,25 +128,27 @@ class _OneRun(_Shown):
                 "--json and --watch beside a run",
                 "leave out the other options, or the run",
             )
-        self.observer, self.asked = observer, asked
-        self.run = find_run(observer.runs, name)
+        self.reader, self.asked = reader, asked
+        self.run = find_run(reader.runs, name)
 
     def once(self, console: Console) -> None:
-        found = look_at_run(self.observer, self.run)
+        found = look_at_run(self.reader, self.run)
         if self.asked.json:
             print(_json(as_json(found)), flush=True)
         else:
             console.print(view(found, console.width), soft_wrap=not console.is_terminal)
 
     def refreshed(self, console: Console) -> RenderableType:
-        return view(look_at_run(self.observer, self.run), console.width)
+        return view(look_at_run(self.reader, self.run), console.width)
 
 
-class _AllRuns(_Shown):
+class _AllRuns:
+    """All runs that were asked for, as a table, JSON or a page."""
+
     def __init__(
-        self, observer: StudyObserver, asked: argparse.Namespace, seconds: float | None
+        self, reader: StatusReader, asked: argparse.Namespace, seconds: float | None
     ) -> None:
-        self.observer, self.asked, self.seconds = observer, asked, seconds
+        self.reader, self.asked, self.seconds = reader, asked, seconds
         self.choice: Choice | None = None
         if asked.limit is not None and asked.limit < 1:
             raise InputError("--limit", f"`{asked.limit}`", "1 or more", "such as --limit 20")
@@ -172,7 +158,7 @@ class _AllRuns(_Shown):
         if self.asked.json:
             print(_status_json(status, rows[: self.asked.limit]), flush=True)
         elif self.asked.html:
-            # One line beside the page; whoever watches and does not look gets none.
+            # One line beside the page; there is none while watching.
             if self.seconds is None:
                 print(f"{summary(status)}\nwritten to {self.asked.html}", flush=True)
         elif console.is_terminal:
@@ -180,7 +166,7 @@ class _AllRuns(_Shown):
             console.print(self._table(status, rows, console.width, most))
         else:
             shown = rows[: self.asked.limit]
-            print(plain_table(status, shown, self.observer.keys), flush=True)
+            print(plain_table(status, shown), flush=True)
 
     def refreshed(self, console: Console) -> RenderableType:
         status, rows = self._look()
@@ -190,7 +176,7 @@ class _AllRuns(_Shown):
 
     def _look(self) -> tuple[StudyStatus, list[RunRow]]:
         asked = self.asked
-        status = self.observer.look(curves=asked.html is not None)
+        status = self.reader.look(curves=asked.html is not None)
         if self.choice is None:
             options = (asked.sort, asked.state, asked.fold, asked.where)
             self.choice = checked(*options, rows=status.rows)
@@ -206,7 +192,6 @@ class _AllRuns(_Shown):
         return table(
             status,
             rows,
-            self.observer.keys,
             width,
             most,
             refresh_seconds=self.seconds,
@@ -214,9 +199,9 @@ class _AllRuns(_Shown):
         )
 
 
-def _watch(show: _Shown, console: Console, seconds: float) -> int:
+def _watch(show: _OneRun | _AllRuns, console: Console, seconds: float) -> int:
     """Show again and again, until somebody ends it."""
-    # Whoever ends a terminal's session, or a service, ends it like Ctrl-C.
+    # The end of a terminal's session, or of a service, ends it like Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         if console.is_terminal and not show.asked.json:

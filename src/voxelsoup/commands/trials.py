@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,18 +16,19 @@ from rich.text import Text
 
 from voxelsoup.common.files import read_json
 from voxelsoup.common.text import counted
-from voxelsoup.runs.lease import is_alive
-from voxelsoup.runs.progress import read_progress
+from voxelsoup.runs.lease import look_at, server_time
+from voxelsoup.runs.record import read_record, read_saved
+from voxelsoup.runs.run_state import Circumstances, RunFacts, run_condition
 from voxelsoup.runs.rungs import dropped_trials
 from voxelsoup.study.study import Study
 from voxelsoup.study.trials import Trial, parameters_of, swept_keys
-from voxelsoup.training.run import target
+from voxelsoup.training.run import run_settings
 
 TRIAL = re.compile(r"[0-9a-f]{8}")
 NEW, STOPPED, RUNNING, DONE, OUTDATED = "new", "stopped", "running", "done", "outdated"
-DROPPED = "dropped"
-# In this order they are told; of what is new nothing is told.
-TOLD = (RUNNING, STOPPED, OUTDATED, DROPPED)
+DROPPED, LOST = "dropped", "lost"
+# In this order they are counted, after those that are done.
+COUNTED = (RUNNING, LOST, STOPPED, OUTDATED, DROPPED)
 
 
 @dataclass(frozen=True)
@@ -36,10 +37,10 @@ class ListedTrial:
 
     Attributes:
         id: its id.
-        parameters: dotted key -> value; None if no record tells them.
-        folds: number of the fold -> ``new``, ``running``, ``stopped`` (goes on from a saved
-            state), ``done``, ``outdated`` (done with other settings, so trained again) or
-            ``dropped`` (at a rung of a halving).
+        parameters: dotted key -> value; None if no record has them.
+        folds: number of the fold -> ``new``, ``running``, ``lost`` (its process gives no sign of
+            life), ``stopped`` (resumes from a saved state), ``done``, ``outdated`` (done with
+            other settings, so trained again) or ``dropped`` (at a rung of a halving).
     """
 
     id: str
@@ -52,8 +53,8 @@ class ListedTrial:
         counts = Counter(self.folds.values())
         if len(counts) == 1:
             return next(iter(counts))
-        told = [f"{counts[state]} {state}" for state in TOLD if counts[state]]
-        return ", ".join([f"{counts[DONE]} of {len(self.folds)} folds done", *told])
+        counted_states = [f"{counts[state]} {state}" for state in COUNTED if counts[state]]
+        return ", ".join([f"{counts[DONE]} of {len(self.folds)} folds done", *counted_states])
 
 
 def list_trials(study: Study, trials: Sequence[Trial]) -> list[ListedTrial]:
@@ -63,56 +64,71 @@ def list_trials(study: Study, trials: Sequence[Trial]) -> list[ListedTrial]:
         study: the study, whose results folder counts from the working directory.
         trials: all of its trials.
     """
-    parameters = parameters_of(trials)
+    parameters, around = parameters_of(trials), _circumstances(study)
     dropped = {
         fold: dropped_trials(Path(study.results), fold, study.sweep.halving)
         for fold in study.folds.numbers
     }
-    return [
-        ListedTrial(
-            trial.id,
-            parameters[trial.id],
-            {fold: _state(study, fold, trial, dropped[fold]) for fold in study.folds.numbers},
-        )
-        for trial in trials
-    ]
+    listed = []
+    for trial in trials:
+        folds = {}
+        for fold in study.folds.numbers:
+            folds[fold] = _state(study, fold, trial.id, around, dropped[fold].get(trial.id))
+            if folds[fold] == DONE and _is_outdated(Path(study.results), fold, trial):
+                folds[fold] = OUTDATED
+        listed.append(ListedTrial(trial.id, parameters[trial.id], folds))
+    return listed
 
 
 def list_others(study: Study, trials: Sequence[Trial]) -> list[ListedTrial]:
     """The trials that lie in the results folder and are not in the study, by their ids."""
     results, known = Path(study.results), {trial.id for trial in trials}
+    around = _circumstances(study)
     found: dict[str, dict[int, str]] = {}
     for folder in sorted([*results.glob("fold*/trials/*"), *results.glob(".state/fold*/trials/*")]):
         number = folder.parts[-3].removeprefix("fold")
         is_trial = TRIAL.fullmatch(folder.name) and number.isdecimal() and folder.is_dir()
         if is_trial and folder.name not in known:
             folds = found.setdefault(folder.name, {})
-            folds[int(number)] = _state_of(study, int(number), folder.name)
+            folds[int(number)] = _state(study, int(number), folder.name, around)
     return [
         ListedTrial(trial, _recorded_parameters(results, trial, folds), folds)
         for trial, folds in sorted(found.items())
     ]
 
 
-def _state(study: Study, fold: int, trial: Trial, dropped: Collection[str]) -> str:
-    state = _state_of(study, fold, trial.id)
-    if trial.id in dropped and state != RUNNING:
-        return DROPPED
-    if state == DONE:
-        record = _record(Path(study.results), fold, trial.id)
-        if (record.get("epochs"), record.get("settings")) != target(trial.study):
-            return OUTDATED
-    return state
+def _circumstances(study: Study) -> Circumstances:
+    return Circumstances(server_time(Path(study.results, ".state")), study.recovery.lease_seconds)
 
 
-def _state_of(study: Study, fold: int, trial: str) -> str:
+def _state(
+    study: Study, fold: int, trial: str, around: Circumstances, dropped_after: int | None = None
+) -> str:
     states = Path(study.results, ".state", f"fold{fold}", "trials", trial)
-    if is_alive(states, study.recovery.lease_seconds):
-        return RUNNING
     # It is written last.
-    if Path(study.results, f"fold{fold}", "trials", trial, "run.json").exists():
-        return DONE
-    return STOPPED if read_progress(states) else NEW
+    done = Path(study.results, f"fold{fold}", "trials", trial, "run.json").exists()
+    facts = RunFacts(
+        name=f"fold{fold}/{trial}",
+        epochs=0,
+        done=done,
+        record=read_record(states),
+        lease=look_at(states),
+        dropped_after=dropped_after,
+    )
+    condition = run_condition(facts, around)
+    if condition.at_work:
+        return RUNNING
+    if condition.state in (DONE, DROPPED, LOST):
+        return condition.state
+    return STOPPED if read_saved(states) else NEW
+
+
+def _is_outdated(results: Path, fold: int, trial: Trial) -> bool:
+    """Whether a trial was trained with other settings than it has now."""
+    record, own = _record(results, fold, trial.id), trial.study
+    epochs, checkpoints = own.training.epochs, own.training.checkpoints
+    wanted = run_settings(own, own.optimizer, epochs, checkpoints, own.soup.weights)
+    return record.get("settings") != wanted or record.get("epochs") != epochs
 
 
 def _record(results: Path, fold: int, trial: str) -> dict[str, Any]:
@@ -178,9 +194,9 @@ def _table(listed: Sequence[ListedTrial], keys: Sequence[str], title: str | None
 
 def _summary(study: Study, listed: Sequence[ListedTrial], others: Sequence[ListedTrial]) -> str:
     counts = Counter(state for trial in listed for state in trial.folds.values())
-    told = [f"{counts[state]} {state}" for state in (DONE, *TOLD, NEW) if counts[state]]
+    states = [f"{counts[state]} {state}" for state in (DONE, *COUNTED, NEW) if counts[state]]
     folds = counted(len(study.folds.numbers), "fold")
-    text = f"{counted(len(listed), 'trial')} x {folds}: {', '.join(told)}."
+    text = f"{counted(len(listed), 'trial')} x {folds}: {', '.join(states)}."
     if others:
         verb = "is" if len(others) == 1 else "are"
         text += (

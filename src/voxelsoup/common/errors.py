@@ -1,8 +1,10 @@
-"""The one exception that stands for a mistake in what the user gave us."""
+"""The exceptions that users meet, and errors described as data."""
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 # What an InputError is made of, and what results from before the project's renaming call its fix.
@@ -82,3 +84,40 @@ class BadCases(InputError):
             "; ".join([*reasons, fix]),
         )
         self.problems = problems
+
+
+@dataclass(frozen=True)
+class ErrorDescription:
+    """An exception as data, for those who come later.
+
+    Attributes:
+        kind: its class.
+        message: what it says.
+        where: the innermost line of voxelsoup or of a script on its way, as ``augment.py line 33``.
+        fix: what the user can do, where the exception knows.
+    """
+
+    kind: str
+    message: str
+    where: str = ""
+    fix: str = ""
+
+
+def describe(error: BaseException) -> ErrorDescription:
+    """An exception as data."""
+    fix = error.fix if isinstance(error, InputError) else ""
+    message = f"{error.where}: {error.found}" if isinstance(error, InputError) else str(error)
+    kind = type(error).__name__
+    return ErrorDescription(kind, message or kind, _place(error), fix)
+
+
+def _place(error: BaseException) -> str:
+    """The innermost line on the way to an exception that is voxelsoup's own, or a script's."""
+    # All that a job's script does happens within its log (`logs.job_log`).
+    log = str(Path(__file__).with_name("logs.py"))
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename != log]
+    package = str(Path(__file__).parents[1])
+    own = [frame for frame in frames if frame.filename.startswith(package)]
+    others = [f for f in frames if "site-packages" not in f.filename and "<" not in f.filename]
+    chosen = (own or others)[-1:]
+    return "".join(f"{Path(frame.filename).name} line {frame.lineno}" for frame in chosen)

@@ -6,10 +6,18 @@ import logging
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 
-from voxelsoup.common.errors import EXIT_STOPPED, InputError, Stopped
+from voxelsoup.common.errors import (
+    EXIT_STOPPED,
+    ErrorDescription,
+    InputError,
+    Stopped,
+    describe,
+)
+from voxelsoup.common.files import read_json, write_json
 
 FORMAT = "%(asctime)s %(message)s"
 
@@ -19,13 +27,16 @@ def job_log(path: str | Path) -> Iterator[None]:
     """Write what a job logs to its file, and errors to the terminal too.
 
     An ``InputError`` ends the job with its message alone, and so does work that was stopped,
-    with ``EXIT_STOPPED``; any other exception is a defect and keeps its traceback.
+    with ``EXIT_STOPPED``; any other exception is a defect and keeps its traceback. Each is written
+    beside the log as data too, until the job begins again (``read_error``).
     """
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     Path(path).write_text("")
+    _error_file(path).unlink(missing_ok=True)
     with appended_log(path):
         try:
-            yield
+            with _described(path):
+                yield
         except InputError as error:
             logging.error("%s", error)
             print(f"\nvoxelsoup: {error}\n", file=sys.stderr, flush=True)
@@ -37,6 +48,29 @@ def job_log(path: str | Path) -> Iterator[None]:
         except Exception:
             logging.exception("this is a defect in voxelsoup or in a library")
             raise
+
+
+@contextmanager
+def _described(log: str | Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        # What fills the disk is reported all the same.
+        with suppress(InputError, OSError):
+            write_json(_error_file(log), asdict(describe(error)))
+        raise
+
+
+def _error_file(log: str | Path) -> Path:
+    return Path(log).with_suffix(".error.json")
+
+
+def read_error(log: str | Path) -> ErrorDescription | None:
+    """What ended the last attempt of the job with this log; None if no exception did."""
+    try:
+        return ErrorDescription(**read_json(_error_file(log)))
+    except (OSError, ValueError, TypeError):
+        return None
 
 
 @contextmanager

@@ -1,12 +1,17 @@
-"""Where torch computes, and the settings under which its results are bit-identical."""
+"""Where torch computes, and the settings under which it repeats itself to the bit."""
 
 from __future__ import annotations
 
 import ctypes
+import fcntl
+import logging
+import math
 import os
+import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,7 +19,8 @@ import torch
 from torch import nn
 
 from voxelsoup.common.errors import InputError
-from voxelsoup.models.gpu_locks import claim, claim_all
+
+log = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 
@@ -39,8 +45,8 @@ def prepare(
 
     Args:
         device: `auto`, `cpu` or `cuda`.
-        threads: CPU threads of this process; sums are split by them, so that results are
-            bit-identical for the same number only.
+        threads: CPU threads of this process; sums are split by them, so that results are the
+            same to the bit for the same number only.
         where: the key or option that says so, for messages.
         gpu: number of the GPU, where it is reserved already (``reserved``).
         runs_per_gpu: so many processes that say the same may share a GPU.
@@ -123,6 +129,110 @@ def _names() -> list[str]:
     return [str(torch.cuda.get_device_properties(gpu).uuid) for gpu in gpus]
 
 
+def claim(names: Sequence[str], patience: float = math.inf, runs: int = 1) -> int:
+    """Reserve one of several devices for this process, until it ends, however it ends.
+
+    The kernel keeps the reservations: locks on files per device, which die with the process.
+    A device that is shared has a lock that all who share it hold together, and one for each
+    place; whoever wants it alone waits until nobody holds the first.
+
+    Args:
+        names: of the devices, the same in all processes of the machine.
+        patience: seconds to wait for one to become free.
+        runs: places on each device, of which this process takes one; 1: it takes all.
+
+    Returns:
+        The index of the reserved device.
+
+    Raises:
+        TimeoutError: if none became free.
+    """
+    deadline = time.monotonic() + patience
+    while True:
+        # The first place of every device before the second of any: runs spread out.
+        for place in range(runs):
+            for index, device in enumerate(names):
+                handles = _place(device, place) if runs > 1 else _whole(device)
+                if handles:
+                    _HELD.extend(handles)
+                    return index
+        if time.monotonic() >= deadline:
+            raise TimeoutError(f"all of {', '.join(names)} are in use")
+        log.info("waiting for one of %d GPUs to become free", len(names))
+        time.sleep(min(2.0, max(0.0, deadline - time.monotonic())))
+
+
+def claim_all(
+    names: Sequence[str], count: int, handles: list[int], patience: float = math.inf
+) -> list[int]:
+    """Reserve several devices at once: none is held while others are waited for.
+
+    Args:
+        names: of the devices, the same in all processes of the machine.
+        count: how many of them.
+        handles: takes what holds them: they are free when all of it is closed.
+        patience: seconds to wait for them.
+
+    Returns:
+        The indices of the reserved devices.
+
+    Raises:
+        TimeoutError: if they did not become free.
+    """
+    deadline = time.monotonic() + patience
+    while True:
+        taken: list[int] = []
+        for index, device in enumerate(names):
+            held = _whole(device) if len(taken) < count else []
+            if held:
+                handles += held
+                taken.append(index)
+        if len(taken) == count:
+            return taken
+        while handles:
+            os.close(handles.pop())
+        if time.monotonic() >= deadline:
+            raise TimeoutError(f"fewer than {count} of {', '.join(names)} are free")
+        log.info("waiting for %d of %d GPUs to become free", count, len(names))
+        time.sleep(min(2.0, max(0.0, deadline - time.monotonic())))
+
+
+# Open files are what holds the locks.
+_HELD: list[int] = []
+
+
+def _whole(device: str) -> list[int]:
+    """Take a device alone; the open file that holds it, or nothing."""
+    handle = _lock(f"{device}.lock", fcntl.LOCK_EX)
+    return [] if handle is None else [handle]
+
+
+def _place(device: str, place: int) -> list[int]:
+    """Take one place of a device that is shared; the open files that hold it, or nothing."""
+    shared = _lock(f"{device}.lock", fcntl.LOCK_SH)
+    if shared is None:
+        return []
+    own = _lock(f"{device}.{place}.lock", fcntl.LOCK_EX)
+    if own is None:
+        os.close(shared)
+        return []
+    return [shared, own]
+
+
+def _lock(name: str, kind: int) -> int | None:
+    """Lock a file without waiting; another user's file will do, for reading is enough."""
+    path = Path(tempfile.gettempdir()) / f"voxelsoup-gpu-{name}"
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDONLY, 0o644))
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        return None
+    return handle
+
+
 def name(device: torch.device) -> str:
     """The device for people: the GPU's model, or `cpu`."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
@@ -153,7 +263,7 @@ def parallel_map(
     """Do independent pieces of work; on a CPU large ones as many at once as torch has threads.
 
     Small operations gain nothing from a second thread of their own. Each piece is computed by one,
-    whatever the number of threads, so that results are bit-identical.
+    whatever the number of threads, so that results are the same to the bit.
 
     Args:
         work: what is done to each; it calls torch.
@@ -190,7 +300,7 @@ def compiled(model: nn.Module) -> Callable[[torch.Tensor], Any]:
 def keep_freed_memory(keep: bool) -> None:
     """Have this process keep the memory that it frees, where it will soon want as much again.
 
-    By default glibc gives large blocks back at once, and the kernel clears them again for each
+    By default glibc gives large blocks back at once, and the kernel clears them anew for each
     tensor: a tenth of a training step on CPUs, a quarter of the augmentation, most of a forward
     pass over a large window. Other C libraries are left alone.
 

@@ -75,20 +75,14 @@ def _call(network: Network, channels: int, regions: int) -> tuple[Any, dict[str,
         "in_channels": channels,
         "out_channels": regions,
     }
-    defaults: dict[str, Any] = {}
     if network.name == "MedNeXt":
-        filled["kernel_size"] = network.kernel_size
-        filled["deep_supervision"] = network.deep_supervision
-        factory = nets.MedNeXt if network.size == "free" else MEDNEXT_SIZES[network.size]
-        if network.size == "free":
-            # As the published sizes have in all of their blocks; MONAI's default has none.
-            defaults["use_residual_connection"] = True
+        factory, filled = _mednext(network, filled)
     else:
         factory = _by_name(network.name)
         taken = inspect.signature(factory).parameters
         filled = {key: value for key, value in filled.items() if key in taken}
     _check_not_filled(network, filled)
-    return factory, defaults | filled | network.arguments
+    return factory, _defaults(network) | filled | network.arguments
 
 
 def outline(network: Network, channels: int, regions: int) -> nn.Module:
@@ -225,6 +219,20 @@ def has_batch_norm(model: nn.Module) -> bool:
 def count_parameters(model: nn.Module) -> int:
     """Number of trained weights."""
     return sum(p.numel() for p in model.parameters())
+
+
+def _mednext(network: Network, filled: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    filled = filled | {
+        "kernel_size": network.kernel_size,
+        "deep_supervision": network.deep_supervision,
+    }
+    return (nets.MedNeXt if network.size == "free" else MEDNEXT_SIZES[network.size]), filled
+
+
+def _defaults(network: Network) -> dict[str, Any]:
+    # The published MedNeXt has residual connections in all of its blocks; MONAI's default has none.
+    free = network.name == "MedNeXt" and network.size == "free"
+    return {"use_residual_connection": True} if free else {}
 
 
 def _check_not_filled(network: Network, filled: dict[str, Any]) -> None:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -17,10 +15,8 @@ import pandas as pd
 
 from voxelsoup.common.errors import Stopped
 from voxelsoup.common.files import write_text
-from voxelsoup.runs.journal import note
 from voxelsoup.runs.lease import Lease, LeaseLost
-from voxelsoup.runs.progress import first_difference, write_progress
-from voxelsoup.runs.record import Recorder
+from voxelsoup.runs.record import Recorder, first_difference
 from voxelsoup.runs.resume_state import State, newest_state, prune_states, remove_states, save_state
 from voxelsoup.runs.signals import Interruption
 from voxelsoup.study.sections.resources import Recovery
@@ -33,7 +29,7 @@ Capture = Callable[[], State]
 
 
 class HandedOver(Stopped):
-    """Another copy of this run asked for it and goes on from the state saved here."""
+    """Another copy of this run asked for it and resumes from the state saved here."""
 
 
 class RunGuard:
@@ -50,7 +46,7 @@ class RunGuard:
         """Set up.
 
         Args:
-            folder: where the run's lease, states and journal lie.
+            folder: where the run's lease, states and record lie.
             identity: everything that the run's result depends on; a state of another identity is
                 of no use.
             steps: optimizer steps of the whole run.
@@ -75,18 +71,15 @@ class RunGuard:
             exits.callback(self.lease.release)
             exits.callback(self._writer.shutdown)
             self._exits = exits.pop_all()
-        taken = {"taken_from": str(self.lease.taken_from)} if self.lease.taken_from else {}
-        gpus = os.environ.get("CUDA_VISIBLE_DEVICES")
-        note(self.folder, "start", owner=asdict(self.lease.owner), visible_gpus=gpus, **taken)
-        self.recorder.start()
+        self.recorder.start(self.lease.taken_from)
         return self
 
     def newest(self) -> State | None:
-        """The state to go on from, or None to start from the beginning."""
+        """The state to resume from, or None to start from the beginning."""
         state = self._usable_state()
         # Epochs after the state are trained again: their rows must not stand here twice.
         self._show(state["rows"] if state else [])
-        self.recorder.goes_on(state["step"] if state else 0, state["rows"] if state else [])
+        self.recorder.resumes(state["step"] if state else 0, state["rows"] if state else [])
         return state
 
     def _usable_state(self) -> State | None:
@@ -98,11 +91,10 @@ class RunGuard:
             changed = f"it was trained for {state['step']} steps and is to have {self.steps}"
         if changed:
             log.info("starting over: %s", changed)
-            note(self.folder, "start over", reason=changed)
+            self.recorder.attempt.started_over = changed
             remove_states(self.folder)
             return None
         log.info("resuming after step %d of %d", state["step"], self.steps)
-        note(self.folder, "resume", step=state["step"])
         return state
 
     def after_step(self, step: int, capture: Capture) -> None:
@@ -120,7 +112,7 @@ class RunGuard:
         """
         if not self._stepped:
             self._stepped = True
-            note(self.folder, "first step", step=step)
+            self.recorder.first_step_done()
         if self._writing is not None and self._writing.done():
             self._wait()
         if self.lease.lost:
@@ -137,7 +129,7 @@ class RunGuard:
             self.seconds_saving += self._saved_at - began
 
     def after_epoch(self, rows: list[dict[str, float]]) -> None:
-        """Let people see the history while the run goes on.
+        """Show the history while the run is under way.
 
         Raises:
             LeaseLost: another copy has taken over.
@@ -145,7 +137,6 @@ class RunGuard:
         """
         self.lease.confirm()
         self._show(rows)
-        note(self.folder, "epoch", epoch=rows[-1]["epoch"], owner=self.lease.owner.id)
         self.recorder.epoch_done(rows)
 
     def save(self, step: int, capture: Capture) -> None:
@@ -176,15 +167,13 @@ class RunGuard:
     def finish(self) -> None:
         """The run's results are written: only its last state is still of use."""
         prune_states(self.folder, 1)
-        note(self.folder, "finished")
-        self.recorder.finished()
+        self.recorder.ended()
 
     def _write(self, step: int, state: State) -> None:
         began = time.monotonic()
         self.lease.confirm()
         save_state(self.folder, step, {**state, "step": step, "identity": self.identity})
-        write_progress(self.folder, self.identity, step, self.steps)
-        note(self.folder, "saved", step=step)
+        self.recorder.state_saved(step, self.identity)
         self.seconds_saving += time.monotonic() - began
 
     def _show(self, rows: list[dict[str, float]]) -> None:
@@ -201,9 +190,7 @@ class RunGuard:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if error is not None:
-            note(self.folder, "stopped", reason=str(error) or type(error).__name__)
-            # Whoever has taken over keeps the record now.
-            if not isinstance(error, LeaseLost):
-                self.recorder.stopped(error)
+        # After a takeover the record is the successor's.
+        if error is not None and not isinstance(error, LeaseLost):
+            self.recorder.ended(error)
         self._exits.close()

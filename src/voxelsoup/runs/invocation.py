@@ -1,6 +1,6 @@
 """The study files that were ever run on a results folder, so that none is forgotten.
 
-How Snakemake was last started on a study: what it alone knows, for people who look.
+How Snakemake was last started on a study: what only it knows, for the status.
 """
 
 from __future__ import annotations

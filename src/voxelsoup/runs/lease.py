@@ -2,7 +2,7 @@
 
 A lease is a file with a number, and the highest number holds. Taking over means to create the
 next number, which the file system grants to one process only, so that there is never a moment
-with two holders in agreement. Whoever held before sees the higher number and stops.
+with two holders in agreement. The former owner sees the higher number and stops.
 
 No clock is compared with another one: whether an owner lives is seen by its file changing
 (its heartbeat), timed on the watcher's own clock.
@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import tempfile
 import threading
 import time
 import uuid
@@ -50,7 +51,7 @@ class Owner:
         host: its name.
         boot: the host's boot and process namespace, within which process numbers mean something.
         process: its number.
-        started: when the process started, in clock ticks after boot; tells it from a later
+        started: when the process started, in clock ticks after boot; sets it apart from a later
             process of the same number.
         job: its SLURM job, if it is in one.
     """
@@ -76,7 +77,7 @@ class Owner:
         )
 
     def is_dead(self) -> bool:
-        """Whether it is certain that this process has ended; only its own host can tell."""
+        """Whether it is certain that this process has ended; only its own host knows."""
         return self.is_here() and _started(self.process) != self.started
 
     def is_here(self) -> bool:
@@ -107,10 +108,10 @@ def _started(process: int) -> int | None:
 
 @dataclass(frozen=True)
 class LeaseView:
-    """A lease as somebody sees it who only looks.
+    """A lease as an observer sees it.
 
     Attributes:
-        owner: whom it names; None while its file is being written.
+        owner: the process that it names; None while its file is being written.
         beat: date of its last heartbeat, in seconds after 1970 by the file server's clock.
         released: whether its owner has given it back.
     """
@@ -135,6 +136,35 @@ def look_at(folder: str | Path) -> LeaseView | None:
     except OSError:
         return None
     return LeaseView(owner, beat, name + RELEASED in names)
+
+
+def is_alive(lease: LeaseView | None, now: float, seconds: float) -> bool:
+    """Whether somebody holds a lease and lives: the one answer for all observers.
+
+    Args:
+        lease: as it was seen.
+        now: the time by the clock that dates the lease (``server_time``).
+        seconds: an owner that gave no sign of life for so long is taken for dead, also where its
+            process can be seen: a stopped one cannot be distinguished from one that hangs.
+    """
+    if lease is None or lease.released or (lease.owner is not None and lease.owner.is_dead()):
+        return False
+    return now - lease.beat <= seconds
+
+
+def server_time(folder: str | Path) -> float:
+    """The time by the clock that dates files in a folder, in seconds after 1970.
+
+    Where nothing may be written there, this machine's own clock.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=folder) as stream:
+            stream.write(b"now")
+            stream.flush()
+            os.fsync(stream.fileno())
+            return os.fstat(stream.fileno()).st_mtime
+    except OSError:
+        return time.time()
 
 
 class Lease:
@@ -211,15 +241,15 @@ class Lease:
                 self.taken_from = owner
                 if owner.is_dead():
                     return
-                if not self.wait and owner.is_here():
-                    raise LeaseTaken(f"{self.folder} is in use by {owner}")
             now, sign = time.monotonic(), _sign_of_life(path)
             if sign is None:
                 return
-            if sign != seen:
+            beats = sign != seen
+            if beats:
                 seen, changed = sign, now
-                if not self.wait:
-                    raise LeaseTaken(f"{self.folder} is in use by {owner or 'another process'}")
+            # Of a process on this host one look will do.
+            if not self.wait and (beats or (owner and owner.is_here() and self._is_alive())):
+                raise LeaseTaken(f"{self.folder} is in use by {owner or 'another process'}")
             if now - changed > self.seconds or now - began > PATIENCE * self.seconds:
                 return
             if self.wait:
@@ -227,6 +257,9 @@ class Lease:
             keep_waiting()
             time.sleep(min(1.0, self.seconds / BEATS_PER_LEASE))
         self.taken_from = None
+
+    def _is_alive(self) -> bool:
+        return is_alive(look_at(self.folder), server_time(self.folder), self.seconds)
 
     def _beat(self) -> None:
         assert self.path is not None
@@ -291,26 +324,6 @@ class Lease:
 
     def __exit__(self, *_: object) -> None:
         self.release()
-
-
-def is_alive(folder: Path, seconds: float) -> bool:
-    """Whether somebody holds the lease of a folder, by one look: it asks for nothing and waits not.
-
-    An owner on this host is looked for among the processes. Of another one its file's date tells,
-    by the clock of this host: good enough to show, and to leave alone what may be in use.
-
-    Args:
-        folder: what is leased.
-        seconds: an owner that gave no sign of life for so long is taken for dead.
-    """
-    _, path = _highest(folder)
-    if path is None or _beside(path, RELEASED).exists():
-        return False
-    owner = _read_owner(path)
-    if owner is not None and owner.is_here():
-        return not owner.is_dead()
-    sign = _sign_of_life(path)
-    return sign is not None and time.time() - sign[0] / 1e9 < seconds
 
 
 def _all(folder: Path) -> list[tuple[int, Path]]:

@@ -1,8 +1,9 @@
-"""The record of a run: what it is doing and how it ended, in one small file for people who look.
+"""The record of a run: one small file beside its states that says all that others need to know.
 
-It lies beside the run's states, is written at the run's start and end, after epochs and while a
-state is saved, and never after a step. No result depends on it: a full disk loses the record, not
-the run.
+It says what the run is doing or how it ended, what each of its attempts trained on which host, and
+what its newest state is a state of. It is written at the run's start and end, after epochs (once a
+second at most) and with each state. No result depends on it: a full disk loses the record, not the
+run.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ import logging
 import os
 import resource
 import sys
+import threading
 import time
-import traceback
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -22,35 +23,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 from voxelsoup.common import provenance
-from voxelsoup.common.errors import InputError
-from voxelsoup.common.files import write_json
+from voxelsoup.common.errors import ErrorDescription, InputError, describe
+from voxelsoup.common.files import read_json, write_json
 from voxelsoup.runs.lease import Owner
 
 log = logging.getLogger(__name__)
 
 RECORD = "status.json"
+# Earlier versions kept a part of the record in a file of its own.
+SAVED_BEFORE = "progress.json"
 Doing = Literal["running", "saving", "finished", "stopped"]
 # Epochs may be shorter than people can see, and a file server's answer longer than an epoch.
 SECONDS_BETWEEN_EPOCHS = 1.0
 # The speed is that of the last few epochs: the first one also warms up.
 EPOCHS_OF_SPEED = 5
-
-
-@dataclass(frozen=True)
-class Stop:
-    """Why an attempt ended before its time.
-
-    Attributes:
-        kind: the exception's class.
-        message: what it says.
-        where: the innermost line of voxelsoup or of a script on its way, as ``augment.py line 33``.
-        fix: what the user can do, where the exception knows.
-    """
-
-    kind: str
-    message: str
-    where: str = ""
-    fix: str = ""
 
 
 @dataclass
@@ -60,11 +46,15 @@ class Attempt:
     Attributes:
         started: when, in UTC (ISO 8601), as all times here.
         owner: which process on which host in which job.
+        taken_from: the process that had the run's lease and did not give it back.
+        visible_gpus: what ``CUDA_VISIBLE_DEVICES`` says.
         partition: of its Slurm job.
-        time_limit: when Slurm will end its job, where Slurm tells.
+        time_limit: when Slurm will end its job, where Slurm says so.
         device: model of the GPU, or ``cpu``; None until it is chosen.
         gpu_index: number of the GPU on its host.
-        from_step: optimizer steps of the state that it went on from; 0 at the beginning.
+        started_over: why the states that were there are of no use, if they are not.
+        from_step: optimizer steps of the state that it resumed from; 0 at the beginning.
+        first_step: when its first step was done.
         to_epoch: epochs that it had done when the record was last written.
         ended: when it ended; None if nobody could write that down.
         stop: why it ended before its time.
@@ -72,14 +62,33 @@ class Attempt:
 
     started: str
     owner: Owner
+    taken_from: str | None = None
+    visible_gpus: str | None = None
     partition: str | None = None
     time_limit: str | None = None
     device: str | None = None
     gpu_index: str | None = None
+    started_over: str | None = None
     from_step: int = 0
+    first_step: str | None = None
     to_epoch: int = 0
     ended: str | None = None
-    stop: Stop | None = None
+    stop: ErrorDescription | None = None
+
+
+@dataclass(frozen=True)
+class SavedState:
+    """What the newest state of a run is a state of.
+
+    Attributes:
+        identity: everything that the run's result depends on.
+        step: optimizer steps done.
+        time: when it was written; of earlier versions unknown.
+    """
+
+    identity: dict[str, Any]
+    step: int
+    time: str = ""
 
 
 @dataclass
@@ -99,6 +108,7 @@ class RunRecord:
         peak_gpu_memory_mb: what torch has taken of the GPU, in MB.
         seconds: time that all attempts have taken until ``updated``.
         attempts: oldest first.
+        saved: the newest state, if there is one.
     """
 
     state: Doing
@@ -113,10 +123,11 @@ class RunRecord:
     peak_gpu_memory_mb: float | None = None
     seconds: float = 0.0
     attempts: list[Attempt] = field(default_factory=list)
+    saved: SavedState | None = None
 
 
 class Recorder:
-    """Writes the record of a run while this process trains it."""
+    """Writes the record of a run while this process trains it; may be called by several threads."""
 
     def __init__(self, folder: Path, owner: Owner, steps: int) -> None:
         """Set up.
@@ -132,18 +143,28 @@ class Recorder:
         self._before = 0.0
         self._written = -SECONDS_BETWEEN_EPOCHS
         self._ends: deque[float] = deque(maxlen=EPOCHS_OF_SPEED + 1)
+        self._lock = threading.RLock()
 
-    def start(self) -> None:
+    @property
+    def attempt(self) -> Attempt:
+        """That of this process."""
+        return self.record.attempts[-1]
+
+    def start(self, taken_from: Owner | None = None) -> None:
         """This process owns the run now, and another attempt begins."""
         earlier = read_record(self.folder)
         if earlier is not None:
             self._before = earlier.seconds
-            # What the run has come to stays to be seen until training goes on.
+            # What the run has come to stays to be seen until training resumes.
             self.record = replace(earlier, state="running", steps=self.record.steps)
+        else:
+            self.record.saved = read_saved(self.folder)
         limit = os.environ.get("SLURM_JOB_END_TIME", "")
         attempt = Attempt(
             started=provenance.now(),
             owner=self.owner,
+            taken_from=str(taken_from) if taken_from else None,
+            visible_gpus=os.environ.get("CUDA_VISIBLE_DEVICES"),
             partition=os.environ.get("SLURM_JOB_PARTITION"),
             time_limit=_utc(float(limit)) if limit.isdecimal() else None,
         )
@@ -158,19 +179,23 @@ class Recorder:
             device: its model, or ``cpu``.
             index: its number among those that this process sees; None if it is no GPU.
         """
-        attempt = self.record.attempts[-1]
-        attempt.device = device
-        attempt.gpu_index = None if index is None else _index_on_host(index, os.environ)
+        self.attempt.device = device
+        self.attempt.gpu_index = None if index is None else _index_on_host(index, os.environ)
         self._write()
 
-    def goes_on(self, step: int, rows: list[dict[str, float]]) -> None:
+    def resumes(self, step: int, rows: list[dict[str, float]]) -> None:
         """Training begins, after so many steps and epochs."""
-        self.record.attempts[-1].from_step = step
+        self.attempt.from_step = step
         self.record.epoch = self.record.step = 0
         self.record.training_loss = self.record.lr = self.record.seconds_per_epoch = None
         self._note(rows)
         self._ends.clear()
         self._ends.append(time.monotonic())
+        self._write()
+
+    def first_step_done(self) -> None:
+        """This attempt has trained its first step."""
+        self.attempt.first_step = provenance.now()
         self._write()
 
     def epoch_done(self, rows: list[dict[str, float]]) -> None:
@@ -182,42 +207,40 @@ class Recorder:
         if time.monotonic() - self._written >= SECONDS_BETWEEN_EPOCHS:
             self._write()
 
+    def state_saved(self, step: int, identity: dict[str, Any]) -> None:
+        """A state is on the disk."""
+        self.record.saved = SavedState(identity, step, provenance.now())
+        self._write()
+
     def shows(self, state: Doing) -> None:
         """Change what the run is doing."""
         self.record.state = state
         self._write()
 
-    def finished(self) -> None:
-        """The run has all its epochs and its results are written."""
-        self._end("finished", None)
-
-    def stopped(self, error: BaseException) -> None:
-        """The attempt ends before its time."""
-        self._end("stopped", stop_of(error))
-
-    def _end(self, state: Doing, stop: Stop | None) -> None:
-        attempt = self.record.attempts[-1]
-        attempt.ended, attempt.stop = provenance.now(), stop
-        self.shows(state)
+    def ended(self, error: BaseException | None = None) -> None:
+        """The run has all its epochs and results, or the attempt ends before its time."""
+        self.attempt.ended = provenance.now()
+        self.attempt.stop = None if error is None else describe(error)
+        self.shows("finished" if error is None else "stopped")
 
     def _note(self, rows: list[dict[str, float]]) -> None:
         if rows:
             last = rows[-1]
             self.record.epoch, self.record.step = int(last["epoch"]), int(last["step"])
             self.record.training_loss, self.record.lr = last["training_loss"], last["lr"]
-        self.record.attempts[-1].to_epoch = self.record.epoch
+        self.attempt.to_epoch = self.record.epoch
 
     def _write(self) -> None:
-        now = time.monotonic()
-        self._written = now
-        self.record.seconds = round(self._before + now - self._began, 3)
-        self.record.updated = provenance.now()
-        self.record.peak_memory_mb = peak_memory_mb()
-        self.record.peak_gpu_memory_mb = peak_gpu_memory_mb()
-        try:
-            write_json(self.folder / RECORD, asdict(self.record))
-        except (InputError, OSError) as error:
-            log.warning("%s could not be written: %s", self.folder / RECORD, error)
+        with self._lock:
+            self._written = time.monotonic()
+            self.record.seconds = round(self._before + self._written - self._began, 3)
+            self.record.updated = provenance.now()
+            self.record.peak_memory_mb = peak_memory_mb()
+            self.record.peak_gpu_memory_mb = peak_gpu_memory_mb()
+            try:
+                write_json(self.folder / RECORD, asdict(self.record))
+            except (InputError, OSError) as error:
+                log.warning("%s could not be written: %s", self.folder / RECORD, error)
 
 
 def read_record(folder: Path | str) -> RunRecord | None:
@@ -225,47 +248,66 @@ def read_record(folder: Path | str) -> RunRecord | None:
     try:
         with open(f"{folder}/{RECORD}", encoding="utf-8") as stream:  # noqa: PTH123
             content = json.load(stream)
-        record = RunRecord(**_known(RunRecord, content))
+        record = _known(RunRecord, content)
         record.attempts = [_attempt(attempt) for attempt in content["attempts"]]
-    except (OSError, ValueError, TypeError, KeyError):
+        saved = content.get("saved")
+        record.saved = _known(SavedState, saved) if saved else _saved_before(folder)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
     return record
 
 
+def read_saved(folder: Path | str) -> SavedState | None:
+    """What the newest state of a run is a state of; None if there is none."""
+    record = read_record(folder)
+    return record.saved if record else _saved_before(folder)
+
+
+def _saved_before(folder: Path | str) -> SavedState | None:
+    """What an earlier version wrote down of the newest state."""
+    path = f"{folder}/{SAVED_BEFORE}"
+    # Asked of thousands of runs at a time, of which most have nothing yet.
+    if not os.path.exists(path):  # noqa: PTH110
+        return None
+    try:
+        content = read_json(Path(path))
+        return SavedState(content["identity"], content["step"])
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
 def _attempt(content: dict[str, Any]) -> Attempt:
-    attempt = Attempt(**_known(Attempt, content))
-    attempt.owner = Owner(**_known(Owner, content["owner"]))
+    attempt: Attempt = _known(Attempt, content)
+    attempt.owner = _known(Owner, content["owner"])
     if content.get("stop"):
-        attempt.stop = Stop(**_known(Stop, content["stop"]))
+        attempt.stop = _known(ErrorDescription, content["stop"])
     return attempt
 
 
 # Of each class once: thousands of records are read at a time.
 _NAMES: dict[type, set[str]] = {
-    kind: {f.name for f in fields(kind)} for kind in (RunRecord, Attempt, Owner, Stop)
+    kind: {f.name for f in fields(kind)}
+    for kind in (RunRecord, Attempt, Owner, ErrorDescription, SavedState)
 }
 
 
-def _known(kind: type, content: dict[str, Any]) -> dict[str, Any]:
-    """Without what another version of voxelsoup has written beside it."""
-    return {key: value for key, value in content.items() if key in _NAMES[kind]}
+def _known(kind: type, content: dict[str, Any]) -> Any:
+    """Made without what another version of voxelsoup has written beside it."""
+    return kind(**{key: value for key, value in content.items() if key in _NAMES[kind]})
 
 
-def stop_of(error: BaseException) -> Stop:
-    """An exception in words."""
-    fix = error.fix if isinstance(error, InputError) else ""
-    message = f"{error.where}: {error.found}" if isinstance(error, InputError) else str(error)
-    return Stop(type(error).__name__, message or type(error).__name__, _place(error), fix)
-
-
-def _place(error: BaseException) -> str:
-    """The innermost line on the way to an exception that is voxelsoup's own, or a script's."""
-    frames = traceback.extract_tb(error.__traceback__)
-    package = str(Path(__file__).parents[1])
-    own = [frame for frame in frames if frame.filename.startswith(package)]
-    others = [f for f in frames if "site-packages" not in f.filename and "<" not in f.filename]
-    chosen = (own or others)[-1:]
-    return "".join(f"{Path(frame.filename).name} line {frame.lineno}" for frame in chosen)
+def first_difference(before: Any, now: Any, path: str = "") -> str | None:
+    """The first setting in which two nested mappings differ, in words; None if none does."""
+    if not (isinstance(before, dict) and isinstance(now, dict)):
+        return None if before == now else f"`{path}` was {before} and is {now}"
+    for key in dict.fromkeys([*now, *before]):
+        inner = f"{path}.{key}" if path else str(key)
+        if key == "epochs" and not path and before.get(key) != now.get(key):
+            return f"its schedule was made for {before.get(key)} epochs"
+        difference = first_difference(before.get(key), now.get(key), inner)
+        if difference:
+            return difference
+    return None
 
 
 def _index_on_host(index: int, environment: Mapping[str, str]) -> str:
@@ -286,7 +328,7 @@ def peak_memory_mb() -> float:
 
 def peak_gpu_memory_mb() -> float | None:
     """Most memory that tensors of this process have had on its GPU so far, in MB; None on a CPU."""
-    # Whoever trains has torch; whoever only reads a record must not wait for its import.
+    # A training has imported torch; reading a record must not wait for its import.
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_initialized():
         return None

@@ -1,4 +1,4 @@
-"""Whole states of a run on disk: written whole or not at all, checked when read, two kept.
+"""States of a run on disk: written atomically, checked when read, two kept.
 
 A state file is what ``torch.save`` writes, followed by the SHA-256 of it. It is read with
 ``weights_only=True``, so that it cannot run code.
@@ -60,9 +60,9 @@ def prune_states(folder: Path, kept: int) -> None:
 
 
 def newest_state(folder: Path) -> State | None:
-    """The newest state that is whole, or None.
+    """The newest undamaged state, or None.
 
-    Damaged ones are removed with a line in the log: the run goes on from the one before.
+    Damaged ones are removed with a line in the log: the run resumes from the one before.
     """
     for path in _states(folder):
         state = _read(path)
@@ -74,7 +74,7 @@ def newest_state(folder: Path) -> State | None:
 
 
 def state_at(folder: Path, step: int) -> State | None:
-    """The state after so many steps, or None if there is none that is whole; changes nothing."""
+    """The state after so many steps, or None if there is no undamaged one; changes nothing."""
     path = folder / f"{step:09d}{ENDING}"
     return _read(path) if path.exists() else None
 

@@ -1,20 +1,44 @@
-"""From what is known of a run to what it is doing, in one word and a remark."""
+"""What a run is doing: the one place that decides it, from what is known of the run.
+
+The plan, ``voxelsoup trials``, ``status`` and ``prune`` ask here. Whether somebody trains a run is
+seen by its lease (``lease.is_alive``): a process that gave no sign of life for so long as a lease
+lasts is lost, also if it is merely stopped: it cannot be distinguished from one that hangs.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
 
-from voxelsoup.runs.invocation import Invocation
-from voxelsoup.runs.lease import LeaseView
-from voxelsoup.runs.record import Attempt, RunRecord
-from voxelsoup.status.failures import KILLED, Failure, end_of_attempt, end_of_job, end_of_log
-from voxelsoup.status.rows import RunState
-from voxelsoup.status.slurm_jobs import Job, Queue, why_pending
-
-BEFORE_TRAINING = Failure(
-    "failed before its training began", "its log, or that of its Slurm job, says why"
+from voxelsoup.common.errors import ErrorDescription
+from voxelsoup.runs.failures import (
+    BEFORE_TRAINING,
+    KILLED,
+    Failure,
+    SlurmJob,
+    end_by_error,
+    end_of_attempt,
+    end_of_job,
 )
+from voxelsoup.runs.invocation import Invocation
+from voxelsoup.runs.lease import LeaseView, is_alive, look_at, server_time
+from voxelsoup.runs.record import (
+    Attempt,
+    RunRecord,
+    SavedState,
+    first_difference,
+    read_record,
+    read_saved,
+)
+
+RunState = Literal[
+    "waiting", "queued", "running", "saving", "retrying", "resumed", "done", "dropped", "failed",
+    "lost",
+]  # fmt: skip
+# Of these a process is at work.
+AT_WORK: tuple[RunState, ...] = ("running", "saving", "retrying", "resumed")
 
 
 @dataclass(frozen=True)
@@ -26,9 +50,10 @@ class RunFacts:
         epochs: that it is to have.
         done: whether its results are there, with all epochs.
         record: what it says of itself.
-        lease: who holds or held it.
-        log_end: the end of its log, where it left nothing else.
-        dropped_after: the rung of a halving after which its fold goes on without it.
+        lease: as it was seen.
+        job_began: whether its job wrote a log; asked only where there is no record.
+        error: what ended that job.
+        dropped_after: the rung of a halving after which its fold continues without it.
     """
 
     name: str
@@ -36,7 +61,8 @@ class RunFacts:
     done: bool
     record: RunRecord | None = None
     lease: LeaseView | None = None
-    log_end: str = ""
+    job_began: bool = False
+    error: ErrorDescription | None = None
     dropped_after: int | None = None
 
     @property
@@ -46,10 +72,25 @@ class RunFacts:
 
     @property
     def job(self) -> str | None:
-        """Number of the Slurm job of whoever holds or held the run last."""
+        """Number of the Slurm job that holds or held the run last."""
         if self.lease is not None and self.lease.owner is not None:
             return self.lease.owner.job
         return self.last.owner.job if self.last else None
+
+
+@dataclass(frozen=True)
+class Queue:
+    """A study's Slurm jobs at one moment.
+
+    Attributes:
+        jobs: by their numbers.
+        latest: run -> the newest job that trains it.
+        note: why Slurm did not answer, in a line.
+    """
+
+    jobs: dict[str, SlurmJob] = field(default_factory=dict)
+    latest: dict[str, SlurmJob] = field(default_factory=dict)
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -57,26 +98,18 @@ class Circumstances:
     """What is the same for all runs of a study.
 
     Attributes:
-        now: in seconds after 1970, by the clock that dates the leases.
+        now: in seconds after 1970, by the clock that dates the leases (``lease.server_time``).
         lease_seconds: an owner without a sign of life for so long is taken for dead.
         snakemake: its last start.
         snakemake_lives: whether it still runs.
-        queue: what Slurm knows.
+        queue: what Slurm knows, where it was asked.
     """
 
     now: float
     lease_seconds: float
-    snakemake: Invocation | None
-    snakemake_lives: bool
-    queue: Queue
-
-    def alive(self, lease: LeaseView | None) -> bool:
-        """Whether somebody holds a lease and lives."""
-        if lease is None or lease.released:
-            return False
-        if lease.owner is not None and lease.owner.is_dead():
-            return False
-        return self.now - lease.beat <= self.lease_seconds
+    snakemake: Invocation | None = None
+    snakemake_lives: bool = False
+    queue: Queue = field(default_factory=Queue)
 
     @property
     def allowed(self) -> int:
@@ -92,7 +125,7 @@ class Circumstances:
 
 
 @dataclass(frozen=True)
-class RunVerdict:
+class RunCondition:
     """What a run is doing.
 
     Attributes:
@@ -105,17 +138,22 @@ class RunVerdict:
     detail: str = ""
     failure: Failure | None = None
 
+    @property
+    def at_work(self) -> bool:
+        """Whether a process trains the run."""
+        return self.state in AT_WORK
 
-def judge(facts: RunFacts, around: Circumstances) -> RunVerdict:
+
+def run_condition(facts: RunFacts, around: Circumstances) -> RunCondition:
     """What a run is doing."""
     job = around.queue.jobs.get(facts.job or "")
-    ended = job is not None and not (job.goes_on or job.waits)
-    if around.alive(facts.lease) and not ended:
+    ended = job is not None and not (job.is_running or job.waits)
+    if is_alive(facts.lease, around.now, around.lease_seconds) and not ended:
         return _at_work(facts, around)
     if facts.dropped_after is not None:
-        return RunVerdict("dropped", f"after rung {facts.dropped_after}")
+        return RunCondition("dropped", f"after rung {facts.dropped_after}")
     if facts.done:
-        return RunVerdict("done")
+        return RunCondition("done")
     newest = around.queue.latest.get(facts.name)
     # A job that Slurm requeues keeps its number.
     if newest is not None and (newest.id != facts.job or newest.waits):
@@ -123,7 +161,18 @@ def judge(facts: RunFacts, around: Circumstances) -> RunVerdict:
     return _ended(facts, job, around)
 
 
-def _at_work(facts: RunFacts, around: Circumstances) -> RunVerdict:
+def condition_by_states(folder: str | Path, now: float, lease_seconds: float) -> RunCondition:
+    """What a run is doing as far as its states say, without its results and Slurm.
+
+    Args:
+        folder: the run's states.
+        now: as of ``Circumstances``, like ``lease_seconds``.
+    """
+    facts = RunFacts(str(folder), 0, False, read_record(folder), look_at(folder))
+    return run_condition(facts, Circumstances(now, lease_seconds))
+
+
+def _at_work(facts: RunFacts, around: Circumstances) -> RunCondition:
     assert facts.lease is not None
     record, last, owner = facts.record, facts.last, facts.lease.owner
     tried = around.tried(facts)
@@ -131,66 +180,64 @@ def _at_work(facts: RunFacts, around: Circumstances) -> RunVerdict:
         # It holds the lease and has not written its record yet.
         return _beginning(tried + 1, around)
     if record.state == "finished" and facts.done:
-        return RunVerdict("done")
+        return RunCondition("done")
     if record.state == "saving":
-        return RunVerdict("saving")
+        return RunCondition("saving")
     if tried > 1:
-        return RunVerdict("retrying", f"{tried} of {max(tried, around.allowed)}")
+        return RunCondition("retrying", f"{tried} of {max(tried, around.allowed)}")
     if last.from_step:
         epoch = last.from_step * facts.epochs / record.steps
-        return RunVerdict("resumed", f"resumed after epoch {epoch:.4g}")
-    return RunVerdict("running")
+        return RunCondition("resumed", f"resumed after epoch {epoch:.4g}")
+    return RunCondition("running")
 
 
-def _beginning(attempt: int, around: Circumstances) -> RunVerdict:
+def _beginning(attempt: int, around: Circumstances) -> RunCondition:
     if attempt > 1:
-        return RunVerdict("retrying", f"{attempt} of {max(attempt, around.allowed)}, starting")
-    return RunVerdict("running", "starting")
+        return RunCondition("retrying", f"{attempt} of {max(attempt, around.allowed)}, starting")
+    return RunCondition("running", "starting")
 
 
-def _of_newer_job(job: Job, facts: RunFacts, around: Circumstances) -> RunVerdict:
+def _of_newer_job(job: SlurmJob, facts: RunFacts, around: Circumstances) -> RunCondition:
     """A job was submitted for the run that has not trained it yet."""
     tried = around.tried(facts)
     if job.waits:
         again = f"attempt {tried + 1} of {around.allowed}, " if tried else ""
-        return RunVerdict("queued", again + why_pending(job.reason))
-    if job.goes_on:
+        return RunCondition("queued", again + job.waits_for)
+    if job.is_running:
         return _beginning(tried + 1, around)
-    failure = end_of_job(job) or end_of_log(facts.log_end) or BEFORE_TRAINING
+    failure = end_of_job(job) or end_by_error(facts.error) or BEFORE_TRAINING
     return _failed(failure, tried + 1, around)
 
 
-def _ended(facts: RunFacts, job: Job | None, around: Circumstances) -> RunVerdict:
+def _ended(facts: RunFacts, job: SlurmJob | None, around: Circumstances) -> RunCondition:
     """Nobody trains the run, and no newer job will."""
-    tried, last, lease = around.tried(facts), facts.last, facts.lease
+    tried, record, lease = around.tried(facts), facts.record, facts.lease
     if lease is not None and not lease.released:
         if job is not None:
             return _failed(end_of_job(job) or KILLED, tried, around)
-        return RunVerdict("lost", _last_sign(lease), KILLED)
-    if facts.record is not None and facts.record.state == "stopped" and last is not None:
-        failure = end_of_attempt(last, job)
-        if failure is not None:
-            return _failed(failure, tried, around)
-    if last is None:
-        failure = end_of_log(facts.log_end)
-        if failure is not None:
-            return _failed(failure, 1, around)
-        if facts.log_end and around.snakemake_lives:
-            return RunVerdict("running", "starting")
-    if facts.record is not None and facts.record.state == "finished":
+        return RunCondition("lost", _last_sign(lease), KILLED)
+    if record is not None and facts.last is not None:
+        failure = end_of_attempt(facts.last, job) if record.state == "stopped" else None
+    else:
+        failure, tried = end_by_error(facts.error), 1
+    if failure is not None:
+        return _failed(failure, tried, around)
+    if record is None and facts.job_began and around.snakemake_lives:
+        return RunCondition("running", "starting")
+    if record is not None and record.state == "finished":
         # At a rung, or made longer since.
-        return RunVerdict("waiting", f"resumes after epoch {facts.record.epoch}")
-    return RunVerdict("waiting")
+        return RunCondition("waiting", f"resumes after epoch {record.epoch}")
+    return RunCondition("waiting")
 
 
-def _failed(failure: Failure, tried: int, around: Circumstances) -> RunVerdict:
+def _failed(failure: Failure, tried: int, around: Circumstances) -> RunCondition:
     """Its last attempt failed; Snakemake may give it another one."""
     if around.snakemake_lives and tried < around.allowed:
         if tried == 0:
-            return RunVerdict("waiting", f"earlier: {failure.words}", failure)
+            return RunCondition("waiting", f"earlier: {failure.words}", failure)
         again = f"attempt {tried + 1} of {around.allowed} follows"
-        return RunVerdict("waiting", f"{failure.words}; {again}", failure)
-    return RunVerdict("failed", failure.words, failure)
+        return RunCondition("waiting", f"{failure.words}; {again}", failure)
+    return RunCondition("failed", failure.words, failure)
 
 
 def _last_sign(lease: LeaseView) -> str:
@@ -199,3 +246,43 @@ def _last_sign(lease: LeaseView) -> str:
         return f"died: {owner}"
     seen = datetime.fromtimestamp(lease.beat, UTC).astimezone()
     return f"no sign of life since {seen:%d %b %H:%M:%S} from {owner or 'its process'}"
+
+
+def plan(
+    folder: str, settings: dict[str, Any], epochs: int, steps_per_epoch: int, lease_seconds: float
+) -> str:
+    """What training a run now will do, in words for the plan of a workflow.
+
+    Args:
+        folder: the run's states.
+        settings: the settings that its result depends on.
+        epochs: its length.
+        steps_per_epoch: optimizer steps per epoch.
+        lease_seconds: an owner without a sign of life for so long is taken for dead.
+    """
+    record = read_record(folder)
+    saved = record.saved if record else read_saved(folder)
+    todo = _to_train(saved, settings, epochs, steps_per_epoch)
+    # Of thousands of runs few are at work.
+    if record is None or record.state not in ("running", "saving"):
+        return todo
+    if not condition_by_states(folder, server_time(folder), lease_seconds).at_work:
+        return todo
+    lease = look_at(folder)
+    return f"takes over from {(lease and lease.owner) or 'another process'} and {todo}"
+
+
+def _to_train(
+    saved: SavedState | None, settings: dict[str, Any], epochs: int, steps_per_epoch: int
+) -> str:
+    if saved is None:
+        return f"trains {epochs} epochs"
+    changed = first_difference(saved.identity.get("settings", {}), settings)
+    done = saved.step / steps_per_epoch
+    if changed:
+        return f"starts over with {epochs} epochs: {changed}"
+    if done > epochs:
+        return f"starts over with {epochs} epochs: it was trained for {done:g}"
+    if done == epochs:
+        return f"is trained already ({epochs} epochs)"
+    return f"continues after epoch {done:g} of {epochs}"

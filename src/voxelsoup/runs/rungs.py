@@ -1,11 +1,11 @@
-"""Rungs of a halved study on disk: who was dropped after which, and where states are kept."""
+"""Rungs of a halved study on disk: which trial was dropped after which, and where states lie."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from voxelsoup.common.files import read_json
-from voxelsoup.runs.progress import read_progress
+from voxelsoup.runs.record import read_saved
 from voxelsoup.study.sections.sweep import Halving
 
 
@@ -39,6 +39,6 @@ def states_of_rung(states: Path, rung: int, steps: int) -> Path:
         rung: counted from 1.
         steps: optimizer steps at the end of the rung.
     """
-    progress = read_progress(states)
-    beyond = progress is not None and progress["step"] > steps
+    saved = read_saved(states)
+    beyond = saved is not None and saved.step > steps
     return states / f"rung{rung}" if beyond else states

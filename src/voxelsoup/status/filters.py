@@ -9,7 +9,8 @@ from typing import Any, get_args
 import yaml
 
 from voxelsoup.common.errors import InputError
-from voxelsoup.status.rows import AT_WORK, RunRow, RunState
+from voxelsoup.runs.run_state import AT_WORK, RunState
+from voxelsoup.status.rows import RunRow
 
 STATES: tuple[RunState, ...] = get_args(RunState)
 # What needs somebody to look at it, then what moves, then what waits, then what is over.

@@ -1,4 +1,4 @@
-"""One run whole: its settings, its curve, its attempts, the end of its log, and why it failed."""
+"""One run in detail: settings, curve, attempts, the end of its log, and why it failed."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from rich.table import Table
 from rich.text import Text
 
 from voxelsoup.common.errors import InputError
+from voxelsoup.runs.failures import Failure, end_of_attempt
 from voxelsoup.runs.record import Attempt, RunRecord
-from voxelsoup.status.failures import Failure, end_of_attempt
+from voxelsoup.runs.run_state import AT_WORK
 from voxelsoup.status.read_runs import KnownRun, read_end
-from voxelsoup.status.rows import AT_WORK, RunRow
-from voxelsoup.status.study_status import StudyObserver
+from voxelsoup.status.rows import RunRow
+from voxelsoup.status.study_status import StatusReader
 from voxelsoup.status.terminal import MISSING, STYLES, moment, speed
 
 LOG_LINES = 12
@@ -30,7 +31,7 @@ OTHERS_NAMED = 8
 
 
 @dataclass(frozen=True)
-class WholeRun:
+class RunDetails:
     """Everything that is shown of one run.
 
     Attributes:
@@ -89,28 +90,28 @@ def find_run(runs: Sequence[KnownRun], name: str) -> KnownRun:
     )
 
 
-def look_at_run(observer: StudyObserver, run: KnownRun) -> WholeRun:
+def look_at_run(reader: StatusReader, run: KnownRun) -> RunDetails:
     """Read everything about one run."""
-    status, facts, verdict, around = observer.look_at(run)
+    status, facts, condition, around = reader.look_at(run)
     record = facts.record
     attempts = [
         (attempt, end_of_attempt(attempt, around.queue.jobs.get(attempt.owner.job or "")))
         for attempt in (record.attempts if record else [])
     ]
     lines = read_end(run.newest_log).splitlines()[-LOG_LINES:]
-    return WholeRun(
+    return RunDetails(
         row=status.rows[0],
         parameters=run.trial.parameters if run.trial else {},
         record=record,
         attempts=attempts,
-        failure=verdict.failure,
+        failure=condition.failure,
         log=run.newest_log,
         log_lines=lines,
         at=status.at,
     )
 
 
-def as_json(run: WholeRun) -> dict[str, Any]:
+def as_json(run: RunDetails) -> dict[str, Any]:
     """The same for scripts."""
     return {
         **vars(run.row),
@@ -123,10 +124,11 @@ def as_json(run: WholeRun) -> dict[str, Any]:
     }
 
 
-def view(run: WholeRun, width: int) -> RenderableType:
+def view(run: RunDetails, width: int) -> RenderableType:
     """One run for a terminal of a width, or as plain text."""
     row = run.row
-    title = Text.assemble((row.name, "bold"), "  ", (row.state, STYLES[row.state]))
+    called = f"fold {row.fold}, {row.label}"
+    title = Text.assemble((called, "bold"), f"  {row.name}  ", (row.state, STYLES[row.state]))
     if row.detail:
         title.append(f"  {row.detail}", "dim" if run.failure is None else "")
     parts: list[RenderableType] = [title, Text(), _facts(run)]
@@ -142,7 +144,7 @@ def view(run: WholeRun, width: int) -> RenderableType:
     return Group(*parts)
 
 
-def _facts(run: WholeRun) -> Table:
+def _facts(run: RunDetails) -> Table:
     row, record = run.row, run.record
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim", no_wrap=True)
@@ -180,7 +182,7 @@ def _why(failure: Failure) -> list[RenderableType]:
     return lines
 
 
-def _attempts(run: WholeRun) -> Table:
+def _attempts(run: RunDetails) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     for title in ("attempt", "started", "ended", "epochs", "host", "GPU", "job", "outcome"):
         table.add_column(title, no_wrap=title != "outcome")
@@ -205,7 +207,7 @@ def _attempts(run: WholeRun) -> Table:
     return table
 
 
-def _outcome(attempt: Attempt, failure: Failure | None, last_of: WholeRun | None) -> str:
+def _outcome(attempt: Attempt, failure: Failure | None, last_of: RunDetails | None) -> str:
     if failure is not None:
         return failure.words
     if attempt.ended is not None:

@@ -11,13 +11,15 @@ from datetime import UTC, datetime
 from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from voxelsoup.common.files import write_text
-from voxelsoup.status.rows import AT_WORK, RunRow, RunState, StudyStatus
+from voxelsoup.runs.run_state import AT_WORK, RunState
+from voxelsoup.status.rows import RunRow, StudyStatus
+from voxelsoup.study.trials import short_keys, shown
 
 TEMPLATES = "templates"
 
@@ -30,12 +32,12 @@ ENDED: tuple[RunState, ...] = ("done", "dropped", "failed")
 
 
 def write_page(status: StudyStatus, path: Path, refresh_seconds: float) -> None:
-    """Write the page, whole or not at all.
+    """Write the page atomically.
 
     Args:
         status: of all runs; their ``losses`` become the curves.
         path: the HTML file.
-        refresh_seconds: how often it will be written anew, and so how often it loads itself.
+        refresh_seconds: how often it will be written again, and so how often it reloads itself.
 
     Raises:
         InputError: if it cannot be written.
@@ -48,7 +50,7 @@ def write_page(status: StudyStatus, path: Path, refresh_seconds: float) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"curve": curve, "moment": _moment, "plain": _plain}
+    environment.filters |= {"curve": curve, "moment": _moment, "shown": shown}
     page = environment.get_template("page.html").render(
         status=status,
         refresh_seconds=refresh_seconds,
@@ -85,7 +87,8 @@ class _Column:
 
 
 def _columns(rows: Sequence[RunRow]) -> list[_Column]:
-    of_parameters = [_parameter_column(rows, key) for key in _parameters(rows)]
+    short = short_keys(_parameters(rows))
+    of_parameters = [_parameter_column(rows, key, label) for key, label in short.items()]
     of_slurm = [
         _Column("job", "Slurm job", "number", _fitting("Slurm job", [row.job for row in rows])),
         _Column(
@@ -95,7 +98,7 @@ def _columns(rows: Sequence[RunRow]) -> list[_Column]:
     best = "of the best model so far"
     return [
         _Column("fold", "Fold", "number", "4.5rem"),
-        _Column("run", "Run", "text", _fitting("Run", [row.run for row in rows])),
+        _Column("run", "Run", "text", _fitting("Run", [f"{row.label} {row.run}" for row in rows])),
         _Column("state", "State", "state", "12rem"),
         _Column("epoch", "Epoch", "number", "8.5rem"),
         _Column("training_loss", "Training loss", "number", "6.25rem", "of the last epoch done"),
@@ -113,11 +116,10 @@ def _columns(rows: Sequence[RunRow]) -> list[_Column]:
     ]
 
 
-def _parameter_column(rows: Sequence[RunRow], key: str) -> _Column:
-    label = key.rpartition(".")[2]
+def _parameter_column(rows: Sequence[RunRow], key: str, label: str) -> _Column:
     values = [row.parameters[key] for row in rows if key in row.parameters]
     numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
-    width = _fitting(label, map(_plain, values))
+    width = _fitting(label, map(shown, values))
     return _Column(key, label, "number" if numbers else "text", width, title=key)
 
 
@@ -172,11 +174,6 @@ def _thinned(losses: Sequence[float], count: int) -> list[tuple[float, float]]:
 def _moment(at: datetime) -> str:
     """A moment as the page's script reads it; where no script runs, people read it too."""
     return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _plain(value: Any) -> str:
-    """A setting as it stands in a study file."""
-    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
 
 
 def _part(name: str) -> str:

@@ -9,8 +9,6 @@ from __future__ import annotations
 import csv
 import math
 import os
-import tempfile
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from voxelsoup.common.files import read_json
+from voxelsoup.common.logs import read_error
 from voxelsoup.runs.invocation import read_invocation
-from voxelsoup.runs.lease import look_at
+from voxelsoup.runs.lease import is_alive, look_at
 from voxelsoup.runs.record import RunRecord, read_record
-from voxelsoup.runs.run_state import Circumstances, RunFacts
-from voxelsoup.status.slurm_jobs import Queue, ask_slurm
+from voxelsoup.runs.run_state import Circumstances, Queue, RunFacts
+from voxelsoup.status.slurm_jobs import ask_slurm
 from voxelsoup.study.ingredients import models_of
 from voxelsoup.study.study import Study
 from voxelsoup.study.trials import Trial
@@ -60,7 +59,7 @@ class KnownRun:
 
     @property
     def newest_log(self) -> str:
-        """The log of its last attempt: on the way to a rung, or of the whole run."""
+        """The log of its last attempt: on the way to a rung, or of the complete run."""
         logs = [self.log, *(log for _, log in reversed(self.rungs))]
         return next((log for log in logs if Path(log).exists()), self.log)
 
@@ -98,16 +97,16 @@ def read_facts(run: KnownRun, dropped_after: int | None = None) -> RunFacts:
 
     Args:
         run: the run.
-        dropped_after: the rung of a halving after which its fold goes on without it.
+        dropped_after: the rung of a halving after which its fold continues without it.
     """
     record = read_record(run.states)
     done = _is_done(run, record)
-    lease = None
-    if not (done and record is not None and record.state == "finished"):
-        lease = look_at(run.states)
-    nothing_left = not done and record is None
-    log_end = read_end(run.newest_log) if nothing_left else ""
-    return RunFacts(run.name, run.epochs, done, record, lease, log_end, dropped_after)
+    over = done and record is not None and record.state == "finished"
+    lease = None if over else look_at(run.states)
+    if done or record is not None:
+        return RunFacts(run.name, run.epochs, done, record, lease, dropped_after=dropped_after)
+    began, error = Path(run.newest_log).exists(), read_error(run.newest_log)
+    return RunFacts(run.name, run.epochs, False, None, lease, began, error, dropped_after)
 
 
 def _is_done(run: KnownRun, record: RunRecord | None) -> bool:
@@ -212,26 +211,10 @@ def circumstances(study: Study, facts: Sequence[RunFacts], now: float) -> Circum
     """
     folder = Path(study.results, ".state")
     snakemake, seconds = read_invocation(folder), study.recovery.lease_seconds
-    alone = Circumstances(now, seconds, snakemake, False, Queue())
-    lives = alone.alive(look_at(folder))
+    lives = is_alive(look_at(folder), now, seconds)
     queue = Queue()
     if snakemake is not None and snakemake.executor == "slurm" and not all(f.done for f in facts):
         # Of the others the controller's own memory will do.
         wanted = [fact.job for fact in facts if fact.job is not None and not fact.done]
         queue = ask_slurm(snakemake.slurm_names, wanted)
     return Circumstances(now, seconds, snakemake, lives, queue)
-
-
-def server_time(folder: Path) -> float:
-    """The time by the clock that dates files in a folder, in seconds after 1970.
-
-    Where nothing may be written there, this machine's own clock.
-    """
-    try:
-        with tempfile.TemporaryFile(dir=folder) as stream:
-            stream.write(b"now")
-            stream.flush()
-            os.fsync(stream.fileno())
-            return os.fstat(stream.fileno()).st_mtime
-    except OSError:
-        return time.time()

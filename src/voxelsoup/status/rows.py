@@ -1,18 +1,16 @@
-"""One row per run: what the status shows of it, whoever shows it."""
+"""One row per run: what the table, the page and scripts show of it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 
-RunState = Literal[
-    "waiting", "queued", "running", "saving", "retrying", "resumed", "done", "dropped", "failed",
-    "lost",
-]  # fmt: skip
-# Of these a process is at work.
-AT_WORK: tuple[RunState, ...] = ("running", "saving", "retrying", "resumed")
+from voxelsoup.runs.run_state import RunState
+from voxelsoup.study.trials import trial_label
+
+STEM = "stem"
 
 
 @dataclass(frozen=True)
@@ -68,8 +66,13 @@ class RunRow:
 
     @property
     def name(self) -> str:
-        """What a run is called on the command line, as ``fold0/stem`` or ``fold2/3b2a69b9``."""
+        """Its path in commands and below the results, as ``fold0/stem`` or ``fold2/3b2a69b9``."""
         return f"fold{self.fold}/{self.run}"
+
+    @property
+    def label(self) -> str:
+        """What people read, as ``stem`` or ``lr 0.03, seed 1``."""
+        return self.run if self.run == STEM else trial_label(self.parameters, [*self.parameters])
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,7 @@ class StudyStatus:
         gpu_hours: hours of GPUs that all attempts have taken; 0 where runs train on CPUs.
         hours: the same of any device.
         estimated_end: when all runs will be done, at the present pace; None if nothing runs.
-        note: what was found out in vain, such as a Slurm controller that does not answer.
+        note: what could not be found out, such as from a Slurm controller that does not answer.
     """
 
     study: str

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 
 from voxelsoup.cluster.slurm import ask
 from voxelsoup.common.errors import InputError
+from voxelsoup.runs.failures import SlurmJob
+from voxelsoup.runs.run_state import Queue
 
 # The table is better late than never, and better without Slurm than late.
 PATIENCE_S = 10
-# Job, state, partition, nodes, reason and comment, which may hold the separator.
-LAYOUT = "%A|%T|%P|%N|%r|%k"
-PENDING = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT", "RESV_DEL_HOLD")
-GOING_ON = ("RUNNING", "COMPLETING", "CONFIGURING", "STAGE_OUT", "SUSPENDED", "STOPPED")
+# Job, state, partition, reason and comment, which may hold the separator.
+LAYOUT = "%A|%T|%P|%r|%k"
 
 # Why a job waits, as squeue calls it, in words. Others are shown as they are.
 REASONS = {
@@ -33,54 +32,6 @@ REASONS = {
     "Licenses": "waits for a licence",
 }
 LIMITED = ("QOS", "Assoc", "MaxJobs", "MaxCpu", "MaxGRES", "MaxTRES", "MaxNode", "MaxMem")
-
-
-@dataclass(frozen=True)
-class Job:
-    """One Slurm job.
-
-    Attributes:
-        id: its number.
-        state: as Slurm calls it, such as ``PENDING`` or ``TIMEOUT``.
-        partition: where it is to run, runs or ran.
-        host: its node, if it has one.
-        reason: why it is in that state, as Slurm calls it.
-        runs: the runs that it trains, such as ``fold0/stem``.
-    """
-
-    id: str
-    state: str
-    partition: str = ""
-    host: str = ""
-    reason: str = ""
-    runs: tuple[str, ...] = ()
-
-    @property
-    def waits(self) -> bool:
-        """Whether it has not begun."""
-        return self.state in PENDING
-
-    @property
-    def goes_on(self) -> bool:
-        """Whether it has begun and has not ended."""
-        return self.state in GOING_ON
-
-
-@dataclass(frozen=True)
-class Queue:
-    """A study's jobs at one moment.
-
-    Attributes:
-        jobs: by their numbers.
-        latest: run -> the newest job that trains it.
-        asked: whether Slurm answered.
-        note: why it did not, in a line.
-    """
-
-    jobs: dict[str, Job] = field(default_factory=dict)
-    latest: dict[str, Job] = field(default_factory=dict)
-    asked: bool = False
-    note: str = ""
 
 
 def ask_slurm(names: list[str], wanted: Iterable[str]) -> Queue:
@@ -106,27 +57,27 @@ def ask_slurm(names: list[str], wanted: Iterable[str]) -> Queue:
     forgotten = sorted(set(wanted) - set(jobs))
     if forgotten:
         jobs |= _ask_accounting(forgotten)
-    latest: dict[str, Job] = {}
+    latest: dict[str, SlurmJob] = {}
     for job in sorted(jobs.values(), key=lambda job: _order(job.id)):
         latest |= dict.fromkeys(job.runs, job)
-    return Queue(jobs, latest, asked=True)
+    return Queue(jobs, latest)
 
 
-def parse_queue(printed: str) -> dict[str, Job]:
+def parse_queue(printed: str) -> dict[str, SlurmJob]:
     """Read what ``squeue`` prints in ``LAYOUT``; a job's number -> the job."""
     found = {}
     for line in printed.splitlines():
-        if line.count("|") < 5:
+        if line.count("|") < 4:
             continue
-        number, state, partition, host, reason, comment = line.strip().split("|", 5)
+        number, state, partition, reason, comment = line.strip().split("|", 4)
         runs = tuple(word for word in comment.split() if word.startswith("fold"))
-        found[number] = Job(number, state, partition, host, reason, runs)
+        found[number] = SlurmJob(number, state, partition, reason, why_pending(reason), runs)
     return found
 
 
-def _ask_accounting(numbers: list[str]) -> dict[str, Job]:
+def _ask_accounting(numbers: list[str]) -> dict[str, SlurmJob]:
     """What the accounting knows of jobs that the controller has forgotten, if there is any."""
-    layout = "JobIDRaw,State,Partition,NodeList"
+    layout = "JobIDRaw,State,Partition"
     try:
         answer = ask(
             *("sacct", "-X", "--parsable2", "--noheader", "--format", layout),
@@ -139,9 +90,9 @@ def _ask_accounting(numbers: list[str]) -> dict[str, Job]:
         return {}
     found = {}
     for line in answer.stdout.splitlines():
-        number, state, partition, host = line.split("|", 3)
+        number, state, partition = line.split("|", 2)
         # Such as `CANCELLED by 1000`.
-        found[number] = Job(number, state.partition(" ")[0], partition, host)
+        found[number] = SlurmJob(number, state.partition(" ")[0], partition)
     return found
 
 

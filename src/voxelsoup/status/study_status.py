@@ -7,8 +7,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from voxelsoup.runs.failures import SlurmJob
+from voxelsoup.runs.lease import server_time
 from voxelsoup.runs.record import Attempt, RunRecord
-from voxelsoup.runs.run_state import Circumstances, RunFacts, RunVerdict, judge
+from voxelsoup.runs.run_state import AT_WORK, Circumstances, RunCondition, RunFacts, run_condition
 from voxelsoup.runs.rungs import dropped_trials
 from voxelsoup.status.read_runs import (
     KnownRun,
@@ -18,15 +20,13 @@ from voxelsoup.status.read_runs import (
     read_facts,
     read_losses,
     read_result,
-    server_time,
 )
-from voxelsoup.status.rows import AT_WORK, RunRow, StudyStatus
-from voxelsoup.status.slurm_jobs import Job
+from voxelsoup.status.rows import RunRow, StudyStatus
 from voxelsoup.study.loading import read
-from voxelsoup.study.trials import parameters_of, swept_keys, trials
+from voxelsoup.study.trials import differing_keys, parameters_of, trials
 
 
-class StudyObserver:
+class StatusReader:
     """Looks at the runs of a study and disturbs none."""
 
     def __init__(self, study_file: Path) -> None:
@@ -40,11 +40,7 @@ class StudyObserver:
         self.runs = known_runs(self.study, found)
         self._parameters = parameters_of(found)
         # Swept keys in which the trials differ.
-        self.keys = [
-            key
-            for key in swept_keys(found)
-            if len({repr(values[key]) for values in self._parameters.values()}) > 1
-        ]
+        self.keys = differing_keys(found)
         self._scores = Scores(len(self.study.regions))
 
     def look(self, curves: bool = False) -> StudyStatus:
@@ -55,10 +51,10 @@ class StudyObserver:
         """
         return self._look(self.runs, curves)[0]
 
-    def look_at(self, run: KnownRun) -> tuple[StudyStatus, RunFacts, RunVerdict, Circumstances]:
+    def look_at(self, run: KnownRun) -> tuple[StudyStatus, RunFacts, RunCondition, Circumstances]:
         """One run as it is now: a status of its row alone, and what that was concluded from."""
         status, facts, around = self._look([run], curves=True)
-        return status, facts[0], judge(facts[0], around), around
+        return status, facts[0], run_condition(facts[0], around), around
 
     def _look(
         self, runs: Sequence[KnownRun], curves: bool
@@ -71,7 +67,7 @@ class StudyObserver:
         facts = [read_facts(run, dropped[run.fold].get(run.run)) for run in runs]
         around = circumstances(self.study, facts, before)
         rows = [
-            self._row(run, fact, judge(fact, around), around, curves)
+            self._row(run, fact, run_condition(fact, around), around, curves)
             for run, fact in zip(runs, facts, strict=True)
         ]
         now = datetime.now(UTC).astimezone()
@@ -98,7 +94,7 @@ class StudyObserver:
         self,
         run: KnownRun,
         facts: RunFacts,
-        verdict: RunVerdict,
+        condition: RunCondition,
         around: Circumstances,
         curves: bool,
     ) -> RunRow:
@@ -108,23 +104,27 @@ class StudyObserver:
             fold=run.fold,
             run=run.run,
             parameters={key: parameters[key] for key in self.keys} if run.trial else {},
-            state=verdict.state,
-            detail=verdict.detail,
-            fix=verdict.failure.fix if verdict.failure else "",
+            state=condition.state,
+            detail=condition.detail,
+            fix=condition.failure.fix if condition.failure else "",
             epochs=run.epochs,
             selection_score=score[0] if score else None,
             selection_loss=score[1] if score else None,
             losses=read_losses(run) if curves else (),
-            **_of_job(around.queue.latest.get(run.name), verdict),
-            **(_of_record(facts.record, run, verdict) if facts.record else _of_result(run, facts)),
+            **_of_job(around.queue.latest.get(run.name), condition),
+            **(
+                _of_record(facts.record, run, condition)
+                if facts.record and facts.last
+                else _of_result(run, facts)
+            ),
         )
 
 
-def _of_record(record: RunRecord, run: KnownRun, verdict: RunVerdict) -> dict[str, Any]:
+def _of_record(record: RunRecord, run: KnownRun, condition: RunCondition) -> dict[str, Any]:
     """What a row shows of a run's own record."""
     last: Attempt = record.attempts[-1]
     speed = record.seconds_per_epoch
-    works = verdict.state in AT_WORK
+    works = condition.state in AT_WORK
     updated = datetime.fromisoformat(record.updated)
     since = max(0.0, (datetime.now(UTC) - updated).total_seconds()) if works else 0.0
     end = None
@@ -141,7 +141,7 @@ def _of_record(record: RunRecord, run: KnownRun, verdict: RunVerdict) -> dict[st
         "started": datetime.fromisoformat(record.attempts[0].started).astimezone(),
         "hours": (record.seconds + since) / 3600,
     }
-    if verdict.state == "queued":
+    if condition.state == "queued":
         return shown
     return shown | {"host": last.owner.host, "job": last.owner.job, "partition": last.partition}
 
@@ -152,9 +152,9 @@ def _device(attempt: Attempt) -> str | None:
     return f"{attempt.device} #{attempt.gpu_index}"
 
 
-def _of_job(job: Job | None, verdict: RunVerdict) -> dict[str, Any]:
+def _of_job(job: SlurmJob | None, condition: RunCondition) -> dict[str, Any]:
     """What a row shows of a submission that has not trained yet."""
-    if job is None or verdict.state != "queued":
+    if job is None or condition.state != "queued":
         return {}
     return {"job": job.id, "partition": job.partition}
 
@@ -178,7 +178,7 @@ def _of_result(run: KnownRun, facts: RunFacts) -> dict[str, Any]:
 
 
 def _end_of_study(rows: Sequence[RunRow], now: datetime) -> datetime | None:
-    """When all runs will be done if as many as now go on working at the pace seen so far."""
+    """When all runs will be done if as many as now keep working at the pace seen so far."""
     works = sum(row.state in AT_WORK for row in rows)
     paces = [1 / row.epochs_per_hour for row in rows if row.epochs_per_hour]
     if not works or not paces:

@@ -13,8 +13,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from voxelsoup.runs.run_state import AT_WORK, RunState
 from voxelsoup.status.filters import urgent_first
-from voxelsoup.status.rows import AT_WORK, RunRow, RunState, StudyStatus
+from voxelsoup.status.rows import RunRow, StudyStatus
 
 STYLES: dict[RunState, str] = {
     "waiting": "dim",
@@ -53,17 +54,11 @@ class Column:
     right: bool = False
 
 
-def columns_of(keys: Sequence[str], rows: Sequence[RunRow], now: datetime) -> list[Column]:
-    """All columns of a study's table, from left to right.
-
-    Args:
-        keys: swept keys in which its trials differ.
-        rows: those to be shown.
-        now: times of this day are shown without their date.
-    """
+def columns_of(now: datetime) -> list[Column]:
+    """All columns of the table, from left to right; times of this day are shown without date."""
     return [
-        Column("run", lambda row: row.name, 0),
-        *(_swept_column(key, keys, rows) for key in keys),
+        Column("run", lambda row: f"fold {row.fold}, {row.label}", 0),
+        Column("id", lambda row: row.name, 6),
         Column("state", lambda row: row.state, 0),
         Column("epoch", lambda row: f"{row.epoch}/{row.epochs}", 1, right=True),
         Column("loss", lambda row: _loss(row.training_loss), 4, right=True),
@@ -80,22 +75,6 @@ def columns_of(keys: Sequence[str], rows: Sequence[RunRow], now: datetime) -> li
         Column("hours", lambda row: _number(row.hours or None, ".2f"), 13, right=True),
         Column(REMARK_TITLE, lambda row: row.detail or MISSING, 2),
     ]
-
-
-def _swept_column(key: str, keys: Sequence[str], rows: Sequence[RunRow]) -> Column:
-    short = key.rpartition(".")[2]
-    alone = sum(other.rpartition(".")[2] == short for other in keys) == 1
-    words = any(isinstance(row.parameters.get(key), str) for row in rows)
-    return Column(
-        title=short if alone else key,
-        text=lambda row: _value(row.parameters.get(key)),
-        rank=2,
-        right=not words,
-    )
-
-
-def _value(value: Any) -> str:
-    return MISSING if value is None else str(value)
 
 
 def _number(value: float | None, layout: str) -> str:
@@ -141,9 +120,9 @@ def summary(status: StudyStatus) -> str:
     return line
 
 
-def plain_table(status: StudyStatus, rows: Sequence[RunRow], keys: Sequence[str]) -> str:
+def plain_table(status: StudyStatus, rows: Sequence[RunRow]) -> str:
     """All columns of rows, as text for a file or another program; quick for thousands."""
-    columns = columns_of(keys, rows, status.at)
+    columns = columns_of(status.at)
     cells = [[column.title for column in columns]]
     cells += [[column.text(row) for column in columns] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
@@ -161,7 +140,6 @@ def plain_table(status: StudyStatus, rows: Sequence[RunRow], keys: Sequence[str]
 def table(
     status: StudyStatus,
     rows: Sequence[RunRow],
-    keys: Sequence[str],
     width: int,
     most: int | None = None,
     refresh_seconds: float | None = None,
@@ -172,10 +150,9 @@ def table(
     Args:
         status: the study.
         rows: those to show, in order.
-        keys: swept keys in which its trials differ.
         width: columns of the terminal.
         most: rows that may be shown; None for all.
-        refresh_seconds: how often it is made anew, to be said; None if it is not.
+        refresh_seconds: how often it is refreshed, to be shown; None if it is not.
         kept_order: whether the order was asked for; otherwise, where not all rows can be shown,
             what needs somebody to look at it comes first.
     """
@@ -183,7 +160,7 @@ def table(
     if hidden:
         rows = (list(rows) if kept_order else urgent_first(rows))[:most]
     parts: list[RenderableType] = [*_head(status, refresh_seconds), Text()]
-    parts.append(_table(rows, columns_of(keys, rows, status.at), width))
+    parts.append(_table(rows, columns_of(status.at), width))
     if not rows:
         parts.append(Text("no run matches", "dim"))
     if hidden:
@@ -216,7 +193,7 @@ def _table(rows: Sequence[RunRow], columns: Sequence[Column], width: int) -> Tab
             justify="right" if column.right else "left",
             no_wrap=True,
             overflow="ellipsis",
-            # The remark takes what is left; everything else is shown whole.
+            # The remark takes what is left; everything else is shown in full.
             min_width=None if remark else _width(column, cells),
         )
         if column.title == "epoch" and with_bar:

@@ -157,40 +157,44 @@ def draw(
     """
     strength = PRESETS[preset]
 
+    def uniform(shape: tuple[int, ...], bounds: tuple[float, float]) -> list[Any]:
+        low, high = bounds
+        numbers: list[Any] = (low + (high - low) * torch.rand(shape, generator=generator)).tolist()
+        return numbers
+
     def chosen(probability: float) -> list[int]:
         if probability == 0:
             return []
         return (torch.rand(samples, generator=generator) < probability).nonzero().flatten().tolist()
 
-    def uniform(of: list[int], bounds: tuple[float, float], *shape: int) -> dict[int, Any]:
-        """Sample -> a number, or a list of them."""
-        low, high = bounds
-        numbers = low + (high - low) * torch.rand((len(of), *shape), generator=generator)
-        return dict(zip(of, numbers.tolist(), strict=True))
-
-    # The order of what follows is that of the random numbers, down to the last argument.
     turned = chosen(strength.affine)
-    angles = uniform(turned, (-ROTATION, ROTATION), 3)
-    zooms = uniform(turned, ZOOM)
+    angles = uniform((len(turned), 3), (-ROTATION, ROTATION))
+    zooms = uniform((len(turned),), ZOOM)
     flips = _draw_flips(samples, strength.flip, generator)
     noisy = chosen(strength.noise)
-    deviations = uniform(noisy, NOISE_DEVIATION)
-    seeds = {sample: int(torch.randint(2**62, (), generator=generator)) for sample in noisy}
-    blur = uniform(chosen(strength.blur), BLUR_SIGMA)
+    deviations = uniform((len(noisy),), NOISE_DEVIATION)
+    seeds = [int(torch.randint(2**62, (), generator=generator)) for _ in noisy]
+    blurred = chosen(strength.blur)
+    sigmas = uniform((len(blurred),), BLUR_SIGMA)
     scaled = chosen(strength.intensity)
-    factors = uniform(scaled, INTENSITY_SCALE, channels)
-    shifts = uniform(scaled, INTENSITY_SHIFT, channels)
+    factors = uniform((len(scaled), channels), INTENSITY_SCALE)
+    shifts = uniform((len(scaled), channels), INTENSITY_SHIFT)
+    lines = [list(zip(*pair, strict=True)) for pair in zip(factors, shifts, strict=True)]
+    contrasted = chosen(strength.contrast)
+    contrasts = uniform((len(contrasted), channels), CONTRAST)
+    coarse = chosen(strength.low_resolution)
+    shares = uniform((len(coarse),), LOW_RESOLUTION)
+    bent = chosen(strength.gamma)
+    exponents = uniform((len(bent), channels), GAMMA)
     return Drawn(
-        affine={sample: (angles[sample], zooms[sample]) for sample in turned},
+        affine=dict(zip(turned, zip(angles, zooms, strict=True), strict=True)),
         flips=flips,
-        noise={sample: (deviations[sample], seeds[sample]) for sample in noisy},
-        blur=blur,
-        intensity={
-            sample: list(zip(factors[sample], shifts[sample], strict=True)) for sample in scaled
-        },
-        contrast=uniform(chosen(strength.contrast), CONTRAST, channels),
-        low_resolution=uniform(chosen(strength.low_resolution), LOW_RESOLUTION),
-        gamma=uniform(chosen(strength.gamma), GAMMA, channels),
+        noise=dict(zip(noisy, zip(deviations, seeds, strict=True), strict=True)),
+        blur=dict(zip(blurred, sigmas, strict=True)),
+        intensity=dict(zip(scaled, lines, strict=True)),
+        contrast=dict(zip(contrasted, contrasts, strict=True)),
+        low_resolution=dict(zip(coarse, shares, strict=True)),
+        gamma=dict(zip(bent, exponents, strict=True)),
     )
 
 

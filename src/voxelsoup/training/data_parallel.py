@@ -44,10 +44,10 @@ class Ranks:
     def batches(
         self, source: PatchSource, first_step: int, last_step: int, device: torch.device
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """This process's share of what ``patches.batches`` yields.
+        """This process's share of what ``batches.batches`` yields.
 
         Random layers draw from the seed, the step and the process, so that no two processes
-        drop the same, and a resumed run drops what it would have.
+        drop the same, and a run that goes on drops what it would have.
         """
         share = source.training.batch_size // self.count
         own = range(self.rank * share, (self.rank + 1) * share)
@@ -110,7 +110,7 @@ class Ranks:
 
 @contextmanager
 def joined(rank: int, count: int, device: torch.device) -> Iterator[Ranks]:
-    """Join the other processes, which torchrun's environment variables say how to find."""
+    """Join the other processes, whom torchrun's variables in the environment tell how to find."""
     if device.type == "cuda":
         torch.cuda.set_device(device)
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"

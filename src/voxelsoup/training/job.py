@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -15,7 +15,7 @@ from voxelsoup.common.files import write_json, write_text
 from voxelsoup.common.text import counted
 from voxelsoup.models import devices, weight_files
 from voxelsoup.runs.guard import RunGuard
-from voxelsoup.runs.journal import read_journal
+from voxelsoup.runs.record import read_record
 from voxelsoup.training.launch import train_together
 from voxelsoup.training.run import Job
 from voxelsoup.training.tensorboard import TrainingEvents
@@ -53,7 +53,7 @@ def run_job(job: Job) -> Iterator[JobDone]:
     run, resources = job.run, job.run.study.resources
     started = provenance.now()
     if job.processes > 1:
-        # Afterwards the run is trained: this process resumes from its last state.
+        # Afterwards the run is trained: this process goes on from its last state.
         train_together(job, job.processes)
     with RunGuard(job.states, job.identity, run.steps, run.study.recovery) as guard:
         device = devices.prepare(
@@ -78,7 +78,7 @@ def write_run(job: Job, done: JobDone, model: Path, beside: list[Path]) -> None:
         model: file of the run's own model; history and record go beside it.
         beside: files of other weights of the run, in folders of their names (``ingredients``).
     """
-    run, trained = job.run, done.trained
+    run, trained, record = job.run, done.trained, read_record(job.states)
     description = weight_files.describe(run.study)
     hashes = {model.name: weight_files.save(model, trained.weights, description)}
     for path in beside:
@@ -108,7 +108,7 @@ def write_run(job: Job, done: JobDone, model: Path, beside: list[Path]) -> None:
             "machine": provenance.machine(),
             "versions": provenance.versions(),
             "commit": provenance.commit(Path(__file__).parent),
-            "attempts": [event for event in read_journal(job.states) if event["event"] == "start"],
+            "attempts": [asdict(attempt) for attempt in record.attempts] if record else [],
             "started": done.started,
             "ended": provenance.now(),
         },

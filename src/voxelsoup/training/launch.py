@@ -1,19 +1,15 @@
 """Training one run with several GPUs: a process for each, started and watched by torchrun's agent.
 
-The first process keeps the run's lease, states, journal, record and events, as a training in one
-process does; the others compute. When they have ended, the process that started them resumes from
-the last state, which takes no step, and has the run's result.
-
-Why a process ended is reported in a file of our own, not in that of torch elastic's ``record``:
-there an exception is a text without its parts, its time a whole second, and the agent does not
-read it where a signal has ended the processes.
+The first process keeps the run's lease, states, record and events, as a training in one
+process does; the others compute. When they have ended, the last state is the run's result for
+whoever started them: going on from it takes no step.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import os
-import pickle
 import signal
 import sys
 import tempfile
@@ -22,25 +18,26 @@ import traceback
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from voxelsoup.common.errors import EXIT_STOPPED, InputError, Stopped
-from voxelsoup.common.files import atomic_write
+from voxelsoup.common.files import read_json, write_json
 from voxelsoup.common.logs import appended_log
 from voxelsoup.models import devices
 from voxelsoup.runs.guard import RunGuard
 from voxelsoup.runs.resume_state import State, state_at
 from voxelsoup.runs.signals import SIGNALS, Interruption
+from voxelsoup.study.loading import load
+from voxelsoup.study.sections.training import Optimizer
 from voxelsoup.training.data_parallel import Ranks, joined
-from voxelsoup.training.run import Job
+from voxelsoup.training.run import Job, Run
 from voxelsoup.training.tensorboard import TrainingEvents
 from voxelsoup.training.train import train
 
 log = logging.getLogger(__name__)
 
-JOB = "job.pickle"
+PLAN = "plan.json"
 # What the first process says instead of a signal's number: it ends for a reason of its own.
 OWN_REASON = 1000
 # Between the request to end and SIGKILL: the first process may be writing a state.
@@ -69,8 +66,7 @@ def train_together(job: Job, processes: int) -> None:
     with ExitStack() as exits:
         gpus = exits.enter_context(devices.reserved(job.run.study.training.device, processes))
         folder = Path(exits.enter_context(tempfile.TemporaryDirectory(prefix="voxelsoup-ranks-")))
-        # The folder is this user's alone, and what is in it is read by processes of this one.
-        (folder / JOB).write_bytes(pickle.dumps((job, gpus, os.getpid())))
+        _write_plan(folder / PLAN, job, gpus)
         on = f"GPUs {', '.join(map(str, gpus))}" if gpus else "CPUs"
         log.info("training with %d processes on %s", processes, on)
         _launch(folder, processes)
@@ -101,11 +97,11 @@ def _launch(folder: Path, count: int) -> None:
         try:
             elastic_launch(config, sys.executable)("-m", "voxelsoup.training.launch", str(folder))
         except SignalException as error:
-            reason = _reported(folder)
-            raise reason or Stopped(f"stopped by {signal.Signals(error.sigval).name}") from None
+            told = _told(folder)
+            raise told or Stopped(f"stopped by {signal.Signals(error.sigval).name}") from None
         except ChildFailedError as error:
             killed = [failure for failure in error.failures.values() if failure.exitcode < 0]
-            raise (_reported(folder, killed=bool(killed)) or _lost(error, count)) from None
+            raise (_told(folder, killed=bool(killed)) or _lost(error, count)) from None
 
 
 def _lost(error: Any, count: int) -> ProcessLost:
@@ -124,7 +120,7 @@ def _lost(error: Any, count: int) -> ProcessLost:
 
 @contextmanager
 def _quiet_agent() -> Iterator[None]:
-    """Silence torch's agent, for what it says is said here; give signals back to Python."""
+    """Let torch's agent say nothing, for what it says is said here; give signals back to Python."""
     loggers = [logging.getLogger(name) for name in logging.root.manager.loggerDict]
     agents = [each for each in loggers if each.name.startswith("torch.distributed.")]
     levels = [(each, each.level) for each in agents]
@@ -140,10 +136,38 @@ def _quiet_agent() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-class SharedCheckpointer:
-    """Keeps the states of a run for all of its processes (a ``train.Checkpointer``).
+def _write_plan(path: Path, job: Job, gpus: list[int]) -> None:
+    run = job.run
+    others = {
+        name: value for name, value in vars(run).items() if name not in ("study", "optimizer")
+    }
+    plan = {
+        **vars(job),
+        "run": others,
+        "study": run.study.model_dump(mode="json"),
+        "optimizer": run.optimizer.model_dump(mode="json"),
+        "gpus": gpus,
+        "parent": os.getpid(),
+    }
+    path.write_text(json.dumps(plan, default=str))
 
-    After every step they agree whether to continue, so that all end after the same one, whichever
+
+def _read_plan(path: Path) -> tuple[Job, list[int], int]:
+    """What ``_write_plan`` wrote: the job, its GPUs, and the process that wrote it."""
+    plan = read_json(path)
+    run, gpus, parent = plan["run"], plan.pop("gpus"), plan.pop("parent")
+    study, optimizer = load(plan.pop("study")), Optimizer(**plan.pop("optimizer"))
+    run |= {"folder": Path(run["folder"]), "initial": run["initial"] and Path(run["initial"])}
+    run |= {"seed": tuple(run["seed"]), "weights": tuple(run["weights"])}
+    plan["run"] = Run(**run, study=study, optimizer=optimizer)
+    paths = {key: plan[key] and Path(plan[key]) for key in ("states", "events", "log")}
+    return Job(**plan | paths), gpus, parent
+
+
+class SharedCheckpointer:
+    """Keeps the states of a run for all of its processes (a ``training.Checkpointer``).
+
+    After every step they agree whether to go on, so that all end after the same one: whichever
     got a signal, and also where the first one ends for a reason of its own.
     """
 
@@ -164,7 +188,7 @@ class SharedCheckpointer:
         self._error: Exception | None = None
 
     def newest(self) -> State | None:
-        """The state to resume from, the same for all."""
+        """The state to go on from, the same for all."""
         state = self.guard.newest() if self.guard else None
         step = self.ranks.largest(state["step"] if state else 0)
         if self.guard or not step:
@@ -216,7 +240,7 @@ class SharedCheckpointer:
 
 def _train_share(folder: Path, rank: int, count: int) -> None:
     """What one of the processes does."""
-    job, gpus, parent = pickle.loads((folder / JOB).read_bytes())
+    job, gpus, parent = _read_plan(folder / PLAN)
     run = job.run
     with ExitStack() as exits:
         asked = exits.enter_context(Interruption())
@@ -235,30 +259,39 @@ def _train_share(folder: Path, rank: int, count: int) -> None:
         asked.check()
         ranks = exits.enter_context(joined(rank, count, device))
         observers = [TrainingEvents(job.events)] if guard and job.events else []
-        checkpointer = SharedCheckpointer(ranks, job.states, asked, guard, parent)
-        train(run, device, checkpointer, observers, ranks)
+        keeper = SharedCheckpointer(ranks, job.states, asked, guard, parent)
+        train(run, device, keeper, observers, ranks)
 
 
-def _report(folder: Path, rank: int, error: Exception) -> None:
-    """Leave the reason of an end to the process that started this one."""
-    if not isinstance(error, InputError | Stopped):
-        error = RuntimeError(traceback.format_exc())
-    with atomic_write(folder / f"{rank}.error") as path:
-        path.write_bytes(pickle.dumps((time.time(), error)))
+def _tell(folder: Path, rank: int, error: Exception) -> None:
+    """Leave a word for whoever started the processes."""
+    said: dict[str, Any] = {"time": time.time(), "kind": "defect", "text": traceback.format_exc()}
+    if isinstance(error, InputError):
+        said |= {"kind": "input", "text": error.__reduce__()[1]}
+    elif isinstance(error, Stopped):
+        said |= {"kind": "stopped", "text": str(error)}
+    write_json(folder / f"{rank}.json", said)
 
 
-def _reported(folder: Path, killed: bool = False) -> Exception | None:
-    """Why the processes have ended, by the first report of the most telling kind.
+def _told(folder: Path, killed: bool = False) -> Exception | None:
+    """Why the processes have ended, by what the first of them to say so said.
 
-    A process that was killed could report nothing, and what the others then met is no reason.
+    A process that was killed could say nothing, and what the others then met is no reason.
     """
-    reports = [pickle.loads(path.read_bytes()) for path in folder.glob("[0-9]*.error")]
-    errors = [error for _, error in sorted(reports, key=itemgetter(0))]
-    for kind in (InputError, Stopped) if killed else (InputError, Stopped, RuntimeError):
-        for error in errors:
-            if isinstance(error, kind):
-                return error
+    words = sorted((read_json(path) for path in folder.glob("[0-9]*.json")), key=_time)
+    for kind, make in (
+        ("input", lambda text: InputError(*text)),
+        ("stopped", Stopped),
+        ("defect", lambda text: None if killed else RuntimeError(text)),
+    ):
+        said = [word["text"] for word in words if word["kind"] == kind]
+        if said:
+            return make(said[0])
     return None
+
+
+def _time(word: dict[str, Any]) -> float:
+    return float(word["time"])
 
 
 def main(folder: Path) -> int:
@@ -270,7 +303,7 @@ def main(folder: Path) -> int:
         if isinstance(error, EndedByTheFirst):
             # The agent ends everybody when one has failed, and the first may still save.
             return 0
-        _report(folder, rank, error)
+        _tell(folder, rank, error)
         return EXIT_STOPPED if isinstance(error, Stopped) else 1
     return 0
 

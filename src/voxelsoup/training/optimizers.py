@@ -43,7 +43,7 @@ class RunOptimizer:
         self.optimizer = make_optimizer(model.parameters(), settings)
         self.schedule = None
         if self.is_schedule_free:
-            self.optimizer.train()  # type: ignore[attr-defined]
+            self._switch(to_average=False)
         else:
             self.schedule = make_schedule(self.optimizer, settings, steps)
 
@@ -66,7 +66,7 @@ class RunOptimizer:
         return {"optimizer": self.optimizer.state_dict(), "schedule": schedule}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Resume from what ``state`` returned; the model must hold the weights of that moment."""
+        """Go on from what ``state`` returned; the model must hold the weights of that moment."""
         self.optimizer.load_state_dict(state["optimizer"])
         if self.schedule is not None:
             self.schedule.load_state_dict(state["schedule"])
@@ -75,21 +75,27 @@ class RunOptimizer:
     def averaged_weights(self) -> Iterator[None]:
         """Within the block the model holds the weights to evaluate and to save.
 
-        Afterwards the trained ones are back, bit-identical, which switching back by arithmetic
+        Afterwards the trained ones are back to the bit, which switching back by arithmetic
         would not give: a run must not depend on how often it was looked at.
         """
         if not self.is_schedule_free:
             yield
             return
         trained = [parameter.detach().clone() for parameter in self.model.parameters()]
-        self.optimizer.eval()  # type: ignore[attr-defined]
+        self._switch(to_average=True)
         try:
             yield
         finally:
-            self.optimizer.train()  # type: ignore[attr-defined]
+            self._switch(to_average=False)
             with torch.no_grad():
                 for parameter, value in zip(self.model.parameters(), trained, strict=True):
                     parameter.copy_(value)
+
+    def _switch(self, to_average: bool) -> None:
+        if to_average:
+            self.optimizer.eval()  # type: ignore[attr-defined]
+        else:
+            self.optimizer.train()  # type: ignore[attr-defined]
 
 
 def make_optimizer(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,9 @@ from typing import Any
 from voxelsoup.common.files import sha256
 from voxelsoup.common.provenance import data_fingerprint
 from voxelsoup.common.text import counted, times
-from voxelsoup.runs.progress import plan
+from voxelsoup.runs.run_state import plan
 from voxelsoup.study.ingredients import checkpoint_steps
+from voxelsoup.study.sections.soup import WeightsKind
 from voxelsoup.study.sections.training import Optimizer
 from voxelsoup.study.study import Study
 from voxelsoup.study.trials import Trial
@@ -32,24 +34,27 @@ class Run:
 
     Attributes:
         study: the study with the run's own settings in place.
+        optimizer: its optimizer (a stem may have another one than the trials).
+        epochs: its length.
         seed: seeds of its patches and augmentation; the first also of its initial weights.
         cases: names of its training cases.
         folder: the preprocessed cases.
         initial: model file to start from, or None for random weights.
+        checkpoints: number of checkpoints along it, the last one at its end.
+        weights: kinds of weights that are kept of each.
         pause_after: epochs after which it stops for now, to be continued; None goes to its end.
     """
 
     study: Study
+    optimizer: Optimizer
+    epochs: int
     seed: tuple[int, ...]
     cases: list[str]
     folder: Path
     initial: Path | None
+    checkpoints: int = 1
+    weights: tuple[WeightsKind, ...] = ("averaged",)
     pause_after: int | None = None
-
-    @property
-    def epochs(self) -> int:
-        """Epochs of the whole run."""
-        return self.study.training.epochs
 
     @property
     def steps(self) -> int:
@@ -74,12 +79,12 @@ class Run:
 
     def settings(self) -> dict[str, Any]:
         """The settings that its result depends on, with all defaults."""
-        return run_settings(self.study)
+        return run_settings(self.study, self.optimizer, self.epochs, self.checkpoints, self.weights)
 
 
 @dataclass(frozen=True)
 class Job:
-    """One attempt at a run: its place in the study, and where it reads and writes.
+    """One attempt at a run: who it is in the study, and where it reads and writes.
 
     Attributes:
         run: what it trains.
@@ -88,7 +93,7 @@ class Job:
         label: what people call it.
         parameters: swept dotted key -> value.
         identity: everything that the run's result depends on (``run_identity``).
-        states: where the run's lease, states and journal lie.
+        states: where the run's lease, states and record lie.
         events: where TensorBoard's events go, if anywhere.
         log: the job's log.
         threads: CPU threads, of all its processes together.
@@ -115,35 +120,36 @@ class Job:
         return f"fold {self.fold}, {self.label}"
 
 
-def run_settings(study: Study) -> dict[str, Any]:
+def run_settings(
+    study: Study,
+    optimizer: Optimizer,
+    epochs: int,
+    checkpoints: int = 1,
+    weights: Sequence[WeightsKind] = ("averaged",),
+) -> dict[str, Any]:
     """The settings that a run's result depends on, with all defaults.
 
     A schedule-free run of more epochs begins with the very steps of a shorter one, so that its
     length is no setting of what it computes; a scheduled run's first step depends on it.
-
-    Args:
-        study: the study with the run's own settings in place.
     """
     content = study.model_dump(mode="json")
-    epochs = study.training.epochs
+    shared = {key: content[key] for key in ("preprocess", "network")}
     training = {
         key: value
         for key, value in content["training"].items()
         if key not in NOT_RESULT and (key not in CAME_LATER or value != CAME_LATER[key])
     }
-    length = {} if can_continue(study.optimizer) else {"epochs": epochs}
-    steps = epochs * study.training.steps_per_epoch
-    early = checkpoint_steps(steps, study.training.checkpoints)[:-1]
+    length = {} if can_continue(optimizer) else {"epochs": epochs}
+    early = checkpoint_steps(epochs * study.training.steps_per_epoch, checkpoints)[:-1]
     # What a run keeps at its end can be asked of its last state; what it passes cannot.
-    kept = {"checkpoints": {"steps": early, "weights": list(study.soup.weights)}} if early else {}
+    kept = {"checkpoints": {"steps": early, "weights": list(weights)}} if early else {}
     return {
         "channels": content["dataset"]["channels"],
         # A list, for their order is that of the network's outputs.
         "regions": [[name, labels] for name, labels in content["regions"].items()],
-        "preprocess": content["preprocess"],
-        "network": content["network"],
+        **shared,
         "training": training,
-        "optimizer": content["optimizer"],
+        "optimizer": optimizer.model_dump(mode="json"),
         **length,
         **kept,
     }
@@ -164,24 +170,33 @@ def run_identity(run: Run, fingerprints: dict[str, str]) -> dict[str, Any]:
     }
 
 
-def target(study: Study) -> tuple[int, dict[str, Any]]:
-    """Epochs of a run, and the settings that its result depends on.
+def stem_target(study: Study) -> tuple[int, dict[str, Any]]:
+    """Epochs of a study's stems, and the settings that their result depends on."""
+    epochs = study.stem.epochs
+    return epochs, run_settings(study, stem_optimizer(study), epochs)
+
+
+def trial_target(study: Study) -> tuple[int, dict[str, Any]]:
+    """Epochs of a trial, and the settings that its result depends on.
 
     Args:
-        study: the study with the run's own settings in place: `trial.study`, or ``stem_study``.
+        study: the study with the trial's own values in place.
     """
-    return study.training.epochs, run_settings(study)
+    epochs, count = study.training.epochs, study.training.checkpoints
+    return epochs, run_settings(study, study.optimizer, epochs, count, study.soup.weights)
 
 
-def training_plan(states: str, epochs: int, settings: dict[str, Any]) -> str:
-    """What training a run now will do, in words for the plan of a workflow.
+def training_plan(states: str, epochs: int, settings: dict[str, Any], lease_seconds: float) -> str:
+    """What training a run now will do, for people who look at the plan of a workflow.
 
     Args:
         states: where the run's states lie.
         epochs: its length.
         settings: those that its result depends on.
+        lease_seconds: an owner without a sign of life for so long is taken for dead.
     """
-    return plan(states, settings, epochs, settings["training"]["steps_per_epoch"])
+    steps_per_epoch = settings["training"]["steps_per_epoch"]
+    return plan(states, settings, epochs, steps_per_epoch, lease_seconds)
 
 
 def can_continue(optimizer: Optimizer) -> bool:
@@ -194,18 +209,6 @@ def stem_optimizer(study: Study) -> Optimizer:
     return study.stem.optimizer or study.optimizer
 
 
-def stem_study(study: Study) -> Study:
-    """The study with the settings of its stems in place: they leave one model, at their end."""
-    training = {"epochs": study.stem.epochs, "checkpoints": 1}
-    return study.model_copy(
-        update={
-            "optimizer": stem_optimizer(study),
-            "training": study.training.model_copy(update=training),
-            "soup": study.soup.model_copy(update={"weights": ["averaged"]}),
-        }
-    )
-
-
 def stem_run(study: Study, fold: int, cases: list[str], folder: Path) -> Run:
     """The run that trains the stem of a fold, from random weights.
 
@@ -215,11 +218,27 @@ def stem_run(study: Study, fold: int, cases: list[str], folder: Path) -> Run:
         cases: names of the training cases.
         folder: the preprocessed cases.
     """
-    seed = (study.training.seed, fold, STEM_STAGE)
-    return Run(stem_study(study), seed, cases, folder, initial=None)
+    return Run(
+        study=study,
+        optimizer=stem_optimizer(study),
+        epochs=study.stem.epochs,
+        seed=(study.training.seed, fold, STEM_STAGE),
+        cases=cases,
+        folder=folder,
+        initial=None,
+    )
 
 
 def trial_run(trial: Trial, fold: int, cases: list[str], folder: Path, initial: Path | None) -> Run:
     """The run of one trial on a fold, from the stem or a checkpoint if there is one."""
-    seed = (trial.study.training.seed, fold, TRIAL_STAGE)
-    return Run(trial.study, seed, cases, folder, initial)
+    return Run(
+        study=trial.study,
+        optimizer=trial.study.optimizer,
+        epochs=trial.study.training.epochs,
+        seed=(trial.study.training.seed, fold, TRIAL_STAGE),
+        cases=cases,
+        folder=folder,
+        initial=initial,
+        checkpoints=trial.study.training.checkpoints,
+        weights=tuple(trial.study.soup.weights),
+    )

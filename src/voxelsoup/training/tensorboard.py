@@ -29,7 +29,7 @@ PREFIX = "events.out.tfevents."
 
 
 class TrainingEvents:
-    """Writes the epochs of a run as they are trained (a ``train.Observer``)."""
+    """Writes the epochs of a run as they are trained (a ``training.Observer``)."""
 
     def __init__(self, folder: Path) -> None:
         """Set up.

@@ -6,7 +6,7 @@ import logging
 import math
 import random
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -20,6 +20,7 @@ from voxelsoup.models import devices, networks, weight_files
 from voxelsoup.models.losses import training_loss
 from voxelsoup.runs.resume_state import State
 from voxelsoup.study.ingredients import checkpoint_steps, name_of
+from voxelsoup.study.sections.soup import WeightsKind
 from voxelsoup.training.batch_norm import estimate_batch_norm
 from voxelsoup.training.data_parallel import Ranks
 from voxelsoup.training.epochs import Epoch, Pace
@@ -48,10 +49,10 @@ class Trained:
 
 
 class Checkpointer(Protocol):
-    """Keeps the states of a run (``runs.guard.RunGuard``)."""
+    """Who keeps the states of a run (see ``guard.RunGuard``)."""
 
     def newest(self) -> State | None:
-        """The state to resume from."""
+        """The state to go on from."""
 
     def after_step(self, step: int, capture: Callable[[], State]) -> None:
         """Save if it is time to; may raise to end the run."""
@@ -64,10 +65,10 @@ class Checkpointer(Protocol):
 
 
 class Observer(Protocol):
-    """Watches a run (``tensorboard.TrainingEvents``) and changes nothing in it."""
+    """Who looks on (see ``events.TrainingEvents``); what it does changes nothing in the run."""
 
     def begin(self, step: int) -> None:
-        """An attempt begins after so many optimizer steps."""
+        """An attempt begins, after so many optimizer steps."""
 
     def after_epoch(self, epoch: Epoch) -> None:
         """An epoch is trained."""
@@ -76,7 +77,7 @@ class Observer(Protocol):
 def train(
     run: Run,
     device: torch.device,
-    checkpointer: Checkpointer | None = None,
+    keeper: Checkpointer | None = None,
     observers: Sequence[Observer] = (),
     ranks: Ranks | None = None,
 ) -> Trained:
@@ -85,38 +86,38 @@ def train(
     Args:
         run: the run.
         device: where this process computes.
-        checkpointer: keeps its states, if anything does.
-        observers: get a report of every epoch.
+        keeper: keeps its states, if anybody does.
+        observers: who looks on.
         ranks: the processes that share its batches, of which this is one; None: it is alone.
 
     Raises:
         InputError: if the loss is NaN or infinite, or the initial weights do not fit.
-        Stopped: if the checkpointer ends the run early.
+        Stopped: if the keeper ends the run before its time.
     """
-    trainer = Trainer(run, device, ranks)
-    state = checkpointer.newest() if checkpointer else None
+    session = Trainer(run, device, ranks)
+    state = keeper.newest() if keeper else None
     if state is not None:
-        trainer.restore(state)
+        session.restore(state)
     for observer in observers:
-        observer.begin(trainer.step)
-    pace = Pace(run.epochs, run.study.training.steps_per_epoch, trainer.step)
+        observer.begin(session.step)
+    pace = Pace(run.epochs, run.study.training.steps_per_epoch, session.step)
     read = ranks.batches if ranks else batches
-    stream = read(patch_source(run), trainer.step, run.last_step, device)
+    stream = read(patch_source(run), session.step, run.last_step, device)
     for images, regions in stream:
-        trainer.take_step(images, regions)
-        trainer.keep_checkpoint()
-        if trainer.epoch_ends:
-            epoch = pace.epoch(trainer.end_epoch())
+        session.take_step(images, regions)
+        session.keep_checkpoint()
+        if session.epoch_ends:
+            epoch = pace.epoch(session.end_epoch())
             log.info("%s", epoch)
-            if checkpointer:
-                checkpointer.after_epoch(trainer.rows)
+            if keeper:
+                keeper.after_epoch(session.rows)
             for observer in observers:
                 observer.after_epoch(epoch)
-        if checkpointer:
-            checkpointer.after_step(trainer.step, trainer.capture)
-    if checkpointer:
-        checkpointer.save(trainer.step, trainer.capture)
-    return trainer.result()
+        if keeper:
+            keeper.after_step(session.step, session.capture)
+    if keeper:
+        keeper.save(session.step, session.capture)
+    return session.result()
 
 
 def patch_source(run: Run) -> PatchSource:
@@ -150,7 +151,7 @@ class Trainer:
         self.model = initial_model(run, device).train()
         self.memory_format = networks.memory_format(self.model, device, self.settings.channels_last)
         self.forward = self._forward(ranks)
-        self.optimizer = RunOptimizer(self.model, run.study.optimizer, run.steps)
+        self.optimizer = RunOptimizer(self.model, run.optimizer, run.steps)
         loss_function = training_loss(self.settings)
         self.loss_function = ranks.over_the_batch(loss_function) if ranks else loss_function
         precise = devices.precision_on(device, self.settings.precision) != "float16"
@@ -160,8 +161,8 @@ class Trainer:
         # Losses stay on the device until the epoch ends: fetching one waits for the device.
         self.losses: list[torch.Tensor] = []
         self.epoch_lr = self.optimizer.lr
-        self.checkpoint_steps = checkpoint_steps(run.steps, self.settings.checkpoints)
-        # Before the end: a part of the state, so that a resumed run has the very same.
+        self.checkpoint_steps = checkpoint_steps(run.steps, run.checkpoints)
+        # Before the end: a part of the state, so that a resumed run has them to the bit.
         self.kept: dict[str, weight_files.Weights] = {}
         _seed_everything(run.seed)
 
@@ -194,10 +195,12 @@ class Trainer:
         """Keep the weights if this is a checkpoint before the end."""
         if self.step in self.checkpoint_steps[:-1]:
             number = self.checkpoint_steps.index(self.step) + 1
-            for kind in self.run.study.soup.weights:
-                averaged = kind == "averaged"
-                with self.optimizer.averaged_weights() if averaged else nullcontext():
+            for kind in self.run.weights:
+                with self._holding(kind):
                     self.kept[name_of(kind, number)] = _copy(dict(self.model.state_dict()))
+
+    def _holding(self, kind: WeightsKind) -> AbstractContextManager[None]:
+        return self.optimizer.averaged_weights() if kind == "averaged" else nullcontext()
 
     @property
     def epoch_ends(self) -> bool:
@@ -222,7 +225,7 @@ class Trainer:
         return row
 
     def capture(self) -> State:
-        """A copy on the CPU of everything that the next step depends on."""
+        """A copy of everything, on the CPU, that training on does not change."""
         state = {
             "model": self.model.state_dict(),
             **self.optimizer.state(),
@@ -237,10 +240,10 @@ class Trainer:
         return copied
 
     def restore(self, state: State) -> None:
-        """Resume from what ``capture`` returned."""
+        """Go on from what ``capture`` returned."""
         self.model.load_state_dict(state["model"])
         self.optimizer.restore(state)
-        # Saved on a card with another precision of `auto`, it has nothing to resume from.
+        # Saved on a card with another precision of `auto`, it has nothing to go on from.
         if state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
         self.rows = state["rows"]
@@ -253,18 +256,18 @@ class Trainer:
     def result(self) -> Trained:
         """The averaged weights, those kept beside them, and the history."""
         with self.optimizer.averaged_weights():
-            weights = self._evaluation_weights()
+            weights = self._settled()
         beside: dict[str, weight_files.Weights] = {}
-        if "raw" in self.run.study.soup.weights:
-            beside[name_of("raw", len(self.checkpoint_steps))] = self._evaluation_weights()
+        if "raw" in self.run.weights:
+            beside[name_of("raw", len(self.checkpoint_steps))] = self._settled()
         for name, kept in self.kept.items():
             self.model.load_state_dict(kept)
-            beside[name] = self._evaluation_weights()
+            beside[name] = self._settled()
         history = pd.DataFrame(self.rows)
         return Trained(weights, history, networks.count_parameters(self.model), beside)
 
-    def _evaluation_weights(self) -> weight_files.Weights:
-        """A copy of what the model holds, with its batch norm re-estimated."""
+    def _settled(self) -> weight_files.Weights:
+        """A copy of what the model holds, with running statistics of its own."""
         estimate_batch_norm(self.model, patch_source(self.run), self.device)
         copied: weight_files.Weights = _copy(dict(self.model.state_dict()))
         return copied

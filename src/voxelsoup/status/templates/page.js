@@ -161,7 +161,7 @@ function listen() {
   find("#text").addEventListener("input", (event) => change({ text: event.target.value }));
   find("#order").addEventListener("change", (event) => {
     change({ sort: event.target.value });
-    event.target.blur(); // whoever has chosen does not hold up the refresh any more
+    event.target.blur(); // a made choice does not hold up the refresh any more
   });
   find("#direction").addEventListener("click", () => change({ down: !view.down }));
   addEventListener("hashchange", () => {
@@ -185,7 +185,7 @@ function tellTimes() {
     time.title = inFull.format(at);
   }
   const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
-  find("#zone").textContent = `, times in ${zone}`;
+  find("#zone").textContent = `, times of ${zone}`;
 }
 
 /** On a phone every row is a card, and each of its lines begins with the head of its column. */
