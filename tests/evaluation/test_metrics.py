@@ -30,7 +30,7 @@ from support.checks import nonempty
 from voxelsoup.evaluation import metrics
 from voxelsoup.evaluation.lesions import dilate, match_lesions
 from voxelsoup.evaluation.metrics import METRICS, Scoring, score_regions
-from voxelsoup.evaluation.surfaces import hausdorff95, surface_dice, surface_distances
+from voxelsoup.evaluation.surfaces import SurfacePair, hausdorff95, surface_dice
 
 Mask = NDArray[np.bool_]
 Spacing = tuple[float, float, float]
@@ -215,7 +215,7 @@ def test_one_spur_of_a_voxel_is_not_in_the_95th_percentile() -> None:
 def test_surface_dice_of_a_shifted_box_is_1_at_the_shift_and_less_below() -> None:
     truth = box((5, 5, 5), (8, 8, 8))
     for shift, spacing in ((1, 0.6), (2, 0.7)):
-        surfaces = surface_distances(np.roll(truth, shift, 2), truth, (1.0, 1.0, spacing))
+        surfaces = SurfacePair(np.roll(truth, shift, 2), truth, (1.0, 1.0, spacing)).distances()
         assert surface_dice(surfaces, shift * spacing) == 1
         # Four of the six sides slide along themselves.
         assert 0.5 < surface_dice(surfaces, 0.99 * shift * spacing) < 0.9
@@ -223,13 +223,13 @@ def test_surface_dice_of_a_shifted_box_is_1_at_the_shift_and_less_below() -> Non
 
 def test_a_spacing_rounded_up_does_not_put_a_surface_out_of_tolerance() -> None:
     truth = box((5, 5, 5), (8, 8, 8))
-    surfaces = surface_distances(np.roll(truth, 1, 2), truth, (1.0, 1.0, 1.0000001))
+    surfaces = SurfacePair(np.roll(truth, 1, 2), truth, (1.0, 1.0, 1.0000001)).distances()
     assert surface_dice(surfaces, 1.0) == 1
 
 
 def test_distances_are_those_of_surface_distance() -> None:
     for prediction, truth, spacing in random_cases(60, empty=False):
-        ours = surface_distances(prediction, truth, spacing)
+        ours = SurfacePair(prediction, truth, spacing).distances()
         theirs = surface_distance.compute_surface_distances(truth, prediction, spacing)
         for found, expected in (
             (ours.from_truth, theirs["distances_gt_to_pred"]),
@@ -248,7 +248,7 @@ def test_distances_are_those_of_surface_distance() -> None:
 
 def test_distances_are_those_of_all_corners_to_all_corners() -> None:
     for prediction, truth, spacing in random_cases(6, empty=False):
-        ours = surface_distances(prediction, truth, spacing)
+        ours = SurfacePair(prediction, truth, spacing).distances()
         there, found = (surfaces.surface(mask, spacing) for mask in (truth, prediction))
         np.testing.assert_allclose(ours.from_truth, surfaces.distances(there, found), atol=1e-9)
         np.testing.assert_allclose(
@@ -267,7 +267,7 @@ def test_hd95_and_surface_dice_are_those_of_the_paper() -> None:
 @pytest.mark.parametrize("cost", [0.0, math.inf], ids=["tree", "transform"])
 def test_both_ways_to_look_far_give_the_same(cost: float, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = [scores(*case) for case in random_cases(12)]
-    monkeypatch.setattr(metrics, "TREE_COST", cost)
+    monkeypatch.setattr("voxelsoup.evaluation.surfaces.TREE_COST", cost)
     for case, row in zip(random_cases(12), expected, strict=True):
         assert scores(*case) == pytest.approx(row, rel=1e-12)
 
@@ -278,7 +278,7 @@ def test_surface_dice_is_that_of_monai_with_corners_for_surfaces() -> None:
         expected = compute_surface_dice(
             *pair, [1.503], include_background=True, spacing=spacing, use_subvoxels=True
         )
-        ours = surface_dice(surface_distances(prediction, truth, spacing), 1.503)
+        ours = surface_dice(SurfacePair(prediction, truth, spacing).distances(), 1.503)
         assert ours == pytest.approx(expected.item(), abs=1e-5)
 
 
@@ -288,7 +288,7 @@ def test_the_distance_is_near_that_of_monai_which_goes_between_voxel_centres() -
         theirs = compute_hausdorff_distance(
             *pair, include_background=True, percentile=100, spacing=spacing
         )
-        surfaces = surface_distances(prediction, truth, spacing)
+        surfaces = SurfacePair(prediction, truth, spacing).distances()
         greatest = max(surfaces.from_truth.max(), surfaces.from_prediction.max())
         assert greatest == pytest.approx(theirs.item(), abs=math.hypot(*spacing))
 

@@ -60,19 +60,6 @@ class SurfaceDistances:
     prediction_areas: Distances
 
 
-def surface_distances(prediction: Mask, truth: Mask, spacing: Spacing) -> SurfaceDistances:
-    """Distances between the surfaces of two masks, infinite where the other one has none.
-
-    Those of surface-distance's ``compute_surface_distances``, unsorted.
-
-    Args:
-        prediction: booleans (x, y, z).
-        truth: booleans of the same shape.
-        spacing: mm along x, y and z.
-    """
-    return SurfacePair(prediction, truth, spacing).distances()
-
-
 def hausdorff95(surfaces: SurfaceDistances) -> float:
     """95th percentile Hausdorff distance: the greater of both directions, in mm.
 
@@ -162,7 +149,11 @@ def owners_of(surface: Surface, labels: Labels) -> Labels:
 
 @dataclass(frozen=True)
 class SurfacePair:
-    """The surfaces of two masks, and the way from each to the other."""
+    """The surfaces of two masks (x, y, z), and the way from each to the other.
+
+    Distances are those of surface-distance's ``compute_surface_distances``, unsorted, and infinite
+    where the other mask has no surface.
+    """
 
     prediction_mask: Mask
     truth_mask: Mask
