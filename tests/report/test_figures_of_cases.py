@@ -6,6 +6,7 @@ import math
 import re
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -191,6 +192,32 @@ def test_letters_can_be_read_in_print_and_figures_fit_a_page(tmp_path, name, mon
     texts = [text for text in drawn[0].findobj(Text) if text.get_text() and text.get_visible()]
     assert min(text.get_fontsize() for text in texts) >= 7
     assert drawn[0].get_figwidth() <= 3 * 3.7 + 0.01
+
+
+@pytest.mark.parametrize("name", ["build_up", "distances"])
+def test_long_names_take_no_room_from_the_panels(tmp_path, name, monkeypatch):
+    drawn: list[Figure] = []
+    save = Figure.savefig
+    monkeypatch.setattr(
+        Figure, "savefig", lambda self, *a, **k: (drawn.append(self), save(self, *a, **k))
+    )
+    trials = [f"{number:08x}" for number in range(12)]
+    names = {t: f"schedule cosine-warmup, loss dice-bce, seed {t[-1]}" for t in trials}
+    path = tmp_path / "figure.svg"
+    if name == "build_up":
+        figures.build_up(invented.records(2, 12), path, names)
+    else:
+        figures.weight_distances(invented.basins(2, 12), path, names)
+    figure = drawn[-1]
+    # What was measured last is in the dots of the PNG file.
+    figure.draw_without_rendering()
+    for panel in figure.axes[:2]:
+        size = panel.get_window_extent().transformed(figure.dpi_scale_trans.inverted())
+        assert size.height > 2 and size.width > 1.5
+        axis = panel.xaxis if name == "build_up" else panel.yaxis
+        boxes = [label.get_window_extent() for label in axis.get_ticklabels()]
+        assert len(boxes) == 12
+        assert not any(one.overlaps(next_one) for one, next_one in pairwise(boxes))
 
 
 def test_a_legend_lies_outside_the_panels_and_within_the_figure(tmp_path, monkeypatch):

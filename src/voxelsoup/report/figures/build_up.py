@@ -14,7 +14,6 @@ from voxelsoup.report.figures.panels import (
     Drawing,
     in_panels,
     mark,
-    name_ranks,
     protocol_of,
     styled,
 )
@@ -39,6 +38,8 @@ def build_up(
         if not records:
             drawing.say("This study makes no greedy soup.")
         drawing.label_axes("ingredients, best single model first", "mean selection Dice (0 to 1)")
+        models = {fold: [str(d["trial"]) for d in records[fold]["decisions"]] for fold in records}
+        drawing.name_ranks({fold: [names.get(m, m) for m in of] for fold, of in models.items()})
         handles = [
             Line2D([], [], color=BLUE, lw=1.4, drawstyle="steps-post", label="the soup"),
             mark("o", BLUE, BLUE, "soup with it: kept"),
@@ -81,8 +82,6 @@ def _grow(
     for key, shown, look in looks:
         (marks,) = axes.plot(ranks[shown], scores[key][shown], ls="", **look)
         tooltips.marks(marks, [texts[rank - 1] for rank in ranks[shown]])
-    models = [str(decision["trial"]) for decision in decisions]
-    name_ranks(axes, [names.get(model, model) for model in models])
 
 
 def _text(fold: int, rank: int, decision: Mapping[str, Any], names: Mapping[str, str]) -> str:

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from voxelsoup.report.figures.panels import Drawing, in_panels, mark, name_ranks, styled
+from voxelsoup.report.figures.panels import Drawing, in_panels, mark, styled
 from voxelsoup.report.figures.style import (
     BLACK,
     BLUE,
@@ -60,8 +60,16 @@ def paired_differences(
         if not differences:
             drawing.say("There is no soup to compare.")
         drawing.label_axes("", "soup minus best model\n(Dice points; 1 is 0.01 Dice)")
+        tables = {fold: _sorted(scores) for fold, scores in differences.items()}
         for fold, axes in drawing.panels.items():
-            _name_cases(axes, _sorted(differences[fold]))
+            if tables[fold].empty:
+                axes.text(
+                    0.5, 0.5, "no case with both scores", ha="center", transform=axes.transAxes
+                )
+            elif len(tables[fold]) <= FEW_MARKS:
+                axes.set_xlim(0.4, len(tables[fold]) + 0.6)
+        cases = {fold: table["case"].astype(str).tolist() for fold, table in tables.items()}
+        drawing.name_ranks(cases, many="cases, from the largest loss to the largest gain")
         drawing.share_heights()
         shown = [interval for interval in intervals.values() if interval is not None]
         drawing.finish(_handles(shown) if differences else [], protocol, path, title)
@@ -112,15 +120,6 @@ def _text(fold: int, case: Mapping[Any, Any]) -> str:
         f"best model {case['best']:.4f}, soup {case['soup']:.4f}\n"
         f"difference {case['difference']:+.2f} Dice points"
     )
-
-
-def _name_cases(axes: Axes, table: pd.DataFrame) -> None:
-    if table.empty:
-        axes.text(0.5, 0.5, "no case with both scores", ha="center", transform=axes.transAxes)
-    elif len(table) <= FEW_MARKS:
-        axes.set_xlim(0.4, len(table) + 0.6)
-    cases = table["case"].astype(str).tolist()
-    name_ranks(axes, cases, many="cases, from the largest loss to the largest gain")
 
 
 def _handles(intervals: list[Interval]) -> list[Line2D | Patch]:

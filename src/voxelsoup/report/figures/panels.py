@@ -6,6 +6,7 @@ import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from textwrap import fill
 from typing import Any, Generic, TypeVar
 
 import matplotlib as mpl
@@ -26,11 +27,15 @@ from voxelsoup.report.figures.style import (
     FEW_RUNS,
     LEGEND_MARK_WIDTH,
     LETTER_WIDTH,
+    LETTERS_FOR_FREE,
+    LETTERS_OF_A_NAME,
     LINE_HEIGHT,
+    LINES_IN_A_PANEL,
     PANEL_HEIGHT,
     PANEL_WIDTH,
     PANELS_IN_A_ROW,
     RUN_COLOURS,
+    SMALL_LETTER_WIDTH,
     SMALL_LETTERS,
     STYLE,
     VERMILLION,
@@ -38,6 +43,7 @@ from voxelsoup.report.figures.style import (
 from voxelsoup.report.figures.tooltips import Tooltips
 
 Panel = TypeVar("Panel", bound=Hashable)
+NO_BREAK = "\N{NO-BREAK SPACE}"
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,29 @@ class Drawing(Generic[Panel]):
         ranges = [axes.get_ylim() for axes in self.panels.values()]
         for axes in self.panels.values():
             axes.set_ylim(min(low for low, _ in ranges), max(high for _, high in ranges))
+
+    def name_ranks(self, names: Mapping[Panel, Sequence[str]], many: str = "") -> None:
+        """Write names below the marks 1, 2, ... of each panel, and give the figure room for them.
+
+        Args:
+            names: of the marks of each panel. Many marks are numbered instead.
+            many: what the numbers are, where they need a label of their own.
+        """
+        longest = 0
+        for panel, axes in self.panels.items():
+            if len(names[panel]) > FEW_MARKS:
+                axes.set_xlabel(many or axes.get_xlabel())
+                axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+                continue
+            wrapped = wrap_to_fit(names[panel])
+            turn_ticks(axes, range(1, len(wrapped) + 1), wrapped)
+            longest = max([longest, *(len(line) for name in wrapped for line in name.split("\n"))])
+        self.grow(max(0, longest - LETTERS_FOR_FREE) * SMALL_LETTER_WIDTH)
+
+    def grow(self, height: float) -> None:
+        """Make every row of panels higher by some inches."""
+        rows = math.ceil(len(self.panels) / PANELS_IN_A_ROW)
+        self.figure.set_figheight(self.figure.get_figheight() + rows * height)
 
     def say(self, text: str) -> None:
         """Write why there is nothing to draw."""
@@ -180,20 +209,30 @@ def run_handles(colours: Mapping[str, str], names: Mapping[str, str], many: str)
     return [Line2D([], [], color=c, label=names.get(run, run)) for run, c in colours.items()]
 
 
-def name_ranks(axes: Axes, names: Sequence[str], many: str = "") -> None:
-    """Write names below the marks 1, 2, ...; of many marks the numbers, explained by ``many``."""
-    if len(names) > FEW_MARKS:
-        axes.set_xlabel(many or axes.get_xlabel())
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
-    else:
-        turn_ticks(axes, range(1, len(names) + 1), names)
-
-
 def turn_ticks(axes: Axes, places: Sequence[int], names: Sequence[str]) -> None:
-    """Write long names below an axis."""
-    axes.set_xticks(
-        places, names, rotation=60, ha="right", rotation_mode="anchor", fontsize=SMALL_LETTERS
-    )
+    """Write long names below an axis; those of several lines upright, as they need the room."""
+    axes.set_xticks(places, names, fontsize=SMALL_LETTERS, rotation=90)
+    if not any("\n" in name for name in names):
+        axes.tick_params("x", rotation=60)
+        for label in axes.get_xticklabels():
+            label.set(ha="right", rotation_mode="anchor")
+
+
+def wrap_to_fit(names: Sequence[str]) -> list[str]:
+    """Names in lines as short as there is room for side by side below a panel."""
+    wrapped = []
+    for letters in (LETTERS_OF_A_NAME, 2 * LETTERS_OF_A_NAME, 1000):
+        wrapped = [wrap_name(name, letters) for name in names]
+        if sum(name.count("\n") + 1 for name in wrapped) <= LINES_IN_A_PANEL:
+            break
+    return wrapped
+
+
+def wrap_name(name: str, letters: int = LETTERS_OF_A_NAME) -> str:
+    """A name in lines of a few words each, broken after commas: a value stays with its key."""
+    kept = name.replace(" ", NO_BREAK).replace(f",{NO_BREAK}", ", ")
+    lines = fill(kept, letters, break_long_words=False, break_on_hyphens=False)
+    return lines.replace(NO_BREAK, " ")
 
 
 def protocol_of(records: Mapping[int, Mapping[str, Any]]) -> str:

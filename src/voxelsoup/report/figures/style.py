@@ -26,10 +26,15 @@ STYLE: dict[Any, Any] = {
 }
 # In points; smaller letters cannot be read in print.
 SMALL_LETTERS = 7
+# Names of marks are wrapped to as many letters; a panel has room for the first of these.
+LETTERS_OF_A_NAME, LETTERS_FOR_FREE = 26, 8
+# Lines of small letters that fit side by side below a panel.
+LINES_IN_A_PANEL = 28
 # Inches, as all of matplotlib's sizes.
 PANEL_WIDTH, PANEL_HEIGHT = 3.7, 3.0
-LETTER_WIDTH, LINE_HEIGHT, LEGEND_MARK_WIDTH = 0.08, 0.2, 0.7
+LETTER_WIDTH, SMALL_LETTER_WIDTH, LINE_HEIGHT, LEGEND_MARK_WIDTH = 0.08, 0.055, 0.2, 0.7
 PANELS_IN_A_ROW = 3
+SMALL_LINE_HEIGHT = 0.13
 DOTS_PER_INCH = 200
 FEW_RUNS = len(RUN_COLOURS)
 # More marks than these are numbered instead of named.

@@ -11,8 +11,13 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from voxelsoup.report.figures.panels import Drawing, in_panels, name_ranks, protocol_of, styled
-from voxelsoup.report.figures.style import FEW_MARKS, SMALL_LETTERS
+from voxelsoup.report.figures.panels import Drawing, in_panels, protocol_of, styled, wrap_name
+from voxelsoup.report.figures.style import (
+    FEW_MARKS,
+    PANEL_HEIGHT,
+    SMALL_LETTERS,
+    SMALL_LINE_HEIGHT,
+)
 from voxelsoup.report.figures.tooltips import NO_NAMES, Tooltips, named
 
 # Beyond it the squares are too small to point at, and their texts would make a large file.
@@ -36,6 +41,7 @@ def weight_distances(
     )
     with styled(axes_grid=False):
         drawing: Drawing[int] = in_panels(sorted(records))
+        lines = []
         for fold, axes in drawing.panels.items():
             models = records[fold]["models"]
             picture = axes.imshow(
@@ -44,12 +50,15 @@ def weight_distances(
                 vmin=0,
                 vmax=highest or 1,
                 interpolation="none",
+                # Two lines of a name are higher than a square.
+                aspect="auto",
                 # Ranks from 1, as in the build-up.
                 extent=(0.5, len(models) + 0.5, len(models) + 0.5, 0.5),
             )
             if len(models) <= MOST_WITH_TOOLTIPS:
                 _name_pairs(axes, drawing.tooltips, models, values[fold], names)
-            _name_models(axes, [names.get(model, model) for model in models])
+            lines.append(_name_models(axes, [names.get(model, model) for model in models]))
+        drawing.grow(max(0, SMALL_LINE_HEIGHT * max(lines, default=0) - 0.8 * PANEL_HEIGHT))
         if drawing.panels:
             bar = drawing.figure.colorbar(picture, ax=list(drawing.panels.values()))
             bar.set_label("distance of the weights\n(share of the best model's norm)")
@@ -80,9 +89,17 @@ def _distance(distance: float) -> str:
     return f"distance {distance:.4f}" if np.isfinite(distance) else "no distance: one has diverged"
 
 
-def _name_models(axes: Axes, names: Sequence[str]) -> None:
-    name_ranks(axes, names, many="models, best single model first")
+def _name_models(axes: Axes, names: Sequence[str]) -> int:
+    """Write ranks below, and beside, in the same order, ranks with names where there are few.
+
+    Returns:
+        Lines of text beside the panel, with the space between the names.
+    """
+    axes.set_xlabel("models, best single model first")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(integer=True, nbins=8))
     if len(names) > FEW_MARKS:
-        axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
-    else:
-        axes.set_yticks(np.arange(1, len(names) + 1), names, fontsize=SMALL_LETTERS)
+        return 0
+    numbered = [wrap_name(f"{n}: {name}") for n, name in enumerate(names, 1)]
+    axes.set_yticks(range(1, len(names) + 1), numbered, fontsize=SMALL_LETTERS)
+    return len(numbered) * (1 + max(name.count("\n") for name in numbered))
