@@ -12,7 +12,8 @@ import yaml
 
 from voxelsoup.common.errors import InputError
 from voxelsoup.study.loading import load, read
-from voxelsoup.study.study import Study, json_schema
+from voxelsoup.study.reference import json_schema
+from voxelsoup.study.study import Study
 
 REPOSITORY = Path(__file__).parents[2]
 SMALLEST: dict[str, Any] = {"dataset": {"channels": ["t1n"]}, "regions": {"WT": [1, 2, 3]}}

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Sequence
 THOUSAND, MILLION = 1_000, 1_000_000
 
 
-def counted(number: int, noun: str) -> str:
-    """``one case``, ``2 cases``, ``30 cases``."""
+def counted(number: int, noun: str, one: str = "one") -> str:
+    """``one case``, ``2 cases``, ``30 cases``; among other numbers ``one="1"`` reads better."""
     if number == 1:
-        return f"one {noun}"
+        return f"{one} {noun}"
     ending = "ies" if noun.endswith("y") and noun[-2] not in "aeiou" else "s"
     return f"{number:,} {noun.removesuffix('y') if ending == 'ies' else noun}{ending}"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from voxelsoup.common.text import counted
 from voxelsoup.comparison.statistics import Difference
 
 SIGNIFICANT = 0.05
@@ -29,9 +30,8 @@ def conclusion(first: str, second: str, difference: Difference, p: float) -> str
         cases = f"all {difference.cases} cases" if difference.cases > 1 else "the only case"
         return f"{first} and {second} score the same on {cases}"
     points = [POINTS * value for value in (difference.mean, difference.low, difference.high)]
-    evidence = (
-        f"{_shown_p(p)}, {_counted(difference.cases, 'case')}, {_counted(difference.folds, 'fold')}"
-    )
+    cases, folds = counted(difference.cases, "case", "1"), counted(difference.folds, "fold", "1")
+    evidence = f"{_shown_p(p)}, {cases}, {folds}"
     if (difference.low > 0 or difference.high < 0) and p < SIGNIFICANT:
         # As an amount: the interval turns with its sign.
         if difference.mean > 0:
@@ -53,10 +53,6 @@ def _too_few(difference: Difference) -> str:
     if undecided(difference.cases):
         return "; too few cases to tell"
     return "; too few cases differ to tell" if undecided(difference.unequal) else ""
-
-
-def _counted(number: int, thing: str) -> str:
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def _amount(points: Sequence[float], signed: bool = False) -> str:

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from voxelsoup.study.study import Study, json_schema
+from voxelsoup.study.study import Study
 
 HEADER = """# Configuration reference
 
@@ -29,6 +29,12 @@ def configuration_reference() -> str:
         _table(f"`{path}`", section, values) for path, section, values in _sections("", Study)
     ]
     return "\n".join(parts)
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON schema (draft 2020-12) of a study file, for editors."""
+    schema = Study.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
 def schema_text() -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pydantic import Field, field_validator
 
 from voxelsoup.common.errors import InputError
@@ -156,9 +154,3 @@ def _check_gpus(study: Study, where: str) -> None:
             "several runs on one GPU, or several GPUs for one run",
             "set one of them to 1",
         )
-
-
-def json_schema() -> dict[str, Any]:
-    """The JSON schema (draft 2020-12) of a study file, for editors."""
-    schema = Study.model_json_schema()
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
