@@ -25,15 +25,15 @@ def account(cases: Sequence[IndexedCase], rejected: Mapping[str, InputError]) ->
     """
     labelled = [case for case in cases if case.label is not None]
     patients = len({case.patient for case in labelled})
-    told = f"{counted(len(labelled), 'labelled case')} of {counted(patients, 'patient')}"
+    text = f"{counted(len(labelled), 'labelled case')} of {counted(patients, 'patient')}"
     if len(labelled) < len(cases):
-        told += f", and {counted(len(cases) - len(labelled), 'case')} for prediction only"
+        text += f", and {counted(len(cases) - len(labelled), 'case')} for prediction only"
     if rejected:
-        told += f"; {counted(len(rejected), 'case')} left out"
+        text += f"; {counted(len(rejected), 'case')} left out"
     reasons = {name: f"{problem.where}: {problem.found}" for name, problem in rejected.items()}
     notes = {case.name: "; ".join(case.notes) for case in labelled if case.notes}
     return (
-        f"{told[0].upper()}{told[1:]}.\n"
+        f"{text[0].upper()}{text[1:]}.\n"
         + _list("Left out", reasons, "rejected.tsv")
         + _list("Noted", notes, "cases.tsv")
     )

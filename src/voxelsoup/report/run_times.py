@@ -54,7 +54,7 @@ def read_benchmarks(
         recipes: its recipes.
 
     Returns:
-        ``rule``, ``job`` (place of its file), ``seconds`` and ``peak_memory_mb`` (not a number
+        ``rule``, ``job`` (place of its file), ``seconds`` and ``peak_memory_mb`` (NaN
         where the job was too short to be measured).
     """
     rows = []
