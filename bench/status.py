@@ -44,7 +44,7 @@ from voxelsoup.runs.lease import Owner  # noqa: E402
 from voxelsoup.runs.record import RECORD, Attempt, RunRecord, SavedState  # noqa: E402
 from voxelsoup.status.read_runs import KnownRun  # noqa: E402
 from voxelsoup.status.study_status import StatusReader  # noqa: E402
-from voxelsoup.study.study import load  # noqa: E402
+from voxelsoup.study.loading import load  # noqa: E402
 
 FOLDS, RATES, SEEDS = 5, 37, 27
 CASES, REGIONS = 100, ("TC", "WT", "ET")
