@@ -18,7 +18,7 @@ Decisions:
 
 - **One table says what a rule asks for.** Rules take ``threads`` and ``resources`` from it, and the
   doctor asks the same functions what will be submitted, and the plugin's own code where it will go:
-  both agree with what then happens. tests/cluster/test_rules.py compares it with the rule files.
+  both agree with what then happens. tests/repository/test_rules.py compares it with the rule files.
 - **Groups are the profile's**, not the rules': whether small jobs share a submission is a matter of
   the cluster. ``trial`` and ``evaluate`` share one; a stem stands alone: everything waits for it.
 - **Runs that share a GPU** are counted by Snakemake in whole numbers: on one machine a GPU counts

@@ -43,7 +43,7 @@ class RuleJobs:
         return self.one_per == "run"
 
 
-# tests/cluster/test_rules.py compares this table with the rule files.
+# tests/repository/test_rules.py compares this table with the rule files.
 RULES = {
     "phantom": RuleJobs("tables", "study"),
     "index": RuleJobs("preprocess", "study", ("phantom",)),
