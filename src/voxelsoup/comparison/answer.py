@@ -48,9 +48,7 @@ def write_answer(
 
     Args:
         path_rst: reStructuredText, which the report's first page includes.
-        path_html: the page.
         sentences: plain text; together they are the paragraph.
-        headline: plain text, the answer in a few words.
         table: the key numbers as texts, below the paragraph.
     """
     headline, paragraph = answer_paragraph([headline]), answer_paragraph(sentences)
@@ -84,7 +82,6 @@ def answer_of(
     Args:
         findings: all comparisons, over all folds first.
         spreads: fold, or None for all -> how much the seed alone moves the scores.
-        comparisons: the folds.
     """
     whole = [finding for finding in findings if finding.fold is None]
     if not whole:
@@ -151,11 +148,7 @@ def _seeds(spreads: Mapping[int | None, SeedSpread], first: Finding) -> str:
 
 
 def key_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """The numbers that the answer rests on, as texts: few enough for the report's first page.
-
-    Args:
-        frame: from `overview.overview`.
-    """
+    """The numbers of an `overview` that the answer rests on, as texts for the first page."""
     shown = shown_overview(frame)
     shown = shown[shown["region"] == ALL_REGIONS].set_index("model")
     shown["models per prediction"] = shown["models per prediction"].map(_distinct)

@@ -26,7 +26,6 @@ class FoldBarriers:
     Attributes:
         record: content of its ``basin.json``.
         greedy: number of models in its greedy soup; None if the study makes none.
-        labels: trial id -> what distinguishes it.
     """
 
     record: Mapping[str, Any]
@@ -53,10 +52,8 @@ def why_one(
     gain is more than half of what the other one lacks to it.
 
     Args:
-        lines: from the best model to each other one.
         best_score: the best model's mean Dice on all selection cases.
         averaged: whether all models are averages of their own run already (schedule-free).
-        labels: trial id -> what distinguishes it.
     """
     kept = "Greedy kept the best model alone"
     near = [line for line in lines if line.shared]
@@ -94,14 +91,7 @@ def read_barriers(
     recipes: Sequence[str],
     labels: Mapping[str, str] = NO_LABELS,
 ) -> list[FoldBarriers]:
-    """The barriers of a study's folds, from the files of its results folder.
-
-    Args:
-        results: the results folder.
-        folds: numbers of the folds.
-        recipes: recipes of the study's soups.
-        labels: trial id -> what distinguishes it.
-    """
+    """The barriers of a study's folds, from the files of its results folder."""
     found = []
     for fold in folds:
         folder, greedy = results / f"fold{fold}", None
@@ -141,12 +131,7 @@ def table(folds: Sequence[FoldBarriers]) -> pd.DataFrame:
 
 
 def write_barriers(folds: Sequence[FoldBarriers], stem: Path) -> None:
-    """Write the table of all folds in all formats, with a sentence per fold above it.
-
-    Args:
-        folds: of all folds.
-        stem: path of the tables without their endings.
-    """
+    """Write the table of all folds in all formats, with a sentence per fold above it."""
     frame = table(folds)
     shown = frame.copy()
     shown["model"] = [label_and_id(name, folds[0].labels) for name in frame["model"]]

@@ -19,8 +19,6 @@ def conclusion(first: str, second: str, difference: Difference, p: float) -> str
     One model is called better only if the interval leaves out 0 and the p value is below 0.05.
 
     Args:
-        first: name of the first model, within a sentence.
-        second: name of the second.
         difference: first minus second.
         p: its p value, adjusted for the comparisons made.
     """

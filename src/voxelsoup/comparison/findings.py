@@ -19,6 +19,7 @@ from voxelsoup.comparison.overview import COST
 from voxelsoup.comparison.statistics import Difference, effects_of, holm, paired_difference
 from voxelsoup.comparison.tables import shown_difference, shown_p, write_table
 
+# Trial id -> swept dotted key -> value.
 Parameters = Mapping[str, Mapping[str, Any]]
 SCHEDULE = "optimizer.schedule"
 SCHEDULE_FREE = "schedule-free"
@@ -32,13 +33,10 @@ class Finding:
     """One comparison of mean Dice on the test cases.
 
     Attributes:
-        question: what it answers.
         first, second: names of the two sides; the difference is first minus second.
         fold: number of the fold, or None for all folds together.
-        difference: with its interval and p value.
         p: adjusted by Holm over the comparisons of the same folds.
         cost: networks that run for one prediction, on either side.
-        sentence: what may be concluded.
     """
 
     question: str
@@ -62,12 +60,7 @@ class _Comparison:
 
 
 def find(comparisons: Sequence[FoldComparison], parameters: Parameters) -> list[Finding]:
-    """Make all comparisons: over all folds first, then per fold.
-
-    Args:
-        comparisons: the folds.
-        parameters: trial id -> swept dotted key -> value.
-    """
+    """Make all comparisons: over all folds first, then per fold."""
     made = [*_of_recipes(comparisons), *_of_schedules(comparisons, parameters)]
     single = [(c.fold, [c]) for c in comparisons] if len(comparisons) > 1 else []
     return [

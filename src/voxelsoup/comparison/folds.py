@@ -21,7 +21,6 @@ class FoldComparison:
     """The best single model of a fold and its soups.
 
     Attributes:
-        fold: number of the fold.
         protocol: ``held-out`` or ``published``.
         best_trial: id of the trial with the highest selection score.
         rows: title (``Best Model``, ``Greedy Soup``, ...) -> per-case scores on the test cases.
@@ -77,13 +76,6 @@ def compare_fold(
 ) -> FoldComparison:
     """Choose the best single model of a fold by its selection score and set it beside the soups.
 
-    Args:
-        fold: number of the fold.
-        trials: trial id -> its files.
-        soups: recipe -> its files.
-        protocol: ``held-out`` or ``published``.
-        best_postprocessed: per-case scores of the best single model after post-processing.
-
     Raises:
         InputError: if per-case scores cannot be read, or two models were scored on different cases.
     """
@@ -123,11 +115,7 @@ def compare_study(
     """Compare the models of every fold, from the files of a results folder.
 
     Args:
-        results: the study's results folder.
         models: fold -> its single models.
-        recipes: recipes of the soups.
-        protocol: ``held-out`` or ``published``.
-        postprocessed: whether to read the scores after post-processing too.
     """
 
     def files(fold: int, model: str, first: str, compared: bool) -> ModelFiles:

@@ -40,7 +40,6 @@ def fold_table(
     """The table of one fold in the published form.
 
     Args:
-        fold: number of the fold.
         columns: title -> summary, in the order of the columns.
         protocol: ``published`` is marked in the name of the index.
 
@@ -65,13 +64,7 @@ def fold_table(
 def write_fold_table(
     comparison: FoldComparison, stem: Path, labels: Mapping[str, str] = NO_LABELS
 ) -> None:
-    """Write a fold's table as ``stem``.csv, .md, .tex and .html: the same digits in all.
-
-    Args:
-        comparison: the fold.
-        stem: path without ending.
-        labels: trial id -> what distinguishes it.
-    """
+    """Write a fold's table as ``stem``.csv, .md, .tex and .html: the same digits in all."""
     columns = published_columns(comparison)
     table = fold_table(comparison.fold, columns, comparison.protocol)
     parts = [
@@ -93,10 +86,6 @@ def overview(
     comparisons: Sequence[FoldComparison], after_postprocessing: bool = False
 ) -> pd.DataFrame:
     """All folds: one row per kind of model and region.
-
-    Args:
-        comparisons: the folds.
-        after_postprocessing: take the scores after post-processing instead.
 
     Returns:
         ``model``; ``region`` (``mean``: of all); for every metric ``<metric>_mean`` and
@@ -193,10 +182,7 @@ def write_overview(
     """Write the overview: full precision in ``stem``.csv, shown in .md, .tex and .html.
 
     Args:
-        frame: from `overview`.
-        stem: path without ending.
         tolerance: of the surface Dice, in mm.
-        after_postprocessing: whether the scores are those after post-processing.
     """
     protocol = str(frame["protocol"].iloc[0])
     caption = (

@@ -29,13 +29,7 @@ ol.references { font-size: .87rem; color: #444; }
 
 
 def page(title: str, content: str, style: str = "") -> str:
-    """A page that stands alone.
-
-    Args:
-        title: of the window.
-        content: HTML.
-        style: rules for this page alone.
-    """
+    """A page that stands alone."""
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f"<title>{html.escape(title)}</title>\n<style>\n{STYLE}\n{style}\n</style>\n</head>\n"
@@ -53,9 +47,6 @@ def write_section(
     """Write paragraphs with headings that run into them, and what they cite.
 
     Args:
-        html_file: the page.
-        markdown_file: the same text to copy from.
-        title: stands above it.
         parts: heading -> paragraph.
         references: numbered from 1.
     """
@@ -81,8 +72,6 @@ def write_text_table(table: pd.DataFrame, stem: Path, caption: str) -> None:
 
     Args:
         table: its index may have several levels; what repeats in a level is shown once.
-        stem: path without ending.
-        caption: stands above the table.
     """
     write_text(stem.with_name(f"{stem.name}.csv"), table.to_csv(lineterminator="\n"))
     shown = table.to_html(border=0, classes="text", justify="unset", index_names=False)

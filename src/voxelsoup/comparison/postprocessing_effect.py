@@ -55,9 +55,7 @@ def write_without_and_with(
     """Write the table, with what was chosen in each fold above it.
 
     Args:
-        comparisons: the folds.
         records: content of each fold's postprocessing.json.
-        stem: path without ending.
     """
     frame = without_and_with(comparisons)
     shown = frame[["region"]].copy()

@@ -268,11 +268,8 @@ class Effect:
     """What one value of a hyperparameter does beside a reference value of the same.
 
     Attributes:
-        key: the swept key.
-        value: the value.
         reference: the value that it is compared with.
         mean: over the trials with this value, of their means over all cases.
-        trials: number of trials with this value.
         pairs: number of matched pairs: a trial with this value and one with the reference that
             agree in all other swept keys.
         difference: value minus reference, a case's difference being the mean over the matched
@@ -292,7 +289,6 @@ def marginal_effects(case_scores: CaseScores, settings: Settings) -> list[Effect
     """The effects of all swept keys that have several values, each beside its first value.
 
     Args:
-        case_scores: fold -> trial id -> score of each case, in one order of cases per fold.
         settings: trial id -> swept key -> value. Keys and values keep the order in which they are
             met; values are compared by their JSON text. Trials without scores are left out.
     """
@@ -319,8 +315,6 @@ def effects_of(
         key: the swept key; trials that lack it are left out.
         reference: the value with which the others are compared; if no trial with scores has it,
             there are no differences.
-        case_scores: fold -> trial id -> score of each case, in one order of cases per fold.
-        settings: trial id -> swept key -> value, see `marginal_effects`.
     """
     groups: dict[str, list[str]] = {_text(reference): []}
     scored = {trial: s for trial, s in _scored(case_scores, settings).items() if key in s}

@@ -22,12 +22,7 @@ EFFECT_COLUMNS += ["p_holm", "protocol"]
 
 
 def effects(comparisons: Sequence[FoldComparison], parameters: Parameters) -> list[Effect]:
-    """What each value of each hyperparameter does; a seed is none and has a table of its own.
-
-    Args:
-        comparisons: the folds.
-        parameters: trial id -> swept dotted key -> value.
-    """
+    """What each value of each hyperparameter does; a seed is none and has a table of its own."""
     found = marginal_effects(trial_scores(comparisons), parameters)
     return [effect for effect in found if effect.key != SEED]
 

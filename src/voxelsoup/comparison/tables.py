@@ -49,9 +49,7 @@ def write_table(
     Args:
         frame: with every digit, for the CSV file.
         shown: the texts of the others; its index is the first column.
-        stem: path without ending.
         caption: stands above the table; an empty line in it is a new paragraph.
-        optimistic: whether the table is marked as chosen and scored on the same cases.
     """
     mark = OPTIMISTIC[0].upper() + OPTIMISTIC[1:] + "." if optimistic else None
     write_text(_beside(stem, "csv"), frame.to_csv(na_rep="nan", lineterminator="\n"))

@@ -61,7 +61,6 @@ def match_lesions(prediction: Mask, truth: Mask, dilation: int) -> Lesions:
     Args:
         prediction: booleans (x, y, z).
         truth: booleans of the same shape.
-        dilation: times; 0 for none.
     """
     dilated, number = _components(dilate(truth, dilation))
     components, predicted = _components(prediction)

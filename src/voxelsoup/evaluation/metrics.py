@@ -30,10 +30,7 @@ class Metric:
     """How a column of scores is to be read.
 
     Attributes:
-        title: its name in tables and figures.
         unit: "mm" or "".
-        higher_is_better: whether a better prediction scores more.
-        decimals: that tables show.
     """
 
     title: str
@@ -102,8 +99,6 @@ def score_regions(
         prediction: booleans (region, x, y, z).
         truth: booleans of the same shape.
         spacing: mm between voxels along x, y and z.
-        scoring: what to score.
-        threads: regions scored at a time.
 
     Returns:
         For each region its scores by column, in the order of ``METRICS``; Dice first.

@@ -70,11 +70,9 @@ class RegionRule:
 
 @dataclass(frozen=True)
 class ReplacementRule:
-    """A region that is replaced where too little of it is left.
+    """A region that is replaced by another where too little of it is left.
 
     Attributes:
-        region: becomes empty.
-        by: gets its voxels.
         below: volume in mm³ that is enough to stay.
     """
 
@@ -89,7 +87,6 @@ class Postprocessing:
 
     Attributes:
         regions: region -> its rule, in the order of the probabilities.
-        replacement: comes last; None replaces nothing.
     """
 
     regions: Mapping[str, RegionRule]
@@ -116,12 +113,7 @@ class Postprocessing:
         return np.stack([region > rule.threshold for region, rule in pairs])
 
     def clean(self, masks: Mask, spacing: Sequence[float]) -> Mask:
-        """The steps behind ``above``, in place.
-
-        Args:
-            masks: booleans (region, x, y, z) of the whole scan.
-            spacing: voxel size in mm (x, y, z).
-        """
+        """The steps behind ``above``, in place, on masks (region, x, y, z) of the whole scan."""
         for mask, rule in zip(masks, self.regions.values(), strict=True):
             rule.drop_small(mask, spacing)
         if self.replacement is not None:
@@ -155,12 +147,7 @@ def unchanged(regions: Sequence[str]) -> Postprocessing:
 
 
 def fewest_voxels(volume: float, spacing: Sequence[float]) -> int:
-    """The fewest voxels that are no less than a volume.
-
-    Args:
-        volume: in mm³.
-        spacing: voxel size in mm (x, y, z).
-    """
+    """The fewest voxels of a ``spacing`` (mm) that are no less than a ``volume`` in mm³."""
     return math.ceil(volume / math.prod(spacing) * (1 - TOLERANCE))
 
 

@@ -58,8 +58,6 @@ class CroppedPrediction:
     """What is needed of a prediction to choose by: all of it, for thresholds that are no lower.
 
     Attributes:
-        model: the model's name.
-        case: the case's name.
         lowest: the threshold it was cropped at; probabilities up to it are 0.
         probabilities: (region, x, y, z), float32, in the box around those above it.
         truth: booleans of the same shape.
@@ -123,13 +121,7 @@ class CroppedPrediction:
 
 @dataclass(frozen=True)
 class StoredPrediction:
-    """A cropped prediction on the disk.
-
-    Attributes:
-        model: the model's name.
-        case: the case's name.
-        path: the file.
-    """
+    """A cropped prediction on the disk."""
 
     model: str
     case: str
@@ -178,13 +170,9 @@ def predictions_of(
     A killed job finds them again. One prediction is in memory at a time, and none afterwards.
 
     Args:
-        model: its name, for the record.
-        sha256: hash of its file.
-        cases: names.
         predict: predicts a case; only called for those that are missing.
         folder: where predictions are kept, of any models; safe to delete once chosen.
         context: what they depend on beside the model: data, regions, network, evaluation.
-        search: what will be tried.
     """
     lowest, found = search.thresholds_tried[0], []
     for case in cases:
@@ -208,7 +196,6 @@ class Chosen:
     """A fold's post-processing, and how it was found.
 
     Attributes:
-        postprocessing: what to do.
         record: everything that was tried, with the mean Dice of each, for JSON.
     """
 
@@ -227,7 +214,6 @@ def choose(
 
     Args:
         predictions: of the compared models, each on the same cases, in any order.
-        search: what is tried.
         regions: names, in the order of the probabilities.
 
     Raises:
@@ -331,8 +317,6 @@ def dices_of_replacements(
     """Dice scores of the two regions that a replacement changes, by each volume and without any.
 
     Args:
-        predictions: as for ``choose``.
-        replace: what is tried.
         rules: region -> its chosen rule, in the order of the probabilities.
     """
     pair = (replace.region, replace.by)

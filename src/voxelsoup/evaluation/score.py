@@ -81,11 +81,6 @@ def score_cases(
     """Score a model on preprocessed cases, in the voxels of each scan.
 
     Args:
-        model: with the weights to score, on ``device``.
-        cases: names.
-        folder: the preprocessed cases.
-        study: patch, overlap, regions, evaluation loss and metrics.
-        device: where to compute.
         measured: cases that all metrics of the study are taken of, not only Dice and loss.
 
     Returns:
@@ -111,19 +106,7 @@ def score_before_and_after(
     device: torch.device,
     postprocessing: Postprocessing,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Score a model by all metrics, without and with post-processing, on the same predictions.
-
-    Args:
-        model: with the weights to score, on ``device``.
-        cases: names.
-        folder: the preprocessed cases.
-        study: patch, overlap, regions, evaluation loss and metrics.
-        device: where to compute.
-        postprocessing: of the fold.
-
-    Returns:
-        Per-case scores of the model as it is, and after post-processing.
-    """
+    """Score a model by all metrics, without and with post-processing, on the same predictions."""
     model.eval()
 
     def score(scan: ScanPrediction) -> tuple[Rows, Rows]:
@@ -160,11 +143,9 @@ class ScanPrediction:
     """A prediction beside the ground truth, in the voxels of the scan.
 
     Attributes:
-        case: name of the case.
         probabilities: float32 (region, x, y, z).
         truth: booleans of the same shape.
         spacing: of the voxels, in mm (x, y, z).
-        loss: the evaluation loss.
     """
 
     case: str
@@ -217,9 +198,6 @@ def in_the_scan(
 
     Args:
         logits: (region, x, y, z), float32, on the preprocessed grid.
-        case: the case.
-        folder: the preprocessed cases.
-        study: regions and evaluation loss.
     """
     table = label_table(study.regions)
     return ScanPrediction(

@@ -36,7 +36,6 @@ class Windows:
     Attributes:
         patch: window size in voxels (x, y, z).
         overlap: of neighbouring windows, as a share of the patch.
-        at_once: windows that go through the network at once.
         every: also those in which the image is 0 everywhere; else their logits are -inf where no
             other window reaches.
     """
@@ -64,7 +63,6 @@ class Covered(NamedTuple):
     Attributes:
         windows: windows that are behind.
         skipped: those of them that were empty.
-        total: all windows.
     """
 
     windows: int
@@ -87,12 +85,7 @@ def predict_rows(
     """Blended logits of a volume, a few rows along x after the other.
 
     Args:
-        network: from windows (window, channel, x, y, z) to logits (window, region, x, y, z).
-        regions: number of regions.
-        read: reads rows of the normalised image.
         shape: voxels of the image (x, y, z), no side below the patch's.
-        windows: how it is covered.
-        tell: gets how far it is.
 
     Yields:
         The first row, and logits (region, rows, y, z), float32; they may be changed, and hold
@@ -228,12 +221,9 @@ def predict_logits(
     """Blended logits of a whole volume that is in memory.
 
     Args:
-        model: in evaluation mode, on the device to compute on.
         image: normalised volume (channel, x, y, z) on that device.
-        regions: number of regions.
         patch: window size in voxels (x, y, z).
         overlap: of neighbouring windows, as a share of the patch.
-        window_batch: windows that go through the model at once.
 
     Returns:
         Logits (region, x, y, z), float32, on the same device.

@@ -84,14 +84,10 @@ def _percentile(distances: Distances, areas: Distances) -> float:
 
 
 def surface_dice(surfaces: SurfaceDistances, tolerance: float) -> float:
-    """Normalised surface Dice: the share of both surfaces within a tolerance of the other.
+    """Normalised surface Dice: the share of both surfaces within ``tolerance`` mm of the other.
 
     That of surface-distance's ``compute_surface_dice_at_tolerance``, except that a distance
     above the tolerance by no more than rounding is within it; with no surface 1.
-
-    Args:
-        surfaces: the distances.
-        tolerance: in mm.
     """
     limit = tolerance * (1 + ROUNDING)
     total = surfaces.truth_areas.sum() + surfaces.prediction_areas.sum()
@@ -212,8 +208,6 @@ class Nearest:
     """For each corner of a surface the nearest of another one.
 
     Attributes:
-        surface: the surface with the corners.
-        other: the other one.
         lengths: mm; infinite if the other surface has no corner.
         places: of the nearest corner, in the flat array of corners.
     """

@@ -21,11 +21,9 @@ def write_evaluation(
     """Write what a run's own model scores on the selection cases, and its hyperparameters.
 
     Args:
-        folder: the run's results.
         rows: per-case scores of the selection set. Those of test cases have no place here: people
             would choose by them.
         step: optimizer steps of the whole run.
-        parameters: swept dotted key -> value; without any, nothing is written of them.
     """
     score = mean_dice(rows)
     values = {SELECTION_SCORE: score, "selection/loss": summary(rows)["test_loss"]}

@@ -49,9 +49,6 @@ def read_benchmarks(
 
     Args:
         folder: the benchmark files, which may hold those of an earlier, larger study.
-        folds: folds of the study.
-        trials: its trial ids.
-        recipes: its recipes.
 
     Returns:
         ``rule``, ``job`` (place of its file), ``seconds`` and ``peak_memory_mb`` (NaN
@@ -93,10 +90,7 @@ def _belongs(
 
 
 def run_times(jobs: pd.DataFrame) -> pd.DataFrame:
-    """Jobs, times and memory per rule, the longest in all first, and a last row of all.
-
-    Args:
-        jobs: from `read_benchmarks`.
+    """Jobs of `read_benchmarks` by rule, the longest in all first, and a last row of all.
 
     Returns:
         Index ``rule``; columns ``jobs``, ``total_seconds``, ``median_seconds``,

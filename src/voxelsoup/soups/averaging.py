@@ -22,8 +22,6 @@ class WeightedModel:
     """One model of a weighted average.
 
     Attributes:
-        path: its model file.
-        sha256: hash of the file.
         weight: its share of the average; all shares sum to 1.
         blocks: its share of single blocks of the network, where they differ (see ``block_of``);
             those of a block sum to 1 too.

@@ -33,14 +33,10 @@ CHUNK = 64 * 2**20
 
 
 def distances(paths: Sequence[Path], chunk: int = CHUNK) -> np.ndarray:
-    """Pairwise L2 distances of models, relative to the norm of the first one's weights.
+    """Pairwise L2 distances of models of one network, relative to the first one's norm.
 
     All floating-point weights count, in float64, running statistics too. A piece of every model
     is read at a time, one file after the other.
-
-    Args:
-        paths: model files of one network.
-        chunk: bytes of weights to hold at once.
 
     Returns:
         (models, models), no unit; 0.1 says that two models differ by a tenth of the first.
@@ -110,7 +106,6 @@ def measured_models(ordered: Sequence[Ingredient], number: int) -> list[Ingredie
     """The best model, and others from the second best to the worst, evenly by rank.
 
     Args:
-        ordered: the best model, then the others, as `soups.descending` gives them.
         number: of models to measure between, at least two; all if there are no more.
     """
     if number >= len(ordered):
@@ -121,12 +116,7 @@ def measured_models(ordered: Sequence[Ingredient], number: int) -> list[Ingredie
 
 
 def spread(scores: Scores, number: int) -> list[str]:
-    """Cases from the hardest to the easiest for a model, evenly; all if there are no more.
-
-    Args:
-        scores: the model's case scores.
-        number: of cases to choose.
-    """
+    """Cases from the hardest to the easiest for a model, evenly; all if there are no more."""
     ordered = sorted(scores, key=lambda case: (case_mean(scores[case]), case))
     if number >= len(ordered):
         return ordered
@@ -143,8 +133,6 @@ def measure(
     soup of the two has been scored before.
 
     Args:
-        ordered: the best model, then the others.
-        selection: scores candidates on the cases to measure on.
         points: number of points between the ends, odd.
 
     Returns:
@@ -176,7 +164,6 @@ def sentence(lines: Sequence[Line], stem: str) -> str:
     """Whether the models of a fold are linearly mode-connected, and what to do where they do not.
 
     Args:
-        lines: from the best model to each other one.
         stem: the study's `stem.source`.
     """
     if not lines:
@@ -217,9 +204,7 @@ def barrier_record(
 
     Args:
         ordered: the best model, then the others, as `soups.descending` gives them.
-        selection: scores candidates on the cases to measure on.
         points: number of points between two models, odd.
-        models: number of models to measure between.
         stem: the study's `stem.source`.
         averaged: whether all models are averages of their own run already.
     """

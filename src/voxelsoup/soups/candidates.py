@@ -31,8 +31,6 @@ class Candidate:
     Attributes:
         model: id of its trial, or the id and a folder below it for other weights of its run.
         ingredient: whether it may go into soups.
-        selection_score: its mean Dice on the selection cases.
-        sha256: hash of its file, as the training wrote it.
     """
 
     model: str
@@ -60,10 +58,8 @@ def rung_record(
     """What ``rungs/{rung}.json`` says: which trials were compared, and which continue.
 
     Args:
-        fold: number of the fold.
         rung: counted from 1.
         epochs: that the trials had at its end.
-        halving: the study's section.
         scores: trial -> mean Dice on the selection cases.
     """
     ranked = ranking(scores)
@@ -85,8 +81,6 @@ def list_candidates(
 
     Args:
         trials: the fold's folder of trials.
-        models: those to list.
-        ingredients: those of them that may go into soups.
 
     Raises:
         InputError: if per-case scores or the record of a run cannot be read.
@@ -159,9 +153,7 @@ def runs_of_folds(
     """Fold and folder of the runs that models come from, each once; stems first if there are any.
 
     Args:
-        results: the study's results folder.
         models: fold -> its single models.
-        stems: whether each fold has a stem.
     """
     runs = []
     for fold, of_fold in models.items():

@@ -66,11 +66,7 @@ class MeanPrediction:
 
 @dataclass(frozen=True)
 class Ensemble:
-    """Models whose probabilities are averaged.
-
-    Attributes:
-        ingredients: the models, all of the same weight.
-    """
+    """Models whose probabilities are averaged."""
 
     ingredients: Sequence[Ingredient]
 
@@ -86,7 +82,6 @@ class Scored:
     """The scores of an ensemble.
 
     Attributes:
-        rows: per-case scores, as of a single model.
         postprocessed: those of the measured cases after post-processing.
         inferences: cases times models that were run now.
         seconds_per_case: for `one_model` and for the `ensemble`, the median over the cases (the
@@ -115,10 +110,6 @@ def mean_prediction(
     Args:
         model: the network, on ``device``, in evaluation mode; it has the last file's weights
             afterwards.
-        files: the model files.
-        case: the case.
-        study: patch, overlap, precision.
-        device: where to compute.
 
     Raises:
         InputError: if a file cannot be read or does not fit the network.
@@ -157,14 +148,8 @@ def score_ensemble(
     """Score an ensemble on preprocessed cases, as a single model is scored.
 
     Args:
-        ensemble: its ingredients fit the study's network.
-        cases: names.
-        folder: the preprocessed cases.
-        study: patch, overlap, regions, evaluation loss and metrics.
-        device: where to compute.
         cache: what is known of it from a run that was cut off.
         measured: cases that all metrics are taken of, before and after post-processing.
-        postprocessing: the fold's.
 
     Raises:
         InputError: if a model file cannot be read or does not fit the network.
@@ -225,11 +210,7 @@ def ensemble_record(
     """What ``recipe.json`` says of an ensemble, in the form of a soup's.
 
     Args:
-        ensemble: the ensemble.
         made_of: `all`, or the recipe whose ingredients it has.
-        scored: its scores.
-        selection: names of the selection cases.
-        seconds: the time that it took.
     """
     return {
         "recipe": RECIPE,

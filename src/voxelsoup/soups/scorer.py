@@ -27,10 +27,7 @@ class WeightsScorer:
         """Set up.
 
         Args:
-            study: the study.
             fold: names of its `training` cases, which running statistics are taken from.
-            folder: the preprocessed cases.
-            device: where to compute.
         """
         self.study, self.fold, self.folder, self.device = study, fold, folder, device
         model = networks.build(study.network, len(study.dataset.channels), len(study.regions))
@@ -89,8 +86,6 @@ def scoring_context(study: Study, fold: dict[str, list[str]], fingerprints: dict
     """A hash of what selection scores depend on beside the weights.
 
     Args:
-        study: the study.
-        fold: its fold.
         fingerprints: case -> fingerprint of its preprocessed arrays.
     """
     content = study.model_dump(mode="json")

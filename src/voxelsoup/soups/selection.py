@@ -152,9 +152,7 @@ class Selection:
         """Set up.
 
         Args:
-            cases: names of the selection cases.
             scorers: as many candidates are evaluated at once.
-            cache: case scores that are known.
             race: error rate of stopping a candidate by a test; None stops none that way.
         """
         self.cases, self.scorers, self.cache, self.race = list(cases), scorers, cache, race
@@ -230,7 +228,6 @@ def loses(seen: Scores, incumbent: Scores, error_rate: float) -> bool:
 
     Args:
         seen: the candidate's scores so far, of cases in random order.
-        incumbent: the scores of all cases.
         error_rate: of stopping a candidate that would have won.
     """
     count, total = len(seen), len(incumbent)

@@ -29,9 +29,6 @@ class Ingredient:
     """A model that may go into a soup.
 
     Attributes:
-        trial: its trial.
-        path: its model file.
-        sha256: hash of the file.
         scores: what its evaluation gave on the selection cases.
         group: what it shares with others of its kind; for ``hierarchical``.
     """
@@ -54,14 +51,10 @@ class Decision:
 
     Attributes:
         trial: its trial, or the group.
-        single_score: its own selection score.
         candidate_score: selection score of the soup with it (None where none was taken to the
             end).
         at_most: what that could have been at most, where it was stopped.
         stopped: `bound` (it could not win any more), `race` (a test said so) or None.
-        best_score: the best selection score after the decision.
-        accepted: whether it is in the soup.
-        inferences: cases evaluated for it.
     """
 
     trial: str
@@ -79,12 +72,8 @@ class SoupResult:
     """A finished soup.
 
     Attributes:
-        parts: what it is an average of.
-        trials: the trials of its parts, in their order.
         decisions: in the order in which they were taken.
-        scores: its case scores on the selection cases.
         wasted: inferences of candidates that were evaluated ahead in vain.
-        gradient_steps: steps of mixing weights that were learned.
     """
 
     parts: list[WeightedModel]
@@ -198,14 +187,7 @@ def _first_difference(one: dict[str, Any], other: dict[str, Any]) -> str | None:
 def recipe_record(
     recipe: str, made: SoupResult, selection: Selection, seconds: float
 ) -> dict[str, Any]:
-    """What ``recipe.json`` says: enough to make the soup again from its ingredients.
-
-    Args:
-        recipe: its name.
-        made: the soup.
-        selection: what it was chosen by.
-        seconds: the time that it took.
-    """
+    """What ``recipe.json`` says: enough to make the soup again from its ingredients."""
     single = {decision.trial: decision.single_score for decision in made.decisions}
     return {
         "recipe": recipe,
@@ -233,7 +215,6 @@ def rebuild(record: dict[str, Any], folder: Path = Path()) -> Weights:
     """Make a soup again from its ``recipe.json`` alone, bit-identical.
 
     Args:
-        record: the content of the file.
         folder: what its paths count from.
 
     Raises:

@@ -27,8 +27,6 @@ def barriers(
 
     Args:
         records: fold -> content of its basin.json.
-        path: the SVG file; .png and .html are written beside it.
-        names: model id -> what distinguishes it.
     """
     models = sorted({line["trial"] for record in records.values() for line in record["lines"]})
     colours, few = run_colours(models), len(models) <= FEW_RUNS

@@ -28,8 +28,6 @@ def build_up(
 
     Args:
         records: fold -> content of the greedy soup's recipe.json; may be empty.
-        path: the SVG file; .png and .html are written beside it.
-        names: ingredient's id -> what distinguishes it.
     """
     with styled():
         drawing: Drawing[int] = in_panels(sorted(records))

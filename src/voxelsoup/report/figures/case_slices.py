@@ -66,8 +66,6 @@ class CaseSlice:
 
     Attributes:
         rank: ``best``, ``median`` or ``worst``.
-        case: its name.
-        fold: whose test case it is.
         spacing: size of a voxel along both axes of the image, in mm.
         image: one channel, (x, y) from left to right and from back to front of the patient.
         regions: region -> ground truth, prediction of the best model and of the soup: masks (x, y).
@@ -88,9 +86,6 @@ def case_slices(cases: Sequence[CaseSlice], path: Path, protocol: str, title: st
 
     Args:
         cases: the slices, from top to bottom, all with the same regions.
-        path: the SVG file; .png and .html are written beside it.
-        protocol: ``published`` is marked as optimistic.
-        title: which soup this is.
     """
     with styled(axes_grid=False):
         drawing = _rows(cases)

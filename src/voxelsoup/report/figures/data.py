@@ -41,13 +41,7 @@ def intervals_of(
 def drawn_effects(
     comparisons: Sequence[FoldComparison], parameters: Parameters, names: Mapping[str, str]
 ) -> HyperparameterEffects:
-    """Scores of the trials by the values of each swept key.
-
-    Args:
-        comparisons: the folds.
-        parameters: trial id -> swept dotted key -> value.
-        names: trial id -> what distinguishes it.
-    """
+    """Scores of the trials by the values of each swept key."""
     trials = [
         {
             "fold": c.fold,

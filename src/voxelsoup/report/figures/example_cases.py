@@ -64,13 +64,7 @@ def slice_of(
     """The axial slice of a case with the largest area of the regions.
 
     Args:
-        rank: ``best``, ``median`` or ``worst``.
-        fold: whose test case it is.
-        name: the case.
         models: files of the best single model and of the soup.
-        folder: the preprocessed cases.
-        study: the study.
-        device: where to compute.
     """
     scans = [
         prediction_in_the_scan(load_model(path, study, device), name, folder, study, device)

@@ -44,13 +44,7 @@ class HyperparameterEffects:
 
 
 def hyperparameter_effects(effects: HyperparameterEffects, path: Path, protocol: str) -> None:
-    """Mean test Dice of every trial by the value of each swept key, one panel per key.
-
-    Args:
-        effects: scores of the trials, and means of the values.
-        path: the SVG file; .png and .html are written beside it.
-        protocol: ``published`` is marked as optimistic.
-    """
+    """Mean test Dice of every trial by the value of each swept key, one panel per key."""
     keys = list(dict.fromkeys(effects.means["key"]))
     with styled():
         drawing: Drawing[str] = in_panels(keys, title="{}")

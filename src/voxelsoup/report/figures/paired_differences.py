@@ -44,11 +44,8 @@ def paired_differences(
     Args:
         differences: fold -> ``case``, ``best`` and ``soup`` (mean Dice over the regions, 0 to 1).
             Cases without one of the scores are counted, not drawn.
-        path: the SVG file; .png and .html are written beside it.
-        protocol: ``published`` is marked as optimistic.
         intervals: fold -> mean difference and the ends of its 95 % interval, in Dice (0 to 1) as
             the scores; None where there is none. Ends may be NaN.
-        title: which soup this is.
     """
     with styled():
         drawing: Drawing[int] = in_panels(sorted(differences))

@@ -51,9 +51,7 @@ class Drawing(Generic[Panel]):
     """A figure while it is drawn.
 
     Attributes:
-        figure: matplotlib's.
         panels: number of a fold, or what else there is one panel for -> its axes.
-        tooltips: what its marks say.
     """
 
     figure: Figure
@@ -103,14 +101,7 @@ class Drawing(Generic[Panel]):
     def finish(
         self, handles: Sequence[Line2D | Patch], protocol: str, path: Path, title: str = ""
     ) -> None:
-        """Write the figure: ``path`` (SVG), and beside it the same as .png and as .html.
-
-        Args:
-            handles: what the legend below the panels shows.
-            protocol: ``published`` is marked as optimistic.
-            path: the SVG file.
-            title: of the whole figure, if it needs one.
-        """
+        """Write the figure: ``path`` (SVG), and beside it the same as .png and as .html."""
         self._add_legend(handles)
         self._add_title(protocol, title)
         with atomic_write(path) as temporary:

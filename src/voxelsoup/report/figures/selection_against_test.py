@@ -31,9 +31,6 @@ def selection_against_test(
     Args:
         points: ``fold``, ``name``, ``kind`` (``Trial``, ``Best Model`` or the title of a soup),
             ``selection`` and ``test`` (mean Dice), as `comparison.points` gives them.
-        path: the SVG file; .png and .html are written beside it.
-        protocol: ``published`` is marked as optimistic.
-        names: ``name`` of a model -> what distinguishes it.
     """
     soups = [kind for kind in dict.fromkeys(points["kind"]) if kind not in (TRIAL, BEST_MODEL)]
     looks = _looks(soups, many=points.groupby("fold").size().max() > MANY_MODELS)

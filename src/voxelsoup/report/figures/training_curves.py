@@ -25,8 +25,6 @@ def training_curves(
     Args:
         histories: (fold, ``stem`` or id of a trial) -> history with ``epoch`` and
             ``training_loss``. Trials are drawn from where the stem of their fold ends.
-        path: the SVG file; .png and .html are written beside it.
-        names: trial id -> what distinguishes it.
     """
     runs = list(dict.fromkeys(run for _, run in histories if run != "stem"))
     colours, few = run_colours(runs), len(runs) <= FEW_RUNS

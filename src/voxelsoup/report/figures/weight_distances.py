@@ -31,8 +31,6 @@ def weight_distances(
 
     Args:
         records: fold -> content of its basin.json.
-        path: the SVG file; .png and .html are written beside it.
-        names: model id -> what distinguishes it.
     """
     values = {fold: np.array(r["distances"], dtype=np.float64) for fold, r in records.items()}
     # One scale for all folds.

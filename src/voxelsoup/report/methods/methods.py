@@ -45,12 +45,8 @@ class StudyFacts:
     """What the study alone does not say.
 
     Attributes:
-        cases: usable cases of the data set.
-        patients: patients that they show.
         folds: number of the fold -> how many cases it has of each kind.
         parameter_count: trained weights of the network.
-        devices: what the models were trained on, without repetition.
-        commits: git commits of voxelsoup that the models were trained with.
     """
 
     cases: int
@@ -120,9 +116,7 @@ def methods(study: Study, versions: Mapping[str, str], facts: StudyFacts) -> Met
     """Report how a study was done, for a paper.
 
     Args:
-        study: the study.
         versions: package -> version, as the runs recorded them.
-        facts: what the study alone does not say.
     """
     cite = Citations()
     # Runs that were trained before the project was renamed have recorded its former name.
@@ -135,12 +129,7 @@ def methods(study: Study, versions: Mapping[str, str], facts: StudyFacts) -> Met
 
 
 def trials_sentence(study: Study, folds: int) -> str:
-    """Report which trials there are and how many models they make, without citations.
-
-    Args:
-        study: the study.
-        folds: the number of folds that are run.
-    """
+    """Report which trials there are and how many models they make, without citations."""
 
     def cite(work: str) -> str:
         return ""
