@@ -1,8 +1,9 @@
 """What successive halving spares, and what it costs in the final soup.
 
 One study is run twice: halved, and with the full grid. The greedy soup of each fold is scored on
-the test cases by both, and their difference is given with its interval. The full study goes on
-from what the halved one has trained: a run at a rung is the beginning of the whole run, to the bit.
+the test cases by both, and their difference is given with its interval. The full study resumes
+from what the halved one has trained: a run at a rung is bit-identical to the beginning of the
+complete run.
 
 Without arguments a short form runs, of one fold and six trials. `--whole` takes the shipped
 hippocampus example with twice as many seeds: 3 folds of 12 trials, half an hour and more on two

@@ -107,8 +107,8 @@ def ours(folder: Path, steps: int, augmentation: str = "full") -> Iterator[Any]:
     training = Training.model_validate(
         {"patch": [SIDE] * 3, "batch_size": BATCH, "augmentation": augmentation}
     )
-    draw = PatchSource(folder, ["case"], REGIONS, training, (0,))
-    return batches(draw, 0, steps, torch.device("cpu"))
+    patches = PatchSource(folder, ["case"], REGIONS, training, (0,))
+    return batches(patches, 0, steps, torch.device("cpu"))
 
 
 def crops(folder: Path, steps: int) -> Iterator[Any]:

@@ -218,8 +218,8 @@ def measure_windows_monai(model: Path) -> dict[str, float]:
     from voxelsoup.prediction.model_files import open_models
 
     torch.set_num_threads(1)
-    told = open_models([model])[0].description
-    network = networks.build(told.network, len(told.channels), len(told.regions)).eval()
+    facts = open_models([model])[0].description
+    network = networks.build(facts.network, len(facts.channels), len(facts.regions)).eval()
     network.load_state_dict(load(model)[0])
     image = torch.from_numpy(np.load(model.parents[1] / "cropped.npy"))
     np.save(model.parents[1] / "monai.npy", monai(network, image, PATCH, OVERLAP))

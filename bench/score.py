@@ -163,7 +163,7 @@ def whole_volume_lesions(prediction: Mask, truth: Mask) -> tuple[float, float]:
     dilated = ndimage.binary_dilation(truth, edges, iterations=3)
     lesions, lesion_count = cc3d.connected_components(dilated, return_N=True)
     components, count = cc3d.connected_components(prediction, return_N=True)
-    dices, distances, met = [], [], set()
+    dice_scores, distances, met = [], [], set()
     for number in range(1, lesion_count + 1):
         lesion = truth & (lesions == number)
         near = ndimage.binary_dilation(lesion, edges, iterations=3)
@@ -172,14 +172,14 @@ def whole_volume_lesions(prediction: Mask, truth: Mask) -> tuple[float, float]:
         if lesion.sum() <= 50:
             continue
         predicted = np.isin(components, belonging)
-        dices.append(2 * (predicted & lesion).sum() / (predicted.sum() + lesion.sum()))
+        dice_scores.append(2 * (predicted & lesion).sum() / (predicted.sum() + lesion.sum()))
         distances.append(374.0)
         if belonging.size:
             surfaces = package.compute_surface_distances(lesion, predicted, SPACING)
             distances[-1] = package.compute_robust_hausdorff(surfaces, 95)
     false = count - len(met)
-    total = len(dices) + false
-    return float(sum(dices) / total), float((sum(distances) + 374 * false) / total)
+    total = len(dice_scores) + false
+    return float(sum(dice_scores) / total), float((sum(distances) + 374 * false) / total)
 
 
 PACKAGES: dict[str, Callable[[Pair], list[tuple[float, ...]]]] = dict(

@@ -138,7 +138,7 @@ class Checkpoints:
         self.kept: dict[str, dict[str, Any]] = {}
 
     def newest(self) -> None:
-        """Never goes on from a state."""
+        """Never resumes from a state."""
 
     def after_epoch(self, rows: list[dict[str, float]]) -> None:
         """Nothing to do."""

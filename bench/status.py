@@ -8,7 +8,7 @@ processes, from start to end, with a warm file cache. The last line is one JSON 
     runs              runs of the study
     seconds           of `voxelsoup status --json` (below 2 is the aim)
     cpu_seconds       of these, those that the process had a core for: what it takes on a machine
-                      that nobody else uses
+                      that is not in use otherwise
     seconds_table     of the plain table, piped
     seconds_terminal  of the table on a terminal of 120 columns
     seconds_again     of a later look within one process, as with --watch
@@ -159,7 +159,7 @@ def write_runs(runs: list[KnownRun]) -> None:
         write_run(run, record("stopped", 3, chance, stop), released=True)
     for run in rest[AT_WORK + FAILED : AT_WORK + FAILED + KILLED]:
         killed = record("running", 7, chance)
-        # Nobody has this number.
+        # No job has this number.
         killed.attempts[0].owner = Owner(**(asdict(killed.attempts[0].owner) | {"process": 2**30}))
         write_run(run, killed, released=False)
 

@@ -105,7 +105,7 @@ def study_of(network: str, way: str) -> Any:
 
 
 def wait() -> None:
-    """Until the device has done what it was told."""
+    """Wait until the device has done its work."""
     if GPU:
         torch.cuda.synchronize()
 
@@ -337,10 +337,10 @@ def depthwise(bandwidth: float) -> list[dict[str, Any]]:
             size = image.numel() * image.element_size()
             output = layer(image)
             gradient = torch.randn_like(output)
-            wanted = [image, *layer.parameters()]
+            inputs = [image, *layer.parameters()]
             forward = fastest(lambda f=layer, i=image: f(i))
             both = fastest(
-                lambda o=output, w=wanted, g=gradient: torch.autograd.grad(
+                lambda o=output, w=inputs, g=gradient: torch.autograd.grad(
                     o, w, g, retain_graph=True
                 )
             )

@@ -1,4 +1,4 @@
-# Successive halving: all trials begin, and at each rung only the best of a fold go on.
+# Successive halving: all trials begin, and at each rung only the best of a fold continue.
 from voxelsoup.study.halving import rung_epochs, trials_at_rungs
 
 # Epochs at the end of each rung, of which the last is that of the trials; and trials at each.

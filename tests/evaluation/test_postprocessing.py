@@ -43,7 +43,7 @@ from voxelsoup.evaluation.postprocessing_search import (
     best_replacement,
     best_rule,
     choose,
-    dices_of_replacements,
+    dice_scores_of_replacements,
     nothing_to_choose,
     predictions_of,
     score_rules,
@@ -318,7 +318,7 @@ def test_both_readings_score_the_same_before_the_replacement(seed: int) -> None:
     tried = score_rules(predictions, SEARCH, REGIONS)
     rules = {region: best_rule(scores) for region, scores in tried.items()}
     assert SEARCH.replace is not None
-    (before, *_) = dices_of_replacements(predictions, SEARCH.replace, rules).values()
+    (before, *_) = dice_scores_of_replacements(predictions, SEARCH.replace, rules).values()
     for region in ("ET", "TC"):
         assert fmean(before[region]) == tried[region][rules[region]]
 

@@ -42,7 +42,7 @@ def test_the_barrier_is_the_rise_above_the_ends_line(tmp_path: Path) -> None:
         losses = [np.mean([case[LOSS] for case in point]) for point in at]
         dices = [np.mean([[case["TC"], case["WT"]] for case in point]) for point in at]
         assert line.losses == pytest.approx(losses, abs=1e-6)
-        assert line.dices == pytest.approx(dices, abs=1e-6)
+        assert line.dice == pytest.approx(dices, abs=1e-6)
         rises = [losses[i] - ((1 - t) * losses[0] + t * losses[-1]) for i, t in enumerate(places)]
         assert line.barrier == pytest.approx(max(0, *rises), abs=1e-6)
         assert line.gain == pytest.approx(dices[3] - (dices[0] + dices[-1]) / 2, abs=1e-6)

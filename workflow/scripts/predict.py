@@ -18,7 +18,7 @@ with job_log(snakemake.log[0]):
     models = open_models([Path(model) for model in snakemake.input.models])
     channels = models[0].description.channels
     cases = find_scans(asked.scans, channels, predict.channels)
-    way = PredictionSettings(
+    settings = PredictionSettings(
         models,
         order_of(models, predict.label_order, "predict.label_order"),
         overlap=study.evaluation.overlap if predict.overlap is None else predict.overlap,
@@ -29,7 +29,8 @@ with job_log(snakemake.log[0]):
         postprocessing=shared_postprocessing(models) if predict.postprocess else None,
     )
     device = devices.prepare(study.training.device, snakemake.threads)
-    wanted = OutputSettings(Path(asked.folder), predict.probabilities, predict.naming)
+    outputs = OutputSettings(Path(asked.folder), predict.probabilities, predict.naming)
     batch = [case for case in cases if case.name in asked.cases]
-    told = predict_cases(batch, way, wanted, device, PredictionProgress(finished=log_outcome))
-    write_json(Path(snakemake.output[0]), [one.as_record() for one in told])
+    progress = PredictionProgress(finished=log_outcome)
+    outcomes = predict_cases(batch, settings, outputs, device, progress)
+    write_json(Path(snakemake.output[0]), [one.as_record() for one in outcomes])

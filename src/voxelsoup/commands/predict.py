@@ -109,7 +109,7 @@ def predict_command(asked: argparse.Namespace) -> int:
     called = asked.channels.split(",") if asked.channels else None
     cases = find_scans(given, model.channels, called)
     device = devices.prepare(asked.device, asked.threads or usable_cores(), "--device")
-    way = PredictionSettings(
+    settings = PredictionSettings(
         files,
         order_of(files, stated, "--label-order"),
         overlap=asked.overlap,
@@ -121,10 +121,10 @@ def predict_command(asked: argparse.Namespace) -> int:
     )
     # As Ctrl-C does: nothing half written, and no large file, is left behind.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    wanted = OutputSettings(Path(output), asked.probabilities, asked.naming, asked.overwrite)
+    outputs = OutputSettings(Path(output), asked.probabilities, asked.naming, asked.overwrite)
     with _progress(len(cases)) as progress:
-        outcomes = predict_cases(cases, way, wanted, device, progress)
-    return _conclude(outcomes, wanted.folder)
+        outcomes = predict_cases(cases, settings, outputs, device, progress)
+    return _conclude(outcomes, outputs.folder)
 
 
 def _check_targets(targets: Sequence[str]) -> None:

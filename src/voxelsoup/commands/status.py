@@ -26,7 +26,7 @@ from voxelsoup.status.terminal import LINES_AROUND, plain_table, summary, table
 
 # Every look at a study on a cluster is a question to its controller.
 REFRESH_S = 10.0
-# Who wants more of them on a terminal asks for more.
+# An option shows more of them on a terminal.
 MOST_ON_TERMINAL = 200
 
 
@@ -200,7 +200,7 @@ class _AllRuns:
 
 
 def _watch(show: _OneRun | _AllRuns, console: Console, seconds: float) -> int:
-    """Show again and again, until somebody ends it."""
+    """Show it again and again until the user ends it."""
     # The end of a terminal's session, or of a service, ends it like Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

@@ -105,12 +105,12 @@ def _scans(
     try:
         cases = {case.name: case for case in read_cases(results / "cases.tsv")}
     except (OSError, ValueError, KeyError, TypeError):
-        # Reported as a file of its own; without it nobody knows which files a case has.
+        # Reported as a file of its own; without it the files of a case are unknown.
         cases = {}
     try:
         root = data if data is not None else _data_root(results)
     except InputError:
-        # Reported as a file of its own as well; without it nobody knows where scans lie.
+        # Reported as a file of its own as well; without it the places of scans are unknown.
         root, cases = results, {}
     for name in scans:
         files = [root / file for file in files_of(cases[name])] if name in cases else []

@@ -4,12 +4,12 @@ It knows nothing of studies, scans or models, and imports neither torch nor pand
 
 - ``errors``: ``InputError`` is the one exception for what a user can put right: where, what was
   found, what is expected, the fix. Everything else that is raised is a defect. ``Stopped`` is work
-  that ends early through nobody's mistake and is repeated.
+  that ends early without a mistake and is repeated.
 - ``files``: every file and folder appears complete or not at all, and hashes are taken as it is
   written. A refusal of the file system becomes an ``InputError`` with its fix.
 - ``logs``: the log of a job, in which a user's mistake is one message without a traceback.
 - ``text``: numbers, lists and near misses in sentences.
-- ``provenance``: versions, commit and machine, for whoever wants to make a result again.
+- ``provenance``: versions, commit and machine, to reproduce a result.
 - ``machine``: cores and memory that this process may take, of a cluster's job or a container too.
 
 Decision: outputs are complete or absent. A job that dies late must not leave half a file, so that

@@ -50,7 +50,7 @@ class InputError(Exception):
 
 
 class Stopped(Exception):
-    """Work that ends before its time through nobody's mistake: it is to be done again later.
+    """Work that ends early although nothing is wrong: it is to be done again later.
 
     Scripts print the message alone and end with ``EXIT_STOPPED``, so that a workflow manager
     takes the job for failed and repeats it.
@@ -88,12 +88,12 @@ class BadCases(InputError):
 
 @dataclass(frozen=True)
 class ErrorDescription:
-    """An exception as data, for those who come later.
+    """An exception as data.
 
     Attributes:
         kind: its class.
         message: what it says.
-        where: the innermost line of voxelsoup or of a script on its way, as ``augment.py line 33``.
+        where: the innermost line of voxelsoup or of a script above it, as ``augment.py line 33``.
         fix: what the user can do, where the exception knows.
     """
 
@@ -112,7 +112,7 @@ def describe(error: BaseException) -> ErrorDescription:
 
 
 def _place(error: BaseException) -> str:
-    """The innermost line on the way to an exception that is voxelsoup's own, or a script's."""
+    """The innermost line of an exception's traceback in voxelsoup or in a script."""
     # All that a job's script does happens within its log (`logs.job_log`).
     log = str(Path(__file__).with_name("logs.py"))
     frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename != log]

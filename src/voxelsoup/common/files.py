@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and what they hash to."""
+"""Atomic writing of files, and their hashes."""
 
 from __future__ import annotations
 
@@ -146,13 +146,13 @@ def _umask() -> int:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write ``text`` so that ``path`` appears whole or not at all."""
+    """Write ``text`` to ``path`` atomically."""
     with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write ``content`` as indented JSON, whole or not at all."""
+    """Write ``content`` as indented JSON, atomically."""
     write_text(path, json_text(content))
 
 
@@ -167,7 +167,7 @@ def read_json(path: Path) -> Any:
 
 
 def write_tsv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> None:
-    """Write rows (column -> cell) as a table with tabs between its cells, whole or not at all."""
+    """Write rows (column -> cell) as a table with tabs between its cells, atomically."""
     stream = io.StringIO()
     lines = csv.DictWriter(stream, columns, delimiter="\t", lineterminator="\n")
     lines.writeheader()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 
-# Limit, usage, and what of the usage is a cache that gives way, in cgroups of version 2 and 1.
+# Limit, usage, and its part that is a reclaimable cache, in cgroups of version 2 and 1.
 FILES = {
     "": ("memory.max", "memory.current", "inactive_file"),
     "memory": ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
@@ -29,7 +29,7 @@ def available_memory(
 
     Slurm, Docker and Kubernetes hold a job to its share through control groups (cgroups), of
     which the machine's own count of free memory knows nothing. The narrowest of all groups around
-    this process counts; a group's cache of files gives way before anything is killed.
+    this process counts; a group's cache of files is freed before anything is killed.
 
     Args:
         groups: which groups the process is in, see cgroups(7).

@@ -1,4 +1,4 @@
-"""What a run has to say about itself, so that it can be made again."""
+"""What a run records of itself, so that it can be reproduced."""
 
 from __future__ import annotations
 

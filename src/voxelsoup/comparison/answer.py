@@ -83,11 +83,11 @@ def answer_of(
         findings: all comparisons, over all folds first.
         spreads: fold, or None for all -> how much the seed alone moves the scores.
     """
-    whole = [finding for finding in findings if finding.fold is None]
-    if not whole:
+    over_folds = [finding for finding in findings if finding.fold is None]
+    if not over_folds:
         return "This study has no soup to compare with the best single model.", []
     soup = in_a_sentence(list(published_columns(comparisons[0]))[-1])
-    first, *rest = sorted(whole, key=lambda finding: finding.first != soup)
+    first, *rest = sorted(over_folds, key=lambda finding: finding.first != soup)
     means = [mean_dice(c.rows[BEST_MODEL]) for c in comparisons]
     shown = [f for f in rest if f.question != ENSEMBLE_QUESTION or f.second == soup]
     sentences = [

@@ -61,18 +61,18 @@ class _Comparison:
 
 def find(comparisons: Sequence[FoldComparison], parameters: Parameters) -> list[Finding]:
     """Make all comparisons: over all folds first, then per fold."""
-    made = [*_of_recipes(comparisons), *_of_schedules(comparisons, parameters)]
+    plan = [*_of_recipes(comparisons), *_of_schedules(comparisons, parameters)]
     single = [(c.fold, [c]) for c in comparisons] if len(comparisons) > 1 else []
     return [
-        finding for fold, of in [(None, comparisons), *single] for finding in _judge(made, fold, of)
+        finding for fold, of in [(None, comparisons), *single] for finding in _judge(plan, fold, of)
     ]
 
 
 def _judge(
-    made: Sequence[_Comparison], fold: int | None, comparisons: Sequence[FoldComparison]
+    plan: Sequence[_Comparison], fold: int | None, comparisons: Sequence[FoldComparison]
 ) -> list[Finding]:
     """The comparisons over some folds, with p values for so many of them."""
-    differences = [c.difference(comparisons) for c in made]
+    differences = [c.difference(comparisons) for c in plan]
     adjusted = holm([difference.p for difference in differences])
     return [
         Finding(
@@ -85,7 +85,7 @@ def _judge(
             c.cost(comparisons),
             conclusion(c.first, c.second, difference, p),
         )
-        for c, difference, p in zip(made, differences, adjusted, strict=True)
+        for c, difference, p in zip(plan, differences, adjusted, strict=True)
     ]
 
 
@@ -110,7 +110,7 @@ def _of_recipes(comparisons: Sequence[FoldComparison]) -> list[_Comparison]:
 
 def in_a_sentence(title: str) -> str:
     """``Greedy Soup`` -> ``greedy soup``."""
-    # "Best single" and "best model" would be two names too alike to be told apart.
+    # "Best single" and "best model" would be two names that are easily confused.
     names = {BEST_MODEL: "best single model", BEST_SINGLE: "best ingredient"}
     return names.get(title, title.lower())
 

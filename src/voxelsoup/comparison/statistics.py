@@ -64,7 +64,7 @@ def paired_difference(folds: Folds, confidence: float = 0.95) -> Difference:
     The interval is the bootstrap's, bias-corrected and accelerated (BCa; Efron, Better bootstrap
     confidence intervals, 1987), with cases resampled within their fold. What small folds would
     lose of their spread by that is given back (Rao and Wu, Resampling inference with complex
-    survey data, 1988), so that cases in folds tell no more than as many in one. As all bootstrap
+    survey data, 1988), so that cases in folds count no more than as many in one. As all bootstrap
     intervals it is somewhat too narrow for few cases.
 
     The test is the signed-rank test (Wilcoxon, 1945). Of several folds, cases are ranked within
@@ -214,10 +214,10 @@ def holm(p_values: Sequence[float]) -> list[float]:
     Args:
         p_values: of all comparisons; NaN stays so and does not count.
     """
-    made = sorted((p, place) for place, p in enumerate(p_values) if not math.isnan(p))
+    ranked = sorted((p, place) for place, p in enumerate(p_values) if not math.isnan(p))
     adjusted, highest = [math.nan] * len(p_values), 0.0
-    for rank, (p, place) in enumerate(made):
-        highest = max(highest, min(1.0, (len(made) - rank) * p))
+    for rank, (p, place) in enumerate(ranked):
+        highest = max(highest, min(1.0, (len(ranked) - rank) * p))
         adjusted[place] = highest
     return adjusted
 

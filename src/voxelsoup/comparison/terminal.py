@@ -47,24 +47,24 @@ def terminal_table(frame: pd.DataFrame) -> Table:
 
 def _terminal_rows(frame: pd.DataFrame) -> dict[str, list[str]]:
     """Name -> a cell per model."""
-    whole = frame[frame["region"] == ALL_REGIONS]
+    mean_regions = frame[frame["region"] == ALL_REGIONS]
 
     def means(part: pd.DataFrame, metric: str) -> list[str]:
         pairs = zip(part[f"{metric}_mean"], part[f"{metric}_std"], strict=True)
         return [spread(center, deviation, 4) for center, deviation in pairs]
 
-    rows = {"test_avg": means(whole, "dice")}
+    rows = {"test_avg": means(mean_regions, "dice")}
     for region in dict.fromkeys(frame["region"]):
         if region != ALL_REGIONS:
             rows[f"test_{region.lower()}"] = means(frame[frame["region"] == region], "dice")
-    rows["test_loss"] = means(whole, "loss")
-    ends = (whole[f"dice_{end}"] for end in ENDS)
+    rows["test_loss"] = means(mean_regions, "loss")
+    ends = (mean_regions[f"dice_{end}"] for end in ENDS)
     rows["difference"] = [
         shown_interval(*values).replace(" [", "\n[") for values in zip(*ends, strict=True)
     ]
-    rows["ingredients"] = list(whole["ingredients"])
+    rows["ingredients"] = list(mean_regions["ingredients"])
     # On two lines: the column is as wide as its longest name.
-    rows["models per\nprediction"] = list(whole[COST])
+    rows["models per\nprediction"] = list(mean_regions[COST])
     return rows
 
 

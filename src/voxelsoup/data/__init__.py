@@ -11,7 +11,7 @@ Begin with `case.py` (what a case is), then follow the rules in `rules/data.smk`
 - `index/`: reads and checks every case before anything is computed
 - `folds.py`: deals patients out to training, selection and test cases
 - `regions.py`: label values to regions and back
-- `preprocessing/`: crops, resamples, normalises, and the way back to the scanner's grid
+- `preprocessing/`: crops, resamples, normalises, and returns to the scanner's grid
 
 Imports run downwards in this order: case, volumes, layouts, index, folds; regions, preprocessing.
 

@@ -56,7 +56,7 @@ def read_rows(path: Path) -> pd.DataFrame:
 
 
 def write_rows(path: Path, rows: pd.DataFrame) -> None:
-    """Write the per-case scores of one model with full precision, whole or not at all."""
+    """Write the per-case scores of one model with full precision, atomically."""
     columns = COLUMNS + measured_by(rows)
     write_text(path, rows[columns].to_csv(index=False, na_rep="nan", lineterminator="\n"))
 
@@ -121,8 +121,8 @@ def scores_of(rows: pd.DataFrame) -> Scores:
 
 def case_score(rows: Sequence[Mapping[str, object]]) -> CaseScore:
     """The rows of one case as region -> Dice, and the loss."""
-    dices = {str(row["region"]): float(str(row["dice"])) for row in rows}
-    return {**dices, LOSS: float(str(rows[0]["loss"]))}
+    dice_scores = {str(row["region"]): float(str(row["dice"])) for row in rows}
+    return {**dice_scores, LOSS: float(str(rows[0]["loss"]))}
 
 
 def rows_of(scores: Scores) -> pd.DataFrame:

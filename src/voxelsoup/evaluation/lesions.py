@@ -43,12 +43,13 @@ class Lesions:
 
 
 def match_lesions(prediction: Mask, truth: Mask, dilation: int) -> Lesions:
-    """Lesions as the BraTS challenges of 2023 and later tell them apart and match them.
+    """Lesions as the BraTS challenges of 2023 and later separate and match them.
 
-    The truth is dilated ``dilation`` times by the 18 voxels that share a face or an edge. What
-    touches then (26 voxels) is one lesion: the ground truth within it. The predicted components (26
-    voxels, not dilated, of whatever size) that meet the dilated lesion belong to it, all of them
-    together, and one may belong to several. Those that belong to none are false positives.
+    The ground truth is dilated ``dilation`` times by the 18 voxels that share a face or an edge.
+    What touches then (26 voxels) is one lesion: the ground truth within it. The predicted
+    components (26 voxels, not dilated, of whatever size) that meet the dilated lesion belong to
+    it, all of them together, and one may belong to several. Those that belong to none are false
+    positives.
 
     The scores of a region are sums over its true lesions, each with all that belongs to it
     (nothing: Dice 0 and 374 mm), and over the false positives (0 and 374 mm each, however

@@ -105,7 +105,7 @@ class CroppedPrediction:
         return self
 
     def save(self, path: Path) -> None:
-        """Write it, whole or not at all."""
+        """Write it atomically."""
         with files.atomic_write(path) as temporary:
             # Mostly zeros, so that a prediction takes a tenth of its size; and a damaged file
             # is found by its checksum.
@@ -226,10 +226,10 @@ def choose(
     scores = {region: tried[region][rule] for region, rule in rules.items()}
     replacement, replacements = None, None
     if search.replace is not None:
-        dices = dices_of_replacements(predictions, search.replace, rules)
-        replacement = best_replacement(dices)
-        scores.update({region: fmean(values) for region, values in dices[replacement].items()})
-        replacements = _replacement_record(dices, search.replace, replacement)
+        dice = dice_scores_of_replacements(predictions, search.replace, rules)
+        replacement = best_replacement(dice)
+        scores.update({region: fmean(values) for region, values in dice[replacement].items()})
+        replacements = _replacement_record(dice, search.replace, replacement)
     postprocessing = Postprocessing(rules, replacement)
     unchanged_score = fmean(tried[region][RegionRule()] for region in regions)
     score = fmean(scores.values())
@@ -273,7 +273,7 @@ def score_rules(
     Raises:
         ValueError: if a prediction was cropped above the lowest threshold that is tried.
     """
-    dices: dict[str, dict[RegionRule, list[float]]] = {
+    dice_scores: dict[str, dict[RegionRule, list[float]]] = {
         region: defaultdict(list) for region in regions
     }
     for prediction in predictions:
@@ -281,16 +281,16 @@ def score_rules(
         if cropped.lowest > search.thresholds_tried[0]:
             raise ValueError(f"{cropped.case}: was cropped above the lowest threshold")
         for number, region in enumerate(regions):
-            for rule, value in _dices_of_region(cropped, number, search):
-                dices[region][rule].append(value)
+            for rule, value in _dice_of_region(cropped, number, search):
+                dice_scores[region][rule].append(value)
     # Correctly rounded sums, so that the order of the predictions decides no tie.
     return {
         region: {rule: fmean(values) for rule, values in by_rule.items()}
-        for region, by_rule in dices.items()
+        for region, by_rule in dice_scores.items()
     }
 
 
-def _dices_of_region(
+def _dice_of_region(
     cropped: CroppedPrediction, number: int, search: PostprocessingSearch
 ) -> Iterator[tuple[RegionRule, float]]:
     """Dice of one region by each rule; components are looked for once per threshold."""
@@ -311,7 +311,7 @@ def best_rule(scores: Mapping[RegionRule, float]) -> RegionRule:
     return min(scores, key=lambda rule: (-scores[rule], rule.distance))
 
 
-def dices_of_replacements(
+def dice_scores_of_replacements(
     predictions: Predictions, replace: Replacement, rules: Mapping[str, RegionRule]
 ) -> dict[ReplacementRule | None, dict[str, list[float]]]:
     """Dice scores of the two regions that a replacement changes, by each volume and without any.
@@ -322,7 +322,7 @@ def dices_of_replacements(
     pair = (replace.region, replace.by)
     numbers = [list(rules).index(region) for region in pair]
     tried = [None, *(ReplacementRule(*pair, below) for below in sorted({*replace.below}))]
-    dices: dict[ReplacementRule | None, dict[str, list[float]]] = {
+    dice_scores: dict[ReplacementRule | None, dict[str, list[float]]] = {
         rule: {region: [] for region in pair} for rule in tried
     }
     for prediction in predictions:
@@ -333,16 +333,16 @@ def dices_of_replacements(
         ]
         left = np.count_nonzero(found[0])
         replaced = [np.zeros_like(found[0]), found[0] | found[1]]
-        kept = _dices_of_masks(cropped, numbers, found)
-        moved = _dices_of_masks(cropped, numbers, replaced)
+        kept = _dice_of_masks(cropped, numbers, found)
+        moved = _dice_of_masks(cropped, numbers, replaced)
         for rule in tried:
             too_small = rule is not None and left < fewest_voxels(rule.below, cropped.spacing)
             for region, value in zip(pair, moved if too_small else kept, strict=True):
-                dices[rule][region].append(value)
-    return dices
+                dice_scores[rule][region].append(value)
+    return dice_scores
 
 
-def _dices_of_masks(
+def _dice_of_masks(
     cropped: CroppedPrediction, numbers: Sequence[int], masks: Sequence[Mask]
 ) -> list[float]:
     """Dice scores of some regions, given by their numbers, by masks (x, y, z) in the box."""
@@ -357,17 +357,17 @@ def _dices_of_masks(
 
 
 def best_replacement(
-    dices: Mapping[ReplacementRule | None, Mapping[str, Sequence[float]]],
+    dice_scores: Mapping[ReplacementRule | None, Mapping[str, Sequence[float]]],
 ) -> ReplacementRule | None:
     """The replacement of the highest mean Dice over both regions; if equally good, the mildest."""
     return min(
-        dices,
-        key=lambda rule: (-_mean_of_both(dices[rule]), 0.0 if rule is None else rule.below),
+        dice_scores,
+        key=lambda rule: (-_mean_of_both(dice_scores[rule]), 0.0 if rule is None else rule.below),
     )
 
 
-def _mean_of_both(dices: Mapping[str, Sequence[float]]) -> float:
-    return fmean(value for values in dices.values() for value in values)
+def _mean_of_both(dice_scores: Mapping[str, Sequence[float]]) -> float:
+    return fmean(value for values in dice_scores.values() for value in values)
 
 
 def _gain(unchanged_score: float, score: float) -> dict[str, float]:
@@ -386,7 +386,7 @@ def _region_record(
 
 
 def _replacement_record(
-    dices: Mapping[ReplacementRule | None, Mapping[str, Sequence[float]]],
+    dice_scores: Mapping[ReplacementRule | None, Mapping[str, Sequence[float]]],
     replace: Replacement,
     chosen: ReplacementRule | None,
 ) -> dict[str, Any]:
@@ -400,8 +400,8 @@ def _replacement_record(
                 "score": _mean_of_both(by_region),
                 "regions": {region: fmean(values) for region, values in by_region.items()},
             }
-            for rule, by_region in dices.items()
+            for rule, by_region in dice_scores.items()
         ],
         "chosen": None if chosen is None else chosen.below,
-        **_gain(_mean_of_both(dices[None]), _mean_of_both(dices[chosen])),
+        **_gain(_mean_of_both(dice_scores[None]), _mean_of_both(dice_scores[chosen])),
     }

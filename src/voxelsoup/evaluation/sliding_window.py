@@ -80,7 +80,7 @@ def predict_rows(
     read: ReadRows,
     shape: Sequence[int],
     windows: Windows,
-    tell: Callable[[Covered], None] = no_report,
+    report: Callable[[Covered], None] = no_report,
 ) -> Iterator[tuple[int, torch.Tensor]]:
     """Blended logits of a volume, a few rows along x after the other.
 
@@ -92,7 +92,7 @@ def predict_rows(
         until the next ones are asked for.
     """
     blend: _Blend | None = None
-    for start, logits in _each_window(network, read, shape, windows, tell):
+    for start, logits in _each_window(network, read, shape, windows, report):
         blend = blend or _Blend(regions, shape, windows, logits.device)
         # Windows come in the order of their first rows.
         yield from blend.finished(start[0])
@@ -108,7 +108,7 @@ def _each_window(
     read: ReadRows,
     shape: Sequence[int],
     windows: Windows,
-    tell: Callable[[Covered], None] = no_report,
+    report: Callable[[Covered], None] = no_report,
 ) -> Iterator[tuple[Start, torch.Tensor]]:
     """First voxels and logits (region, x, y, z) of the windows, which hold until the next ones.
 
@@ -140,7 +140,7 @@ def _each_window(
                 logits = network(batch[: len(waiting)]).float()
             yield from zip(waiting, logits, strict=True)
             waiting.clear()
-        tell(Covered(number, skipped, len(starts)))
+        report(Covered(number, skipped, len(starts)))
 
 
 # The same for all cases of a study.

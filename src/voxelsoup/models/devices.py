@@ -1,4 +1,4 @@
-"""Where torch computes, and the settings under which it repeats itself to the bit."""
+"""Where torch computes, and the settings under which its results are bit-identical."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def prepare(
     Args:
         device: `auto`, `cpu` or `cuda`.
         threads: CPU threads of this process; sums are split by them, so that results are the
-            same to the bit for the same number only.
+            bit-identical for the same number only.
         where: the key or option that says so, for messages.
         gpu: number of the GPU, where it is reserved already (``reserved``).
         runs_per_gpu: so many processes that say the same may share a GPU.
@@ -244,7 +244,7 @@ def precision_on(device: torch.device, precision: str) -> str:
         return precision
     if device.type != "cuda":
         return "float32"
-    # Older cards compute bfloat16 too, but by way of float32.
+    # Older cards compute bfloat16 too, but through float32.
     has_bfloat16 = torch.cuda.get_device_capability(device) >= (8, 0)
     return "bfloat16" if has_bfloat16 else "float16"
 
@@ -263,7 +263,7 @@ def parallel_map(
     """Do independent pieces of work; on a CPU large ones as many at once as torch has threads.
 
     Small operations gain nothing from a second thread of their own. Each piece is computed by one,
-    whatever the number of threads, so that results are the same to the bit.
+    whatever the number of threads, so that results are bit-identical.
 
     Args:
         work: what is done to each; it calls torch.
@@ -300,7 +300,7 @@ def compiled(model: nn.Module) -> Callable[[torch.Tensor], Any]:
 def keep_freed_memory(keep: bool) -> None:
     """Have this process keep the memory that it frees, where it will soon want as much again.
 
-    By default glibc gives large blocks back at once, and the kernel clears them anew for each
+    By default glibc gives large blocks back at once, and the kernel clears them again for each
     tensor: a tenth of a training step on CPUs, a quarter of the augmentation, most of a forward
     pass over a large window. Other C libraries are left alone.
 

@@ -40,7 +40,7 @@ def describe(study: Study) -> dict[str, Any]:
 
 
 def save(path: Path, weights: Weights, description: dict[str, Any]) -> str:
-    """Write weights and their description, whole or not at all; the same input, the same bytes.
+    """Write weights and their description atomically; the same input, the same bytes.
 
     Returns:
         The SHA-256 of the file.
@@ -57,7 +57,7 @@ def save(path: Path, weights: Weights, description: dict[str, Any]) -> str:
     with atomic_write(path) as temporary:
         # Not sorted: the regions' order is that of the network's outputs.
         metadata = {METADATA_KEY: json.dumps(description)}
-        # By way of bytes: safetensors' own writing hides why it fails.
+        # Through bytes: safetensors' own writing hides why it fails.
         content = serialize(tensors, metadata=metadata)
         temporary.write_bytes(content)
     return hashlib.sha256(content).hexdigest()

@@ -209,9 +209,9 @@ def read_contents(case: Case) -> Contents:
 def _box(mask: NDArray[np.bool_]) -> list[int]:
     """Sides of the box around what is true; of the whole mask where nothing is."""
     sides = []
-    for axis, whole in enumerate(mask.shape):
+    for axis, side in enumerate(mask.shape):
         found = np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis)))
-        sides.append(int(found[-1] - found[0] + 1) if found.size else whole)
+        sides.append(int(found[-1] - found[0] + 1) if found.size else side)
     return sides
 
 

@@ -59,7 +59,7 @@ class Proposal:
 
 
 def propose(guess: Guess, fingerprint: Fingerprint) -> Proposal:
-    """Propose a whole study.
+    """Propose a complete study.
 
     Args:
         guess: what the folder looks like.

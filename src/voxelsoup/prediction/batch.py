@@ -1,7 +1,7 @@
 """Many cases predicted into one folder: what is done is kept, and bad cases stop no other.
 
 Beside the label maps, ``.voxelsoup/{case}.json`` says what each depends on: a case is predicted
-again if its files, the models or the way of predicting have changed, or if its label map has.
+again if its files, the models or the settings have changed, or if its label map has.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class OutputSettings:
         return files_of_prediction(self.folder, case)[0]
 
     def probabilities_of(self, case: str) -> Path | None:
-        """The probabilities of a case, if they are wanted."""
+        """The probabilities of a case, if they are asked for."""
         _, *found = files_of_prediction(self.folder, case, self.probabilities)
         return found[0] if found else None
 

@@ -55,7 +55,7 @@ def write_outcomes(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
 
 
 def files_of_prediction(folder: Path, case: str, probabilities: bool = False) -> list[Path]:
-    """The label map of a case, and its probabilities if they are wanted."""
+    """The label map of a case, and its probabilities if they are asked for."""
     name = f"{case}{ENDING}"
     return [folder / name] + [folder / PROBABILITIES / name] * probabilities
 
@@ -69,7 +69,7 @@ def forget_lost(
         table: the outcomes of all cases (``write_outcomes``).
         batches: the records of each batch's cases (``CaseOutcome.as_record``).
         folder: where label maps lie.
-        probabilities: whether probabilities are wanted too.
+        probabilities: whether probabilities are asked for too.
     """
     for batch in batches:
         cases = [record["case"] for record in read_json(batch) if record["outcome"] != "bad"]

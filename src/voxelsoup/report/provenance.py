@@ -50,7 +50,7 @@ def provenance_table(
 
 
 def _all(values: Iterable[str | None]) -> str:
-    """What the runs say, each once: they may have been made months apart."""
+    """What the runs record, each value once: they may be months apart."""
     return "; ".join(dict.fromkeys(value for value in values if value is not None))
 
 

@@ -27,7 +27,7 @@ Decisions:
 - **A run can die at any moment.** States are written atomically, by a thread beside the training.
   A run that was killed resumes from the last one, bit-identical to an undisturbed run.
 - **A process without a heartbeat is lost**, also on this host and also if it is merely stopped: it
-  cannot be distinguished from one that hangs. Its successor takes over, and the former owner finds
+  cannot be distinguished from a hung one. Its successor takes over, and the former owner finds
   that out before it writes anything.
 - **Reasons travel as data.** An attempt writes its error into the record, a job that fails before
   its training beside its log (``common.logs``); no log is parsed.

@@ -104,7 +104,7 @@ def end_of_attempt(attempt: Attempt, job: SlurmJob | None) -> Failure | None:
 
     Args:
         attempt: the attempt.
-        job: its Slurm job, which knows who asked it to end.
+        job: its Slurm job, which knows why it was ended.
     """
     stop = attempt.stop
     if stop is None or stop.kind != "Interrupted":

@@ -33,7 +33,7 @@ class HandedOver(Stopped):
 
 
 class RunGuard:
-    """Guards one run, as a context: nobody else trains it, and what is trained is saved.
+    """Guards one run, as a context: no other process trains it, and its states are saved.
 
     States are written beside the training by a thread, one at a time; the training waits only
     for the copy of its tensors. A signal, or another copy of the run that asks for it, ends the
@@ -129,7 +129,7 @@ class RunGuard:
             self.seconds_saving += self._saved_at - began
 
     def after_epoch(self, rows: list[dict[str, float]]) -> None:
-        """Show the history while the run is under way.
+        """Show the history while the run is training.
 
         Raises:
             LeaseLost: another copy has taken over.

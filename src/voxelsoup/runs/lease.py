@@ -30,7 +30,7 @@ WANTED = ".wanted"
 RELEASED = ".released"
 # Several beats may be missed, on a busy file server, before an owner counts as dead.
 BEATS_PER_LEASE = 6
-# An owner that beats but does not hand over hangs; it is fenced off after so many lease times.
+# An owner that beats but does not hand over is hung; it is fenced off after so many lease times.
 PATIENCE = 10
 
 
@@ -44,7 +44,7 @@ class LeaseTaken(Stopped):
 
 @dataclass(frozen=True)
 class Owner:
-    """Who holds a lease.
+    """The owner of a lease.
 
     Attributes:
         id: differs between any two processes, and between two leases of one process.
@@ -122,7 +122,7 @@ class LeaseView:
 
 
 def look_at(folder: str | Path) -> LeaseView | None:
-    """The lease of a folder, without taking part in it; None if nobody ever held it."""
+    """The lease of a folder, without taking part in it; None if it was never held."""
     try:
         with os.scandir(folder) as entries:
             names = {entry.name for entry in entries if entry.name.startswith(PREFIX)}
@@ -139,13 +139,13 @@ def look_at(folder: str | Path) -> LeaseView | None:
 
 
 def is_alive(lease: LeaseView | None, now: float, seconds: float) -> bool:
-    """Whether somebody holds a lease and lives: the one answer for all observers.
+    """Whether a living process holds a lease: the one answer for all observers.
 
     Args:
         lease: as it was seen.
         now: the time by the clock that dates the lease (``server_time``).
         seconds: an owner that gave no sign of life for so long is taken for dead, also where its
-            process can be seen: a stopped one cannot be distinguished from one that hangs.
+            process can be seen: a stopped one cannot be distinguished from a hung one.
     """
     if lease is None or lease.released or (lease.owner is not None and lease.owner.is_dead()):
         return False
@@ -232,7 +232,7 @@ class Lease:
         self.path = path
 
     def _outlast(self, path: Path, keep_waiting: Callable[[], None]) -> None:
-        """Return once the owner of ``path`` has released it, is dead, or hangs."""
+        """Return once the owner of ``path`` has released it, is dead, or is hung."""
         began = changed = time.monotonic()
         seen = _sign_of_life(path)
         while not _beside(path, RELEASED).exists():
@@ -277,7 +277,7 @@ class Lease:
                 return
 
     def _look(self) -> None:
-        """See whether the lease still holds, and whether somebody waits for it."""
+        """See whether the lease still holds, and whether another process waits for it."""
         assert self.path is not None
         number, path = _highest(self.folder)
         if number > _number(self.path):

@@ -56,7 +56,7 @@ class Attempt:
         from_step: optimizer steps of the state that it resumed from; 0 at the beginning.
         first_step: when its first step was done.
         to_epoch: epochs that it had done when the record was last written.
-        ended: when it ended; None if nobody could write that down.
+        ended: when it ended; None if it could not be recorded.
         stop: why it ended before its time.
     """
 
@@ -292,7 +292,7 @@ _NAMES: dict[type, set[str]] = {
 
 
 def _known(kind: type, content: dict[str, Any]) -> Any:
-    """Made without what another version of voxelsoup has written beside it."""
+    """Built from the known fields; those of another version are ignored."""
     return kind(**{key: value for key, value in content.items() if key in _NAMES[kind]})
 
 

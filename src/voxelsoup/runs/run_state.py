@@ -1,8 +1,8 @@
 """What a run is doing: the one place that decides it, from what is known of the run.
 
-The plan, ``voxelsoup trials``, ``status`` and ``prune`` ask here. Whether somebody trains a run is
+The plan, ``voxelsoup trials``, ``status`` and ``prune`` ask here. Whether a run is being trained is
 seen by its lease (``lease.is_alive``): a process that gave no sign of life for so long as a lease
-lasts is lost, also if it is merely stopped: it cannot be distinguished from one that hangs.
+lasts is lost, also if it is merely stopped: it cannot be distinguished from a hung one.
 """
 
 from __future__ import annotations
@@ -210,7 +210,7 @@ def _of_newer_job(job: SlurmJob, facts: RunFacts, around: Circumstances) -> RunC
 
 
 def _ended(facts: RunFacts, job: SlurmJob | None, around: Circumstances) -> RunCondition:
-    """Nobody trains the run, and no newer job will."""
+    """No process trains the run, and no newer job will."""
     tried, record, lease = around.tried(facts), facts.record, facts.lease
     if lease is not None and not lease.released:
         if job is not None:
@@ -225,7 +225,7 @@ def _ended(facts: RunFacts, job: SlurmJob | None, around: Circumstances) -> RunC
     if record is None and facts.job_began and around.snakemake_lives:
         return RunCondition("running", "starting")
     if record is not None and record.state == "finished":
-        # At a rung, or made longer since.
+        # At a rung, or prolonged since.
         return RunCondition("waiting", f"resumes after epoch {record.epoch}")
     return RunCondition("waiting")
 

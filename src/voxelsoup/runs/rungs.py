@@ -29,10 +29,10 @@ def dropped_trials(results: Path, fold: int, halving: Halving | None) -> dict[st
 
 
 def states_of_rung(states: Path, rung: int, steps: int) -> Path:
-    """Where a run keeps its states on the way to a rung.
+    """Where a run keeps its states before a rung.
 
     That is the run's own folder, so that it resumes from there. A run that is beyond the rung
-    already, as when a finished study is halved afterwards, trains the way to it in a folder aside.
+    already, as when a finished study is halved afterwards, trains up to it in a folder aside.
 
     Args:
         states: the run's folder.

@@ -21,7 +21,7 @@ Decisions:
   evaluating everything.
 - **Memory does not depend on the number of models.** `averaging` holds one float64 sum and reads
   one file at a time.
-- **A soup can be made again from its record** (`soup.rebuild`), bit-identical but for running
+- **A soup can be rebuilt from its record** (`soup.rebuild`), bit-identical but for running
   statistics of batch norm, which depend on the data too.
 - **An ensemble is no soup.** It has no weights, so it has a rule and a module of its own: one
   network and one float64 sum of probabilities in memory, each model loaded in turn for each case.

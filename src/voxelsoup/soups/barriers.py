@@ -71,13 +71,13 @@ class Line:
         trial: the other model.
         score: its mean Dice on all selection cases.
         losses: mean loss on some selection cases at equal distances, both ends with it.
-        dices: the mean Dice there.
+        dice: the mean Dice there.
     """
 
     trial: str
     score: float
     losses: tuple[float, ...]
-    dices: tuple[float, ...]
+    dice: tuple[float, ...]
 
     @property
     def barrier(self) -> float:
@@ -94,7 +94,7 @@ class Line:
     @property
     def gain(self) -> float:
         """Dice of the average of the two less the mean of theirs: what averaging itself gives."""
-        return self.dices[len(self.dices) // 2] - (self.dices[0] + self.dices[-1]) / 2
+        return self.dice[len(self.dice) // 2] - (self.dice[0] + self.dice[-1]) / 2
 
     @property
     def shared(self) -> bool:
@@ -225,7 +225,7 @@ def barrier_record(
                 "trial": line.trial,
                 "selection_score": line.score,
                 "losses": [_or_none(loss) for loss in line.losses],
-                "dices": [_or_none(dice) for dice in line.dices],
+                "dices": [_or_none(dice) for dice in line.dice],
                 "barrier": _or_none(line.barrier),
                 "gain": _or_none(line.gain),
             }

@@ -39,8 +39,8 @@ class WeightsScorer:
         if networks.has_batch_norm(self.model):
             training = self.study.training
             cases = sorted(self.fold["training"])
-            draw = PatchSource(self.folder, cases, self.study.regions, training, (training.seed,))
-            estimate_batch_norm(self.model, draw, self.device)
+            source = PatchSource(self.folder, cases, self.study.regions, training, (training.seed,))
+            estimate_batch_norm(self.model, source, self.device)
             self.model.eval()
 
     def score(self, case: str) -> CaseScore:
@@ -57,10 +57,10 @@ class WeightsScorer:
         """
         self.model.load_state_dict(weights)
         training = self.study.training.model_copy(update={"augmentation": "none", "workers": 0})
-        draw = PatchSource(
+        source = PatchSource(
             self.folder, sorted(cases), self.study.regions, training, (training.seed,)
         )
-        ((images, regions),) = batches(draw, step, step + 1, self.device)
+        ((images, regions),) = batches(source, step, step + 1, self.device)
         # Small gradients would vanish in float16 without a scaler.
         chosen = devices.precision_on(self.device, training.precision)
         precision = "float32" if chosen == "float16" else chosen

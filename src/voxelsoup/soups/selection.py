@@ -70,8 +70,8 @@ class CandidateSoup:
     @property
     def key(self) -> str:
         """Hash of the files and their weights, in order."""
-        made_of = [[p.sha256, p.weight, *([p.blocks] if p.blocks else [])] for p in self.parts]
-        return hashlib.sha256(json.dumps(made_of).encode()).hexdigest()
+        identity = [[p.sha256, p.weight, *([p.blocks] if p.blocks else [])] for p in self.parts]
+        return hashlib.sha256(json.dumps(identity).encode()).hexdigest()
 
 
 @dataclass
@@ -153,7 +153,7 @@ class Selection:
 
         Args:
             scorers: as many candidates are evaluated at once.
-            race: error rate of stopping a candidate by a test; None stops none that way.
+            race: error rate of stopping a candidate by a test; None stops none.
         """
         self.cases, self.scorers, self.cache, self.race = list(cases), scorers, cache, race
         self.inferences = 0

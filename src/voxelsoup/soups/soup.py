@@ -185,13 +185,13 @@ def _first_difference(one: dict[str, Any], other: dict[str, Any]) -> str | None:
 
 
 def recipe_record(
-    recipe: str, made: SoupResult, selection: Selection, seconds: float
+    recipe: str, soup: SoupResult, selection: Selection, seconds: float
 ) -> dict[str, Any]:
     """What ``recipe.json`` says: enough to make the soup again from its ingredients."""
-    single = {decision.trial: decision.single_score for decision in made.decisions}
+    single = {decision.trial: decision.single_score for decision in soup.decisions}
     return {
         "recipe": recipe,
-        "score": made.score,
+        "score": soup.score,
         "ingredients": [
             {
                 "trial": trial,
@@ -201,12 +201,12 @@ def recipe_record(
                 "sha256": part.sha256,
                 "path": str(part.path),
             }
-            for trial, part in zip(made.trials, made.parts, strict=True)
+            for trial, part in zip(soup.trials, soup.parts, strict=True)
         ],
-        "decisions": [asdict(decision) for decision in made.decisions],
+        "decisions": [asdict(decision) for decision in soup.decisions],
         "case_inferences": selection.inferences,
-        "wasted_inferences": made.wasted,
-        "gradient_steps": made.gradient_steps,
+        "wasted_inferences": soup.wasted,
+        "gradient_steps": soup.gradient_steps,
         "seconds": round(seconds, 1),
     }
 

@@ -13,7 +13,7 @@ from voxelsoup.runs.run_state import AT_WORK, RunState
 from voxelsoup.status.rows import RunRow
 
 STATES: tuple[RunState, ...] = get_args(RunState)
-# What needs somebody to look at it, then what moves, then what waits, then what is over.
+# What needs attention, then what moves, then what waits, then what is over.
 URGENCY: tuple[RunState, ...] = (
     *("failed", "lost", "retrying", "saving", "resumed", "running"),
     *("queued", "waiting", "dropped", "done"),
@@ -40,7 +40,7 @@ SORTABLE: dict[str, Callable[[RunRow], Any]] = {
 
 @dataclass(frozen=True)
 class Choice:
-    """What somebody asked to see.
+    """The rows that the user asked for.
 
     Attributes:
         sort: name of a column or a swept key, with ``-`` before it for the largest first; empty
@@ -69,7 +69,7 @@ class Choice:
 
 
 def urgent_first(rows: Sequence[RunRow]) -> list[RunRow]:
-    """For where not all rows can be shown: what needs somebody to look at it comes first."""
+    """For where not all rows can be shown: what needs attention comes first."""
     return sorted(rows, key=lambda row: URGENCY.index(row.state))
 
 
@@ -136,14 +136,14 @@ def _impossible(option: str, found: str, possible: Sequence[Any] | dict[str, Any
     return InputError(option, f"there is no `{found}`", expected, "name one of those")
 
 
-def _equal(value: Any, wanted: Any) -> bool:
+def _equal(value: Any, expected: Any) -> bool:
     """Whether a parameter is what was typed: 1e-3 and 0.001 are the same."""
-    if value == wanted or str(value) == str(wanted):
+    if value == expected or str(value) == str(expected):
         return True
-    if not isinstance(wanted, str):
+    if not isinstance(expected, str):
         return False
     try:
-        return bool(value == yaml.safe_load(wanted) or value == float(wanted))
+        return bool(value == yaml.safe_load(expected) or value == float(expected))
     except (ValueError, yaml.YAMLError):
         return False
 

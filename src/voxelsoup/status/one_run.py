@@ -56,7 +56,7 @@ class RunDetails:
 
 
 def find_run(runs: Sequence[KnownRun], name: str) -> KnownRun:
-    """The run that somebody means.
+    """The run that the user names.
 
     Args:
         runs: those of the study.
@@ -70,12 +70,12 @@ def find_run(runs: Sequence[KnownRun], name: str) -> KnownRun:
         if name == run.name or path == Path(run.folder):
             return run
     # Also `fold0/trials/3b2a69b9`, as it stands in paths, and whatever lies below a run's results.
-    wanted = name.replace("/trials/", "/").rstrip("/")
+    prefix = name.replace("/trials/", "/").rstrip("/")
     folders = [str(parent) for parent in path.parents]
     found = [
         run
         for run in runs
-        if run.name.startswith(wanted) or run.run.startswith(wanted) or run.folder in folders
+        if run.name.startswith(prefix) or run.run.startswith(prefix) or run.folder in folders
     ]
     if len(found) == 1:
         return found[0]

@@ -44,7 +44,7 @@ class KnownRun:
         states: where its states, its lease and its record lie.
         log: its log.
         models: folders of the models that it leaves, in ``folder``; `""` is its own.
-        rungs: folders of its scores at the rungs of a halving, and its logs on the way there.
+        rungs: folders of its scores at the rungs of a halving, and its logs up to there.
     """
 
     fold: int
@@ -59,7 +59,7 @@ class KnownRun:
 
     @property
     def newest_log(self) -> str:
-        """The log of its last attempt: on the way to a rung, or of the complete run."""
+        """The log of its last attempt: up to a rung, or of the complete run."""
         logs = [self.log, *(log for _, log in reversed(self.rungs))]
         return next((log for log in logs if Path(log).exists()), self.log)
 
@@ -215,6 +215,6 @@ def circumstances(study: Study, facts: Sequence[RunFacts], now: float) -> Circum
     queue = Queue()
     if snakemake is not None and snakemake.executor == "slurm" and not all(f.done for f in facts):
         # Of the others the controller's own memory will do.
-        wanted = [fact.job for fact in facts if fact.job is not None and not fact.done]
-        queue = ask_slurm(snakemake.slurm_names, wanted)
+        open_jobs = [fact.job for fact in facts if fact.job is not None and not fact.done]
+        queue = ask_slurm(snakemake.slurm_names, open_jobs)
     return Circumstances(now, seconds, snakemake, lives, queue)

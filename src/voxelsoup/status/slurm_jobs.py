@@ -34,12 +34,12 @@ REASONS = {
 LIMITED = ("QOS", "Assoc", "MaxJobs", "MaxCpu", "MaxGRES", "MaxTRES", "MaxNode", "MaxMem")
 
 
-def ask_slurm(names: list[str], wanted: Iterable[str]) -> Queue:
+def ask_slurm(names: list[str], numbers: Iterable[str]) -> Queue:
     """Ask Slurm about a study's jobs.
 
     Args:
         names: the names that Snakemake gives its jobs.
-        wanted: numbers of jobs that somebody asks for, also if they ended long ago.
+        numbers: job numbers to report, also if they ended long ago.
     """
     if not names:
         return Queue()
@@ -54,7 +54,7 @@ def ask_slurm(names: list[str], wanted: Iterable[str]) -> Queue:
         said = (answer.stderr.strip() or "squeue failed").partition("\n")[0]
         return Queue(note=f"Slurm does not answer: {said}")
     jobs = parse_queue(answer.stdout)
-    forgotten = sorted(set(wanted) - set(jobs))
+    forgotten = sorted(set(numbers) - set(jobs))
     if forgotten:
         jobs |= _ask_accounting(forgotten)
     latest: dict[str, SlurmJob] = {}

@@ -1,4 +1,4 @@
-"""The status of a study, as often as somebody looks."""
+"""The status of a study, read at every look."""
 
 from __future__ import annotations
 

@@ -154,7 +154,7 @@ def table(
         most: rows that may be shown; None for all.
         refresh_seconds: how often it is refreshed, to be shown; None if it is not.
         kept_order: whether the order was asked for; otherwise, where not all rows can be shown,
-            what needs somebody to look at it comes first.
+            what needs attention comes first.
     """
     hidden = 0 if most is None else max(0, len(rows) - most)
     if hidden:
@@ -185,10 +185,10 @@ def _head(status: StudyStatus, refresh_seconds: float | None) -> list[Text]:
 def _table(rows: Sequence[RunRow], columns: Sequence[Column], width: int) -> Table:
     cells = {column.title: [column.text(row) for row in rows] for column in columns}
     shown, with_bar = _fitting(columns, cells, width)
-    made = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False, header_style="dim")
+    table = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False, header_style="dim")
     for column in shown:
         remark = column.title == REMARK_TITLE
-        made.add_column(
+        table.add_column(
             column.title,
             justify="right" if column.right else "left",
             no_wrap=True,
@@ -197,15 +197,15 @@ def _table(rows: Sequence[RunRow], columns: Sequence[Column], width: int) -> Tab
             min_width=None if remark else _width(column, cells),
         )
         if column.title == "epoch" and with_bar:
-            made.add_column(width=BAR)
+            table.add_column(width=BAR)
     for number, row in enumerate(rows):
         line: list[RenderableType] = []
         for column in shown:
             line.append(_cell(column, cells[column.title][number], row))
             if column.title == "epoch" and with_bar:
                 line.append(_bar(row))
-        made.add_row(*line)
-    return made
+        table.add_row(*line)
+    return table
 
 
 def _cell(column: Column, text: str, row: RunRow) -> Text:
@@ -245,8 +245,8 @@ def _fitting(
     shown = [c for c in columns if c.rank == 0 or any(text != MISSING for text in cells[c.title])]
 
     def needed(column: Column) -> int:
-        whole = _width(column, cells)
-        return GAP + (min(whole, REMARK) if column.title == REMARK_TITLE else whole)
+        width = _width(column, cells)
+        return GAP + (min(width, REMARK) if column.title == REMARK_TITLE else width)
 
     while shown:
         taken = sum(map(needed, shown)) - GAP

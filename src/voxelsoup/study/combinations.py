@@ -97,7 +97,7 @@ def _without_excluded(
     excluded: set[int] = set()
     for number, entry in enumerate(block.exclude):
         place = f"{part}[{number}]"
-        tests = {key: _test(key, wanted, place, where) for key, wanted in entry.items()}
+        tests = {key: _test(key, given, place, where) for key, given in entry.items()}
         matched = {
             index
             for index, combination in enumerate(found)
@@ -124,25 +124,25 @@ def _without_excluded(
     return [combination for index, combination in enumerate(found) if index not in excluded]
 
 
-def _test(key: str, wanted: Any, part: str, where: str) -> Callable[[Any], bool]:
+def _test(key: str, given: Any, part: str, where: str) -> Callable[[Any], bool]:
     """Whether a value is one of those that an exclusion names."""
     check_sweepable(key, part, where)
-    if isinstance(wanted, dict):
-        return _range_test(key, wanted, part, where)
-    values = wanted if isinstance(wanted, list) else [wanted]
+    if isinstance(given, dict):
+        return _range_test(key, given, part, where)
+    values = given if isinstance(given, list) else [given]
     allowed = [canonical(key, value, part, where) for value in values]
     return lambda value: value in allowed
 
 
-def _range_test(key: str, wanted: dict[str, Any], part: str, where: str) -> Callable[[Any], bool]:
+def _range_test(key: str, given: dict[str, Any], part: str, where: str) -> Callable[[Any], bool]:
     try:
-        ends = {name: float(value) for name, value in wanted.items()}
+        ends = {name: float(value) for name, value in given.items()}
     except (TypeError, ValueError):
         ends = {}
     if not ends or not ends.keys() <= {"above", "below"} or number_type(key) is None:
         raise InputError(
             where,
-            f"`{part}` gives `{key}` as {wanted}",
+            f"`{part}` gives `{key}` as {given}",
             "a value, a list of values, or for a number `{above: x}` or `{below: x}`",
             "correct the exclusion",
         )

@@ -33,7 +33,7 @@ def rung_epochs(halving: Halving, epochs: int) -> list[int]:
 
     Args:
         halving: the study's section.
-        epochs: of a whole run.
+        epochs: of a complete run.
     """
     powers = range(halving.rungs - 1, -1, -1)
     return [max(1, round(epochs * halving.keep**power)) for power in powers]

@@ -88,13 +88,13 @@ def _draw(seed: int, number: int, key: str, distribution: Distribution, values: 
         return max(values, key=lambda value: _hash(seed, number, key, value))
     low, high = values
     share = _hash(seed, number, key) / 2**64
-    whole = number_type(key) is int
+    is_int = number_type(key) is int
     if distribution == "uniform":
-        # All whole numbers are equally likely, the ends too.
-        drawn = low + math.floor(share * (high - low + 1)) if whole else low + share * (high - low)
+        # All integers are equally likely, the ends too.
+        drawn = low + math.floor(share * (high - low + 1)) if is_int else low + share * (high - low)
     else:
         drawn = math.exp(math.log(low) + share * (math.log(high) - math.log(low)))
-    rounded = round(drawn) if whole else float(f"{drawn:.{SIGNIFICANT_DIGITS}g}")
+    rounded = round(drawn) if is_int else float(f"{drawn:.{SIGNIFICANT_DIGITS}g}")
     return min(max(rounded, low), high)
 
 

@@ -82,7 +82,7 @@ def canonical(key: str, value: Any, part: str, where: str) -> Any:
 
 
 def number_type(key: str) -> type[int] | type[float] | None:
-    """Whether a setting is a whole number, a number, or none."""
+    """Whether a setting is an integer, a number, or none."""
     section, _, name = key.partition(".")
     annotation = SWEPT_SECTIONS[section].model_fields[name].annotation
     kinds = {annotation, *get_args(annotation)}

@@ -52,11 +52,11 @@ def trials(study: Study, where: str = "config.yaml") -> list[Trial]:
             matches nothing, `soup.group_by` names a key that is not swept, or the trials cannot be
             halved as `sweep.halving` asks.
     """
-    made = _Sections(study, where)
+    sections = _Sections(study, where)
     of_settings: dict[str, dict[str, Trial]] = {}
     for name, block in blocks(study):
         for combination in combinations(study, block, name, where):
-            settings, own = made.with_values(combination, name)
+            settings, own = sections.with_values(combination, name)
             trial = Trial(trial_id(combination), combination, own)
             of_settings.setdefault(settings, {}).setdefault(trial.id, trial)
     found = [_one_of(list(alike.values()), Path(study.results)) for alike in of_settings.values()]
@@ -182,7 +182,7 @@ class _Sections:
 
     def __init__(self, study: Study, where: str) -> None:
         self.study, self.where = study, where
-        self._made: dict[str, tuple[str, Section]] = {}
+        self._known: dict[str, tuple[str, Section]] = {}
 
     def with_values(self, combination: Combination, name: str) -> tuple[str, Study]:
         """Text of the settings that trials may differ in, and the study that has them."""
@@ -199,7 +199,7 @@ class _Sections:
 
     def _section(self, name: str, values: dict[str, Any], block: str) -> tuple[str, Section]:
         text = json.dumps([name, values], sort_keys=True)
-        if text not in self._made:
+        if text not in self._known:
             base = getattr(self.study, name).model_dump()
             try:
                 section = SWEPT_SECTIONS[name].model_validate(base | values)
@@ -207,8 +207,8 @@ class _Sections:
                 shown = ", ".join(f"`{name}.{key}: {value}`" for key, value in values.items())
                 where = f"{self.where} ({block}, trials with {shown})"
                 raise wrong_settings(error, where, name) from error
-            self._made[text] = section.model_dump_json(), section
-        return self._made[text]
+            self._known[text] = section.model_dump_json(), section
+        return self._known[text]
 
 
 def _check_groups(study: Study, found: Sequence[Trial], where: str) -> None:

@@ -216,7 +216,7 @@ def _noise(channel: torch.Tensor, deviation: float, seed: int) -> None:
 
 
 def _blur(channel: torch.Tensor, sigma: float) -> None:
-    """Smooth (x, y, z) with a Gaussian, as if the outermost voxels went on for ever."""
+    """Smooth (x, y, z) with a Gaussian, as if the outermost voxels continued for ever."""
     matrices = [_smoothing(side, sigma, channel.device) for side in channel.shape]
     channel.copy_(_along_all(matrices, channel))
 

@@ -47,7 +47,7 @@ class Ranks:
         """This process's share of what ``batches.batches`` yields.
 
         Random layers draw from the seed, the step and the process, so that no two processes
-        drop the same, and a run that goes on drops what it would have.
+        drop the same, and a resumed run drops what it would have.
         """
         share = source.training.batch_size // self.count
         own = range(self.rank * share, (self.rank + 1) * share)
@@ -102,7 +102,7 @@ class Ranks:
 
     def largest(self, number: int) -> int:
         """The largest of the numbers that all processes give; each waits for all others."""
-        # On the CPU, so that nobody waits for a GPU.
+        # On the CPU, so that no process waits for a GPU.
         shared = torch.tensor(number, dtype=torch.int64)
         torch.distributed.all_reduce(shared, torch.distributed.ReduceOp.MAX)
         return int(shared)
@@ -110,7 +110,7 @@ class Ranks:
 
 @contextmanager
 def joined(rank: int, count: int, device: torch.device) -> Iterator[Ranks]:
-    """Join the other processes, whom torchrun's variables in the environment tell how to find."""
+    """Join the other processes, found by torchrun's variables in the environment."""
     if device.type == "cuda":
         torch.cuda.set_device(device)
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"

@@ -53,7 +53,7 @@ def run_job(job: Job) -> Iterator[JobDone]:
     run, resources = job.run, job.run.study.resources
     started = provenance.now()
     if job.processes > 1:
-        # Afterwards the run is trained: this process goes on from its last state.
+        # Afterwards the run is trained: this process resumes from its last state.
         train_together(job, job.processes)
     with RunGuard(job.states, job.identity, run.steps, run.study.recovery) as guard:
         device = devices.prepare(

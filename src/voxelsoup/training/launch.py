@@ -2,7 +2,7 @@
 
 The first process keeps the run's lease, states, record and events, as a training in one
 process does; the others compute. When they have ended, the last state is the run's result for
-whoever started them: going on from it takes no step.
+the process that started them: resuming from it takes no step.
 """
 
 from __future__ import annotations
@@ -97,11 +97,11 @@ def _launch(folder: Path, count: int) -> None:
         try:
             elastic_launch(config, sys.executable)("-m", "voxelsoup.training.launch", str(folder))
         except SignalException as error:
-            told = _told(folder)
-            raise told or Stopped(f"stopped by {signal.Signals(error.sigval).name}") from None
+            report = _read_report(folder)
+            raise report or Stopped(f"stopped by {signal.Signals(error.sigval).name}") from None
         except ChildFailedError as error:
             killed = [failure for failure in error.failures.values() if failure.exitcode < 0]
-            raise (_told(folder, killed=bool(killed)) or _lost(error, count)) from None
+            raise (_read_report(folder, killed=bool(killed)) or _lost(error, count)) from None
 
 
 def _lost(error: Any, count: int) -> ProcessLost:
@@ -167,7 +167,7 @@ def _read_plan(path: Path) -> tuple[Job, list[int], int]:
 class SharedCheckpointer:
     """Keeps the states of a run for all of its processes (a ``training.Checkpointer``).
 
-    After every step they agree whether to go on, so that all end after the same one: whichever
+    After every step they agree whether to continue, so that all end after the same one: whichever
     got a signal, and also where the first one ends for a reason of its own.
     """
 
@@ -188,7 +188,7 @@ class SharedCheckpointer:
         self._error: Exception | None = None
 
     def newest(self) -> State | None:
-        """The state to go on from, the same for all."""
+        """The state to resume from, the same for all."""
         state = self.guard.newest() if self.guard else None
         step = self.ranks.largest(state["step"] if state else 0)
         if self.guard or not step:
@@ -216,7 +216,7 @@ class SharedCheckpointer:
     def _signal(self) -> int:
         if self.asked.signal is not None:
             return signal.Signals[self.asked.signal].value
-        # The system gives orphans another parent: nobody is left to start their successors.
+        # The system gives orphans another parent: no process is left to start their successors.
         return signal.SIGHUP if os.getppid() != self.parent else 0
 
     def after_epoch(self, rows: list[dict[str, float]]) -> None:
@@ -263,8 +263,8 @@ def _train_share(folder: Path, rank: int, count: int) -> None:
         train(run, device, keeper, observers, ranks)
 
 
-def _tell(folder: Path, rank: int, error: Exception) -> None:
-    """Leave a word for whoever started the processes."""
+def _write_report(folder: Path, rank: int, error: Exception) -> None:
+    """Leave a report for the process that started this one."""
     said: dict[str, Any] = {"time": time.time(), "kind": "defect", "text": traceback.format_exc()}
     if isinstance(error, InputError):
         said |= {"kind": "input", "text": error.__reduce__()[1]}
@@ -273,10 +273,10 @@ def _tell(folder: Path, rank: int, error: Exception) -> None:
     write_json(folder / f"{rank}.json", said)
 
 
-def _told(folder: Path, killed: bool = False) -> Exception | None:
-    """Why the processes have ended, by what the first of them to say so said.
+def _read_report(folder: Path, killed: bool = False) -> Exception | None:
+    """Why the processes have ended, by the first report among them.
 
-    A process that was killed could say nothing, and what the others then met is no reason.
+    A killed process could not report, and what the others then met is no reason.
     """
     words = sorted((read_json(path) for path in folder.glob("[0-9]*.json")), key=_time)
     for kind, make in (
@@ -301,9 +301,9 @@ def main(folder: Path) -> int:
         _train_share(folder, rank, count)
     except Exception as error:
         if isinstance(error, EndedByTheFirst):
-            # The agent ends everybody when one has failed, and the first may still save.
+            # The agent ends all processes when one has failed, and the first may still save.
             return 0
-        _tell(folder, rank, error)
+        _write_report(folder, rank, error)
         return EXIT_STOPPED if isinstance(error, Stopped) else 1
     return 0
 

@@ -66,7 +66,7 @@ class RunOptimizer:
         return {"optimizer": self.optimizer.state_dict(), "schedule": schedule}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from what ``state`` returned; the model must hold the weights of that moment."""
+        """Resume from what ``state`` returned; the model must hold the weights of that moment."""
         self.optimizer.load_state_dict(state["optimizer"])
         if self.schedule is not None:
             self.schedule.load_state_dict(state["schedule"])
@@ -75,7 +75,7 @@ class RunOptimizer:
     def averaged_weights(self) -> Iterator[None]:
         """Within the block the model holds the weights to evaluate and to save.
 
-        Afterwards the trained ones are back to the bit, which switching back by arithmetic
+        Afterwards the trained ones are bit-identical again, which switching back by arithmetic
         would not give: a run must not depend on how often it was looked at.
         """
         if not self.is_schedule_free:

@@ -182,9 +182,9 @@ def _in_place(own: torch.Tensor, places: range, size: int) -> torch.Tensor:
 
     What augmentation draws for a sample depends on its place among all of them.
     """
-    whole = own.new_zeros((size, *own.shape[1:]))
-    whole[places.start : places.stop] = own
-    return whole
+    batch = own.new_zeros((size, *own.shape[1:]))
+    batch[places.start : places.stop] = own
+    return batch
 
 
 def read_patch(image: np.ndarray, window: tuple[slice, ...], place: np.ndarray) -> None:

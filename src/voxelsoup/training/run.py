@@ -84,7 +84,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Job:
-    """One attempt at a run: who it is in the study, and where it reads and writes.
+    """One attempt at a run: its identity in the study, and where it reads and writes.
 
     Attributes:
         run: what it trains.
@@ -187,7 +187,7 @@ def trial_target(study: Study) -> tuple[int, dict[str, Any]]:
 
 
 def training_plan(states: str, epochs: int, settings: dict[str, Any], lease_seconds: float) -> str:
-    """What training a run now will do, for people who look at the plan of a workflow.
+    """What training a run now will do, shown in the plan of a workflow.
 
     Args:
         states: where the run's states lie.
@@ -200,7 +200,7 @@ def training_plan(states: str, epochs: int, settings: dict[str, Any], lease_seco
 
 
 def can_continue(optimizer: Optimizer) -> bool:
-    """Whether a finished run can be made longer without starting over."""
+    """Whether a finished run can be prolonged without starting over."""
     return optimizer.schedule == "schedule-free"
 
 

@@ -49,10 +49,10 @@ class Trained:
 
 
 class Checkpointer(Protocol):
-    """Who keeps the states of a run (see ``guard.RunGuard``)."""
+    """What keeps the states of a run (see ``guard.RunGuard``)."""
 
     def newest(self) -> State | None:
-        """The state to go on from."""
+        """The state to resume from."""
 
     def after_step(self, step: int, capture: Callable[[], State]) -> None:
         """Save if it is time to; may raise to end the run."""
@@ -65,7 +65,7 @@ class Checkpointer(Protocol):
 
 
 class Observer(Protocol):
-    """Who looks on (see ``events.TrainingEvents``); what it does changes nothing in the run."""
+    """An observer (see ``events.TrainingEvents``); it changes nothing in the run."""
 
     def begin(self, step: int) -> None:
         """An attempt begins, after so many optimizer steps."""
@@ -86,8 +86,8 @@ def train(
     Args:
         run: the run.
         device: where this process computes.
-        keeper: keeps its states, if anybody does.
-        observers: who looks on.
+        keeper: keeps its states, if given.
+        observers: they see the training's events.
         ranks: the processes that share its batches, of which this is one; None: it is alone.
 
     Raises:
@@ -143,7 +143,7 @@ def initial_model(run: Run, device: torch.device) -> nn.Module:
 
 
 class Trainer:
-    """A run under way: everything that its next step depends on."""
+    """A run in training: everything that its next step depends on."""
 
     def __init__(self, run: Run, device: torch.device, ranks: Ranks | None = None) -> None:
         self.run, self.device = run, device
@@ -162,7 +162,7 @@ class Trainer:
         self.losses: list[torch.Tensor] = []
         self.epoch_lr = self.optimizer.lr
         self.checkpoint_steps = checkpoint_steps(run.steps, run.checkpoints)
-        # Before the end: a part of the state, so that a resumed run has them to the bit.
+        # Before the end: a part of the state, so that a resumed run has them bit-identical.
         self.kept: dict[str, weight_files.Weights] = {}
         _seed_everything(run.seed)
 
@@ -240,10 +240,10 @@ class Trainer:
         return copied
 
     def restore(self, state: State) -> None:
-        """Go on from what ``capture`` returned."""
+        """Resume from what ``capture`` returned."""
         self.model.load_state_dict(state["model"])
         self.optimizer.restore(state)
-        # Saved on a card with another precision of `auto`, it has nothing to go on from.
+        # Saved on a card with another precision of `auto`, it has nothing to resume from.
         if state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
         self.rows = state["rows"]
@@ -306,7 +306,7 @@ def _copy(value: Any) -> Any:
     if isinstance(value, torch.Tensor):
         return value.detach().to("cpu", copy=True)
     if isinstance(value, dict):
-        # By way of a copy, which keeps a Counter a Counter.
+        # Through a copy, which keeps a Counter a Counter.
         result = value.copy()
         for key, inner in value.items():
             result[key] = _copy(inner)

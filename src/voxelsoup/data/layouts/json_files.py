@@ -36,7 +36,7 @@ def read_description(path: Path) -> dict[str, Any]:
 
 
 def read_json(path: Path, correction: str = CORRECTION) -> Any:
-    """Read a JSON file that somebody else wrote; ``correction`` is the fix if it is missing.
+    """Read a JSON file of another program; ``correction`` is the fix if it is missing.
 
     Raises:
         InputError: if it is missing, not JSON, or an object of it names a key twice.

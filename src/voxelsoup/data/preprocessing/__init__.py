@@ -5,7 +5,7 @@ z), `.label.npy`, `.foreground.npy` and `{case}.json`, the geometry with which p
 to the scanner's grid; and `preprocessed.tsv`, the list of all cases.
 
 Begin with `preprocess.preprocess_all`. `crop`, `resample` and `normalise` are its steps,
-`geometry` is the way back, `store` opens the arrays for training and evaluation.
+`geometry` returns to the scanner's grid, `store` opens the arrays for training and evaluation.
 
 Decisions:
 

@@ -1,4 +1,4 @@
-"""The way back: from the preprocessed grid to the scan's own voxels and to the scanner's file.
+"""From the preprocessed grid back to the scan's own voxels and to the scanner's file.
 
 A case's geometry is what ``{case}.json`` holds: original shape and affine, orientation, crop,
 resampling and padding; each step of the preprocessing is undone by it.

@@ -209,7 +209,7 @@ def _save_image(
 ) -> None:
     """Write the image (channel, x, y, z), a channel at a time, while the next ones are prepared.
 
-    ``channels`` (cropped, in RAS) is emptied on the way, and resampled to ``shape`` if there is
+    ``channels`` (cropped, in RAS) is emptied meanwhile, and resampled to ``shape`` if there is
     one. ``durable``: each channel is flushed to the disk while the next ones are prepared.
     """
     header = {

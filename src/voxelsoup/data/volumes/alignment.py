@@ -16,9 +16,9 @@ from voxelsoup.data.volumes.voxel_layout import shape_text
 
 # In voxel sides. SimpleITK's 1e-6 refuses what float32 headers and repeated conversion round
 # away, which moves no voxel; half a voxel is a real shift, and so are the tenths that are left
-# where someone resampled one channel and not the others.
+# where one channel was resampled and not the others.
 LARGEST_SHIFT = 0.05
-# In mm: rounding that nobody needs to hear of.
+# In mm: rounding that needs no message.
 NOTED_SHIFT = 1e-3
 
 

@@ -1,6 +1,6 @@
 """voxelsoup's resampling as a MONAI transform, for the configuration of a bundle.
 
-MONAI's own resampling keeps the first and last voxels' centres or rounds shapes in another way,
+MONAI's own resampling keeps the first and last voxels' centres or rounds shapes differently,
 and lets splines ring into the background: the network would see other voxels than in training.
 """
 
@@ -62,9 +62,9 @@ class ResampleToSpacing(InvertibleTransform):
 
 def _like(image: MetaTensor, voxels: Array) -> MetaTensor:
     """Other voxels with an image's history, on its device."""
-    made = MetaTensor(torch.from_numpy(voxels).to(image.device), meta=image.meta)
-    made.applied_operations = image.applied_operations
-    return made
+    resampled = MetaTensor(torch.from_numpy(voxels).to(image.device), meta=image.meta)
+    resampled.applied_operations = image.applied_operations
+    return resampled
 
 
 class ResampleToSpacingd(MapTransform, InvertibleTransform):

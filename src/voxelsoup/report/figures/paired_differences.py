@@ -27,7 +27,7 @@ from voxelsoup.report.figures.tooltips import Tooltips
 # Differences are small: a hundredth of the range of Dice is the unit that papers use.
 POINTS = 100
 GAIN, LOSS, EQUAL = "gain", "loss", "equal"
-# The shapes point the way, for print without colours.
+# The shapes show the direction, for print without colours.
 LOOKS = {GAIN: ("^", BLUE), LOSS: ("v", VERMILLION), EQUAL: ("s", GREY)}
 Interval = tuple[float, float, float]
 

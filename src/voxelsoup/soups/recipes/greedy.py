@@ -23,18 +23,18 @@ def greedy(ingredients: Sequence[Ingredient], selection: Selection) -> SoupResul
     to be wrong about that is thrown away, so that the outcome is the same.
     """
     first, *waiting = descending(ingredients)
-    pot = _GreedySoup(first)
+    soup = _GreedySoup(first)
     while waiting:
         ahead = waiting[: len(selection.scorers)]
-        outcomes = selection.challenge([pot.candidate(i) for i in ahead], pot.scores)
+        outcomes = selection.challenge([soup.candidate(i) for i in ahead], soup.scores)
         for position, (ingredient, outcome) in enumerate(zip(ahead, outcomes, strict=True)):
-            accepted = pot.decide(ingredient, outcome)
+            accepted = soup.decide(ingredient, outcome)
             waiting.pop(0)
             if accepted:
-                pot.wasted += sum(o.inferences for o in outcomes[position + 1 :])
+                soup.wasted += sum(o.inferences for o in outcomes[position + 1 :])
                 break
-    parts = in_equal_parts(pot.kept)
-    return SoupResult(parts, [i.trial for i in pot.kept], pot.decisions, pot.scores, pot.wasted)
+    parts = in_equal_parts(soup.kept)
+    return SoupResult(parts, [i.trial for i in soup.kept], soup.decisions, soup.scores, soup.wasted)
 
 
 @dataclass

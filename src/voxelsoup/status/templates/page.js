@@ -64,7 +64,7 @@ function compare(one, other) {
   return collator.compare(one, other);
 }
 
-/** All rows as asked for; those without a value last, either way round, equal ones as written. */
+/** All rows as asked for; those without a value last in both directions, equal ones as written. */
 function ordered() {
   const head = sortable.find((head) => head.dataset.key === view.sort);
   if (!head) return rows;
@@ -202,7 +202,7 @@ function labelLines() {
 
 // --- refreshing -------------------------------------------------------------------------------
 
-/** What finds an element again in the page that is loaded next; "" for what nobody uses. */
+/** What finds an element again in the page that is loaded next; "" for what is not in use. */
 function selectorOf(element) {
   const head = element.closest("[data-key]");
   const row = element.closest("tbody tr");
@@ -243,7 +243,7 @@ function tellAge() {
 
 async function reload() {
   tellAge();
-  // Not under the reader's hands, and not where nobody looks.
+  // Not while the reader uses it, and not in a hidden tab.
   const selecting = !getSelection().isCollapsed && find("main").contains(getSelection().anchorNode);
   const choosing = document.activeElement === find("#order");
   if (document.hidden || selecting || choosing) return;

@@ -44,7 +44,7 @@ class RandomSamples(Section):
 
     @field_validator("axes")
     @classmethod
-    def _distributions_are_whole(
+    def _distributions_are_complete(
         cls, value: dict[str, dict[Distribution, list[Any]]]
     ) -> dict[str, dict[Distribution, list[Any]]]:
         for key, drawn in value.items():
