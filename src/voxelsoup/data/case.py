@@ -35,13 +35,12 @@ class Source:
 
 @dataclass(frozen=True)
 class Case:
-    """One patient visit.
+    """One patient visit, of a name that is unique in the data set.
 
     Attributes:
-        name: unique in the data set.
         channels: channel name -> where its volume lies, in the study's order.
         label: the label map, or None where the case is unlabelled.
-        patient: the patient, where the data set itself names one.
+        patient: where the data set itself names one.
         problem: what makes the case unusable whatever its files hold (two files of one channel).
         extra: what follows the case's name in the names of further files of it, sorted: channels
             that the study does not name.
@@ -63,12 +62,8 @@ class IndexedCase:
     """A case whose files have all been read and agree with each other.
 
     Attributes:
-        name: unique in the data set.
-        patient: cases of one patient stay together in folds.
-        channels: channel name -> volume, relative to the data set's folder.
-        label: label map, relative to the data set's folder; None where the case is unlabelled.
-        shape: voxels (x, y, z) as stored.
-        spacing: voxel size in mm (x, y, z) as stored.
+        channels, label: relative to the data set's folder; an unlabelled case has None for a label.
+        shape, spacing: voxels and their size in mm (x, y, z), as stored.
         labels: label values that occur.
         sha256: ``joint_hash`` of all of its files, each once: channels in their order, then the
             label map. Preprocessing refuses files with another one; empty where it is not known.

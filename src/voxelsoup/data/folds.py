@@ -26,12 +26,9 @@ FORMS = "a MONAI datalist (object with `training`) or nnU-Net's splits_final.jso
 
 @dataclass(frozen=True)
 class Split:
-    """One fold before selection cases are taken from its training cases.
+    """One fold before selection cases are taken from ``rest``, the cases to train and select on.
 
-    Attributes:
-        test: the held-out cases.
-        rest: the cases to train and select on.
-        training_only: those of ``rest`` that must never be selected on.
+    ``training_only`` are those of ``rest`` that must never be selected on.
     """
 
     test: list[str]
@@ -53,8 +50,7 @@ def make_folds(
     Args:
         patients: case name -> patient.
         folds: how to split, or the file with a given split.
-        protocol: ``held-out`` keeps selection cases apart from the test cases; under
-            ``published`` they are the same.
+        protocol: under ``published``, selection and test cases are the same.
         left_out: cases that cannot be used; a given split may name them all the same.
         unlabelled: cases for prediction only, which no given split may name.
 

@@ -115,7 +115,7 @@ def parse_label_order(text: str, regions: Mapping[str, Sequence[int]]) -> LabelO
     """Read an order that the user states: ``WT=2,TC=1,ET=3``, the first one written first.
 
     Raises:
-        InputError: if it does not name every region once, each with one of its label values.
+        InputError: as ``check_label_order``, and if the text is not of this form.
     """
     pairs = [part.partition("=") for part in text.split(",")]
     if len({name.strip() for name, _, _ in pairs}) < len(pairs) or not all(
@@ -134,13 +134,7 @@ def parse_label_order(text: str, regions: Mapping[str, Sequence[int]]) -> LabelO
 def to_labels(
     masks: NDArray[np.bool_], regions: Sequence[str], order: Mapping[str, int]
 ) -> NDArray[np.uint8]:
-    """One label map (uint8, x, y, z; 0 where no region is) of several regions.
-
-    Args:
-        masks: booleans (region, x, y, z).
-        regions: their names, in the order of ``masks``.
-        order: from ``label_order``.
-    """
+    """One label map, uint8 (x, y, z; 0 where no region is), of masks (region, x, y, z)."""
     labels = np.zeros(masks.shape[1:], np.uint8)
     numbers = {region: number for number, region in enumerate(regions)}
     for region, value in order.items():

@@ -33,12 +33,10 @@ class CollectedModel:
     """One model of the collection.
 
     Attributes:
-        fold: number of the fold.
         trial: trial id, ``stem``, or the recipe of a soup.
         kind: ``stem``, ``trial`` or ``soup``.
         parameters: swept dotted key -> value; for a soup its ingredients.
         epochs: epochs trained; None for a soup.
-        model: its model.safetensors.
         selection_score: mean Dice on the selection cases.
         test: its summary on the test cases.
     """
@@ -66,13 +64,10 @@ class CollectedModel:
 def run_entry(
     fold: int, run: str, model: Path, record: Path, selection: Path, test: Path
 ) -> CollectedModel:
-    """The entry of a stem or trial of a fold.
+    """The entry of a stem or trial of a fold; ``record`` is its run.json.
 
-    Args:
-        run: ``stem``, ``trials/<id>``, or ``trials/<id>/<name>`` for other weights of a trial.
-        model: its model.safetensors.
-        record: its run.json.
-        selection, test: its per-case scores on the selection and test cases.
+    ``run`` is ``stem``, ``trials/<id>``, or ``trials/<id>/<name>`` for other weights of a trial;
+    ``selection`` and ``test`` are per-case scores.
     """
     content = read_json(Path(record))
     return CollectedModel(
@@ -111,17 +106,12 @@ def collect(
 
     Models are hard links where the file system allows them, so that they need no further space.
     ``folder`` belongs to the collection alone: files that are no longer listed are removed.
-
-    Args:
-        entries: the models.
-        folder: where they go.
-        manifest: the TSV file to write; its ``path`` column is relative to the manifest's folder.
-        protocol: by which the models were scored; ``published`` is marked as optimistic.
+    ``published`` as the protocol is marked as optimistic.
 
     Returns:
         The manifest: ``fold``, ``trial``, ``kind``, ``parameters`` (JSON), ``epochs``,
         ``protocol``, ``selection_score``, ``test_avg``, ``test_<region>``..., ``test_loss``,
-        ``sha256`` and ``path``.
+        ``sha256`` and ``path``, which is relative to the manifest's folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
     rows = []

@@ -134,10 +134,7 @@ def hashes_of(
 ) -> Iterable[str]:
     """SHA-256 of files in their order; empty for those that cannot be read.
 
-    Args:
-        paths: the files; one that has several names (hard links) is read once.
-        workers: threads; hashing releases the interpreter.
-        done: called after each file.
+    A file that has several names (hard links) is read once; ``done`` is called after each path.
     """
 
     def hashed(path: Path) -> str:

@@ -34,12 +34,7 @@ LOWEST, HIGHEST = 0.5, 99.5
 
 @dataclass(frozen=True)
 class Intensities:
-    """A channel's voxels that are not 0.
-
-    Attributes:
-        mean, deviation: over all of them.
-        low, high: 0.5th and 99.5th percentile.
-    """
+    """Mean, deviation, and 0.5th and 99.5th percentile of a channel's voxels that are not 0."""
 
     mean: float
     deviation: float
@@ -69,10 +64,7 @@ class CaseFingerprint:
     """One case.
 
     Attributes:
-        name: its name.
-        labelled: whether it has a label map.
-        shape: voxels (x, y, z) in RAS.
-        spacing: mm (x, y, z) in RAS.
+        shape, spacing: voxels and mm (x, y, z) in RAS.
         voxel_type: numpy's name of what the first channel stores, such as int16.
         orientation: of the first channel as stored, such as LPS.
         contents: None where only the header was read.
@@ -91,12 +83,7 @@ class CaseFingerprint:
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """A data set.
-
-    Attributes:
-        cases: those that could be read.
-        unreadable: case name -> what is wrong.
-    """
+    """A data set: the cases that could be read, and what is wrong with each of the others."""
 
     cases: list[CaseFingerprint]
     unreadable: dict[str, InputError]
@@ -118,12 +105,7 @@ class Fingerprint:
 
 
 def take_fingerprint(cases: Sequence[Case], workers: int) -> Fingerprint:
-    """Read the headers of all cases, and the voxels of up to 50 of them.
-
-    Args:
-        cases: with files that can be opened from here.
-        workers: processes that read.
-    """
+    """Read the headers of all cases, and the voxels of up to 50, in ``workers`` processes."""
     chosen = {case.name for case in choose_cases(cases)}
     look = partial(_look, chosen=chosen)
     if workers > 1 and len(cases) > 1:

@@ -17,18 +17,14 @@ from voxelsoup.study.loading import load
 
 
 def write_first_study(folder: Path, output: Path, force: bool) -> list[str]:
-    """Propose a study for a data set and write it, with the reasons as comments.
-
-    Args:
-        folder: the data set, whose layout is guessed.
-        output: the study file.
-        force: replace a file that is there.
+    """Propose a study for a data set, whose layout is guessed, and write it with the reasons.
 
     Returns:
         What needs attention before training, in words.
 
     Raises:
-        InputError: if the file is there, nothing is found in the folder, or nothing is labelled.
+        InputError: if the file is there and ``force`` is not set, nothing is found in the folder,
+            or nothing is labelled.
     """
     if output.exists() and not force:
         raise InputError(
@@ -61,11 +57,7 @@ def _free_name(taken: Path) -> Path:
 
 
 def print_first_study(folder: Path, output: Path, force: bool) -> None:
-    """Write a first study, and print what to do with it.
-
-    Raises:
-        InputError: as ``write_first_study``.
-    """
+    """Write a first study (``write_first_study``), and print what to do with it."""
     from rich.console import Console
     from rich.text import Text
 

@@ -59,11 +59,7 @@ class Proposal:
 
 
 def propose(guess: Guess, fingerprint: Fingerprint) -> Proposal:
-    """Propose a complete study.
-
-    Args:
-        guess: what the folder looks like.
-        fingerprint: of its cases, some with their contents.
+    """Propose a complete study for a folder.
 
     Raises:
         InputError: if no case has a label map that can be read.
@@ -91,10 +87,7 @@ def propose_data(
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """The sections ``dataset`` and ``regions``, and their reasons.
 
-    Args:
-        guess: what the folder looks like.
-        values: label values above 0 that occur.
-        unlabelled: number of cases without a label map.
+    ``values`` are the label values above 0 that occur; ``unlabelled`` cases have no label map.
     """
     regions, reason = propose_regions(guess, values)
     dataset: dict[str, Any] = {"layout": guess.dataset.layout, "root": guess.dataset.root}
@@ -111,12 +104,7 @@ def propose_data(
 
 
 def propose_regions(guess: Guess, values: Collection[int]) -> tuple[dict[str, list[int]], str]:
-    """Regions that name every label value, and why these.
-
-    Args:
-        guess: what the folder looks like.
-        values: label values above 0 that occur.
-    """
+    """Regions that name every label value, and why; ``values`` are those above 0 that occur."""
     brats = any(set(names) <= set(guess.dataset.channels) for names in BRATS_CHANNELS)
     if guess.regions:
         regions, reason = dict(guess.regions), "The regions of dataset.json."
@@ -308,16 +296,11 @@ def _median_shape(fingerprint: Fingerprint, spacing: Sequence[float] | None) -> 
 
 
 def propose_patch(shape: Sequence[float], factor: int, budget: int = PATCH_VOXELS) -> list[int]:
-    """A patch like the median case, in multiples of what the network divides by.
+    """A patch like the median case (x, y, z), in multiples of the ``factor`` a network divides by.
 
     As nnU-Net does it, from the median shape downwards: whichever side is longest beside the
     median's is shortened until the patch is within the budget. nnU-Net's budget is a memory
     estimate; here it is a number of voxels.
-
-    Args:
-        shape: median sides (x, y, z) as the network sees cases.
-        factor: by which every side must be divisible.
-        budget: most voxels.
     """
     patch = _nearest(shape, factor)
     while math.prod(patch) > budget:

@@ -20,12 +20,9 @@ SHORT = 70
 def study_text(
     study: Mapping[str, Any], reasons: Mapping[str, str], heading: Sequence[str] = ()
 ) -> str:
-    """Write a study down, with the reason of a setting above it.
+    """Write a study down, with the reason of a setting (dotted key -> why) above it.
 
-    Args:
-        study: section -> settings.
-        reasons: dotted key -> why its value was chosen.
-        heading: lines of a comment above everything.
+    ``heading``: lines of a comment above everything.
     """
     lines = [line for text in heading for line in _comment(text, 0)]
     for section, settings in study.items():
@@ -38,10 +35,9 @@ def study_text(
 
 
 def schema_line(output: Path) -> list[str]:
-    """The first line of a study file at ``output``: where its editor finds the schema.
+    """The first line of a study file: where its editor finds the schema; nothing where none is.
 
-    A path relative to the file inside of a checkout, an absolute one elsewhere; nothing where
-    no schema is at hand.
+    A path relative to the file inside of a checkout, an absolute one elsewhere.
     """
     for root in (Path.cwd(), Path(__file__).resolve().parents[3]):
         schema = (root / SCHEMA).resolve()

@@ -43,11 +43,8 @@ Naming = Literal["case", "brats"]
 
 @dataclass(frozen=True)
 class PredictionProgress:
-    """What is called while cases are predicted.
-
-    Attributes:
-        advanced: with the present case and the share of it that is done.
-        finished: with the outcome of each case.
+    """What is called while cases are predicted: ``advanced`` with the present case and the share of
+    it that is done, ``finished`` with the outcome of each case.
     """
 
     advanced: Callable[[str, float], None] = field(default=lambda case, share: None)
@@ -245,9 +242,6 @@ def scratch_folder(place: Path) -> Iterator[Path]:
 
     A killed process leaves its folder, which may hold a large scan: the next one on the same
     machine removes it. Whether a process of another machine lives cannot be seen from here.
-
-    Raises:
-        InputError: if the folder cannot be made.
     """
     for left in place.glob(f"{SCRATCH}*"):
         if _is_abandoned(left):

@@ -40,7 +40,6 @@ class Description(BaseModel):
     """What a model file says of itself (``weight_files.describe``), typed.
 
     Attributes:
-        network: what it is built from.
         channels: names of its input volumes, in their order.
         regions: region -> label values, in the order of its outputs.
         preprocess: what is done to a scan before.
@@ -56,12 +55,9 @@ class Description(BaseModel):
 
 @dataclass(frozen=True)
 class ModelFile:
-    """One set of weights, its header read and its hash taken.
+    """One set of weights (safetensors), its header read and its hash taken.
 
     Attributes:
-        path: the safetensors file.
-        sha256: hash of its bytes.
-        description: what it says of itself.
         postprocessing: the file of the post-processing that was chosen for it, if there is one.
         label_order: region -> value written, if its bundle states it.
     """

@@ -69,7 +69,6 @@ def forget_lost(
         table: the outcomes of all cases (``write_outcomes``).
         batches: the records of each batch's cases (``CaseOutcome.as_record``).
         folder: where label maps lie.
-        probabilities: whether probabilities are asked for too.
     """
     for batch in batches:
         cases = [record["case"] for record in read_json(batch) if record["outcome"] != "bad"]

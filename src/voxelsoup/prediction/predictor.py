@@ -54,7 +54,6 @@ class PredictionSettings:
         window_batch: windows that go through a network at once.
         flips: average over the image and its mirror images along x, y and z (8 in all).
         every_window: also those outside of the foreground, where the image is 0.
-        precision: arithmetic of the networks.
         postprocessing: what is done to the probabilities; None: voxels above 0.5.
     """
 
@@ -98,8 +97,7 @@ def order_of(
 ) -> LabelOrder:
     """How the models' regions become label values: as stated by the user, or else by a bundle.
 
-    Args:
-        where: the key or option that states the order.
+    ``where`` is the key or option that states the order.
 
     Raises:
         InputError: if the order is not certain, or what is stated is not one.
@@ -130,12 +128,8 @@ def shared_postprocessing(files: Sequence[ModelFile]) -> Postprocessing:
 
 @dataclass(frozen=True)
 class Predicted:
-    """A case that was predicted.
-
-    Attributes:
-        windows: of one model and one mirror image.
-        skipped: those of them outside of the foreground.
-        voxels: label value -> number of its voxels, without 0.
+    """A predicted case: windows of one model and one mirror image, those of them that were skipped
+    outside of the foreground, and label value -> number of its voxels, without 0.
     """
 
     windows: int

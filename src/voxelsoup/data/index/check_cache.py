@@ -32,7 +32,6 @@ class CheckResult:
     """What was found of one case, and what that depends on.
 
     Attributes:
-        case: the case's name.
         question: hash over all that the result depends on besides the contents of the files.
         signature: size, dates of change (ns) and inode of each file, in the order of
             ``files_of``; None if one cannot be read, which may be otherwise next time.

@@ -39,11 +39,8 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Expected:
-    """What every case of a study is checked against.
-
-    Attributes:
-        labels: label values that some region names.
-        unlabelled: ``refuse`` or ``predict``, see the study's ``dataset.unlabelled``.
+    """What every case of a study is checked against: the label values that some region names, and
+    the study's ``dataset.unlabelled`` (``refuse`` or ``predict``).
     """
 
     labels: frozenset[int]
@@ -55,8 +52,7 @@ class Findings:
     """What the check of a usable case has found; depends on the contents of its files only.
 
     Attributes:
-        shape: voxels (x, y, z) as stored.
-        spacing: voxel size in mm (x, y, z) as stored.
+        shape, spacing: voxels and their size in mm (x, y, z), as stored.
         labels: label values that occur; none where the case is unlabelled.
         notes: what is allowed, and yet good to know, in words.
         voxels: channel name -> ``hash_voxels`` of its volume.
@@ -118,7 +114,7 @@ def check_case(case: Case, expected: Expected) -> tuple[Findings, str]:
 
 
 def hash_voxels(data: Array) -> str:
-    """A hash over the shape and the values of a volume (x, y, z), in hexadecimal.
+    """A hash (hex) over the shape and the values of a volume (x, y, z).
 
     The same for the same values in another file, however they are compressed, and whether they are
     stored as integers or as floating point numbers.
@@ -216,11 +212,7 @@ def _check_labels(source: Source, labels: list[int], known: frozenset[int]) -> N
 
 
 def _notes_on_place(source: Source, label: Array, background: Array) -> list[str]:
-    """What is to be noted of the labels (x, y, z), where ``background`` marks voxels without scan.
-
-    Raises:
-        InputError: if too many labels lie outside of the brain of a skull-stripped scan.
-    """
+    """What is to be noted of the labels (x, y, z); ``background`` marks voxels without scan."""
     labelled = label != 0
     count = int(np.count_nonzero(labelled))
     if not count:
@@ -246,17 +238,10 @@ def _notes_on_place(source: Source, label: Array, background: Array) -> list[str
 def find_duplicates(
     cases: Iterable[Case], voxels: Mapping[str, Mapping[str, str]]
 ) -> dict[str, InputError]:
-    """Cases that hold a scan of another case, all but the first of them by name.
+    """Usable cases that hold a scan of another one, all but the first by name -> what is wrong.
 
     A labelled case comes before an unlabelled one, so that a copy without labels never replaces
-    the case to train on.
-
-    Args:
-        cases: the usable cases.
-        voxels: case name -> channel name -> hash of its voxels.
-
-    Returns:
-        Case name -> what is wrong with it.
+    the case to train on. ``voxels``: case name -> channel name -> hash of its voxels.
     """
     first: dict[str, tuple[str, str]] = {}
     problems: dict[str, InputError] = {}

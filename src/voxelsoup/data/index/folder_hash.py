@@ -12,11 +12,7 @@ from voxelsoup.study.sections.data import Dataset
 
 
 def check_root(dataset: Dataset) -> None:
-    """Make sure that the data set's folder is there.
-
-    Raises:
-        InputError: if it is not.
-    """
+    """Raise an InputError if the data set's folder is not there."""
     root = Path(dataset.root or "")
     if dataset.layout != "phantom" and not root.is_dir():
         raise InputError(

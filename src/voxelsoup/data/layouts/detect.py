@@ -79,8 +79,7 @@ def guess(folder: Path) -> Guess:
     """Find out which data set a folder holds, itself or in a folder below.
 
     Raises:
-        InputError: if there is no such folder, if it holds nothing that is known, or several data
-            sets.
+        InputError: if there is no such folder, or it holds no known data set or several.
     """
     if not folder.is_dir():
         raise InputError(
@@ -199,9 +198,7 @@ def guess_brats(root: Path) -> Guess | None:
 def clean_names(names: Iterable[str], reserved: Collection[str] = ()) -> list[str]:
     """Names as a study takes them: letters, digits and underscores, no two alike.
 
-    Args:
-        names: names of any form.
-        reserved: names in lower case that are taken.
+    ``reserved`` are names in lower case that are taken.
     """
     cleaned: list[str] = []
     taken = set(reserved)

@@ -24,11 +24,7 @@ _short.maxstring = 300
 
 
 def read_description(path: Path) -> dict[str, Any]:
-    """Read a JSON object, such as ``dataset.json``.
-
-    Raises:
-        InputError: if it is missing, not a JSON object, or names a key twice.
-    """
+    """Read a JSON object, such as ``dataset.json``; raises as ``read_json``."""
     content = read_json(path)
     if not isinstance(content, dict):
         raise InputError(path, "is not a JSON object", "a JSON object", "fix the file")

@@ -112,10 +112,7 @@ class Row:
 def read_rows(path: Path, columns: Collection[str], key: str) -> list[Row]:
     """All rows that are not empty, of a table with (at least) these columns.
 
-    Args:
-        path: the table; .csv has commas, any other has tabs.
-        columns: those that have to be there.
-        key: the study's key that names the table, for messages.
+    A .csv file has commas, any other has tabs. Messages name ``key``, the study's key of the table.
 
     Raises:
         InputError: if the file is missing, is not text or not a table, or lacks a column; if a row
@@ -137,11 +134,7 @@ def read_rows(path: Path, columns: Collection[str], key: str) -> list[Row]:
 
 
 def table_lines(path: Path, expected: str, key: str) -> list[list[str]]:
-    """The cells of every row that is not empty, the heads of the columns first.
-
-    Raises:
-        InputError: if the file is missing, not text or not a table.
-    """
+    """The cells of every row that is not empty, the heads of the columns first (``read_rows``)."""
     return [cells for _, cells in _numbered_lines(path, expected, key)]
 
 

@@ -30,11 +30,7 @@ def inside(geometry: Geometry) -> tuple[slice, ...]:
 
 
 def restore(probabilities: Array, geometry: Geometry) -> Array:
-    """Bring probabilities back to the scan's own voxels.
-
-    Args:
-        probabilities: (region, x, y, z) on the preprocessed, padded grid.
-        geometry: the case's geometry.
+    """Bring probabilities (region, x, y, z) on the preprocessed, padded grid to the scan's voxels.
 
     Returns:
         (region, x, y, z) at native spacing in the RAS crop; resampled linearly, and only where
@@ -69,7 +65,6 @@ def to_scanner(volume: Array, geometry: Geometry) -> Array:
 
     Args:
         volume: (x, y, z) at native spacing in the RAS crop, as ``restore`` returns per region.
-        geometry: the case's geometry.
 
     Returns:
         (x, y, z) in the original file's shape and axis order, 0 outside the crop; its affine is

@@ -15,13 +15,9 @@ Array = NDArray[Any]
 def normalise(channel: Array, normalisation: Normalisation) -> Array:
     """Z-score one channel, as MONAI's ``NormalizeIntensity`` does; without contrast it becomes 0.
 
-    Args:
-        channel: float32 voxels; overwritten, to spare memory.
-        normalisation: ``zscore-nonzero`` takes mean and standard deviation over the voxels that
-            are not 0, which stay 0; ``zscore`` over all; ``none`` changes nothing.
-
-    Returns:
-        float32, of the same shape. Sums run in double precision.
+    ``zscore-nonzero`` takes mean and standard deviation over the voxels that are not 0, which stay
+    0; ``zscore`` over all; ``none`` changes nothing. The channel (float32) is overwritten, to spare
+    memory, and returned; sums run in double precision.
     """
     if normalisation == "none":
         return channel

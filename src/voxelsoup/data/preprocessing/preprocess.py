@@ -45,9 +45,7 @@ def preprocess_all(
     """Preprocess the cases that have changed, and list all of them.
 
     Args:
-        cases: the cases of the study.
         root: folder that the cases' files are relative to.
-        settings: the study's preprocessing.
         patch: smallest size of the result in voxels (x, y, z).
         folder: where the arrays go.
         manifest: the table ``case fingerprint`` to write.
@@ -120,10 +118,7 @@ def preprocess_case(
 
     Writes ``{case}.image.npy``, ``.label.npy``, ``.truth.npy`` (only where resampled),
     ``.foreground.npy`` and, last, ``.json`` into ``folder``. ``threads`` channels are worked on at
-    once; with several, one more is held in memory.
-
-    Returns:
-        The case's fingerprint.
+    once; with several, one more is held in memory. Returns the case's fingerprint.
 
     Raises:
         InputError: if a file is unusable or has changed since the index saw it, or if the files
@@ -164,14 +159,11 @@ def preprocess_image(
     path: Path,
     threads: int = 1,
 ) -> Geometry:
-    """Turn the image of one case into an array, as ``preprocess_case`` does, without a label map.
+    """Turn a case into an array as ``preprocess_case`` does, without a label map.
 
     Args:
         channels: channel name -> where its volume lies, in the order of the network's inputs.
-        settings: of the preprocessing.
-        patch: smallest size of the result in voxels (x, y, z).
         path: the .npy file to write, (channel, x, y, z).
-        threads: as for ``preprocess_case``.
 
     Returns:
         The geometry that ``restore`` and ``to_scanner`` need.
@@ -243,11 +235,7 @@ def _save_image(
 class _Scan:
     """A case as read: in the files' own types, on the first channel's grid.
 
-    Attributes:
-        channels: in their order.
-        label: the label map; all 0 where there is none.
-        geometry: what is known of the case so far.
-        hashes: file -> SHA-256 (hex) of its bytes.
+    ``hashes``: file -> SHA-256 (hex) of its bytes.
     """
 
     channels: list[Crop]
@@ -326,12 +314,8 @@ def _check_unchanged(case: IndexedCase, root: Path, hashes: dict[Path, str]) -> 
 def _turned_to_ras(scan: _Scan, geometry: Geometry) -> tuple[list[Array], Array]:
     """Crop all to one box, around what is not 0 in some channel or is labelled; turn to RAS.
 
-    Args:
-        scan: the case; its channels are taken out of it, so that each goes once it is written.
-        geometry: its geometry, to which the crop is added.
-
-    Returns:
-        Channels and label map (x, y, z).
+    Returns channels and label map (x, y, z), and adds the crop to ``geometry``. Channels are taken
+    out of ``scan``, so that each goes once it is written.
     """
     shape = geometry["original_shape"]
     orientation = np.array(geometry["orientation"])

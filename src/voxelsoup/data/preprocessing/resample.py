@@ -27,12 +27,9 @@ def resampled_shape(
 
 
 def resample_image(channel: Array, shape: list[int], keep_zeros: bool) -> Array:
-    """Resample one channel (x, y, z) to another shape with cubic splines.
+    """Resample one channel (float32: x, y, z) to another shape with cubic splines.
 
-    Args:
-        channel: float32 voxels.
-        shape: wanted voxels (x, y, z).
-        keep_zeros: whether voxels that lie mostly in the background (exactly 0) become 0 again.
+    With ``keep_zeros``, voxels that lie mostly in the background (exactly 0) become 0 again.
     """
     resampled = _zoom(channel, shape, 3)
     if keep_zeros and not channel.all():
@@ -62,15 +59,10 @@ def resample_probabilities(probabilities: Array, shape: list[int]) -> Array:
 
 
 def resample_rows(pieces: Iterable[Array], before: list[int], after: list[int]) -> Iterator[Array]:
-    """Resample probabilities linearly, some rows along x after the other.
+    """Resample probabilities linearly from ``before`` to ``after`` voxels (x, y, z), row by row.
 
-    Args:
-        pieces: float32 rows (region, x, y, z) that follow one another.
-        before: voxels (x, y, z) of all pieces together.
-        after: wanted voxels (x, y, z).
-
-    Yields:
-        Rows (region, x, y, z) of the result, as soon as their neighbours are there.
+    ``pieces`` are float32 rows (region, x, y, z) that follow one another along x. Yields such rows
+    of the result, as soon as their neighbours are there.
     """
     # Centres of the new rows, in old ones; beyond the outermost centres, the outermost row holds.
     places = (np.arange(after[0]) + 0.5) * before[0] / after[0] - 0.5

@@ -17,7 +17,6 @@ class PreprocessedCase:
     """A case as training reads it; image and label stay on the disk until sliced.
 
     Attributes:
-        name: the case's name.
         image: float32 (channel, x, y, z).
         label: uint8 (x, y, z), original label values on the image's grid; all 0 where
             ``geometry["labelled"]`` is false.

@@ -1,8 +1,7 @@
 """Volumes in files: read to the last voxel, or refused with the reason.
 
-The header is checked before any voxel is read: against what the file can hold and what fits into
-memory. A compressed file is unpacked to its end, checksum included, so that truncation or damage
-is noticed wherever it lies.
+The header is checked first: against what the file can hold and what fits into memory. A compressed
+file is unpacked to its end, checksum included, so that damage is noticed wherever it lies.
 """
 
 from __future__ import annotations

@@ -28,7 +28,6 @@ class VoxelLayout:
         sides: the stored array's sides, the fastest first.
         dtype: type and byte order of a stored number.
         affine: 4 x 4, from voxel indices (x, y, z) to millimetres (RAS+).
-        packing: how the voxels are packed.
         start: the byte of the file where the (packed) stream begins.
         offset: the byte of the unpacked stream where the voxels begin.
         slope, intercept: voxel = stored number * slope + intercept.

@@ -1,8 +1,7 @@
 """The study's winner as a MONAI bundle: one folder to hand over.
 
 It holds the winning kind of model of every fold (averaged in probability when it runs) as
-safetensors and TorchScript, what MONAI needs to run it, and a model card. No file of it is a
-pickle; every file's SHA-256 stands in ``configs/metadata.json``.
+safetensors and TorchScript, what MONAI needs to run it, and a model card.
 """
 
 from __future__ import annotations

@@ -54,8 +54,7 @@ def written_order(
 ) -> LabelOrder | None:
     """The label order that the study states, or else the one that follows from the regions.
 
-    Returns:
-        The order, or None where none is stated and none follows: regions are then written as masks.
+    None where neither is: regions are then written as masks.
 
     Raises:
         InputError: if the stated one does not fit the regions.

@@ -33,16 +33,13 @@ class BundleFacts:
     """What is known of a bundle's models besides the study's settings.
 
     Attributes:
-        kind: the kind of model that won.
-        kinds: all kinds that took part.
+        kind: the kind of model that won; ``kinds``: all that took part.
         results: on the test cases of all folds.
         cases: number of labelled cases.
-        patients: number of their patients.
         order: label value that each region writes; None where regions are written as masks.
         ingredients: fold -> number of models that its model was averaged from.
         versions: package -> version.
         commit: git commit that the bundle was made by.
-        runs_with_monai_alone: whether it runs where voxelsoup is not installed.
     """
 
     kind: Kind

@@ -24,15 +24,13 @@ from voxelsoup.data.preprocessing.resample import (
 
 
 class ResampleToSpacing(InvertibleTransform):
-    """Resample an image (channel, x, y, z) to a voxel size; its inverse resamples probabilities."""
+    """Resample an image (channel, x, y, z) to a voxel size in mm (x, y, z).
+
+    With ``keep_zeros``, voxels that lie mostly in the background become 0 again. The inverse
+    resamples probabilities.
+    """
 
     def __init__(self, spacing: Sequence[float], keep_zeros: bool) -> None:
-        """Set up.
-
-        Args:
-            spacing: wanted voxel size in mm (x, y, z).
-            keep_zeros: whether voxels that lie mostly in the background become 0 again.
-        """
         self.spacing, self.keep_zeros = list(spacing), keep_zeros
 
     def __call__(self, image: MetaTensor) -> MetaTensor:
@@ -77,7 +75,6 @@ class ResampleToSpacingd(MapTransform, InvertibleTransform):
         keep_zeros: bool,
         allow_missing_keys: bool = False,
     ) -> None:
-        """As ``ResampleToSpacing``; ``keys`` are the entries."""
         super().__init__(keys, allow_missing_keys)
         self.resample = ResampleToSpacing(spacing, keep_zeros)
 
