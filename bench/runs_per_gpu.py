@@ -69,8 +69,8 @@ class Clock:
             (self.folder / f"{self.name}.warm").touch()
         if (self.folder / "stop").exists():
             memory = torch.cuda.max_memory_reserved() / 1e6 if torch.cuda.is_initialized() else 0.0
-            said = {"ends": self.ends, "memory_mb": memory}
-            (self.folder / f"{self.name}.json").write_text(json.dumps(said))
+            measured = {"ends": self.ends, "memory_mb": memory}
+            (self.folder / f"{self.name}.json").write_text(json.dumps(measured))
             sys.exit(0)
 
     def after_step(self, step: int, capture: object) -> None:
@@ -154,9 +154,9 @@ def measure(count: int, data: Path, kind: str, threads: int) -> dict[str, float]
         (folder / "stop").touch()
         for run in runs:
             run.wait()
-        said = [json.loads(path.read_text()) for path in folder.glob("*.json")]
-    rate = sum(_epochs_between(one["ends"], began, ended) for one in said) * patches
-    return {"patches_per_s": rate, "memory_mb": sum(one["memory_mb"] for one in said)}
+        measured = [json.loads(path.read_text()) for path in folder.glob("*.json")]
+    rate = sum(_epochs_between(one["ends"], began, ended) for one in measured) * patches
+    return {"patches_per_s": rate, "memory_mb": sum(one["memory_mb"] for one in measured)}
 
 
 def _epochs_between(ends: list[float], began: float, ended: float) -> float:

@@ -131,7 +131,7 @@ HEADLINE = "all branches, path"
 
 
 class Checkpoints:
-    """Keeps the weights along a run (what ``training.train`` takes for a keeper)."""
+    """Keeps the weights along a run (what ``training.train`` takes as checkpointer)."""
 
     def __init__(self, steps: Sequence[int], momentum: float) -> None:
         self.steps, self.momentum = steps, momentum
@@ -243,10 +243,10 @@ def train_branch(
     initial = stem if branch.from_stem else None
     run = trial_run(trials(study)[0], fold, sorted(drawn), folder, initial)
     steps = [number * run.steps // CHECKPOINTS for number in range(1, CHECKPOINTS + 1)]
-    keeper = Checkpoints(steps, study.optimizer.momentum)
-    train(run, torch.device("cpu"), keeper)
+    checkpoints = Checkpoints(steps, study.optimizer.momentum)
+    train(run, torch.device("cpu"), checkpoints)
     paths = []
-    for name, weights in keeper.kept.items():
+    for name, weights in checkpoints.kept.items():
         paths.append(stem.parent / f"{branch.name}-{name}.safetensors")
         weight_files.save(paths[-1], weights, weight_files.describe(study))
     return paths

@@ -151,8 +151,8 @@ def group_request(study: Study, rules: Iterable[str], attempt: int, copies: int 
     for layer in _layers(rules):
         members = [request(study, rule, attempt) for rule in layer]
         for name in ("gpu", "mem_mb", "cpus_per_task"):
-            side_by_side = copies * sum(int(member[name]) for member in members)
-            total[name] = max(int(total[name]), side_by_side)
+            at_once = copies * sum(int(member[name]) for member in members)
+            total[name] = max(int(total[name]), at_once)
         total["runtime"] = int(total["runtime"]) + max(int(m["runtime"]) for m in members)
         for member in members:
             total |= {name: value for name, value in member.items() if name == "gpu_model"}

@@ -15,7 +15,7 @@ from voxelsoup.comparison.names import NO_LABELS, label_and_id, model_label, pro
 from voxelsoup.comparison.tables import write_table
 from voxelsoup.soups.barriers import Line, lines_of, others
 
-# What an average has to gain for it to be worth a word: less is lost in the noise of the cases.
+# What an average has to gain for it to be reported: less is lost in the noise of the cases.
 LEAST_GAIN = 0.001
 
 

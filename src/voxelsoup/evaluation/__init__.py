@@ -18,7 +18,7 @@ Decisions:
   spacing before they are compared with the ground truth.
 - **One inferer for evaluation and prediction** (`sliding_window`): MONAI's windows and weights,
   but rows that no later window reaches are handed on at once, so that a volume's logits are never
-  in memory whole. `predict_logits` gathers them for the evaluation of small volumes.
+  completely in memory. `predict_logits` gathers them for the evaluation of small volumes.
 - **One post-processing per fold, for all models compared**: thresholds that each model chose for
   itself would make the comparison one of thresholds. It is chosen on the selection cases of the
   best single model and the soups; an ensemble uses the same. Scores before and after it come from

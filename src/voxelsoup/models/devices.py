@@ -134,7 +134,7 @@ def claim(names: Sequence[str], patience: float = math.inf, runs: int = 1) -> in
 
     The kernel keeps the reservations: locks on files per device, which die with the process.
     A device that is shared has a lock that all who share it hold together, and one for each
-    place; whoever wants it alone waits until nobody holds the first.
+    place; a process that needs it alone waits until the first is free.
 
     Args:
         names: of the devices, the same in all processes of the machine.
@@ -152,7 +152,7 @@ def claim(names: Sequence[str], patience: float = math.inf, runs: int = 1) -> in
         # The first place of every device before the second of any: runs spread out.
         for place in range(runs):
             for index, device in enumerate(names):
-                handles = _place(device, place) if runs > 1 else _whole(device)
+                handles = _place(device, place) if runs > 1 else _exclusively(device)
                 if handles:
                     _HELD.extend(handles)
                     return index
@@ -183,7 +183,7 @@ def claim_all(
     while True:
         taken: list[int] = []
         for index, device in enumerate(names):
-            held = _whole(device) if len(taken) < count else []
+            held = _exclusively(device) if len(taken) < count else []
             if held:
                 handles += held
                 taken.append(index)
@@ -201,7 +201,7 @@ def claim_all(
 _HELD: list[int] = []
 
 
-def _whole(device: str) -> list[int]:
+def _exclusively(device: str) -> list[int]:
     """Take a device alone; the open file that holds it, or nothing."""
     handle = _lock(f"{device}.lock", fcntl.LOCK_EX)
     return [] if handle is None else [handle]
@@ -272,7 +272,7 @@ def parallel_map(
         device: where they lie; a GPU is handed one after the other.
     """
     threads = torch.get_num_threads()
-    # Of the whole process, not of the thread that says it.
+    # These hold for the whole process, not for this thread alone.
     torch.set_num_threads(1)
     try:
         if device.type == "cpu" and threads > 1 and numbers >= PARALLEL_ABOVE:

@@ -146,7 +146,7 @@ class RunGuard:
             LeaseLost: another copy has taken over; nothing is written.
             InputError: it could not be written.
         """
-        # Not a word in the record of a run that is another's by now.
+        # The record of a run that another process owns by now stays as it is.
         self.lease.confirm()
         self.recorder.shows("saving")
         self._wait()

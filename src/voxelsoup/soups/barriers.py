@@ -212,9 +212,9 @@ def barrier_record(
     best, names = measured[0], [model.trial for model in measured]
     apart = distances([model.path for model in measured])
     places, lines = measure(measured, selection, points)
-    said = sentence(lines, stem)
+    text = sentence(lines, stem)
     if len(measured) < len(ordered):
-        said += f" Measured between {len(measured)} of {len(ordered)} models, of all ranks."
+        text += f" Measured between {len(measured)} of {len(ordered)} models, of all ranks."
     return {
         "best": best.trial,
         "best_score": best.score,
@@ -234,7 +234,7 @@ def barrier_record(
         "models": names,
         "distances": [[_or_none(value) for value in row] for row in apart.tolist()],
         "averaged": averaged,
-        "sentence": said,
+        "sentence": text,
         "case_inferences": selection.inferences,
     }
 

@@ -177,7 +177,7 @@ def _mean_scores(text: str, regions: int) -> tuple[float, float] | None:
     """Mean Dice and mean loss of per-case scores.
 
     Every case has a row for every region, one after the other, so that the mean over the rows is
-    the mean over the regions of the mean over the cases (``case_rows.mean_dice``), and a case's
+    the mean over the regions of the mean over the cases (``case_scores.mean_dice``), and a case's
     loss stands in each of its rows.
     """
     columns = _columns(text)

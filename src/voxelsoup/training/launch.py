@@ -120,7 +120,7 @@ def _lost(error: Any, count: int) -> ProcessLost:
 
 @contextmanager
 def _quiet_agent() -> Iterator[None]:
-    """Let torch's agent say nothing, for what it says is said here; give signals back to Python."""
+    """Silence torch's agent, whose failures are reported here; give signals back to Python."""
     loggers = [logging.getLogger(name) for name in logging.root.manager.loggerDict]
     agents = [each for each in loggers if each.name.startswith("torch.distributed.")]
     levels = [(each, each.level) for each in agents]
@@ -259,18 +259,18 @@ def _train_share(folder: Path, rank: int, count: int) -> None:
         asked.check()
         ranks = exits.enter_context(joined(rank, count, device))
         observers = [TrainingEvents(job.events)] if guard and job.events else []
-        keeper = SharedCheckpointer(ranks, job.states, asked, guard, parent)
-        train(run, device, keeper, observers, ranks)
+        checkpointer = SharedCheckpointer(ranks, job.states, asked, guard, parent)
+        train(run, device, checkpointer, observers, ranks)
 
 
 def _write_report(folder: Path, rank: int, error: Exception) -> None:
     """Leave a report for the process that started this one."""
-    said: dict[str, Any] = {"time": time.time(), "kind": "defect", "text": traceback.format_exc()}
+    report: dict[str, Any] = {"time": time.time(), "kind": "defect", "text": traceback.format_exc()}
     if isinstance(error, InputError):
-        said |= {"kind": "input", "text": error.__reduce__()[1]}
+        report |= {"kind": "input", "text": error.__reduce__()[1]}
     elif isinstance(error, Stopped):
-        said |= {"kind": "stopped", "text": str(error)}
-    write_json(folder / f"{rank}.json", said)
+        report |= {"kind": "stopped", "text": str(error)}
+    write_json(folder / f"{rank}.json", report)
 
 
 def _read_report(folder: Path, killed: bool = False) -> Exception | None:
@@ -278,20 +278,20 @@ def _read_report(folder: Path, killed: bool = False) -> Exception | None:
 
     A killed process could not report, and what the others then met is no reason.
     """
-    words = sorted((read_json(path) for path in folder.glob("[0-9]*.json")), key=_time)
+    reports = sorted((read_json(path) for path in folder.glob("[0-9]*.json")), key=_time)
     for kind, make in (
         ("input", lambda text: InputError(*text)),
         ("stopped", Stopped),
         ("defect", lambda text: None if killed else RuntimeError(text)),
     ):
-        said = [word["text"] for word in words if word["kind"] == kind]
-        if said:
-            return make(said[0])
+        texts = [report["text"] for report in reports if report["kind"] == kind]
+        if texts:
+            return make(texts[0])
     return None
 
 
-def _time(word: dict[str, Any]) -> float:
-    return float(word["time"])
+def _time(report: dict[str, Any]) -> float:
+    return float(report["time"])
 
 
 def main(folder: Path) -> int:

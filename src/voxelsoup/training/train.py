@@ -77,7 +77,7 @@ class Observer(Protocol):
 def train(
     run: Run,
     device: torch.device,
-    keeper: Checkpointer | None = None,
+    checkpointer: Checkpointer | None = None,
     observers: Sequence[Observer] = (),
     ranks: Ranks | None = None,
 ) -> Trained:
@@ -86,16 +86,16 @@ def train(
     Args:
         run: the run.
         device: where this process computes.
-        keeper: keeps its states, if given.
+        checkpointer: keeps its states, if given.
         observers: they see the training's events.
         ranks: the processes that share its batches, of which this is one; None: it is alone.
 
     Raises:
         InputError: if the loss is NaN or infinite, or the initial weights do not fit.
-        Stopped: if the keeper ends the run before its time.
+        Stopped: if the checkpointer ends the run before its time.
     """
     session = Trainer(run, device, ranks)
-    state = keeper.newest() if keeper else None
+    state = checkpointer.newest() if checkpointer else None
     if state is not None:
         session.restore(state)
     for observer in observers:
@@ -109,14 +109,14 @@ def train(
         if session.epoch_ends:
             epoch = pace.epoch(session.end_epoch())
             log.info("%s", epoch)
-            if keeper:
-                keeper.after_epoch(session.rows)
+            if checkpointer:
+                checkpointer.after_epoch(session.rows)
             for observer in observers:
                 observer.after_epoch(epoch)
-        if keeper:
-            keeper.after_step(session.step, session.capture)
-    if keeper:
-        keeper.save(session.step, session.capture)
+        if checkpointer:
+            checkpointer.after_step(session.step, session.capture)
+    if checkpointer:
+        checkpointer.save(session.step, session.capture)
     return session.result()
 
 

@@ -57,7 +57,7 @@ def barriers(
 def _text(fold: int, line: Mapping[str, Any], names: Mapping[str, str]) -> str:
     measures = [
         f"{measure} {value:.4f}"
-        # In records of before, the gain is called lift.
+        # Older records call the gain lift.
         for measure, value in (
             ("barrier", line.get("barrier")),
             ("gain", line.get("gain", line.get("lift"))),

@@ -134,9 +134,9 @@ def _panel(axes: Axes, case: CaseSlice, region: str, tooltips: Tooltips) -> None
     for outline, mask in zip(OUTLINES, case.regions[region], strict=True):
         drawn = _outline(axes, mask, case.spacing, outline)
         score = scores[outline.label]
-        said = "" if score is None else f", Dice {_score(score, 4)}"
+        score_text = "" if score is None else f", Dice {_score(score, 4)}"
         if drawn is not None:
-            tooltips.curve(drawn, f"{case.case}: {outline.label}, {region}{said}")
+            tooltips.curve(drawn, f"{case.case}: {outline.label}, {region}{score_text}")
     axes.set_xlabel(
         f"{region}\nDice: best model {_score(best, 3)}, soup {_score(soup, 3)}", fontsize=8
     )
