@@ -197,9 +197,25 @@ def test_nothing_behind_a_symbolic_link_is_touched(study: Path, capsys) -> None:
     assert (results / "fold1").is_symlink()
 
 
+def test_a_run_that_is_alive_on_the_way_to_a_rung_is_left_alone(study: Path, capsys) -> None:
+    results, (_, removed) = study.parent / "results", trials_in(study)
+    write_study(study.parent, sweep=ONE_RATE)
+    with Lease(begin(results, 0, removed) / "rung1", 60):
+        printed = pruned(capsys, study, "--yes")
+    assert f"not removed, because it is in use: trial {removed.id} of fold 0" in printed
+    assert f"removed: trial {removed.id} of fold 1" in printed
+
+
+def test_of_a_study_that_has_never_run_there_is_nothing_to_prune(tmp_path: Path, capsys) -> None:
+    study = write_study(tmp_path, results=str(tmp_path / "nowhere"))
+    for options in ([], ["--yes"]):
+        printed = pruned(capsys, study, *options)
+        assert "nothing to prune" in printed and str(tmp_path / "nowhere") in printed
+    assert not (tmp_path / "nowhere").exists()
+
+
 def test_mistakes_are_reported(study: Path, tmp_path: Path, capsys) -> None:
     elsewhere = write_study(tmp_path, "elsewhere.yaml", results=str(tmp_path / "nowhere"))
-    assert "is not there" in refused(capsys, elsewhere)
     assert "different results folders" in refused(capsys, study, elsewhere)
     assert "no such file" in refused(capsys, tmp_path / "missing.yaml")
 

@@ -36,9 +36,6 @@ def examine(
     """All checks, cheap ones first; ends where the following ones would make no sense.
 
     Args:
-        study: the study that is going to run.
-        site: the profile that it is going to run with.
-        results: the study's results folder.
         seconds: how long to wait for a free node.
         jobs: whether to run a small job on each partition that the study uses.
     """

@@ -86,16 +86,10 @@ def needs_of(study: Study, rule: str) -> Needs:
 
 
 def request(study: Study, rule: str, attempt: int) -> Request:
-    """What a job of a rule asks for.
+    """GPUs, memory in MB, run time in minutes and CPU cores of a job, and the GPU model if set.
 
-    Args:
-        study: the study.
-        rule: name of the rule.
-        attempt: 1 for the first. Memory and run time grow with it: what failed once may have
-            run out of either.
-
-    Returns:
-        GPUs, memory in MB, run time in minutes and CPU cores, and the GPU model if one is set.
+    Memory and run time grow with ``attempt``, 1 for the first: what failed may have run out of
+    either.
     """
     needs = needs_of(study, rule)
     asked: Request = {
@@ -113,13 +107,8 @@ def job_request(study: Study, rule: str, attempt: int, submitted: bool) -> Reque
     """What a job of a rule asks Snakemake for.
 
     That is its ``request``, but for GPUs that several runs share on one machine: Snakemake counts
-    whole numbers, so that there a GPU counts as many as may share it.
-
-    Args:
-        study: the study.
-        rule: name of the rule.
-        attempt: 1 for the first.
-        submitted: whether the job goes to a cluster, where GPUs are shared by the site's rules.
+    whole numbers, so that there a GPU counts as many as may share it. A job that is ``submitted``
+    goes to a cluster, where GPUs are shared by the site's rules.
     """
     asked = request(study, rule, attempt)
     if submitted or RULES[rule].may_share_gpu:
@@ -135,9 +124,6 @@ def group_request(study: Study, rules: Iterable[str], attempt: int, copies: int 
     run time adds up. This is how Snakemake counts.
 
     Args:
-        study: the study.
-        rules: names of the rules of the group.
-        attempt: 1 for the first.
         copies: runs or recipes that share a submission (Snakemake's ``group-components``).
 
     Raises:

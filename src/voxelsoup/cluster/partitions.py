@@ -66,10 +66,7 @@ class Submission:
 def submissions(study: Study, site: Site, rules: Collection[str] = RULES) -> list[list[Submission]]:
     """Everything that a study submits: per group or single rule, one entry per attempt.
 
-    Args:
-        study: the study.
-        site: the profile that it runs with.
-        rules: the rules that have something to do.
+    ``rules`` are those that have something to do.
 
     Raises:
         InputError: if a group of the profile cannot be submitted.
@@ -108,11 +105,7 @@ def refuse_unservable(study: Study, site: Site, rules: Collection[str]) -> None:
     """Stop before the first submission if some attempt of some job could only pend for ever.
 
     Needs no node and no free place: it compares what is asked for with what the partitions have.
-
-    Args:
-        study: the study.
-        site: the profile that it runs with.
-        rules: the rules that have something to do.
+    ``rules`` are those that have something to do.
 
     Raises:
         InputError: with everything that no partition serves.

@@ -107,12 +107,7 @@ def check_rules(groups: dict[str, str], where: str) -> dict[str, str]:
 
 
 def overridden_rules(by_rule: Any, defaults: Any) -> frozenset[str]:
-    """Rules for which a profile itself decides where they run.
-
-    Args:
-        by_rule: Snakemake's ``set-resources``: rule -> resource -> value.
-        defaults: Snakemake's ``default-resources``: resource -> value.
-    """
+    """Rules that a profile places itself, by its ``set-resources`` or its ``default-resources``."""
     if "slurm_partition" in defaults:
         return frozenset(RULES)
     return frozenset(rule for rule, values in by_rule.items() if DECIDING & set(values))

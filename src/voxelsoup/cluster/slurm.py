@@ -33,11 +33,7 @@ class Node:
 
 
 def ask(*command: str, patience: float = PATIENCE_S) -> subprocess.CompletedProcess[str]:
-    """Run a Slurm command that only asks.
-
-    Args:
-        command: its words.
-        patience: seconds to wait for the answer.
+    """Run a Slurm command that only asks, and wait ``patience`` seconds for the answer.
 
     Raises:
         InputError: if the command is not there or does not come back.
@@ -82,15 +78,8 @@ def parse_nodes(printed: str) -> list[Node]:
     nodes = []
     for line in printed.splitlines():
         partition, name, cpus, memory, gres, limit = line.strip().split("|")
-        node = Node(
-            partition=partition,
-            name=name,
-            cpus=int(cpus.rstrip("+")),
-            mem_mb=int(memory.rstrip("+")),
-            gpus=_gpus(gres),
-            max_runtime=_minutes(limit),
-        )
-        nodes.append(node)
+        cores, mem_mb = int(cpus.rstrip("+")), int(memory.rstrip("+"))
+        nodes.append(Node(partition, name, cores, mem_mb, _gpus(gres), _minutes(limit)))
     return nodes
 
 

@@ -48,7 +48,6 @@ class Listing:
 
     Attributes:
         dataset: the study's section, or a guessed one.
-        root: folder of the data set.
         usable: cases that passed all checks.
         headers: of the usable cases, in their order.
         bad: case name -> what is wrong.
@@ -158,11 +157,7 @@ def _check_phantom(root: Path) -> None:
 
 
 def print_index(path: Path, as_json: bool) -> int:
-    """Show what a folder or a study's data set holds; returns the exit code.
-
-    Args:
-        path: folder of a data set or study file.
-        as_json: print one JSON object instead.
+    """Show what the data set of a folder or a study file holds; returns the exit code.
 
     Raises:
         InputError: as ``list_index``.
@@ -304,9 +299,7 @@ def _print_next(console: Console, listing: Listing, path: Path) -> None:
         console.print("[bold]In a study:[/]")
         # As it stands: a broken line would be another YAML.
         console.print(
-            indent(study_text(sections, reasons).rstrip(), "  "),
-            markup=False,
-            soft_wrap=True,
+            indent(study_text(sections, reasons).rstrip(), "  "), markup=False, soft_wrap=True
         )
         console.print()
     first = "" if values else "Once a case with labels can be used, "

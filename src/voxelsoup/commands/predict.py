@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -144,22 +145,15 @@ def _check_targets(targets: Sequence[str]) -> None:
 
 
 def _check_numbers(asked: argparse.Namespace) -> None:
-    wrong = [
-        (f"--overlap {asked.overlap:g}", "at least 0 and below 1", not 0 <= asked.overlap < 1),
-        (
-            f"--threads {asked.threads}",
-            "at least 1",
-            asked.threads is not None and asked.threads < 1,
-        ),
-        (
-            f"--window-batch {asked.window_batch}",
-            "at least 1",
-            asked.window_batch is not None and asked.window_batch < 1,
-        ),
-    ]
-    for option, allowed, is_wrong in wrong:
-        if is_wrong:
-            raise InputError(option, "is out of range", allowed, "correct the option")
+    if not 0 <= asked.overlap < 1:
+        raise _out_of_range(f"--overlap {asked.overlap:g}", "at least 0 and below 1")
+    for option, number in (("--threads", asked.threads), ("--window-batch", asked.window_batch)):
+        if number is not None and number < 1:
+            raise _out_of_range(f"{option} {number}", "at least 1")
+
+
+def _out_of_range(option: str, allowed: str) -> InputError:
+    return InputError(option, "is out of range", allowed, "correct the option")
 
 
 @contextmanager
@@ -200,9 +194,7 @@ def _progress(cases: int) -> Iterator[PredictionProgress]:
 
 
 def _conclude(outcomes: Sequence[CaseOutcome], folder: Path) -> int:
-    counts = dict.fromkeys(("predicted", "kept", "bad"), 0)
-    for one in outcomes:
-        counts[one.outcome] += 1
+    counts = Counter(one.outcome for one in outcomes)
     kept = f", {counts['kept']} already existed" if counts["kept"] else ""
     print(f"{folder}: {counted(counts['predicted'], 'case')} predicted{kept}", flush=True)
     if not counts["bad"]:

@@ -41,9 +41,8 @@ class Considered:
     """The studies that say what is kept.
 
     Attributes:
-        results: the results folder, resolved.
-        studies: they themselves.
-        files: the files of each, in the same order.
+        results: their folder, resolved.
+        files: those of each study, in the order of ``studies``.
         gone: recorded studies whose files are gone, so that they keep nothing.
     """
 
@@ -79,9 +78,11 @@ class Remnant:
 
     def in_use(self, lease_seconds: float) -> bool:
         """Whether a process trains a run of it."""
+        # A finished run that a study halves afterwards trains in folders beside its states.
+        folders = [folder for run in self.states for folder in (run, *run.glob("rung*"))]
         return any(
             condition_by_states(folder, server_time(folder), lease_seconds).at_work
-            for folder in self.states
+            for folder in folders
         )
 
 
@@ -89,8 +90,7 @@ def consider(files: Sequence[Path]) -> Considered:
     """Read the named studies and those that the record of their results folder has.
 
     Raises:
-        InputError: if a study cannot be read, the results folder is not there, or the named
-            studies have different ones.
+        InputError: if a study cannot be read, or the named ones have different results folders.
     """
     named = [(Path(file).absolute(),) for file in files]
     studies = [read(*study) for study in named]
@@ -103,13 +103,7 @@ def consider(files: Sequence[Path]) -> Considered:
             "call the command once for each results folder",
         )
     (results,) = folders
-    if not results.is_dir():
-        raise InputError(
-            files[0],
-            f"its results folder {results} does not exist",
-            "a study that was run, and the working directory that it was run in",
-            "change to that directory, or check `results`",
-        )
+
     recorded = [study for study in recorded_studies(results) if study not in named]
     gone = [study for study in recorded if not all(file.exists() for file in study)]
     there = [study for study in recorded if study not in gone]
@@ -178,9 +172,7 @@ def remove(considered: Considered, report: Callable[[Remnant, bool], None]) -> N
 
     The lease of the study is held meanwhile, so that no Snakemake begins to work here.
 
-    Args:
-        considered: the studies that say what is kept.
-        report: called for each remnant, with whether it was removed.
+    ``report`` is called for each remnant, with whether it was removed.
 
     Raises:
         InputError: if a Snakemake works on the folder, or something cannot be removed.
@@ -207,14 +199,18 @@ def remove(considered: Considered, report: Callable[[Remnant, bool], None]) -> N
 def prune(files: Sequence[Path], confirmed: bool) -> None:
     """Print what no study names, and remove it if that is confirmed.
 
-    Args:
-        files: study files of one results folder; those of its record are considered too.
-        confirmed: remove it.
+    The study files are of one results folder; those of its record are considered too.
 
     Raises:
         InputError: see ``consider``, ``find_remnants`` and ``remove``.
     """
     considered = consider(files)
+    if not considered.results.is_dir():
+        _say(
+            f"There is nothing to prune: the results folder {considered.results} does not exist. "
+            "If the study has run, change to the directory that it ran in."
+        )
+        return
     _say(f"What one of these studies names in {considered.results} is kept:")
     for study in considered.files:
         _say(f"  {' + '.join(map(str, study))}")

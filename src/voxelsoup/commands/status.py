@@ -9,6 +9,7 @@ import math
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -165,8 +166,7 @@ class _AllRuns:
             most = self.asked.limit or MOST_ON_TERMINAL
             console.print(self._table(status, rows, console.width, most))
         else:
-            shown = rows[: self.asked.limit]
-            print(plain_table(status, shown), flush=True)
+            print(plain_table(status, rows[: self.asked.limit]), flush=True)
 
     def refreshed(self, console: Console) -> RenderableType:
         status, rows = self._look()
@@ -229,11 +229,8 @@ def _watch_in_place(
 
 
 def _status_json(status: StudyStatus, rows: list[RunRow]) -> str:
-    counts: dict[str, int] = {}
-    for row in status.rows:
-        counts[row.state] = counts.get(row.state, 0) + 1
-    content = vars(status) | {"counts": counts, "rows": [_row_json(row) for row in rows]}
-    return _json(content)
+    counts = Counter(row.state for row in status.rows)
+    return _json(vars(status) | {"counts": counts, "rows": [_row_json(row) for row in rows]})
 
 
 def _row_json(row: RunRow) -> dict[str, Any]:

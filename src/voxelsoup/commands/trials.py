@@ -36,7 +36,6 @@ class ListedTrial:
     """A trial and its runs.
 
     Attributes:
-        id: its id.
         parameters: dotted key -> value; None if no record has them.
         folds: number of the fold -> ``new``, ``running``, ``lost`` (its process gives no sign of
             life), ``stopped`` (resumes from a saved state), ``done``, ``outdated`` (done with
@@ -58,12 +57,7 @@ class ListedTrial:
 
 
 def list_trials(study: Study, trials: Sequence[Trial]) -> list[ListedTrial]:
-    """The trials of a study, in their order.
-
-    Args:
-        study: the study, whose results folder counts from the working directory.
-        trials: all of its trials.
-    """
+    """All trials of a study, in their order; its results count from the working directory."""
     parameters, around = parameters_of(trials), _circumstances(study)
     dropped = {
         fold: dropped_trials(Path(study.results), fold, study.sweep.halving)
@@ -145,12 +139,9 @@ def _recorded_parameters(results: Path, trial: str, folds: dict[int, str]) -> di
 
 
 def print_trials(study: Study, trials: Sequence[Trial], as_json: bool) -> None:
-    """Print the trials of a study, those that it does not name any more, and a summary.
+    """Print all trials of a study, those that it does not name any more, and a summary.
 
-    Args:
-        study: the study.
-        trials: all of its trials.
-        as_json: print one JSON object instead, with ``trials`` and ``not_in_the_study``.
+    As JSON it is one object with ``trials`` and ``not_in_the_study``.
     """
     listed, others = list_trials(study, trials), list_others(study, trials)
     if as_json:
@@ -170,12 +161,7 @@ def print_trials(study: Study, trials: Sequence[Trial], as_json: bool) -> None:
 
 def _json(trial: ListedTrial) -> dict[str, Any]:
     folds = {str(fold): state for fold, state in trial.folds.items()}
-    return {
-        "id": trial.id,
-        "parameters": trial.parameters,
-        "state": trial.state,
-        "folds": folds,
-    }
+    return {"id": trial.id, "parameters": trial.parameters, "state": trial.state, "folds": folds}
 
 
 def _table(listed: Sequence[ListedTrial], keys: Sequence[str], title: str | None = None) -> Table:

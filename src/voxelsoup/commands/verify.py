@@ -28,7 +28,6 @@ class Problem:
     """One file that is not what was written.
 
     Attributes:
-        part: of the study.
         file: below the results folder or the bundle; of ``scans`` the name of a case.
         found: ``changed``, ``missing`` or ``not listed``.
     """
@@ -39,14 +38,9 @@ class Problem:
 
 
 def print_verification(folder: Path, data: Path | None) -> int:
-    """Verify a results folder or a bundle, and print what differs.
+    """Verify a results folder or a bundle, and print what differs; returns 1 if anything does.
 
-    Args:
-        folder: results folder or bundle.
-        data: where the scans lie now; where the study says, if it is not given.
-
-    Returns:
-        The exit code: 1 if anything differs.
+    ``data`` is where the scans lie now, if that is not where the study says.
 
     Raises:
         InputError: if the folder holds neither a manifest nor a bundle.

@@ -20,14 +20,7 @@ class InputError(Exception):
     """
 
     def __init__(self, where: str | Path, found: str, expected: str, fix: str) -> None:
-        """Build the message.
-
-        Args:
-            where: the file, or the file and key, that holds the mistake.
-            found: what is there.
-            expected: what would be right.
-            fix: what the user can do now.
-        """
+        """``where`` is the file, or the file and key, that holds the mistake."""
         self.where = str(where)
         self.found = found
         self.expected = expected
@@ -65,13 +58,7 @@ class BadCases(InputError):
     """Several cases of a data set cannot be used; lists every one with its reason."""
 
     def __init__(self, where: str | Path, problems: dict[str, InputError], fix: str) -> None:
-        """Build one message out of the problems of many cases.
-
-        Args:
-            where: the data set folder.
-            problems: case name -> what is wrong with it.
-            fix: what the user can do about the whole list.
-        """
+        """Build one message out of ``problems``, case name -> what is wrong with it."""
         listing = "\n".join(
             f"  - {case}: {problem.where}: {problem.found} (expected: {problem.expected})"
             for case, problem in problems.items()
@@ -91,10 +78,7 @@ class ErrorDescription:
     """An exception as data.
 
     Attributes:
-        kind: its class.
-        message: what it says.
         where: the innermost line of voxelsoup or of a script above it, as ``augment.py line 33``.
-        fix: what the user can do, where the exception knows.
     """
 
     kind: str

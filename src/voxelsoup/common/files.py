@@ -111,11 +111,7 @@ def make_folder(path: Path) -> None:
 
 @contextmanager
 def writable(path: Path) -> Iterator[None]:
-    """Turn what the file system refuses within the block into a message that says what to do.
-
-    Raises:
-        InputError: naming ``path``, the reason and the fix.
-    """
+    """Turn what the file system refuses within the block into an ``InputError`` about ``path``."""
     try:
         yield
     except OSError as error:

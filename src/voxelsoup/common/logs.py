@@ -10,13 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 
-from voxelsoup.common.errors import (
-    EXIT_STOPPED,
-    ErrorDescription,
-    InputError,
-    Stopped,
-    describe,
-)
+from voxelsoup.common.errors import EXIT_STOPPED, ErrorDescription, InputError, Stopped, describe
 from voxelsoup.common.files import read_json, write_json
 
 FORMAT = "%(asctime)s %(message)s"
@@ -35,30 +29,18 @@ def job_log(path: str | Path) -> Iterator[None]:
     _error_file(path).unlink(missing_ok=True)
     with appended_log(path):
         try:
-            with _described(path):
-                yield
-        except InputError as error:
-            logging.error("%s", error)
+            yield
+        except Exception as error:
+            # What fills the disk is reported all the same.
+            with suppress(InputError, OSError):
+                write_json(_error_file(path), asdict(describe(error)))
+            if not isinstance(error, InputError | Stopped):
+                logging.exception("this is a defect in voxelsoup or in a library")
+                raise
+            stopped = isinstance(error, Stopped)
+            logging.log(logging.INFO if stopped else logging.ERROR, "%s", error)
             print(f"\nvoxelsoup: {error}\n", file=sys.stderr, flush=True)
-            sys.exit(1)
-        except Stopped as reason:
-            logging.info("%s", reason)
-            print(f"\nvoxelsoup: {reason}\n", file=sys.stderr, flush=True)
-            sys.exit(EXIT_STOPPED)
-        except Exception:
-            logging.exception("this is a defect in voxelsoup or in a library")
-            raise
-
-
-@contextmanager
-def _described(log: str | Path) -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:
-        # What fills the disk is reported all the same.
-        with suppress(InputError, OSError):
-            write_json(_error_file(log), asdict(describe(error)))
-        raise
+            sys.exit(EXIT_STOPPED if stopped else 1)
 
 
 def _error_file(log: str | Path) -> Path:

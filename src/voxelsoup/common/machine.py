@@ -30,10 +30,7 @@ def available_memory(
     Slurm, Docker and Kubernetes hold a job to its share through control groups (cgroups), of
     which the machine's own count of free memory knows nothing. The narrowest of all groups around
     this process counts; a group's cache of files is freed before anything is killed.
-
-    Args:
-        groups: which groups the process is in, see cgroups(7).
-        mount: where the groups are.
+    ``groups`` and ``mount``: see cgroups(7).
     """
     return min([psutil.virtual_memory().available, *_left(groups, mount)])
 

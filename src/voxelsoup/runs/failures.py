@@ -30,10 +30,7 @@ class SlurmJob:
     """What Slurm says of one job.
 
     Attributes:
-        id: its number.
-        state: as Slurm calls it, such as ``PENDING`` or ``TIMEOUT``.
-        partition: where it is to run, runs or ran.
-        reason: why it is in that state, as Slurm calls it.
+        state: as Slurm calls it, such as ``PENDING`` or ``TIMEOUT``, like ``reason``.
         waits_for: the same of a job that waits, in words.
         runs: the runs that it trains, such as ``fold0/stem``.
     """
@@ -58,13 +55,7 @@ class SlurmJob:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a run ended.
-
-    Attributes:
-        words: the reason, in a few words.
-        fix: what the user can do.
-        message: what the program or Slurm said.
-    """
+    """Why a run ended, in a few words; ``message`` is what the program or Slurm said."""
 
     words: str
     fix: str
@@ -100,12 +91,7 @@ def end_of_job(job: SlurmJob | None) -> Failure | None:
 
 
 def end_of_attempt(attempt: Attempt, job: SlurmJob | None) -> Failure | None:
-    """Why an attempt ended that could write it down; None if it did not.
-
-    Args:
-        attempt: the attempt.
-        job: its Slurm job, which knows why it was ended.
-    """
+    """Why an attempt ended that could write it down; its job knows why it was ended."""
     stop = attempt.stop
     if stop is None or stop.kind != "Interrupted":
         return end_by_error(stop)

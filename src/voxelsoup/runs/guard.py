@@ -43,14 +43,10 @@ class RunGuard:
     def __init__(
         self, folder: Path, identity: dict[str, Any], steps: int, settings: Recovery
     ) -> None:
-        """Set up.
+        """Guard the run whose lease, states and record lie in ``folder``.
 
-        Args:
-            folder: where the run's lease, states and record lie.
-            identity: everything that the run's result depends on; a state of another identity is
-                of no use.
-            steps: optimizer steps of the whole run.
-            settings: the study's section.
+        Its result depends on ``identity``: a state of another identity is of no use. ``steps`` are
+        the optimizer steps of the whole run.
         """
         self.folder, self.identity, self.steps, self.settings = folder, identity, steps, settings
         self.interruption = Interruption()
@@ -100,9 +96,7 @@ class RunGuard:
     def after_step(self, step: int, capture: Capture) -> None:
         """To be called after every step: saves when it is time, and ends the run if it has to.
 
-        Args:
-            step: optimizer steps done.
-            capture: copies the run's state; called only when it is saved.
+        ``capture`` copies the run's state, and is called only when it is saved.
 
         Raises:
             Interrupted: a signal came; the state is saved.

@@ -21,11 +21,7 @@ RECORD = Path(".state", "studies.txt")
 
 
 def remember_study(results: Path, files: Iterable[str | Path]) -> None:
-    """Add a study to the record of a results folder, unless it is there.
-
-    Args:
-        results: the results folder.
-        files: the study's files, which are merged in this order; usually one.
+    """Add a study to the record of a results folder: its files in the order of merging.
 
     Raises:
         InputError: if the record cannot be written to.
@@ -61,12 +57,10 @@ class Invocation:
     """One start of Snakemake.
 
     Attributes:
-        study: the study's file.
         executor: name of the executor plugin, such as ``local`` or ``slurm``.
         retries: how often it repeats a job that fails.
         started: when, in UTC (ISO 8601).
-        host: where it runs.
-        process: its number there.
+        process: its number on ``host``.
         slurm_names: names that its Slurm jobs have, and before it those of earlier ones.
     """
 
@@ -84,26 +78,14 @@ def write_invocation(
 ) -> None:
     """Write down that this process starts on a study; a full disk loses the note, not the study.
 
-    Args:
-        folder: the study's states.
-        study: its file.
-        executor: name of the executor plugin.
-        retries: how often a job that fails is repeated.
-        slurm_name: the name that all its Slurm jobs will have, if it submits any.
+    ``slurm_name`` is the name that all its Slurm jobs will have, if it submits any.
     """
     earlier = read_invocation(folder)
     names = earlier.slurm_names if earlier else []
     if slurm_name is not None:
         names = [*names, slurm_name][-SLURM_NAMES_KEPT:]
-    invocation = Invocation(
-        study=study,
-        executor=executor,
-        retries=retries,
-        started=provenance.now(),
-        host=socket.gethostname(),
-        process=os.getpid(),
-        slurm_names=names,
-    )
+    here = (provenance.now(), socket.gethostname(), os.getpid())
+    invocation = Invocation(study, executor, retries, *here, names)
     try:
         write_json(folder / INVOCATION, asdict(invocation))
     except (InputError, OSError) as error:

@@ -48,12 +48,10 @@ class Owner:
 
     Attributes:
         id: differs between any two processes, and between two leases of one process.
-        host: its name.
         boot: the host's boot and process namespace, within which process numbers mean something.
-        process: its number.
         started: when the process started, in clock ticks after boot; sets it apart from a later
             process of the same number.
-        job: its SLURM job, if it is in one.
+        job: number of its SLURM job, if it is in one.
     """
 
     id: str
@@ -66,15 +64,8 @@ class Owner:
     @classmethod
     def this_process(cls) -> Owner:
         """The process that calls."""
-        process = os.getpid()
-        return cls(
-            id=uuid.uuid4().hex,
-            host=socket.gethostname(),
-            boot=_boot(),
-            process=process,
-            started=_started(process),
-            job=os.environ.get("SLURM_JOB_ID"),
-        )
+        number, job = os.getpid(), os.environ.get("SLURM_JOB_ID")
+        return cls(uuid.uuid4().hex, socket.gethostname(), _boot(), number, _started(number), job)
 
     def is_dead(self) -> bool:
         """Whether it is certain that this process has ended; only its own host knows."""
@@ -141,11 +132,9 @@ def look_at(folder: str | Path) -> LeaseView | None:
 def is_alive(lease: LeaseView | None, now: float, seconds: float) -> bool:
     """Whether a living process holds a lease: the one answer for all observers.
 
-    Args:
-        lease: as it was seen.
-        now: the time by the clock that dates the lease (``server_time``).
-        seconds: an owner that gave no sign of life for so long is taken for dead, also where its
-            process can be seen: a stopped one cannot be distinguished from a hung one.
+    An owner that gave no sign of life for so many seconds before ``now`` (``server_time``) is taken
+    for dead, also where its process can be seen: a stopped one cannot be distinguished from a
+    hung one.
     """
     if lease is None or lease.released or (lease.owner is not None and lease.owner.is_dead()):
         return False
@@ -177,7 +166,6 @@ class Lease:
         """Set up.
 
         Args:
-            folder: what is leased; the lease's files lie in it.
             seconds: an owner that gives no sign of life for so long is taken for dead.
             wait: ask a living owner to hand over, and wait until it has; otherwise a living
                 owner is an error.
@@ -186,8 +174,10 @@ class Lease:
         self.owner = Owner.this_process()
         self.path: Path | None = None
         self.taken_from: Owner | None = None
-        self._lost: str | None = None
-        self._wanted = False
+        # As far as the last heartbeat saw: why the lease no longer holds, and whether another
+        # process waits for this one to hand over.
+        self.lost: str | None = None
+        self.wanted = False
         self._end = threading.Event()
         self._beating: threading.Thread | None = None
 
@@ -273,7 +263,7 @@ class Lease:
                 continue
             with suppress(OSError):
                 self._look()
-            if self._lost:
+            if self.lost:
                 return
 
     def _look(self) -> None:
@@ -282,20 +272,10 @@ class Lease:
         number, path = _highest(self.folder)
         if number > _number(self.path):
             successor = _read_owner(path) if path else None
-            self._lost = f"{self.folder} was taken over by {successor or 'another process'}"
+            self.lost = f"{self.folder} was taken over by {successor or 'another process'}"
         elif path is None:
-            self._lost = f"{self.folder} was removed, or its lease"
-        self._wanted = _beside(self.path, WANTED).exists()
-
-    @property
-    def wanted(self) -> bool:
-        """Whether another process waits for this one to hand over."""
-        return self._wanted
-
-    @property
-    def lost(self) -> str | None:
-        """Why the lease no longer holds, as far as the last heartbeat saw; None while it does."""
-        return self._lost
+            self.lost = f"{self.folder} was removed, or its lease"
+        self.wanted = _beside(self.path, WANTED).exists()
 
     def confirm(self) -> None:
         """Make sure, by looking, that the lease holds: to be called before anything is written.
@@ -303,10 +283,10 @@ class Lease:
         Raises:
             LeaseLost: if it does not.
         """
-        if not self._lost:
+        if not self.lost:
             self._look()
-        if self._lost:
-            raise LeaseLost(self._lost)
+        if self.lost:
+            raise LeaseLost(self.lost)
 
     def release(self) -> None:
         """Let the next one have it at once."""

@@ -41,14 +41,11 @@ EPOCHS_OF_SPEED = 5
 
 @dataclass
 class Attempt:
-    """One process that trained the run.
+    """One process that trained the run; all times are in UTC (ISO 8601).
 
     Attributes:
-        started: when, in UTC (ISO 8601), as all times here.
-        owner: which process on which host in which job.
         taken_from: the process that had the run's lease and did not give it back.
         visible_gpus: what ``CUDA_VISIBLE_DEVICES`` says.
-        partition: of its Slurm job.
         time_limit: when Slurm will end its job, where Slurm says so.
         device: model of the GPU, or ``cpu``; None until it is chosen.
         gpu_index: number of the GPU on its host.
@@ -82,7 +79,6 @@ class SavedState:
 
     Attributes:
         identity: everything that the run's result depends on.
-        step: optimizer steps done.
         time: when it was written; of earlier versions unknown.
     """
 
@@ -97,18 +93,15 @@ class RunRecord:
 
     Attributes:
         state: what its last attempt is doing, or how it ended.
-        updated: when the record was written.
         steps: optimizer steps of the whole run.
         epoch: epochs done.
         step: optimizer steps done at the end of that epoch.
         training_loss: mean of that epoch.
         lr: learning rate that it began with.
         seconds_per_epoch: mean of the last few epochs of this attempt.
-        peak_memory_mb: main memory of the process, in MB.
-        peak_gpu_memory_mb: what torch has taken of the GPU, in MB.
+        peak_gpu_memory_mb: what torch has taken of the GPU.
         seconds: time that all attempts have taken until ``updated``.
         attempts: oldest first.
-        saved: the newest state, if there is one.
     """
 
     state: Doing
@@ -130,13 +123,7 @@ class Recorder:
     """Writes the record of a run while this process trains it; may be called by several threads."""
 
     def __init__(self, folder: Path, owner: Owner, steps: int) -> None:
-        """Set up.
-
-        Args:
-            folder: the run's states.
-            owner: this process, as its lease names it.
-            steps: optimizer steps of the whole run.
-        """
+        """Set up in the folder of the run's states; ``owner`` is this process."""
         self.folder, self.owner = folder, owner
         self.record = RunRecord("running", provenance.now(), steps)
         self._began = time.monotonic()
@@ -173,12 +160,7 @@ class Recorder:
         self._write()
 
     def trains_on(self, device: str, index: int | None) -> None:
-        """Say which device was chosen.
-
-        Args:
-            device: its model, or ``cpu``.
-            index: its number among those that this process sees; None if it is no GPU.
-        """
+        """Say which device was chosen: its model, and its number among those in sight of a GPU."""
         self.attempt.device = device
         self.attempt.gpu_index = None if index is None else _index_on_host(index, os.environ)
         self._write()

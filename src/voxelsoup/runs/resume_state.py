@@ -31,7 +31,6 @@ def save_state(folder: Path, step: int, state: State) -> Path:
     """Write a state and remove those that are no longer needed.
 
     Args:
-        folder: the run's own.
         step: optimizer steps done; it orders the states.
         state: tensors, plain numbers, texts, and lists, tuples and dicts of them.
 

@@ -46,11 +46,9 @@ class RunFacts:
     """What is known of one run.
 
     Attributes:
-        name: the run, such as ``fold0/stem``.
+        name: such as ``fold0/stem``.
         epochs: that it is to have.
         done: whether its results are there, with all epochs.
-        record: what it says of itself.
-        lease: as it was seen.
         job_began: whether its job wrote a log; asked only where there is no record.
         error: what ended that job.
         dropped_after: the rung of a halving after which its fold continues without it.
@@ -83,7 +81,6 @@ class Queue:
     """A study's Slurm jobs at one moment.
 
     Attributes:
-        jobs: by their numbers.
         latest: run -> the newest job that trains it.
         note: why Slurm did not answer, in a line.
     """
@@ -101,8 +98,7 @@ class Circumstances:
         now: in seconds after 1970, by the clock that dates the leases (``lease.server_time``).
         lease_seconds: an owner without a sign of life for so long is taken for dead.
         snakemake: its last start.
-        snakemake_lives: whether it still runs.
-        queue: what Slurm knows, where it was asked.
+        snakemake_lives: whether that still runs.
     """
 
     now: float
@@ -129,8 +125,7 @@ class RunCondition:
     """What a run is doing.
 
     Attributes:
-        state: in one word.
-        detail: what belongs to it, in a few words.
+        detail: what belongs to the state, in a few words.
         failure: why its last attempt ended before its time, if it did.
     """
 
@@ -162,12 +157,7 @@ def run_condition(facts: RunFacts, around: Circumstances) -> RunCondition:
 
 
 def condition_by_states(folder: str | Path, now: float, lease_seconds: float) -> RunCondition:
-    """What a run is doing as far as its states say, without its results and Slurm.
-
-    Args:
-        folder: the run's states.
-        now: as of ``Circumstances``, like ``lease_seconds``.
-    """
+    """What a run is doing as far as its states say, without its results and Slurm."""
     facts = RunFacts(str(folder), 0, False, read_record(folder), look_at(folder))
     return run_condition(facts, Circumstances(now, lease_seconds))
 
@@ -253,12 +243,7 @@ def plan(
 ) -> str:
     """What training a run now will do, in words for the plan of a workflow.
 
-    Args:
-        folder: the run's states.
-        settings: the settings that its result depends on.
-        epochs: its length.
-        steps_per_epoch: optimizer steps per epoch.
-        lease_seconds: an owner without a sign of life for so long is taken for dead.
+    ``folder`` holds the run's states; its result depends on ``settings`` and ``epochs``.
     """
     record = read_record(folder)
     saved = record.saved if record else read_saved(folder)

@@ -10,13 +10,7 @@ from voxelsoup.study.sections.sweep import Halving
 
 
 def dropped_trials(results: Path, fold: int, halving: Halving | None) -> dict[str, int]:
-    """Trial -> the rung after which it was dropped, as far as the rungs of a fold have ended.
-
-    Args:
-        results: the study's results folder.
-        fold: number of the fold.
-        halving: the study's section, if it has one.
-    """
+    """Trial -> the rung after which it was dropped, as far as the rungs of a fold have ended."""
     dropped: dict[str, int] = {}
     for rung in range(1, halving.rungs if halving else 1):
         try:
@@ -29,15 +23,10 @@ def dropped_trials(results: Path, fold: int, halving: Halving | None) -> dict[st
 
 
 def states_of_rung(states: Path, rung: int, steps: int) -> Path:
-    """Where a run keeps its states before a rung.
+    """Where a run keeps its states before a rung, counted from 1, that ends after ``steps``.
 
     That is the run's own folder, so that it resumes from there. A run that is beyond the rung
     already, as when a finished study is halved afterwards, trains up to it in a folder aside.
-
-    Args:
-        states: the run's folder.
-        rung: counted from 1.
-        steps: optimizer steps at the end of the rung.
     """
     saved = read_saved(states)
     beyond = saved is not None and saved.step > steps

@@ -45,8 +45,7 @@ class Choice:
     Attributes:
         sort: name of a column or a swept key, with ``-`` before it for the largest first; empty
             for the order of the study.
-        states: only these; ``running`` stands for all that are at work.
-        folds: only these.
+        states: ``running`` stands for all that are at work.
         where: swept key -> value that a trial must have.
     """
 
@@ -74,20 +73,9 @@ def urgent_first(rows: Sequence[RunRow]) -> list[RunRow]:
 
 
 def checked(
-    sort: str,
-    states: str,
-    folds: str,
-    where: Sequence[str],
-    rows: Sequence[RunRow],
+    sort: str, states: str, folds: str, where: Sequence[str], rows: Sequence[RunRow]
 ) -> Choice:
-    """Make a choice of what was typed.
-
-    Args:
-        sort: the option's value; empty if it was not given, as with the others.
-        states: separated by commas.
-        folds: separated by commas.
-        where: ``KEY=VALUE`` each.
-        rows: all runs of the study.
+    """Make a choice of what was typed: options are empty if not given; ``rows`` are all runs.
 
     Raises:
         InputError: naming what is possible.

@@ -37,12 +37,9 @@ class RunDetails:
     Attributes:
         row: as in the table, with its losses.
         parameters: what the study sweeps, of this run.
-        record: what it says of itself, if anything.
         attempts: each with why it ended, if it ended before its time.
-        failure: why it is not done, if it failed.
-        log: its log's path.
-        log_lines: the last lines of it.
-        at: the moment.
+        log: its path.
+        log_lines: the last ones.
     """
 
     row: RunRow
@@ -56,11 +53,7 @@ class RunDetails:
 
 
 def find_run(runs: Sequence[KnownRun], name: str) -> KnownRun:
-    """The run that the user names.
-
-    Args:
-        runs: those of the study.
-        name: ``fold0/stem``, ``fold0/3b2a69b9``, the beginning of an id, or a path of results.
+    """The run that the user names: ``fold0/stem``, the beginning of an id, or a path of results.
 
     Raises:
         InputError: naming the runs that it could be.

@@ -32,12 +32,9 @@ ENDED: tuple[RunState, ...] = ("done", "dropped", "failed")
 
 
 def write_page(status: StudyStatus, path: Path, refresh_seconds: float) -> None:
-    """Write the page atomically.
+    """Write the page atomically; the ``losses`` of the runs become its curves.
 
-    Args:
-        status: of all runs; their ``losses`` become the curves.
-        path: the HTML file.
-        refresh_seconds: how often it will be written again, and so how often it reloads itself.
+    It reloads itself as often as it will be written again.
 
     Raises:
         InputError: if it cannot be written.
@@ -73,7 +70,6 @@ class _Column:
 
     Attributes:
         key: what an address calls it.
-        label: its head.
         kind: how it is sorted, ``number``, ``text``, ``time`` or ``state``; empty for the curve.
         width: in CSS. Widths do not depend on rows out of sight, which a browser need not lay out.
         title: what its head adds where the mouse points.

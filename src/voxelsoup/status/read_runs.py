@@ -36,13 +36,11 @@ class KnownRun:
     """A run of the study and where its files lie.
 
     Attributes:
-        fold: number of the fold.
         run: ``stem``, or the id of the trial.
-        trial: the trial; None for a stem.
+        trial: None for a stem.
         epochs: that it is to have.
         folder: its results.
         states: where its states, its lease and its record lie.
-        log: its log.
         models: folders of the models that it leaves, in ``folder``; `""` is its own.
         rungs: folders of its scores at the rungs of a halving, and its logs up to there.
     """
@@ -93,12 +91,7 @@ def known_runs(study: Study, trials: Sequence[Trial]) -> list[KnownRun]:
 
 
 def read_facts(run: KnownRun, dropped_after: int | None = None) -> RunFacts:
-    """What is known of a run; what is just being written counts as not there yet.
-
-    Args:
-        run: the run.
-        dropped_after: the rung of a halving after which its fold continues without it.
-    """
+    """What is known of a run; what is just being written counts as not there yet."""
     record = read_record(run.states)
     done = _is_done(run, record)
     over = done and record is not None and record.state == "finished"
@@ -204,10 +197,7 @@ def _columns(text: str) -> dict[str, Sequence[str]]:
 def circumstances(study: Study, facts: Sequence[RunFacts], now: float) -> Circumstances:
     """What is the same for all runs; asks Slurm if it has jobs of the study.
 
-    Args:
-        study: the study.
-        facts: what is known of its runs.
-        now: the file server's time before that was read, for reading thousands takes a while.
+    ``now`` is the file server's time before the facts were read: thousands take a while.
     """
     folder = Path(study.results, ".state")
     snakemake, seconds = read_invocation(folder), study.recovery.lease_seconds

@@ -18,26 +18,23 @@ class RunRow:
     """What is known of one run.
 
     Attributes:
-        fold: number of the fold.
         run: ``stem``, or the id of the trial.
         parameters: swept dotted key -> value, for the keys in which the study's trials differ.
-        state: what it is doing.
         detail: what belongs to the state, such as ``2 of 3`` for a retry, why it is queued or
             why it failed, in a few words; empty if there is nothing to add.
         epoch: epochs done.
-        epochs: epochs that it is to have.
+        epochs: that it is to have.
         training_loss: mean of the last epoch done.
-        selection_loss: mean loss on the selection cases of its best model so far.
-        selection_score: mean Dice on the selection cases of its best model so far.
+        selection_loss: mean loss of its best model so far on its selection cases.
+        selection_score: mean Dice of that model there.
         epochs_per_hour: of the present attempt, or of the last one.
         estimated_end: when it will have all epochs; of a run at work only.
         gpu: model of the GPU (``cpu`` without one) and its index, such as ``NVIDIA H100 #1``.
         host: where it runs or ran last.
         job: number of its Slurm job.
-        partition: of that job.
         attempt: attempts so far.
         started: when the first attempt began.
-        hours: time that all attempts have trained, in hours.
+        hours: that all attempts have trained.
         fix: what the user can do about a run that failed.
         losses: mean training loss of every epoch done; empty unless curves are asked for.
     """
@@ -81,8 +78,6 @@ class StudyStatus:
 
     Attributes:
         study: name of its file.
-        results: its results folder.
-        at: the moment.
         rows: one per run, folds in order, stems first, trials in the order of the study.
         gpu_hours: hours of GPUs that all attempts have taken; 0 where runs train on CPUs.
         hours: the same of any device.

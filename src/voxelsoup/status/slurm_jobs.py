@@ -35,12 +35,7 @@ LIMITED = ("QOS", "Assoc", "MaxJobs", "MaxCpu", "MaxGRES", "MaxTRES", "MaxNode",
 
 
 def ask_slurm(names: list[str], numbers: Iterable[str]) -> Queue:
-    """Ask Slurm about a study's jobs.
-
-    Args:
-        names: the names that Snakemake gives its jobs.
-        numbers: job numbers to report, also if they ended long ago.
-    """
+    """Ask Slurm about the jobs of these names, and of these numbers even if they ended long ago."""
     if not names:
         return Queue()
     try:

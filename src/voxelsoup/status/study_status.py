@@ -30,11 +30,7 @@ class StatusReader:
     """Looks at the runs of a study and disturbs none."""
 
     def __init__(self, study_file: Path) -> None:
-        """Read the study.
-
-        Raises:
-            InputError: if the file is no usable study.
-        """
+        """Read the study; an ``InputError`` if it is not usable."""
         self.file, self.study = study_file, read(study_file)
         found = trials(self.study, str(study_file))
         self.runs = known_runs(self.study, found)
@@ -44,11 +40,7 @@ class StatusReader:
         self._scores = Scores(len(self.study.regions))
 
     def look(self, curves: bool = False) -> StudyStatus:
-        """All runs as they are now.
-
-        Args:
-            curves: read the losses of all epochs as well.
-        """
+        """All runs as they are now, for ``curves`` with the losses of all epochs."""
         return self._look(self.runs, curves)[0]
 
     def look_at(self, run: KnownRun) -> tuple[StudyStatus, RunFacts, RunCondition, Circumstances]:
@@ -71,6 +63,7 @@ class StatusReader:
             for run, fact in zip(runs, facts, strict=True)
         ]
         now = datetime.now(UTC).astimezone()
+        gpus_per_run = max(1, self.study.resources.training.gpu)
         note = around.queue.note
         if not Path(self.study.results).is_dir():
             note = f"there is no folder {self.study.results} here yet"
@@ -79,16 +72,12 @@ class StatusReader:
             results=self.study.results,
             at=now,
             rows=rows,
-            gpu_hours=self._gpus() * sum(row.hours for row in rows if row.gpu not in (None, "cpu")),
+            gpu_hours=gpus_per_run * sum(r.hours for r in rows if r.gpu not in (None, "cpu")),
             hours=sum(row.hours for row in rows),
             estimated_end=_end_of_study(rows, now),
             note=note,
         )
         return status, facts, around
-
-    def _gpus(self) -> int:
-        """GPUs that a run trains on."""
-        return max(1, self.study.resources.training.gpu)
 
     def _row(
         self,

@@ -42,10 +42,8 @@ class Column:
     """A column of the table.
 
     Attributes:
-        title: its head.
-        text: what it shows of a run.
         rank: on a narrow terminal, columns of high rank go first; 0 stays.
-        right: whether it holds numbers.
+        right: whether it is aligned to the right.
     """
 
     title: str
@@ -148,8 +146,6 @@ def table(
     """The table for a terminal.
 
     Args:
-        status: the study.
-        rows: those to show, in order.
         width: columns of the terminal.
         most: rows that may be shown; None for all.
         refresh_seconds: how often it is refreshed, to be shown; None if it is not.
