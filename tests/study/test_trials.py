@@ -361,6 +361,9 @@ def test_a_label_names_what_distinguishes_a_trial_by_the_shortest_key_that_is_un
         "training.loss true, a.loss none"
     )
     assert trial_label({"training.loss": "dice"}, ["training.loss"]) == "loss dice"
+    # A value that names its key needs no other name.
+    schedules = {"optimizer.schedule": "schedule-free", "training.seed": 1}
+    assert trial_label(schedules, [*schedules]) == "schedule-free, seed 1"
     assert [*trial_labels(trials(study({}))).values()] == ["base"]
 
 
@@ -432,7 +435,7 @@ RANGE = {"training.loss": {"uniform": [0, 1]}}
         ({"random": {"count": 2, "axes": {"optimizer.lr": {"uniform": [-1, 1]}}}}, "sweep.random"),
         (
             {"random": {"count": 1, "axes": {"training.epochs": {"uniform": [1.2, 1.8]}}}},
-            "no whole",
+            "no integer",
         ),
         ({"random": {"count": 2, "axes": {"optimizer.lr": {"normal": [0, 1]}}}}, "'log-uniform'"),
     ],

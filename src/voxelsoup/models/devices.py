@@ -45,7 +45,7 @@ def prepare(
 
     Args:
         device: `auto`, `cpu` or `cuda`.
-        threads: CPU threads of this process; sums are split by them, so that results are the
+        threads: CPU threads of this process; sums are split by them, so that results are
             bit-identical for the same number only.
         where: the key or option that says so, for messages.
         gpu: number of the GPU, where it is reserved already (``reserved``).
@@ -79,12 +79,8 @@ def prepare(
 def reserved(device: str, count: int) -> Iterator[list[int]]:
     """Reserve GPUs for processes that this one starts, until they have ended.
 
-    Args:
-        device: `auto`, `cpu` or `cuda`.
-        count: how many.
-
     Yields:
-        Their numbers; none on a machine without GPUs, or for `cpu`.
+        Their numbers; none on a machine without GPUs, or for the device `cpu`.
 
     Raises:
         InputError: if there are fewer.
@@ -167,14 +163,8 @@ def claim_all(
 ) -> list[int]:
     """Reserve several devices at once: none is held while others are waited for.
 
-    Args:
-        names: of the devices, the same in all processes of the machine.
-        count: how many of them.
-        handles: takes what holds them: they are free when all of it is closed.
-        patience: seconds to wait for them.
-
-    Returns:
-        The indices of the reserved devices.
+    Names, patience and result as in ``claim``; ``handles`` takes what holds the devices, which
+    are free when all of it is closed.
 
     Raises:
         TimeoutError: if they did not become free.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from monai.losses import DeepSupervisionLoss, DiceFocalLoss, DiceLoss
@@ -31,19 +31,12 @@ class DiceBCELoss(_Loss):
 
 
 def make_loss(name: LossName, over: str = "sample") -> _Loss:
-    """A loss on logits and targets of (batch, region, x, y, z).
-
-    Args:
-        name: `dice`, `dice-bce` or `dice-focal`.
-        over: Dice over the whole `batch` at once, or per `sample`.
-    """
+    """A loss on logits and targets of (batch, region, x, y, z), over a `batch` or per `sample`."""
     batch = over == "batch"
-    makers: dict[str, Callable[[], _Loss]] = {
-        "dice": lambda: DiceLoss(sigmoid=True, batch=batch),
-        "dice-bce": lambda: DiceBCELoss(batch),
-        "dice-focal": lambda: DiceFocalLoss(sigmoid=True, batch=batch),
-    }
-    return makers[name]()
+    if name == "dice-bce":
+        return DiceBCELoss(batch)
+    kind = {"dice": DiceLoss, "dice-focal": DiceFocalLoss}[name]
+    return kind(sigmoid=True, batch=batch)
 
 
 class SupervisedLoss(nn.Module):

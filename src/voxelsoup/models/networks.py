@@ -26,10 +26,7 @@ MEDNEXT_SIZES = {"S": nets.MedNeXtS, "B": nets.MedNeXtB, "M": nets.MedNeXtM, "L"
 def build(network: Network, channels: int, regions: int) -> nn.Module:
     """Build a network with random weights, drawn from torch's global random state.
 
-    Args:
-        network: its description in the study.
-        channels: number of input channels.
-        regions: number of outputs, one sigmoid logit per region.
+    It has one output, a sigmoid logit, for each of so many regions.
 
     Returns:
         A module from (batch, channel, x, y, z) to logits (batch, region, x, y, z); MedNeXt with
@@ -41,15 +38,7 @@ def build(network: Network, channels: int, regions: int) -> nn.Module:
     factory, arguments = _call(network, channels, regions)
     try:
         return factory(**arguments)
-    except (
-        TypeError,
-        ValueError,
-        AssertionError,
-        NotImplementedError,
-        LookupError,
-        RuntimeError,
-        ImportError,
-    ) as error:
+    except (TypeError, ValueError, AssertionError, LookupError, RuntimeError, ImportError) as error:
         raise InputError(
             "network.arguments",
             f"MONAI's {network.name} refuses {arguments}: {error}",
@@ -59,10 +48,7 @@ def build(network: Network, channels: int, regions: int) -> nn.Module:
 
 
 def as_monai_config(network: Network, channels: int, regions: int) -> dict[str, Any]:
-    """The network as MONAI's configuration files name it: ``_target_`` and its arguments.
-
-    Args and raises: as ``build``.
-    """
+    """The network as MONAI's configuration files name it; raises as ``build``."""
     factory, arguments = _call(network, channels, regions)
     sizes = {made: f"MedNeXt{size}" for size, made in MEDNEXT_SIZES.items()}
     return {"_target_": f"monai.networks.nets.{sizes.get(factory, network.name)}", **arguments}
@@ -70,26 +56,27 @@ def as_monai_config(network: Network, channels: int, regions: int) -> dict[str, 
 
 def _call(network: Network, channels: int, regions: int) -> tuple[Any, dict[str, Any]]:
     """MONAI's class or function, and what it is called with."""
-    filled: dict[str, Any] = {
-        "spatial_dims": 3,
-        "in_channels": channels,
-        "out_channels": regions,
-    }
+    filled: dict[str, Any] = {"spatial_dims": 3, "in_channels": channels, "out_channels": regions}
+    defaults = {}
     if network.name == "MedNeXt":
-        factory, filled = _mednext(network, filled)
+        factory: Any = MEDNEXT_SIZES.get(network.size, nets.MedNeXt)
+        filled |= {
+            "kernel_size": network.kernel_size,
+            "deep_supervision": network.deep_supervision,
+        }
+        if network.size == "free":
+            # All published blocks have residual connections; by MONAI's default none has.
+            defaults = {"use_residual_connection": True}
     else:
         factory = _by_name(network.name)
         taken = inspect.signature(factory).parameters
         filled = {key: value for key, value in filled.items() if key in taken}
     _check_not_filled(network, filled)
-    return factory, _defaults(network) | filled | network.arguments
+    return factory, defaults | filled | network.arguments
 
 
 def outline(network: Network, channels: int, regions: int) -> nn.Module:
-    """Build a network for the names and shapes of its weights, without memory for them.
-
-    Args and raises: as ``build``.
-    """
+    """Build a network without memory for its weights, as ``build`` does otherwise."""
     try:
         with torch.device("meta"):
             return build(network, channels, regions)
@@ -103,11 +90,7 @@ def outline(network: Network, channels: int, regions: int) -> nn.Module:
 def check_outputs(model: nn.Module, channels: int, regions: int, patch: list[int]) -> None:
     """Make sure that a network takes the patch and segments it, without computing anything.
 
-    Args:
-        model: from ``outline``; its weights are given up.
-        channels: number of input channels.
-        regions: number of outputs.
-        patch: patch size in voxels (x, y, z).
+    The model is one of ``outline``, whose weights are given up; the patch is in voxels (x, y, z).
 
     Raises:
         InputError: if it fails on the patch, or gives something else than one map per region.
@@ -180,11 +163,8 @@ def memory_format(
     Predictions keep torch's plain format, in which a MedNeXt's logits are twenty times as exact on
     a CPU, and the same that the exported model and MONAI's own inferer give.
 
-    Args:
-        model: the network.
-        device: where it trains.
-        channels_last: whether a voxel's channels lie together; `auto`: where that was measured to
-            pay, which is MedNeXt on CPUs (DynUNet loses there, others hardly change).
+    ``channels_last`` has a voxel's channels lie together; `auto`: where that was measured to pay,
+    which is MedNeXt on CPUs (DynUNet loses there, others hardly change).
     """
     if channels_last == "auto":
         channels_last = isinstance(model, nets.MedNeXt) and device.type == "cpu"
@@ -219,20 +199,6 @@ def has_batch_norm(model: nn.Module) -> bool:
 def count_parameters(model: nn.Module) -> int:
     """Number of trained weights."""
     return sum(p.numel() for p in model.parameters())
-
-
-def _mednext(network: Network, filled: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    filled = filled | {
-        "kernel_size": network.kernel_size,
-        "deep_supervision": network.deep_supervision,
-    }
-    return (nets.MedNeXt if network.size == "free" else MEDNEXT_SIZES[network.size]), filled
-
-
-def _defaults(network: Network) -> dict[str, Any]:
-    # The published MedNeXt has residual connections in all of its blocks; MONAI's default has none.
-    free = network.name == "MedNeXt" and network.size == "free"
-    return {"use_residual_connection": True} if free else {}
 
 
 def _check_not_filled(network: Network, filled: dict[str, Any]) -> None:

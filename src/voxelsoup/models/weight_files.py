@@ -40,10 +40,9 @@ def describe(study: Study) -> dict[str, Any]:
 
 
 def save(path: Path, weights: Weights, description: dict[str, Any]) -> str:
-    """Write weights and their description atomically; the same input, the same bytes.
+    """Write weights and their description atomically; gives the SHA-256 of the file.
 
-    Returns:
-        The SHA-256 of the file.
+    The same input gives the same bytes.
     """
     tensors: Weights = {}
     storages: set[int] = set()
@@ -102,13 +101,8 @@ def shapes(path: Path) -> tuple[dict[str, tuple[tuple[int, ...], str]], dict[str
 def read_slice(path: Path, start: int, stop: int) -> np.ndarray:
     """Part of a model's floating-point weights, laid end to end in the order of their names.
 
-    Args:
-        path: the model file; only what is asked for is read from it.
-        start: the first number.
-        stop: the number after the last; more than there are gives those that there are.
-
-    Returns:
-        float64, at most ``stop - start`` numbers.
+    From number ``start`` to ``stop`` - 1, or those that there are, as float64; nothing else is
+    read from the file.
 
     Raises:
         InputError: as ``load``.
@@ -161,11 +155,7 @@ def _description(opened: Any) -> dict[str, Any]:
 
 
 def fit(model: nn.Module, weights: Weights, where: str | Path) -> None:
-    """Put weights into a model.
-
-    Raises:
-        InputError: if they do not fit, see ``check_fit``.
-    """
+    """Put weights into a model, if they pass ``check_fit``."""
     check_fit(model, weights, where)
     model.load_state_dict(weights)
 

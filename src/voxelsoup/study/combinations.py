@@ -20,11 +20,7 @@ Combination = dict[str, Any]
 def combinations(study: Study, block: SweepBlock, name: str, where: str) -> list[Combination]:
     """All combinations that a block names, in its order; the empty one if it has no axis.
 
-    Args:
-        study: the study, for what a combination does not name.
-        block: the block.
-        name: its place in the study, as ``sweep`` or ``sweep.also[0]``.
-        where: name of the study file.
+    ``name`` is the block's place in the study, as ``sweep.also[0]``; ``where`` the study file.
 
     Raises:
         InputError: if a key cannot be swept, a value is not allowed for its key, a combination is
@@ -48,9 +44,8 @@ def _of_axes(block: SweepBlock, name: str, where: str) -> list[Combination]:
     for key, values in block.grid.items():
         axes.append([_canonical({key: value}, f"{name}.grid", where) for value in values])
     for together in block.zip:
-        rows = [
-            dict(zip(together, row, strict=True)) for row in zip(*together.values(), strict=True)
-        ]
+        points = zip(*together.values(), strict=True)
+        rows = [dict(zip(together, point, strict=True)) for point in points]
         axes.append([_canonical(row, f"{name}.zip", where) for row in rows])
     if block.random is not None:
         part = f"{name}.random"
@@ -58,8 +53,8 @@ def _of_axes(block: SweepBlock, name: str, where: str) -> list[Combination]:
             check_sweepable(key, part, where)
         axes.append(draw_samples(block.random, part, where))
     return [
-        {key: value for point in points for key, value in point.items()}
-        for points in itertools.product(*axes)
+        {key: value for part in parts for key, value in part.items()}
+        for parts in itertools.product(*axes)
     ]
 
 

@@ -30,10 +30,6 @@ def rung_epochs(halving: Halving, epochs: int) -> list[int]:
 
     Each rung but the first is longer than the one before by ``1 / keep``, so that all rungs cost
     about the same.
-
-    Args:
-        halving: the study's section.
-        epochs: of a complete run.
     """
     powers = range(halving.rungs - 1, -1, -1)
     return [max(1, round(epochs * halving.keep**power)) for power in powers]

@@ -15,14 +15,7 @@ from voxelsoup.study.study import Study, check_across_sections
 
 
 def load(config: dict[str, Any], where: str = "config.yaml") -> Study:
-    """Check a study and fill in its defaults.
-
-    Args:
-        config: the content of a study file, as YAML gives it.
-        where: name of the file, for error messages.
-
-    Returns:
-        The typed study.
+    """Check the content of a study file, as YAML gives it, and fill in its defaults.
 
     Raises:
         InputError: naming every wrong key with its path, what was found, what is allowed and
@@ -49,16 +42,9 @@ def read(path: Path, *further: Path) -> Study:
 
 
 def wrong_settings(error: ValidationError, where: str, *parents: str) -> InputError:
-    """One message of all that pydantic found.
-
-    Args:
-        error: what it found.
-        where: name of the file, and of the part of it.
-        parents: keys of the sections around what was checked, if that was a part of a study.
-    """
-    problems = [
-        _explain({**problem, "loc": (*parents, *problem["loc"])}) for problem in error.errors()
-    ]
+    """One message of all that pydantic found in a study, or in its part below ``parents``."""
+    found = error.errors()
+    problems = [_explain({**one, "loc": (*parents, *one["loc"])}) for one in found]
     return InputError(
         where,
         f"{len(problems)} setting(s) are wrong\n" + "\n".join(f"  - {p}" for p in problems),

@@ -25,10 +25,7 @@ DRAWS_PER_SAMPLE, SPARE_DRAWS = 100, 1000
 def draw_samples(asked: RandomSamples, part: str, where: str) -> list[dict[str, Any]]:
     """Draw different samples: dotted key -> value, each.
 
-    Args:
-        asked: what to draw; its keys may be swept.
-        part: its place in the study, as ``sweep.random``.
-        where: name of the study file.
+    ``part`` is their place in the study, as ``sweep.random``; ``where`` the study file.
 
     Raises:
         InputError: if a setting cannot have such values, or there are not so many different ones.

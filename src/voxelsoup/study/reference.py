@@ -24,17 +24,14 @@ Editors complete and check a study whose first line names `schema/study.schema.j
 
 def configuration_reference() -> str:
     """The content of ``docs/configuration.md``: one table per section of a study."""
-    parts = [HEADER, _table("The study", Study, None)]
-    parts += [
-        _table(f"`{path}`", section, values) for path, section, values in _sections("", Study)
-    ]
-    return "\n".join(parts)
+    tables = [_table(f"`{path}`", inner, given) for path, inner, given in _sections("", Study)]
+    return "\n".join([HEADER, _table("The study", Study, None), *tables])
 
 
 def json_schema() -> dict[str, Any]:
     """The JSON schema (draft 2020-12) of a study file, for editors."""
-    schema = Study.model_json_schema()
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+    draft = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    return draft | Study.model_json_schema()
 
 
 def schema_text() -> str:

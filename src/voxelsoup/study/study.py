@@ -81,10 +81,6 @@ class Study(Section):
 def check_across_sections(study: Study, where: str) -> None:
     """Make sure that settings of different sections go together.
 
-    Args:
-        study: the study, whose sections are each right by themselves.
-        where: name of its file, for error messages.
-
     Raises:
         InputError: naming the settings that do not.
     """

@@ -27,12 +27,7 @@ SEED = "training.seed"
 
 
 def check_sweepable(key: str, part: str, where: str) -> None:
-    """Make sure that trials may differ in a setting.
-
-    Args:
-        key: its dotted key.
-        part: the part of the study that names it, as ``sweep.grid``.
-        where: name of the study file.
+    """Make sure that trials may differ in a setting, which ``part`` (``sweep.grid``) names.
 
     Raises:
         InputError: if they may not.
@@ -65,12 +60,6 @@ def check_sweepable(key: str, part: str, where: str) -> None:
 
 def canonical(key: str, value: Any, part: str, where: str) -> Any:
     """The value as its section keeps it, so that 1e-3, 0.001 and "0.001" are one.
-
-    Args:
-        key: dotted key of a setting that may be swept.
-        value: as the study file has it.
-        part: the part of the study that names it, as ``sweep.grid``.
-        where: name of the study file.
 
     Raises:
         InputError: if the setting cannot have this value.

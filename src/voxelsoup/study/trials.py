@@ -23,12 +23,11 @@ from voxelsoup.study.sweepable import SWEPT_SECTIONS, setting
 
 @dataclass(frozen=True)
 class Trial:
-    """One hyperparameter combination of a sweep.
+    """One hyperparameter combination of a sweep: the study with its own values in place.
 
     Attributes:
-        id: eight hexadecimal digits made from its own swept keys and values alone.
+        id: eight hexadecimal digits made from ``parameters`` alone.
         parameters: its own swept dotted key -> value; other trials may have other keys.
-        study: the study with those values in place.
     """
 
     id: str
@@ -42,10 +41,6 @@ def trials(study: Study, where: str = "config.yaml") -> list[Trial]:
     Trials of the same settings are one, whatever keys name them: the one that was begun in the
     results folder, so that a further block retrains nothing; else the one with the fewest keys,
     and of several the one with the lowest id, so that the order of the blocks renames nothing.
-
-    Args:
-        study: the checked study.
-        where: name of its file, for error messages.
 
     Raises:
         InputError: if a key cannot be swept, a value is not allowed for its key, an exclusion
@@ -126,14 +121,13 @@ def trial_groups(study: Study, found: Sequence[Trial]) -> dict[str, str]:
 def trial_label(parameters: Mapping[str, Any], keys: Sequence[str]) -> str:
     """What people read instead of a trial's id, as ``lr 0.03, seed 1``; ``base`` without keys.
 
-    Args:
-        parameters: the trial's swept dotted key -> value.
-        keys: the study's swept keys that distinguish its trials (``differing_keys``), in order;
-            those that the trial does not have are left out.
+    A value that names its key stands alone, as ``schedule-free``. ``keys`` are in order those
+    that distinguish a study's trials (``differing_keys``); what a trial lacks is left out.
     """
     short = short_keys(keys)
-    named = {short[key]: parameters[key] for key in keys if key in parameters}
-    return ", ".join(f"{key} {shown(value)}" for key, value in named.items()) or "base"
+    named = {short[key]: shown(parameters[key]) for key in keys if key in parameters}
+    parts = (value if key in value else f"{key} {value}" for key, value in named.items())
+    return ", ".join(parts) or "base"
 
 
 def trial_labels(found: Sequence[Trial]) -> dict[str, str]:
@@ -156,14 +150,15 @@ def readable(parameters: Mapping[str, Any]) -> str:
 def model_labels(study: Study, models: Iterable[str]) -> dict[str, str]:
     """Model of a trial (its id, or its id and a folder below it) -> label: ``lr 0.03, raw-1``."""
     labels = trial_labels(trials(study))
-    parts = {model: model.partition("/") for model in models}
-    return {
-        m: ", ".join(filter(None, (labels[trial], name))) for m, (trial, _, name) in parts.items()
-    }
+    found = {}
+    for model in models:
+        trial, _, name = model.partition("/")
+        found[model] = f"{labels[trial]}, {name}" if name else labels[trial]
+    return found
 
 
 def _one_of(alike: list[Trial], results: Path) -> Trial:
-    """Of trials of the same settings the one that stands for all."""
+    """Of trials of the same settings the one that stands for all (see ``trials``)."""
 
     def rank(trial: Trial) -> tuple[bool, int, str]:
         return not _is_begun(results, trial.id), len(trial.parameters), trial.id

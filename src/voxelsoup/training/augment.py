@@ -125,7 +125,6 @@ def apply(images: torch.Tensor, labels: torch.Tensor, drawn: Drawn) -> None:
 
 
 def _change_channel(channel: torch.Tensor, drawn: Drawn, sample: int, number: int) -> None:
-    """All that changes a channel (x, y, z) by itself."""
     if sample in drawn.flips:
         channel.copy_(channel.flip(drawn.flips[sample]))
     if sample in drawn.noise:
@@ -147,14 +146,7 @@ def _change_channel(channel: torch.Tensor, drawn: Drawn, sample: int, number: in
 def draw(
     samples: int, channels: int, preset: AugmentationPreset, generator: torch.Generator
 ) -> Drawn:
-    """Draw how a batch is to be changed.
-
-    Args:
-        samples: its size.
-        channels: of its images.
-        preset: the study's name for how strongly.
-        generator: a generator of the CPU.
-    """
+    """Draw how a batch of so many samples is to be changed; ``generator`` is one of the CPU."""
     strength = PRESETS[preset]
 
     def uniform(shape: tuple[int, ...], bounds: tuple[float, float]) -> list[Any]:
@@ -223,12 +215,10 @@ def _blur(channel: torch.Tensor, sigma: float) -> None:
 
 @dataclass(frozen=True)
 class _Band:
-    """A matrix along an axis of a volume.
+    """A matrix along an axis of a volume, (side, side before).
 
-    Attributes:
-        matrix: (side, side before).
-        taken: from the first and the last + 1 of some rows to those of the columns that are not 0
-            in them.
+    ``taken`` maps the first and the last + 1 of some rows to those of the columns that are not 0
+    in them.
     """
 
     matrix: torch.Tensor

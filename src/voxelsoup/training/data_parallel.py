@@ -29,13 +29,7 @@ PATIENCE = timedelta(minutes=15)
 
 @dataclass(frozen=True)
 class Ranks:
-    """The processes of a run, as one of them sees them.
-
-    Attributes:
-        rank: number of this process, from 0.
-        count: how many there are.
-        device: where this one computes.
-    """
+    """The processes of a run, as one of them sees them: its number from 0, and its device."""
 
     rank: int
     count: int
@@ -44,7 +38,7 @@ class Ranks:
     def batches(
         self, source: PatchSource, first_step: int, last_step: int, device: torch.device
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """This process's share of what ``batches.batches`` yields.
+        """This process's share of what ``patches.batches`` yields.
 
         Random layers draw from the seed, the step and the process, so that no two processes
         drop the same, and a resumed run drops what it would have.

@@ -14,7 +14,7 @@ class Epoch:
     """One epoch as it was trained.
 
     Attributes:
-        number: of the epoch, from 1.
+        number: from 1.
         epochs: those that the run is to have.
         step: optimizer steps done at its end.
         training_loss: mean over the epoch.
@@ -58,23 +58,13 @@ class Pace:
     """Measures the epochs that one attempt trains."""
 
     def __init__(self, epochs: int, steps_per_epoch: int, step: int) -> None:
-        """Begin to measure.
-
-        Args:
-            epochs: those that the run is to have.
-            steps_per_epoch: optimizer steps of each.
-            step: optimizer steps done before.
-        """
+        """Begin to measure, after so many optimizer steps."""
         self.epochs, self.steps_per_epoch = epochs, steps_per_epoch
         self._first_step = self._last_step = step
         self._began = self._last_end = time.monotonic()
 
     def epoch(self, row: dict[str, float]) -> Epoch:
-        """The epoch that has just ended.
-
-        Args:
-            row: its row of the history.
-        """
+        """The epoch that has just ended, by its row of the history."""
         now, step = time.monotonic(), int(row["step"])
         of_attempt = (now - self._began) / (step - self._first_step)
         of_epoch = (now - self._last_end) / (step - self._last_step)

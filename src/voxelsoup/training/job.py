@@ -26,13 +26,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class JobDone:
-    """What a job has trained.
-
-    Attributes:
-        trained: what the run leaves behind.
-        device: where it was trained, or is evaluated after several processes have trained it.
-        started: when this attempt began.
-    """
+    """What a job has trained, the device to evaluate it on, and when this attempt began."""
 
     trained: Trained
     device: torch.device
@@ -70,13 +64,9 @@ def run_job(job: Job) -> Iterator[JobDone]:
 
 
 def write_run(job: Job, done: JobDone, model: Path, beside: list[Path]) -> None:
-    """Write a run's models, its history and its record.
+    """Write a run's own model, its history and its record beside that, and its other weights.
 
-    Args:
-        job: the job.
-        done: what it has trained.
-        model: file of the run's own model; history and record go beside it.
-        beside: files of other weights of the run, in folders of their names (``ingredients``).
+    Files of the others, ``beside``, are in folders of their names (``ingredients``).
     """
     run, trained, record = job.run, done.trained, read_record(job.states)
     description = weight_files.describe(run.study)

@@ -55,9 +55,7 @@ class EndedByTheFirst(Stopped):
 def train_together(job: Job, processes: int) -> None:
     """Train a run to its end or its pause with several processes; its states are the result.
 
-    Args:
-        job: the run's job.
-        processes: how many, of which each has a GPU where there are any.
+    Each has a GPU where there are any.
 
     Raises:
         InputError: if the run cannot be trained, as in one process.
@@ -174,15 +172,7 @@ class SharedCheckpointer:
     def __init__(
         self, ranks: Ranks, folder: Path, asked: Interruption, guard: RunGuard | None, parent: int
     ) -> None:
-        """Set up.
-
-        Args:
-            ranks: the processes.
-            folder: where the run's states lie.
-            asked: signals that this process has got.
-            guard: that of the run; the first process has it.
-            parent: the process that started them.
-        """
+        """Set up; only the first process has the run's guard, and all know who started them."""
         self.ranks, self.folder, self.guard, self.parent = ranks, folder, guard, parent
         self.asked = guard.interruption if guard else asked
         self._error: Exception | None = None
@@ -239,7 +229,6 @@ class SharedCheckpointer:
 
 
 def _train_share(folder: Path, rank: int, count: int) -> None:
-    """What one of the processes does."""
     job, gpus, parent = _read_plan(folder / PLAN)
     run = job.run
     with ExitStack() as exits:
@@ -278,7 +267,8 @@ def _read_report(folder: Path, killed: bool = False) -> Exception | None:
 
     A killed process could not report, and what the others then met is no reason.
     """
-    reports = sorted((read_json(path) for path in folder.glob("[0-9]*.json")), key=_time)
+    reports = [read_json(path) for path in folder.glob("[0-9]*.json")]
+    reports.sort(key=lambda report: float(report["time"]))
     for kind, make in (
         ("input", lambda text: InputError(*text)),
         ("stopped", Stopped),
@@ -288,10 +278,6 @@ def _read_report(folder: Path, killed: bool = False) -> Exception | None:
         if texts:
             return make(texts[0])
     return None
-
-
-def _time(report: dict[str, Any]) -> float:
-    return float(report["time"])
 
 
 def main(folder: Path) -> int:

@@ -31,13 +31,7 @@ class RunOptimizer:
     """
 
     def __init__(self, model: nn.Module, settings: Optimizer, steps: int) -> None:
-        """Set up.
-
-        Args:
-            model: the model to train; its parameters are changed in place.
-            settings: the study's optimizer.
-            steps: length of the run in steps; a schedule-free optimizer does not need it.
-        """
+        """Set up for a run of so many steps, which a schedule-free optimizer does not need."""
         self.model = model
         self.is_schedule_free = settings.schedule == "schedule-free"
         self.optimizer = make_optimizer(model.parameters(), settings)

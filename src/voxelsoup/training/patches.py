@@ -21,15 +21,7 @@ from voxelsoup.training.augment import augment
 
 @dataclass(frozen=True)
 class PatchSource:
-    """What the patches of a run are drawn from.
-
-    Attributes:
-        folder: where the preprocessed cases lie.
-        cases: names of the training cases, sorted.
-        regions: region name -> label values.
-        training: patch, batch size, foreground share, augmentation and workers.
-        seed: seeds of the run (any number of whole numbers).
-    """
+    """What the patches of a run are drawn from: sorted ``cases`` of a ``folder``."""
 
     folder: Path
     cases: list[str]
@@ -104,14 +96,7 @@ def batches(
     """Augmented batches of steps ``first_step`` to ``last_step`` - 1.
 
     The batch of a step depends on the seed and the step's number alone: not on the workers, nor
-    on where the run began.
-
-    Args:
-        source: what patches are drawn from.
-        first_step: the first step's number.
-        last_step: the number of the one after the last.
-        device: where batches are augmented and given.
-        share: which places of each batch are read and given; None: all.
+    on where the run began. ``share`` names the places of each batch that are read and given.
 
     Yields:
         Images (batch, channel, x, y, z) and regions (batch, region, x, y, z) on ``device``.
@@ -143,14 +128,9 @@ def batches(
 
 
 def regions_of(labels: torch.Tensor, regions: Sequence[Sequence[int]]) -> torch.Tensor:
-    """Regions of label maps, on their device.
+    """Regions of label maps, on their device, each by its label values.
 
-    Args:
-        labels: uint8 (batch, 1, x, y, z).
-        regions: the label values of each.
-
-    Returns:
-        Zeros and ones, float32 (batch, region, x, y, z).
+    From uint8 (batch, 1, x, y, z) to zeros and ones, float32 (batch, region, x, y, z).
     """
     result = labels.new_empty((len(labels), len(regions), *labels.shape[2:]), dtype=torch.float32)
 
@@ -171,7 +151,6 @@ def regions_of(labels: torch.Tensor, regions: Sequence[Sequence[int]]) -> torch.
 
 
 def _numbers(steps: range, size: int, places: range) -> Sequence[int]:
-    """Numbers of the patches at some places of the batches of some steps."""
     if len(places) == size:
         return range(steps.start * size, steps.stop * size)
     return [step * size + place for step in steps for place in places]
@@ -188,13 +167,7 @@ def _in_place(own: torch.Tensor, places: range, size: int) -> torch.Tensor:
 
 
 def read_patch(image: np.ndarray, window: tuple[slice, ...], place: np.ndarray) -> None:
-    """Read a patch of a stored image.
-
-    Args:
-        image: float32 or float16 (channel, x, y, z), on the disk.
-        window: the patch's place in it (x, y, z).
-        place: float32 (channel, x, y, z) of the patch's size, to be filled.
-    """
+    """Read a patch of a stored image, float32 or float16 (channel, x, y, z), into ``place``."""
     voxels = image[(slice(None), *window)]
     if voxels.dtype == np.float32:
         np.copyto(place, voxels)

@@ -35,10 +35,8 @@ class Run:
     Attributes:
         study: the study with the run's own settings in place.
         optimizer: its optimizer (a stem may have another one than the trials).
-        epochs: its length.
         seed: seeds of its patches and augmentation; the first also of its initial weights.
-        cases: names of its training cases.
-        folder: the preprocessed cases.
+        cases: names of its training cases, which are preprocessed in ``folder``.
         initial: model file to start from, or None for random weights.
         checkpoints: number of checkpoints along it, the last one at its end.
         weights: kinds of weights that are kept of each.
@@ -87,15 +85,11 @@ class Job:
     """One attempt at a run: its identity in the study, and where it reads and writes.
 
     Attributes:
-        run: what it trains.
-        fold: its fold.
-        name: `stem`, or the trial's id.
-        label: what people call it.
+        name: `stem`, or the trial's id; ``label`` is what people call it.
         parameters: swept dotted key -> value.
         identity: everything that the run's result depends on (``run_identity``).
         states: where the run's lease, states and record lie.
         events: where TensorBoard's events go, if anywhere.
-        log: the job's log.
         threads: CPU threads, of all its processes together.
     """
 
@@ -116,7 +110,6 @@ class Job:
         return max(1, self.run.study.resources.training.gpu)
 
     def __str__(self) -> str:
-        """The run for people."""
         return f"fold {self.fold}, {self.label}"
 
 
@@ -158,9 +151,7 @@ def run_settings(
 def run_identity(run: Run, fingerprints: dict[str, str]) -> dict[str, Any]:
     """Everything that a run's result depends on: a state of another identity is of no use to it.
 
-    Args:
-        run: the run.
-        fingerprints: preprocessed case -> hash.
+    ``fingerprints`` are the hashes of the preprocessed cases.
     """
     return {
         "settings": run.settings(),
@@ -177,11 +168,7 @@ def stem_target(study: Study) -> tuple[int, dict[str, Any]]:
 
 
 def trial_target(study: Study) -> tuple[int, dict[str, Any]]:
-    """Epochs of a trial, and the settings that its result depends on.
-
-    Args:
-        study: the study with the trial's own values in place.
-    """
+    """Epochs of a trial, whose values the study has, and what its result depends on."""
     epochs, count = study.training.epochs, study.training.checkpoints
     return epochs, run_settings(study, study.optimizer, epochs, count, study.soup.weights)
 
@@ -189,14 +176,9 @@ def trial_target(study: Study) -> tuple[int, dict[str, Any]]:
 def training_plan(states: str, epochs: int, settings: dict[str, Any], lease_seconds: float) -> str:
     """What training a run now will do, shown in the plan of a workflow.
 
-    Args:
-        states: where the run's states lie.
-        epochs: its length.
-        settings: those that its result depends on.
-        lease_seconds: an owner without a sign of life for so long is taken for dead.
+    An owner of its ``states`` without a sign of life for ``lease_seconds`` is taken for dead.
     """
-    steps_per_epoch = settings["training"]["steps_per_epoch"]
-    return plan(states, settings, epochs, steps_per_epoch, lease_seconds)
+    return plan(states, settings, epochs, settings["training"]["steps_per_epoch"], lease_seconds)
 
 
 def can_continue(optimizer: Optimizer) -> bool:
@@ -210,14 +192,7 @@ def stem_optimizer(study: Study) -> Optimizer:
 
 
 def stem_run(study: Study, fold: int, cases: list[str], folder: Path) -> Run:
-    """The run that trains the stem of a fold, from random weights.
-
-    Args:
-        study: the study.
-        fold: its fold.
-        cases: names of the training cases.
-        folder: the preprocessed cases.
-    """
+    """The run that trains the stem of a fold on cases of a folder, from random weights."""
     return Run(
         study=study,
         optimizer=stem_optimizer(study),

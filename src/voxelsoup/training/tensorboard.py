@@ -32,11 +32,7 @@ class TrainingEvents:
     """Writes the epochs of a run as they are trained (a ``training.Observer``)."""
 
     def __init__(self, folder: Path) -> None:
-        """Set up.
-
-        Args:
-            folder: the run's results; its path below `--logdir` is the run's name.
-        """
+        """Set up for a folder of results, whose path below `--logdir` is the run's name."""
         self.folder = folder
         self._file: EventFile | None = None
 

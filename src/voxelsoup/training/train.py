@@ -33,13 +33,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Trained:
-    """What a run leaves behind.
+    """What a run leaves behind: the weights to evaluate, averaged at its end, and others.
 
-    Attributes:
-        weights: those to evaluate: averaged, at its end.
-        history: one row per epoch.
-        parameter_count: trained numbers of the network.
-        beside: other weights that were asked for, by their names (see ``ingredients``).
+    ``history`` has one row per epoch; ``beside`` maps names (see ``ingredients``) to weights.
     """
 
     weights: weight_files.Weights
@@ -83,12 +79,7 @@ def train(
 ) -> Trained:
     """Train a run to its end or its pause, from its beginning or from the newest state kept.
 
-    Args:
-        run: the run.
-        device: where this process computes.
-        checkpointer: keeps its states, if given.
-        observers: they see the training's events.
-        ranks: the processes that share its batches, of which this is one; None: it is alone.
+    ``ranks`` are the processes that share its batches, of which this is one; None: it is alone.
 
     Raises:
         InputError: if the loss is NaN or infinite, or the initial weights do not fit.
@@ -226,17 +217,18 @@ class Trainer:
 
     def capture(self) -> State:
         """A copy of everything, on the CPU, that training on does not change."""
-        state = {
-            "model": self.model.state_dict(),
-            **self.optimizer.state(),
-            "scaler": self.scaler.state_dict(),
-            "random": _random_states(self.device),
-            "rows": list(self.rows),
-            "losses": self.losses,
-            "epoch_lr": self.epoch_lr,
-            "kept": dict(self.kept),
-        }
-        copied: State = _copy(state)
+        copied: State = _copy(
+            {
+                "model": self.model.state_dict(),
+                **self.optimizer.state(),
+                "scaler": self.scaler.state_dict(),
+                "random": _random_states(self.device),
+                "rows": self.rows,
+                "losses": self.losses,
+                "epoch_lr": self.epoch_lr,
+                "kept": self.kept,
+            }
+        )
         return copied
 
     def restore(self, state: State) -> None:
@@ -263,8 +255,8 @@ class Trainer:
         for name, kept in self.kept.items():
             self.model.load_state_dict(kept)
             beside[name] = self._settled()
-        history = pd.DataFrame(self.rows)
-        return Trained(weights, history, networks.count_parameters(self.model), beside)
+        count = networks.count_parameters(self.model)
+        return Trained(weights, pd.DataFrame(self.rows), count, beside)
 
     def _settled(self) -> weight_files.Weights:
         """A copy of what the model holds, with running statistics of its own."""
@@ -274,7 +266,7 @@ class Trainer:
 
 
 def _seed_everything(seed: tuple[int, ...]) -> None:
-    """Seed the global random states, from which dropout and the like draw."""
+    # Dropout and the like draw from the global random states.
     number = mixed_seed(seed)
     torch.manual_seed(number)
     random.seed(number)
