@@ -31,7 +31,9 @@ def test_why_greedy_kept_one() -> None:
     assert "is 0.0200 above that model, and so 0.0100 above their mean" in ahead
     few = why_one([line_of("b", 0.896, gain=0.004)], 0.9, True)
     assert "does not hold on all selection cases" in few
-    labelled = why_one([line_of("t1/raw", 0.896, gain=0.004)], 0.9, True, {"t1": "lr 0.03"})
+    labelled = why_one(
+        [line_of("t1/raw", 0.896, gain=0.004)], 0.9, True, {"t1/raw": "lr 0.03, raw"}
+    )
     assert "with lr 0.03, raw raises" in labelled
 
 

@@ -25,7 +25,9 @@ from voxelsoup.soups.candidates import (
     write_candidates,
 )
 from voxelsoup.soups.soup import ingredients_of_fold
+from voxelsoup.study.loading import load
 from voxelsoup.study.sections.sweep import Halving
+from voxelsoup.study.trials import trials
 
 MODELS = ["aaaa0000", "aaaa0000/raw-1", "bbbb0000"]
 
@@ -85,9 +87,23 @@ def test_only_ingredients_go_into_soups(tmp_path: Path) -> None:
         "group",
     )
     assert ingredient.score == pytest.approx(0.25)
+    assert ingredient.name == "bbbb0000"
     ingredient.path.unlink()
     with pytest.raises(InputError, match="is missing"):
         ingredients_of_fold(path)
+
+
+def test_ingredients_are_named_by_what_distinguishes_their_trials(tmp_path: Path) -> None:
+    grid = {"optimizer.lr": [0.1, 0.2]}
+    data = {"dataset": {"channels": ["t1n"]}, "regions": {"WT": [1]}}
+    study = load(data | {"results": str(tmp_path), "sweep": {"grid": grid}})
+    first = trials(study)[0].id
+    fold = write_fold(tmp_path)
+    (fold / "aaaa0000").rename(fold / first)
+    path = fold.parent / "candidates.tsv"
+    write_candidates(path, [Candidate(f"{first}/raw-1", True, 0.5, "")])
+    (ingredient,) = ingredients_of_fold(path, study=study)
+    assert ingredient.name == f"lr 0.1, raw-1 ({first}/raw-1)"
 
 
 def test_what_is_no_list_is_refused(tmp_path: Path) -> None:

@@ -135,6 +135,18 @@ def test_the_uniform_soup_is_the_float64_mean(models: list[list[float]]) -> None
     assert made.scores == all_scores(weights)
 
 
+def test_greedy_logs_ingredients_by_their_names(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    one, other = write(tmp_path, [[2.0, 2, 2], [0, 0, 0]])
+    named = [dataclasses.replace(i, name=f"lr 0.1 ({i.trial})") for i in (one, other)]
+    with caplog.at_level("INFO"):
+        tried = greedy(named, selection_with()).decisions[1].trial
+        greedy([one, other], selection_with())
+    starts = [record.getMessage().partition(": ")[0] for record in caplog.records]
+    assert starts == [f"lr 0.1 ({tried})", tried]
+
+
 def test_the_best_model_costs_nothing(tmp_path: Path) -> None:
     ingredients = write(tmp_path, [[2.0, 2, 2], [0, 0, 0], [1, 1, 1]])
     selection = selection_with()

@@ -1,5 +1,6 @@
 """The answer and its tables: the best single model of each fold against the soups."""
 
+from itertools import chain
 from pathlib import Path
 
 from voxelsoup.common.files import read_json
@@ -12,16 +13,17 @@ from voxelsoup.comparison.postprocessing_effect import write_without_and_with
 from voxelsoup.comparison.sweep_effects import effects, seed_spreads, write_effects, write_seeds
 from voxelsoup.soups.candidates import models_of_folds
 from voxelsoup.study.loading import load
-from voxelsoup.study.trials import parameters_of, trial_labels, trials
+from voxelsoup.study.trials import model_labels, parameters_of, trials
 
 with job_log(snakemake.log[0]):
     asked, made_of = snakemake.params, snakemake.output
     folder, protocol = Path(made_of.overview).parent, asked.protocol
     study = load(snakemake.config)
     tolerance = study.metrics.surface_tolerance
-    parameters, labels = parameters_of(trials(study)), trial_labels(trials(study))
+    parameters = parameters_of(trials(study))
     results = Path(asked.results)
     models = models_of_folds(results, asked.folds)
+    labels = model_labels(study, chain(*models.values()))
     comparisons = compare_study(results, models, asked.recipes, protocol)
     findings = find(comparisons, parameters)
     spreads = seed_spreads(comparisons, parameters)

@@ -18,7 +18,7 @@ with job_log(snakemake.log[0]):
     study, began = load(snakemake.config), time.monotonic()
     asked, given, made_of = snakemake.params, snakemake.input, snakemake.output
     fold = read_json(Path(given.folds))["folds"][snakemake.wildcards.fold]
-    ingredients = ingredients_of_fold(Path(given.candidates), asked.groups)
+    ingredients = ingredients_of_fold(Path(given.candidates), asked.groups, study)
     description = check_alike(ingredients)
 
     device = devices.prepare(study.training.device, snakemake.threads)

@@ -11,9 +11,10 @@ from typing import Any
 import pandas as pd
 
 from voxelsoup.common.files import read_json
-from voxelsoup.comparison.names import NO_LABELS, label_and_id, model_label, protocol_mark
+from voxelsoup.comparison.names import protocol_mark
 from voxelsoup.comparison.tables import write_table
 from voxelsoup.soups.barriers import Line, lines_of, others
+from voxelsoup.study.trials import NO_LABELS, named
 
 # What an average has to gain for it to be reported: less is lost in the noise of the cases.
 LEAST_GAIN = 0.001
@@ -72,7 +73,7 @@ def why_one(
         return text
     partner = max(near, key=lambda line: line.gain - (best_score - line.score) / 2)
     gap = best_score - partner.score
-    other = model_label(partner.trial, labels)
+    other = labels.get(partner.trial, partner.trial)
     pair = f"averaging it with {other} raises their mean Dice by {partner.gain:.4f}"
     if partner.gain <= gap / 2:
         return (
@@ -134,7 +135,7 @@ def write_barriers(folds: Sequence[FoldBarriers], stem: Path) -> None:
     """Write the table of all folds in all formats, with a sentence per fold above it."""
     frame = table(folds)
     shown = frame.copy()
-    shown["model"] = [label_and_id(name, folds[0].labels) for name in frame["model"]]
+    shown["model"] = [named(name, folds[0].labels) for name in frame["model"]]
     for name in ("distance", "barrier", "gain", "selection_score"):
         sign = "+" if name == "gain" else ""
         shown[name] = [_rounded(value, sign) for value in frame[name]]

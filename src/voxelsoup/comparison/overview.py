@@ -12,10 +12,11 @@ import pandas as pd
 
 from voxelsoup.common.text import counted, listed
 from voxelsoup.comparison.folds import FoldComparison
-from voxelsoup.comparison.names import BEST_MODEL, NO_LABELS, label_and_id, protocol_mark
+from voxelsoup.comparison.names import BEST_MODEL, protocol_mark
 from voxelsoup.comparison.statistics import paired_difference
 from voxelsoup.comparison.tables import decimals, heading, shown_interval, spread, write_table
 from voxelsoup.evaluation.case_scores import ALL_REGIONS, by_case, measured_by, region_means
+from voxelsoup.study.trials import NO_LABELS, named
 
 COST = "models_per_prediction"
 GREEDY = "Greedy Soup"
@@ -76,7 +77,7 @@ def write_fold_table(
     kind = "models of the trials" if any("/" in name for name in comparison.trials) else "trials"
     caption = (
         f"Fold {comparison.fold}: Dice (0 to 1) and loss on the test cases. "
-        f"Best Model is trial {label_and_id(comparison.best_trial, labels)}, whose mean Dice on "
+        f"Best Model is trial {named(comparison.best_trial, labels)}, whose mean Dice on "
         f"the selection cases is the highest of {len(comparison.trials)} {kind}.{''.join(parts)}"
     )
     write_table(table, table.map(repr), stem, caption, comparison.protocol == "published")
@@ -121,10 +122,7 @@ def _cells(
     scored: Sequence[Mapping[str, pd.DataFrame]], title: str, metric: str, region: str
 ) -> dict[str, float]:
     centers = [_center(rows[title], metric, region) for rows in scored]
-    cells = {
-        f"{metric}_mean": fmean(centers),
-        f"{metric}_std": _deviation(centers),
-    }
+    cells = {f"{metric}_mean": fmean(centers), f"{metric}_std": _deviation(centers)}
     if title == BEST_MODEL:
         return cells | dict.fromkeys(
             (f"{metric}_difference", f"{metric}_low", f"{metric}_high"), math.nan

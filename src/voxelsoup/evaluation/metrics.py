@@ -74,11 +74,7 @@ class Scoring:
 
 
 def score_regions(
-    prediction: Mask,
-    truth: Mask,
-    spacing: Sequence[float],
-    scoring: Scoring,
-    threads: int = 1,
+    prediction: Mask, truth: Mask, spacing: Sequence[float], scoring: Scoring, threads: int = 1
 ) -> list[dict[str, float]]:
     """All scores of one case.
 

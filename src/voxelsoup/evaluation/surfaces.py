@@ -245,10 +245,7 @@ def _search(
         outside = np.ones(math.prod(shape), dtype=bool)
         outside[corners] = False
         feature: NDArray[np.int32] = ndimage.distance_transform_edt(
-            outside.reshape(shape),
-            sampling=spacing,
-            return_distances=False,
-            return_indices=True,
+            outside.reshape(shape), sampling=spacing, return_distances=False, return_indices=True
         )
         x, y, z = feature.reshape(3, -1)[:, places]
         nearest: Places = np.ravel_multi_index((x, y, z), shape).astype(np.int64)

@@ -92,6 +92,10 @@ class Outcome:
     stopped: str | None = None
     inferences: int = 0
 
+    def beats(self, incumbent: Scores) -> bool:
+        """Whether it scores strictly higher than the scores of all cases."""
+        return self.score is not None and self.score > mean_score(incumbent)
+
 
 @dataclass
 class Cache:
@@ -127,12 +131,7 @@ class Cache:
         self.known(candidate)[case] = score
         if self.path is None:
             return
-        entry = {
-            "context": self.context,
-            "candidate": candidate.key,
-            "case": case,
-            "score": score,
-        }
+        entry = {"context": self.context, "candidate": candidate.key, "case": case, "score": score}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         # One write to a file opened for appending: two recipes may share it.
         with self.path.open("a", encoding="utf-8") as stream:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from voxelsoup.common.errors import InputError
 from voxelsoup.common.files import sha256
@@ -21,7 +21,9 @@ from voxelsoup.models import weight_files
 from voxelsoup.models.weight_files import Weights
 from voxelsoup.soups.averaging import WeightedModel, average, equal_parts
 from voxelsoup.soups.candidates import OWN, ranking, read_candidates
-from voxelsoup.soups.selection import Selection
+from voxelsoup.soups.selection import Outcome, Selection
+from voxelsoup.study.study import Study
+from voxelsoup.study.trials import NO_LABELS, model_labels, named
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class Ingredient:
     Attributes:
         scores: what its evaluation gave on the selection cases.
         group: what it shares with others of its kind; for ``hierarchical``.
+        name: what logs call it; empty: its trial.
     """
 
     trial: str
@@ -38,6 +41,7 @@ class Ingredient:
     sha256: str
     scores: Scores
     group: str = ""
+    name: str = ""
 
     @property
     def score(self) -> float:
@@ -65,6 +69,22 @@ class Decision:
     at_most: float | None = None
     stopped: str | None = None
     inferences: int = 0
+
+    @classmethod
+    def of(
+        cls, trial: str, single_score: float, outcome: Outcome, best_score: float, accepted: bool
+    ) -> Self:
+        """The decision on a candidate, from what became of it."""
+        return cls(
+            trial,
+            single_score,
+            outcome.score,
+            best_score,
+            accepted,
+            None if outcome.score is not None else outcome.at_most,
+            outcome.stopped,
+            outcome.inferences,
+        )
 
 
 @dataclass(frozen=True)
@@ -94,31 +114,29 @@ class SoupResult:
         return average(self.parts)
 
 
-def ingredients_of_fold(path: Path, groups: Mapping[str, str] | None = None) -> list[Ingredient]:
+def ingredients_of_fold(
+    path: Path, groups: Mapping[str, str] | None = None, study: Study | None = None
+) -> list[Ingredient]:
     """What may go into the soups of a fold, with the case scores of each.
 
     Args:
         path: the fold's list; the trials lie beside it.
         groups: trial -> what it shares with others of its kind.
+        study: gives the ingredients their names.
 
     Raises:
         InputError: if a model's file is missing or its per-case scores cannot be read.
     """
+    listed = [candidate for candidate in read_candidates(path) if candidate.ingredient]
+    labels = model_labels(study, [one.model for one in listed]) if study else NO_LABELS
     found = []
-    for candidate in read_candidates(path):
-        if not candidate.ingredient:
-            continue
+    for candidate in listed:
         folder = path.parent / "trials" / candidate.model
-        trial = candidate.model.partition("/")[0]
-        found.append(
-            Ingredient(
-                candidate.model,
-                _present(folder / OWN),
-                candidate.sha256,
-                scores_of(read_rows(folder / "selection.csv")),
-                groups[trial] if groups else "",
-            )
-        )
+        group = groups[candidate.model.partition("/")[0]] if groups else ""
+        scores = scores_of(read_rows(folder / "selection.csv"))
+        name = named(candidate.model, labels)
+        model = _present(folder / OWN)
+        found.append(Ingredient(candidate.model, model, candidate.sha256, scores, group, name))
     return found
 
 
@@ -152,25 +170,22 @@ def check_alike(ingredients: Sequence[Ingredient]) -> dict[str, Any]:
         InputError: naming the first file whose network, channels, regions, preprocessing,
             names or shapes of weights differ from the others'.
     """
-    reference: tuple[dict[str, Any], dict[str, Any]] | None = None
-    for ingredient in ingredients:
-        shapes, description = weight_files.shapes(ingredient.path)
-        if reference is None:
-            reference = description, shapes
-            continue
-        difference = _first_difference(reference[0], description) or _first_difference(
-            reference[1], shapes
-        )
-        if difference:
+    if not ingredients:
+        raise InputError("soup", "has no ingredients", "at least one trial", "add trials")
+    first, *others = ingredients
+    shapes, description = weight_files.shapes(first.path)
+    for other in others:
+        its_shapes, its_description = weight_files.shapes(other.path)
+        if difference := (
+            _first_difference(description, its_description) or _first_difference(shapes, its_shapes)
+        ):
             raise InputError(
-                ingredient.path,
-                f"cannot be averaged with {ingredients[0].path}: {difference}",
+                other.path,
+                f"cannot be averaged with {first.path}: {difference}",
                 "ingredients of one network, one set of regions and one preprocessing",
                 "train it again with the study's settings, or take it out of the study",
             )
-    if reference is None:
-        raise InputError("soup", "has no ingredients", "at least one trial", "add trials")
-    return reference[0]
+    return description
 
 
 def _first_difference(one: dict[str, Any], other: dict[str, Any]) -> str | None:
@@ -220,10 +235,10 @@ def rebuild(record: dict[str, Any], folder: Path = Path()) -> Weights:
     Raises:
         InputError: if an ingredient is missing or is not the file that it was.
     """
-    parts = []
-    for ingredient in record["ingredients"]:
-        path, blocks = folder / ingredient["path"], ingredient.get("blocks", {})
-        parts.append(WeightedModel(path, ingredient["sha256"], ingredient["weight"], blocks))
+    parts = [
+        WeightedModel(folder / one["path"], one["sha256"], one["weight"], one.get("blocks", {}))
+        for one in record["ingredients"]
+    ]
     check_unchanged(parts)
     return average(parts)
 

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import ValidationError
@@ -19,6 +20,9 @@ from voxelsoup.study.sections.base import Section
 from voxelsoup.study.sections.sweep import SweepBlock
 from voxelsoup.study.study import Study
 from voxelsoup.study.sweepable import SWEPT_SECTIONS, setting
+
+# Model -> label, where no labels are given: people read the ids.
+NO_LABELS: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -155,6 +159,11 @@ def model_labels(study: Study, models: Iterable[str]) -> dict[str, str]:
         trial, _, name = model.partition("/")
         found[model] = f"{labels[trial]}, {name}" if name else labels[trial]
     return found
+
+
+def named(model: str, labels: Mapping[str, str]) -> str:
+    """A model with its id, by which its files are found: ``lr 0.03, seed 1 (0a1b2c3d)``."""
+    return f"{labels[model]} ({model})" if model in labels else model
 
 
 def _one_of(alike: list[Trial], results: Path) -> Trial:

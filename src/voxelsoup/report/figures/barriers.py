@@ -17,11 +17,11 @@ from voxelsoup.report.figures.panels import (
     styled,
 )
 from voxelsoup.report.figures.style import FEW_RUNS
-from voxelsoup.report.figures.tooltips import NO_NAMES, named
+from voxelsoup.study.trials import NO_LABELS, named
 
 
 def barriers(
-    records: Mapping[int, Mapping[str, Any]], path: Path, names: Mapping[str, str] = NO_NAMES
+    records: Mapping[int, Mapping[str, Any]], path: Path, names: Mapping[str, str] = NO_LABELS
 ) -> None:
     """Loss on the straight lines from the best model of each fold to its other ones.
 

@@ -10,19 +10,14 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from voxelsoup.report.figures.panels import (
-    Drawing,
-    in_panels,
-    mark,
-    protocol_of,
-    styled,
-)
+from voxelsoup.report.figures.panels import Drawing, in_panels, mark, protocol_of, styled
 from voxelsoup.report.figures.style import BLUE, FEW_MARKS, GREY, VERMILLION
-from voxelsoup.report.figures.tooltips import NO_NAMES, Tooltips, named
+from voxelsoup.report.figures.tooltips import Tooltips
+from voxelsoup.study.trials import NO_LABELS, named
 
 
 def build_up(
-    records: Mapping[int, Mapping[str, Any]], path: Path, names: Mapping[str, str] = NO_NAMES
+    records: Mapping[int, Mapping[str, Any]], path: Path, names: Mapping[str, str] = NO_LABELS
 ) -> None:
     """How the greedy soup of each fold grew: the score with each ingredient, taken or not.
 

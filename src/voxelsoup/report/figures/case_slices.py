@@ -158,12 +158,7 @@ def _outline(
         (np.arange(length) - 0.5) * size for length, size in zip(padded.shape, spacing, strict=True)
     )
     drawn = axes.contour(
-        across,
-        up,
-        padded.T,
-        levels=[0.5],
-        colors=[outline.colour],
-        linewidths=outline.width,
+        across, up, padded.T, levels=[0.5], colors=[outline.colour], linewidths=outline.width
     )
     drawn.set_linestyle([outline.style])
     drawn.set_path_effects([withStroke(linewidth=outline.width + 1, foreground=outline.beneath)])

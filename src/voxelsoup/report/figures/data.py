@@ -12,7 +12,7 @@ from voxelsoup.comparison.folds import FoldComparison
 from voxelsoup.comparison.names import BEST_MODEL
 from voxelsoup.comparison.sweep_effects import SEED, effects, value_text
 from voxelsoup.report.figures import HyperparameterEffects
-from voxelsoup.report.figures.tooltips import named
+from voxelsoup.study.trials import named
 
 
 def case_differences(comparisons: Sequence[FoldComparison], title: str) -> dict[int, pd.DataFrame]:

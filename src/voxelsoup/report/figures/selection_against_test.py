@@ -16,7 +16,8 @@ from matplotlib.lines import Line2D
 from voxelsoup.comparison.names import BEST_MODEL
 from voxelsoup.report.figures.panels import in_panels, mark, styled
 from voxelsoup.report.figures.style import BLUE, GREY, SOUP_COLOURS, SOUP_MARKERS
-from voxelsoup.report.figures.tooltips import NO_NAMES, Tooltips, named
+from voxelsoup.report.figures.tooltips import Tooltips
+from voxelsoup.study.trials import NO_LABELS, named
 
 TRIAL = "Trial"
 # Per fold; the dots of more are smaller.
@@ -24,7 +25,7 @@ MANY_MODELS = 200
 
 
 def selection_against_test(
-    points: pd.DataFrame, path: Path, protocol: str, names: Mapping[str, str] = NO_NAMES
+    points: pd.DataFrame, path: Path, protocol: str, names: Mapping[str, str] = NO_LABELS
 ) -> None:
     """Selection against test score of every model, one panel per fold, soups marked.
 

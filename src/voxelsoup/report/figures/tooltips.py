@@ -10,15 +10,12 @@ from __future__ import annotations
 import html
 import re
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 
 from matplotlib.artist import Artist
 
-# Trial or model id -> what distinguishes it; those that are missing are called by their ids.
-NO_NAMES: Mapping[str, str] = MappingProxyType({})
 SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 MARKS = {f"{{{SVG}}}use", f"{{{SVG}}}path"}
 # Points. Wider areas than this reach over the neighbours where there are many curves.
@@ -53,11 +50,6 @@ class _Titles:
     kind: str
     texts: tuple[str, ...]
     reach: float = 0.0
-
-
-def named(model: str, names: Mapping[str, str]) -> str:
-    """A model with its id beside it, by which its files are found: ``lr 0.03 (0a1b2c3d)``."""
-    return f"{names[model]} ({model})" if model in names else model
 
 
 class Tooltips:

@@ -12,13 +12,13 @@ from matplotlib.ticker import MaxNLocator
 
 from voxelsoup.report.figures.panels import in_panels, run_colours, run_handles, styled
 from voxelsoup.report.figures.style import BLACK, FEW_RUNS
-from voxelsoup.report.figures.tooltips import NO_NAMES, named
+from voxelsoup.study.trials import NO_LABELS, named
 
 
 def training_curves(
     histories: Mapping[tuple[int, str], pd.DataFrame],
     path: Path,
-    names: Mapping[str, str] = NO_NAMES,
+    names: Mapping[str, str] = NO_LABELS,
 ) -> None:
     """Training loss of every run over its epochs, one panel per fold.
 

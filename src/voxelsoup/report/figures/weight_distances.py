@@ -12,20 +12,16 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from voxelsoup.report.figures.panels import Drawing, in_panels, protocol_of, styled, wrap_name
-from voxelsoup.report.figures.style import (
-    FEW_MARKS,
-    PANEL_HEIGHT,
-    SMALL_LETTERS,
-    SMALL_LINE_HEIGHT,
-)
-from voxelsoup.report.figures.tooltips import NO_NAMES, Tooltips, named
+from voxelsoup.report.figures.style import FEW_MARKS, PANEL_HEIGHT, SMALL_LETTERS, SMALL_LINE_HEIGHT
+from voxelsoup.report.figures.tooltips import Tooltips
+from voxelsoup.study.trials import NO_LABELS, named
 
 # Beyond it the squares are too small to point at, and their texts would make a large file.
 MOST_WITH_TOOLTIPS = 40
 
 
 def weight_distances(
-    records: Mapping[int, Mapping[str, Any]], path: Path, names: Mapping[str, str] = NO_NAMES
+    records: Mapping[int, Mapping[str, Any]], path: Path, names: Mapping[str, str] = NO_LABELS
 ) -> None:
     """Pairwise distances of the weights of each fold's models, the best model first.
 

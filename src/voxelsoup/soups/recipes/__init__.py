@@ -34,13 +34,4 @@ def recipe_of(name: str, soup: Soup) -> Recipe:
     return partial(learned, settings=soup.learned) if name == "learned" else RECIPES[name]
 
 
-__all__ = [
-    "RECIPES",
-    "Recipe",
-    "best",
-    "greedy",
-    "hierarchical",
-    "learned",
-    "recipe_of",
-    "uniform",
-]
+__all__ = ["RECIPES", "Recipe", "best", "greedy", "hierarchical", "learned", "recipe_of", "uniform"]

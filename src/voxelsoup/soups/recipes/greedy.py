@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from functools import partial
 
+from voxelsoup.evaluation.case_scores import mean_score
 from voxelsoup.soups.averaging import RunningSum
 from voxelsoup.soups.selection import CandidateSoup, Outcome, Selection
 from voxelsoup.soups.soup import Decision, Ingredient, SoupResult, descending, in_equal_parts
@@ -37,22 +37,14 @@ def greedy(ingredients: Sequence[Ingredient], selection: Selection) -> SoupResul
     return SoupResult(parts, [i.trial for i in soup.kept], soup.decisions, soup.scores, soup.wasted)
 
 
-@dataclass
 class _GreedySoup:
     """A greedy soup in the making."""
 
-    first: Ingredient
-    kept: list[Ingredient] = field(default_factory=list)
-    decisions: list[Decision] = field(default_factory=list)
-    wasted: int = 0
-
-    def __post_init__(self) -> None:
-        self.total, self.scores, self.best = RunningSum(), self.first.scores, self.first.score
-        self.total.add(self.first.path)
-        self.kept.append(self.first)
-        self.decisions.append(
-            Decision(self.first.trial, self.best, self.best, self.best, accepted=True)
-        )
+    def __init__(self, first: Ingredient) -> None:
+        self.total, self.kept, self.scores, self.wasted = RunningSum(), [first], first.scores, 0
+        self.total.add(first.path)
+        score = first.score
+        self.decisions = [Decision(first.trial, score, score, score, accepted=True)]
 
     def candidate(self, ingredient: Ingredient) -> CandidateSoup:
         """The soup with one more ingredient."""
@@ -61,27 +53,18 @@ class _GreedySoup:
 
     def decide(self, ingredient: Ingredient, outcome: Outcome) -> bool:
         """Keep an ingredient if the soup with it is strictly better."""
-        accepted = outcome.score is not None and outcome.score > self.best
+        accepted = outcome.beats(self.scores)
         if accepted:
-            assert outcome.score is not None
             self.total.add(ingredient.path)
             self.kept.append(ingredient)
-            self.best, self.scores = outcome.score, outcome.scores
+            self.scores = outcome.scores
+        best = mean_score(self.scores)
         self.decisions.append(
-            Decision(
-                ingredient.trial,
-                ingredient.score,
-                outcome.score,
-                self.best,
-                accepted,
-                None if outcome.score is not None else outcome.at_most,
-                outcome.stopped,
-                outcome.inferences,
-            )
+            Decision.of(ingredient.trial, ingredient.score, outcome, best, accepted)
         )
         log.info(
             "%s: soup with it scores %s%.6f, %s",
-            ingredient.trial,
+            ingredient.name or ingredient.trial,
             "" if outcome.score is not None else "at most ",
             outcome.at_most,
             "kept" if accepted else "left out",

@@ -31,20 +31,11 @@ def hierarchical(ingredients: Sequence[Ingredient], selection: Selection) -> Sou
     for name in order[1:]:
         parts = _across([soups[k] for k in [*kept, name]])
         (outcome,) = selection.challenge([CandidateSoup(parts, partial(average, parts))], scores)
-        accepted = outcome.score is not None and outcome.score > mean_score(scores)
+        accepted = outcome.beats(scores)
         if accepted:
             kept, scores = [*kept, name], outcome.scores
         decisions.append(
-            Decision(
-                f"group {name}",
-                soups[name].score,
-                outcome.score,
-                mean_score(scores),
-                accepted,
-                None if outcome.score is not None else outcome.at_most,
-                outcome.stopped,
-                outcome.inferences,
-            )
+            Decision.of(f"group {name}", soups[name].score, outcome, mean_score(scores), accepted)
         )
     trials = [trial for name in kept for trial in soups[name].trials]
     wasted = sum(soup.wasted for soup in soups.values())
