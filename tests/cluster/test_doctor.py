@@ -243,7 +243,7 @@ def test_snakemake_itself_refuses_before_it_submits(place: Path, cluster: slurm.
     assert not (place / "results").exists()
 
 
-def test_what_has_nothing_to_do_is_not_judged(place: Path, cluster: slurm.Cluster) -> None:
+def test_rules_without_jobs_are_not_judged(place: Path, cluster: slurm.Cluster) -> None:
     study = write_study(place, training={"gpu_model": "v100"})
     target = ["results/cases.tsv", "--until", "phantom"]
     process = cluster.snakemake(place, place / "profile", place / study, *target)

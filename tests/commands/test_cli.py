@@ -106,7 +106,7 @@ def test_a_missing_study_is_named(tmp_path: Path, capsys) -> None:
     assert "nowhere.yaml: no such file" in capsys.readouterr().err
 
 
-def test_reference_writes_what_it_then_finds_current(tmp_path, monkeypatch, capsys) -> None:
+def test_reference_writes_files_that_it_then_finds_current(tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["reference", "--check"]) == 1
     assert "run `voxelsoup reference`" in capsys.readouterr().err

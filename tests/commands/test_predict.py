@@ -51,7 +51,7 @@ def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir() if not path.name.startswith(".")}
 
 
-def test_a_folder_is_predicted_and_what_is_done_is_kept(
+def test_a_folder_is_predicted_and_finished_cases_are_kept(
     model: ModelFile, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
@@ -175,7 +175,7 @@ def test_predictions_among_the_scans_are_no_cases(
     assert "0 cases predicted, 3 already existed" in capsys.readouterr().out
 
 
-def test_what_a_killed_process_held_on_the_disk_is_removed_by_the_next(
+def test_files_left_by_a_killed_process_are_removed_by_the_next(
     model: ModelFile, scans: Path, tmp_path: Path
 ) -> None:
     records = tmp_path / "out/.voxelsoup"
@@ -375,7 +375,9 @@ def test_channels_of_other_names_have_to_be_stated(
     assert predict(model.path, tmp_path / "in", tmp_path / "out", "--channels", "t1") == 1
 
 
-def test_numbered_channels_are_told_apart_by_their_names(model: ModelFile, tmp_path: Path) -> None:
+def test_numbered_channels_are_distinguished_by_their_names(
+    model: ModelFile, tmp_path: Path
+) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
     layout_nnunet(folder, training=False)

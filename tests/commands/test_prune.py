@@ -58,7 +58,7 @@ def about(folder: Path, *parts: str) -> set[str]:
     return {name for name in files_of(folder) if any(part in name for part in parts)}
 
 
-def test_what_the_study_names_stays(study: Path, capsys) -> None:
+def test_prune_keeps_everything_that_the_study_names(study: Path, capsys) -> None:
     before = files_of(study.parent)
     for arguments in ([study], [study, "--yes"]):
         assert "There is nothing else." in pruned(capsys, *arguments)

@@ -91,7 +91,7 @@ def test_a_run_on_another_host_lives_as_long_as_its_lease_changes(
 
 
 @pytest.mark.parametrize("changes", [{"augmentation": "none"}, {"epochs": 200}])
-def test_what_a_changed_base_setting_trains_again_is_outdated(
+def test_runs_that_a_changed_base_setting_trains_again_are_outdated(
     tmp_path: Path, capsys, changes: dict[str, Any]
 ) -> None:
     study = write_study(tmp_path)

@@ -134,7 +134,7 @@ def test_any_changed_file_is_named(
     assert f"Not as {Path('results', MANIFEST)} lists them: one file" in printed
 
 
-def test_what_is_missing_is_named_too(copied: Path) -> None:
+def test_verify_names_missing_files(copied: Path) -> None:
     (copied / "comparison" / "overview.csv").unlink()
     assert verify(copied) == [Problem("tables", "comparison/overview.csv", "missing")]
 
@@ -154,7 +154,7 @@ def test_without_its_study_file_the_others_are_verified_all_the_same(
     assert {"report/study.yaml", "comparison/overview.csv"} <= found
 
 
-def test_scans_are_hashed_again_wherever_they_lie(
+def test_verify_hashes_scans_again_in_any_folder(
     sealed: Finished, copied: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     case = sealed.cases[1]
@@ -166,7 +166,7 @@ def test_scans_are_hashed_again_wherever_they_lie(
     assert f"changed    scans    {case.name}" in capsys.readouterr().out
 
 
-def test_a_file_changed_before_the_manifest_is_found_out_by_its_own_hash(copied: Path) -> None:
+def test_a_file_changed_before_the_manifest_is_detected_by_its_own_hash(copied: Path) -> None:
     """Hashes of models are those that were taken when they were written."""
     flip(copied / "fold0" / "trials" / TRIAL / "model.safetensors")
     write_manifest(copied / MANIFEST, entries_of(copied, [0], workers=1))

@@ -70,7 +70,7 @@ def test_numbers_read_from_json_are_bit_identical(tmp_path: Path) -> None:
     assert read_json(tmp_path / "recipe.json") == content
 
 
-def test_write_json_refuses_what_other_programs_cannot_read(tmp_path: Path) -> None:
+def test_write_json_refuses_nan(tmp_path: Path) -> None:
     with pytest.raises(ValueError):
         write_json(tmp_path / "recipe.json", {"score": float("nan")})
     assert list(tmp_path.iterdir()) == []
@@ -82,7 +82,7 @@ def test_sha256_is_the_hash_of_the_content(tmp_path: Path) -> None:
     assert sha256(tmp_path / "file") == hashlib.sha256(content).hexdigest()
 
 
-def test_a_table_is_read_back_whatever_its_cells_hold(tmp_path: Path) -> None:
+def test_a_table_with_any_cells_is_read_back(tmp_path: Path) -> None:
     rows = [{"case": 'a "b"\tc', "notes": "two\nlines"}, {"case": "", "notes": "ä; 1,5"}]
     write_tsv(tmp_path / "table.tsv", ["case", "notes"], rows)
     assert (tmp_path / "table.tsv").read_text().startswith("case\tnotes\n")

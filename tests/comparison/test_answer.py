@@ -63,7 +63,7 @@ def answer(
     return headline, answer_paragraph(sentences)
 
 
-def test_the_headline_is_about_the_greedy_soup_wherever_it_stands() -> None:
+def test_the_headline_is_about_the_greedy_soup_in_any_order_of_findings() -> None:
     for titles in (["Greedy Soup"], ["Ensemble", "Uniform Soup", "Greedy Soup"]):
         headline, _ = answer(folds_of(titles))
         assert re.fullmatch(
@@ -73,7 +73,7 @@ def test_the_headline_is_about_the_greedy_soup_wherever_it_stands() -> None:
         )
 
 
-def test_the_paragraph_of_a_greedy_soup_alone() -> None:
+def test_answer_of_a_greedy_soup_alone_is_one_paragraph() -> None:
     _, paragraph = answer(folds_of(["Greedy Soup"]))
     mean = np.mean([best.mean() for best in BEST.values()])
     assert paragraph == (
@@ -92,12 +92,14 @@ def test_the_paragraph_of_a_greedy_soup_alone() -> None:
         ([3, 5, 4], 3, "The greedy soup is made of 3, 5 and 4 models in folds 0, 1 and 2."),
     ],
 )
-def test_how_many_models_the_soup_is_made_of(kept: list[int], count: int, sentence: str) -> None:
+def test_answer_states_the_number_of_models_in_the_soup(
+    kept: list[int], count: int, sentence: str
+) -> None:
     _, paragraph = answer(folds_of(["Greedy Soup"], count, kept=kept))
     assert paragraph.endswith(sentence)
 
 
-def test_other_recipes_follow_and_an_ensemble_with_its_cost() -> None:
+def test_answer_lists_other_recipes_after_the_headline_and_an_ensemble_with_its_cost() -> None:
     _, paragraph = answer(folds_of(["Uniform Soup", "Ensemble", "Greedy Soup"]))
     first, *others = re.split(r"(?<=\.) (?=[A-Z])", paragraph)[1:]
     assert first == "The greedy soup is made of 3 models in each fold."
@@ -113,7 +115,7 @@ def test_other_recipes_follow_and_an_ensemble_with_its_cost() -> None:
         assert sentence.startswith(start)
 
 
-def test_a_study_of_an_ensemble_alone_states_its_cost() -> None:
+def test_answer_of_an_ensemble_alone_states_its_cost() -> None:
     headline, paragraph = answer(folds_of(["Ensemble"]))
     assert headline.startswith("Ensemble better than best single model by 3.0 Dice points")
     assert paragraph.endswith(
@@ -121,7 +123,7 @@ def test_a_study_of_an_ensemble_alone_states_its_cost() -> None:
     )
 
 
-def test_a_study_of_the_best_model_alone_says_that_it_is_the_same() -> None:
+def test_answer_of_the_best_ingredient_says_that_it_scores_the_same() -> None:
     headline, paragraph = answer(folds_of(["Best Single"], 2))
     assert headline == "Best ingredient and best single model score the same on all 40 cases."
     assert paragraph.startswith("The best single model of each fold, chosen from 8 models, has")
@@ -134,7 +136,7 @@ def test_a_fold_without_soups_has_no_answer() -> None:
     assert sentences == []
 
 
-def test_the_seeds_are_beside_the_difference_of_the_headline() -> None:
+def test_the_headline_shows_the_spread_of_seeds_beside_its_difference() -> None:
     folds = folds_of(["Uniform Soup", "Greedy Soup"])
     _, paragraph = answer(folds, SPREADS)
     mean = find(folds, {})[1].difference.mean
@@ -146,20 +148,20 @@ def test_the_seeds_are_beside_the_difference_of_the_headline() -> None:
 
 
 @pytest.mark.parametrize("protocol", ["held-out", "published"])
-def test_the_published_protocol_is_optimistic(protocol: str) -> None:
+def test_answer_calls_the_published_protocol_optimistic(protocol: str) -> None:
     _, paragraph = answer(folds_of(["Greedy Soup"], protocol=protocol))
     assert paragraph.endswith(f"All numbers are {OPTIMISTIC}.") == (protocol == "published")
     assert ("optimistic" in paragraph) == (protocol == "published")
 
 
-def test_the_most_models_that_a_fold_chose_from_are_stated() -> None:
+def test_answer_states_the_largest_number_of_models_a_fold_chose_from() -> None:
     folds = folds_of(["Greedy Soup"], 2)
     folds[0] = replace(folds[0], selection_scores={"aaaa0000": 0.6, "Greedy Soup": 0.7})
     assert "chosen from 8 models" in answer(folds)[1]
     assert "chosen from one model" in answer(folds[:1])[1]
 
 
-def test_schedules_are_part_of_the_answer() -> None:
+def test_answer_includes_the_comparison_of_schedules() -> None:
     trials = {"free": [0.75] * 8, "cosine": [0.5] * 8}
     fold = compared({"Greedy Soup": [0.5] * 8}, [0.5] * 8, trials=trials)
     parameters = {name: {"optimizer.schedule": name} for name in trials}
@@ -172,7 +174,7 @@ def test_schedules_are_part_of_the_answer() -> None:
     )
 
 
-def test_the_key_numbers_are_those_of_all_regions() -> None:
+def test_key_numbers_are_means_over_all_regions() -> None:
     frame = overview(folds_of(["Greedy Soup", "Ensemble"], 2))
     table = key_table(frame)
     whole = frame[frame["region"] == "mean"].set_index("model")
@@ -207,7 +209,7 @@ def words_of(page: str) -> str:
     st.lists(st.text(SIGNS, min_size=1).filter(str.strip), min_size=1, max_size=3),
     st.text(SIGNS, min_size=1).filter(str.strip),
 )
-def test_any_text_is_shown_word_by_word(
+def test_answer_page_shows_any_text_verbatim(
     tmp_path_factory: pytest.TempPathFactory, sentences: list[str], headline: str
 ) -> None:
     folder = tmp_path_factory.mktemp("answer")
@@ -219,12 +221,12 @@ def test_any_text_is_shown_word_by_word(
 
 
 @pytest.mark.parametrize("text", ["Yes::", "See: a::", "::", "a\\::", "- no", "|x|", "1) a", "x_"])
-def test_markup_at_the_edges_is_text(tmp_path: Path, text: str) -> None:
+def test_answer_escapes_markup_at_the_edges(tmp_path: Path, text: str) -> None:
     write_answer(tmp_path / "a.rst", tmp_path / "a.html", [text], text)
     assert words_of(rendered(tmp_path / "a.rst")) == f"{text} {text}"
 
 
-def test_the_answer_is_shown_as_it_was_written_with_its_table(tmp_path: Path) -> None:
+def test_answer_page_shows_its_texts_verbatim_with_the_table(tmp_path: Path) -> None:
     table = pd.DataFrame({"Dice <": ["0.9"]}, index=pd.Index(["Greedy & Soup"], name="model"))
     rst, page = tmp_path / "answer.rst", tmp_path / "answer.html"
     write_answer(rst, page, [AWKWARD, "Two\nlines."], "- Yes: *maybe*", table)
@@ -239,7 +241,7 @@ def test_the_answer_is_shown_as_it_was_written_with_its_table(tmp_path: Path) ->
     assert "<b>" not in page.read_text()
 
 
-def test_the_answer_of_numbers_is_shown_with_its_table(tmp_path: Path) -> None:
+def test_answer_page_shows_every_cell_of_the_key_table(tmp_path: Path) -> None:
     folds = folds_of(["Greedy Soup", "Ensemble"], protocol="published")
     headline, sentences = answer_of(find(folds, {}), SPREADS, folds)
     table = key_table(overview(folds))
@@ -251,6 +253,6 @@ def test_the_answer_of_numbers_is_shown_with_its_table(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("sentences", [[], [" ", "\n"]])
-def test_an_answer_says_something(tmp_path: Path, sentences: list[str]) -> None:
+def test_an_answer_without_sentences_is_refused(tmp_path: Path, sentences: list[str]) -> None:
     with pytest.raises(ValueError, match="at least one sentence"):
         write_answer(tmp_path / "a.rst", tmp_path / "a.html", sentences, "Yes")

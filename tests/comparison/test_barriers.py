@@ -16,7 +16,7 @@ from voxelsoup.soups import barriers
 from voxelsoup.soups.barriers import sentence
 
 
-def test_why_greedy_kept_one() -> None:
+def test_sentence_explains_why_greedy_kept_one_model() -> None:
     assert "no other" in why_one([], 0.9, True)
     basins = why_one([line_of(barrier=0.1), line_of("c", barrier=0.2)], 0.9, True)
     assert "a barrier separates it from the 2 others" in basins
@@ -37,7 +37,7 @@ def test_why_greedy_kept_one() -> None:
     assert "with lr 0.03, raw raises" in labelled
 
 
-def test_the_record_and_what_is_written_from_it_agree(tmp_path: Path) -> None:
+def test_barrier_tables_agree_with_the_record(tmp_path: Path) -> None:
     ingredients = write(tmp_path, MODELS)
     record = record_of(ingredients, CASES[:4])
     assert record["models"] == [i.trial for i in ingredients]
@@ -75,7 +75,7 @@ def test_the_record_and_what_is_written_from_it_agree(tmp_path: Path) -> None:
     assert "Fold 0: These models are not linearly mode-connected" in console.export_text()
 
 
-def test_one_model_alone_is_recorded_and_written(tmp_path: Path) -> None:
+def test_barriers_of_a_single_model_are_recorded_and_written(tmp_path: Path) -> None:
     record = record_of(write(tmp_path, MODELS[:1]), CASES)
     assert (record["lines"], record["distances"]) == ([], [[0.0]])
     one = tables.FoldBarriers(record, greedy=1)

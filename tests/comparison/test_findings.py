@@ -97,7 +97,7 @@ def test_each_recipe_is_compared_with_the_best_model_and_an_ensemble_with_each_s
         assert pairs_of(findings, fold) == pairs
 
 
-def test_one_fold_is_all_folds() -> None:
+def test_findings_of_one_fold_are_those_of_all_folds() -> None:
     findings = find(folds_of(["Greedy Soup", "Uniform Soup"], 1), {})
     assert [f.fold for f in findings] == [None, None]
 
@@ -136,7 +136,7 @@ def test_p_values_are_adjusted_over_the_comparisons_of_the_same_folds() -> None:
             assert finding.p == pytest.approx(highest, rel=1e-12)
 
 
-def test_cost_is_that_of_the_compared_folds() -> None:
+def test_cost_of_a_finding_is_that_of_its_folds() -> None:
     costs = {
         (f.fold, f.first, f.second): f.cost for f in find(folds_of(["Greedy Soup", "Ensemble"]), {})
     }
@@ -218,7 +218,7 @@ def test_schedule_free_is_compared_with_each_schedule_over_matched_trials() -> N
         assert found[name].cost == "1 against 1"
 
 
-def test_schedules_are_compared_per_fold_too_and_count_for_holm() -> None:
+def test_schedules_are_compared_per_fold_and_counted_by_holm() -> None:
     findings = find([swept_fold(0), swept_fold(1)], SCHEDULES)
     assert [f.fold for f in findings] == [None] * 3 + [0] * 3 + [1] * 3
     for fold in (None, 0, 1):
@@ -255,7 +255,7 @@ def test_other_sweeps_compare_no_schedules() -> None:
 
 
 @pytest.mark.parametrize("protocol", ["held-out", "published"])
-def test_findings_are_written_with_every_digit_and_for_people(
+def test_findings_are_written_exactly_in_csv_and_rounded_in_pages(
     tmp_path: Path, protocol: str
 ) -> None:
     findings = find(folds_of(["Greedy Soup", "Ensemble"], protocol=protocol), {})
@@ -296,7 +296,7 @@ def test_findings_are_written_with_every_digit_and_for_people(
     assert len(cells) == 1 + len(findings)
 
 
-def test_the_sentence_and_the_numbers_of_a_row_agree(tmp_path: Path) -> None:
+def test_the_sentence_of_a_finding_agrees_with_its_numbers(tmp_path: Path) -> None:
     write_findings(
         find(folds_of(["Greedy Soup", "Uniform Soup", "Ensemble"]), {}), "held-out", tmp_path / "c"
     )
@@ -322,7 +322,7 @@ def test_the_sentence_and_the_numbers_of_a_row_agree(tmp_path: Path) -> None:
     assert told > 0
 
 
-def test_conclusions_over_all_folds_are_printed_a_line_each(tmp_path: Path) -> None:
+def test_conclusions_over_all_folds_are_printed_one_per_line(tmp_path: Path) -> None:
     findings = find(folds_of(["Greedy Soup", "Ensemble"]), {})
     write_findings(findings, "held-out", tmp_path / "comparisons")
     console = Console(width=40, record=True, file=(tmp_path / "out").open("w"))

@@ -92,7 +92,7 @@ def test_scores_after_postprocessing_are_of_the_compared_models_alone(tmp_path: 
     assert read_fold(tmp_path, postprocessed=False).postprocessed == {}
 
 
-def test_points_are_all_models_of_all_folds(tmp_path: Path) -> None:
+def test_points_are_every_model_of_every_fold(tmp_path: Path) -> None:
     write_fold(tmp_path)
     found = points([read_fold(tmp_path)])
     assert found["name"].tolist() == [*TRIALS, "Greedy Soup", "Ensemble"]
@@ -113,7 +113,7 @@ def test_points_are_all_models_of_all_folds(tmp_path: Path) -> None:
         ("ensemble", "Ensemble"),
     ],
 )
-def test_titles_of_recipes(recipe: str, title: str) -> None:
+def test_recipes_have_titles(recipe: str, title: str) -> None:
     assert soup_title(recipe) == title
 
 
@@ -144,7 +144,7 @@ def test_models_scored_on_other_cases_are_refused(
         read_fold(tmp_path)
 
 
-def test_the_order_of_cases_is_no_difference(tmp_path: Path) -> None:
+def test_models_scored_in_another_order_of_cases_are_accepted(tmp_path: Path) -> None:
     write_fold(tmp_path)
     expected = read_fold(tmp_path)
     path = tmp_path / "fold0/trials/bbbb0000/test.csv"

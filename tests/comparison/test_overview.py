@@ -115,7 +115,7 @@ def test_published_numbers_print_the_published_table_in_every_file(
         assert "ptimistic" not in caption and "Ensemble" not in caption
 
 
-def test_case_rows_are_summed_up_in_the_published_table(tmp_path: Path) -> None:
+def test_per_case_scores_are_summarized_in_the_published_table(tmp_path: Path) -> None:
     fold = compared({"Greedy Soup": [0.5, 0.75]}, [0.25, 0.5], 2)
     write_fold_table(fold, tmp_path / "fold2")
     assert csv_cells(tmp_path / "fold2.csv") == [
@@ -128,7 +128,7 @@ def test_case_rows_are_summed_up_in_the_published_table(tmp_path: Path) -> None:
     ]
 
 
-def test_rows_are_in_the_order_of_the_alphabet_whatever_the_regions() -> None:
+def test_overview_rows_are_alphabetical_for_any_regions() -> None:
     numbers = {"test_avg": 0.1, "test_zone": 0.2, "test_core": 0.3, "test_loss": 0.4}
     table = fold_table(3, {"Best Model": numbers}, "held-out")
     assert list(table.index) == ["test_avg", "test_core", "test_loss", "test_zone"]
@@ -145,11 +145,13 @@ def test_rows_are_in_the_order_of_the_alphabet_whatever_the_regions() -> None:
         ([], ["Best Model"]),
     ],
 )
-def test_two_columns_whatever_the_recipes(titles: list[str], shown: list[str]) -> None:
+def test_published_table_has_two_columns_for_any_recipes(
+    titles: list[str], shown: list[str]
+) -> None:
     assert list(published_columns(compared({key: [0.5] for key in titles}, [0.5]))) == shown
 
 
-def test_checkpoints_are_models_of_trials(tmp_path: Path) -> None:
+def test_overview_counts_checkpoints_as_models_of_trials(tmp_path: Path) -> None:
     trials = {"bbbb0000": [0.5], "bbbb0000/raw-1": [0.5]}
     write_fold_table(compared({"Greedy Soup": [0.5]}, [0.5], trials=trials), tmp_path / "fold0")
     assert "the highest of 3 models of the trials." in (tmp_path / "fold0.md").read_text()
@@ -211,7 +213,7 @@ def differences(soup: dict[int, list[float]] = SOUP) -> list[NDArray[np.float64]
     return [np.array(soup[fold]) - np.array(BEST[fold]) for fold in BEST]
 
 
-def test_one_row_per_model_and_region() -> None:
+def test_overview_has_one_row_per_model_and_region() -> None:
     frame = overview(three_folds())
     regions = ["mean", *REGIONS]
     assert list(zip(frame["model"], frame["region"], strict=True)) == [
@@ -235,7 +237,7 @@ def test_means_and_deviations_are_over_the_folds() -> None:
     assert soup["loss_std"] == pytest.approx(statistics.stdev(losses), rel=1e-12)
 
 
-def test_the_difference_is_of_all_cases_with_the_interval_of_the_statistics() -> None:
+def test_overview_difference_is_over_all_cases_with_the_interval_of_statistics() -> None:
     frame = overview(three_folds())
     expected = paired_difference(differences())
     for region in ("mean", *REGIONS):
@@ -250,7 +252,7 @@ def test_the_difference_is_of_all_cases_with_the_interval_of_the_statistics() ->
     assert all(math.isnan(best[f"dice_{end}"]) for end in ("difference", "low", "high"))
 
 
-def test_the_interval_of_one_fold_is_scipys() -> None:
+def test_interval_of_one_fold_matches_scipy() -> None:
     rng = np.random.default_rng(3)
     best = rng.uniform(0.5, 0.7, 40)
     soup = best + rng.normal(0.02, 0.03, 40)
@@ -279,7 +281,7 @@ def test_cases_folds_ingredients_and_cost_are_those_of_the_folds_in_order() -> N
         assert (row["ingredients"], row["models_per_prediction"]) == (ingredients, cost)
 
 
-def test_the_loss_is_of_all_regions_alone() -> None:
+def test_overview_has_the_loss_for_all_regions_only() -> None:
     frame = overview(three_folds())
     assert frame.loc[frame["region"] == "mean", "loss_mean"].notna().all()
     assert frame.loc[frame["region"] != "mean", "loss_mean"].isna().all()
@@ -337,7 +339,7 @@ def test_the_overview_after_postprocessing_is_of_those_scores(tmp_path: Path) ->
         assert "after post-processing" not in (tmp_path / f"before.{ending}").read_text()
 
 
-def test_the_overview_is_written_with_every_digit_and_read_back(tmp_path: Path) -> None:
+def test_overview_csv_is_read_back_exactly(tmp_path: Path) -> None:
     folds = [
         replace(fold, rows={t: r.replace({"region": {"TC": "NA"}}) for t, r in fold.rows.items()})
         for fold in three_folds("published")
@@ -348,7 +350,7 @@ def test_the_overview_is_written_with_every_digit_and_read_back(tmp_path: Path) 
     pd.testing.assert_frame_equal(back, frame, check_exact=True, check_dtype=False)
 
 
-def test_people_read_the_same_overview_in_every_file(tmp_path: Path) -> None:
+def test_overview_pages_show_the_same_cells_in_every_format(tmp_path: Path) -> None:
     frame = overview(three_folds())
     write_overview(frame, tmp_path / "overview", 1.0)
     cells = markdown_cells(tmp_path / "overview.md")
@@ -437,7 +439,7 @@ def test_the_terminal_table_shows_the_numbers(tmp_path: Path) -> None:
     assert "5, 4, 1" in text and "folds 0, 1 and 4" in text
 
 
-def test_one_fold_has_no_deviation_and_prints(tmp_path: Path) -> None:
+def test_overview_of_one_fold_prints_without_a_deviation(tmp_path: Path) -> None:
     lines = printed(overview([compared({"Greedy Soup": SOUP[0]}, BEST[0])]), tmp_path)
     frame = read_overview(tmp_path / "overview.csv")
     assert frame["dice_std"].isna().all()
@@ -455,6 +457,6 @@ def test_one_case_has_no_interval(tmp_path: Path) -> None:
     assert "+25.00" in text and "[" not in text and "nan" not in text
 
 
-def test_the_table_of_two_models_is_not_squeezed(tmp_path: Path) -> None:
+def test_terminal_table_of_two_models_is_not_squeezed(tmp_path: Path) -> None:
     table = terminal_table(overview([compared({"Greedy Soup": [0.5]}, [0.5], 0, "published")]))
     assert table.padding != (0, 0, 0, 0)

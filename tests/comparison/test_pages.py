@@ -7,7 +7,7 @@ from pathlib import Path
 from voxelsoup.comparison.pages import write_section
 
 
-def test_a_section_is_the_same_text_as_a_page_and_to_copy_from(tmp_path: Path) -> None:
+def test_a_section_has_the_same_text_in_html_and_markdown(tmp_path: Path) -> None:
     page, text = tmp_path / "methods.html", tmp_path / "methods.md"
     write_section(page, text, "Methods", {"Data": "3 < 4 [1]."}, ["Efron & B. 1987."])
     assert "<p><strong>Data.</strong> 3 &lt; 4 [1].</p>" in page.read_text()

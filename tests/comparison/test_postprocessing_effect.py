@@ -51,7 +51,7 @@ def two_folds(protocol: str = "held-out") -> list[FoldComparison]:
     ]
 
 
-def test_dice_without_and_with_it_is_of_all_cases() -> None:
+def test_postprocessing_effect_compares_dice_over_all_cases() -> None:
     frame = without_and_with(two_folds()).reset_index()
     regions = {"mean": 0.0} | REGIONS
     assert list(zip(frame["model"], frame["region"], strict=True)) == [
@@ -98,14 +98,14 @@ def record(fold: int, rules: dict[str, tuple[float, float]], **more: Any) -> dic
         ),
     ],
 )
-def test_what_was_chosen_in_words(
+def test_postprocessing_choice_is_described_in_words(
     rules: dict[str, tuple[float, float]], replacement: ReplacementRule | None, words: str
 ) -> None:
     assert choice_in_words(record(0, rules, replacement=replacement)) == words
 
 
 @pytest.mark.parametrize("protocol", ["held-out", "published"])
-def test_the_table_shows_the_scores_and_what_was_chosen(tmp_path: Path, protocol: str) -> None:
+def test_postprocessing_table_shows_scores_and_choice(tmp_path: Path, protocol: str) -> None:
     records = [record(0, {"TC": (0.4, 0.0)}), record(1, {"TC": (0.5, 50.0)})]
     write_without_and_with(two_folds(protocol), records, tmp_path / "postprocessing")
     frame = pd.read_csv(tmp_path / "postprocessing.csv", float_precision="round_trip")

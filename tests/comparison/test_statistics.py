@@ -49,7 +49,7 @@ few_cases = st.lists(st.lists(coarse, max_size=6), min_size=1, max_size=3).filte
 # The interval
 
 
-def test_the_interval_is_efrons_of_cases_resampled_within_their_fold() -> None:
+def test_interval_matches_efrons_bca_of_cases_resampled_within_folds() -> None:
     found = paired_difference(SKEWED)
     folds = spread_given_back(SKEWED)
     low, high = bca_by_enumeration(folds)
@@ -61,7 +61,7 @@ def test_the_interval_is_efrons_of_cases_resampled_within_their_fold() -> None:
     assert np.abs(percentiles - [low, high]).max() > 3 * noise
 
 
-def test_the_interval_of_one_fold_is_scipys() -> None:
+def test_interval_of_one_fold_matches_scipy() -> None:
     values = np.random.default_rng(0).exponential(1, 40)
     found = paired_difference([values])
     expected = stats.bootstrap((values,), np.mean, n_resamples=40_000, rng=1).confidence_interval
@@ -69,7 +69,7 @@ def test_the_interval_of_one_fold_is_scipys() -> None:
     assert [found.low, found.high] == pytest.approx([expected.low, expected.high], abs=noise)
 
 
-def test_the_interval_of_small_folds_is_as_wide_as_their_standard_error_says() -> None:
+def test_interval_of_small_folds_is_as_wide_as_their_standard_error() -> None:
     """Cochran's of a stratified mean: resamples of two cases alone have half of the variance."""
     folds = folds_of(*[[-0.1, 0.3]] * 20)
     error = math.sqrt(sum(len(fold) * float(fold.var(ddof=1)) for fold in folds)) / 40
@@ -83,7 +83,7 @@ def test_the_mean_counts_every_case_once_whatever_the_size_of_its_fold() -> None
     assert (found.cases, found.folds, found.unequal) == (6, 2, 6)
 
 
-def test_what_folds_differ_in_is_no_part_of_the_spread() -> None:
+def test_differences_between_folds_do_not_widen_the_interval() -> None:
     apart = folds_of([0.1, 0.11, 0.12, 0.13], [0.9, 0.91, 0.92, 0.93])
     blocked = paired_difference(apart)
     together = paired_difference([np.concatenate(apart)])
@@ -125,7 +125,7 @@ def test_models_with_the_same_scores_are_not_different() -> None:
     assert found == Difference(0.0, 0.0, 0.0, 1.0, cases=10, folds=2, unequal=0)
 
 
-def test_what_subtraction_leaves_of_equal_scores_is_nothing() -> None:
+def test_rounding_errors_of_equal_scores_count_as_no_difference() -> None:
     left_over = 0.1 + 0.2 - 0.3
     assert left_over != 0
     assert paired_difference(folds_of([left_over, -left_over, 0.0])).unequal == 0
@@ -138,7 +138,7 @@ def test_one_case_has_no_interval() -> None:
 
 
 @pytest.mark.parametrize("folds", [[], [[]], [[math.nan], [math.nan, math.nan]]])
-def test_without_cases_nothing_is_known(folds: list[list[float]]) -> None:
+def test_statistics_without_cases_are_nan(folds: list[list[float]]) -> None:
     found = paired_difference(folds_of(*folds))
     assert np.isnan([found.mean, found.low, found.high, found.p]).all()
     assert (found.cases, found.folds, found.unequal) == (0, 0, 0)
@@ -193,7 +193,7 @@ def test_neither_the_order_of_cases_nor_of_folds_matters(
 
 @settings(max_examples=40, deadline=None)
 @given(some_folds.filter(lambda folds: sum(map(len, folds)) > 1))
-def test_numbers_stay_where_they_belong(folds: list[NDArray[np.float64]]) -> None:
+def test_interval_and_p_value_stay_within_their_bounds(folds: list[NDArray[np.float64]]) -> None:
     found, values = paired_difference(folds), np.concatenate(folds)
     assert 0 < found.p <= 1
     # Half of the range beyond: small folds' spread is given back.
@@ -213,14 +213,14 @@ def one_smallest(folds: Sequence[Sequence[float]]) -> bool:
 
 @settings(max_examples=60, deadline=None)
 @given(few_cases.filter(one_smallest))
-def test_p_is_that_of_all_ways_in_which_the_signs_could_have_fallen(
+def test_p_matches_the_enumeration_of_all_signs(
     folds: list[list[float]],
 ) -> None:
     if any(folds):
         assert paired_difference(folds_of(*folds)).p == pytest.approx(p_by_enumeration(folds))
 
 
-def test_folds_of_several_sizes_count_by_the_share_of_a_rank() -> None:
+def test_p_weights_ranks_by_the_size_of_their_fold() -> None:
     folds = [[0.1, 0.2, -0.3, 0.4, 0.5, 0.6], [0.1, 0.9], [-0.05, 0.2, 0.4]]
     found = paired_difference(folds_of(*folds)).p
     assert found == pytest.approx(p_by_enumeration(folds))
@@ -228,7 +228,7 @@ def test_folds_of_several_sizes_count_by_the_share_of_a_rank() -> None:
     assert found != pytest.approx(p_by_enumeration([list(itertools.chain(*folds))]))
 
 
-def test_p_of_the_published_example() -> None:
+def test_p_matches_the_published_example() -> None:
     """Depression scores before and after treatment (Hollander and Wolfe, 1973, p. 29)."""
     before = [1.83, 0.50, 1.62, 2.48, 1.68, 1.88, 1.55, 3.06, 1.30]
     after = [0.878, 0.647, 0.598, 2.05, 1.06, 1.29, 1.06, 3.14, 1.29]
@@ -237,21 +237,21 @@ def test_p_of_the_published_example() -> None:
 
 
 @pytest.mark.parametrize("cases", [2, 7, 25, 60, 150])
-def test_p_of_one_fold_is_scipys_exact_one(cases: int) -> None:
+def test_p_of_one_fold_matches_scipys_exact_test(cases: int) -> None:
     values = np.random.default_rng(cases).normal(0.2, 1, cases)
     expected = stats.wilcoxon(values, method="exact").pvalue
     assert paired_difference([values]).p == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_p_of_one_fold_with_ties_is_scipys_of_all_permutations(seed: int) -> None:
+def test_p_of_one_fold_with_ties_matches_scipys_permutation_test(seed: int) -> None:
     values = np.random.default_rng(seed).integers(-3, 6, 13) / 4
     unequal = values[values != 0]
     expected = stats.wilcoxon(unequal, method=stats.PermutationMethod(n_resamples=2**13)).pvalue
     assert paired_difference([values]).p == pytest.approx(expected, rel=1e-9)
 
 
-def test_p_of_very_many_cases_is_scipys_normal_approximation() -> None:
+def test_p_of_many_cases_matches_scipys_normal_approximation() -> None:
     values = np.round(np.random.default_rng(0).normal(0.05, 1, 2500), 2)
     expected = stats.wilcoxon(values, method="asymptotic").pvalue
     assert 0.001 < expected < 0.5
@@ -277,7 +277,7 @@ def test_holm_gives_the_published_values(raw: list[float], adjusted: list[float]
     assert holm(raw) == pytest.approx(adjusted)
 
 
-def test_a_comparison_that_could_not_be_made_does_not_count() -> None:
+def test_holm_ignores_comparisons_without_a_p_value() -> None:
     adjusted = holm([0.02, math.nan, 0.03])
     assert adjusted[0] == adjusted[2] == pytest.approx(0.04)
     assert math.isnan(adjusted[1])
@@ -370,7 +370,7 @@ def concluded(difference: Difference, p: float) -> str:
         ),
     ],
 )
-def test_the_sentence_says_what_may_be_concluded(
+def test_conclusion_says_better_worse_or_undecided(
     difference: Difference, p: float, sentence: str
 ) -> None:
     assert concluded(difference, p) == sentence
@@ -386,7 +386,7 @@ def test_the_sentence_says_what_may_be_concluded(
         (apart(0.004, 0.001, 0.008), math.nan),
     ],
 )
-def test_better_takes_an_interval_without_zero_and_a_small_p(
+def test_conclusion_better_needs_an_interval_without_zero_and_a_small_p(
     difference: Difference, p: float
 ) -> None:
     assert concluded(difference, p).startswith("no difference shown")
@@ -409,7 +409,7 @@ def test_decimals_are_as_many_as_the_interval_needs(
     assert f"by {amount}, p" in concluded(apart(*numbers), 0.01)
 
 
-def test_no_number_is_minus_zero() -> None:
+def test_conclusion_never_prints_minus_zero() -> None:
     assert "-0.0" not in concluded(apart(0.001, -0.000001, 0.004), 0.2)
 
 
@@ -446,7 +446,7 @@ def test_the_spread_of_seeds_is_pooled_over_the_settings() -> None:
     assert found == SeedSpread(2, 2, pytest.approx(deviation), pytest.approx(0.04))
 
 
-def test_settings_with_more_seeds_say_more_about_the_spread() -> None:
+def test_settings_with_more_seeds_weigh_more_in_the_spread() -> None:
     found = seed_spread({("a",): {0: 1.0, 1: 3.0}, ("b",): {2: 0.0, 3: 0.0, 4: 0.0, 5: 0.0}})
     assert found is not None
     assert found.deviation == pytest.approx(math.sqrt((2.0 * 1 + 0.0 * 3) / 4))
@@ -483,7 +483,7 @@ def additive(settings: dict[str, dict[str, object]], effects: dict[object, float
 GAINS = {0.1: 0.0, 0.2: 0.01, 0.4: 0.03, "dice": 0.0, "focal": -0.05}
 
 
-def test_the_effect_of_a_value_is_what_it_adds() -> None:
+def test_effect_recovers_what_a_value_adds() -> None:
     trials = grid([0.1, 0.2, 0.4], ["dice", "focal"])
     effects = marginal_effects(additive(trials, GAINS), trials)
     assert [(effect.key, effect.value, effect.reference) for effect in effects] == [
@@ -521,7 +521,7 @@ def test_a_case_is_compared_by_its_mean_over_the_pairs() -> None:
     assert effect.difference == paired_difference([np.array([(0.1 + 0.4) / 2, -0.1])])
 
 
-def test_only_trials_that_agree_in_all_else_are_compared() -> None:
+def test_effect_compares_only_trials_that_agree_in_all_other_keys() -> None:
     trials = grid([0.1, 0.2], ["dice", "focal"])
     del trials["0.1focal"]
     effects = marginal_effects(additive(trials, GAINS), trials)
@@ -532,7 +532,7 @@ def test_only_trials_that_agree_in_all_else_are_compared() -> None:
     assert rate.difference.mean == pytest.approx(0.01)
 
 
-def test_without_a_match_there_is_no_difference() -> None:
+def test_effect_without_matched_trials_is_nan() -> None:
     trials = grid([0.1, 0.2], ["dice", "focal"])
     del trials["0.1focal"], trials["0.2dice"]
     effects = marginal_effects(additive(trials, GAINS), trials)
@@ -566,7 +566,7 @@ def test_any_value_can_be_the_reference_and_comes_first() -> None:
     assert effects_of(key, "none", scores, trials)[0].difference is None
 
 
-def test_values_that_are_lists_are_compared_by_what_is_in_them() -> None:
+def test_effect_compares_values_that_are_lists_by_their_elements() -> None:
     key = "optimizer.betas"
     trials = {"a": {key: [0.9, 0.99]}, "b": {key: [0.9, 0.999]}, "c": {key: [0.9, 0.99]}}
     scores = {0: {trial: np.array([0.5, 0.6]) for trial in trials}}

@@ -144,7 +144,7 @@ def test_effects_are_written_beside_the_reference(tmp_path: Path, protocol: str)
         {BEST_TRIAL: {"optimizer.lr": 0.1}, "00000000": {"optimizer.lr": 0.1}},
     ],
 )
-def test_where_nothing_is_swept_the_table_says_so(
+def test_effects_table_says_that_nothing_is_swept(
     tmp_path: Path, parameters: dict[str, dict[str, Any]]
 ) -> None:
     found = effects(folds_of(parameters), parameters)
@@ -204,7 +204,7 @@ def test_trials_of_different_keys_are_compared_with_the_values_of_their_studies(
     ("value", "text"),
     [("cosine", "cosine"), (0.1, "0.1"), (True, "true"), (None, "null"), ([1, 2], "[1, 2]")],
 )
-def test_values_as_people_write_them(value: object, text: str) -> None:
+def test_swept_values_are_written_compactly(value: object, text: str) -> None:
     assert value_text(value) == text
 
 

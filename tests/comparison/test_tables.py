@@ -50,7 +50,7 @@ def test_all_files_show_the_same_cells(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 4
 
 
-def test_a_long_table_is_whole(tmp_path: Path) -> None:
+def test_a_long_table_is_not_cut_off(tmp_path: Path) -> None:
     names = [f"model {number}" for number in range(200)]
     shown = table_of({"Dice": names}, names)
     write_table(shown, shown, tmp_path / "table", CAPTION, False)
@@ -67,7 +67,7 @@ def test_a_table_without_rows_has_its_head(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("optimistic", [False, True])
-def test_the_caption_stands_in_every_file_and_says_what_is_optimistic(
+def test_every_file_has_the_caption_and_marks_optimistic_scores(
     tmp_path: Path, optimistic: bool
 ) -> None:
     shown = table_of({"Dice": ["1"]}, ["a"])
@@ -118,12 +118,12 @@ def test_metrics_have_their_unit_and_their_decimals() -> None:
         (shown_p(math.nan), "–"),
     ],
 )
-def test_numbers_as_people_read_them(text: str, expected: str) -> None:
+def test_numbers_are_rounded_for_readers(text: str, expected: str) -> None:
     assert text == expected
 
 
 @given(st.floats(0, 1))
-def test_a_shown_p_value_is_no_further_off_than_its_last_digit(p: float) -> None:
+def test_a_shown_p_value_is_right_to_its_last_digit(p: float) -> None:
     text = shown_p(p)
     assert p < 0.001 if text == "< 0.001" else abs(float(text) - p) <= 0.0005 + 1e-12
 

@@ -36,7 +36,7 @@ def write(path: Path, kind: str, components: int, packed: bool) -> tuple[np.ndar
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("kind", ["uint8", "int16", "uint16", "int32", "float32"])
-def test_what_simpleitk_writes_is_read_as_it_means_it(
+def test_files_of_simpleitk_are_read_as_simpleitk_reads_them(
     tmp_path: Path, suffix: str, kind: str
 ) -> None:
     for components, packed in itertools.product((1, 3), (False, True)):

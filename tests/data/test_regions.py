@@ -38,7 +38,7 @@ def test_regions_keep_their_order_and_overlap() -> None:
     assert found[:, 0, 0].astype(int).tolist() == [[0, 1, 0, 1], [0, 1, 1, 1], [0, 0, 0, 1]]
 
 
-def test_larger_regions_write_first_and_each_writes_what_is_left_of_it() -> None:
+def test_larger_regions_write_first_and_smaller_ones_overwrite_them() -> None:
     assert list(label_order(BRATS).items()) == [("WT", 2), ("TC", 1), ("ET", 3)]
     after_treatment = {"RC": [4], "ET": [3], "TC": [1, 3], "WT": [1, 2, 3]}
     found = list(label_order(after_treatment).items())

@@ -48,7 +48,7 @@ def refused(path: Path, component: int | None = None) -> InputError:
 
 
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
-def test_what_is_written_is_read_back_by_us_and_by_nibabel(tmp_path: Path, suffix: str) -> None:
+def test_written_volumes_are_read_back_by_us_and_by_nibabel(tmp_path: Path, suffix: str) -> None:
     ours, theirs = tmp_path / "ours.nii.gz", tmp_path / f"theirs{suffix}"
     write_volume(ours, noise(7, 6, 5), AFFINE)
     save(theirs, noise(7, 6, 5))
@@ -334,7 +334,7 @@ def test_labels_of_any_type(tmp_path: Path, kind: type) -> None:
     np.testing.assert_array_equal(read_label(Source(path)).data, labels)
 
 
-def test_what_scaling_leaves_of_a_whole_label_is_rounded(tmp_path: Path) -> None:
+def test_labels_are_rounded_after_scaling(tmp_path: Path) -> None:
     """As a tool stores 0 to 3 that takes floating point to the whole range of int16."""
     labels = np.arange(64).reshape(4, 4, 4) % 4
     image = nib.Nifti1Image(np.rint(labels * 32767 / 3).astype(np.int16), AFFINE)
@@ -349,7 +349,7 @@ def test_what_scaling_leaves_of_a_whole_label_is_rounded(tmp_path: Path) -> None
         read_label(Source(tmp_path / "seg.nii.gz"))
 
 
-def test_memory_counts_what_scaling_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_estimate_includes_scaling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain, scaled = tmp_path / "plain.nii", tmp_path / "scaled.nii"
     save(plain, noise(32, 32, 24))
     scaled.write_bytes(plain.read_bytes())

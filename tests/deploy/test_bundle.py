@@ -118,7 +118,7 @@ def test_the_highest_mean_selection_score_over_the_folds_wins() -> None:
     assert winner([single, Kind("soups/uniform", "Uniform Soup", {0: 0.5, 1: 0.9})]) == single
 
 
-def test_kinds_are_scored_by_what_their_folds_chose_by(finished: Finished) -> None:
+def test_kinds_are_scored_by_the_selection_score_of_their_folds(finished: Finished) -> None:
     found = kinds(finished.results, [0, 1], ["greedy"])
     assert [(kind.folder, kind.score) for kind in found] == [
         ("best", 0.5),
@@ -217,7 +217,7 @@ def test_the_metadata_are_valid_by_monais_specification(finished: Finished, tmp_
         monai.bundle.verify_metadata(meta_file=str(broken), filepath=schema)
 
 
-def test_the_metadata_state_what_the_study_found(finished: Finished) -> None:
+def test_the_metadata_state_the_results_of_the_study(finished: Finished) -> None:
     content = metadata_of(finished.bundle)
     scores = [
         float(line.split(",")[2])
@@ -416,7 +416,9 @@ def a_torchscript_archive(path: Path, harmed: Path) -> None:
 
 
 @pytest.mark.parametrize("pose", [a_pickle, a_torch_checkpoint, a_torchscript_archive])
-def test_what_poses_as_weights_is_refused_and_not_run(copied: Path, pose, tmp_path: Path) -> None:
+def test_pickles_posing_as_weights_are_refused_and_not_run(
+    copied: Path, pose, tmp_path: Path
+) -> None:
     harmed = tmp_path / "harmed"
     pose(copied / WEIGHTS, harmed)
     # Even by someone who gave out the hash of it.

@@ -80,7 +80,7 @@ def test_other_networks_can_be_exported(network: dict, tmp_path: Path) -> None:
         assert (tmp_path / name).stat().st_size > 1000
 
 
-def test_what_is_traced_small_serves_the_whole_patch(tmp_path: Path) -> None:
+def test_a_network_traced_on_a_small_input_serves_the_full_patch(tmp_path: Path) -> None:
     study = load(STUDY.model_dump(mode="json") | {"training": {"patch": [64, 64, 64]}})
     write_model(tmp_path, study, seed=1)
     export(open_models([tmp_path])[0], tmp_path / "model.ts")
@@ -97,7 +97,7 @@ class Fixed(torch.nn.Module):
         return image * torch.arange(image.shape[2]).view(-1, 1, 1).tolist()[-1][0][0]
 
 
-def test_a_network_of_fixed_shapes_is_traced_with_the_whole_patch(tmp_path: Path) -> None:
+def test_a_network_of_fixed_shapes_is_traced_with_the_full_patch(tmp_path: Path) -> None:
     write_torchscript(Fixed(), 1, [64, 64, 64], tmp_path / "model.ts")
     image = torch.ones(2, 1, 64, 64, 64)
     with torch.inference_mode():

@@ -40,7 +40,7 @@ scores = st.floats(0, 1, allow_subnormal=False)
     ),
     st.randoms(use_true_random=False),
 )
-def test_means_are_those_of_plain_python_in_any_order(
+def test_means_match_plain_python_in_any_order(
     cases: dict[str, tuple[dict[str, float], float]], random: Random
 ) -> None:
     rows = rows_of(cases)
@@ -68,7 +68,7 @@ def test_region_means_are_correctly_rounded() -> None:
     assert region_means(rows) == {"TC": 0.5}
 
 
-def test_scores_by_case_are_of_one_region_or_of_all() -> None:
+def test_by_case_returns_one_region_or_the_mean_of_all() -> None:
     rows = rows_of(
         {"b": ({"TC": 0.25, "WT": 0.75}, 0.5), "a": ({"TC": 0.5, "WT": 0.625}, 0.125)}
     ).assign(hd95=[1.0, 3.0, 2.0, 4.0])
@@ -101,7 +101,7 @@ def test_per_case_scores_are_read_exactly_as_written(tmp_path: Path) -> None:
     assert (tmp_path / "again.csv").read_bytes() == (tmp_path / "rows.csv").read_bytes()
 
 
-def test_further_metrics_stand_behind_dice_and_loss_in_one_order(tmp_path: Path) -> None:
+def test_further_metrics_follow_dice_and_loss_in_a_fixed_order(tmp_path: Path) -> None:
     rows = rows_of({"a": ({"TC": 0.25}, 0.5)}).assign(precision=0.75, nsd=0.5, note="not a metric")
     assert measured_by(rows) == ["nsd", "precision"]
     write_rows(tmp_path / "rows.csv", rows)

@@ -86,7 +86,7 @@ def random_cases(number: int = 12, empty: bool = True) -> list[tuple[Mask, Mask,
 # Dice
 
 
-def test_dice_alone_is_scored_where_nothing_else_is_asked_for() -> None:
+def test_dice_alone_is_scored_by_default() -> None:
     half = np.stack([box((0, 0, 0), (4, 4, 4)), box((0, 0, 0), (2, 2, 2))])
     whole = np.stack([box((0, 0, 0), (4, 4, 4)), box((0, 0, 0), (2, 2, 6))])
     assert score_regions(half, whole, (1, 1, 1), Scoring()) == [{"dice": 1.0}, {"dice": 0.5}]
@@ -108,7 +108,7 @@ def test_scoring_imports_no_torch() -> None:
 # What is asked for
 
 
-def test_columns_are_in_the_order_of_the_metrics_whatever_the_order_asked_for() -> None:
+def test_metric_columns_have_a_fixed_order() -> None:
     asked = Scoring(metrics=("lesion_dice", "hd95"), tolerance=1.0)
     mask = box((1, 1, 1), (5, 5, 5))
     assert list(scores(mask, mask, scoring=asked)) == ["dice", "hd95", "lesion_dice"]
@@ -123,7 +123,7 @@ def test_each_column_is_the_same_alone_and_with_the_others() -> None:
             assert alone == {"dice": together["dice"], name: together[name]}
 
 
-def test_threads_change_nothing() -> None:
+def test_scores_do_not_depend_on_threads() -> None:
     chance = np.random.default_rng(0)
     prediction, truth = (
         np.stack([blobs(chance, number, 6, SHAPE) for number in (0, 3, 1, 4)]) for _ in range(2)
@@ -177,12 +177,12 @@ def test_empty_regions_score_as_perfect_or_as_wrong(
 # Voxels
 
 
-def test_sensitivity_is_what_was_found_and_precision_what_was_right() -> None:
+def test_sensitivity_is_the_share_found_and_precision_the_share_correct() -> None:
     row = scores(box((0, 0, 0), (4, 4, 1)), box((0, 2, 0), (4, 6, 1)))
     assert (row["sensitivity"], row["precision"]) == (8 / 24, 8 / 16)
 
 
-def test_sensitivity_and_precision_are_those_of_monai() -> None:
+def test_sensitivity_and_precision_match_monai() -> None:
     for prediction, truth, spacing in random_cases(20, empty=False):
         # MONAI finds no true positives in booleans.
         pair = (torch.from_numpy(mask)[None, None].float() for mask in (prediction, truth))
@@ -202,12 +202,12 @@ def test_the_distance_of_a_shifted_box_is_the_shift_in_mm(axis: int, expected: f
     assert scores(np.roll(truth, 3, axis), truth, (0.5, 1.5, 4.0))["hd95"] == expected
 
 
-def test_distances_beyond_those_looked_for_nearby() -> None:
+def test_surface_distances_beyond_the_nearby_search_are_exact() -> None:
     truth = box((0, 0, 0), (3, 3, 3))
     assert scores(np.roll(truth, 15, 0), truth, (2, 1, 1))["hd95"] == 30.0
 
 
-def test_one_spur_of_a_voxel_is_not_in_the_95th_percentile() -> None:
+def test_hd95_ignores_a_spur_of_one_voxel() -> None:
     truth = box((2, 2, 2), (12, 12, 12))
     assert scores(truth | box((14, 8, 8), (6, 1, 1)), truth)["hd95"] == 0.0
 
@@ -227,7 +227,7 @@ def test_a_spacing_rounded_up_does_not_put_a_surface_out_of_tolerance() -> None:
     assert surface_dice(surfaces, 1.0) == 1
 
 
-def test_distances_are_those_of_surface_distance() -> None:
+def test_surface_distances_match_the_surface_distance_package() -> None:
     for prediction, truth, spacing in random_cases(60, empty=False):
         ours = SurfacePair(prediction, truth, spacing).distances()
         theirs = surface_distance.compute_surface_distances(truth, prediction, spacing)
@@ -246,7 +246,7 @@ def test_distances_are_those_of_surface_distance() -> None:
             )
 
 
-def test_distances_are_those_of_all_corners_to_all_corners() -> None:
+def test_surface_distances_match_all_pairs_of_corners() -> None:
     for prediction, truth, spacing in random_cases(6, empty=False):
         ours = SurfacePair(prediction, truth, spacing).distances()
         there, found = (surfaces.surface(mask, spacing) for mask in (truth, prediction))
@@ -256,7 +256,7 @@ def test_distances_are_those_of_all_corners_to_all_corners() -> None:
         )
 
 
-def test_hd95_and_surface_dice_are_those_of_the_paper() -> None:
+def test_hd95_and_surface_dice_match_the_papers_reference() -> None:
     for prediction, truth, spacing in random_cases(8, empty=False):
         row = scores(prediction, truth, spacing, Scoring(("hd95", "nsd"), tolerance=1.003))
         assert row["hd95"] == pytest.approx(surfaces.hd95(prediction, truth, spacing), rel=1e-9)
@@ -265,14 +265,16 @@ def test_hd95_and_surface_dice_are_those_of_the_paper() -> None:
 
 
 @pytest.mark.parametrize("cost", [0.0, math.inf], ids=["tree", "transform"])
-def test_both_ways_to_look_far_give_the_same(cost: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_searches_for_distant_surfaces_agree(
+    cost: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     expected = [scores(*case) for case in random_cases(12)]
     monkeypatch.setattr("voxelsoup.evaluation.surfaces.TREE_COST", cost)
     for case, row in zip(random_cases(12), expected, strict=True):
         assert scores(*case) == pytest.approx(row, rel=1e-12)
 
 
-def test_surface_dice_is_that_of_monai_with_corners_for_surfaces() -> None:
+def test_surface_dice_matches_monai_on_corners() -> None:
     for prediction, truth, spacing in random_cases(20, empty=False):
         pair = (torch.from_numpy(mask)[None, None] for mask in (prediction, truth))
         expected = compute_surface_dice(
@@ -282,7 +284,7 @@ def test_surface_dice_is_that_of_monai_with_corners_for_surfaces() -> None:
         assert ours == pytest.approx(expected.item(), abs=1e-5)
 
 
-def test_the_distance_is_near_that_of_monai_which_goes_between_voxel_centres() -> None:
+def test_hd95_is_near_monais_distance_between_voxel_centres() -> None:
     for prediction, truth, spacing in random_cases(20, empty=False):
         pair = (torch.from_numpy(mask)[None, None] for mask in (prediction, truth))
         theirs = compute_hausdorff_distance(
@@ -353,7 +355,7 @@ def test_ground_truth_of_small_lesions_alone_scores_as_an_empty_one() -> None:
 
 
 @pytest.mark.parametrize(("dilation", "smallest"), [(3, 50.0), (1, 2.0), (1, 0.0)])
-def test_lesions_as_the_challenges_define_them(dilation: int, smallest: float) -> None:
+def test_lesion_scores_match_the_challenges_definition(dilation: int, smallest: float) -> None:
     scoring = Scoring(tuple(METRICS), 1.0, dilation, smallest)
     for prediction, truth, spacing in random_cases(40):
         row = scores(prediction, truth, spacing, scoring)
@@ -361,7 +363,7 @@ def test_lesions_as_the_challenges_define_them(dilation: int, smallest: float) -
         assert (row["lesion_dice"], row["lesion_hd95"]) == pytest.approx(expected, rel=1e-9)
 
 
-def test_components_are_those_of_scipy() -> None:
+def test_components_match_scipy() -> None:
     for prediction, truth, _ in random_cases(30):
         for mask in (prediction, truth):
             ours, number = cc3d.connected_components(mask, connectivity=26, return_N=True)
@@ -379,7 +381,7 @@ def test_dilation_matches_scipy() -> None:
         np.testing.assert_array_equal(dilate(mask, times), expected)
 
 
-def test_where_a_region_lies_in_the_volume_changes_nothing() -> None:
+def test_scores_do_not_depend_on_a_regions_position() -> None:
     for prediction, truth, spacing in random_cases(20):
         wide = (np.pad(mask, ((9, 3), (0, 30), (5, 0))) for mask in (prediction, truth))
         assert scores(*wide, spacing) == scores(prediction, truth, spacing)
@@ -395,7 +397,7 @@ def test_a_volume_in_another_memory_order_scores_the_same() -> None:
 
 
 @pytest.mark.real_data
-def test_scores_of_a_real_case_are_those_of_the_references(brats_folder: Path) -> None:
+def test_scores_of_a_real_case_match_the_references(brats_folder: Path) -> None:
     image = nib.load(brats_folder / "TCGA-DU-7294" / "TCGA-DU-7294-seg.nii.gz")
     label = np.asarray(image.dataobj)
     truth = np.stack([label > 0, label == 1])

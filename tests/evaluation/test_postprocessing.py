@@ -90,7 +90,7 @@ def cropped(whole: Named, lowest: float = 0.3) -> list[CroppedPrediction]:
 
 @settings(deadline=None, max_examples=60)
 @given(st.integers(0, 2**32))
-def test_the_choice_is_that_of_trying_everything_on_whole_volumes(seed: int) -> None:
+def test_search_chooses_as_exhaustive_search_on_full_volumes(seed: int) -> None:
     whole = random_predictions(seed)
     chosen = choose(cropped(whole), SEARCH, REGIONS)
     assert chosen.postprocessing == best_postprocessing(whole, SEARCH, REGIONS)
@@ -105,7 +105,7 @@ def test_the_choice_is_that_of_trying_everything_on_whole_volumes(seed: int) -> 
 
 @settings(deadline=None, max_examples=30)
 @given(st.integers(0, 2**32))
-def test_every_score_of_the_grid_is_that_of_the_whole_volume(seed: int) -> None:
+def test_every_score_of_the_grid_matches_the_full_volume(seed: int) -> None:
     whole = random_predictions(seed)
     tried = score_rules(cropped(whole), SEARCH, REGIONS)
     rules = [RegionRule(*pair) for pair in product([0.3, 0.5, 0.7], [0, 2, 5, 20])]
@@ -125,7 +125,7 @@ def test_every_score_of_the_grid_is_that_of_the_whole_volume(seed: int) -> None:
     ),
     st.none() | st.builds(ReplacementRule, st.just("ET"), st.just("TC"), st.floats(0.1, 60)),
 )
-def test_it_is_applied_as_written_down(
+def test_postprocessing_is_applied_as_recorded(
     seed: int, rules: list[RegionRule], replacement: ReplacementRule | None
 ) -> None:
     whole = random_prediction(np.random.default_rng(seed))
@@ -142,14 +142,14 @@ def test_it_is_applied_as_written_down(
 
 @settings(deadline=None, max_examples=30)
 @given(st.integers(0, 2**32), st.randoms(use_true_random=False))
-def test_the_order_of_models_and_cases_does_not_matter(seed: int, shuffler: Any) -> None:
+def test_search_does_not_depend_on_the_order_of_models_and_cases(seed: int, shuffler: Any) -> None:
     predictions = cropped(random_predictions(seed))
     shuffled = list(predictions)
     shuffler.shuffle(shuffled)
     assert choose(shuffled, SEARCH, REGIONS) == choose(predictions, SEARCH, REGIONS)
 
 
-def test_without_post_processing_evaluation_says_the_same() -> None:
+def test_unchanged_predictions_are_thresholded_as_in_evaluation() -> None:
     whole = random_prediction(np.random.default_rng(1))
     assert RegionRule().threshold == score.THRESHOLD
     np.testing.assert_array_equal(
@@ -158,7 +158,9 @@ def test_without_post_processing_evaluation_says_the_same() -> None:
     )
 
 
-def test_doing_nothing_scores_as_evaluation_does(phantom_folder: Path, tmp_path: Path) -> None:
+def test_search_scores_no_postprocessing_as_evaluation_does(
+    phantom_folder: Path, tmp_path: Path
+) -> None:
     """A network's predictions, put back into the voxels of the scan, kept and scored."""
     cases = preprocess_phantom(phantom_folder, tmp_path)[:2]
     study, cpu = small_study(), torch.device("cpu")
@@ -208,7 +210,7 @@ def test_masks_one_voxel_wide_have_components(axis: int) -> None:
     assert found.ravel().tolist() == [False, False, True, True]
 
 
-def test_ties_go_to_the_mildest() -> None:
+def test_search_prefers_the_mildest_rule_on_ties() -> None:
     perfect = one_case({"3-8": 0.9}, range(3, 9))
     assert chosen_rule(perfect) == RegionRule()
     # Dropped by any smallest component from 10 mm³ on.
@@ -228,12 +230,12 @@ def test_thresholds_equally_far_from_one_half_are_a_tie() -> None:
     assert best_rule({RegionRule(0.7): 1.0, RegionRule(): 0.9}) == RegionRule(0.7)
 
 
-def test_doing_nothing_is_always_tried() -> None:
+def test_search_always_tries_no_postprocessing() -> None:
     perfect = one_case({"3-8": 0.55}, range(3, 9))
     assert chosen_rule(perfect, thresholds=[0.6], smallest_components=[50]) == RegionRule()
 
 
-def test_a_volume_is_one_in_mm3() -> None:
+def test_smallest_volumes_are_in_cubic_mm() -> None:
     places, truth = {"3-12": 0.9, "20-22": 0.9}, range(3, 13)
     kept = one_case(places, truth, (2, 1, 2))
     assert chosen_rule(kept, smallest_components=[12]) == RegionRule()
@@ -253,7 +255,7 @@ def test_a_volume_is_one_in_mm3() -> None:
         (50, (0.9375, 0.9375, 1.2), 48),
     ],
 )
-def test_a_rounded_voxel_size_takes_nothing_away(
+def test_a_rounded_voxel_size_removes_no_component(
     volume: float, spacing: tuple[float, ...], fewest: int
 ) -> None:
     assert fewest_voxels(volume, spacing) == fewest
@@ -277,7 +279,7 @@ def test_a_replacement_moves_voxels() -> None:
         assert not masks[1].any()
 
 
-def test_a_replacement_is_chosen_where_it_pays() -> None:
+def test_a_replacement_is_chosen_if_it_improves_dice() -> None:
     """One case without ET in which two voxels are found; one where there is much of it."""
     empty = WholePrediction(
         np.zeros((3, 6, 6, 6), np.float32), np.zeros((3, 6, 6, 6), bool), (1, 1, 1)
@@ -313,7 +315,7 @@ def test_a_replacement_that_changes_nothing_is_not_chosen() -> None:
 
 @settings(deadline=None, max_examples=20)
 @given(st.integers(0, 2**32))
-def test_both_readings_score_the_same_before_the_replacement(seed: int) -> None:
+def test_both_searches_score_the_same_without_a_replacement(seed: int) -> None:
     predictions = cropped(random_predictions(seed))
     tried = score_rules(predictions, SEARCH, REGIONS)
     rules = {region: best_rule(scores) for region, scores in tried.items()}
@@ -323,7 +325,7 @@ def test_both_readings_score_the_same_before_the_replacement(seed: int) -> None:
         assert fmean(before[region]) == tried[region][rules[region]]
 
 
-def test_a_model_that_sees_nothing_has_nothing_to_choose() -> None:
+def test_search_of_empty_predictions_chooses_nothing() -> None:
     nothing = WholePrediction(
         np.zeros((3, 5, 6, 7), np.float32), np.ones((3, 5, 6, 7), bool), (1, 1, 1)
     )
@@ -335,7 +337,7 @@ def test_a_model_that_sees_nothing_has_nothing_to_choose() -> None:
     assert chosen.record["gain"] == 0
 
 
-def test_choosing_takes_every_model_on_every_case() -> None:
+def test_choose_needs_one_prediction_of_each_model_and_case() -> None:
     whole = random_predictions(0) | {
         ("another", "case7"): random_prediction(np.random.default_rng())
     }
@@ -386,7 +388,7 @@ def stored(tmp_path: Path) -> Stored:
     return make
 
 
-def test_predictions_are_found_again_after_a_kill(stored: Stored, tmp_path: Path) -> None:
+def test_predictions_are_reused_after_a_kill(stored: Stored, tmp_path: Path) -> None:
     first, again = Predictor(), Predictor()
     kept = stored(first)
     assert first.asked == ["a", "bb"]
@@ -442,7 +444,7 @@ def test_a_damaged_prediction_is_made_again(stored: Stored, damage: Callable[[Pa
         ({"search": PostprocessingSearch(thresholds=[0.4])}, 0),
     ],
 )
-def test_a_prediction_serves_what_it_was_made_for(
+def test_a_prediction_is_reused_only_for_its_own_settings(
     stored: Stored, changes: dict[str, Any], asked: int
 ) -> None:
     stored(Predictor())
@@ -457,7 +459,7 @@ def test_a_prediction_and_a_ground_truth_of_two_shapes_are_refused() -> None:
         CroppedPrediction.of("model", "case", whole._replace(truth=whole.truth[:, :-1]), 0.3)
 
 
-def test_the_record_says_what_was_tried() -> None:
+def test_the_record_lists_what_was_tried() -> None:
     chosen = choose(cropped(random_predictions(3)), SEARCH, REGIONS)
     record = json.loads(json.dumps(chosen.record))
     assert len(record["regions"]["ET"]["tried"]) == 12
@@ -467,7 +469,7 @@ def test_the_record_says_what_was_tried() -> None:
     assert choose(cropped(random_predictions(3)), alone, REGIONS).record["replacement"] is None
 
 
-def test_a_study_may_leave_predictions_as_they_are() -> None:
+def test_a_grid_of_the_defaults_alone_searches_nothing() -> None:
     nothing = {"thresholds": [0.5], "smallest_components": [0]}
     assert not PostprocessingSearch.model_validate(nothing).searches
     assert PostprocessingSearch().searches
@@ -476,7 +478,7 @@ def test_a_study_may_leave_predictions_as_they_are() -> None:
     assert PostprocessingSearch.model_validate(nothing | {"replace": replace}).searches
 
 
-def test_where_nothing_is_tried_nothing_is_changed() -> None:
+def test_nothing_to_choose_leaves_predictions_unchanged() -> None:
     chosen = nothing_to_choose(["TC", "WT"])
     assert chosen.postprocessing == unchanged(["TC", "WT"])
     assert (chosen.record["models"], chosen.record["cases"]) == ([], 0)

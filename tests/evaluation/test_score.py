@@ -138,7 +138,9 @@ def test_test_cases_carry_all_metrics_of_the_study_in_its_order(
     assert rows.groupby("case")["loss"].nunique().eq(1).all()
 
 
-def test_the_spacing_is_the_scan_s(cases: tuple[Path, list[str]], model: nn.Module) -> None:
+def test_scores_use_the_spacing_of_the_scan(
+    cases: tuple[Path, list[str]], model: nn.Module
+) -> None:
     folder, names = cases
     assert load_case(folder, names[0]).geometry["spacing_before"] == IN_RAS
     study = study_with(metrics={"names": ["hd95"]})
@@ -156,7 +158,7 @@ def test_the_spacing_is_the_scan_s(cases: tuple[Path, list[str]], model: nn.Modu
 
 
 @pytest.mark.parametrize("share", [0, 1])
-def test_cases_to_choose_by_have_dice_and_loss_alone(
+def test_selection_cases_are_scored_by_dice_and_loss_alone(
     cases: tuple[Path, list[str]], model: nn.Module, share: int
 ) -> None:
     folder, names = cases
@@ -176,7 +178,7 @@ def test_cases_to_choose_by_have_dice_and_loss_alone(
     pd.testing.assert_frame_equal(alone, last, check_exact=True)
 
 
-def test_scores_keep_the_order_of_the_cases_and_are_bit_identical_again(
+def test_scores_keep_the_order_of_cases_and_repeat_bit_identically(
     cases: tuple[Path, list[str]], model: nn.Module
 ) -> None:
     """Scores are taken in a thread of their own, those of test cases for longer than others."""
@@ -190,7 +192,9 @@ def test_scores_keep_the_order_of_the_cases_and_are_bit_identical_again(
     assert rows["region"].tolist() == [*study.regions] * len(names)
 
 
-def test_what_fails_in_the_scoring_ends_it(cases: tuple[Path, list[str]], model: nn.Module) -> None:
+def test_an_error_in_the_scoring_thread_is_raised(
+    cases: tuple[Path, list[str]], model: nn.Module
+) -> None:
     folder, names = cases
     rules = Postprocessing({"TC": RegionRule(0.5, 0.0)}, None)
     with pytest.raises(ValueError, match="shorter"):
@@ -224,7 +228,7 @@ def test_a_study_without_metrics_measures_dice_and_loss(
     assert list(pair[1].columns) == list(rows.columns)
 
 
-def test_scores_after_post_processing_are_those_of_its_masks(
+def test_postprocessed_scores_are_those_of_the_postprocessed_masks(
     cases: tuple[Path, list[str]], model: nn.Module
 ) -> None:
     folder, names = cases

@@ -40,7 +40,7 @@ def by_monai(
     overlap=st.sampled_from([0, 0.25, 0.5, 0.6, 0.9]),
     batch=st.integers(1, 5),
 )
-def test_logits_are_those_of_monai(
+def test_logits_match_monai(
     network: nn.Module,
     shape: tuple[int, ...],
     patch: tuple[int, ...],
@@ -62,7 +62,7 @@ def test_logits_are_those_of_monai(
     patch=st.tuples(*3 * [st.integers(3, 8)]),
     overlap=st.sampled_from([0, 0.25, 0.5, 0.7]),
 )
-def test_logits_are_those_of_the_paper(
+def test_logits_match_the_papers_reference(
     network: nn.Module, shape: tuple[int, ...], patch: tuple[int, ...], overlap: float
 ) -> None:
     image = torch.randn(2, *shape)
@@ -98,7 +98,7 @@ def rows_of(
 
 
 @pytest.mark.parametrize("filled", [(0, 3), (21, 22), (57, 60), (0, 0)])
-def test_where_windows_are_skipped_only_empty_voxels_change(
+def test_skipping_windows_changes_only_empty_voxels(
     network: nn.Module, filled: tuple[int, int]
 ) -> None:
     image = torch.zeros(2, 60, 20, 20)

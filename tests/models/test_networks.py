@@ -219,7 +219,7 @@ def test_networks_of_monai_give_one_map_per_region(name: str, arguments: dict) -
         ("DenseNet121", {}, 64, "DenseNet121 (gives|fails)"),
     ],
 )
-def test_what_is_no_segmentation_of_the_patch_is_refused(
+def test_a_network_whose_output_does_not_segment_the_patch_is_refused(
     name: str, arguments: dict, side: int, said: str
 ) -> None:
     patch = [side, side, side] if side > 18 else [side, 16, 16]

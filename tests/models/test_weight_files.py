@@ -15,7 +15,7 @@ from voxelsoup.common.files import sha256
 from voxelsoup.models import weight_files
 
 
-def test_weights_come_back_to_the_bit_and_files_are_alike(tmp_path: Path) -> None:
+def test_weights_are_read_back_bit_identically_and_files_repeat(tmp_path: Path) -> None:
     weights = {"b": torch.randn(3, 4), "a": torch.randn(5).half(), "n": torch.tensor([3])}
     for name in ("one", "two"):
         weight_files.save(tmp_path / name, weights, {"network": {"z": 1, "a": 2}})
@@ -81,7 +81,7 @@ def test_a_checkpoint_that_does_not_fit_is_named(weights: dict, said: str) -> No
         weight_files.fit(nn.Linear(3, 2), weights, "file.safetensors")
 
 
-def test_what_does_not_fit_is_cut_short_and_leaves_the_model_alone() -> None:
+def test_fit_names_some_missing_weights_and_leaves_the_model_unchanged() -> None:
     model = nn.Sequential(*(nn.Linear(1, 1) for _ in range(4)))
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with pytest.raises(InputError, match=r"lacks 0\.bias, 1\.weight, 1\.bias and 4 more"):
@@ -123,6 +123,6 @@ def test_broken_headers_are_refused_before_memory_is_spent(tmp_path: Path, conte
         weight_files.load(file)
 
 
-def test_a_folder_is_no_model_file(tmp_path: Path) -> None:
+def test_a_folder_in_place_of_a_model_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read as weights"):
         weight_files.load(tmp_path)

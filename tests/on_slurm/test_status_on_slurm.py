@@ -100,7 +100,7 @@ def study(cluster: slurm.Cluster, tmp_path: Path) -> Iterator[OnCluster]:
         on_cluster.stop()
 
 
-def test_waiting_running_failed_and_killed_runs_are_told_apart(
+def test_status_distinguishes_waiting_running_failed_and_killed_runs(
     study: OnCluster, cluster: slurm.Cluster
 ) -> None:
     bad, *others = study.ids

@@ -33,7 +33,7 @@ def rendered(name: str, **changes: dict[str, Any]) -> str:
 
 
 @pytest.mark.parametrize("name", sorted(CAPTIONS))
-def test_a_caption_is_valid_and_marks_scores_of_the_published_protocol(name: str) -> None:
+def test_captions_are_valid_and_mark_scores_of_the_published_protocol(name: str) -> None:
     scores = {"protocol": "published"}
     # What the first page includes is written by jobs.
     text = rendered(name, evaluation=scores).replace(".. include::", "..")
@@ -57,5 +57,7 @@ def test_captions_show_defaults_that_the_study_does_not_name() -> None:
         ({}, "one shared pre-trained model per fold"),
     ],
 )
-def test_the_first_page_names_what_trials_start_from(stem: dict[str, Any], words: str) -> None:
+def test_the_first_page_names_the_initialisation_of_trials(
+    stem: dict[str, Any], words: str
+) -> None:
     assert words in rendered("workflow", stem=stem)

@@ -9,7 +9,7 @@ from voxelsoup.evaluation.case_scores import write_rows
 from voxelsoup.report.figures.example_cases import cases_to_show
 
 
-def test_the_best_the_median_and_the_worst_case_are_of_all_folds(tmp_path: Path) -> None:
+def test_example_cases_are_the_best_median_and_worst_of_all_folds(tmp_path: Path) -> None:
     dices = {0: [0.5, 0.875, 0.25], 2: [0.125, 0.75]}
     for fold, values in dices.items():
         write_rows(tmp_path / f"{fold}.csv", scored(values))

@@ -29,7 +29,7 @@ def two_folds() -> list[FoldComparison]:
     ]
 
 
-def test_the_scores_of_each_case() -> None:
+def test_figure_data_has_the_scores_of_each_case() -> None:
     found = case_differences(two_folds(), "Greedy Soup")
     assert list(found) == [0, 3]
     for fold, frame in found.items():
@@ -38,7 +38,7 @@ def test_the_scores_of_each_case() -> None:
         assert frame["soup"].tolist() == pytest.approx(SOUP[fold], rel=1e-14)
 
 
-def test_the_interval_of_each_fold() -> None:
+def test_figure_data_has_the_interval_of_each_fold() -> None:
     found = intervals_of(two_folds(), "Greedy Soup")
     assert found[0] == pytest.approx((0.125, 0.125, 0.125), rel=1e-9)
     mean, low, high = found[3]
@@ -107,7 +107,7 @@ def test_a_value_without_matched_trials_takes_nothing_from_the_others() -> None:
     assert 0.375 <= low < 0.625 < high <= 0.875
 
 
-def test_nothing_swept_is_nothing_drawn() -> None:
+def test_effects_of_a_study_without_sweep_are_empty() -> None:
     parameters: dict[str, dict[str, Any]] = {BEST_TRIAL: {}, OTHER_TRIAL: {}}
     drawn = drawn_effects(two_folds(), parameters, {})
     assert drawn.trials.empty and drawn.means.empty

@@ -39,7 +39,7 @@ def elements(path: Path, tag: str, kind: str) -> list[ElementTree.Element]:
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", NAMES)
-def test_figures_are_written_three_times_and_repeat(tmp_path, size, name):
+def test_figures_are_written_in_three_formats_and_repeat(tmp_path, size, name):
     first, second = tmp_path / "first.svg", tmp_path / "again" / "first.svg"
     drawings(*size)[name](first)
     drawings(*size)[name](second)

@@ -29,7 +29,7 @@ scores = st.dictionaries(
 )
 
 
-def test_best_median_and_worst_of_five():
+def test_best_median_worst_picks_three_of_five_cases():
     found = best_median_worst(
         {(0, "a"): 0.5, (0, "b"): 0.9, (1, "c"): 0.1, (1, "d"): 0.6, (1, "e"): 0.4}
     )
@@ -37,7 +37,7 @@ def test_best_median_and_worst_of_five():
 
 
 @given(scores)
-def test_best_median_and_worst_are_each_once_and_in_order(known):
+def test_best_median_worst_are_distinct_and_in_order(known):
     found = best_median_worst(known)
     assert found == best_median_worst(dict(reversed(known.items())))
     valid = [score for score in known.values() if not math.isnan(score)]
@@ -63,7 +63,7 @@ def test_the_densest_slice_is_of_the_ground_truth_else_of_the_prediction_else_in
     assert densest_slice(truth, prediction) == 2
 
 
-def test_slices_say_what_they_show(tmp_path):
+def test_slices_name_case_channel_and_scores(tmp_path):
     figures.case_slices(invented.slices(3), tmp_path / "slices.svg", "held-out", "Greedy Soup")
     words = invented.words(tmp_path / "slices.svg")
     for rank in ("best", "median", "worst"):
@@ -132,7 +132,7 @@ def test_cases_without_a_score_are_counted(tmp_path):
     assert not any("mean" in word for word in words)
 
 
-def test_no_soup_and_no_case_are_said(tmp_path):
+def test_figures_state_a_missing_soup_or_case(tmp_path):
     figures.paired_differences({}, tmp_path / "none.svg", "held-out", {})
     assert invented.words(tmp_path / "none.svg") == ["There is no soup to compare."]
     empty = pd.DataFrame({"case": ["a"], "best": [math.nan], "soup": [0.5]})
@@ -157,7 +157,7 @@ def test_the_mean_and_its_interval_are_drawn_in_the_unit_of_the_differences(tmp_
     assert "95 % interval of the mean" in invented.words(tmp_path / "pairs.svg")
 
 
-def test_nothing_swept_and_one_trial_without_a_score(tmp_path):
+def test_effects_figure_without_sweep_or_score_is_drawn(tmp_path):
     effects = invented.effects(1, 1)
     none = figures.HyperparameterEffects(effects.trials.iloc[:0], effects.means.iloc[:0])
     figures.hyperparameter_effects(none, tmp_path / "none.svg", "held-out")
@@ -182,7 +182,7 @@ def test_long_values_are_wrapped_or_turned(tmp_path):
 
 
 @pytest.mark.parametrize("name", invented.NAMES)
-def test_letters_can_be_read_in_print_and_figures_fit_a_page(tmp_path, name, monkeypatch):
+def test_letters_are_legible_in_print_and_figures_fit_a_page(tmp_path, name, monkeypatch):
     drawn: list[Figure] = []
     save = Figure.savefig
     monkeypatch.setattr(
@@ -195,7 +195,7 @@ def test_letters_can_be_read_in_print_and_figures_fit_a_page(tmp_path, name, mon
 
 
 @pytest.mark.parametrize("name", ["build_up", "distances"])
-def test_long_names_take_no_room_from_the_panels(tmp_path, name, monkeypatch):
+def test_long_names_do_not_shrink_the_panels(tmp_path, name, monkeypatch):
     drawn: list[Figure] = []
     save = Figure.savefig
     monkeypatch.setattr(

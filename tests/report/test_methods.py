@@ -120,12 +120,12 @@ def test_only_what_the_study_uses_is_cited(changes: dict[str, Any], cited: set[s
 
 
 @pytest.mark.parametrize("layout", get_args(Layout))
-def test_every_layout_has_words(layout: str) -> None:
+def test_methods_describe_every_layout(layout: str) -> None:
     dataset = {"layout": layout} if layout == "phantom" else {"layout": layout, "root": "scans"}
     assert "with 4 input channels" in written(dataset=dataset).paragraph
 
 
-def test_a_network_that_is_no_mednext_is_named_without_its_traits() -> None:
+def test_networks_other_than_mednext_are_named_without_its_traits() -> None:
     study = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
     study["network"] = {"name": "UNet", "arguments": {"channels": [8, 16], "strides": [2]}}
     told = methods(load(study), VERSIONS, FACTS)
@@ -269,7 +269,7 @@ def test_statistics_secondary_metrics_and_postprocessing_are_reported() -> None:
     assert {WORKS[work] for work in cited} <= set(told.references)
 
 
-def test_what_a_study_does_not_do_is_not_reported() -> None:
+def test_methods_omit_what_a_study_does_not_do() -> None:
     fold = replace(FACTS, folds={0: FACTS.folds[0]})
     told = written(fold, metrics={"names": []}, postprocessing=NOTHING_TO_SEARCH)
     for part in ("secondary", "Lesions", "Post-processing", "within their fold"):
@@ -315,7 +315,7 @@ def test_every_study_is_described_in_correct_sentences(folds: dict[int, FoldSize
             assert not re.search(r"\. [a-z]", text), text
 
 
-def test_numbers_and_lists_read_well() -> None:
+def test_methods_write_numbers_and_lists_as_prose() -> None:
     assert [counted(n, "case") for n in (1, 2, 1200)] == ["one case", "2 cases", "1,200 cases"]
     assert counted(2, "study") == "2 studies"
     assert counted_range([5, 5], "case") == "5 cases"

@@ -21,7 +21,7 @@ def run(fold: int, torch: str, host: str) -> dict[str, object]:
     }
 
 
-def test_provenance_says_what_all_trainings_recorded(tmp_path: Path) -> None:
+def test_provenance_shows_what_all_trainings_recorded(tmp_path: Path) -> None:
     runs = [run(0, "2.12", "one"), run(0, "2.13", "one"), run(1, "2.13", "two")]
     models = pd.DataFrame(
         {"fold": ["0", "0"], "trial": ["stem", "greedy"], "kind": ["stem", "soup"]}

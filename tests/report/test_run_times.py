@@ -74,7 +74,7 @@ def test_run_times_without_any_file_are_an_empty_table(tmp_path: Path) -> None:
     assert run_times(jobs).loc["all rules", "jobs"] == 0
 
 
-def test_durations_read_well() -> None:
+def test_durations_are_written_in_readable_units() -> None:
     assert [duration(s) for s in (3.44, 59.99, 725, 7200 + 419)] == [
         "3.4 s",
         "60.0 s",

@@ -69,7 +69,7 @@ def test_every_run_of_every_fold_is_named(tmp_path, name):
     assert "fold 0" in text and "fold 1" in text
 
 
-def test_names_fall_back_on_the_ids(tmp_path):
+def test_tooltips_fall_back_on_trial_ids(tmp_path):
     invented.drawings(1, 4)["barriers"](tmp_path / "figure.svg")
     assert any("00000003" in title for title in invented.titles(tmp_path / "figure.svg"))
 
@@ -183,7 +183,7 @@ def test_texts_that_do_not_fit_the_marks_are_refused(tmp_path):
         tooltips.put_into(tmp_path / "figure.svg")
 
 
-def test_texts_that_look_like_markup_stay_texts(tmp_path):
+def test_tooltips_escape_markup(tmp_path):
     figures.training_curves(
         {(0, "a"): pd.DataFrame({"epoch": [1, 2], "training_loss": [1.0, 2.0]})},
         tmp_path / "curves.svg",

@@ -60,7 +60,7 @@ def test_the_recipes_are_of_one_system(tmp_path: Path) -> None:
     assert version in SpecifierSet(python.removeprefix("python "))
 
 
-def test_what_is_ignored_by_git_does_not_get_into_an_image() -> None:
+def test_files_ignored_by_git_stay_out_of_images() -> None:
     ignored = (REPOSITORY / ".dockerignore").read_text().split()
     removed = [words for words in commands("envs/voxelsoup.def") if words[:2] == ["rm", "-rf"]]
     for folder in (".venv", ".snakemake", "results"):

@@ -118,7 +118,7 @@ ELSEWHERE = {
         ('main(["verify", str(bundle)])',),
     ),
     "voxelsoup verify results --data moved": Elsewhere(
-        "tests/commands/test_verify.py::test_scans_are_hashed_again_wherever_they_lie",
+        "tests/commands/test_verify.py::test_verify_hashes_scans_again_in_any_folder",
         ('main(["verify", "results", "--data", "moved"])',),
     ),
 }

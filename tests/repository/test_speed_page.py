@@ -130,7 +130,7 @@ def test_every_result_is_on_the_page() -> None:
 
 
 @pytest.mark.parametrize("name", MADE_UP)
-def test_what_a_result_says_is_said_and_drawn(name: str, made_up: Path) -> None:
+def test_speed_page_states_and_draws_the_results(name: str, made_up: Path) -> None:
     page = (made_up / "speed.md").read_text()
     assert SENTENCES[name] in page
     assert f"`bench/results/{name}.json`, by `python bench/" in page
@@ -142,7 +142,7 @@ def test_what_a_result_says_is_said_and_drawn(name: str, made_up: Path) -> None:
     assert "fill: #ffffff" in picture.read_text()
 
 
-def test_the_page_says_which_aims_were_reached(made_up: Path) -> None:
+def test_speed_page_states_which_aims_were_reached(made_up: Path) -> None:
     page = (made_up / "speed.md").read_text()
     assert "| peak memory | at most 700 MB | 174 MB | reached |" in page
     assert "| at most 4,000 MB | 4,571 MB | **not reached** |" in page
@@ -152,7 +152,7 @@ def test_the_page_says_which_aims_were_reached(made_up: Path) -> None:
     assert page.count("No aim was set.") == 2
 
 
-def test_the_page_says_what_was_not_measured_and_how_to(tmp_path: Path) -> None:
+def test_speed_page_names_missing_measurements_and_their_commands(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     old = tmp_path / "images" / "speed-input.svg"
     old.touch()

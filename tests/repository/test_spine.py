@@ -58,7 +58,7 @@ def climbs(files: list[str]) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("heading", WAYS)
-def test_a_way_has_few_files_each_once_and_never_climbs_back(heading: str) -> None:
+def test_a_spine_has_few_files_each_once_and_never_climbs_back(heading: str) -> None:
     files = way(heading, (REPOSITORY / "docs/architecture.md").read_text())
     assert 5 <= len(files) <= MOST_FILES
     assert len(set(files)) == len(files)

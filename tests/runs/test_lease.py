@@ -240,7 +240,7 @@ def alive(folder: Path, seconds: float = 60) -> bool:
     return is_alive(look_at(folder), server_time(folder), seconds)
 
 
-def test_is_alive_says_whether_an_owner_lives_and_changes_nothing(tmp_path: Path) -> None:
+def test_is_alive_reports_a_living_owner_and_changes_nothing(tmp_path: Path) -> None:
     assert not alive(tmp_path / "nothing")
     process = held_elsewhere(tmp_path)
     before = sorted(path.name for path in tmp_path.iterdir())

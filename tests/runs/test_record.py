@@ -19,7 +19,7 @@ from voxelsoup.runs.record import (
 )
 
 
-def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
+def test_a_record_survives_a_round_trip(tmp_path: Path) -> None:
     recorder = Recorder(tmp_path, Owner.this_process(), steps=20)
     recorder.start(taken_from=Owner.this_process())
     recorder.trains_on("cpu", None)
@@ -39,7 +39,7 @@ def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert (record.saved, record.state) == (recorder.record.saved, "running")
 
 
-def test_what_another_version_wrote_beside_the_record_is_left_out(tmp_path: Path) -> None:
+def test_fields_of_another_version_are_ignored(tmp_path: Path) -> None:
     recorder = Recorder(tmp_path, Owner.this_process(), steps=20)
     recorder.start()
     content = read_json(tmp_path / RECORD)

@@ -24,7 +24,7 @@ def state(step: int) -> dict[str, object]:
     }
 
 
-def test_a_state_comes_back_as_it_was(tmp_path: Path) -> None:
+def test_a_state_survives_a_round_trip(tmp_path: Path) -> None:
     save_state(tmp_path, 12, state(12))
     found = newest_state(tmp_path)
     assert found is not None

@@ -73,7 +73,7 @@ def test_the_plan_names_a_changed_setting(tmp_path: Path) -> None:
     assert planned(tmp_path, study, 4) == said
 
 
-def test_where_and_how_fast_a_run_trains_changes_nothing(tmp_path: Path) -> None:
+def test_device_and_speed_settings_do_not_change_a_runs_identity(tmp_path: Path) -> None:
     trained(tmp_path, small_study(), step=40, epochs=4)
     study = small_study(training={"workers": 3, "device": "cpu"}, recovery={"save_minutes": 1})
     assert planned(tmp_path, study, 4) == "is trained already (4 epochs)"

@@ -36,7 +36,7 @@ def mixed(paths: list[Path], weights: list[float]) -> list[WeightedModel]:
 
 
 @given(models)
-def test_the_mean_is_the_rational_one_rounded_once(rows: list[list[float]]) -> None:
+def test_mean_is_the_exact_mean_rounded_once(rows: list[list[float]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         paths = write(Path(folder), rows)
         found = average(equal_parts([(path, path.name) for path in paths]))
@@ -51,9 +51,7 @@ def test_the_mean_is_the_rational_one_rounded_once(rows: list[list[float]]) -> N
 
 
 @given(models, st.randoms())
-def test_the_average_depends_on_neither_the_order_nor_the_way_of_summing(
-    rows: list[list[float]], random
-) -> None:
+def test_average_does_not_depend_on_the_order_of_summing(rows: list[list[float]], random) -> None:
     with tempfile.TemporaryDirectory() as folder:
         paths = write(Path(folder), rows)
         at_once = average(equal_parts([(path, path.name) for path in paths]))["w"]
@@ -73,14 +71,14 @@ def test_the_mean_of_equal_models_is_that_model(row: list[float], count: int) ->
     assert torch.equal(found, torch.tensor(row))
 
 
-def test_weights_that_differ_are_weighed(tmp_path: Path) -> None:
+def test_average_honours_unequal_weights(tmp_path: Path) -> None:
     paths = write(tmp_path, [[1.0, 2.0, 4.0], [3.0, 2.0, 0.0]])
     found = average(mixed(paths, [0.25, 0.75]))["w"]
     assert found.tolist() == [2.5, 2.0, 1.0]
 
 
 @pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
-def test_the_stored_type_stays(tmp_path: Path, kind: torch.dtype) -> None:
+def test_average_keeps_the_stored_type(tmp_path: Path, kind: torch.dtype) -> None:
     paths = write(tmp_path, [[1.0, 2.0, 4.0], [3.0, 2.0, 0.0]], kind)
     found = average(equal_parts([(path, path.name) for path in paths]))["w"]
     assert found.dtype == kind

@@ -61,7 +61,7 @@ def test_a_line_that_sags_has_no_barrier_and_one_of_a_diverged_model_an_infinite
     assert not diverged.shared
 
 
-def test_what_greedy_has_scored_in_the_middle_costs_nothing_and_the_other_way_round(
+def test_barriers_and_greedy_reuse_each_others_midpoint_scores(
     tmp_path: Path,
 ) -> None:
     ingredients = write(tmp_path, [[3.0, 0, 1], [-3.0, 0.1, 0.5]])
@@ -89,7 +89,7 @@ def test_cases_are_spread_from_hard_to_easy() -> None:
 
 
 @pytest.mark.parametrize("chunk", [1, 200, 10**6])
-def test_distances_are_those_of_whole_vectors(tmp_path: Path, chunk: int) -> None:
+def test_distances_match_those_of_flattened_vectors(tmp_path: Path, chunk: int) -> None:
     random = np.random.default_rng(0)
     base = random.normal(0, 1, 61).astype(np.float32)
     paths, vectors = [], []

@@ -57,7 +57,7 @@ def test_each_model_has_its_score_and_the_hash_that_its_training_wrote(tmp_path:
     assert [one.selection_score for one in listed] == pytest.approx([0.15, 0.2, 0.25])
 
 
-def test_a_list_is_read_as_it_was_written(tmp_path: Path) -> None:
+def test_the_list_of_candidates_survives_a_round_trip(tmp_path: Path) -> None:
     listed = [Candidate("aaaa0000", True, 1 / 3, "ff"), Candidate("b/raw-2", False, 0.1, "00")]
     path = tmp_path / "candidates.tsv"
     write_candidates(path, listed)
@@ -106,7 +106,7 @@ def test_ingredients_are_named_by_what_distinguishes_their_trials(tmp_path: Path
     assert ingredient.name == f"lr 0.1, raw-1 ({first}/raw-1)"
 
 
-def test_what_is_no_list_is_refused(tmp_path: Path) -> None:
+def test_a_malformed_list_of_candidates_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "candidates.tsv"
     path.write_text("trial\tscore\n")
     with pytest.raises(InputError, match="trial, score"):

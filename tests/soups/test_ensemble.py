@@ -185,7 +185,7 @@ def test_one_model_is_held_at_a_time(
     assert scored.inferences == len(run) == 4 * len(names)
 
 
-def test_what_was_scored_before_a_kill_is_kept(
+def test_scores_from_before_a_kill_are_kept(
     cases: tuple[Path, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, names = cases
@@ -222,7 +222,7 @@ def test_what_was_scored_before_a_kill_is_kept(
             score(models, study, folder, names, Cache(file, "other data"))
 
 
-def test_the_record_has_the_form_of_a_soup_s_and_the_cost(
+def test_the_record_of_an_ensemble_has_a_soups_form_and_the_cost(
     cases: tuple[Path, list[str]], tmp_path: Path
 ) -> None:
     folder, names = cases

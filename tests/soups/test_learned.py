@@ -112,7 +112,7 @@ def test_the_guard_refuses_an_average_that_only_fits_the_cases_it_was_learned_on
     assert guard.candidate_score < guard.single_score == single.score
 
 
-def test_one_ingredient_or_one_case_leave_nothing_to_learn(tmp_path: Path) -> None:
+def test_learned_needs_two_ingredients_and_two_cases(tmp_path: Path) -> None:
     scorer = TwoBlocks(chance_around(0.5, 0.1))
     ingredients = write(tmp_path, [(0.0, 0.0), (1.0, 1.0)], scorer)
     one_case = Selection(CASES[:1], [scorer], Cache(None, ""))
@@ -128,7 +128,7 @@ def test_one_ingredient_or_one_case_leave_nothing_to_learn(tmp_path: Path) -> No
         assert selection.inferences == made.gradient_steps == 0
 
 
-def test_an_average_with_shares_per_block_is_the_formula(tmp_path: Path) -> None:
+def test_average_with_weights_per_block_matches_the_formula(tmp_path: Path) -> None:
     scorer = TwoBlocks(chance_around(0.5, 0.1))
     ingredients = write(tmp_path, [(0.25, 3.0), (0.5, 7.0)], scorer)
     shares = [{"a.0": 0.9, "b": 0.2}, {"a.0": 0.1, "b": 0.8}]
@@ -157,7 +157,7 @@ def test_a_block_is_a_stage_of_the_network(name: str, block: str) -> None:
     "network",
     [{}, {"name": "UNet", "arguments": {"channels": [4, 8], "strides": [2], "norm": "batch"}}],
 )
-def test_the_slope_along_an_ingredient_is_that_of_the_loss(
+def test_gradient_of_mixing_weights_is_the_losss_slope_along_ingredients(
     phantom_folder: Path, tmp_path: Path, network: dict[str, Any]
 ) -> None:
     """Finite differences of the very loss on the very patches, in the direction of a model."""

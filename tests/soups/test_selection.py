@@ -54,7 +54,7 @@ pairs = st.lists(st.tuples(dice, dice, dice, dice), min_size=1, max_size=12)
 
 
 @given(pairs)
-def test_the_bound_decides_as_seeing_all_cases_would(rows: list[tuple[float, ...]]) -> None:
+def test_bound_decides_as_all_cases_would(rows: list[tuple[float, ...]]) -> None:
     mine, incumbent = scores_of([r[:2] for r in rows]), scores_of([r[2:] for r in rows])
     selection, scorer = selection_of(mine)
     (outcome,) = selection.challenge([candidate()], incumbent)
@@ -76,13 +76,13 @@ def test_a_hopeless_candidate_is_dropped_after_its_first_cases() -> None:
     assert (outcome.stopped, scorer.asked) == ("bound", 3)
 
 
-def test_an_equal_candidate_does_not_win() -> None:
+def test_challenge_keeps_the_incumbent_on_equal_scores() -> None:
     same = scores_of([(0.7, 0.8), (0.4, 0.6)])
     (outcome,) = selection_of(same)[0].challenge([candidate()], same)
     assert outcome.score is None or outcome.score <= mean_score(same)
 
 
-def test_what_was_scored_is_not_scored_again(tmp_path: Path) -> None:
+def test_selection_scores_no_candidate_twice(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "candidates.jsonl"
     scores = scores_of([(0.7, 0.8), (0.4, 0.6), (0.5, 0.5)])
     for expected in (3, 0):
@@ -106,7 +106,7 @@ def test_what_was_scored_is_not_scored_again(tmp_path: Path) -> None:
         assert scorer.asked == 3
 
 
-def test_a_killed_soup_resumes_where_it_was(tmp_path: Path) -> None:
+def test_a_killed_soup_resumes_from_its_scores(tmp_path: Path) -> None:
     scores = scores_of([(0.7, 0.8), (0.4, 0.6), (0.5, 0.5)])
     path = tmp_path / "candidates.jsonl"
     selection, _ = selection_of(scores, Cache(path, ""))

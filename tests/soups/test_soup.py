@@ -96,7 +96,7 @@ def plain_greedy(ingredients: list[Ingredient]) -> list[str]:
 
 @settings(max_examples=60)
 @given(rows)
-def test_greedy_keeps_what_the_plain_algorithm_keeps(models: list[list[float]]) -> None:
+def test_greedy_keeps_the_ingredients_of_the_reference_algorithm(models: list[list[float]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         ingredients = write(Path(folder), models)
         selection = selection_with()
@@ -110,7 +110,9 @@ def test_greedy_keeps_what_the_plain_algorithm_keeps(models: list[list[float]]) 
 
 @settings(max_examples=30)
 @given(rows, st.integers(2, 4))
-def test_looking_ahead_changes_nothing(models: list[list[float]], scorers: int) -> None:
+def test_greedy_result_does_not_depend_on_looking_ahead(
+    models: list[list[float]], scorers: int
+) -> None:
     with tempfile.TemporaryDirectory() as folder:
         ingredients = write(Path(folder), models)
         alone, ahead = selection_with(1), selection_with(scorers)
@@ -147,7 +149,7 @@ def test_greedy_logs_ingredients_by_their_names(
     assert starts == [f"lr 0.1 ({tried})", tried]
 
 
-def test_the_best_model_costs_nothing(tmp_path: Path) -> None:
+def test_best_needs_no_inference(tmp_path: Path) -> None:
     ingredients = write(tmp_path, [[2.0, 2, 2], [0, 0, 0], [1, 1, 1]])
     selection = selection_with()
     made = best(ingredients, selection)
@@ -203,7 +205,7 @@ def test_a_recipe_whose_ingredient_changed_is_refused(tmp_path: Path) -> None:
         rebuild(record)
 
 
-def test_ties_go_by_the_trial(tmp_path: Path) -> None:
+def test_equal_scores_are_ordered_by_trial(tmp_path: Path) -> None:
     ingredients = write(tmp_path, [[1.0, 1, 1]] * 3)
     assert [i.trial for i in descending(ingredients[::-1])] == ["trial0", "trial1", "trial2"]
     # An equal average improves nothing.

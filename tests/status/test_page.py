@@ -280,7 +280,7 @@ def many(count: int) -> list[RunRow]:
     ]
 
 
-def test_a_refresh_shows_the_new_file_and_leaves_the_reader_where_he_was(reading: Reading) -> None:
+def test_a_refresh_shows_the_new_file_and_keeps_the_scroll_position(reading: Reading) -> None:
     reading.open(status_of(many(80)), refresh_seconds=1)
     reading.head("lr").click()
     reading.head("lr").click()
@@ -301,7 +301,7 @@ def test_a_refresh_shows_the_new_file_and_leaves_the_reader_where_he_was(reading
     assert len(reading.runs()) == 18
 
 
-def test_the_keyboard_stays_where_it_was(reading: Reading) -> None:
+def test_a_refresh_keeps_the_keyboard_focus(reading: Reading) -> None:
     reading.open(status_of(ROWS))
     link = reading.page.locator('[id="fold0/aaaa0002"] a')
     for place in (reading.head("lr"), reading.chip("failed"), link, reading.page.locator("#text")):
@@ -336,7 +336,7 @@ def test_a_run_can_be_linked_to(reading: Reading) -> None:
     assert reading.runs() == []
 
 
-def test_an_old_page_says_so(reading: Reading) -> None:
+def test_an_old_page_is_marked(reading: Reading) -> None:
     reading.open(status_of(ROWS), refresh_seconds=60)
     assert reading.page.locator("#stale").is_hidden()
     old = now() - timedelta(minutes=10)

@@ -329,7 +329,7 @@ def answers(study: Study, name: str, capsys: pytest.CaptureFixture[str]) -> dict
     }
 
 
-def test_a_stopped_process_is_lost_for_everybody_who_asks(
+def test_a_stopped_process_is_lost_in_every_command(
     study: Study, capsys: pytest.CaptureFixture[str]
 ) -> None:
     name = study.names[1]
@@ -375,7 +375,7 @@ def test_the_files_of_a_run_may_be_cut_off_anywhere(study: Study) -> None:
     assert study.row(study.names[0]).state == "done"
 
 
-def test_looking_leaves_a_study_as_it_is(study: Study) -> None:
+def test_status_leaves_a_study_unchanged(study: Study) -> None:
     study.train(study.names[0])
 
     def everything() -> dict[str, int]:
@@ -524,14 +524,16 @@ def no_space() -> BaseException:
         (InputError("a.npy", "is broken", "a whole file", "copy it"), "a.npy: is broken", "copy"),
     ],
 )
-def test_what_ended_an_attempt_is_said_in_words(error: BaseException, words: str, fix: str) -> None:
+def test_the_end_of_an_attempt_is_explained_in_words(
+    error: BaseException, words: str, fix: str
+) -> None:
     failure = end_of_attempt(ended(error), None)
     assert failure is not None
     assert failure.words == words
     assert fix in failure.fix
 
 
-def test_slurm_knows_what_asked_a_run_to_end() -> None:
+def test_slurms_state_explains_an_interrupted_attempt() -> None:
     attempt = ended(Interrupted("stopped by SIGTERM"))
     for state, words in (
         ("TIMEOUT", "time limit"),
@@ -662,7 +664,7 @@ def test_runs_are_sorted_and_what_is_unknown_comes_last() -> None:
         ({"where": ("lr",)}, "KEY=VALUE"),
     ],
 )
-def test_a_wrong_choice_names_what_is_possible(options: dict[str, Any], named: str) -> None:
+def test_a_wrong_choice_names_the_possible_ones(options: dict[str, Any], named: str) -> None:
     with pytest.raises(InputError, match=re.escape(named)):
         chosen(**options)
 
@@ -695,7 +697,7 @@ def status_of(rows: list[RunRow], **changes: Any) -> StudyStatus:
     return StudyStatus("study.yaml", "results", now, rows, 0.0, 0.0, **changes)
 
 
-def test_the_summary_counts_and_foretells() -> None:
+def test_the_summary_counts_runs_and_predicts_the_end() -> None:
     end = datetime.now(UTC).astimezone() + timedelta(days=2)
     status = replace(status_of(ROWS, estimated_end=end), gpu_hours=212.4)
     assert terminal.summary(status) == (
@@ -854,7 +856,7 @@ def test_watching_without_a_terminal_prints_again_and_again(study: Study) -> Non
     assert process.wait(timeout=20) == 0
 
 
-def test_whoever_reads_may_stop_reading_and_may_know_no_bars(study: Study) -> None:
+def test_status_survives_a_closed_pipe_and_an_ascii_terminal(study: Study) -> None:
     status = f"{sys.executable} -m voxelsoup.commands.cli status"
     command = f"{status} {study.file} --json --watch 0.01 | head -1"
     environment = os.environ | {"PYTHONPATH": str(HERE.parent / "src"), "PYTHONIOENCODING": "ascii"}
@@ -868,7 +870,9 @@ def test_whoever_reads_may_stop_reading_and_may_know_no_bars(study: Study) -> No
     assert "?" in result.stdout
 
 
-def test_a_study_without_results_says_so(study: Study, capsys: pytest.CaptureFixture[str]) -> None:
+def test_status_reports_a_study_without_results(
+    study: Study, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["status", str(study.file)]) == 0
     assert "there is no folder" in capsys.readouterr().out
 

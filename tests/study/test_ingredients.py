@@ -106,7 +106,7 @@ def test_only_schedule_free_weights_are_averages_already(
     assert averaged_already(trial) == averaged
 
 
-def test_what_a_run_leaves_beside_its_model_has_the_names_that_the_plan_gives(
+def test_files_of_a_run_have_the_names_of_the_plan(
     cases: tuple[Path, list[str]],
 ) -> None:
     for weights in (["averaged"], ["raw"], ["averaged", "raw"]):
@@ -115,7 +115,7 @@ def test_what_a_run_leaves_beside_its_model_has_the_names_that_the_plan_gives(
         assert sorted(trained.beside) == sorted(written_beside(study))
 
 
-def test_an_average_along_the_way_is_that_of_a_shorter_run(cases: tuple[Path, list[str]]) -> None:
+def test_an_intermediate_average_is_that_of_a_shorter_run(cases: tuple[Path, list[str]]) -> None:
     long = train(small_run(small_study(training={"checkpoints": 2}, soup=BOTH), *cases), CPU)
     plain = train(small_run(small_study(), *cases), CPU)
     short = train(small_run(small_study(training={"epochs": 1}, soup=BOTH), *cases), CPU)
@@ -158,7 +158,7 @@ def test_running_statistics_belong_to_each_checkpoint(cases: tuple[Path, list[st
     assert all(not torch.equal(one, other) for i, one in enumerate(means) for other in means[:i])
 
 
-def test_only_checkpoints_that_a_run_has_passed_belong_to_what_it_is(
+def test_only_passed_checkpoints_belong_to_a_runs_identity(
     cases: tuple[Path, list[str]],
 ) -> None:
     folder, names = cases

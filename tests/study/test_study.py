@@ -143,7 +143,7 @@ def test_the_checked_study_says_the_same_as_its_dump() -> None:
     assert load(json.loads(study.model_dump_json())) == study
 
 
-def test_a_file_that_is_no_study_is_refused(tmp_path: Path) -> None:
+def test_a_file_without_a_study_is_refused(tmp_path: Path) -> None:
     for content, said in ((None, "no such file"), ("a: [", "is not YAML"), ("7", "no settings")):
         file = tmp_path / "study.yaml"
         if content is not None:

@@ -157,7 +157,7 @@ def test_more_samples_repeats_trials_and_blocks_rename_nothing(block: dict[str, 
 
 
 @given(grids, st.data())
-def test_an_exclusion_removes_what_it_matches_and_nothing_else(
+def test_an_exclusion_removes_only_its_matches(
     grid: dict[str, list[Any]], data: st.DataObject
 ) -> None:
     entry = {
@@ -194,7 +194,7 @@ def test_exclusions_know_values_lists_and_ranges(
     assert list(ids_of({"grid": grid, "exclude": [entry]}).values()) == kept
 
 
-def test_what_is_excluded_need_not_be_allowed() -> None:
+def test_an_exclusion_may_name_values_that_are_not_allowed() -> None:
     grid = {"optimizer.schedule": ["schedule-free", "constant"], "optimizer.momentum": [0, 0.9]}
     with pytest.raises(InputError, match="needs a `momentum` above 0"):
         ids(grid)
@@ -440,13 +440,15 @@ RANGE = {"training.loss": {"uniform": [0, 1]}}
         ({"random": {"count": 2, "axes": {"optimizer.lr": {"normal": [0, 1]}}}}, "'log-uniform'"),
     ],
 )
-def test_what_cannot_be_swept_is_refused_with_the_reason(sweep: dict[str, Any], said: str) -> None:
+def test_keys_that_cannot_be_swept_are_refused_with_the_reason(
+    sweep: dict[str, Any], said: str
+) -> None:
     with pytest.raises(InputError) as refused:
         trials(study(sweep=sweep))
     assert re.search(said, str(refused.value), re.S), refused.value
 
 
-def test_a_group_of_what_is_not_swept_is_refused() -> None:
+def test_a_group_of_a_key_without_sweep_is_refused() -> None:
     soup = {"group_by": ["optimizer.lr", "training.loss"]}
     with pytest.raises(InputError, match=r"group_by` names `training.loss`, which the sweep does"):
         trials(study({"optimizer.lr": [0.1, 0.2]}, soup=soup))

@@ -101,7 +101,7 @@ def assert_close(one: Trained, other: Trained, tolerance: float) -> None:
         torch.testing.assert_close(value, other.weights[name], rtol=0, atol=tolerance)
 
 
-def test_two_processes_train_what_one_trains(folder: Path, tmp_path: Path) -> None:
+def test_two_processes_train_the_same_weights_as_one(folder: Path, tmp_path: Path) -> None:
     optimizer = {"name": "sgd", "lr": 0.1}
     run = run_with(folder, optimizer, batch_size=4, augmentation="full")
     alone = train(run, CPU)

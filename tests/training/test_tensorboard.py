@@ -124,7 +124,7 @@ def test_the_order_of_attempts_does_not_depend_on_the_clocks_of_their_hosts(
     assert list(curve(folder, LOSS)) == [3, 6, 9, 12]
 
 
-def test_a_run_that_starts_over_removes_what_was_written_of_it(
+def test_a_run_that_starts_over_removes_its_earlier_files(
     cases: tuple[Path, list[str]], tmp_path: Path
 ) -> None:
     states, folder = tmp_path / "states", tmp_path / "run"
@@ -238,7 +238,7 @@ def test_a_full_or_read_only_disk_costs_the_events_and_not_the_run(
     assert "Traceback" not in result.stderr
 
 
-def test_what_writes_no_event_does_not_wait_for_tensorboard() -> None:
+def test_tensorboard_is_not_imported_without_events() -> None:
     code = (
         "import sys, voxelsoup.training.tensorboard; "
         "print({'tensorboard', 'torch'} & set(sys.modules))"

@@ -193,7 +193,7 @@ def test_case_rows_cover_every_case_and_region(cases: tuple[Path, list[str]]) ->
     assert rows["dice"].between(0, 1).all()
 
 
-def test_a_diverged_run_says_what_to_do(cases: tuple[Path, list[str]]) -> None:
+def test_the_error_of_a_diverged_run_names_the_fix(cases: tuple[Path, list[str]]) -> None:
     settings = small_study(
         optimizer={"name": "sgd", "schedule": "constant", "lr": 1e30},
         training={"gradient_clip": None},

@@ -24,7 +24,7 @@ CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize("checkpoints", [1, 3])
-def test_a_run_continued_from_its_rung_is_the_straight_one_bit_for_bit(
+def test_a_run_continued_from_its_rung_is_bit_identical_to_an_uninterrupted_one(
     phantom_folder: Path, tmp_path: Path, checkpoints: int
 ) -> None:
     cases = preprocess_phantom(phantom_folder, tmp_path / "cases")
@@ -146,9 +146,7 @@ def test_without_halving_dropped_trials_continue(halved: Path) -> None:
     assert printed.count("continues after epoch 4 of 8") == 1
 
 
-def test_the_finalist_has_the_very_bytes_of_a_run_that_was_never_halved(
-    halved: Path, tmp_path: Path
-) -> None:
+def test_a_finalist_is_bit_identical_to_a_run_without_halving(halved: Path, tmp_path: Path) -> None:
     (finalist,) = kept(halved, 2)
     model = f"results/fold0/trials/{finalist}/model.safetensors"
     copy_data(halved, tmp_path)

@@ -73,9 +73,7 @@ def test_one_more_trial_plans_its_runs_the_soups_the_tables_and_the_report(
     assert planned(plan(finished, more)) == counts | {"total": sum(counts.values())}
 
 
-def test_one_trial_less_plans_no_training_and_no_score_of_a_trial(
-    finished: Path, tmp_path: Path
-) -> None:
+def test_a_removed_trial_plans_no_training_and_no_scoring(finished: Path, tmp_path: Path) -> None:
     less = large_study(
         tmp_path / "less.yaml", exclude=[{"optimizer.lr": RATES[0], "training.seed": 0}]
     )

@@ -44,7 +44,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_batches_write_what_they_can_and_the_end_names_what_they_could_not(folder: Path) -> None:
+def test_batches_write_good_cases_and_the_last_step_names_the_bad_ones(folder: Path) -> None:
     models = ["0.safetensors", "1.safetensors"]
     study = write_study(folder, input="scans", models=models, cases_per_job=2, overlap=0.25)
     printed = snakemake(folder, "--cores", "2", "predict", config=study, succeeds=False)
@@ -91,12 +91,12 @@ def test_a_bad_case_has_no_label_map_to_lose(tmp_path: Path) -> None:
     assert not table.exists() and not batch.exists()
 
 
-def test_without_scans_it_says_which_key_is_missing(folder: Path) -> None:
+def test_predict_without_scans_names_the_missing_key(folder: Path) -> None:
     printed = snakemake(folder, "-n", "predict", config=write_study(folder), succeeds=False)
     assert "`predict.input` names no scans" in printed
 
 
-def test_the_soups_of_all_folds_predict_by_default_and_all_does_not(folder: Path) -> None:
+def test_predict_uses_the_soups_of_all_folds_and_is_not_part_of_all(folder: Path) -> None:
     study = write_study(folder, input="scans")
     jobs = planned(snakemake(folder, "-n", "predict", "--quiet", "rules", config=study))
     # The batches are not known yet; what is planned is their listing.

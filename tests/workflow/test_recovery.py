@@ -79,7 +79,7 @@ def test_a_second_snakemake_is_refused_and_one_after_a_kill_resumes(
     assert epochs_trained(states) == STEM_EPOCHS
 
 
-def test_more_epochs_continue_what_needs_no_end_and_the_plan_says_so(calm: Path) -> None:
+def test_more_epochs_continue_runs_without_a_schedule_end_as_planned(calm: Path) -> None:
     before = {schedule: states_of(calm, schedule) for schedule in ("schedule-free", "cosine")}
     write_tiny(calm, sweep=SWEEP, training={"epochs": 7})
     plan = run_locally(calm, "-n", *models(calm))

@@ -113,7 +113,7 @@ def nothing_from_outside_and_no_errors(report: Reading) -> Iterator[None]:
     assert report.complaints == []
 
 
-def test_the_first_thing_to_see_is_the_answer_with_the_numbers_of_the_tables(
+def test_the_report_begins_with_the_answer_and_the_numbers_of_the_tables(
     report: Reading,
 ) -> None:
     report.begin()
@@ -154,7 +154,7 @@ def test_the_menu_leads_from_the_answer_to_the_run_times(report: Reading) -> Non
 
 
 @pytest.mark.parametrize("section", SECTIONS)
-def test_every_table_and_figure_of_a_section_is_drawn(report: Reading, section: str) -> None:
+def test_every_table_and_figure_of_a_section_renders(report: Reading, section: str) -> None:
     paths = report.read(section)
     for path in nonempty(path for path in paths if report.kind(path) in SHOWN_IN_THE_PAGE):
         shown = report.open(path)
@@ -169,7 +169,7 @@ def test_every_table_and_figure_of_a_section_is_drawn(report: Reading, section: 
         assert box is not None and box["width"] > 100 and box["height"] > 10, path
 
 
-def test_every_link_of_the_first_page_leads_somewhere(report: Reading) -> None:
+def test_no_link_of_the_first_page_is_broken(report: Reading) -> None:
     report.begin()
     links = report.page.locator("#app .prose a")
     names = links.all_inner_texts()
@@ -190,7 +190,7 @@ def test_links_of_the_first_page_open_the_overview_beside_its_section(report: Re
     assert report.page.locator("nav").get_by_role("cell", name="1 overview").is_visible()
 
 
-def test_tooltips_say_what_the_marks_of_a_figure_are(report: Reading) -> None:
+def test_tooltips_name_the_marks_of_a_figure(report: Reading) -> None:
     paths = report.read("3 Figures")
     assert all(report.kind(path) == "text/html" for path in paths)
     assert len(paths) == 8

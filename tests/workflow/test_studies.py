@@ -231,7 +231,7 @@ def with_ensemble(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_an_ensemble_is_scored_as_all_models_are_and_has_no_file(with_ensemble: Path) -> None:
+def test_an_ensemble_is_scored_like_a_model_and_writes_no_weights(with_ensemble: Path) -> None:
     folder = with_ensemble / ENSEMBLE
     assert sorted(file.name for file in folder.iterdir()) == [
         "postprocessed.csv",
@@ -302,7 +302,7 @@ SHOWN = (
     ],
     ids=["metrics", "post-processing"],
 )
-def test_how_models_are_scored_asks_for_no_model_again(
+def test_changed_scoring_repeats_no_model(
     with_ensemble: Path, tmp_path: Path, changes: dict[str, Any], jobs: dict[str, int]
 ) -> None:
     study = yaml.safe_load((with_ensemble / "study.yaml").read_text())
@@ -354,7 +354,7 @@ def test_the_best_model_is_that_of_the_selection_cases_with_its_scores(with_ense
     assert not (with_ensemble / "results/.state/fold0/predictions").exists()
 
 
-def test_an_ensemble_that_was_cut_off_evaluates_no_case_again(with_ensemble: Path) -> None:
+def test_an_interrupted_ensemble_evaluates_no_case_again(with_ensemble: Path) -> None:
     folder = with_ensemble / ENSEMBLE
     before = (folder / "test.csv").read_bytes()
     kept = with_ensemble / "results/.state/fold0/ensemble.jsonl"
@@ -371,7 +371,7 @@ def test_an_ensemble_that_was_cut_off_evaluates_no_case_again(with_ensemble: Pat
     assert (folder / "test.csv").read_bytes() == before
 
 
-def test_an_ensemble_of_what_a_soup_kept(with_ensemble: Path, tmp_path: Path) -> None:
+def test_an_ensemble_may_use_the_ingredients_of_a_soup(with_ensemble: Path, tmp_path: Path) -> None:
     study = write_with_ensemble(tmp_path / "kept.yaml", ALL_RECIPES, ensemble_of="greedy")
     plan = snakemake(with_ensemble, "-n", "--quiet", "rules", "--cores", "1", config=study)
     assert planned(plan)["ensemble"] == 1 and "soup" not in planned(plan)

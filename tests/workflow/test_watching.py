@@ -44,7 +44,7 @@ def watched(demo: Path) -> Watched:
     return Watched(demo, (demo / "printed.txt").read_text())
 
 
-def test_the_terminal_shows_how_much_of_the_study_is_done(watched: Watched) -> None:
+def test_the_terminal_shows_the_progress_of_the_study(watched: Watched) -> None:
     counts = re.findall(r"^(\d+) of (\d+) steps \((\d+)%\) done$", watched.shown, re.MULTILINE)
     done = [int(count) for count, _, _ in counts]
     total = int(counts[0][1])
@@ -76,7 +76,7 @@ def test_a_plan_has_the_reasons_on_a_terminal_too(watched: Watched) -> None:
     assert "Reason: Forced execution" in shown
 
 
-def test_what_is_printed_to_a_file_has_the_reasons(watched: Watched, tmp_path: Path) -> None:
+def test_output_to_a_file_has_the_reasons(watched: Watched, tmp_path: Path) -> None:
     subprocess.run(["cp", "-a", f"{watched.folder}/.", str(tmp_path)], check=True)
     printed = snakemake(
         tmp_path, "--profile", str(LOCAL_PROFILE), "--touch", "--forcerun", "folds", "folds"
@@ -108,7 +108,7 @@ def lines_of(log: Path) -> list[str]:
     return [line[len("12:34:56 ") :] for line in lines]
 
 
-def test_a_log_begins_with_what_the_run_is_and_has_a_line_per_epoch(watched: Watched) -> None:
+def test_a_log_begins_with_the_runs_name_and_has_a_line_per_epoch(watched: Watched) -> None:
     logs = [
         log
         for log in (watched.results / "logs").glob("fold?/**/*.log")

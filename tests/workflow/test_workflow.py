@@ -91,7 +91,7 @@ def test_a_second_call_does_nothing(demo: Path) -> None:
     assert "Nothing to be done" in printed
 
 
-def test_the_same_study_gives_the_same_bits(demo: Path, tmp_path: Path) -> None:
+def test_repeated_studies_are_bit_identical(demo: Path, tmp_path: Path) -> None:
     # One trial of each schedule, with all its ingredients; soups are made again from their recipes
     # in test_studies.
     names = []
@@ -105,7 +105,7 @@ def test_the_same_study_gives_the_same_bits(demo: Path, tmp_path: Path) -> None:
         assert sha256(tmp_path / name) == sha256(demo / name), name
 
 
-def test_tables_hold_the_numbers_of_the_case_rows(demo: Path) -> None:
+def test_tables_hold_the_numbers_of_the_per_case_scores(demo: Path) -> None:
     scores = {
         trial: mean_dice(read_rows(demo / FOLD / "trials" / trial / "selection.csv"))
         for trial in models_of(demo)
@@ -142,7 +142,7 @@ def test_the_greedy_soup_is_the_average_that_its_recipe_names(demo: Path) -> Non
     assert recipe["score"] >= max(decision["single_score"] for decision in recipe["decisions"])
 
 
-def test_every_fold_says_whether_its_models_are_linearly_mode_connected(demo: Path) -> None:
+def test_every_fold_reports_whether_its_models_are_linearly_mode_connected(demo: Path) -> None:
     for fold in (0, 1):
         record = json.loads((demo / f"results/fold{fold}/basin.json").read_text())
         folder = demo / f"results/fold{fold}/trials"
@@ -233,9 +233,7 @@ def test_a_further_block_trains_its_own_trials_only(demo: Path, tmp_path: Path) 
     assert "stem" not in planned(printed)
 
 
-def test_a_removed_value_keeps_its_results_and_goes_into_nothing(
-    demo: Path, tmp_path: Path
-) -> None:
+def test_a_removed_value_keeps_its_results_and_is_used_nowhere(demo: Path, tmp_path: Path) -> None:
     grid = {"optimizer.schedule": ["schedule-free", "constant"], "training.seed": [0]}
     study = write_study(tmp_path / "fewer.yaml", sweep={"grid": grid})
     kept = {trial.id for trial in trials(read(study))}
@@ -252,7 +250,7 @@ def test_a_removed_value_keeps_its_results_and_goes_into_nothing(
     assert set(trials_of(demo)) == kept | removed
 
 
-def test_the_results_remember_their_study(demo: Path) -> None:
+def test_results_record_the_study_file(demo: Path) -> None:
     assert recorded_studies(demo / "results") == [(REPOSITORY / "config.yaml",)]
 
 
@@ -338,7 +336,7 @@ def test_a_checkpoint_that_does_not_fit_stops_before_any_job(tmp_path: Path) -> 
     assert not (tmp_path / "results" / "logs").exists()
 
 
-def test_a_bad_case_is_named_and_nothing_done_is_lost(demo: Path, tmp_path: Path) -> None:
+def test_a_bad_case_is_named_and_finished_work_is_kept(demo: Path, tmp_path: Path) -> None:
     phantom = tmp_path / "data"
     subprocess.run(["cp", "-r", str(demo / "results" / "phantom"), str(phantom)], check=True)
     dataset = {"layout": "brats", "root": "data", "channels": ["t1n", "t1c", "t2w", "t2f"]}
