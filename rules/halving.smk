@@ -65,7 +65,7 @@ checkpoint halve:
         epochs=lambda wildcards: ENDS[int(wildcards.rung) - 1],
         # In words for the plan: how many runs cannot be seen there yet.
         going_on=lambda wildcards: (
-            f"{COUNTS[int(wildcards.rung)]} of {COUNTS[int(wildcards.rung) - 1]} trials go on, "
+            f"{COUNTS[int(wildcards.rung)]} of {COUNTS[int(wildcards.rung) - 1]} trials continue, "
             f"to epoch {ENDS[int(wildcards.rung)]}"
         ),
     message:

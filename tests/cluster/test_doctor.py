@@ -146,7 +146,7 @@ def test_an_unknown_partition_is_named_with_the_nearest(place: Path, capsys) -> 
 
 
 @pytest.mark.parametrize(
-    ("partition", "changes", "told"),
+    ("partition", "changes", "expected"),
     [
         ("cpu", {"max_runtime": 90}, "`max_runtime` is 90, and the cluster has 60 at most"),
         ("cpu", {"max_mem_mb": 9000}, "`max_mem_mb` is 9000, and the cluster has 8000"),
@@ -156,18 +156,18 @@ def test_an_unknown_partition_is_named_with_the_nearest(place: Path, capsys) -> 
     ],
 )
 def test_a_promise_that_the_cluster_does_not_keep_is_reported(
-    place: Path, capsys, partition: str, changes: dict[str, Any], told: str
+    place: Path, capsys, partition: str, changes: dict[str, Any], expected: str
 ) -> None:
     change_partition(place, partition, **changes)
     code, printed = examine(capsys, write_study(place), "--no-jobs")
     assert code == 1
     assert f"fails partition {partition} has what the profile states" in printed
-    assert told in printed
+    assert expected in printed
     assert "fix: " in printed
 
 
 @pytest.mark.parametrize(
-    ("needs", "told"),
+    ("needs", "expected"),
     [
         ({"gpu_model": "v100"}, "no partition serves 1 v100 GPU"),
         ({"runtime": 200}, "gpu-long: at most 120 min"),
@@ -177,11 +177,11 @@ def test_a_promise_that_the_cluster_does_not_keep_is_reported(
     ],
 )
 def test_a_request_that_no_partition_serves_is_reported(
-    place: Path, capsys, needs: dict[str, Any], told: str
+    place: Path, capsys, needs: dict[str, Any], expected: str
 ) -> None:
     code, printed = examine(capsys, write_study(place, training=needs), "--no-jobs")
     assert code == 1
-    assert told in printed
+    assert expected in printed
 
 
 def test_a_request_that_no_single_node_serves_is_reported(place: Path, capsys) -> None:

@@ -16,13 +16,13 @@ from voxelsoup.runs.lease import Lease
 GRID = {"optimizer.lr": [0.01, 0.02], "training.seed": [0, 1]}
 
 
-def told(study: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, list[dict[str, Any]]]:
+def listed(study: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, list[dict[str, Any]]]:
     assert main(["trials", str(study), "--json"]) == 0
     return json.loads(capsys.readouterr().out)
 
 
 def states(study: Path, capsys: pytest.CaptureFixture[str]) -> list[str]:
-    return [trial["state"] for trial in told(study, capsys)["trials"]]
+    return [trial["state"] for trial in listed(study, capsys)["trials"]]
 
 
 def test_before_anything_ran_all_trials_are_new(tmp_path: Path, capsys) -> None:
@@ -50,7 +50,7 @@ def test_every_state_is_counted_over_all_folds(tmp_path: Path, capsys) -> None:
     begin(results, 0, stopped)
     before = files_of(results)
     with Lease(begin(results, 1, running), 60), Lease(begin(results, 0, partly), 60):
-        found = told(study, capsys)["trials"]
+        found = listed(study, capsys)["trials"]
         assert [trial["state"] for trial in found] == [
             "done",
             "1 of 2 folds done, 1 running",
@@ -108,11 +108,11 @@ def test_a_removed_value_is_listed_below_with_its_settings(tmp_path: Path, capsy
     kept, removed = trials_in(study)
     for trial in (kept, removed):
         finish(tmp_path / "results", 0, trial)
-    # States alone, whose settings no record tells; and what is no trial.
+    # States alone, whose settings no record holds, and a folder that is no trial.
     write(tmp_path / "results/.state/fold1/trials/0123abcd/status.json", "{}")
     write(tmp_path / "results/fold0/trials/notes.txt")
     write_study(tmp_path, sweep={"grid": {"optimizer.lr": [0.01]}})
-    found = told(study, capsys)
+    found = listed(study, capsys)
     assert [trial["id"] for trial in found["trials"]] == [kept.id]
     assert {trial["id"]: trial["parameters"] for trial in found["not_in_the_study"]} == {
         removed.id: {"optimizer.lr": 0.02},
@@ -127,7 +127,7 @@ def test_a_removed_value_is_listed_below_with_its_settings(tmp_path: Path, capsy
 def test_trials_may_have_different_keys(tmp_path: Path, capsys) -> None:
     trials = [{"optimizer.lr": 0.5}, {"training.loss": "dice"}]
     study = write_study(tmp_path, sweep={"trials": trials})
-    assert [trial["parameters"] for trial in told(study, capsys)["trials"]] == [
+    assert [trial["parameters"] for trial in listed(study, capsys)["trials"]] == [
         {"optimizer.lr": 0.5, "training.loss": "dice-bce"},
         {"optimizer.lr": 0.0027, "training.loss": "dice"},
     ]

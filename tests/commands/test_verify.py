@@ -34,10 +34,12 @@ def sealed(phantom_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Fi
     results = folder / "results"
     # Seen from the folder that commands are started in.
     dataset = DATASET | {"root": "scans"}
-    made = finish(results, root, {0: 0.6}, dataset=dataset, regions=REGIONS)
+    finished = finish(results, root, {0: 0.6}, dataset=dataset, regions=REGIONS)
     arrays, manifest = results / "preprocessed", results / "preprocessed.tsv"
-    study = made.study
-    preprocess_all(made.cases, root, study.preprocess, study.training.patch, arrays, manifest, 1)
+    study = finished.study
+    preprocess_all(
+        finished.cases, root, study.preprocess, study.training.patch, arrays, manifest, 1
+    )
     write_text(results / "report" / "study.yaml", yaml.safe_dump(study.model_dump(mode="json")))
     write_text(results / "comparison" / "overview.csv", "model,dice\nGreedy Soup,0.9\n")
     write_text(results / "report.html", "<p>")
@@ -51,9 +53,9 @@ def sealed(phantom_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Fi
         write_text(results / name, "?")
     write_text(results / "fold0" / "trials" / TRIAL / "events.out.tfevents.1", "?")
     write_text(results / ".state" / "journal", "?")
-    bundled(made)
+    bundled(finished)
     write_manifest(results / MANIFEST, entries_of(results, [0], workers=2))
-    return made
+    return finished
 
 
 @pytest.fixture

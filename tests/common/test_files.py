@@ -48,7 +48,7 @@ def test_atomic_write_leaves_no_file_if_the_first_write_fails(tmp_path: Path) ->
 
 
 def test_the_temporary_file_has_the_suffix_of_the_file(tmp_path: Path) -> None:
-    """Writers such as nibabel and matplotlib tell the format by the ending."""
+    """Writers such as nibabel and matplotlib take the format from the ending."""
     with atomic_write(tmp_path / "figure.svg") as temporary:
         assert temporary.suffix == ".svg"
         assert temporary.parent == tmp_path

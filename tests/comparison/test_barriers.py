@@ -44,8 +44,8 @@ def test_barrier_tables_agree_with_the_record(tmp_path: Path) -> None:
     assert record["best"] == "trial0"
     assert record["case_inferences"] == 2 * 3 * 4
     assert record["sentence"] == sentence(barriers.lines_of(record), "train")
-    for written, made in zip(record["lines"], barriers.lines_of(record), strict=True):
-        assert (written["barrier"], written["gain"]) == (made.barrier, made.gain)
+    for written, line in zip(record["lines"], barriers.lines_of(record), strict=True):
+        assert (written["barrier"], written["gain"]) == (line.barrier, line.gain)
     folder = tmp_path / "results"
     write_json(folder / "fold0/basin.json", record)
     write_json(folder / "fold0/soups/greedy/recipe.json", {"ingredients": [{}]})

@@ -301,7 +301,7 @@ def test_the_sentence_of_a_finding_agrees_with_its_numbers(tmp_path: Path) -> No
         find(folds_of(["Greedy Soup", "Uniform Soup", "Ensemble"]), {}), "held-out", tmp_path / "c"
     )
     head, *rows = markdown_cells(tmp_path / "c.md")
-    told = 0
+    concluded = 0
     for cells in rows:
         row = dict(zip(head, cells, strict=True))
         sentence = row["conclusion"]
@@ -318,8 +318,8 @@ def test_the_sentence_of_a_finding_agrees_with_its_numbers(tmp_path: Path) -> No
             assert row["p (Holm)"] == "< 0.001"
         else:
             assert float(row["p (Holm)"]) == pytest.approx(float(p[1]), abs=0.0055)
-        told += worse
-    assert told > 0
+        concluded += worse
+    assert concluded > 0
 
 
 def test_conclusions_over_all_folds_are_printed_one_per_line(tmp_path: Path) -> None:

@@ -27,20 +27,20 @@ def write_fold(results: Path, fold: int = 0) -> None:
     """What the jobs of a fold leave behind."""
     folder = results / f"fold{fold}"
     for trial, (selection, test) in TRIALS.items():
-        write_rows(made(folder / "trials" / trial) / "selection.csv", scored(selection))
+        write_rows(created(folder / "trials" / trial) / "selection.csv", scored(selection))
         write_rows(folder / "trials" / trial / "test.csv", scored(test))
     for recipe, (ingredients, cost, test) in SOUPS.items():
         record = {"score": 0.75, "ingredients": [{"trial": "bbbb0000"}] * ingredients}
         if cost is not None:
             record["models_per_prediction"] = cost
-        (made(folder / "soups" / recipe) / "recipe.json").write_text(json.dumps(record))
+        (created(folder / "soups" / recipe) / "recipe.json").write_text(json.dumps(record))
         write_rows(folder / "soups" / recipe / "test.csv", scored(test))
         after = scored([dice + 0.03125 for dice in test])
         write_rows(folder / "soups" / recipe / "postprocessed.csv", after)
-    write_rows(made(folder / "best") / "postprocessed.csv", scored([0.75, 0.75]))
+    write_rows(created(folder / "best") / "postprocessed.csv", scored([0.75, 0.75]))
 
 
-def made(folder: Path) -> Path:
+def created(folder: Path) -> Path:
     folder.mkdir(parents=True)
     return folder
 

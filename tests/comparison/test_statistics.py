@@ -56,7 +56,7 @@ def test_interval_matches_efrons_bca_of_cases_resampled_within_folds() -> None:
     noise = 0.05 * float(all_means(folds).std())
     assert found.low == pytest.approx(low, abs=noise)
     assert found.high == pytest.approx(high, abs=noise)
-    # The percentile interval of the same means is further off than that: the oracle tells.
+    # The percentile interval of the same means is further off: this oracle distinguishes the two.
     percentiles = np.quantile(all_means(folds), [0.025, 0.975])
     assert np.abs(percentiles - [low, high]).max() > 3 * noise
 

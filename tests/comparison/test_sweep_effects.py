@@ -104,7 +104,7 @@ def test_effects_are_written_beside_the_reference(tmp_path: Path, protocol: str)
     write_effects(found, protocol, tmp_path / "hyperparameters")
     frame = pd.read_csv(tmp_path / "hyperparameters.csv", float_precision="round_trip")
     assert frame["key"].tolist() == [e.key for e in found]
-    # JSON, which tells a text from a number.
+    # JSON, which distinguishes a text from a number.
     assert frame["value"].tolist() == ["0.1", "0.2", '"dice"', '"dice-bce"']
     assert frame["mean"].tolist() == [e.mean for e in found]
     compared_ones = [e.difference for e in found if e.difference]
@@ -188,7 +188,7 @@ def test_trials_of_different_keys_are_compared_with_the_values_of_their_studies(
     }
     folds = [compared({}, BEST[fold], fold, trials=scores[fold]) for fold in CASES]
     found = effects(folds, parameters)
-    # The key of one value only is not told; the third trial has the first one's rate.
+    # A key with one value is not shown; the third trial has the first one's rate.
     assert [(e.key, e.value, e.trials, e.pairs) for e in found] == [
         ("optimizer.lr", 0.1, 2, 0),
         ("optimizer.lr", 0.2, 1, 1),

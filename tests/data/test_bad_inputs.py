@@ -506,11 +506,11 @@ def test_a_bad_input_is_one_message_with_file_and_fix(
     assert run(phantom_folder, tmp_path, recipe) == 1
     printed = capsys.readouterr()
     # One mistake is a message of its own; cases, which may be many, are a list.
-    told = printed.err or printed.out
-    assert said in told
-    assert where in told
-    assert "expected: " in told and "fix: " in told
-    assert "Traceback" not in told
+    message = printed.err or printed.out
+    assert said in message
+    assert where in message
+    assert "expected: " in message and "fix: " in message
+    assert "Traceback" not in message
 
 
 @pytest.mark.parametrize(

@@ -130,10 +130,10 @@ def test_unlabelled_and_empty_cases_are_kept_with_a_note(root: Path) -> None:
     assert not rejected
     notes = {case.name: case.notes for case in cases if case.notes}
     assert notes == {A: ("no voxel is labelled",), B: ("unlabelled: for prediction only",)}
-    told = account(cases, {"C_1": InputError("f.nii", "is `odd`", "", "")})
-    assert "5 labelled cases of 4 patients, and one case for prediction only" in told
-    assert "- ``C_1``: ``f.nii: is 'odd'``" in told
-    assert f"- ``{A}``: ``no voxel is labelled``" in told and B not in told
+    text = account(cases, {"C_1": InputError("f.nii", "is `odd`", "", "")})
+    assert "5 labelled cases of 4 patients, and one case for prediction only" in text
+    assert "- ``C_1``: ``f.nii: is 'odd'``" in text
+    assert f"- ``{A}``: ``no voxel is labelled``" in text and B not in text
     assert "Left out" not in account(cases, {})
 
 

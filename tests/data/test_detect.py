@@ -152,8 +152,8 @@ def test_clean_names_are_valid_in_a_study() -> None:
 
 def turned(image: nib.Nifti1Image, codes: str) -> nib.Nifti1Image:
     own = nib.orientations.io_orientation(image.affine)
-    wanted = nib.orientations.axcodes2ornt(codes)
-    return image.as_reoriented(nib.orientations.ornt_transform(own, wanted))
+    target = nib.orientations.axcodes2ornt(codes)
+    return image.as_reoriented(nib.orientations.ornt_transform(own, target))
 
 
 @pytest.mark.parametrize("unit", ["mm", "micron"])
@@ -212,7 +212,7 @@ def test_bad_cases_are_reported_and_the_others_described(tmp_path: Path) -> None
     ]
     found = take_fingerprint(cases, workers=1)
     assert [(case.name, case.patient) for case in found.cases] == [("good", "p")]
-    assert {name: told.found for name, told in found.unreadable.items()} == {
+    assert {name: problem.found for name, problem in found.unreadable.items()} == {
         "bad": "no such file; nearest in its folder: good.nii",
         "odd": "has a problem",
     }
@@ -292,10 +292,10 @@ def test_a_brats_folder_with_an_unlabelled_and_a_bad_case(
     assert study.regions == {"TC": [1, 3], "WT": [1, 2, 3], "ET": [3]}
     assert (study.dataset.unlabelled, study.dataset.on_bad_case) == ("predict", "stop")
     assert main(["index", str(tmp_path / "study.yaml")]) == 0
-    told = capsys.readouterr().out
-    assert "6 usable (5 labelled, 1 unlabelled) of 5 patients; 0 bad" in told
-    assert "1 (TC, WT) in 5 cases" in told
-    assert "unlabelled: for prediction only: Phantom-0000-000" in told
+    printed = capsys.readouterr().out
+    assert "6 usable (5 labelled, 1 unlabelled) of 5 patients; 0 bad" in printed
+    assert "1 (TC, WT) in 5 cases" in printed
+    assert "unlabelled: for prediction only: Phantom-0000-000" in printed
 
     (root / "Phantom-0001-000" / "Phantom-0001-000-t1n.nii.gz").write_bytes(b"x")
     proposed(tmp_path, root)
@@ -323,11 +323,11 @@ def test_notes_are_grouped_by_kind(
         file = root / name / f"{name}-t1n.nii.gz"
         nib.save(turned(nib.load(file), "RIA"), file)
     assert main(["index", str(root)]) == 0
-    told = " ".join(capsys.readouterr().out.split())
+    printed = " ".join(capsys.readouterr().out.split())
     assert (
         "t1c, t2w, t2f and label: stored in the orientation LPS, turned to RIA: "
         "Phantom-0001-000, Phantom-0002-000"
-    ) in told
+    ) in printed
 
 
 @pytest.mark.real_data

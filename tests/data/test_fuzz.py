@@ -1,4 +1,4 @@
-"""Fuzzing, briefly: no traceback, no hang, no memory blow-up. `make fuzz` goes on for longer."""
+"""Fuzzing, briefly: no traceback, no hang, no memory blow-up. `make fuzz` runs for longer."""
 
 from __future__ import annotations
 

@@ -244,7 +244,7 @@ def test_resampling_keeps_a_smooth_image_and_the_background(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("spacing", [(0.8, 1.3, 2.0), (1.9, 0.7, 1.0)])
 def test_images_are_resampled_as_by_simpleitk(spacing: tuple[float, ...]) -> None:
-    # Voxels near the border are left out: beyond it each library goes on in its own way.
+    # Voxels near the border are left out: beyond it each library extrapolates differently.
     volume = np.random.default_rng(0).normal(size=(30, 28, 26)).astype(np.float32)
     volume = ndimage.gaussian_filter(volume, 1.5)
     shape = [round(side * step) for side, step in zip(volume.shape, spacing, strict=True)]
@@ -269,13 +269,13 @@ def test_images_are_resampled_as_by_simpleitk(spacing: tuple[float, ...]) -> Non
 @given(
     turn=st.tuples(*3 * [st.floats(-3.1, 3.1)]),
     spacing=st.tuples(*3 * [st.floats(0.4, 4)]),
-    wanted=st.none() | st.tuples(*3 * [st.floats(0.7, 2)]),
+    asked=st.none() | st.tuples(*3 * [st.floats(0.7, 2)]),
 )
 def test_preprocessing_and_restoring_agree_for_any_affine(
     tmp_path_factory: pytest.TempPathFactory,
     turn: tuple[float, ...],
     spacing: tuple[float, ...],
-    wanted: tuple[float, ...] | None,
+    asked: tuple[float, ...] | None,
 ) -> None:
     root = tmp_path_factory.mktemp("any-affine")
     case = make_case(root, shape=(15, 12, 10))
@@ -288,7 +288,7 @@ def test_preprocessing_and_restoring_agree_for_any_affine(
         nib.save(nib.Nifti1Image(np.asarray(image.dataobj), affine), root / source.file)
     # In RAS the axes may lie in another order: the factors are for its spacing.
     turned = nib.affines.voxel_sizes(nib.as_closest_canonical(image).affine)
-    target = None if wanted is None else [float(a * b) for a, b in zip(turned, wanted, strict=True)]
+    target = None if asked is None else [float(a * b) for a, b in zip(turned, asked, strict=True)]
     preprocess_case(seen(root, case), root, Preprocess(spacing=target), [6, 6, 6], root / "out")
     loaded = load_case(root / "out", case.name)
     truth, stored = load_ground_truth(root / "out", case.name), stored_label(root, case)
@@ -298,7 +298,7 @@ def test_preprocessing_and_restoring_agree_for_any_affine(
     regions = np.stack([loaded.label == value for value in (1, 4)]).astype(np.float32)
     restored = restore(regions, loaded.geometry) > 0.5
     assert restored.shape[1:] == truth.shape
-    if wanted is None:
+    if asked is None:
         np.testing.assert_array_equal(restored, [truth == 1, truth == 4])
 
 

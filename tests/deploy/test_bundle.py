@@ -1,4 +1,4 @@
-"""The bundle: who wins, what is in it, and that MONAI alone gets the same label maps from it."""
+"""The bundle: its models and files, and that MONAI alone gets the same label maps from it."""
 
 from __future__ import annotations
 
@@ -239,7 +239,7 @@ def test_the_card_states_data_protocol_results_limits_licence_and_origin(
 ) -> None:
     card = (finished.bundle / "docs" / "README.md").read_text()
     mean = metadata_of(finished.bundle)["eval_metrics"]["dice_mean"]
-    for told in (
+    for phrase in (
         f"| Dice | {mean:.4f} [",
         "95 % bootstrap intervals",
         "Each case was predicted by its own fold's model alone",
@@ -253,7 +253,7 @@ def test_the_card_states_data_protocol_results_limits_licence_and_origin(
         "voxelsoup predict BUNDLE SCANS OUTPUT --every-window --overlap 0.5",
         "## Methods",
     ):
-        assert told in card, told
+        assert phrase in card, phrase
 
 
 def test_monai_alone_gives_the_label_maps_of_evaluation(finished: Finished, tmp_path: Path) -> None:
@@ -384,7 +384,7 @@ def test_a_tampered_or_truncated_model_is_refused(copied: Path, change, tmp_path
 def test_a_bundle_reports_missing_and_foreign_files(copied: Path) -> None:
     (copied / "docs" / "README.md").unlink()
     (copied / "models" / "extra.safetensors").write_bytes(b"?")
-    # What MONAI writes into it by default is nobody's doing.
+    # MONAI writes these by default.
     (copied / "eval").mkdir()
     (copied / "eval" / "case.nii.gz").write_bytes(b"")
     assert changed_files(copied) == {
@@ -421,7 +421,7 @@ def test_pickles_posing_as_weights_are_refused_and_not_run(
 ) -> None:
     harmed = tmp_path / "harmed"
     pose(copied / WEIGHTS, harmed)
-    # Even by someone who gave out the hash of it.
+    # Even if its hash was renewed.
     reseal(copied, WEIGHTS)
     for read in (
         lambda: weight_files.load(copied / WEIGHTS),

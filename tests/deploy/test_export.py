@@ -107,9 +107,9 @@ def test_a_network_of_fixed_shapes_is_traced_with_the_full_patch(tmp_path: Path)
 
 def test_export_refuses_another_ending(model: Path, tmp_path: Path, capsys) -> None:
     assert main(["export", str(model), str(tmp_path / "model.pt")]) == 1
-    told = capsys.readouterr().err
-    assert "ends in `.pt`" in told
-    assert ".onnx" in told
+    printed = capsys.readouterr().err
+    assert "ends in `.pt`" in printed
+    assert ".onnx" in printed
     assert not list(tmp_path.iterdir())
 
 

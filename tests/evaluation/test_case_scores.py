@@ -62,8 +62,8 @@ def test_means_match_plain_python_in_any_order(
 
 
 def test_region_means_are_correctly_rounded() -> None:
-    dices = {"a": 1e16, "b": 1.0, "c": 1.0, "d": -1e16}
-    rows = rows_of({case: ({"TC": dice}, 0.0) for case, dice in dices.items()})
+    dice_scores = {"a": 1e16, "b": 1.0, "c": 1.0, "d": -1e16}
+    rows = rows_of({case: ({"TC": dice}, 0.0) for case, dice in dice_scores.items()})
     # Added from left to right, the small ones are lost.
     assert region_means(rows) == {"TC": 0.5}
 

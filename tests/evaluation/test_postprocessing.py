@@ -303,13 +303,15 @@ def test_a_replacement_is_chosen_if_it_improves_dice() -> None:
 
 
 def test_a_replacement_that_changes_nothing_is_not_chosen() -> None:
-    dices = {
+    dice_scores = {
         None: {"ET": [0.5], "TC": [0.7]},
         ReplacementRule("ET", "TC", 9): {"ET": [0.7], "TC": [0.5]},
     }
-    assert best_replacement(dices) is None
-    better = {rule: {"ET": [0.7], "TC": [0.7]} for rule in (*dices, ReplacementRule("ET", "TC", 2))}
-    better[None] = dices[None]
+    assert best_replacement(dice_scores) is None
+    better = {
+        rule: {"ET": [0.7], "TC": [0.7]} for rule in (*dice_scores, ReplacementRule("ET", "TC", 2))
+    }
+    better[None] = dice_scores[None]
     assert best_replacement(better) == ReplacementRule("ET", "TC", 2)
 
 
@@ -397,10 +399,10 @@ def test_predictions_are_reused_after_a_kill(stored: Stored, tmp_path: Path) -> 
     assert {file.suffix for file in (tmp_path / "kept").iterdir()} == {".npz"}
     fresh = cropped({("greedy", case): Predictor()(case) for case in ("a", "bb")})
     assert choose(kept, SEARCH, REGIONS) == choose(fresh, SEARCH, REGIONS)
-    for read, made in zip((one.read() for one in kept), fresh, strict=True):
+    for read, predicted in zip((one.read() for one in kept), fresh, strict=True):
         assert read.probabilities.dtype == np.float32
-        np.testing.assert_array_equal(read.probabilities, made.probabilities)
-        assert read.spacing == made.spacing
+        np.testing.assert_array_equal(read.probabilities, predicted.probabilities)
+        assert read.spacing == predicted.spacing
 
 
 def empty(path: Path) -> None:

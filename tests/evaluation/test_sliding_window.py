@@ -77,7 +77,7 @@ def test_logits_match_the_papers_reference(
 
 
 def rows_of(
-    network: nn.Module, image: torch.Tensor, windows: Windows, told: list[Covered]
+    network: nn.Module, image: torch.Tensor, windows: Windows, reports: list[Covered]
 ) -> torch.Tensor:
     pieces = predict_rows(
         network,
@@ -85,7 +85,7 @@ def rows_of(
         lambda start, stop: image[:, start:stop],
         image.shape[1:],
         windows,
-        told.append,
+        reports.append,
     )
     known = torch.full((REGIONS, *image.shape[1:]), torch.nan)
     following = 0
@@ -103,16 +103,16 @@ def test_skipping_windows_changes_only_empty_voxels(
 ) -> None:
     image = torch.zeros(2, 60, 20, 20)
     image[:, filled[0] : filled[1], 5:8] = torch.rand(1) + 1
-    told: list[Covered] = []
+    reports: list[Covered] = []
     patch = [16, 8, 16]
-    found = rows_of(network, image, Windows(patch, 0.5, 4, every=False), told)
+    found = rows_of(network, image, Windows(patch, 0.5, 4, every=False), reports)
     full = by_monai(network, image, patch, 0.5, 4)
     foreground = (image != 0).any(dim=0).expand_as(found)
     torch.testing.assert_close(found[foreground], full[foreground], rtol=0, atol=1e-5)
     # Where no window reached, the probability is 0.
     unreached = torch.isinf(found)
     assert (found[unreached] < 0).all() and (torch.sigmoid(found)[unreached] == 0).all()
-    assert told[-1].windows == told[-1].total and told[-1].skipped > 0
+    assert reports[-1].windows == reports[-1].total and reports[-1].skipped > 0
     assert unreached.any() and unreached.all() == (filled == (0, 0))
 
 

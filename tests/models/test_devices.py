@@ -24,7 +24,7 @@ time.sleep(600)
 
 @pytest.fixture
 def names() -> list[str]:
-    """Names that nobody else on this machine uses."""
+    """Names that no other process on this machine uses."""
     return [f"test-{uuid.uuid4()}" for _ in range(2)]
 
 
@@ -59,7 +59,7 @@ def test_a_device_has_as_many_places_as_runs_may_share_it(names: list[str]) -> N
         assert [index for _, index in taken] == [0, 1, 0, 1]
         with pytest.raises(TimeoutError):
             claim(names, patience=0, runs=2)
-        # Whoever wants a device alone waits for both who share it.
+        # A process that needs a device alone waits for both that share it.
         for process, _ in taken[:3:2]:
             with pytest.raises(TimeoutError):
                 claim(names, patience=0)

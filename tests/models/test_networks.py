@@ -1,4 +1,4 @@
-"""Networks: MedNeXt in its sizes, MONAI's others by name, and mistakes told."""
+"""Networks: MedNeXt in its sizes, MONAI's others by name, and messages about mistakes."""
 
 from __future__ import annotations
 

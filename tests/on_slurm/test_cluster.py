@@ -96,7 +96,7 @@ class Disturbed:
         assert code == 0, self.evidence(code)
         assert sha256(self.folder / STEM) == sha256(self.calm / STEM)
 
-    def is_whole(self) -> None:
+    def is_complete(self) -> None:
         """All that comes after the stem is that of the undisturbed study too."""
         assert tables(self.folder) == tables(self.calm)
         assert sha256(self.folder / MODEL) == sha256(self.calm / MODEL)
@@ -133,19 +133,19 @@ def test_a_study_runs_through_the_partitions(
     study.states = study.folder / STEM_STATES
     study.start(TARGET)
     study.ends_well()
-    study.is_whole()
+    study.is_complete()
     site, declared = read_site(study.profile), read(study.folder / "study.yaml")
     foretold = [attempts[0] for attempts in submissions(declared, site)]
     # Data, the stem, two trials with their scores, one soup, the scores of what is compared, the
     # tables. The basin, the cases looked at and the bundle are not asked for here.
     data, stem, run, soup, scores, _, _, table, _ = foretold
-    wanted = [data, stem, run, run, soup, scores, table]
+    expected = [data, stem, run, run, soup, scores, table]
     jobs = study.jobs()
-    assert [job.state for job in jobs] == ["COMPLETED"] * len(wanted)
-    assert [job.partition for job in jobs] == [choose(s, site.partitions()) for s in wanted]
-    limits = [f"{submission.resources['runtime']}:00" for submission in wanted]
+    assert [job.state for job in jobs] == ["COMPLETED"] * len(expected)
+    assert [job.partition for job in jobs] == [choose(s, site.partitions()) for s in expected]
+    limits = [f"{submission.resources['runtime']}:00" for submission in expected]
     assert [job.time_limit for job in jobs][:-1] == limits[:-1]
-    memory = [f"{submission.resources['mem_mb']}M" for submission in wanted]
+    memory = [f"{submission.resources['mem_mb']}M" for submission in expected]
     assert [job.memory for job in jobs][:-1] == memory[:-1]
 
     # Each run saw the one GPU that Slurm had handed out to it.
@@ -174,7 +174,7 @@ def test_a_job_that_fails_is_retried_on_the_next_partition(study: Disturbed) -> 
 def test_a_run_out_of_time_resumes_with_more_of_it(study: Disturbed) -> None:
     study.start()
     wait_for_epoch(study.states, 3)
-    # It hangs, until Slurm finds that its minute is over.
+    # It is stopped until Slurm finds that its minute is over.
     os.kill(study.attempts()[0].owner.process, signal.SIGSTOP)
     study.ends_well()
     first, second = study.jobs("rule_stem")
@@ -195,7 +195,7 @@ def test_a_run_whose_node_dies_resumes_elsewhere(study: Disturbed, cluster: slur
         study.ends_well()
         # Done here, where it is sooner done.
         run_locally(study.folder, TARGET)
-        study.is_whole()
+        study.is_complete()
         first, second = study.jobs("rule_stem")
         assert (first.state, second.state) == ("NODE_FAIL", "COMPLETED")
         assert first.node != second.node
@@ -241,10 +241,10 @@ def test_after_a_killed_snakemake_the_same_command_resumes(study: Disturbed) -> 
     process = study.attempts()[0].owner.process
     os.kill(process, signal.SIGSTOP)
     study.start(TARGET)
-    wait_for(lambda: list(study.states.glob("*.wanted")))
+    wait_for(lambda: list(study.states.glob("*.expected")))
     os.kill(process, signal.SIGCONT)
     study.ends_well()
-    study.is_whole()
+    study.is_complete()
     assert study.jobs("rule_stem")[0] == dataclasses.replace(orphan, state="FAILED")
     assert study.states_of("rule_stem") == ["FAILED", "COMPLETED"]
     # Never at the same time: every epoch once, the first ones by the first copy.

@@ -20,7 +20,7 @@ from voxelsoup.runs.record import read_record
 from voxelsoup.study.loading import read
 from voxelsoup.study.trials import trials
 
-# The first one's loss is no number soon; none of the others ends by itself meanwhile.
+# The first one's loss soon becomes NaN; none of the others ends by itself meanwhile.
 RATES = [1e30, 0.01, 0.02, 0.03, 0.04]
 # Most of a node of the short partition each, so that two run at a time.
 RESOURCES: dict[str, dict[str, int]] = {
@@ -43,8 +43,8 @@ class OnCluster:
         self.ids = [trial.id for trial in trials(read(self.file))]
         profile = cluster.write_profile(folder / "profile", retries=0, jobs=len(RATES))
         # Scores are asked for, so that training and evaluation of a trial are one submission.
-        wanted = [f"results/fold0/trials/{trial}/test.csv" for trial in self.ids]
-        self.snakemake = cluster.snakemake(folder, profile, self.file, *wanted)
+        targets = [f"results/fold0/trials/{trial}/test.csv" for trial in self.ids]
+        self.snakemake = cluster.snakemake(folder, profile, self.file, *targets)
 
     def jobs(self) -> list[slurm.Job]:
         """The submissions of this study's trials."""
@@ -138,7 +138,7 @@ def test_status_distinguishes_waiting_running_failed_and_killed_runs(
     assert (row["detail"], row["attempt"]) == ("cancelled", 1)
     assert study.status()["note"] == ""
 
-    # Without the controller, what runs wrote is told all the same.
+    # Without the controller, what runs wrote is reported all the same.
     cluster.kill_controller()
     try:
         status = study.status()

@@ -60,10 +60,10 @@ def test_folds_that_cannot_be_made_are_shown_beside_the_cases(
     file.write_text(file.read_text().replace("count: 2", "count: 9"))
     capsys.readouterr()
     assert main(["index", str(file)]) == 1
-    told = capsys.readouterr().out
-    assert "6 usable" in told and "9 folds, but the data set has 5 patient(s)" in told
+    printed = capsys.readouterr().out
+    assert "6 usable" in printed and "9 folds, but the data set has 5 patient(s)" in printed
     # No line is filled up to a terminal's width where there is no terminal.
-    assert max(map(len, told.splitlines())) < 300
+    assert max(map(len, printed.splitlines())) < 300
     assert main(["index", str(file), "--json"]) == 1
     assert json.loads(capsys.readouterr().out)["folds"]["where"] == "folds.count"
 

@@ -55,7 +55,7 @@ def gamma(volume: Volume, exponent: float) -> Volume:
 
 
 def blurred(volume: Volume, sigma: float) -> Volume:
-    """Smoothed by a Gaussian that ends at three sigma, as if the outermost voxels went on."""
+    """Smoothed by a Gaussian that ends at three sigma, as if the outermost voxels continued."""
     radius = int(np.ceil(3 * sigma))
     offsets = np.arange(-radius, radius + 1)
     weights = np.exp(-0.5 * (offsets / sigma) ** 2)

@@ -40,7 +40,7 @@ def lesion_scores(
 
     lesions, lesion_count = ndimage.label(dilated(truth), AROUND)
     components, component_count = ndimage.label(prediction, AROUND)
-    dices, distances, met = [], [], set()
+    dice_scores, distances, met = [], [], set()
     for number in range(1, lesion_count + 1):
         lesion = truth & (lesions == number)
         belonging = set(components[dilated(lesion)].tolist()) - {0}
@@ -48,13 +48,13 @@ def lesion_scores(
         if lesion.sum() * math.prod(spacing) <= smallest:
             continue
         predicted = np.isin(components, list(belonging))
-        dices.append(2 * (predicted & lesion).sum() / (predicted.sum() + lesion.sum()))
+        dice_scores.append(2 * (predicted & lesion).sum() / (predicted.sum() + lesion.sum()))
         distances.append(MISSED_MM)
         if belonging:
             surfaces = surface_distance.compute_surface_distances(lesion, predicted, spacing)
             distances[-1] = surface_distance.compute_robust_hausdorff(surfaces, 95)
     false = component_count - len(met)
-    if not dices and not false:
+    if not dice_scores and not false:
         return 1.0, 0.0
-    number = len(dices) + false
-    return sum(dices) / number, (sum(distances) + MISSED_MM * false) / number
+    number = len(dice_scores) + false
+    return sum(dice_scores) / number, (sum(distances) + MISSED_MM * false) / number

@@ -58,8 +58,8 @@ def dice_scores(whole: WholePrediction, rules: Postprocessing) -> dict[str, floa
 
 
 def mean_dice_scores(whole: Predictions, rules: Postprocessing) -> dict[str, float]:
-    dices = [dice_scores(prediction, rules) for prediction in whole.values()]
-    return {region: fmean(score[region] for score in dices) for region in rules.regions}
+    scores = [dice_scores(prediction, rules) for prediction in whole.values()]
+    return {region: fmean(score[region] for score in scores) for region in rules.regions}
 
 
 def best_postprocessing(
@@ -85,8 +85,8 @@ def best_postprocessing(
     pair = (search.replace.region, search.replace.by)
 
     def pair_score(rules: Postprocessing) -> float:
-        dices = [dice_scores(prediction, rules) for prediction in whole.values()]
-        return fmean(score[region] for score in dices for region in pair)
+        scores = [dice_scores(prediction, rules) for prediction in whole.values()]
+        return fmean(score[region] for score in scores for region in pair)
 
     highest = pair_score(chosen)
     for below in sorted(search.replace.below):

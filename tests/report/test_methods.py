@@ -65,7 +65,7 @@ NOTHING_TO_SEARCH = {"thresholds": [0.5], "smallest_components": [0], "replace":
 
 def test_the_paragraph_describes_data_network_training_soups_and_evaluation() -> None:
     text = written().paragraph
-    for told in (
+    for phrase in (
         "30 cases",
         "4 input channels (t1n, t1c, t2w and t2f)",
         "3 overlapping regions: TC (labels 1 and 3)",
@@ -79,16 +79,16 @@ def test_the_paragraph_describes_data_network_training_soups_and_evaluation() ->
         "voxelsoup 0.1.0 (commit 0123abc)",
         "trained on a CPU",
     ):
-        assert told in text
+        assert phrase in text
 
 
 def test_references_are_numbered_as_cited_and_every_one_of_them_is_cited() -> None:
-    told = written()
+    result = written()
     marks = [
-        int(n) for mark in re.findall(r"\[([\d, ]+)\]", told.paragraph) for n in mark.split(",")
+        int(n) for mark in re.findall(r"\[([\d, ]+)\]", result.paragraph) for n in mark.split(",")
     ]
     first_seen = list(dict.fromkeys(marks))
-    assert first_seen == list(range(1, len(told.references) + 1))
+    assert first_seen == list(range(1, len(result.references) + 1))
 
 
 @pytest.mark.parametrize(
@@ -128,10 +128,10 @@ def test_methods_describe_every_layout(layout: str) -> None:
 def test_networks_other_than_mednext_are_named_without_its_traits() -> None:
     study = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
     study["network"] = {"name": "UNet", "arguments": {"channels": [8, 16], "strides": [2]}}
-    told = methods(load(study), VERSIONS, FACTS)
-    assert "The network was UNet (channels = (8, 16), strides = (2), 12,345" in told.paragraph
-    assert "kernels" not in told.paragraph
-    assert WORKS["mednext"] not in told.references
+    result = methods(load(study), VERSIONS, FACTS)
+    assert "The network was UNet (channels = (8, 16), strides = (2), 12,345" in result.paragraph
+    assert "kernels" not in result.paragraph
+    assert WORKS["mednext"] not in result.references
 
 
 def test_the_published_protocol_is_called_optimistic() -> None:
@@ -163,7 +163,7 @@ RANDOM = {
 
 
 @pytest.mark.parametrize(
-    ("sweep", "told"),
+    ("sweep", "phrase"),
     [
         (
             {"zip": {"optimizer.lr": [0.001, 0.002], "training.epochs": [4, 2]}},
@@ -206,8 +206,8 @@ RANDOM = {
         ({"grid": {"optimizer.milestones": [[0.5], [0.2, 0.4]]}}, "((0.5) and (0.2, 0.4)): 2"),
     ],
 )
-def test_every_kind_of_sweep_is_described(sweep: dict[str, Any], told: str) -> None:
-    assert told in written(sweep={"grid": {}} | sweep, stem={"source": "none"}).paragraph
+def test_every_kind_of_sweep_is_described(sweep: dict[str, Any], phrase: str) -> None:
+    assert phrase in written(sweep={"grid": {}} | sweep, stem={"source": "none"}).paragraph
 
 
 def test_runs_from_before_the_project_was_renamed_are_reported_with_their_version() -> None:
@@ -232,15 +232,17 @@ def test_the_trials_alone_are_reported_as_in_the_methods_without_citations(
 
 
 def test_halving_is_described_with_the_trials_that_continued() -> None:
-    told = written(
+    result = written(
         sweep={"grid": {"training.seed": list(range(12))}, "halving": {"rungs": 3, "keep": 0.33}},
         training={"epochs": 90},
     )
-    assert "to epoch 10, and of these, by their mean Dice on the selection cases" in told.paragraph
-    assert "the best 4 to epoch 30, then 2 to epoch 90" in told.paragraph
-    assert "with 30 % of the epochs" in told.paragraph
-    assert "trained models in all" not in told.paragraph
-    assert WORKS["halving"] in told.references
+    assert (
+        "to epoch 10, and of these, by their mean Dice on the selection cases" in result.paragraph
+    )
+    assert "the best 4 to epoch 30, then 2 to epoch 90" in result.paragraph
+    assert "with 30 % of the epochs" in result.paragraph
+    assert "trained models in all" not in result.paragraph
+    assert WORKS["halving"] in result.references
 
 
 def test_a_setting_that_only_some_trials_name_is_no_base_setting() -> None:
@@ -252,7 +254,7 @@ def test_a_setting_that_only_some_trials_name_is_no_base_setting() -> None:
 
 
 def test_statistics_secondary_metrics_and_postprocessing_are_reported() -> None:
-    told = written(**EVERYTHING)
+    result = written(**EVERYTHING)
     for part in (
         "The secondary metrics were the 95th percentile of the Hausdorff distance in mm",
         "at a tolerance of 1 mm",
@@ -264,19 +266,19 @@ def test_statistics_secondary_metrics_and_postprocessing_are_reported() -> None:
         "bootstrap confidence intervals",
         "resampled within their fold",
     ):
-        assert part in told.paragraph
+        assert part in result.paragraph
     cited = ("bootstrap", "holm", "wilcoxon", "strata", "surface-dice", "replacement")
-    assert {WORKS[work] for work in cited} <= set(told.references)
+    assert {WORKS[work] for work in cited} <= set(result.references)
 
 
 def test_methods_omit_what_a_study_does_not_do() -> None:
     fold = replace(FACTS, folds={0: FACTS.folds[0]})
-    told = written(fold, metrics={"names": []}, postprocessing=NOTHING_TO_SEARCH)
+    result = written(fold, metrics={"names": []}, postprocessing=NOTHING_TO_SEARCH)
     for part in ("secondary", "Lesions", "Post-processing", "within their fold"):
-        assert part not in told.paragraph
+        assert part not in result.paragraph
         assert part in written(**EVERYTHING).paragraph
     uncited = ("strata", "surface-dice", "replacement")
-    assert not {WORKS[work] for work in uncited} & set(told.references)
+    assert not {WORKS[work] for work in uncited} & set(result.references)
 
 
 CHOICES: dict[str, list[dict[str, Any]]] = {
@@ -306,8 +308,8 @@ CHOICES: dict[str, list[dict[str, Any]]] = {
 def test_every_study_is_described_in_correct_sentences(folds: dict[int, FoldSize]) -> None:
     facts = replace(FACTS, folds=folds, cases=1 if len(folds) == 1 else 9, patients=1)
     for combination in itertools.product(*CHOICES.values()):
-        told = written(facts, **EVERYTHING, **dict(zip(CHOICES, combination, strict=True)))
-        for text in told.parts.values():
+        result = written(facts, **EVERYTHING, **dict(zip(CHOICES, combination, strict=True)))
+        for text in result.parts.values():
             assert re.match(r"[A-Z]", text) and text.endswith(".")
             assert not re.search(r"  | [,.;)]|\(\)|\.\.|,,|None|\bone \w+s\b|\b1 \w+s\b", text), (
                 text

@@ -110,8 +110,8 @@ def test_the_text_of_a_candidate_stands_at_it(tmp_path):
             text = use.find(f"{SVG}title").text
             ranks.append(int(re.search(r"ingredient (\d+)", text)[1]))
             places.append(float(use.get("x")))
-            verdict = "kept" if (ranks[-1] - 1) % 2 or ranks[-1] == 1 else "left out"
-            assert verdict in text
+            decision = "kept" if (ranks[-1] - 1) % 2 or ranks[-1] == 1 else "left out"
+            assert decision in text
             assert ("the fourth" in text) == (ranks[-1] == 4)
             assert ("stopped early" in text) == (ranks[-1] == 5)
     # Each model alone, and all candidates but the one that was stopped.

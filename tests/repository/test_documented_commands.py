@@ -133,7 +133,7 @@ FOLLOWED = {
     "test_the_metric_of_the_page_has_the_value_that_is_known",
 }
 
-# Commands that go on for ever, and what they have printed, or the file that they have written, by
+# Commands that run for ever, and what they have printed, or the file that they have written, by
 # the time that they are ended.
 ENDLESS = {
     "voxelsoup status --watch": "of 10 done",
@@ -190,7 +190,7 @@ def is_run_elsewhere(command: str, elsewhere: Elsewhere, copy: Copy) -> None:
 
 
 def ends_when_ended(command: str, sign: str, copy: Copy) -> None:
-    """Start a command that goes on for ever, wait for a sign of it, and end it."""
+    """Start a command that runs for ever, wait for a sign of it, and end it."""
     said = copy.folder / "said.txt"
     with said.open("w") as stream:
         process = subprocess.Popen(
@@ -223,10 +223,10 @@ def finish_a_soup(results: Path) -> None:
         path = trials / name / "model.safetensors"
         ingredients.append(Ingredient(name, path, sha256(path), {"case": {"WT": 0.5, "loss": 0.5}}))
     selection = Selection(["case"], [_Scorer()], Cache(None, ""))
-    made = uniform(ingredients, selection)
-    write_json(soup / "recipe.json", recipe_record("greedy", made, selection, 1.0))
-    weight_files.save(soup / "model.safetensors", made.weights, {"regions": {"WT": [1]}})
-    write_rows(soup / "selection.csv", rows_of(made.scores))
+    result = uniform(ingredients, selection)
+    write_json(soup / "recipe.json", recipe_record("greedy", result, selection, 1.0))
+    weight_files.save(soup / "model.safetensors", result.weights, {"regions": {"WT": [1]}})
+    write_rows(soup / "selection.csv", rows_of(result.scores))
 
 
 class _Scorer:
@@ -295,8 +295,8 @@ def is_known(command: str, copy: Copy) -> bool:
 
 
 def test_the_tables_name_no_command_that_no_page_has() -> None:
-    told = {command for page in NAMES for command in commands_of(page)}
-    assert {*ELSEWHERE, *ENDLESS} <= told
+    documented = {command for page in NAMES for command in commands_of(page)}
+    assert {*ELSEWHERE, *ENDLESS} <= documented
     assert set(FOLLOWED) <= set(NAMES)
 
 
@@ -348,15 +348,15 @@ def test_commands_stand_in_blocks_for_a_shell() -> None:
 
 
 def test_commands_within_sentences_exist(capsys: pytest.CaptureFixture[str]) -> None:
-    told = [
+    documented = [
         part
         for name in NAMES
         for part in re.findall(r"`((?:voxelsoup|make) [^`]+)`", (REPOSITORY / name).read_text())
     ]
-    assert len(told) > 15
+    assert len(documented) > 15
     targets = set(re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(), re.M))
     helps: dict[str, str] = {}
-    for program, *words in map(str.split, told):
+    for program, *words in map(str.split, documented):
         options = [word for word in words if word.startswith("-")]
         command = next(word for word in words if not word.startswith("-") and "=" not in word)
         if program == "make":

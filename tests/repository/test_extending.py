@@ -81,8 +81,8 @@ except InputError as error:
 
 
 def test_the_recipe_of_the_page_makes_a_soup_and_is_planned(copy: Copy) -> None:
-    made, plan = follow("docs/new-recipe.md", copy)
-    trials, weight = made.strip().rsplit(" ", 1)
+    printed, plan = follow("docs/new-recipe.md", copy)
+    trials, weight = printed.strip().rsplit(" ", 1)
     assert trials == "['w2', 'w1', 'w4']"
     assert float(weight) == pytest.approx((2 + 1 + 4) / 3)
     for fold in range(5):

@@ -1,4 +1,4 @@
-"""What may import what: packages downwards only, and nothing heavy where a plan is made."""
+"""Imports: packages downwards only, and nothing heavy in the plan."""
 
 from __future__ import annotations
 

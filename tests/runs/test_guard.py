@@ -299,7 +299,7 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bytes(
     assert not target.exists()
     assert start(cases, states, target).wait() == 0
     assert target.read_bytes() == calm
-    # Finished runs keep one state, from which they can be made longer.
+    # Finished runs keep one state, from which they can be prolonged.
     assert len(list(states.glob("*.state"))) == 1
 
 
@@ -405,7 +405,7 @@ def test_a_full_or_read_only_disk_gives_one_message_and_keeps_the_last_state(
 ) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
-    # A name space of its own, where anybody may mount.
+    # A name space of its own, where any user may mount.
     command = ["unshare", "--user", "--map-root-user", "--mount", sys.executable, "-c"]
     arguments = [FILL_THE_DISK, str(disk), str(HERE), str(cases[0])]
     environment = os.environ | {"PYTHONPATH": str(HERE.parent / "src")}

@@ -1,4 +1,4 @@
-"""Leases: one owner at a time, whatever dies, hangs or has another time of day."""
+"""Leases: one owner at a time, although owners die, hang or have another time of day."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def file_of(folder: Path) -> Path:
 
 
 def move_to_another_host(folder: Path) -> Path:
-    """Make the lease's owner one that only its heartbeat tells of."""
+    """Make the lease's owner one that is known by its heartbeat alone."""
     path = file_of(folder)
     owner = json.loads(path.read_text())
     path.write_text(json.dumps(owner | {"host": "elsewhere", "boot": "another"}))
@@ -93,9 +93,9 @@ def test_processes_take_turns(tmp_path: Path) -> None:
     lines = (tmp_path / "log").read_text().split()
     assert len(lines) == 2 * 2 * 8 * 4
     for position in range(0, len(lines), 4):
-        entered, who, left, other = lines[position : position + 4]
+        entered, owner, left, other = lines[position : position + 4]
         assert (entered, left) == ("in", "out")
-        assert who == other
+        assert owner == other
 
 
 def test_a_killed_owner_is_followed_at_once(tmp_path: Path) -> None:
@@ -175,7 +175,7 @@ def test_an_owner_that_hangs_is_fenced_off(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr("voxelsoup.runs.lease.PATIENCE", 2)
     first, second = Lease(tmp_path, seconds=1.5), Lease(tmp_path, seconds=1.5)
     first.acquire()
-    # It beats, but nobody looks whether the lease is wanted.
+    # It beats, but does not check whether the lease is wanted.
     second.acquire()
     with pytest.raises(LeaseLost, match="taken over by process"):
         first.confirm()
@@ -248,7 +248,7 @@ def test_is_alive_reports_a_living_owner_and_changes_nothing(tmp_path: Path) -> 
     process.kill()
     process.wait()
     assert not alive(tmp_path)
-    # Of an owner on another host the date of its file tells.
+    # An owner on another host is judged by the date of its file.
     path = move_to_another_host(tmp_path)
     assert alive(tmp_path)
     os.utime(path, (time.time() - 61, time.time() - 61))

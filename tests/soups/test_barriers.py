@@ -40,12 +40,14 @@ def test_the_barrier_is_the_rise_above_the_ends_line(tmp_path: Path) -> None:
         other = torch.tensor(MODELS[int(line.trial[-1])], dtype=torch.float64)
         at = [[bump(best + t * (other - best), c) for c in cases] for t in places]
         losses = [np.mean([case[LOSS] for case in point]) for point in at]
-        dices = [np.mean([[case["TC"], case["WT"]] for case in point]) for point in at]
+        dice_scores = [np.mean([[case["TC"], case["WT"]] for case in point]) for point in at]
         assert line.losses == pytest.approx(losses, abs=1e-6)
-        assert line.dice == pytest.approx(dices, abs=1e-6)
+        assert line.dice == pytest.approx(dice_scores, abs=1e-6)
         rises = [losses[i] - ((1 - t) * losses[0] + t * losses[-1]) for i, t in enumerate(places)]
         assert line.barrier == pytest.approx(max(0, *rises), abs=1e-6)
-        assert line.gain == pytest.approx(dices[3] - (dices[0] + dices[-1]) / 2, abs=1e-6)
+        assert line.gain == pytest.approx(
+            dice_scores[3] - (dice_scores[0] + dice_scores[-1]) / 2, abs=1e-6
+        )
     by_name = {line.trial: line for line in lines}
     assert by_name["trial1"].shared
     assert by_name["trial2"].barrier > 0.4

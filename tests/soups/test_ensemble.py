@@ -48,7 +48,7 @@ def study_with(**changes: Any) -> Study:
 
 def write_models(study: Study, folder: Path, seeds: list[int]) -> list[Ingredient]:
     """Models of random weights and, where they have any, running statistics of their own."""
-    made = []
+    ingredients = []
     for seed in seeds:
         torch.manual_seed(seed)
         model = networks.build(study.network, 4, 3)
@@ -59,8 +59,8 @@ def write_models(study: Study, folder: Path, seeds: list[int]) -> list[Ingredien
         path = folder / f"{seed}.safetensors"
         weight_files.save(path, weights, weight_files.describe(study))
         scores = {"a": {"TC": seed / 100, LOSS: 1.0}}
-        made.append(Ingredient(f"trial{seed}", path, sha256(path), scores))
-    return made
+        ingredients.append(Ingredient(f"trial{seed}", path, sha256(path), scores))
+    return ingredients
 
 
 def files(ingredients: list[Ingredient]) -> list[Path]:

@@ -73,9 +73,9 @@ def test_mixing_weights_find_the_optimum_between_the_ingredients(tmp_path: Path)
     ingredients = write(tmp_path, [(0.0, 0.0), (1.0, 1.0)], scorer)
     shares = learn(ingredients, scorer, CASES, Learned(steps=300, lr=0.1))
     assert shares[:, 0].tolist() == pytest.approx([0.25, 0.75], abs=0.01)
-    made = learned(ingredients, Selection(CASES, [scorer], Cache(None, "")), PER_MODEL)
-    assert made.score > max(ingredient.score for ingredient in ingredients)
-    assert sum(part.weight for part in made.parts) == pytest.approx(1)
+    result = learned(ingredients, Selection(CASES, [scorer], Cache(None, "")), PER_MODEL)
+    assert result.score > max(ingredient.score for ingredient in ingredients)
+    assert sum(part.weight for part in result.parts) == pytest.approx(1)
 
 
 def test_blocks_have_weights_of_their_own(tmp_path: Path) -> None:
@@ -103,9 +103,9 @@ def test_the_guard_refuses_an_average_that_only_fits_the_cases_it_was_learned_on
     scorer = TwoBlocks(targets)
     ingredients = write(tmp_path, [(0.0, 0.0), (-1.0, -1.0), (1.0, 1.0)], scorer)
     single = max(ingredients, key=lambda ingredient: ingredient.score)
-    made = learned(ingredients, Selection(CASES, [scorer], Cache(None, "")), PER_MODEL)
-    assert made.trials == [single.trial]
-    guard = made.decisions[0]
+    result = learned(ingredients, Selection(CASES, [scorer], Cache(None, "")), PER_MODEL)
+    assert result.trials == [single.trial]
+    guard = result.decisions[0]
     assert guard.trial == GUARD
     assert not guard.accepted
     assert guard.candidate_score is not None
@@ -123,9 +123,9 @@ def test_learned_needs_two_ingredients_and_two_cases(tmp_path: Path) -> None:
         (ingredients[:1], Selection(CASES, [scorer], Cache(None, ""))),
         (alone, one_case),
     ):
-        made = learned(given, selection, PER_MODEL)
-        assert len(made.trials) == 1
-        assert selection.inferences == made.gradient_steps == 0
+        result = learned(given, selection, PER_MODEL)
+        assert len(result.trials) == 1
+        assert selection.inferences == result.gradient_steps == 0
 
 
 def test_average_with_weights_per_block_matches_the_formula(tmp_path: Path) -> None:
@@ -196,10 +196,10 @@ def loss_in_float64(scorer: WeightsScorer, weights: Weights, cases: list[str]) -
     model = scorer.model
     model.load_state_dict(weights)
     training = scorer.study.training.model_copy(update={"augmentation": "none"})
-    draw = PatchSource(
+    source = PatchSource(
         scorer.folder, sorted(cases), scorer.study.regions, training, (training.seed,)
     )
-    ((images, regions),) = batches(draw, 3, 4, torch.device("cpu"))
+    ((images, regions),) = batches(source, 3, 4, torch.device("cpu"))
     with torch.no_grad():
         predicted = torch.sigmoid(model.double()(images.double()))
     model.float()

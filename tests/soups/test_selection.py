@@ -92,7 +92,7 @@ def test_selection_scores_no_candidate_twice(tmp_path: Path) -> None:
         assert scorer.asked == selection.inferences == expected
     with path.open("a") as stream:
         stream.write('{"context": "context", "candi')
-    # Other parts, other weights of the same parts, other data: scored anew.
+    # Other parts, other weights of the same parts, other data: scored again.
     other_weights = CandidateSoup(
         [WeightedModel(Path("a"), "a", 0.5), WeightedModel(Path("a"), "a", 0.5)], dict
     )

@@ -100,12 +100,12 @@ def test_greedy_keeps_the_ingredients_of_the_reference_algorithm(models: list[li
     with tempfile.TemporaryDirectory() as folder:
         ingredients = write(Path(folder), models)
         selection = selection_with()
-        made = greedy(ingredients, selection)
-        assert made.trials == plain_greedy(ingredients)
-        assert made.scores == all_scores(made.weights["w"])
+        result = greedy(ingredients, selection)
+        assert result.trials == plain_greedy(ingredients)
+        assert result.scores == all_scores(result.weights["w"])
     assert selection.inferences <= (len(models) - 1) * len(CASES)
-    assert len(made.decisions) == len(models)
-    assert made.score >= max(ingredient.score for ingredient in ingredients)
+    assert len(result.decisions) == len(models)
+    assert result.score >= max(ingredient.score for ingredient in ingredients)
 
 
 @settings(max_examples=30)
@@ -128,13 +128,13 @@ def test_greedy_result_does_not_depend_on_looking_ahead(
 def test_the_uniform_soup_is_the_float64_mean(models: list[list[float]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         selection = selection_with()
-        made = uniform(write(Path(folder), models), selection)
-        weights = made.weights["w"]
+        result = uniform(write(Path(folder), models), selection)
+        weights = result.weights["w"]
     np.testing.assert_allclose(
         weights.numpy(), uniform_soup(np.array(models)), rtol=1e-6, atol=1e-6
     )
     assert selection.inferences == len(CASES)
-    assert made.scores == all_scores(weights)
+    assert result.scores == all_scores(weights)
 
 
 def test_greedy_logs_ingredients_by_their_names(
@@ -152,8 +152,8 @@ def test_greedy_logs_ingredients_by_their_names(
 def test_best_needs_no_inference(tmp_path: Path) -> None:
     ingredients = write(tmp_path, [[2.0, 2, 2], [0, 0, 0], [1, 1, 1]])
     selection = selection_with()
-    made = best(ingredients, selection)
-    assert made.trials == [descending(ingredients)[0].trial]
+    result = best(ingredients, selection)
+    assert result.trials == [descending(ingredients)[0].trial]
     assert selection.inferences == 0
 
 
@@ -164,7 +164,7 @@ def test_hierarchical_is_greedy_over_the_soups_of_groups(tmp_path: Path) -> None
         folder.mkdir()
         models = random.normal(0, 0.7, (6, 3)).astype(np.float32).tolist()
         ingredients = write(folder, models, groups=2)
-        made = hierarchical(ingredients, selection_with())
+        result = hierarchical(ingredients, selection_with())
         soups = []
         for group in ("group0", "group1"):
             members = [i for i in ingredients if i.group == group]
@@ -178,28 +178,28 @@ def test_hierarchical_is_greedy_over_the_soups_of_groups(tmp_path: Path) -> None
         both = (soups[0][1].double() + soups[1][1].double()) / 2
         improves = mean_score(all_scores(both.float())) > soups[0][0]
         expected = both if improves else soups[0][1].double()
-        torch.testing.assert_close(made.weights["w"].double(), expected, rtol=1e-6, atol=1e-6)
-        assert set(made.trials) == {t for _, _, kept in soups[: 1 + improves] for t in kept}
-        assert sum(part.weight for part in made.parts) == pytest.approx(1)
+        torch.testing.assert_close(result.weights["w"].double(), expected, rtol=1e-6, atol=1e-6)
+        assert set(result.trials) == {t for _, _, kept in soups[: 1 + improves] for t in kept}
+        assert sum(part.weight for part in result.parts) == pytest.approx(1)
 
 
 @pytest.mark.parametrize("recipe", [greedy, uniform, hierarchical])
 def test_a_soup_rebuilt_from_its_recipe_alone_is_bit_identical(tmp_path: Path, recipe) -> None:
     models = np.random.default_rng(3).normal(0, 0.5, (5, 3)).astype(np.float32).tolist()
     selection = selection_with()
-    made: SoupResult = recipe(write(tmp_path, models, groups=2), selection)
-    record = json.loads(json.dumps(recipe_record(recipe.__name__, made, selection, 1.0)))
+    result: SoupResult = recipe(write(tmp_path, models, groups=2), selection)
+    record = json.loads(json.dumps(recipe_record(recipe.__name__, result, selection, 1.0)))
     again = rebuild(record)
-    assert again.keys() == made.weights.keys()
-    for name, value in made.weights.items():
+    assert again.keys() == result.weights.keys()
+    for name, value in result.weights.items():
         assert torch.equal(again[name], value)
     assert record["case_inferences"] == selection.inferences
 
 
 def test_a_recipe_whose_ingredient_changed_is_refused(tmp_path: Path) -> None:
     selection = selection_with()
-    made = uniform(write(tmp_path, [[1.0, 2, 3], [0, 0, 0]]), selection)
-    record = recipe_record("uniform", made, selection, 1.0)
+    result = uniform(write(tmp_path, [[1.0, 2, 3], [0, 0, 0]]), selection)
+    record = recipe_record("uniform", result, selection, 1.0)
     write(tmp_path, [[1.5, 2, 3]])
     with pytest.raises(InputError, match="has changed"):
         rebuild(record)

@@ -180,8 +180,8 @@ def test_the_first_line_sums_the_study_up(reading: Reading) -> None:
     end = NOW + timedelta(hours=3)
     reading.open(status_of(ROWS, gpu_hours=12.34, estimated_end=end, note="Slurm is silent."))
     summary = reading.page.locator(".summary").inner_text()
-    for told in ("1 of 5 runs done", "2 running", "1 failed", "12.3 GPU hours spent"):
-        assert told in summary.replace("\n", " ")
+    for part in ("1 of 5 runs done", "2 running", "1 failed", "12.3 GPU hours spent"):
+        assert part in summary.replace("\n", " ")
     assert reading.page.locator(".summary time").get_attribute("datetime") == f"{end:%FT%TZ}"
     assert reading.page.get_by_text("Slurm is silent.").is_visible()
     reading.open(status_of(ROWS))
@@ -295,7 +295,7 @@ def test_a_refresh_shows_the_new_file_and_keeps_the_scroll_position(reading: Rea
     assert place == [150, 700]
     assert reading.runs()[0] == f"{89:08x}"
     assert reading.chip("done").get_attribute("aria-pressed") == "true"
-    # Who was typing goes on typing.
+    # The cursor stays in the field.
     reading.page.keyboard.type(" fold4")
     assert asked.input_value() == "h001 fold4"
     assert len(reading.runs()) == 18
@@ -361,7 +361,7 @@ def test_a_page_on_a_server_refreshes_and_outlives_the_server(
     serving.start()
     try:
         reading.page.goto(f"http://127.0.0.1:{server.server_port}/status.html")
-        # Servers tell the times of files in whole seconds.
+        # Servers give the times of files in whole seconds.
         reading.page.wait_for_timeout(1100)
         old = now() - timedelta(minutes=10)
         reading.write(status_of([*ROWS, row("aaaa0009")], at=old), refresh_seconds=1)
@@ -374,7 +374,7 @@ def test_a_page_on_a_server_refreshes_and_outlives_the_server(
         pass
     assert len(reading.runs()) == 6
     assert reading.page.locator("#stale").is_visible()
-    # The browser itself has written that nobody answered.
+    # The browser itself has written that the server did not answer.
     assert all("ERR_CONNECTION" in said for said in reading.complaints)
     reading.complaints.clear()
 
@@ -466,7 +466,7 @@ def test_an_empty_study_is_a_page_too(reading: Reading) -> None:
 
 
 def points(path: str) -> list[tuple[int, int]]:
-    """The corners of a curve; the first pair is where it begins, the others go on from there."""
+    """The corners of a curve; the first pair is its beginning, the others are steps from there."""
     numbers = [int(number) for number in re.findall(r"-?\d+", path)]
     steps = list(zip(numbers[::2], numbers[1::2], strict=True))
     corners = [steps[0]]

@@ -1,4 +1,4 @@
-"""What the status tells of runs: of real ones, trained, stopped, killed and half written."""
+"""The status of runs: of real ones, trained, stopped, killed and half written."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def cases(phantom_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tup
 class Study:
     """A study of one fold, a stem and two trials, whose runs are trained here one by one."""
 
-    told_of_device: tuple[str, int | None] = ("cpu", None)
+    device: tuple[str, int | None] = ("cpu", None)
 
     def __init__(self, folder: Path, cases: tuple[Path, list[str]], **changes: Any) -> None:
         self.folder, self.cases = folder, cases
@@ -105,7 +105,7 @@ class Study:
             self.states(name), {"settings": run.settings()}, run.steps, self.settings.recovery
         )
         with job_log(known.log), guard:
-            guard.recorder.trains_on(*self.told_of_device)
+            guard.recorder.trains_on(*self.device)
             started = provenance.now()
             trained = train(run, CPU, guard)
             write_text(Path(known.folder, "history.csv"), trained.history.to_csv(index=False))
@@ -127,7 +127,7 @@ class Study:
 
 
 @pytest.fixture(autouse=True)
-def every_epoch_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def every_epoch_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     """Epochs take milliseconds here, and are recorded once a second at most."""
     monkeypatch.setattr(record_module, "SECONDS_BETWEEN_EPOCHS", 0.0)
 
@@ -226,7 +226,7 @@ def test_a_failed_run_waits_for_its_next_attempt_as_long_as_there_is_one(study: 
     row = study.row(name)
     assert (row.state, row.detail) == ("failed", "out of memory on the GPU")
     assert "training.batch_size" in row.fix
-    # Another Snakemake tries anew.
+    # Another Snakemake tries again.
     snakemake.release()
     snakemake = study.snakemake_lives(retries=0)
     row = study.row(name)
@@ -297,7 +297,7 @@ def test_a_run_whose_heartbeat_stopped_is_lost_after_the_time_of_a_lease(study: 
 
 
 def answers(study: Study, name: str, capsys: pytest.CaptureFixture[str]) -> dict[str, bool]:
-    """What everybody who asks is told: whether a trial of the study is at work."""
+    """The answer of every command: whether a trial of the study is at work."""
     capsys.readouterr()
     trial, lease_seconds = name.removeprefix("fold0/"), study.settings.recovery.lease_seconds
     assert main(["status", str(study.file), "--json"]) == 0
@@ -542,7 +542,7 @@ def test_slurms_state_explains_an_interrupted_attempt() -> None:
     ):
         failure = end_of_attempt(attempt, SlurmJob("1", state))
         assert failure is not None and failure.words == words
-    # Without Slurm's memory the time tells.
+    # Without Slurm's record the time limit explains it.
     failure = end_of_attempt(replace(attempt, time_limit=attempt.ended), None)
     assert failure is not None and failure.words == "time limit"
 
@@ -581,20 +581,20 @@ def test_a_newer_job_of_a_run_counts_more_than_its_last_attempt() -> None:
     record = RunRecord("stopped", attempt.started, steps=9, attempts=[attempt])
     facts = RunFacts("fold0/stem", 3, False, record, LeaseView(owner, time.time(), released=True))
 
-    def told(*jobs: SlurmJob) -> tuple[str, str]:
+    def described(*jobs: SlurmJob) -> tuple[str, str]:
         queue = Queue({job.id: job for job in jobs}, {"fold0/stem": jobs[-1]})
         condition = run_condition(facts, Circumstances(time.time(), 60, snakemake, True, queue))
         return condition.state, condition.detail
 
     timeout = SlurmJob("7", "TIMEOUT")
-    assert told(timeout) == ("waiting", "time limit; attempt 2 of 3 follows")
+    assert described(timeout) == ("waiting", "time limit; attempt 2 of 3 follows")
     pending = SlurmJob("8", "PENDING", waits_for="others come first")
-    assert told(timeout, pending) == ("queued", "attempt 2 of 3, others come first")
+    assert described(timeout, pending) == ("queued", "attempt 2 of 3, others come first")
     requeued = replace(pending, id="7", waits_for="its start time has not come")
-    assert told(requeued) == ("queued", "attempt 2 of 3, its start time has not come")
-    assert told(timeout, replace(pending, state="RUNNING")) == ("retrying", "2 of 3, starting")
+    assert described(requeued) == ("queued", "attempt 2 of 3, its start time has not come")
+    assert described(timeout, replace(pending, state="RUNNING")) == ("retrying", "2 of 3, starting")
     failed = replace(pending, state="NODE_FAIL")
-    assert told(timeout, failed) == ("waiting", "node failure; attempt 3 of 3 follows")
+    assert described(timeout, failed) == ("waiting", "node failure; attempt 3 of 3 follows")
 
 
 def test_squeue_is_read_with_separators_in_comments() -> None:
@@ -709,7 +709,7 @@ def test_runs_on_several_gpus_take_the_hours_of_all(
     tmp_path: Path, cases: tuple[Path, list[str]]
 ) -> None:
     study = Study(tmp_path, cases, resources={"training": {"gpu": 2}})
-    study.told_of_device = "NVIDIA H100", 0
+    study.device = "NVIDIA H100", 0
     study.train(study.names[0])
     looked = study.reader.look()
     assert 0 < looked.gpu_hours == 2 * looked.hours

@@ -107,10 +107,10 @@ def write_model(folder: Path, study: Study, seed: int) -> str:
 
 def rows(study: Study, fold: int) -> pd.DataFrame:
     """Per-case scores of four cases."""
-    dices = np.random.default_rng(fold).uniform(0.5, 1, (4, len(study.regions)))
+    dice_scores = np.random.default_rng(fold).uniform(0.5, 1, (4, len(study.regions)))
     return pd.DataFrame(
         [
-            {"case": f"f{fold}c{n}", "region": region, "dice": dices[n, r], "loss": 0.2}
+            {"case": f"f{fold}c{n}", "region": region, "dice": dice_scores[n, r], "loss": 0.2}
             for n in range(4)
             for r, region in enumerate(study.regions)
         ]
@@ -161,7 +161,7 @@ def metadata_of(bundle: Path) -> dict[str, Any]:
 
 
 def reseal(bundle: Path, name: str) -> None:
-    """Give a file's present hash out as its own, as who knows of the hashes would."""
+    """Renew a file's stored hash, as an attacker who knows of the hashes would."""
     content = metadata_of(bundle)
     content["voxelsoup"]["sha256"][name] = sha256(bundle / name)
     write_json(bundle / "configs" / "metadata.json", content)

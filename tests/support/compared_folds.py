@@ -27,12 +27,12 @@ def rows_of(cases: Mapping[str, tuple[Mapping[str, float], float]]) -> pd.DataFr
     )
 
 
-def scored(dices: Sequence[float]) -> pd.DataFrame:
+def scored(dice_scores: Sequence[float]) -> pd.DataFrame:
     """Per-case scores with these Dice scores as the mean of the regions; the loss is 1 - Dice."""
     return rows_of(
         {
             f"case{number:02}": ({r: dice + more for r, more in REGIONS.items()}, 1 - dice)
-            for number, dice in enumerate(dices)
+            for number, dice in enumerate(dice_scores)
         }
     )
 
@@ -50,25 +50,25 @@ def compared(
     """A fold, from the Dice of its test cases.
 
     Args:
-        soups: title -> Dices.
-        best: Dices of the best single model, whose id is ``BEST_TRIAL``.
+        soups: title -> Dice scores.
+        best: Dice scores of the best single model, whose id is ``BEST_TRIAL``.
         fold: number of the fold.
         protocol: ``held-out`` or ``published``.
-        trials: id -> Dices of the trials beside the best one; one trial if they are not given.
+        trials: id -> Dice scores of the trials beside the best one; by default one trial.
         ingredients: title -> how many; 2 where they are not given.
         costs: title -> networks that run for one prediction; 1 where they are not given.
-        postprocessed: title -> Dices after post-processing.
+        postprocessed: title -> Dice scores after post-processing.
     """
     others = {OTHER_TRIAL: best} if trials is None else trials
     singles = {BEST_TRIAL: scored(best)} | {name: scored(d) for name, d in others.items()}
-    rows = {title: scored(dices) for title, dices in soups.items()}
+    rows = {title: scored(values) for title, values in soups.items()}
     selection = dict.fromkeys(singles, 0.5) | {title: mean_dice(r) for title, r in rows.items()}
     return FoldComparison(
         fold=fold,
         protocol=protocol,
         best_trial=BEST_TRIAL,
         rows={BEST_MODEL: singles[BEST_TRIAL]} | rows,
-        postprocessed={title: scored(dices) for title, dices in (postprocessed or {}).items()},
+        postprocessed={title: scored(values) for title, values in (postprocessed or {}).items()},
         ingredients={BEST_MODEL: 1} | dict.fromkeys(rows, 2) | dict(ingredients or {}),
         models_per_prediction={BEST_MODEL: 1} | dict.fromkeys(rows, 1) | dict(costs or {}),
         selection_scores=selection | {BEST_TRIAL: 0.6},

@@ -94,7 +94,7 @@ class Copy:
         path.write_text(text.replace(before, after))
 
     def environment(self) -> dict[str, str]:
-        """The variables of somebody who has activated the environment."""
+        """The variables of a shell that has activated the environment."""
         programs = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
         return os.environ | {
             "PATH": programs,

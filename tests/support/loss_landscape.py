@@ -67,6 +67,6 @@ MODELS = [[3.0, 0.0, 1.0], [2.5, 0.5, 2.0], [-3.0, 0.2, 0.5]]
 
 def line_of(trial: str = "b", score: float = 0.8, barrier: float = 0.0, gain: float = 0.0) -> Line:
     """A line of the given barrier and gain between ends with the losses 0.2 and 0.3."""
-    made = Line(trial, score, (0.2, 0.25 + barrier, 0.3), (0.8, 0.75 + gain, 0.7))
-    assert (made.barrier, made.gain) == (pytest.approx(barrier), pytest.approx(gain))
-    return made
+    line = Line(trial, score, (0.2, 0.25 + barrier, 0.3), (0.8, 0.75 + gain, 0.7))
+    assert (line.barrier, line.gain) == (pytest.approx(barrier), pytest.approx(gain))
+    return line

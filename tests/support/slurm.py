@@ -163,8 +163,8 @@ class Cluster:
             command, env=self.environment, capture_output=True, text=True, timeout=30
         )
         ended = "Invalid job id specified", "already completing or completed"
-        told = any(words in result.stderr for words in ended)
-        assert result.returncode == 0 or told, f"{' '.join(command)}\n{result.stderr}"
+        expected = any(words in result.stderr for words in ended)
+        assert result.returncode == 0 or expected, f"{' '.join(command)}\n{result.stderr}"
 
     def end(
         self, snakemake: subprocess.Popen[str] | None, jobs: Callable[[], list[Job]], *options: str
@@ -247,7 +247,7 @@ class Cluster:
         for node in NODES:
             self._signal(self.folder / "pid" / node, signal.SIGTERM)
             self._kill_jobs_on(node)
-        # An orderly stop saves a state that nobody needs, slowly.
+        # An orderly stop saves a state that is not needed, slowly.
         self._signal(self.folder / "pid" / "slurmctld", signal.SIGKILL)
         self._signal(self.folder / "munge" / "pid", signal.SIGTERM)
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -270,14 +270,14 @@ class Cluster:
 
     def _processes_on(self, node: str) -> list[int]:
         """Processes of jobs: they carry the node's name and this cluster's folder along."""
-        wanted = (f"SLURMD_NODENAME={node}\0".encode(), f"{self.folder}/bin".encode())
+        marks = (f"SLURMD_NODENAME={node}\0".encode(), f"{self.folder}/bin".encode())
         found = []
         for entry in Path("/proc").glob("[0-9]*"):
             try:
                 environment = (entry / "environ").read_bytes()
             except OSError:
                 continue
-            if all(text in environment for text in wanted):
+            if all(text in environment for text in marks):
                 found.append(int(entry.name))
         return found
 
@@ -307,10 +307,10 @@ def start() -> Cluster:
             return cluster
         except (AssertionError, subprocess.TimeoutExpired):
             log = cluster.folder / "log" / "slurmctld.log"
-            told = log.read_text()[-2000:] if log.exists() else "no log"
+            text = log.read_text()[-2000:] if log.exists() else "no log"
             cluster.stop()
             if attempt == 2:
-                raise AssertionError(f"the test cluster does not come up:\n{told}") from None
+                raise AssertionError(f"the test cluster does not come up:\n{text}") from None
         except BaseException:
             cluster.stop()
             raise

@@ -282,7 +282,7 @@ def drawn_by(peer: monai.RandomizableTransform, name: str, count: int) -> np.nda
 
 
 def test_parameters_are_drawn_as_monai_draws_them() -> None:
-    """Kolmogorov and Smirnov's test tells them apart only if a range is a fifth too wide."""
+    """Kolmogorov and Smirnov's test distinguishes them only if a range is a fifth too wide."""
     count, strength = 8000, PRESETS["full"]
     ours = draw(count, 1, "full", drawn(11))
     affine = monai.RandAffineGrid(rotate_range=(ROTATION,) * 3, scale_range=(1 / 1.4 - 1, 3 / 7))

@@ -12,7 +12,7 @@ from voxelsoup.training.epochs import Epoch, Pace
 
 
 class Clock:
-    """A clock that goes only when it is told to."""
+    """A clock that moves only when it is set."""
 
     def __init__(self) -> None:
         self.now = 1000.0

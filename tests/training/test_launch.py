@@ -88,7 +88,7 @@ def guard_of(run: Run, states: Path) -> RunGuard:
 
 
 def finish(run: Run, states: Path) -> Trained:
-    """Go on from the last state in this process, as a job does after its processes have ended."""
+    """Resume from the last state in this process, as a job does after its processes have ended."""
     with guard_of(run, states) as guard:
         return train(run, CPU, guard)
 

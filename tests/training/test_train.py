@@ -1,4 +1,4 @@
-"""A run: repeats itself to the bit, and leaves the averaged weights behind."""
+"""A run: repeats itself bit-identically, and leaves the averaged weights behind."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ def test_a_trial_starts_from_its_stem_with_other_patches(
     assert stem.seed != trial.seed
 
 
-def test_case_rows_cover_every_case_and_region(cases: tuple[Path, list[str]]) -> None:
+def test_per_case_scores_cover_every_case_and_region(cases: tuple[Path, list[str]]) -> None:
     folder, names = cases
     settings = small_study()
     model = initial_model(small_run(settings, *cases), CPU)

@@ -59,7 +59,7 @@ def halved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     plan = run_locally(folder, "-n", "--quiet", "rules")
     # What follows a rung is not known yet: the plan names the rungs and what waits for them.
     assert planned(plan)["rung"] == 4 and planned(plan)["halve"] == 2
-    assert "2 of 4 trials go on, to epoch 4" in run_locally(folder, "-n")
+    assert "2 of 4 trials continue, to epoch 4" in run_locally(folder, "-n")
     run_locally(folder)
     return folder
 

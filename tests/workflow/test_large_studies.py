@@ -47,7 +47,7 @@ def plan(folder: Path, study: Path) -> str:
     return snakemake(folder, "-n", "--quiet", "rules", "--cores", "1", "--nolock", config=study)
 
 
-# What is made anew when the trials of a study change: per fold and recipe, per fold, and once.
+# What is done again when the trials of a study change: per fold and recipe, per fold, and once.
 FOLLOWS = {
     "candidates": FOLDS,
     "best": FOLDS,
@@ -93,11 +93,11 @@ def test_a_sweep_in_another_order_and_in_two_blocks_repeats_no_training_and_no_s
         soup={"recipes": ["greedy", "uniform"]},
         sweep=blocks[0] | {"also": blocks[1:]},
     )
-    # Only what tells the sweep in words or pictures.
-    told = {"basins", "compare", "figures", "methods", "run_times", "report", "all", "total"}
-    # The card tells the methods, and the manifest lists all that is told.
-    told |= {"bundle", "manifest"}
-    assert planned(plan(finished, study)).keys() <= told
+    # Only what describes the sweep in words or pictures.
+    stated = {"basins", "compare", "figures", "methods", "run_times", "report", "all", "total"}
+    # The card states the methods, and the manifest lists all files.
+    stated |= {"bundle", "manifest"}
+    assert planned(plan(finished, study)).keys() <= stated
 
 
 def test_the_plan_of_thousands_of_jobs_takes_little_memory(tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_the_plan_of_thousands_of_jobs_takes_little_memory(tmp_path: Path) -> No
     study = large_study(tmp_path / "study.yaml", also=[{"grid": GRID | {"optimizer.lr": rates}}])
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(REPOSITORY / "Snakefile")]
     command += ["--configfile", str(study), "-n", "-q", "--cores", "1"]
-    # By way of a small process: a child of this one counts its memory as its own at first.
+    # Through a small process: a child of this one counts its memory as its own at first.
     measured = subprocess.run(
         [sys.executable, "-c", MEASURE, *command], cwd=tmp_path, check=True, capture_output=True
     )

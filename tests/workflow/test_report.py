@@ -137,10 +137,10 @@ def test_every_number_of_the_answer_stands_in_a_table(report: Reading) -> None:
     report.begin()
     tables = (report.results / "comparison").glob("*.csv")
     cells = re.findall(r"-?\d+\.\d+(?:e-?\d+)?", " ".join(table.read_text() for table in tables))
-    # Differences are told in Dice points, hundredths.
+    # Differences are stated in Dice points, hundredths.
     known = [abs(float(cell)) * scale for cell in cells for scale in (1, 100)]
-    told = [part.inner_text() for part in report.page.locator(".answer-headline, p.answer").all()]
-    numbers = re.findall(r"\d+\.\d+", " ".join(told).replace("p < 0.001", ""))
+    texts = [part.inner_text() for part in report.page.locator(".answer-headline, p.answer").all()]
+    numbers = re.findall(r"\d+\.\d+", " ".join(texts).replace("p < 0.001", ""))
     assert len(numbers) > 10
     for number in numbers:
         digits = len(number.partition(".")[2])
@@ -202,8 +202,8 @@ def test_tooltips_name_the_marks_of_a_figure(report: Reading) -> None:
 def test_the_methods_are_described_with_their_references(report: Reading) -> None:
     report.read("5 Methods")
     text = report.text("results/report/methods.html")
-    for told in ("30 cases", "MedNeXt [1]", "schedule-free", "greedy soup", "selection cases"):
-        assert told in text
+    for phrase in ("30 cases", "MedNeXt [1]", "schedule-free", "greedy soup", "selection cases"):
+        assert phrase in text
     cited = {int(n) for mark in re.findall(r"\[([\d, ]+)\]", text) for n in mark.split(",")}
     references = inside(report.page.locator("iframe")).locator("ol.references li")
     assert cited == set(range(1, references.count() + 1))

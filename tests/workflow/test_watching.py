@@ -1,4 +1,4 @@
-"""A study that somebody watches: the terminal, the logs, and TensorBoard on the results."""
+"""A study under observation: the terminal, the logs, and TensorBoard on the results."""
 
 from __future__ import annotations
 

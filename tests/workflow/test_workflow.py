@@ -118,9 +118,9 @@ def test_tables_hold_the_numbers_of_the_per_case_scores(demo: Path) -> None:
         ("Best Model (Fold 0)", demo / FOLD / "trials" / best / "test.csv"),
         ("Greedy Soup (Fold 0)", demo / FOLD / "soups/greedy/test.csv"),
     ):
-        case_rows = read_rows(rows)
-        assert table.loc["test_avg", column] == pytest.approx(case_rows["dice"].mean(), rel=1e-12)
-        for region, part in case_rows.groupby("region"):
+        case_scores = read_rows(rows)
+        assert table.loc["test_avg", column] == pytest.approx(case_scores["dice"].mean(), rel=1e-12)
+        for region, part in case_scores.groupby("region"):
             assert table.loc[f"test_{region.lower()}", column] == pytest.approx(
                 part["dice"].mean(), rel=1e-12
             )

@@ -1,4 +1,4 @@
-"""Coverage-guided fuzzing of everything that reads what others made: `make fuzz`.
+"""Coverage-guided fuzzing of every reader of foreign files: `make fuzz`.
 
 python tests/data/fuzz/readers.py TARGET [CORPUS] [libFuzzer's options, such as -runs=1000]
 
