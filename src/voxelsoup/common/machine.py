@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any, TypeVar
 
 import psutil
+
+Result = TypeVar("Result")
 
 # Limit, usage, and its part that is a reclaimable cache, in cgroups of version 2 and 1.
 FILES = {
@@ -20,6 +25,21 @@ def usable_cores() -> int:
     # macOS has no such function.
     affinity: Callable[[int], set[int]] | None = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def in_processes(
+    function: Callable[..., Result], workers: int, *given: Sequence[Any]
+) -> Iterator[Result]:
+    """As ``map``, in at most ``workers`` processes; in this one where one is enough."""
+    processes = min(workers, len(given[0]))
+    if processes <= 1:
+        yield from map(function, *given)
+        return
+    # Other start methods import the main module again, which in a Snakemake script would run the
+    # script once more.
+    context = multiprocessing.get_context("fork")
+    with ProcessPoolExecutor(processes, mp_context=context) as pool:
+        yield from pool.map(function, *given)
 
 
 def available_memory(

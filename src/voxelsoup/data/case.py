@@ -32,6 +32,10 @@ class Source:
         """The same volume of a file that is named relative to ``root``."""
         return Source(root / self.file, self.component)
 
+    def relative_to(self, root: Path) -> Source:
+        """The same volume of a file that is named as seen from ``root``."""
+        return Source(self.file.relative_to(root), self.component)
+
 
 @dataclass(frozen=True)
 class Case:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -17,7 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxelsoup.common.errors import InputError
+from voxelsoup.common.machine import in_processes
 from voxelsoup.data.case import Case, Source
+from voxelsoup.data.preprocessing.crop import box_of, everything
 from voxelsoup.data.volumes import volume
 from voxelsoup.data.volumes.alignment import align
 from voxelsoup.data.volumes.volume import Volume, read_label, read_volumes
@@ -107,13 +108,8 @@ class Fingerprint:
 def take_fingerprint(cases: Sequence[Case], workers: int) -> Fingerprint:
     """Read the headers of all cases, and the voxels of up to 50, in ``workers`` processes."""
     chosen = {case.name for case in choose_cases(cases)}
-    look = partial(_look, chosen=chosen)
-    if workers > 1 and len(cases) > 1:
-        with ProcessPoolExecutor(min(workers, len(cases))) as pool:
-            found = list(pool.map(look, cases, chunksize=2))
-    else:
-        found = [look(case) for case in cases]
-    pairs = list(zip(cases, found, strict=True))
+    found = list(in_processes(partial(_look, chosen=chosen), workers, cases))
+    pairs = zip(cases, found, strict=True)
     return Fingerprint(
         [result for result in found if isinstance(result, CaseFingerprint)],
         {case.name: result for case, result in pairs if isinstance(result, InputError)},
@@ -184,17 +180,11 @@ def read_contents(case: Case) -> Contents:
         counts = np.bincount(label.data.ravel(), minlength=2)
         voxel = math.prod(label.spacing)
         sizes = {value: int(n) * voxel for value, n in enumerate(counts) if value and n}
-    cropped = _to_ras(_box(present), nib.orientations.io_orientation(first[1].affine))
+    box = box_of(present) or everything(present.shape)
+    cropped = _to_ras(
+        [stop - start for start, stop in box], nib.orientations.io_orientation(first[1].affine)
+    )
     return Contents(_sides(cropped), zeros, sizes, channels)
-
-
-def _box(mask: NDArray[np.bool_]) -> list[int]:
-    """Sides of the box around what is true; of the whole mask where nothing is."""
-    sides = []
-    for axis, side in enumerate(mask.shape):
-        found = np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis)))
-        sides.append(int(found[-1] - found[0] + 1) if found.size else side)
-    return sides
 
 
 def _intensities(voxels: NDArray[np.generic]) -> Intensities | None:

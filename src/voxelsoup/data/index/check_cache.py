@@ -47,7 +47,7 @@ class CheckResult:
 
 
 def check_if_changed(
-    case: Case, expected: Expected, root: Path, earlier: CheckResult | None
+    case: Case, earlier: CheckResult | None, expected: Expected, root: Path
 ) -> CheckResult:
     """The earlier result of a case if its files still hold the same, else a new one."""
     question = question_of(case, expected, root)

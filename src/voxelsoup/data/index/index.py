@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from voxelsoup.common.errors import PARTS, BadCases, InputError
 from voxelsoup.common.files import read_tsv, write_tsv
+from voxelsoup.common.machine import in_processes
 from voxelsoup.data.case import Case, IndexedCase, Source
 from voxelsoup.data.index.check_cache import (
     CheckResult,
@@ -96,9 +96,11 @@ def _results(
     todo = [c for c in cases if not is_current(earlier.get(c.name), c, expected, root)]
     log.info("%d cases, of which %d are new or changed", len(cases), len(todo))
     found = {case.name: earlier[case.name] for case in cases if case.name in earlier}
+    check = partial(check_if_changed, expected=expected, root=root)
+    checked = in_processes(check, workers, todo, [earlier.get(c.name) for c in todo])
     logged = time.monotonic()
     with appending(kept) if kept and todo else nullcontext() as stream:
-        for number, result in enumerate(_checked(todo, expected, root, workers, earlier), 1):
+        for number, result in enumerate(checked, 1):
             found[result.case] = result
             if stream is not None:
                 append(stream, result, root)
@@ -111,34 +113,14 @@ def _results(
     return found
 
 
-def _checked(
-    cases: Sequence[Case],
-    expected: Expected,
-    root: Path,
-    workers: int,
-    earlier: Mapping[str, CheckResult],
-) -> Iterator[CheckResult]:
-    """New results, in the order of the cases, however many processes find them."""
-    same = len(cases)
-    given = (cases, [expected] * same, [root] * same, [earlier.get(c.name) for c in cases])
-    if workers == 1 or same < 2:
-        yield from map(check_if_changed, *given)
-        return
-    # Other start methods import the main module again, which in a Snakemake script would run the
-    # script once more.
-    context = multiprocessing.get_context("fork")
-    with ProcessPoolExecutor(min(workers, same), mp_context=context) as pool:
-        yield from pool.map(check_if_changed, *given)
-
-
 def _indexed(case: Case, patient: str, result: CheckResult, root: Path) -> IndexedCase:
     findings = result.outcome
     assert isinstance(findings, Findings)
     return IndexedCase(
         name=case.name,
         patient=patient,
-        channels={name: _relative(source, root) for name, source in case.channels.items()},
-        label=_relative(case.label, root) if case.label else None,
+        channels={name: source.relative_to(root) for name, source in case.channels.items()},
+        label=case.label.relative_to(root) if case.label else None,
         shape=findings.shape,
         spacing=findings.spacing,
         labels=findings.labels,
@@ -216,7 +198,3 @@ def _from_row(row: dict[str, str]) -> IndexedCase:
         sha256=row["sha256"],
         notes=tuple(note for note in row["notes"].split("; ") if note),
     )
-
-
-def _relative(source: Source, root: Path) -> Source:
-    return Source(source.file.relative_to(root), source.component)

@@ -72,7 +72,7 @@ def uncropped(volume: Array) -> Crop:
 
 def cropped(volume: Array) -> Crop:
     """A copy of the smallest box around the voxels of a volume (x, y, z) that are not 0."""
-    box = _box(volume)
+    box = box_of(volume)
     if box is None:
         return Crop(np.zeros((0, 0, 0), volume.dtype), None)
     return Crop(volume[tuple(slice(*side) for side in box)].copy(order="K"), box)
@@ -94,7 +94,8 @@ def common_box(crops: Iterable[Crop]) -> Box | None:
     return x, y, z
 
 
-def _box(volume: Array) -> Box | None:
+def box_of(volume: Array) -> Box | None:
+    """The smallest box around the voxels of a volume (x, y, z) that are not 0; None without any."""
     # Along z first: in files, and so in memory, its slices lie one behind the other.
     seen = np.asarray(volume.any(axis=2))
     if not seen.any():

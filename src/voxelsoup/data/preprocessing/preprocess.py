@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
 import os
 from collections import deque
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
@@ -19,6 +18,7 @@ import numpy as np
 
 from voxelsoup.common import files
 from voxelsoup.common.errors import InputError
+from voxelsoup.common.machine import in_processes
 from voxelsoup.data.case import IndexedCase, Source
 from voxelsoup.data.preprocessing.crop import Crop, common_box, cropped, everything, uncropped
 from voxelsoup.data.preprocessing.geometry import Array, Geometry
@@ -59,24 +59,15 @@ def preprocess_all(
         for case in cases
         if not _is_current(folder, case.name, fingerprint(case, settings, patch))
     ]
-    processes = max(1, min(workers, len(todo)))
     work = partial(
         preprocess_case,
         root=root,
         settings=settings,
         patch=patch,
         folder=folder,
-        threads=workers // processes,
+        threads=workers // max(1, min(workers, len(todo))),
     )
-    if processes == 1:
-        for case in todo:
-            work(case)
-    else:
-        # Other start methods import the main module again, which in a Snakemake script would
-        # run the script once more.
-        context = multiprocessing.get_context("fork")
-        with ProcessPoolExecutor(processes, mp_context=context) as pool:
-            list(pool.map(work, todo))
+    list(in_processes(work, workers, todo))
     lines = sorted(f"{case.name}\t{fingerprint(case, settings, patch)}\n" for case in cases)
     files.write_text(manifest, "case\tfingerprint\n" + "".join(lines))
 
