@@ -197,19 +197,15 @@ def _given_splits(
             "correct the file or `folds.file`",
         )
     for number, split in splits.items():
-        _refuse_unlabelled(split, number, unlabelled, path)
+        named = sorted({*split.test, *split.rest} & {*unlabelled})
+        if named:
+            raise InputError(
+                path,
+                f"fold {number} has case {named[0]}, which has no label map",
+                "labelled cases only: the others are for prediction",
+                "take it out of the file, or add its label map",
+            )
     return {number: _without(split, left_out, path) for number, split in splits.items()}
-
-
-def _refuse_unlabelled(split: Split, number: int, unlabelled: Collection[str], path: Path) -> None:
-    named = sorted({*split.test, *split.rest} & {*unlabelled})
-    if named:
-        raise InputError(
-            path,
-            f"fold {number} has case {named[0]}, which has no label map",
-            "labelled cases only: the others are for prediction",
-            "take it out of the file, or add its label map",
-        )
 
 
 def _without(split: Split, left_out: Collection[str], path: Path) -> Split:

@@ -69,34 +69,20 @@ def run_entry(
     ``run`` is ``stem``, ``trials/<id>``, or ``trials/<id>/<name>`` for other weights of a trial;
     ``selection`` and ``test`` are per-case scores.
     """
-    content = read_json(Path(record))
-    return CollectedModel(
-        fold=int(fold),
-        trial=run.removeprefix("trials/"),
-        kind="trial" if "/" in run else "stem",
-        parameters=content["parameters"],
-        epochs=content["epochs"],
-        model=Path(model),
-        selection_score=mean_dice(read_rows(Path(selection))),
-        test=summary(read_rows(Path(test))),
-    )
+    content, kind = read_json(record), "trial" if "/" in run else "stem"
+    settings, epochs = content["parameters"], content["epochs"]
+    scores = mean_dice(read_rows(selection)), summary(read_rows(test))
+    trial = run.removeprefix("trials/")
+    return CollectedModel(fold, trial, kind, settings, epochs, model, *scores)
 
 
 def soup_entry(
     fold: int, recipe: str, model: Path, record: Path, selection: Path, test: Path
 ) -> CollectedModel:
     """The entry of a soup; ``record`` is its recipe.json."""
-    ingredients = [ingredient["trial"] for ingredient in read_json(Path(record))["ingredients"]]
-    return CollectedModel(
-        fold=int(fold),
-        trial=recipe,
-        kind="soup",
-        parameters={"ingredients": ingredients},
-        epochs=None,
-        model=Path(model),
-        selection_score=mean_dice(read_rows(Path(selection))),
-        test=summary(read_rows(Path(test))),
-    )
+    trials = [ingredient["trial"] for ingredient in read_json(record)["ingredients"]]
+    scores = mean_dice(read_rows(selection)), summary(read_rows(test))
+    return CollectedModel(fold, recipe, "soup", {"ingredients": trials}, None, model, *scores)
 
 
 def collect(

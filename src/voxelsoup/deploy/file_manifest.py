@@ -57,14 +57,10 @@ class HashedFile:
 
 def list_files(results: Path, folds: Sequence[int]) -> list[str]:
     """The files of a study below its results folder, sorted; none of trials that it has left."""
-    kept = {fold: _trials(results / f"fold{fold}") for fold in folds}
+    candidates = {fold: read_candidates(results / f"fold{fold}" / CANDIDATES) for fold in folds}
+    kept = {f: {c.model.partition("/")[0] for c in found} for f, found in candidates.items()}
     cases = set(read_manifest(results / "preprocessed.tsv"))
     return sorted(name for name in _walk(results) if _belongs(name, kept, cases))
-
-
-def _trials(fold: Path) -> set[str]:
-    listed = read_candidates(fold / CANDIDATES)
-    return {candidate.model.partition("/")[0] for candidate in listed}
 
 
 def _walk(results: Path) -> Iterator[str]:

@@ -59,6 +59,10 @@ class Contents:
     volumes: dict[int, float]
     channels: dict[str, Intensities | None]
 
+    def volume_of(self, labels: Iterable[int]) -> float:
+        """Volume in mm³ of a region."""
+        return sum(self.volumes.get(label, 0) for label in labels)
+
 
 @dataclass(frozen=True)
 class CaseFingerprint:

@@ -21,7 +21,7 @@ from voxelsoup.common.text import counted, listed, times
 from voxelsoup.data.case import Case
 from voxelsoup.data.index.patients import patient_finder
 from voxelsoup.data.layouts.detect import BRATS_CHANNELS, Guess, clean_names
-from voxelsoup.planning.fingerprint import Contents, Fingerprint, Spacing
+from voxelsoup.planning.fingerprint import Fingerprint, Spacing
 from voxelsoup.study.sections.training import Network
 
 # Rows of tables have these names.
@@ -217,17 +217,13 @@ def _add_metrics(proposal: Proposal, fingerprint: Fingerprint) -> None:
     smallest = {
         region: min(found)
         for region, labels in proposal.study["regions"].items()
-        if (found := [v for c in fingerprint.contents if (v := _volume(c, labels))])
+        if (found := [v for c in fingerprint.contents if (v := c.volume_of(labels))])
     }
     seen = listed(f"{region} {volume:,.0f}" for region, volume in smallest.items())
     proposal.study["metrics"] = {"lesion_smallest": 50}
     proposal.reasons["metrics.lesion_smallest"] = (
         f"The smallest lesion that counts, in mm³; the smallest regions seen in a case have {seen}."
     )
-
-
-def _volume(contents: Contents, labels: Sequence[int]) -> float:
-    return sum(contents.volumes.get(label, 0) for label in labels)
 
 
 def propose_spacing(

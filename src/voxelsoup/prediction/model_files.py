@@ -160,18 +160,13 @@ def _opened(path: Path) -> list[ModelFile]:
 def _of_file(path: Path) -> ModelFile:
     """A model file of a study; its hash is compared where a manifest beside it names it."""
     digest = _hash(path)
-    listed = _listed_hash(path)
-    if listed is not None:
-        _check_hash(path, digest, listed, path.with_name("manifest.tsv"))
+    manifest = path.with_name("manifest.tsv")
+    for row in collected_models(manifest) if manifest.is_file() else []:
+        if Path(row.get("path", "")).name == path.name:
+            _check_hash(path, digest, row["sha256"], manifest)
     folds = [parent for parent in path.absolute().parents if FOLD.fullmatch(parent.name)]
     beside = [folder / POSTPROCESSING for folder in (path.absolute().parent, *folds[:1])]
     return _described(path, digest, next((file for file in beside if file.is_file()), None))
-
-
-def _listed_hash(path: Path) -> str | None:
-    manifest = path.with_name("manifest.tsv")
-    rows = collected_models(manifest) if manifest.is_file() else []
-    return next((r["sha256"] for r in rows if Path(r.get("path", "")).name == path.name), None)
 
 
 def _of_ensemble(recipe: Path) -> list[ModelFile]:

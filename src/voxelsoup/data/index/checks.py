@@ -5,6 +5,7 @@ cases hold, which would stand in training and test cases at once.
 from __future__ import annotations
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,7 +82,8 @@ def check_case(case: Case, expected: Expected) -> tuple[Findings, str]:
     background: Array | None = None
     voxels: dict[str, str] = {}
     files: dict[Path, str] = {}
-    handled: dict[str, list[str]] = {}
+    # What was done -> to which files: where the first channel is the odd one, to all the others.
+    handled: dict[str | None, list[str]] = defaultdict(list)
     for (channel, source), stored in zip(
         case.channels.items(), read_volumes(case.channels.values()), strict=True
     ):
@@ -89,7 +91,7 @@ def check_case(case: Case, expected: Expected) -> tuple[Findings, str]:
         files.setdefault(source.file, stored.sha256)
         _check_components(case, source, stored)
         volume, note = align(stored, first[1], source.file, first[0].file)
-        _note(handled, channel, note)
+        handled[note].append(channel)
         _check_contrast(source, volume.data)
         voxels[channel] = hash_voxels(volume.data)
         _check_no_copy(case, channel, voxels)
@@ -102,13 +104,13 @@ def check_case(case: Case, expected: Expected) -> tuple[Findings, str]:
     on_labels = [UNLABELLED]
     if case.label is not None:
         label, note = align(read_label(case.label), first[1], case.label.file, first[0].file)
-        _note(handled, "label", note)
+        handled[note].append("label")
         files.setdefault(case.label.file, label.sha256)
         labels = _label_values(label.data)
         _check_labels(case.label, labels, expected.labels)
         on_labels = _notes_on_place(case.label, label.data, background)
     x, y, z = background.shape
-    notes = (*(f"{listed(names)}: {note}" for note, names in handled.items()), *on_labels)
+    notes = (*(f"{listed(names)}: {note}" for note, names in handled.items() if note), *on_labels)
     findings = Findings((x, y, z), first[1].spacing, labels, notes, voxels)
     return findings, joint_hash(files.values())
 
@@ -147,12 +149,6 @@ def _check_label_is_there(case: Case, expected: Expected) -> None:
             "add the label file, or leave the case out (`dataset.unlabelled: predict` keeps it, "
             "for prediction only)",
         )
-
-
-def _note(handled: dict[str, list[str]], name: str, note: str | None) -> None:
-    # By what was done: where the first channel is the odd one, it was done to all the others.
-    if note is not None:
-        handled.setdefault(note, []).append(name)
 
 
 def _check_components(case: Case, source: Source, volume: Volume) -> None:

@@ -54,8 +54,10 @@ def _cases_below(group: Path, depth: int, visited: set[str]) -> dict[Path, str |
     for folder in folders:
         if marks[folder] is None:
             inner = _cases_below(folder, depth - 1, visited) if depth else {}
-            # A folder of cases may hold a volume of its own, such as an atlas.
-            if any(inner.values()) or not _is_broken_case(folder, beside_cases):
+            # A folder of cases may hold a volume of its own, such as an atlas; another one without
+            # volumes of its own name, or without anything, is a case to be reported as bad.
+            broken = _volumes(folder) or (beside_cases and not any(folder.iterdir()))
+            if any(inner.values()) or not broken:
                 found |= inner
             else:
                 found[folder] = None
@@ -63,17 +65,10 @@ def _cases_below(group: Path, depth: int, visited: set[str]) -> dict[Path, str |
 
 
 def _folders(folder: Path) -> list[Path]:
-    """Folders that may be cases or hold some: predictions among the scans are neither."""
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if path.is_dir() and not path.name.startswith(".") and not _is_predicted(path)
-    )
-
-
-def _is_predicted(folder: Path) -> bool:
-    """Whether a folder holds label maps that ``voxelsoup predict`` wrote."""
-    return any((folder / name).is_dir() for name in (RECORDS, FORMER_RECORDS))
+    """Folders that may be cases or hold some; what ``voxelsoup predict`` wrote is neither."""
+    folders = [path for path in folder.iterdir() if path.is_dir() and path.name[0] != "."]
+    records = (RECORDS, FORMER_RECORDS)
+    return sorted(f for f in folders if not any((f / name).is_dir() for name in records))
 
 
 def _volumes(folder: Path) -> set[str]:
@@ -90,13 +85,6 @@ def _mark(folder: Path) -> str | None:
     """The sign between the folder's name and the channel in its file names: - or _."""
     ends = {n[len(folder.name) :][:1] for n in _volumes(folder) if n.startswith(folder.name)}
     return next((mark for mark in "-_" if mark in ends), None)
-
-
-def _is_broken_case(folder: Path, beside_cases: bool) -> bool:
-    """Whether a folder without a volume of its own name is a case, to be reported as bad."""
-    if not any(folder.iterdir()):
-        return beside_cases
-    return bool(_volumes(folder))
 
 
 def _case(folder: Path, mark: str, channels: list[str]) -> Case:

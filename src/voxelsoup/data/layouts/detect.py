@@ -20,7 +20,7 @@ from voxelsoup.common.text import listed
 from voxelsoup.data.case import Source
 from voxelsoup.data.layouts import brats
 from voxelsoup.data.layouts.json_files import read_json
-from voxelsoup.data.layouts.table import CASE, LABEL, PATIENT, table_lines
+from voxelsoup.data.layouts.table import CASE, LABEL, PATIENT, numbered_lines
 from voxelsoup.data.volumes.volume import SUFFIXES
 from voxelsoup.study.loading import wrong_settings
 from voxelsoup.study.sections.data import Dataset, Layout
@@ -143,9 +143,9 @@ def guess_datalist(root: Path) -> Guess | None:
         modality = description.get("modality", description.get("channel_names"))
         if not (lists or folds) and modality is not None:
             continue
-        found = _described_guess(
-            root, "monai", _datalist_channels(lists, modality), description, _file(path)
-        )
+        file = None if path.name == "dataset.json" else str(path)
+        names = _datalist_channels(lists, modality)
+        found = _described_guess(root, "monai", names, description, file)
         if len(set(folds)) > 1:
             return replace(found, split=(path, max(folds) + 1)) if found else None
         return found
@@ -157,7 +157,8 @@ def guess_table(root: Path) -> Guess | None:
     for path in (root / "cases.csv", root / "cases.tsv"):
         if not path.is_file():
             continue
-        header, *rows = table_lines(path, "a CSV or TSV file", "dataset.file") or [[]]
+        lines = numbered_lines(path, "a CSV or TSV file", "dataset.file")
+        header, *rows = [cells for _, cells in lines] or [[]]
         others = [column for column in header if column not in NOT_CHANNELS]
         channels = [name for name in others if _names_volumes(rows, header.index(name))]
         if CASE in header and channels:
@@ -321,10 +322,6 @@ def _described(path: Path) -> dict[str, Any]:
 def _entries(description: dict[str, Any]) -> list[dict[str, Any]]:
     entries = description.get("training")
     return [e for e in entries if isinstance(e, dict)] if isinstance(entries, list) else []
-
-
-def _file(path: Path) -> str | None:
-    return None if path.name == "dataset.json" else str(path)
 
 
 def _visible(folder: Path) -> list[Path]:

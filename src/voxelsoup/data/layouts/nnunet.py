@@ -93,23 +93,16 @@ def _case(
     def file(number: int) -> Path:
         return root / folder / f"{name}_{number:04d}{ending}"
 
-    last = max(files.get(name, [0]))
-    channels = dataset.channels
-    return Case(
-        name,
-        {channel: Source(file(number)) for number, channel in enumerate(channels)},
-        label,
-        problem=_one_too_many(file(last), channels) if last >= len(channels) else None,
-    )
-
-
-def _one_too_many(file: Path, channels: list[str]) -> InputError:
-    return InputError(
-        file,
-        f"is a channel beyond the {len(channels)} that dataset.json describes",
-        f"channels 0000 to {len(channels) - 1:04d}",
-        "remove the file, or describe its channel in `channel_names` and `dataset.channels`",
-    )
+    last, count, problem = max(files.get(name, [0])), len(dataset.channels), None
+    if last >= count:
+        problem = InputError(
+            file(last),
+            f"is a channel beyond the {count} that dataset.json describes",
+            f"channels 0000 to {count - 1:04d}",
+            "remove the file, or describe its channel in `channel_names` and `dataset.channels`",
+        )
+    channels = {channel: Source(file(number)) for number, channel in enumerate(dataset.channels)}
+    return Case(name, channels, label, problem=problem)
 
 
 def _listed_cases(listed: object, root: Path, channels: list[str], where: Path) -> list[Case]:

@@ -120,7 +120,7 @@ def read_rows(path: Path, columns: Collection[str], key: str) -> list[Row]:
     """
     columns_text = listed(columns)
     expected = f"a table with the columns {columns_text} (.csv with commas, .tsv with tabs)"
-    lines = _numbered_lines(path, expected, key)
+    lines = numbered_lines(path, expected, key)
     heads = lines[0][1] if lines else []
     twice = [head for head, count in Counter(heads).items() if head and count > 1]
     if twice or not set(columns) <= set(heads):
@@ -133,12 +133,12 @@ def read_rows(path: Path, columns: Collection[str], key: str) -> list[Row]:
     return [_row(path, number, cells, heads) for number, cells in lines[1:]]
 
 
-def table_lines(path: Path, expected: str, key: str) -> list[list[str]]:
-    """The cells of every row that is not empty, the heads of the columns first (``read_rows``)."""
-    return [cells for _, cells in _numbered_lines(path, expected, key)]
+def numbered_lines(path: Path, expected: str, key: str) -> list[tuple[int, list[str]]]:
+    """Number and cells of every row that is not empty, the heads of the columns first.
 
-
-def _numbered_lines(path: Path, expected: str, key: str) -> list[tuple[int, list[str]]]:
+    Raises:
+        InputError: if the file is missing, not text or not a table.
+    """
     rows = csv.reader(
         io.StringIO(_text(path, expected, key)),
         delimiter="," if path.suffix.lower() == ".csv" else "\t",

@@ -148,7 +148,6 @@ def preprocess_image(
     settings: Preprocess,
     patch: list[int],
     path: Path,
-    threads: int = 1,
 ) -> Geometry:
     """Turn a case into an array as ``preprocess_case`` does, without a label map.
 
@@ -159,13 +158,13 @@ def preprocess_image(
     Returns:
         The geometry that ``restore`` and ``to_scanner`` need.
     """
-    with ThreadPoolExecutor(threads) as pool:
+    with ThreadPoolExecutor(1) as pool:
         scan = _read(channels, None, settings.crop, path.parent, pool)
         geometry = dict(scan.geometry)
         volumes, _ = _turned_to_ras(scan, geometry)
         shape = _resampled_shape(settings, geometry)
         _set_padding(patch, geometry)
-        _save_image(path, volumes, shape, settings, geometry, pool, threads, durable=False)
+        _save_image(path, volumes, shape, settings, geometry, pool, 1, durable=False)
     return geometry
 
 

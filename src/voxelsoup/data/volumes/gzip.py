@@ -101,16 +101,12 @@ def _step_by_step(file: Path, stream: memoryview, layout: VoxelLayout) -> bytear
             if count > farthest:
                 raise _wrong_header(file, f"more than {farthest} bytes", None, layout)
             unpacked += part[: limit - len(unpacked)]
-        position = _behind_zeros(stream, position)
+        # Some tools pad the end of a gzip file with zeros.
+        if zeros := ZEROS.match(stream, position):
+            position = zeros.end()
     if count > limit:
         raise _wrong_header(file, f"{count} bytes", count, layout)
     return unpacked
-
-
-def _behind_zeros(stream: memoryview, position: int) -> int:
-    """Some tools pad the end of a gzip file with zeros."""
-    found = ZEROS.match(stream, position)
-    return found.end() if found else position
 
 
 def _wrong_header(file: Path, held: str, count: int | None, layout: VoxelLayout) -> InputError:

@@ -84,15 +84,11 @@ def write_bundle(
             shutil.copyfile(
                 results / f"fold{folds[0]}" / POSTPROCESSING, bundle / BUNDLED_POSTPROCESSING
             )
-        hashes = _hashes(bundle)
+        files_of_bundle = sorted(path for path in bundle.rglob("*") if path.is_file())
+        hashes = {file.relative_to(bundle).as_posix(): sha256(file) for file in files_of_bundle}
         write_json(bundle / METADATA, metadata(study, description, facts, hashes))
     log.info("%s: %s, selection Dice %.4f", folder, won.title, won.score)
     return won
-
-
-def _hashes(bundle: Path) -> dict[str, str]:
-    files = sorted(path for path in bundle.rglob("*") if path.is_file())
-    return {path.relative_to(bundle).as_posix(): sha256(path) for path in files}
 
 
 def _check_scored(

@@ -47,7 +47,8 @@ def model_card(
         "## Licence and authors",
         f"Weights: {study.bundle.licence}. Authors: {study.bundle.authors}. Data: "
         f"{study.bundle.data_source}. The licence of the data may restrict the use of the weights.",
-        _lowered(methods),
+        # Its headings one level down.
+        re.sub("^#", "##", methods, flags=re.MULTILINE),
     ]
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
@@ -167,8 +168,3 @@ def _limits(study: Study, description: Description, facts: BundleFacts) -> str:
     if study.dataset.layout == "phantom":
         lines.insert(0, "- Trained on generated phantoms: it cannot segment real scans.")
     return "\n".join(lines)
-
-
-def _lowered(markdown: str) -> str:
-    """A document's headings one level down, so that it is a part of another."""
-    return re.sub("^#", "##", markdown, flags=re.MULTILINE)
