@@ -23,7 +23,7 @@ from voxelsoup.cluster.partitions import (
     submissions,
 )
 from voxelsoup.cluster.profile import Site
-from voxelsoup.cluster.slurm import ask, read_nodes
+from voxelsoup.cluster.slurm import ask, no_commands, read_nodes
 from voxelsoup.common.errors import InputError
 from voxelsoup.study.study import Study
 
@@ -67,15 +67,7 @@ def check_commands() -> Check:
     """Whether Slurm's client commands are here."""
     what = f"Slurm's commands are here: {', '.join(COMMANDS)}"
     absent = [command for command in COMMANDS if shutil.which(command) is None]
-    if not absent:
-        return Check(what)
-    problem = InputError(
-        "PATH",
-        f"there is no {', '.join(absent)}",
-        "Slurm's client commands",
-        "log in to a submission node of the cluster, or load its Slurm module",
-    )
-    return Check(what, problem)
+    return Check(what, no_commands("PATH", f"there is no {', '.join(absent)}") if absent else None)
 
 
 def check_status_command(site: Site) -> Check:
@@ -218,9 +210,9 @@ def _judge(
         return
     yield Check(imported)
     if submission.resources["gpu"]:
-        problem_or_none = None if answer.gpus else _no_gpu(answer, where)
         seen = f" ({', '.join(answer.gpus)})" if answer.gpus else ""
-        yield Check(f"{partition}: torch sees the GPU{seen}", problem_or_none)
+        absent = None if answer.gpus else _no_gpu(answer, where)
+        yield Check(f"{partition}: torch sees the GPU{seen}", absent)
 
 
 def _no_gpu(answer: node_probe.Answer, where: str) -> InputError:

@@ -103,10 +103,11 @@ def wait_for_file(path: Path, seconds: float) -> bool:
 
 def look(folder: Path) -> dict[str, Any]:
     """Read and write in ``folder``, import torch, and count the GPUs; runs on the node."""
-    found: dict[str, Any] = {"node": _node_name(), "read": "", "gpus": []}
+    node = os.environ.get("SLURMD_NODENAME") or platform.node()
+    found: dict[str, Any] = {"node": node, "read": "", "gpus": []}
     try:
         found["read"] = (folder / FROM_HERE).read_text()
-        (folder / FROM_NODE).write_text(found["node"])
+        (folder / FROM_NODE).write_text(node)
     except OSError as error:
         return found | {"error": f"{error.strerror}: {error.filename}"}
     try:
@@ -121,10 +122,6 @@ def look(folder: Path) -> dict[str, Any]:
         "visible": os.environ.get("CUDA_VISIBLE_DEVICES"),
         "gpus": [torch.cuda.get_device_name(gpu) for gpu in gpus],
     }
-
-
-def _node_name() -> str:
-    return os.environ.get("SLURMD_NODENAME") or platform.node()
 
 
 if __name__ == "__main__":

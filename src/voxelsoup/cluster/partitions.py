@@ -86,19 +86,15 @@ def submissions(study: Study, site: Site, rules: Collection[str] = RULES) -> lis
 
 
 def _is_submitted(rule: str, study: Study) -> bool:
-    if RULES[rule].local:
-        return False
-    if rule == "phantom":
-        return study.dataset.layout == "phantom"
-    if rule == "rung":
-        return study.sweep.halving is not None
-    if rule == "predict_batch":
-        return study.predict.input is not None
-    if rule == "soup":
-        return bool(study.soup.averaging_recipes)
-    if rule == "ensemble":
-        return "ensemble" in study.soup.recipes
-    return rule != "stem" or study.stem.source == "train"
+    of_some_studies = {
+        "phantom": study.dataset.layout == "phantom",
+        "stem": study.stem.source == "train",
+        "rung": study.sweep.halving is not None,
+        "soup": bool(study.soup.averaging_recipes),
+        "ensemble": "ensemble" in study.soup.recipes,
+        "predict_batch": study.predict.input is not None,
+    }
+    return of_some_studies.get(rule, True) and not RULES[rule].local
 
 
 def refuse_unservable(study: Study, site: Site, rules: Collection[str]) -> None:
@@ -116,11 +112,10 @@ def refuse_unservable(study: Study, site: Site, rules: Collection[str]) -> None:
     if len(problems) == 1:
         raise problems[0]
     if problems:
+        listing = "\n".join(f"  - {problem.where}: {problem.found}" for problem in problems)
         raise InputError(
             site.partition_file,
-            "\n".join(
-                [f"{len(problems)} problems", *(f"  - {p.where}: {p.found}" for p in problems)]
-            ),
+            f"{len(problems)} problems\n{listing}",
             "a partition that serves every attempt of every job",
             "; ".join(dict.fromkeys(problem.fix for problem in problems)),
         )
@@ -186,17 +181,11 @@ def check_requests(
     """
     partitions = site.partitions()
     for attempts in submissions(study, site, rules):
-        chosen = [choose(submission, partitions) for submission in attempts]
-        route = ", ".join(
-            f"attempt {submission.attempt} {name or 'nowhere'} ({submission})"
-            for submission, name in zip(attempts, chosen, strict=True)
-        )
-        problems = [
-            _unserved(submission, name, partitions, nodes, site)
-            for submission, name in zip(attempts, chosen, strict=True)
-        ]
+        chosen = [(submission, choose(submission, partitions)) for submission in attempts]
+        route = ", ".join(f"attempt {s.attempt} {name or 'nowhere'} ({s})" for s, name in chosen)
+        problems = (_unserved(*choice, partitions, nodes, site) for choice in chosen)
         # Later attempts ask for more: the first that fails says it all.
-        first = next((problem for problem in problems if problem is not None), None)
+        first = next(filter(None, problems), None)
         yield Check(f"{attempts[0].name}: {route}", first)
 
 

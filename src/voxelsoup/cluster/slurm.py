@@ -41,19 +41,20 @@ def ask(*command: str, patience: float = PATIENCE_S) -> subprocess.CompletedProc
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=patience)
     except FileNotFoundError as error:
-        raise InputError(
-            command[0],
-            "there is no such command here",
-            "Slurm's client commands",
-            "log in to a submission node of the cluster, or load its Slurm module",
-        ) from error
+        raise no_commands(command[0], "there is no such command here") from error
     except subprocess.TimeoutExpired as error:
-        raise InputError(
-            command[0],
-            f"no answer within {patience:g} s",
-            "Slurm's controller answering",
-            "try again later; if this persists, ask the cluster's administrators",
-        ) from error
+        raise _no_answer(command[0], f"no answer within {patience:g} s") from error
+
+
+def no_commands(where: str, found: str) -> InputError:
+    """Slurm is not installed here."""
+    fix = "log in to a submission node of the cluster, or load its Slurm module"
+    return InputError(where, found, "Slurm's client commands", fix)
+
+
+def _no_answer(command: str, found: str) -> InputError:
+    fix = "try again later; if this persists, ask the cluster's administrators"
+    return InputError(command, found, "Slurm's controller answering", fix)
 
 
 def read_nodes() -> list[Node]:
@@ -64,12 +65,8 @@ def read_nodes() -> list[Node]:
     """
     answer = ask("sinfo", "--noheader", "--Node", "-o", NODE_LAYOUT)
     if answer.returncode != 0:
-        raise InputError(
-            "sinfo",
-            answer.stderr.strip() or f"failed with exit code {answer.returncode}",
-            "Slurm's controller answering",
-            "try again later; if this persists, ask the cluster's administrators",
-        )
+        said = answer.stderr.strip() or f"failed with exit code {answer.returncode}"
+        raise _no_answer("sinfo", said)
     return parse_nodes(answer.stdout)
 
 

@@ -183,7 +183,9 @@ def _print(listing: Listing, path: Path) -> None:
     console.print()
     console.print(_overview(listing))
     if listing.bad:
-        _print_bad(console, listing.bad)
+        console.print(f"\n[bold red]{counted(len(listing.bad), 'case')} cannot be used[/]")
+    for name, problem in listing.bad.items():
+        _print_problem(console, Text.assemble((name, "bold"), ": "), problem)
     if listing.folds is not None:
         console.print("\n[bold red]The folds cannot be made[/]")
         _print_problem(console, Text(), listing.folds)
@@ -273,13 +275,6 @@ def _notes(listing: Listing) -> list[str]:
 def _named(names: Sequence[str]) -> str:
     shown = ", ".join(names[:NAMED])
     return f"{shown} and {len(names) - NAMED} more" if len(names) > NAMED else shown
-
-
-def _print_bad(console: Console, bad: dict[str, InputError]) -> None:
-    console.print()
-    console.print(f"[bold red]{counted(len(bad), 'case')} cannot be used[/]")
-    for name, problem in bad.items():
-        _print_problem(console, Text.assemble((name, "bold"), ": "), problem)
 
 
 def _print_problem(console: Console, beginning: Text, problem: InputError) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
@@ -167,12 +167,12 @@ def linked_folders(considered: Considered) -> list[Path]:
     return [path for path in (*roots, *folds, *below) if path.is_symlink()]
 
 
-def remove(considered: Considered, report: Callable[[Remnant, bool], None]) -> None:
+def remove(considered: Considered) -> None:
     """Remove all that no study names, but for what is in use.
 
     The lease of the study is held meanwhile, so that no Snakemake begins to work here.
 
-    ``report`` is called for each remnant, with whether it was removed.
+
 
     Raises:
         InputError: if a Snakemake works on the folder, or something cannot be removed.
@@ -193,7 +193,7 @@ def remove(considered: Considered, report: Callable[[Remnant, bool], None]) -> N
             removed = not remnant.in_use(seconds)
             for path in remnant.paths if removed else []:
                 _remove(considered.results, path)
-            report(remnant, removed)
+            _say(f"{'removed' if removed else 'not removed, because it is in use'}: {remnant.name}")
 
 
 def prune(files: Sequence[Path], confirmed: bool) -> None:
@@ -222,21 +222,14 @@ def prune(files: Sequence[Path], confirmed: bool) -> None:
     if not remnants:
         _say("There is nothing else.")
     elif confirmed:
-        remove(considered, _report_removal)
+        remove(considered)
     else:
         seconds = considered.lease_seconds
         for remnant in remnants:
-            _say(_line(remnant) + (", in use" if remnant.in_use(seconds) else ""))
+            used = ", in use" if remnant.in_use(seconds) else ""
+            _say(f"{_megabytes(remnant.size):>12}  {remnant.name}{used}")
         total = _megabytes(sum(remnant.size for remnant in remnants))
         _say(f"{total:>12}  in all. Nothing was removed; `--yes` removes it.")
-
-
-def _report_removal(remnant: Remnant, removed: bool) -> None:
-    _say(f"{'removed' if removed else 'not removed, because it is in use'}: {remnant.name}")
-
-
-def _line(remnant: Remnant) -> str:
-    return f"{_megabytes(remnant.size):>12}  {remnant.name}"
 
 
 def _megabytes(size: int) -> str:

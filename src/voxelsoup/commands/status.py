@@ -189,14 +189,7 @@ class _AllRuns:
     def _table(
         self, status: StudyStatus, rows: list[RunRow], width: int, most: int
     ) -> RenderableType:
-        return table(
-            status,
-            rows,
-            width,
-            most,
-            refresh_seconds=self.seconds,
-            kept_order=bool(self.asked.sort),
-        )
+        return table(status, rows, width, most, self.seconds, bool(self.asked.sort))
 
 
 def _watch(show: _OneRun | _AllRuns, console: Console, seconds: float) -> int:

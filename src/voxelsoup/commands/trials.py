@@ -14,10 +14,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from voxelsoup.common.files import read_json
 from voxelsoup.common.text import counted
 from voxelsoup.runs.lease import look_at, server_time
-from voxelsoup.runs.record import read_record, read_saved
+from voxelsoup.runs.record import read_record, read_result, read_saved
 from voxelsoup.runs.run_state import Circumstances, RunFacts, run_condition
 from voxelsoup.runs.rungs import dropped_trials
 from voxelsoup.study.study import Study
@@ -59,10 +58,7 @@ class ListedTrial:
 def list_trials(study: Study, trials: Sequence[Trial]) -> list[ListedTrial]:
     """All trials of a study, in their order; its results count from the working directory."""
     parameters, around = parameters_of(trials), _circumstances(study)
-    dropped = {
-        fold: dropped_trials(Path(study.results), fold, study.sweep.halving)
-        for fold in study.folds.numbers
-    }
+    dropped = dropped_trials(study)
     listed = []
     for trial in trials:
         folds = {}
@@ -119,22 +115,14 @@ def _state(
 
 def _is_outdated(results: Path, fold: int, trial: Trial) -> bool:
     """Whether a trial was trained with other settings than it has now."""
-    record, own = _record(results, fold, trial.id), trial.study
+    record, own = read_result(results / f"fold{fold}" / "trials" / trial.id), trial.study
     epochs, checkpoints = own.training.epochs, own.training.checkpoints
     wanted = run_settings(own, own.optimizer, epochs, checkpoints, own.soup.weights)
     return record.get("settings") != wanted or record.get("epochs") != epochs
 
 
-def _record(results: Path, fold: int, trial: str) -> dict[str, Any]:
-    try:
-        content = read_json(results / f"fold{fold}" / "trials" / trial / "run.json")
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
 def _recorded_parameters(results: Path, trial: str, folds: dict[int, str]) -> dict[str, Any] | None:
-    records = (_record(results, fold, trial) for fold in folds)
+    records = (read_result(results / f"fold{fold}" / "trials" / trial) for fold in folds)
     return next((record["parameters"] for record in records if "parameters" in record), None)
 
 

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import pandas as pd
@@ -178,12 +177,7 @@ class RunGuard:
             writing, self._writing = self._writing, None
             writing.result()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         # After a takeover the record is the successor's.
         if error is not None and not isinstance(error, LeaseLost):
             self.recorder.ended(error)

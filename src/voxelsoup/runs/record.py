@@ -16,7 +16,6 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -71,6 +70,11 @@ class Attempt:
     to_epoch: int = 0
     ended: str | None = None
     stop: ErrorDescription | None = None
+
+    @property
+    def gpu(self) -> str | None:
+        """The device and its number on the host, such as ``NVIDIA H100 #1``."""
+        return self.device if self.gpu_index is None else f"{self.device} #{self.gpu_index}"
 
 
 @dataclass(frozen=True)
@@ -162,7 +166,7 @@ class Recorder:
     def trains_on(self, device: str, index: int | None) -> None:
         """Say which device was chosen: its model, and its number among those in sight of a GPU."""
         self.attempt.device = device
-        self.attempt.gpu_index = None if index is None else _index_on_host(index, os.environ)
+        self.attempt.gpu_index = None if index is None else _index_on_host(index)
         self._write()
 
     def resumes(self, step: int, rows: list[dict[str, float]]) -> None:
@@ -239,6 +243,15 @@ def read_record(folder: Path | str) -> RunRecord | None:
     return record
 
 
+def read_result(folder: Path | str) -> dict[str, Any]:
+    """What the results of a run say of it (``run.json``); empty while there are none."""
+    try:
+        content = read_json(Path(folder, "run.json"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
 def read_saved(folder: Path | str) -> SavedState | None:
     """What the newest state of a run is a state of; None if there is none."""
     record = read_record(folder)
@@ -292,11 +305,11 @@ def first_difference(before: Any, now: Any, path: str = "") -> str | None:
     return None
 
 
-def _index_on_host(index: int, environment: Mapping[str, str]) -> str:
+def _index_on_host(index: int) -> str:
     """Number of a GPU on its host: a process counts those that it may see from 0."""
     # Where Slurm hides the others, CUDA_VISIBLE_DEVICES counts from 0 too, and Slurm knows better.
     for name in ("SLURM_STEP_GPUS", "SLURM_JOB_GPUS", "CUDA_VISIBLE_DEVICES"):
-        numbers = environment.get(name, "").split(",")
+        numbers = os.environ.get(name, "").split(",")
         if index < len(numbers) and numbers[index].strip().isdecimal():
             return numbers[index].strip()
     return str(index)

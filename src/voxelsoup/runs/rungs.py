@@ -6,15 +6,21 @@ from pathlib import Path
 
 from voxelsoup.common.files import read_json
 from voxelsoup.runs.record import read_saved
-from voxelsoup.study.sections.sweep import Halving
+from voxelsoup.study.study import Study
 
 
-def dropped_trials(results: Path, fold: int, halving: Halving | None) -> dict[str, int]:
-    """Trial -> the rung after which it was dropped, as far as the rungs of a fold have ended."""
+def dropped_trials(study: Study) -> dict[int, dict[str, int]]:
+    """Fold -> trial -> the rung after which it was dropped, as far as the rungs have ended."""
+    rungs = range(1, study.sweep.halving.rungs if study.sweep.halving else 1)
+    folds = {fold: Path(study.results, f"fold{fold}", "rungs") for fold in study.folds.numbers}
+    return {fold: _dropped(folder, rungs) for fold, folder in folds.items()}
+
+
+def _dropped(folder: Path, rungs: range) -> dict[str, int]:
     dropped: dict[str, int] = {}
-    for rung in range(1, halving.rungs if halving else 1):
+    for rung in rungs:
         try:
-            record = read_json(results / f"fold{fold}" / "rungs" / f"{rung}.json")
+            record = read_json(folder / f"{rung}.json")
         except (OSError, ValueError):
             break
         kept = set(record["kept"])

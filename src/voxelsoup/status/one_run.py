@@ -184,16 +184,14 @@ def _attempts(run: RunDetails) -> Table:
     per_epoch = record.steps / max(run.row.epochs, 1)
     for number, (attempt, failure) in enumerate(run.attempts, 1):
         last = number == len(run.attempts)
-        gpu = attempt.device or MISSING
-        if attempt.gpu_index is not None:
-            gpu = f"{gpu} #{attempt.gpu_index}"
+
         table.add_row(
             str(number),
             _time(attempt.started, run.at),
             _time(attempt.ended, run.at),
             f"{attempt.from_step // per_epoch:.0f} to {attempt.to_epoch}",
             attempt.owner.host,
-            gpu.removeprefix("NVIDIA "),
+            (attempt.gpu or MISSING).removeprefix("NVIDIA "),
             attempt.owner.job or MISSING,
             _outcome(attempt, failure, run if last else None),
         )

@@ -13,13 +13,11 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from voxelsoup.common.files import read_json
 from voxelsoup.common.logs import read_error
 from voxelsoup.runs.invocation import read_invocation
 from voxelsoup.runs.lease import is_alive, look_at
-from voxelsoup.runs.record import RunRecord, read_record
+from voxelsoup.runs.record import RunRecord, read_record, read_result
 from voxelsoup.runs.run_state import Circumstances, Queue, RunFacts
 from voxelsoup.status.slurm_jobs import ask_slurm
 from voxelsoup.study.ingredients import models_of
@@ -106,16 +104,7 @@ def _is_done(run: KnownRun, record: RunRecord | None) -> bool:
     if record is not None and record.state == "finished" and record.epoch == run.epochs:
         # A rule's output, which Snakemake removes before it makes it again.
         return os.path.exists(f"{run.folder}/run.json")  # noqa: PTH110
-    return read_result(run).get("epochs") == run.epochs
-
-
-def read_result(run: KnownRun) -> dict[str, Any]:
-    """What a run's results say of it; empty while there are none."""
-    try:
-        content = read_json(Path(run.folder, "run.json"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
+    return read_result(run.folder).get("epochs") == run.epochs
 
 
 def read_end(path: str, size: int = LOG_END) -> str:
@@ -147,13 +136,10 @@ class Scores:
 
     def best(self, run: KnownRun) -> tuple[float, float] | None:
         """Mean Dice and mean loss of a run's best model so far on its selection cases."""
-        scores = []
         folders = [f"{run.folder}/{model}" for model in run.models]
-        for folder in [*folders, *(scored for scored, _ in run.rungs)]:
-            score = self._of(f"{folder}/selection.csv")
-            if score is not None:
-                scores.append(score)
-        return max(scores) if scores else None
+        folders += [scored for scored, _ in run.rungs]
+        scores = [self._of(f"{folder}/selection.csv") for folder in folders]
+        return max(filter(None, scores), default=None)
 
     def _of(self, path: str) -> tuple[float, float] | None:
         try:

@@ -9,7 +9,7 @@ from typing import Any
 
 from voxelsoup.runs.failures import SlurmJob
 from voxelsoup.runs.lease import server_time
-from voxelsoup.runs.record import Attempt, RunRecord
+from voxelsoup.runs.record import Attempt, RunRecord, read_result
 from voxelsoup.runs.run_state import AT_WORK, Circumstances, RunCondition, RunFacts, run_condition
 from voxelsoup.runs.rungs import dropped_trials
 from voxelsoup.status.read_runs import (
@@ -19,7 +19,6 @@ from voxelsoup.status.read_runs import (
     known_runs,
     read_facts,
     read_losses,
-    read_result,
 )
 from voxelsoup.status.rows import RunRow, StudyStatus
 from voxelsoup.study.loading import read
@@ -52,16 +51,10 @@ class StatusReader:
         self, runs: Sequence[KnownRun], curves: bool
     ) -> tuple[StudyStatus, list[RunFacts], Circumstances]:
         before = server_time(Path(self.study.results, ".state"))
-        dropped = {
-            fold: dropped_trials(Path(self.study.results), fold, self.study.sweep.halving)
-            for fold in self.study.folds.numbers
-        }
+        dropped = dropped_trials(self.study)
         facts = [read_facts(run, dropped[run.fold].get(run.run)) for run in runs]
         around = circumstances(self.study, facts, before)
-        rows = [
-            self._row(run, fact, run_condition(fact, around), around, curves)
-            for run, fact in zip(runs, facts, strict=True)
-        ]
+        rows = [self._row(run, fact, around, curves) for run, fact in zip(runs, facts, strict=True)]
         now = datetime.now(UTC).astimezone()
         gpus_per_run = max(1, self.study.resources.training.gpu)
         note = around.queue.note
@@ -79,14 +72,8 @@ class StatusReader:
         )
         return status, facts, around
 
-    def _row(
-        self,
-        run: KnownRun,
-        facts: RunFacts,
-        condition: RunCondition,
-        around: Circumstances,
-        curves: bool,
-    ) -> RunRow:
+    def _row(self, run: KnownRun, facts: RunFacts, around: Circumstances, curves: bool) -> RunRow:
+        condition = run_condition(facts, around)
         parameters = self._parameters.get(run.run, {})
         score = self._scores.best(run)
         return RunRow(
@@ -125,7 +112,7 @@ def _of_record(record: RunRecord, run: KnownRun, condition: RunCondition) -> dic
         "training_loss": record.training_loss,
         "epochs_per_hour": 3600 / speed if speed else None,
         "estimated_end": end,
-        "gpu": _device(last),
+        "gpu": last.gpu,
         "attempt": len(record.attempts),
         "started": datetime.fromisoformat(record.attempts[0].started).astimezone(),
         "hours": (record.seconds + since) / 3600,
@@ -133,12 +120,6 @@ def _of_record(record: RunRecord, run: KnownRun, condition: RunCondition) -> dic
     if condition.state == "queued":
         return shown
     return shown | {"host": last.owner.host, "job": last.owner.job, "partition": last.partition}
-
-
-def _device(attempt: Attempt) -> str | None:
-    if attempt.device is None or attempt.gpu_index is None:
-        return attempt.device
-    return f"{attempt.device} #{attempt.gpu_index}"
 
 
 def _of_job(job: SlurmJob | None, condition: RunCondition) -> dict[str, Any]:
@@ -152,7 +133,7 @@ def _of_result(run: KnownRun, facts: RunFacts) -> dict[str, Any]:
     """What a row shows of results whose record was deleted, or never written."""
     if not facts.done:
         return {}
-    result = read_result(run)
+    result = read_result(run.folder)
     losses = read_losses(run)
     began, ended = (datetime.fromisoformat(result[key]) for key in ("started", "ended"))
     return {
