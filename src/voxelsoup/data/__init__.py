@@ -20,7 +20,5 @@ Decisions:
 - **Label maps are made by overwriting** (`regions`), from the regions alone: nothing in a model
   file or a study can disagree with it, and an ambiguous order has to be stated.
 - **Trainings wait for one manifest**, `preprocessed.tsv`, not for the files of all cases: the
-  plan of thousands of runs stays fast. `preprocess` is one job that works on several cases at
-  once and skips unchanged ones: a job per case would cost more in start-up than in work, and the
-  number of cases is not known before the index has run.
+  plan of thousands of runs stays fast.
 """

@@ -43,7 +43,6 @@ class Case:
 
     Attributes:
         channels: channel name -> where its volume lies, in the study's order.
-        label: the label map, or None where the case is unlabelled.
         patient: where the data set itself names one.
         problem: what makes the case unusable whatever its files hold (two files of one channel).
         extra: what follows the case's name in the names of further files of it, sorted: channels
@@ -68,7 +67,6 @@ class IndexedCase:
     Attributes:
         channels, label: relative to the data set's folder; an unlabelled case has None for a label.
         shape, spacing: voxels and their size in mm (x, y, z), as stored.
-        labels: label values that occur.
         sha256: ``joint_hash`` of all of its files, each once: channels in their order, then the
             label map. Preprocessing refuses files with another one; empty where it is not known.
         notes: what is allowed but good to know, in words (an empty label map, ...).

@@ -49,7 +49,6 @@ def make_folds(
 
     Args:
         patients: case name -> patient.
-        folds: how to split, or the file with a given split.
         protocol: under ``published``, selection and test cases are the same.
         left_out: cases that cannot be used; a given split may name them all the same.
         unlabelled: cases for prediction only, which no given split may name.

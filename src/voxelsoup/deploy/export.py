@@ -55,8 +55,7 @@ def export(model: ModelFile, path: Path) -> None:
 def write_torchscript(model: nn.Module, channels: int, patch: list[int], path: Path) -> None:
     """Write a model (in evaluation mode, on the CPU) as a traced TorchScript archive.
 
-    Raises:
-        InputError: if the network cannot be traced, or the trace gives other logits.
+    Raises InputError if the network cannot be traced, or the trace gives other logits.
     """
     # On a CPU, a patch of 128 x 128 x 128 takes a MedNeXt minutes, and 32 x 32 x 32 seconds.
     small = _small_window(patch)

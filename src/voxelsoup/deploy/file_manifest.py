@@ -1,8 +1,7 @@
 """Every file that a study's numbers come from and go to, with its SHA-256, from scan to table.
 
-Hashes that were taken while a file was read or written (of scans and models) are reused, so that a
-file that was changed between its making and the manifest is noticed as well. Preprocessed arrays
-are hashed here: while they are written, it would add a fifth to the time of a case.
+Hashes that were taken while a file was read or written are reused, so that later changes are
+noticed. Preprocessed arrays are hashed here: it would add a fifth to the time of a case.
 """
 
 from __future__ import annotations
@@ -163,11 +162,7 @@ def write_manifest(path: Path, entries: Iterable[HashedFile]) -> None:
 
 
 def read_entries(path: Path) -> list[HashedFile]:
-    """Read a manifest.
-
-    Raises:
-        InputError: if it is missing or no manifest.
-    """
+    """Read a manifest; raises InputError if it is missing or no manifest."""
     try:
         with path.open(newline="", encoding="utf-8") as stream:
             rows = list(csv.reader(stream, delimiter="\t"))

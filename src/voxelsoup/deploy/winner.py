@@ -22,10 +22,8 @@ from voxelsoup.soups.candidates import CANDIDATES, read_candidates
 class Kind:
     """A kind of model that every fold has one of.
 
-    Attributes:
-        folder: below a fold's: ``best`` or ``soups/<recipe>``.
-        title: what tables call it.
-        scores: fold -> mean Dice on its selection cases.
+    ``folder`` lies below a fold's: ``best`` or ``soups/<recipe>``; tables call it ``title``;
+    ``scores`` are fold -> mean Dice on its selection cases.
     """
 
     folder: str

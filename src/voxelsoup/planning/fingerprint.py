@@ -130,11 +130,7 @@ def choose_cases(cases: Sequence[Case], count: int = CASES_WITH_VOXELS) -> list[
 
 
 def read_header(case: Case) -> CaseFingerprint:
-    """What the header of a case's first channel says.
-
-    Raises:
-        InputError: if it cannot be read.
-    """
+    """What the header of a case's first channel says; raises InputError if it cannot be read."""
     layout = volume.read_header(next(iter(case.channels.values())))
     orientation = nib.orientations.io_orientation(layout.affine)
     return CaseFingerprint(
@@ -163,8 +159,7 @@ def _look(case: Case, chosen: set[str]) -> CaseFingerprint | InputError:
 def read_contents(case: Case) -> Contents:
     """Read all voxels of a case, one channel at a time.
 
-    Raises:
-        InputError: if a file cannot be read, or the files lie on different grids.
+    Raises InputError if a file cannot be read, or the files lie on different grids.
     """
     channels: dict[str, Intensities | None] = {}
     first: tuple[Source, Volume] | None = None

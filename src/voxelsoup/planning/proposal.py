@@ -45,13 +45,7 @@ COPIES = 6
 
 @dataclass
 class Proposal:
-    """A study and why it is like that.
-
-    Attributes:
-        study: section -> settings, as a study file has them.
-        reasons: dotted key -> why.
-        warnings: what needs attention before training.
-    """
+    """A study (section -> settings), dotted key -> why it is like that, and what needs a look."""
 
     study: dict[str, Any] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
@@ -59,11 +53,7 @@ class Proposal:
 
 
 def propose(guess: Guess, fingerprint: Fingerprint) -> Proposal:
-    """Propose a complete study for a folder.
-
-    Raises:
-        InputError: if no case has a label map that can be read.
-    """
+    """Propose a complete study; raises InputError if no label map can be read."""
     if not fingerprint.values:
         raise InputError(
             guess.root,

@@ -96,8 +96,7 @@ def predict_cases(
 ) -> list[CaseOutcome]:
     """Predict cases (``scans.find_scans``) one after the other; returns an outcome for each.
 
-    Raises:
-        InputError: if the folder cannot be made.
+    Raises InputError if the folder cannot be made.
     """
     for folder in (output.folder, output.scratch):
         with writable(folder):

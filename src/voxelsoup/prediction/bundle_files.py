@@ -39,11 +39,7 @@ def torchscript_of(weights: str) -> str:
 
 
 def bundle_hashes(folder: Path) -> dict[str, str]:
-    """File name below a bundle's folder -> SHA-256, as ``configs/metadata.json`` has them.
-
-    Raises:
-        InputError: if they are not there.
-    """
+    """File name below a bundle -> SHA-256, as its metadata has them; raises InputError without."""
     metadata = folder / METADATA
     try:
         hashes = _own_part(metadata)["sha256"]
@@ -60,8 +56,7 @@ def bundle_hashes(folder: Path) -> dict[str, str]:
 def bundle_label_order(folder: Path) -> dict[str, int] | None:
     """Region -> value written, in the order of writing, as ``configs/metadata.json`` has it.
 
-    Raises:
-        InputError: if it is not of this form.
+    Raises InputError if it is not of this form.
     """
     metadata = folder / METADATA
     order = _own_part(metadata).get("label_order")
@@ -86,8 +81,7 @@ def _own_part(metadata: Path) -> dict[str, Any]:
 def changed_files(folder: Path) -> dict[str, str]:
     """Files that are not as the bundle was written: name below it -> what is wrong.
 
-    Raises:
-        InputError: if the bundle does not say what its files hash to.
+    Raises InputError if the bundle does not say what its files hash to.
     """
     hashes = bundle_hashes(folder)
     wrong = {}

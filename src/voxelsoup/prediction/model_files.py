@@ -39,11 +39,8 @@ FOLD = re.compile(r"fold\d+")
 class Description(BaseModel):
     """What a model file says of itself (``weight_files.describe``), typed.
 
-    Attributes:
-        channels: names of its input volumes, in their order.
-        regions: region -> label values, in the order of its outputs.
-        preprocess: what is done to a scan before.
-        patch: window size in voxels (x, y, z).
+    ``channels`` are its input volumes and ``regions`` (-> label values) its outputs, in their
+    order; ``patch`` is the window's size in voxels (x, y, z).
     """
 
     network: Network
@@ -57,9 +54,8 @@ class Description(BaseModel):
 class ModelFile:
     """One set of weights (safetensors), its header read and its hash taken.
 
-    Attributes:
-        postprocessing: the file of the post-processing that was chosen for it, if there is one.
-        label_order: region -> value written, if its bundle states it.
+    ``postprocessing`` is the file of the one that was chosen for it, if there is one;
+    ``label_order`` is region -> value written, if its bundle states it.
     """
 
     path: Path
@@ -69,22 +65,14 @@ class ModelFile:
     label_order: LabelOrder | None = None
 
     def build(self, device: torch.device) -> nn.Module:
-        """The network with these weights, in evaluation mode.
-
-        Raises:
-            InputError: if the file cannot be read or does not fit its network.
-        """
+        """The network with these weights, in evaluation mode; raises InputError if none fits."""
         own = self.description
         model = networks.build(own.network, len(own.channels), len(own.regions))
         weight_files.fit(model, weight_files.load(self.path)[0], self.path)
         return model.to(device).eval()
 
     def read_postprocessing(self) -> Postprocessing:
-        """The post-processing that was chosen for it.
-
-        Raises:
-            InputError: if there is none, or it is of other regions.
-        """
+        """What was chosen for it; raises InputError if there is none, or it is of other regions."""
         if self.postprocessing is None:
             raise InputError(
                 self.path,

@@ -65,10 +65,8 @@ def forget_lost(
 ) -> None:
     """Remove the records of batches that have lost files, and the table made from them.
 
-    Args:
-        table: the outcomes of all cases (``write_outcomes``).
-        batches: the records of each batch's cases (``CaseOutcome.as_record``).
-        folder: where label maps lie.
+    ``table`` has the outcomes of all cases (``write_outcomes``), each of ``batches`` the records of
+    its own (``CaseOutcome.as_record``); label maps lie in ``folder``.
     """
     for batch in batches:
         cases = [record["case"] for record in read_json(batch) if record["outcome"] != "bad"]
@@ -80,11 +78,7 @@ def forget_lost(
 
 
 def refuse_bad(table: Path) -> None:
-    """Make sure that all cases of ``write_outcomes`` were predicted.
-
-    Raises:
-        BadCases: naming those that were not.
-    """
+    """Raise ``BadCases`` if some cases of a table (``write_outcomes``) were not predicted."""
     rows = read_tsv(table)
     problems = {row["case"]: InputError.from_record(row) for row in rows if row["outcome"] == "bad"}
     log.info("%d of %d cases are predicted", len(rows) - len(problems), len(rows))

@@ -1,8 +1,7 @@
 """One case from the scanner's files to a label map in the scanner's own grid.
 
-What is held in memory is one channel of the scan while it is prepared, and afterwards what the
-windows of one patch's depth reach, and the label map (one byte per voxel); the prepared image, and
-sums over several models, lie on the disk.
+In memory are one channel of the scan while it is prepared, and afterwards what the windows of one
+patch's depth reach, and the label map (one byte per voxel); all else lies on the disk.
 """
 
 from __future__ import annotations
@@ -97,10 +96,7 @@ def order_of(
 ) -> LabelOrder:
     """How the models' regions become label values: as stated by the user, or else by a bundle.
 
-    ``where`` is the key or option that states the order.
-
-    Raises:
-        InputError: if the order is not certain, or what is stated is not one.
+    Raises InputError if the order is not certain, or what is stated at ``where`` is not one.
     """
     regions = models[0].description.regions
     if stated is not None:
@@ -109,11 +105,7 @@ def order_of(
 
 
 def shared_postprocessing(files: Sequence[ModelFile]) -> Postprocessing:
-    """The post-processing that all models share.
-
-    Raises:
-        InputError: if one has none, or they differ, as those of several folds may.
-    """
+    """The post-processing that all models share; raises InputError if there is no such one."""
     first, *others = [file.read_postprocessing() for file in files]
     for file, other in zip(files[1:], others, strict=True):
         if other != first:

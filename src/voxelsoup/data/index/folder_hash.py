@@ -27,10 +27,9 @@ def list_files(dataset: Dataset) -> str:
     """A hash over names, sizes and dates of a data set's files; reads none of them.
 
     A file that was changed in place and given its old date back differs in the date of its last
-    change of any kind, which no program can set; one put in its place is another inode.
-
-    The phantom has no files before the workflow writes them; its settings stand for it. A
-    folder that is not there gives the hash of nothing, so that a study can be planned anywhere.
+    change of any kind, which no program can set; one put in its place is another inode. The
+    phantom's settings stand for its files. A folder that is not there gives the hash of nothing,
+    so that a study can be planned anywhere.
     """
     if dataset.layout == "phantom":
         return dataset.phantom.model_dump_json()

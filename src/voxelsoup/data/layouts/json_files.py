@@ -67,11 +67,7 @@ def shown(value: object) -> str:
 
 
 def entries_of(description: dict[str, Any], key: str, where: Path) -> list[dict[str, Any]]:
-    """The list of cases with label maps under ``key``, each of them an object.
-
-    Raises:
-        InputError: if there is no such list, or it is not of this form.
-    """
+    """The list of cases under ``key``, each an object; raises InputError if it has another form."""
     entries = description.get(key)
     if not isinstance(entries, list):
         raise InputError(where, f"has no list `{key}`", "a list of cases", "fix the file")
@@ -82,11 +78,7 @@ def entries_of(description: dict[str, Any], key: str, where: Path) -> list[dict[
 
 
 def unlabelled_entries(description: dict[str, Any], key: str, where: Path) -> list[dict[str, Any]]:
-    """The list of test images under ``key``, each as an object without label; may be missing.
-
-    Raises:
-        InputError: if it is not a list of paths or objects.
-    """
+    """The test images under ``key``, each an object without label, or none; raises InputError."""
     entries = description.get(key, [])
     if not isinstance(entries, list):
         raise InputError(where, f"has no list `{key}`", "a list of images", "fix the file")
@@ -105,11 +97,7 @@ def _wrong_entry(where: Path, key: str, position: int, entry: object, expected: 
 
 
 def check_channel_count(path: Path, described: object, channels: list[str]) -> None:
-    """Make sure that the study names as many channels as a file describes.
-
-    Raises:
-        InputError: if the numbers differ, or if nothing of this form is described.
-    """
+    """Raise an InputError unless a file describes as many channels as the study names."""
     if not isinstance(described, dict | list):
         raise InputError(
             path,
@@ -137,13 +125,10 @@ def channels_of_one_file(image: Path, channels: list[str]) -> dict[str, Source]:
 
 
 def inside(root: Path, entry: object, where: Path, place: str = "") -> Path:
-    """A path that a description names, as long as it stays in the data set's folder.
+    """A path that a description names; an InputError if it leaves the data set's folder.
 
     Links are followed: they were put into the folder on purpose, while a description may come
     from anyone. Messages name the file ``where`` and the ``place`` in it, such as ``row 3``.
-
-    Raises:
-        InputError: if it leads elsewhere, or no volume can have this name.
     """
     if not isinstance(entry, str) or not _is_below(entry):
         raise InputError(

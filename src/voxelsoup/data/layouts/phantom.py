@@ -37,10 +37,8 @@ AFFINE = np.array([[-1, 0, 0, 0], [0, -1, 0, 239], [0, 0, 1, 0], [0, 0, 0, 1]], 
 def write_phantom(folder: Path, settings: Phantom) -> None:
     """Write the data set into a folder; one seed gives one set of bytes.
 
-    Every fourth patient has a second visit, with its own lesions.
-
-    Raises:
-        InputError: if the shape is too small to hold a brain with a lesion.
+    Every fourth patient has a second visit, with its own lesions. Raises InputError if the shape
+    is too small to hold a brain with a lesion.
     """
     for number, name in enumerate(case_names(settings.cases)):
         random = np.random.default_rng([settings.seed, number])

@@ -136,8 +136,7 @@ def read_rows(path: Path, columns: Collection[str], key: str) -> list[Row]:
 def numbered_lines(path: Path, expected: str, key: str) -> list[tuple[int, list[str]]]:
     """Number and cells of every row that is not empty, the heads of the columns first.
 
-    Raises:
-        InputError: if the file is missing, not text or not a table.
+    Raises InputError if the file is missing, not text or not a table.
     """
     rows = csv.reader(
         io.StringIO(_text(path, expected, key)),

@@ -27,11 +27,9 @@ Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 
 @dataclass(frozen=True)
 class Crop:
-    """The part of a volume within a box; all outside of it is 0.
+    """The part of a volume within a box (None if the whole volume is 0); all outside of it is 0.
 
-    Attributes:
-        voxels: a copy of that part (x, y, z).
-        box: where it lies in the volume; None if the whole volume is 0.
+    ``voxels`` are a copy of that part (x, y, z).
     """
 
     voxels: Array
@@ -49,11 +47,7 @@ class Crop:
         return voxels
 
     def parked(self, folder: Path) -> Crop:
-        """The same on the disk if it is large: in a file without a name in ``folder``.
-
-        Raises:
-            InputError: if there is no room.
-        """
+        """The same on the disk if it is large, nameless; raises InputError if there is no room."""
         if self.voxels.nbytes < PARKED_BYTES:
             return self
         # As files mostly have it, so that nothing is copied: the first axis is the fastest.

@@ -61,10 +61,7 @@ def _without_padding(pieces: Iterable[Array], geometry: Geometry) -> Iterator[Ar
 
 
 def to_scanner(volume: Array, geometry: Geometry) -> Array:
-    """Put a volume into the scanner's own grid.
-
-    Args:
-        volume: (x, y, z) at native spacing in the RAS crop, as ``restore`` returns per region.
+    """Put a volume (x, y, z) at native spacing in the RAS crop into the scanner's own grid.
 
     Returns:
         (x, y, z) in the original file's shape and axis order, 0 outside the crop; its affine is

@@ -45,8 +45,7 @@ def load_case(folder: Path, name: str) -> PreprocessedCase:
 def load_ground_truth(folder: Path, name: str) -> Array:
     """The ground truth on the grid that ``restore`` returns: uint8 (x, y, z).
 
-    Raises:
-        InputError: if the case is unlabelled.
+    Raises InputError if the case is unlabelled.
     """
     geometry = files.read_json(folder / f"{name}.json")
     if not geometry["labelled"]:

@@ -10,10 +10,9 @@ Begin with `volume.py`. `nifti`, `metaimage` and `nrrd` read one format's header
 Decisions:
 
 - **Sizes are checked from the header before a voxel is read**: against what the file can hold and
-  against the free memory. Files come from anywhere, and a wrong header must not end the job.
+  against the free memory. Files come from anywhere, and a wrong header must not end the job. A
+  compressed file is unpacked to its end, checksum included.
 - **Own readers of MetaImage and NRRD**: SimpleITK ends the process on some damaged headers and
   follows others into any file on the disk (the evidence is in the two modules). Every reader is
   fuzzed (`make fuzz`, tests/data/test_fuzz.py).
-- **libdeflate unpacks the usual gzip file**, three to five times as fast as zlib; zlib takes all
-  others and says what is wrong with a damaged one.
 """

@@ -1,8 +1,4 @@
-"""Volumes in files: read to the last voxel, or refused with the reason.
-
-The header is checked first: against what the file can hold and what fits into memory. A compressed
-file is unpacked to its end, checksum included, so that damage is noticed wherever it lies.
-"""
+"""Volumes in files: read to the last voxel, or refused with the reason."""
 
 from __future__ import annotations
 
@@ -133,8 +129,7 @@ def write_volume(path: Path, data: np.ndarray, affine: np.ndarray) -> None:
 def read_header(source: Source) -> VoxelLayout:
     """Read what a volume's file says of it, and none of its voxels.
 
-    Raises:
-        InputError: if the file is missing, its header damaged, or the volume not a 3D one.
+    Raises InputError if the file is missing, its header damaged, or the volume not a 3D one.
     """
     with _opened(source.file) as (_, layout):
         _three_dimensional(layout.shape, source)

@@ -83,11 +83,7 @@ def unreadable(file: Path, reason: str, fix: str | None = None) -> InputError:
 
 
 def check_affine(file: Path, affine: np.ndarray) -> None:
-    """Make sure that an affine says where the voxels lie.
-
-    Raises:
-        InputError: if it is not finite or its axes lie in one plane.
-    """
+    """Raise an InputError if an affine is not finite or its axes lie in one plane."""
     with np.errstate(all="ignore"):
         sides = np.linalg.norm(affine[:3, :3], axis=0)
         volume = np.linalg.det(affine[:3, :3] / sides)

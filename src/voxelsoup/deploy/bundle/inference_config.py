@@ -1,8 +1,4 @@
-"""`configs/inference.json` of a bundle: from scans to label maps in MONAI's own parts.
-
-Everything is MONAI's, so that a bundle runs where voxelsoup is not installed; but a study with a
-`spacing` names `voxelsoup.deploy.bundle.transforms`, because MONAI's resampling gives other voxels.
-"""
+"""`configs/inference.json` of a bundle: from scans to label maps in MONAI's own parts."""
 
 from __future__ import annotations
 
@@ -54,10 +50,8 @@ def written_order(
 ) -> LabelOrder | None:
     """The label order that the study states, or else the one that follows from the regions.
 
-    None where neither is: regions are then written as masks.
-
-    Raises:
-        InputError: if the stated one does not fit the regions.
+    None where neither is: regions are then written as masks. Raises InputError if the stated one
+    does not fit the regions.
     """
     if stated is not None:
         return check_label_order(stated, regions, "predict.label_order")

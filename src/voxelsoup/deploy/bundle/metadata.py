@@ -38,8 +38,6 @@ class BundleFacts:
         cases: number of labelled cases.
         order: label value that each region writes; None where regions are written as masks.
         ingredients: fold -> number of models that its model was averaged from.
-        versions: package -> version.
-        commit: git commit that the bundle was made by.
     """
 
     kind: Kind
