@@ -117,7 +117,8 @@ def test_the_window_holds_all_outlines_and_stays_within_the_image():
 
 
 def test_gains_and_losses_differ_in_colour_and_shape(tmp_path):
-    assert len(dict(LOOKS.values())) == len({colour for _, colour in LOOKS.values()}) == len(LOOKS)
+    markers, colours, labels = (set(column) for column in zip(*LOOKS.values(), strict=True))
+    assert len(markers) == len(colours) == len(labels) == len(LOOKS)
     assert len({outline.colour for outline in OUTLINES}) == len(OUTLINES)
     assert len({outline.style for outline in OUTLINES}) == len(OUTLINES)
 

@@ -14,11 +14,10 @@ from voxelsoup.common.files import write_text
 from voxelsoup.common.text import counted, listed
 from voxelsoup.comparison.findings import ENSEMBLE_QUESTION, Finding, in_a_sentence
 from voxelsoup.comparison.folds import FoldComparison
-from voxelsoup.comparison.names import BEST_MODEL, BEST_SINGLE, ENSEMBLE, OPTIMISTIC
+from voxelsoup.comparison.names import BEST_MODEL, BEST_SINGLE, ENSEMBLE, OPTIMISTIC, POINTS
 from voxelsoup.comparison.overview import published_columns, shown_overview
 from voxelsoup.comparison.pages import page
 from voxelsoup.comparison.statistics import SeedSpread
-from voxelsoup.comparison.tables import POINTS
 from voxelsoup.evaluation.case_scores import ALL_REGIONS, mean_dice
 
 # What reStructuredText would read as markup.
@@ -88,10 +87,11 @@ def answer_of(
         return "This study has no soup to compare with the best single model.", []
     soup = in_a_sentence(list(published_columns(comparisons[0]))[-1])
     first, *rest = sorted(over_folds, key=lambda finding: finding.first != soup)
+    most = max(len(c.trials) for c in comparisons)
     means = [mean_dice(c.rows[BEST_MODEL]) for c in comparisons]
     shown = [f for f in rest if f.question != ENSEMBLE_QUESTION or f.second == soup]
     sentences = [
-        f"The best single model of each fold, chosen from {_range(comparisons)}, has a mean "
+        f"The best single model of each fold, chosen from {counted(most, 'model')}, has a mean "
         f"Dice of {fmean(means):.4f} on the test cases.",
         _ingredients(comparisons),
         *(_sentence(finding) for finding in shown),
@@ -105,10 +105,6 @@ def answer_of(
 
 def _capital(sentence: str) -> str:
     return f"{sentence[0].upper()}{sentence[1:]}."
-
-
-def _range(comparisons: Sequence[FoldComparison]) -> str:
-    return counted(max(len(c.trials) for c in comparisons), "model")
 
 
 def _ingredients(comparisons: Sequence[FoldComparison]) -> str:

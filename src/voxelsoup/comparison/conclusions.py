@@ -6,10 +6,10 @@ import math
 from collections.abc import Sequence
 
 from voxelsoup.common.text import counted
+from voxelsoup.comparison.names import POINTS
 from voxelsoup.comparison.statistics import Difference
 
 SIGNIFICANT = 0.05
-POINTS = 100
 MOST_DECIMALS = 3
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 BEST_MODEL, ENSEMBLE = "Best Model", "Ensemble"
 # The recipe that only copies the best ingredient.
 BEST_SINGLE = "Best Single"
+# Dice points: a hundredth of the range of Dice is the unit that papers use for differences.
+POINTS = 100
 OPTIMISTIC = "optimistic: chosen and scored on the same cases"
 
 

@@ -123,21 +123,16 @@ def _cells(
 ) -> dict[str, float]:
     centers = [_center(rows[title], metric, region) for rows in scored]
     cells = {f"{metric}_mean": fmean(centers), f"{metric}_std": _deviation(centers)}
-    if title == BEST_MODEL:
-        return cells | dict.fromkeys(
-            (f"{metric}_difference", f"{metric}_low", f"{metric}_high"), math.nan
-        )
-    differences = [
-        by_case(rows[title], metric, region) - by_case(rows[BEST_MODEL], metric, region)
-        for rows in scored
-    ]
-    # The loss of a model that diverged may be infinite, which is no difference to take a mean of.
-    difference = paired_difference([d.where(np.isfinite(d)).to_numpy() for d in differences])
-    return cells | {
-        f"{metric}_difference": difference.mean,
-        f"{metric}_low": difference.low,
-        f"{metric}_high": difference.high,
-    }
+    ends = [math.nan] * len(ENDS)
+    if title != BEST_MODEL:
+        differences = [
+            by_case(rows[title], metric, region) - by_case(rows[BEST_MODEL], metric, region)
+            for rows in scored
+        ]
+        # The loss of a model that diverged may be infinite: no difference to take a mean of.
+        made = paired_difference([d.where(np.isfinite(d)).to_numpy() for d in differences])
+        ends = [made.mean, made.low, made.high]
+    return cells | {f"{metric}_{end}": value for end, value in zip(ENDS, ends, strict=True)}
 
 
 def _deviation(centers: Sequence[float]) -> float:

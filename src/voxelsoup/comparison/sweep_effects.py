@@ -11,10 +11,10 @@ import pandas as pd
 
 from voxelsoup.comparison.findings import Parameters, difference_of, in_a_sentence, trial_scores
 from voxelsoup.comparison.folds import FoldComparison
-from voxelsoup.comparison.names import BEST_MODEL, protocol_mark
+from voxelsoup.comparison.names import BEST_MODEL, POINTS, protocol_mark
 from voxelsoup.comparison.overview import published_columns
 from voxelsoup.comparison.statistics import Effect, SeedSpread, holm, marginal_effects, seed_spread
-from voxelsoup.comparison.tables import POINTS, shown_difference, shown_p, write_table
+from voxelsoup.comparison.tables import shown_difference, shown_p, write_table
 
 SEED = "training.seed"
 EFFECT_COLUMNS = ["key", "value", "trials", "mean", "pairs", "difference", "low", "high", "p"]

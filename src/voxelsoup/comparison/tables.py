@@ -11,12 +11,11 @@ from pathlib import Path
 import pandas as pd
 
 from voxelsoup.common.files import write_text
-from voxelsoup.comparison.names import OPTIMISTIC
+from voxelsoup.comparison.names import OPTIMISTIC, POINTS
 from voxelsoup.comparison.pages import page
 from voxelsoup.comparison.statistics import Difference
 from voxelsoup.evaluation.metrics import METRICS
 
-POINTS = 100
 # Columns of words are set flush left, numbers flush right; sentences may break.
 WORDS, SENTENCES = frozenset({"region", "value", "first", "second"}), frozenset({"conclusion"})
 UNKNOWN = "–"
@@ -139,14 +138,6 @@ def spread(center: float, deviation: float, digits: int) -> str:
     return value if math.isnan(deviation) else f"{value} ± {deviation:.{digits}f}"
 
 
-def interval(center: float, low: float, high: float, digits: int = 2) -> str:
-    """``+0.30 [+0.13, +0.52]``; without an interval where there are too few cases for one."""
-    if math.isnan(center):
-        return UNKNOWN
-    value = f"{center:+z.{digits}f}"
-    return value if math.isnan(low) else f"{value} [{low:+z.{digits}f}, {high:+z.{digits}f}]"
-
-
 def shown_difference(difference: Difference | None) -> str:
     """A difference and its interval in Dice points."""
     if difference is None:
@@ -155,8 +146,14 @@ def shown_difference(difference: Difference | None) -> str:
 
 
 def shown_interval(center: float, low: float, high: float) -> str:
-    """A difference in Dice and the ends of its interval, in Dice points."""
-    return interval(POINTS * center, POINTS * low, POINTS * high)
+    """A difference in Dice with its interval in Dice points: ``+0.30 [+0.13, +0.52]``.
+
+    Without an interval where there are too few cases for one.
+    """
+    if math.isnan(center):
+        return UNKNOWN
+    value = f"{POINTS * center:+z.2f}"
+    return value if math.isnan(low) else f"{value} [{POINTS * low:+z.2f}, {POINTS * high:+z.2f}]"
 
 
 def shown_p(p: float) -> str:

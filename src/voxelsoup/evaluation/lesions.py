@@ -99,8 +99,9 @@ def _tally(numbers: NDArray[np.int64], size: int) -> dict[int, int]:
     if size <= numbers.size:
         counts = np.bincount(numbers)
         occurring = np.flatnonzero(counts)
-        return dict(zip(occurring.tolist(), counts[occurring].tolist(), strict=True))
-    occurring, counts = np.unique(numbers, return_counts=True)
+        counts = counts[occurring]
+    else:
+        occurring, counts = np.unique(numbers, return_counts=True)
     return dict(zip(occurring.tolist(), counts.tolist(), strict=True))
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 
@@ -108,14 +108,9 @@ def score_regions(
     if not (min(x, y, z) > 0 and math.isfinite(x + y + z)):
         raise ValueError(f"spacing {x} x {y} x {z} mm")
 
-    def score(pair: tuple[Mask, Mask]) -> dict[str, float]:
-        return _score_region(*pair, (x, y, z), scoring)
-
-    pairs = list(zip(prediction, truth, strict=True))
-    if min(threads, len(pairs)) < 2:
-        return [score(pair) for pair in pairs]
-    with ThreadPoolExecutor(min(threads, len(pairs))) as pool:
-        return list(pool.map(score, pairs))
+    score = partial(_score_region, spacing=(x, y, z), scoring=scoring)
+    with ThreadPoolExecutor(max(1, min(threads, len(truth)))) as pool:
+        return list(pool.map(score, prediction, truth))
 
 
 def _score_region(
@@ -145,11 +140,6 @@ class _Counts:
     prediction: int
     truth: int
     both: int
-
-
-def _count(prediction: Mask, truth: Mask) -> _Counts:
-    counts = (np.count_nonzero(mask) for mask in (prediction, truth, prediction & truth))
-    return _Counts(*map(int, counts))
 
 
 def _dice(counts: _Counts) -> float:
@@ -186,7 +176,9 @@ class _Region:
 
     @cached_property
     def counts(self) -> _Counts:
-        return _count(self.prediction, self.truth)
+        both = self.prediction & self.truth
+        masks = (self.prediction, self.truth, both)
+        return _Counts(*(int(np.count_nonzero(mask)) for mask in masks))
 
     @cached_property
     def pair(self) -> SurfacePair:

@@ -87,13 +87,12 @@ def score_cases(
         Per-case scores: ``case``, ``region``, ``dice``, ``loss`` (that of the case, in each row),
         and the metrics if there are measured cases.
     """
-    model.eval()
 
     def score(scan: ScanPrediction) -> Rows:
         return scan.rows(study, scoring_of(study) if scan.case in measured else DICE_ALONE)
 
-    scans = (prediction_in_the_scan(model, name, folder, study, device) for name in cases)
-    rows = [row for of_case in _beside(scans, score) for row in of_case]
+    scored = _score_each(score, model, cases, folder, study, device)
+    rows = [row for of_case in scored for row in of_case]
     columns = [*COLUMNS, *(study.metrics.names if measured else [])]
     return pd.DataFrame(rows).reindex(columns=columns)
 
@@ -107,31 +106,36 @@ def score_before_and_after(
     postprocessing: Postprocessing,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Score a model by all metrics, without and with post-processing, on the same predictions."""
-    model.eval()
 
     def score(scan: ScanPrediction) -> tuple[Rows, Rows]:
         scoring = scoring_of(study)
         return scan.rows(study, scoring), scan.rows(study, scoring, postprocessing)
 
-    scans = (prediction_in_the_scan(model, name, folder, study, device) for name in cases)
-    pairs = _beside(scans, score)
+    pairs = _score_each(score, model, cases, folder, study, device)
     before = [row for plain, _ in pairs for row in plain]
     after = [row for _, processed in pairs for row in processed]
     columns = [*COLUMNS, *study.metrics.names]
     return pd.DataFrame(before, columns=columns), pd.DataFrame(after, columns=columns)
 
 
-def _beside(
-    scans: Iterable[ScanPrediction], score: Callable[[ScanPrediction], Scored]
+def _score_each(
+    score: Callable[[ScanPrediction], Scored],
+    model: nn.Module,
+    cases: Iterable[str],
+    folder: Path,
+    study: Study,
+    device: torch.device,
 ) -> list[Scored]:
     """Score each prediction while the next one is made; scores in the order of the predictions.
 
     A GPU does not wait for distances, which no library takes on it, and no more than two
     predictions are held.
     """
+    model.eval()
     scores: list[Future[Scored]] = []
     with ThreadPoolExecutor(1) as pool:
-        for scan in scans:
+        for name in cases:
+            scan = prediction_in_the_scan(model, name, folder, study, device)
             if scores:
                 scores[-1].result()
             scores.append(pool.submit(score, scan))

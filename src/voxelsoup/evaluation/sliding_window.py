@@ -70,17 +70,13 @@ class Covered(NamedTuple):
     total: int
 
 
-def no_report(covered: Covered) -> None:
-    """No report of the progress."""
-
-
 def predict_rows(
     network: Network,
     regions: int,
     read: ReadRows,
     shape: Sequence[int],
     windows: Windows,
-    report: Callable[[Covered], None] = no_report,
+    report: Callable[[Covered], object] = lambda covered: None,
 ) -> Iterator[tuple[int, torch.Tensor]]:
     """Blended logits of a volume, a few rows along x after the other.
 
@@ -108,7 +104,7 @@ def _each_window(
     read: ReadRows,
     shape: Sequence[int],
     windows: Windows,
-    report: Callable[[Covered], None] = no_report,
+    report: Callable[[Covered], object] = lambda covered: None,
 ) -> Iterator[tuple[Start, torch.Tensor]]:
     """First voxels and logits (region, x, y, z) of the windows, which hold until the next ones.
 

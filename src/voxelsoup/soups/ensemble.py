@@ -155,7 +155,7 @@ def score_ensemble(
         InputError: if a model file cannot be read or does not fit the network.
     """
     files = [ingredient.path for ingredient in ensemble.ingredients]
-    known = cache.known(ensemble)
+    known = cache.known(ensemble.key)
     missing = [case for case in cases if case not in known]
     if missing:
         model = load_model(files[0], study, device)
@@ -168,7 +168,7 @@ def score_ensemble(
             kept |= _flat(PLAIN, scan.rows(study, scoring))
             if name in measured:
                 kept |= _flat(AFTER, scan.rows(study, scoring, postprocessing))
-            cache.keep(ensemble, name, kept)
+            cache.keep(ensemble.key, name, kept)
     return Scored(
         _table(PLAIN, known, cases, study),
         _table(AFTER, known, [case for case in cases if case in measured], study),

@@ -47,14 +47,6 @@ class Scorer(Protocol):
         """Gradient of the loss by some weights, on that batch of the cases' patches."""
 
 
-class Keyed(Protocol):
-    """Something whose case scores can be kept."""
-
-    @property
-    def key(self) -> str:
-        """Says what the scores are of."""
-
-
 @dataclass(frozen=True)
 class CandidateSoup:
     """An average that is to be scored.
@@ -122,16 +114,16 @@ class Cache:
             if entry["context"] == self.context:
                 self._known.setdefault(entry["candidate"], {})[entry["case"]] = entry["score"]
 
-    def known(self, candidate: Keyed) -> Scores:
-        """The case scores of a candidate that are known."""
-        return self._known.setdefault(candidate.key, {})
+    def known(self, key: str) -> Scores:
+        """The case scores that are known of what a key stands for."""
+        return self._known.setdefault(key, {})
 
-    def keep(self, candidate: Keyed, case: str, score: CaseScore) -> None:
+    def keep(self, key: str, case: str, score: CaseScore) -> None:
         """Keep one case score."""
-        self.known(candidate)[case] = score
+        self.known(key)[case] = score
         if self.path is None:
             return
-        entry = {"context": self.context, "candidate": candidate.key, "case": case, "score": score}
+        entry = {"context": self.context, "candidate": key, "case": case, "score": score}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         # One write to a file opened for appending: two recipes may share it.
         with self.path.open("a", encoding="utf-8") as stream:
@@ -177,14 +169,14 @@ class Selection:
         return outcomes
 
     def _score(self, candidate: CandidateSoup, incumbent: Scores | None, scorer: Scorer) -> Outcome:
-        known, seen = self.cache.known(candidate), Scores()
-        ready, inferences = False, 0
+        key, seen = candidate.key, Scores()
+        known, ready, inferences = self.cache.known(key), False, 0
         for case in self._order(incumbent):
             if case not in known:
                 if not ready:
                     scorer.use(candidate.weights())
                     ready = True
-                self.cache.keep(candidate, case, scorer.score(case))
+                self.cache.keep(key, case, scorer.score(case))
                 inferences += 1
             seen[case] = known[case]
             stopped = None if incumbent is None else self._stop(seen, incumbent)

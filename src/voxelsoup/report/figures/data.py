@@ -29,13 +29,10 @@ def case_differences(comparisons: Sequence[FoldComparison], title: str) -> dict[
 
 def intervals_of(
     comparisons: Sequence[FoldComparison], title: str
-) -> dict[int, tuple[float, float, float] | None]:
+) -> dict[int, tuple[float, float, float]]:
     """Fold -> mean difference of a soup to the best model, with the ends of its interval."""
-    found: dict[int, tuple[float, float, float] | None] = {}
-    for comparison in comparisons:
-        difference = difference_of(title, BEST_MODEL, [comparison])
-        found[comparison.fold] = difference.mean, difference.low, difference.high
-    return found
+    differences = {c.fold: difference_of(title, BEST_MODEL, [c]) for c in comparisons}
+    return {fold: (made.mean, made.low, made.high) for fold, made in differences.items()}
 
 
 def drawn_effects(

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from voxelsoup.comparison.names import POINTS
 from voxelsoup.report.figures.panels import Drawing, in_panels, mark, styled
 from voxelsoup.report.figures.style import (
     BLACK,
@@ -24,11 +25,13 @@ from voxelsoup.report.figures.style import (
 )
 from voxelsoup.report.figures.tooltips import Tooltips
 
-# Differences are small: a hundredth of the range of Dice is the unit that papers use.
-POINTS = 100
-GAIN, LOSS, EQUAL = "gain", "loss", "equal"
-# The shapes show the direction, for print without colours.
-LOOKS = {GAIN: ("^", BLUE), LOSS: ("v", VERMILLION), EQUAL: ("s", GREY)}
+# Sign of the difference -> marker, colour and label; the shapes show the direction, for print
+# without colours.
+LOOKS = {
+    1: ("^", BLUE, "case with a gain"),
+    -1: ("v", VERMILLION, "case with a loss"),
+    0: ("s", GREY, "no difference"),
+}
 Interval = tuple[float, float, float]
 
 
@@ -85,9 +88,8 @@ def _cases(axes: Axes, fold: int, scores: pd.DataFrame, tooltips: Tooltips) -> N
     many = len(table) > 4 * FEW_MARKS
     sign = np.sign(table["difference"].to_numpy())
     axes.axhline(0, color=BLACK, linewidth=0.8, zorder=1)
-    for kind, number in ((GAIN, 1), (LOSS, -1), (EQUAL, 0)):
+    for number, (marker, colour, _) in LOOKS.items():
         here = sign == number
-        marker, colour = LOOKS[kind]
         heights = table["difference"].to_numpy()[here]
         texts = [_text(fold, case) for case in table[here].to_dict("records")]
         width = 0.5 if many else 1.2
@@ -121,17 +123,10 @@ def _text(fold: int, case: Mapping[Any, Any]) -> str:
 
 def _handles(intervals: list[Interval]) -> list[Line2D | Patch]:
     handles: list[Line2D | Patch] = [
-        mark(*_look(GAIN), "case with a gain"),
-        mark(*_look(LOSS), "case with a loss"),
-        mark(*_look(EQUAL), "no difference"),
+        mark(marker, colour, colour, label) for marker, colour, label in LOOKS.values()
     ]
     if intervals:
         handles.append(Line2D([], [], color=BLACK, lw=1.2, ls="--", label="mean over the cases"))
     if any(np.isfinite(interval).all() for interval in intervals):
         handles.append(Patch(color=SKY, alpha=0.35, linewidth=0, label="95 % interval of the mean"))
     return handles
-
-
-def _look(kind: str) -> tuple[str, str, str]:
-    marker, colour = LOOKS[kind]
-    return marker, colour, colour

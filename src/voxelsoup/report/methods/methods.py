@@ -130,12 +130,8 @@ def methods(study: Study, versions: Mapping[str, str], facts: StudyFacts) -> Met
 
 def trials_sentence(study: Study, folds: int) -> str:
     """Report which trials there are and how many models they make, without citations."""
-
-    def cite(work: str) -> str:
-        return ""
-
     page = TEMPLATES.get_template("trials.md.j2")
-    return _flowing(page.render(_values(study, folds, cite)))
+    return _flowing(page.render(_values(study, folds, lambda work: "")))
 
 
 def _values(study: Study, folds: int, cite: Cite) -> dict[str, Any]:
