@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from voxelsoup.runs.resume_state import KEPT, newest_state, remove_states, save_state
+from voxelsoup.runs.resume_state import KEPT, newest_state, prune_states, save_state
 
 
 def state(step: int) -> dict[str, object]:
@@ -45,7 +45,7 @@ def test_the_newest_states_are_kept_and_nothing_else(tmp_path: Path) -> None:
 def test_without_states_there_is_none(tmp_path: Path) -> None:
     assert newest_state(tmp_path) is None
     save_state(tmp_path, 1, state(1))
-    remove_states(tmp_path)
+    prune_states(tmp_path, 0)
     assert newest_state(tmp_path) is None
     assert newest_state(tmp_path / "nowhere") is None
 

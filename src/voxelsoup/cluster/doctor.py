@@ -216,7 +216,6 @@ def _judge(
 
 
 def _no_gpu(answer: node_probe.Answer, where: str) -> InputError:
-    """Why torch sees no GPU, as far as the node can tell."""
     handed = f"Slurm handed out CUDA_VISIBLE_DEVICES={answer.visible}"
     if answer.cuda is None:
         return InputError(

@@ -236,7 +236,6 @@ def _fits(node: Node, submission: Submission) -> bool:
 
 
 def _too_small(partition: Partition, submission: Submission) -> str:
-    """In which ways a partition is too small, in words."""
     limits, asked = partition.limits, submission.resources
     compared: list[tuple[str, int | str, float]] = [
         ("min", asked["runtime"], limits.max_runtime),

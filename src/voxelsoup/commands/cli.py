@@ -76,8 +76,6 @@ def _parser() -> argparse.ArgumentParser:
     prune.add_argument("study", type=Path, nargs="+", help="study files of one results folder")
     prune.add_argument("--yes", action="store_true", help="remove it")
     prune.set_defaults(command=_prune)
-    for command in (check, listing):
-        command.add_argument("study", type=Path, help="study file, such as config.yaml")
     index = commands.add_parser(
         "index", help="show what a folder of scans or a study's data set holds, and check it"
     )
@@ -102,7 +100,8 @@ def _parser() -> argparse.ArgumentParser:
     doctor = commands.add_parser(
         "doctor", help="check, before anything is submitted, that a study will run on a cluster"
     )
-    doctor.add_argument("study", type=Path, help="study file, such as config.yaml")
+    for command in (check, listing, doctor):
+        command.add_argument("study", type=Path, help="study file, such as config.yaml")
     doctor.add_argument(
         "--profile", type=Path, default=Path("profiles/slurm"), help="default: %(default)s"
     )

@@ -178,9 +178,7 @@ def _print(listing: Listing, path: Path) -> None:
         console = Console(highlight=False, width=10_000)
     layout = listing.dataset.layout
     form = f" ({LAYOUTS[layout]})" if layout in LAYOUTS else ""
-    title = Text.assemble((str(listing.root), "bold"), f": layout {layout}{form}")
-    console.print(title)
-    console.print()
+    console.print(Text.assemble((str(listing.root), "bold"), f": layout {layout}{form}\n"))
     console.print(_overview(listing))
     if listing.bad:
         console.print(f"\n[bold red]{counted(len(listing.bad), 'case')} cannot be used[/]")
@@ -304,7 +302,6 @@ def _print_next(console: Console, listing: Listing, path: Path) -> None:
 
 
 def _json(listing: Listing, fingerprint: Fingerprint) -> dict[str, Any]:
-    """The same for programs."""
     prints = {case.name: case for case in fingerprint.cases}
     return {
         "root": str(listing.root),

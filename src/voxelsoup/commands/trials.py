@@ -97,14 +97,8 @@ def _state(
     states = Path(study.results, ".state", f"fold{fold}", "trials", trial)
     # It is written last.
     done = Path(study.results, f"fold{fold}", "trials", trial, "run.json").exists()
-    facts = RunFacts(
-        name=f"fold{fold}/{trial}",
-        epochs=0,
-        done=done,
-        record=read_record(states),
-        lease=look_at(states),
-        dropped_after=dropped_after,
-    )
+    seen = (read_record(states), look_at(states))
+    facts = RunFacts(f"fold{fold}/{trial}", 0, done, *seen, dropped_after=dropped_after)
     condition = run_condition(facts, around)
     if condition.at_work:
         return RUNNING

@@ -16,7 +16,7 @@ from voxelsoup.common.errors import Stopped
 from voxelsoup.common.files import write_text
 from voxelsoup.runs.lease import Lease, LeaseLost
 from voxelsoup.runs.record import Recorder, first_difference
-from voxelsoup.runs.resume_state import State, newest_state, prune_states, remove_states, save_state
+from voxelsoup.runs.resume_state import State, newest_state, prune_states, save_state
 from voxelsoup.runs.signals import Interruption
 from voxelsoup.study.sections.resources import Recovery
 
@@ -87,7 +87,7 @@ class RunGuard:
         if changed:
             log.info("starting over: %s", changed)
             self.recorder.attempt.started_over = changed
-            remove_states(self.folder)
+            prune_states(self.folder, 0)
             return None
         log.info("resuming after step %d of %d", state["step"], self.steps)
         return state

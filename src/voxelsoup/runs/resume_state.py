@@ -78,11 +78,6 @@ def state_at(folder: Path, step: int) -> State | None:
     return _read(path) if path.exists() else None
 
 
-def remove_states(folder: Path) -> None:
-    """Remove all states: they belong to another run."""
-    prune_states(folder, 0)
-
-
 def _states(folder: Path) -> list[Path]:
     return sorted(folder.glob(f"[0-9]*{ENDING}"), reverse=True)
 

@@ -97,7 +97,7 @@ class StatusReader:
 
 
 def _of_record(record: RunRecord, run: KnownRun, condition: RunCondition) -> dict[str, Any]:
-    """What a row shows of a run's own record."""
+
     last: Attempt = record.attempts[-1]
     speed = record.seconds_per_epoch
     works = condition.state in AT_WORK
