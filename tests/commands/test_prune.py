@@ -197,7 +197,7 @@ def test_nothing_behind_a_symbolic_link_is_touched(study: Path, capsys) -> None:
     assert (results / "fold1").is_symlink()
 
 
-def test_a_run_that_is_alive_on_the_way_to_a_rung_is_left_alone(study: Path, capsys) -> None:
+def test_prune_leaves_a_living_run_before_a_rung_alone(study: Path, capsys) -> None:
     results, (_, removed) = study.parent / "results", trials_in(study)
     write_study(study.parent, sweep=ONE_RATE)
     with Lease(begin(results, 0, removed) / "rung1", 60):
@@ -206,7 +206,7 @@ def test_a_run_that_is_alive_on_the_way_to_a_rung_is_left_alone(study: Path, cap
     assert f"removed: trial {removed.id} of fold 1" in printed
 
 
-def test_of_a_study_that_has_never_run_there_is_nothing_to_prune(tmp_path: Path, capsys) -> None:
+def test_prune_of_a_study_without_results_finds_nothing(tmp_path: Path, capsys) -> None:
     study = write_study(tmp_path, results=str(tmp_path / "nowhere"))
     for options in ([], ["--yes"]):
         printed = pruned(capsys, study, *options)

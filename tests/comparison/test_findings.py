@@ -145,7 +145,7 @@ def test_cost_of_a_finding_is_that_of_its_folds() -> None:
     assert costs[1, "ensemble", "best single model"] == "5 against 1"
 
 
-def test_a_soup_that_is_the_best_model_scores_the_same() -> None:
+def test_finding_of_a_soup_equal_to_the_best_model_says_the_same() -> None:
     folds = [compared({"Greedy Soup": BEST[f]}, BEST[f], f) for f in range(3)]
     findings = find(folds, {})
     assert [f.sentence for f in findings] == [
@@ -333,7 +333,7 @@ def test_conclusions_over_all_folds_are_printed_one_per_line(tmp_path: Path) -> 
     ]
 
 
-def test_brackets_in_a_conclusion_are_printed_as_they_are(tmp_path: Path) -> None:
+def test_brackets_in_a_conclusion_are_printed_verbatim(tmp_path: Path) -> None:
     text = "first [a] better than second [bold] by [/bold] 1"
     pd.DataFrame({"folds": ["all", "0"], "conclusion": [text, "not this"]}).to_csv(
         tmp_path / "c.csv"

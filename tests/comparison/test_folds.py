@@ -80,7 +80,7 @@ def test_every_fold_is_read_from_its_own_folder(tmp_path: Path) -> None:
     assert {fold.protocol for fold in folds} == {"published"}
 
 
-def test_scores_after_postprocessing_are_of_the_compared_models_alone(tmp_path: Path) -> None:
+def test_postprocessed_scores_are_read_for_the_compared_models_only(tmp_path: Path) -> None:
     write_fold(tmp_path)
     fold = read_fold(tmp_path)
     means = {title: rows["dice"].mean() for title, rows in fold.postprocessed.items()}

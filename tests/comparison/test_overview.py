@@ -269,7 +269,7 @@ def test_interval_of_one_fold_matches_scipy() -> None:
     )
 
 
-def test_cases_folds_ingredients_and_cost_are_those_of_the_folds_in_order() -> None:
+def test_overview_lists_cases_folds_ingredients_and_cost_in_fold_order() -> None:
     frame = overview(three_folds()[::-1])
     for model, ingredients, cost in [
         ("Best Model", "1, 1, 1", "1, 1, 1"),
@@ -320,7 +320,7 @@ def test_further_metrics_have_the_same_columns(tmp_path: Path) -> None:
     assert row_of(shown, "Greedy Soup", "WT")["HD95 (mm)"] == "4.50 ± 0.00"
 
 
-def test_the_overview_after_postprocessing_is_of_those_scores(tmp_path: Path) -> None:
+def test_postprocessed_overview_uses_the_postprocessed_scores(tmp_path: Path) -> None:
     frame = overview(three_folds(), after_postprocessing=True)
     means = [statistics.fmean(values) + 0.03125 for values in BEST.values()]
     best = row_of(frame, "Best Model")

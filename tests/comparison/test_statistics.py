@@ -77,7 +77,7 @@ def test_interval_of_small_folds_is_as_wide_as_their_standard_error() -> None:
     assert found.high - found.low == pytest.approx(2 * 1.96 * error, rel=0.1)
 
 
-def test_the_mean_counts_every_case_once_whatever_the_size_of_its_fold() -> None:
+def test_mean_weighs_every_case_equally_across_folds() -> None:
     found = paired_difference(folds_of([0.1, 0.2, 0.3, 0.4], [1.0, 2.0]))
     assert found.mean == pytest.approx(4.0 / 6)
     assert (found.cases, found.folds, found.unequal) == (6, 2, 6)
@@ -180,7 +180,7 @@ def test_swapping_the_models_gives_the_mirror_image(folds: list[NDArray[np.float
 
 @settings(max_examples=40, deadline=None)
 @given(some_folds, st.randoms(use_true_random=False))
-def test_neither_the_order_of_cases_nor_of_folds_matters(
+def test_statistics_do_not_depend_on_the_order_of_cases_and_folds(
     folds: list[NDArray[np.float64]], random: Random
 ) -> None:
     shuffled = [list(fold) for fold in folds]
@@ -403,7 +403,7 @@ def test_conclusion_better_needs_an_interval_without_zero_and_a_small_p(
         ((0.1234, 0.0512, 0.2), "12.3 Dice points [5.1, 20.0]"),
     ],
 )
-def test_decimals_are_as_many_as_the_interval_needs(
+def test_conclusion_has_as_many_decimals_as_the_interval_needs(
     numbers: tuple[float, float, float], amount: str
 ) -> None:
     assert f"by {amount}, p" in concluded(apart(*numbers), 0.01)

@@ -241,7 +241,9 @@ def test_without_a_second_seed_there_is_no_spread(tmp_path: Path, keys: list[str
 
 
 @pytest.mark.parametrize("protocol", ["held-out", "published"])
-def test_seeds_stand_beside_the_gain_of_the_soup(tmp_path: Path, protocol: str) -> None:
+def test_spread_of_seeds_is_shown_beside_the_gain_of_the_soup(
+    tmp_path: Path, protocol: str
+) -> None:
     spreads = {
         None: SeedSpread(6, 3, 0.01, 0.0456),
         0: SeedSpread(4, 3, 0.0123, 0.0456),

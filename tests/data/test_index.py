@@ -80,7 +80,7 @@ def test_tables_are_read_back(phantom_folder: Path, tmp_path: Path) -> None:
     assert problem[0] == "A" and str(problem[1]).startswith("file: found")
 
 
-def test_a_table_of_before_the_renaming_is_read(tmp_path: Path) -> None:
+def test_a_table_from_before_the_renaming_is_read(tmp_path: Path) -> None:
     path = tmp_path / "rejected.tsv"
     path.write_text("case\twhere\tfound\texpected\tmend\nA\tfile\tis odd\teven\tadd one\n")
     assert read_rejected(path)["A"].fix == "add one"

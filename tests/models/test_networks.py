@@ -81,7 +81,7 @@ def test_a_seed_gives_the_same_weights_and_leaves_torch_alone() -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 2])
-def test_all_layers_compute_with_channels_together_where_the_image_does(channels: int) -> None:
+def test_all_layers_keep_channels_last_of_their_input(channels: int) -> None:
     """MedNeXt's weights, and images of one channel, lie alike in both formats but for strides."""
     together = torch.channels_last_3d
     model = build(Network(size="free", arguments=TINY), channels, 3).eval()
@@ -97,7 +97,7 @@ def test_all_layers_compute_with_channels_together_where_the_image_does(channels
 
 
 @pytest.mark.parametrize("shape", [(2, 1, 4, 5, 6), (8, 4, 1, 1, 1), (2, 3, 4, 5, 6)])
-def test_a_tensor_is_laid_out_with_the_strides_of_the_format(shape: tuple[int, ...]) -> None:
+def test_to_memory_format_sets_the_strides_of_the_format(shape: tuple[int, ...]) -> None:
     tensor = torch.randn(shape)
     for chosen in (torch.channels_last_3d, torch.contiguous_format):
         found = to_memory_format(tensor, chosen)
@@ -106,7 +106,7 @@ def test_a_tensor_is_laid_out_with_the_strides_of_the_format(shape: tuple[int, .
         assert torch.equal(to_memory_format(found, torch.contiguous_format), tensor)
 
 
-def test_channels_lie_together_where_it_pays_or_where_it_is_asked_for() -> None:
+def test_memory_format_is_channels_last_where_it_is_faster_or_asked_for() -> None:
     mednext = outline(Network(size="S"), 1, 1)
     other = outline(Network(name="SegResNet"), 1, 1)
     cpu, gpu = torch.device("cpu"), torch.device("cuda")

@@ -30,7 +30,7 @@ def test_the_description_keeps_the_order_of_the_regions(tmp_path: Path) -> None:
     assert list(weight_files.load(tmp_path / "m")[1]["regions"]) == ["WT", "TC"]
 
 
-def test_a_stretch_of_weights_lies_end_to_end_in_the_order_of_names(tmp_path: Path) -> None:
+def test_read_slice_returns_weights_end_to_end_in_the_order_of_names(tmp_path: Path) -> None:
     weights = {"b": torch.randn(3, 4), "a": torch.randn(5).half(), "an": torch.tensor([3])}
     weight_files.save(tmp_path / "m", weights, {})
     whole = torch.cat([weights["a"].double(), weights["b"].double().flatten()]).numpy()

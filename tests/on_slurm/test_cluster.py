@@ -171,7 +171,7 @@ def test_a_job_that_fails_is_retried_on_the_next_partition(study: Disturbed) -> 
     assert second.state == "COMPLETED"
 
 
-def test_a_run_out_of_time_resumes_with_more_of_it(study: Disturbed) -> None:
+def test_a_run_that_hit_its_time_limit_resumes_with_more_time(study: Disturbed) -> None:
     study.start()
     wait_for_epoch(study.states, 3)
     # It is stopped until Slurm finds that its minute is over.

@@ -10,7 +10,7 @@ from voxelsoup.common.errors import BadCases, InputError
 from voxelsoup.prediction.outcomes import CaseOutcome, refuse_bad, write_outcomes
 
 
-def test_records_of_before_the_renaming_become_rows_like_any_other(tmp_path: Path) -> None:
+def test_records_from_before_the_renaming_are_read(tmp_path: Path) -> None:
     problem = InputError("a.nii", "is odd", "even", "add one")
     now = CaseOutcome("b", "bad", 1.0, problem).as_record()
     before = {"mend" if key == "fix" else key: value for key, value in now.items()} | {"case": "a"}

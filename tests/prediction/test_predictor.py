@@ -202,7 +202,7 @@ def test_post_processing_is_that_of_the_evaluation(model: ModelFile, tmp_path: P
     assert set(np.unique(expected)) == {0, 1, 2}
 
 
-def test_a_large_channel_that_waits_on_the_disk_is_the_same(
+def test_a_large_channel_buffered_on_disk_predicts_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     channels = write_scan(tmp_path / "A", affine=affine_of("LPS", (1, 1, 2)), margin=2)

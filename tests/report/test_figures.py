@@ -154,7 +154,7 @@ def test_every_recipe_has_a_colour_and_a_shape_of_its_own(tmp_path):
     assert all(f"fill: {colour.lower()}" in drawing for colour in SOUP_COLOURS[:-1])
 
 
-def test_without_greedy_soup_the_figure_says_so(tmp_path):
+def test_build_up_without_a_greedy_soup_says_so(tmp_path):
     figures.build_up({}, tmp_path / "build_up.svg")
     assert words(tmp_path / "build_up.svg") == ["This study makes no greedy soup."]
 

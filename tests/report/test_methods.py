@@ -102,7 +102,9 @@ def test_references_are_numbered_as_cited_and_every_one_of_them_is_cited() -> No
         ({"metrics": {"names": ["nsd"]}}, {"soups", "surface-dice"}),
     ],
 )
-def test_only_what_the_study_uses_is_cited(changes: dict[str, Any], cited: set[str]) -> None:
+def test_methods_cite_only_methods_that_the_study_uses(
+    changes: dict[str, Any], cited: set[str]
+) -> None:
     plain: dict[str, dict[str, Any]] = {
         "optimizer": {"name": "adamw", "schedule": "constant"},
         "stem": {"source": "none", "optimizer": None},
@@ -141,7 +143,7 @@ def test_the_published_protocol_is_called_optimistic() -> None:
     assert "scored once" not in text
 
 
-def test_a_swept_setting_stands_with_its_values_and_not_as_a_base_setting() -> None:
+def test_methods_list_a_swept_setting_with_its_values_only() -> None:
     grid = {"optimizer.lr": [0.001, 0.002, 0.004], "training.loss": ["dice", "dice-bce"]}
     text = written(sweep={"grid": grid}, stem={"source": "none"}).paragraph
     assert "learning rate (0.001, 0.002 and 0.004)" in text

@@ -40,7 +40,7 @@ def write_benchmark(path: Path, seconds: float, memory: str = "100.5") -> None:
     path.write_text(f"s\th:m:s\tmax_rss\n{seconds}\t0:00:01\t{memory}\n")
 
 
-def test_run_times_are_those_of_the_study_s_own_jobs(tmp_path: Path) -> None:
+def test_run_times_include_only_jobs_of_the_study(tmp_path: Path) -> None:
     write_benchmark(tmp_path / "index.tsv", 1.5, "-")
     write_benchmark(tmp_path / "fold0/trials/aaaaaaaa.tsv", 10, "300")
     write_benchmark(tmp_path / "fold0/trials/bbbbbbbb.tsv", 30, "200")

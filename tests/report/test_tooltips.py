@@ -74,7 +74,7 @@ def test_tooltips_fall_back_on_trial_ids(tmp_path):
     assert any("00000003" in title for title in invented.titles(tmp_path / "figure.svg"))
 
 
-def test_the_text_of_a_point_stands_at_that_point(tmp_path):
+def test_the_tooltip_of_a_point_is_at_that_point(tmp_path):
     points = invented.points(1, 40)
     # Points without a score are not drawn, and must not shift the texts of the others.
     points.loc[[3, 17], "test"] = np.nan
@@ -99,7 +99,7 @@ def test_the_text_of_a_point_stands_at_that_point(tmp_path):
         assert row.kind in title or row.name in title.split("\n")[0]
 
 
-def test_the_text_of_a_candidate_stands_at_it(tmp_path):
+def test_the_tooltip_of_a_candidate_is_at_that_candidate(tmp_path):
     record = invented.records(1, 12)
     record[0]["decisions"][4] |= {"candidate_score": None}
     figures.build_up(record, tmp_path / "build_up.svg", {"00000003": "the fourth"})
@@ -119,7 +119,7 @@ def test_the_text_of_a_candidate_stands_at_it(tmp_path):
     assert np.corrcoef(ranks, places)[0, 1] > 0.99999
 
 
-def test_the_text_of_a_case_stands_at_its_difference(tmp_path):
+def test_the_tooltip_of_a_case_is_at_its_difference(tmp_path):
     table = invented.differences(1, 30)[0]
     figures.paired_differences({0: table}, tmp_path / "pairs.svg", "held-out", {})
     dots, stems = marks(tmp_path / "pairs.svg"), marks(tmp_path / "pairs.svg", "path")
@@ -132,7 +132,7 @@ def test_the_text_of_a_case_stands_at_its_difference(tmp_path):
         assert f"{100 * (row.soup - row.best):+.2f}" in text
 
 
-def test_the_text_of_a_dot_names_run_fold_and_score(tmp_path):
+def test_the_tooltip_of_a_dot_names_run_fold_and_score(tmp_path):
     effects = invented.effects(2, 6)
     figures.hyperparameter_effects(effects, tmp_path / "effects.svg", "held-out")
     found = marks(tmp_path / "effects.svg")

@@ -157,7 +157,7 @@ def test_clocks_that_differ_do_no_harm(tmp_path: Path, minutes: int) -> None:
     second.release()
 
 
-def test_an_owner_hears_that_it_is_waited_for_and_hands_over(tmp_path: Path) -> None:
+def test_an_owner_hands_over_when_another_process_waits(tmp_path: Path) -> None:
     first, second = Lease(tmp_path, seconds=1.5), Lease(tmp_path, seconds=1.5)
     first.acquire()
     thread = threading.Thread(target=second.acquire)
@@ -171,7 +171,7 @@ def test_an_owner_hears_that_it_is_waited_for_and_hands_over(tmp_path: Path) -> 
     second.release()
 
 
-def test_an_owner_that_hangs_is_fenced_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hung_owner_is_fenced_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("voxelsoup.runs.lease.PATIENCE", 2)
     first, second = Lease(tmp_path, seconds=1.5), Lease(tmp_path, seconds=1.5)
     first.acquire()

@@ -49,7 +49,7 @@ def test_a_schedule_free_run_resumes(tmp_path: Path, step: int, epochs: int, sai
     assert planned(tmp_path, small_study(), epochs) == said
 
 
-def test_the_plan_names_the_process_that_a_run_is_taken_from(tmp_path: Path) -> None:
+def test_the_plan_names_the_process_whose_run_is_taken_over(tmp_path: Path) -> None:
     record = trained(tmp_path, small_study(), step=10, epochs=4)
     write_json(tmp_path / RECORD, asdict(record) | {"state": "running"})
     with Lease(tmp_path, 60) as lease:

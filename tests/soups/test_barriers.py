@@ -169,7 +169,7 @@ def test_a_diverged_model_is_recorded(tmp_path: Path) -> None:
     assert barriers.lines_of(record)[1].barrier == math.inf
 
 
-def test_of_many_models_some_of_all_ranks_are_measured(tmp_path: Path) -> None:
+def test_barriers_of_many_models_are_measured_for_some_of_all_ranks(tmp_path: Path) -> None:
     ordered = write(tmp_path, [*MODELS, [2.0, 0.1, 1.0], [1.0, 0.3, 0.7]])
     assert measured_models(ordered, 5) == measured_models(ordered, 99) == ordered
     # The best and the second best, and with one more the worst.

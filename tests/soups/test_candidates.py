@@ -47,7 +47,7 @@ def write_fold(results: Path) -> Path:
     return trials
 
 
-def test_each_model_has_its_score_and_the_hash_that_its_training_wrote(tmp_path: Path) -> None:
+def test_ingredients_have_their_score_and_the_hash_written_by_training(tmp_path: Path) -> None:
     listed = list_candidates(write_fold(tmp_path), MODELS, {"aaaa0000/raw-1", "bbbb0000"})
     assert [(one.model, one.ingredient, one.sha256) for one in listed] == [
         ("aaaa0000", False, "first"),
@@ -114,7 +114,7 @@ def test_a_malformed_list_of_candidates_is_refused(tmp_path: Path) -> None:
 
 
 @given(st.dictionaries(st.text(max_size=3), st.floats(0, 1) | st.just(math.nan), min_size=1))
-def test_the_best_trials_continue_whatever_the_order(scores: dict[str, float]) -> None:
+def test_best_trials_continue_in_any_order_of_the_list(scores: dict[str, float]) -> None:
     record = rung_record(0, 1, 3, Halving(rungs=2, keep=0.5), scores)
     again = dict(reversed(scores.items()))
     assert record == rung_record(0, 1, 3, Halving(rungs=2, keep=0.5), again)

@@ -136,7 +136,7 @@ def test_copies_of_one_model_score_what_the_model_scores(
     assert scored.inferences == copies * len(names)
 
 
-def test_an_ensemble_s_post_processing_that_does_nothing_changes_no_score(
+def test_empty_postprocessing_of_an_ensemble_changes_no_score(
     cases: tuple[Path, list[str]], tmp_path: Path
 ) -> None:
     folder, names = cases

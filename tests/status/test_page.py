@@ -16,8 +16,9 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, Route, expect
 
 from support.checks import nonempty
+from voxelsoup.runs.run_state import AT_WORK
 from voxelsoup.status.page import CURVE_POINTS, curve, write_page
-from voxelsoup.status.rows import AT_WORK, RunRow, StudyStatus
+from voxelsoup.status.rows import RunRow, StudyStatus
 
 
 def now() -> datetime:

@@ -94,7 +94,9 @@ def test_the_shipped_studies_are_valid(file: Path) -> None:
         ),
     ],
 )
-def test_a_mistake_is_named_with_its_key_and_its_fix(changes: dict[str, Any], said: str) -> None:
+def test_a_wrong_setting_is_named_with_its_key_and_its_fix(
+    changes: dict[str, Any], said: str
+) -> None:
     assert said in refused(**changes)
 
 

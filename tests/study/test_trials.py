@@ -141,7 +141,7 @@ def test_the_order_of_blocks_renames_nothing(found: list[dict[str, Any]], random
 
 
 @given(blocks)
-def test_more_samples_repeats_trials_and_blocks_rename_nothing(block: dict[str, Any]) -> None:
+def test_further_samples_trials_and_blocks_keep_trial_ids(block: dict[str, Any]) -> None:
     before = ids_of(block).items()
     repeats = block.get("repeats", 1)
     assert before <= ids_of({**block, "repeats": repeats + 2}).items()
@@ -212,7 +212,7 @@ def test_keys_of_a_zip_move_together() -> None:
     assert ids_of({"zip": two}) == ids(together)
 
 
-def test_repeats_are_seeds_and_the_first_is_the_trial_without() -> None:
+def test_repeats_are_seeds_and_the_first_is_the_trial_without_repeats() -> None:
     base = {"seed": 5}
     found = trials(study(sweep={"grid": {"optimizer.lr": [0.5]}, "repeats": 3}, training=base))
     assert [trial.parameters for trial in found] == [
@@ -320,7 +320,7 @@ def test_a_further_block_adds_an_axis_and_renames_nothing() -> None:
 
 
 @pytest.mark.parametrize("place", ["fold1/trials", ".state/fold0/trials"])
-def test_of_trials_of_the_same_settings_the_one_that_was_begun_stays(
+def test_a_begun_trial_is_kept_among_trials_of_the_same_settings(
     tmp_path: Path, place: str
 ) -> None:
     begun = {"optimizer.lr": 0.0027, "optimizer.weight_decay": 0.0}

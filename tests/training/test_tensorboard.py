@@ -98,7 +98,7 @@ def test_events_change_nothing_in_a_run(cases: tuple[Path, list[str]], tmp_path:
         assert torch.equal(watched.weights[name], value)
 
 
-def test_a_run_that_died_and_went_on_has_every_epoch_once(
+def test_events_of_a_resumed_run_have_every_epoch_once(
     cases: tuple[Path, list[str]], tmp_path: Path
 ) -> None:
     run = small_run(small_study(training={"epochs": 4}), *cases)

@@ -124,7 +124,9 @@ def test_a_step_never_waits_for_the_device(cases: tuple[Path, list[str]]) -> Non
             session.losses[0].item()
 
 
-def test_settings_that_came_later_leave_earlier_runs_alone(cases: tuple[Path, list[str]]) -> None:
+def test_settings_of_later_versions_do_not_change_earlier_runs(
+    cases: tuple[Path, list[str]],
+) -> None:
     plain = small_run(small_study(), *cases).settings()["training"]
     assert not {"channels_last", "compile", "gradient_checkpointing"} & set(plain)
     for key, counts in (

@@ -133,7 +133,7 @@ def test_the_report_begins_with_the_answer_and_the_numbers_of_the_tables(
         assert f"{numbers.dice_mean:.4f}" in row.inner_text()
 
 
-def test_every_number_of_the_answer_stands_in_a_table(report: Reading) -> None:
+def test_every_number_of_the_answer_is_in_a_table(report: Reading) -> None:
     report.begin()
     tables = (report.results / "comparison").glob("*.csv")
     cells = re.findall(r"-?\d+\.\d+(?:e-?\d+)?", " ".join(table.read_text() for table in tables))
@@ -147,7 +147,7 @@ def test_every_number_of_the_answer_stands_in_a_table(report: Reading) -> None:
         assert any(f"{value:.{digits}f}" == number for value in known), number
 
 
-def test_the_menu_leads_from_the_answer_to_the_run_times(report: Reading) -> None:
+def test_the_menu_has_all_sections_from_the_answer_to_the_run_times(report: Reading) -> None:
     report.begin()
     items = [item.strip() for item in report.page.locator("nav li").all_inner_texts()]
     assert items[-len(SECTIONS) :] == SECTIONS

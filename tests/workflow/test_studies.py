@@ -262,7 +262,7 @@ def test_every_soup_rebuilt_from_its_recipe_is_bit_identical(
     assert all(torch.equal(again[name], value) for name, value in saved.items())
 
 
-def test_the_ensemble_and_its_cost_are_shown_wherever_soups_are(with_ensemble: Path) -> None:
+def test_the_ensemble_and_its_cost_are_shown_beside_the_soups(with_ensemble: Path) -> None:
     results = with_ensemble / "results"
     scored = mean_dice(read_rows(with_ensemble / ENSEMBLE / "test.csv"))
     overview = pd.read_csv(
