@@ -5,8 +5,8 @@ the reason of each choice as a comment above it.
 
 Begin with ``init.write_first_study``, which takes the steps in order:
 
-- ``fingerprint``: shapes and spacings of all cases from their headers; intensities, label volumes
-  and the box around the foreground of up to 50 of them from their voxels.
+- ``fingerprint``: shapes and spacings of all cases from their headers; label volumes and the box
+  around the foreground of up to 50 of them from their voxels.
 - ``proposal``: from the fingerprint to settings and reasons. Spacing, patch and normalisation
   follow nnU-Net's rules as far as they fit this workflow; each function says where it departs.
 - ``study_yaml``: settings and reasons as YAML that people read and change.

@@ -1,4 +1,4 @@
-"""The fingerprint of a data set: shapes, spacings, intensities and label volumes of its cases.
+"""The fingerprint of a data set: shapes, spacings and label volumes of its cases.
 
 Of all cases the headers are read, of some the voxels too. Shapes and spacings are those after
 turning to RAS, as preprocessing does first.
@@ -28,19 +28,6 @@ Spacing = tuple[float, float, float]
 
 # Fifty cases say what a data set is like; more of them cost time and move no median.
 CASES_WITH_VOXELS = 50
-# Percentiles of a large CT would take seconds; those of a regular sample are the same.
-VOXELS_FOR_PERCENTILES = 1_000_000
-LOWEST, HIGHEST = 0.5, 99.5
-
-
-@dataclass(frozen=True)
-class Intensities:
-    """Mean, deviation, and 0.5th and 99.5th percentile of a channel's voxels that are not 0."""
-
-    mean: float
-    deviation: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -51,13 +38,11 @@ class Contents:
         cropped: sides (x, y, z) in RAS of the box around voxels that are not 0 or are labelled.
         zeros: share of voxels, before cropping, that are 0 in all channels.
         volumes: label value above 0 -> mm³.
-        channels: channel name -> its intensities; None where all of its voxels are 0.
     """
 
     cropped: Sides
     zeros: float
     volumes: dict[int, float]
-    channels: dict[str, Intensities | None]
 
     def volume_of(self, labels: Iterable[int]) -> float:
         """Volume in mm³ of a region."""
@@ -161,14 +146,12 @@ def read_contents(case: Case) -> Contents:
 
     Raises InputError if a file cannot be read, or the files lie on different grids.
     """
-    channels: dict[str, Intensities | None] = {}
     first: tuple[Source, Volume] | None = None
     present: NDArray[np.bool_] | None = None
-    pairs = zip(case.channels.items(), read_volumes(case.channels.values()), strict=True)
-    for (name, source), stored in pairs:
+    sources = case.channels.values()
+    for source, stored in zip(sources, read_volumes(sources), strict=True):
         first = first or (source, stored)
         voxels = align(stored, first[1], source.file, first[0].file)[0].data
-        channels[name] = _intensities(voxels)
         present = voxels != 0 if present is None else present | (voxels != 0)
     assert first is not None and present is not None
     zeros = 1 - float(present.mean())
@@ -183,17 +166,7 @@ def read_contents(case: Case) -> Contents:
     cropped = _to_ras(
         [stop - start for start, stop in box], nib.orientations.io_orientation(first[1].affine)
     )
-    return Contents(_sides(cropped), zeros, sizes, channels)
-
-
-def _intensities(voxels: NDArray[np.generic]) -> Intensities | None:
-    values = voxels[voxels != 0].astype(np.float32)
-    if not values.size:
-        return None
-    some = values[:: max(1, values.size // VOXELS_FOR_PERCENTILES)]
-    low, high = np.percentile(some, [LOWEST, HIGHEST])
-    mean, deviation = values.mean(dtype=np.float64), values.std(dtype=np.float64)
-    return Intensities(float(mean), float(deviation), float(low), float(high))
+    return Contents(_sides(cropped), zeros, sizes)
 
 
 def _to_ras(values: Iterable[float], orientation: NDArray[np.float64]) -> list[float]:

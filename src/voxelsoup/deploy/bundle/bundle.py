@@ -11,7 +11,6 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from voxelsoup.common import provenance
 from voxelsoup.common.errors import InputError
 from voxelsoup.common.files import atomic_folder, read_json, sha256, write_json, write_text
 from voxelsoup.comparison.statistics import paired_difference
@@ -68,8 +67,6 @@ def write_bundle(
         patients=len({case.patient for case in cases}),
         order=order,
         ingredients={fold: _ingredients(results, won, fold) for fold in folds},
-        versions=provenance.versions(),
-        commit=provenance.commit(Path(__file__).parent),
         runs_with_monai_alone=not inference_config.needs_voxelsoup(inference),
     )
     with atomic_folder(folder) as bundle:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from voxelsoup.common import provenance
 from voxelsoup.common.text import counted, listed
 from voxelsoup.comparison.statistics import Difference
 from voxelsoup.data.regions import LabelOrder
@@ -47,8 +49,6 @@ class BundleFacts:
     patients: int
     order: LabelOrder | None
     ingredients: Mapping[int, int]
-    versions: Mapping[str, str]
-    commit: str
     runs_with_monai_alone: bool
 
 
@@ -56,7 +56,7 @@ def metadata(
     study: Study, description: Description, facts: BundleFacts, hashes: Mapping[str, str]
 ) -> dict[str, Any]:
     """The content of ``metadata.json``; ``hashes``: file below the bundle -> SHA-256."""
-    asked, versions = study.bundle, facts.versions
+    asked, versions = study.bundle, provenance.versions()
     packages = {name: versions[name] for name in PACKAGES} | TESTED_WITH
     if not facts.runs_with_monai_alone:
         packages["voxelsoup"] = versions["voxelsoup"]
@@ -93,7 +93,7 @@ def metadata(
         "voxelsoup": {
             "sha256": dict(hashes),
             "licence": asked.licence,
-            "commit": facts.commit,
+            "commit": provenance.commit(Path(__file__).parent),
             "kind": facts.kind.title,
             "selection_scores": {kind.title: kind.score for kind in facts.kinds},
             "protocol": study.evaluation.protocol,
