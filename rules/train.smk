@@ -1,6 +1,7 @@
 # One shared stem per fold, and the trials that start from it.
+from voxelsoup.runs.run_state import plan
 from voxelsoup.study.ingredients import written_beside
-from voxelsoup.training.run import stem_target, training_plan, trial_target
+from voxelsoup.training.run import stem_target, trial_target
 
 # Saved states of a fold's runs: not outputs, because Snakemake deletes those of a failed job.
 STATES = f"{study.results}/.state/fold{{fold}}"
@@ -41,7 +42,7 @@ rule stem:
         folder=preprocessed_folder,
         states=f"{STATES}/stem",
         # A function of the output too, so that a changed plan does not train again.
-        plan=lambda wildcards, output: training_plan(
+        plan=lambda wildcards, output: plan(
             f"{study.results}/.state/fold{wildcards.fold}/stem",
             *target_of_stem(),
             study.recovery.lease_seconds,
@@ -79,7 +80,7 @@ rule trial:
         run=lambda wildcards: target_of_trial(wildcards.trial),
         folder=preprocessed_folder,
         states=f"{STATES}/trials/{{trial}}",
-        plan=lambda wildcards, output: training_plan(
+        plan=lambda wildcards, output: plan(
             f"{study.results}/.state/fold{wildcards.fold}/trials/{wildcards.trial}",
             *target_of_trial(wildcards.trial),
             study.recovery.lease_seconds,

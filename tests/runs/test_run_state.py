@@ -18,9 +18,14 @@ from voxelsoup.training.run import run_settings
 STEPS_PER_EPOCH = 10
 
 
+def study_of(**settings: dict[str, object]) -> Study:
+    training = {"steps_per_epoch": STEPS_PER_EPOCH} | settings.pop("training", {})
+    return small_study(training=training, **settings)
+
+
 def planned(folder: Path, study: Study, epochs: int) -> str:
     settings = run_settings(study, study.optimizer, epochs)
-    return plan(str(folder), settings, epochs, STEPS_PER_EPOCH, lease_seconds=60)
+    return plan(str(folder), epochs, settings, lease_seconds=60)
 
 
 def trained(folder: Path, study: Study, step: int, epochs: int) -> RunRecord:
@@ -31,7 +36,7 @@ def trained(folder: Path, study: Study, step: int, epochs: int) -> RunRecord:
 
 
 def test_a_run_without_states_is_trained(tmp_path: Path) -> None:
-    assert planned(tmp_path, small_study(), 4) == "trains 4 epochs"
+    assert planned(tmp_path, study_of(), 4) == "trains 4 epochs"
 
 
 @pytest.mark.parametrize(
@@ -45,21 +50,21 @@ def test_a_run_without_states_is_trained(tmp_path: Path) -> None:
     ],
 )
 def test_a_schedule_free_run_resumes(tmp_path: Path, step: int, epochs: int, said: str) -> None:
-    trained(tmp_path, small_study(), step, epochs=4)
-    assert planned(tmp_path, small_study(), epochs) == said
+    trained(tmp_path, study_of(), step, epochs=4)
+    assert planned(tmp_path, study_of(), epochs) == said
 
 
 def test_the_plan_names_the_process_whose_run_is_taken_over(tmp_path: Path) -> None:
-    record = trained(tmp_path, small_study(), step=10, epochs=4)
+    record = trained(tmp_path, study_of(), step=10, epochs=4)
     write_json(tmp_path / RECORD, asdict(record) | {"state": "running"})
     with Lease(tmp_path, 60) as lease:
         said = f"takes over from {lease.owner} and continues after epoch 1 of 4"
-        assert planned(tmp_path, small_study(), 4) == said
-    assert planned(tmp_path, small_study(), 4) == "continues after epoch 1 of 4"
+        assert planned(tmp_path, study_of(), 4) == said
+    assert planned(tmp_path, study_of(), 4) == "continues after epoch 1 of 4"
 
 
 def test_a_scheduled_run_resumes_only_at_the_same_length(tmp_path: Path) -> None:
-    study = small_study(optimizer={"schedule": "cosine"})
+    study = study_of(optimizer={"schedule": "cosine"})
     trained(tmp_path, study, step=20, epochs=4)
     assert planned(tmp_path, study, 4) == "continues after epoch 2 of 4"
     said = "starts over with 8 epochs: its schedule was made for 4 epochs"
@@ -67,20 +72,20 @@ def test_a_scheduled_run_resumes_only_at_the_same_length(tmp_path: Path) -> None
 
 
 def test_the_plan_names_a_changed_setting(tmp_path: Path) -> None:
-    trained(tmp_path, small_study(), step=20, epochs=4)
-    study = small_study(optimizer={"lr": 0.02})
+    trained(tmp_path, study_of(), step=20, epochs=4)
+    study = study_of(optimizer={"lr": 0.02})
     said = "starts over with 4 epochs: `optimizer.lr` was 0.01 and is 0.02"
     assert planned(tmp_path, study, 4) == said
 
 
 def test_device_and_speed_settings_do_not_change_a_runs_identity(tmp_path: Path) -> None:
-    trained(tmp_path, small_study(), step=40, epochs=4)
-    study = small_study(training={"workers": 3, "device": "cpu"}, recovery={"save_minutes": 1})
+    trained(tmp_path, study_of(), step=40, epochs=4)
+    study = study_of(training={"workers": 3, "device": "cpu"}, recovery={"save_minutes": 1})
     assert planned(tmp_path, study, 4) == "is trained already (4 epochs)"
 
 
 def test_regions_in_another_order_are_another_run(tmp_path: Path) -> None:
-    study = small_study()
+    study = study_of()
     trained(tmp_path, study, step=40, epochs=4)
     turned = study.model_copy(update={"regions": dict(reversed(study.regions.items()))})
     assert planned(tmp_path, turned, 4).startswith("starts over with 4 epochs: `regions` was")
@@ -89,7 +94,7 @@ def test_regions_in_another_order_are_another_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize("with_record", [False, True])
 def test_the_plan_reads_what_earlier_versions_wrote(tmp_path: Path, with_record: bool) -> None:
     """They kept what the newest state is of in `progress.json`, beside the record."""
-    record = trained(tmp_path, small_study(), step=10, epochs=4)
+    record = trained(tmp_path, study_of(), step=10, epochs=4)
     assert record.saved is not None
     before = {"identity": record.saved.identity, "step": 20, "steps": 40}
     write_json(tmp_path / SAVED_BEFORE, before)
@@ -98,4 +103,4 @@ def test_the_plan_reads_what_earlier_versions_wrote(tmp_path: Path, with_record:
     write_json(tmp_path / RECORD, old)
     if not with_record:
         (tmp_path / RECORD).unlink()
-    assert planned(tmp_path, small_study(), 4) == "continues after epoch 2 of 4"
+    assert planned(tmp_path, study_of(), 4) == "continues after epoch 2 of 4"

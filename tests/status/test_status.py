@@ -312,7 +312,7 @@ def answers(study: Study, name: str, capsys: pytest.CaptureFixture[str]) -> dict
     assert main(["prune", str(other)]) == 0
     (line,) = [line for line in capsys.readouterr().out.splitlines() if trial in line]
     run, states = study.run(name), str(study.states(name))
-    planned = plan(states, run.settings(), run.epochs, 3, lease_seconds)
+    planned = plan(states, run.epochs, run.settings(), lease_seconds)
     successor = Lease(study.states(name), lease_seconds, wait=False)
     try:
         successor.acquire()

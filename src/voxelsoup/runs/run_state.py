@@ -238,16 +238,15 @@ def _last_sign(lease: LeaseView) -> str:
     return f"no sign of life since {seen:%d %b %H:%M:%S} from {owner or 'its process'}"
 
 
-def plan(
-    folder: str, settings: dict[str, Any], epochs: int, steps_per_epoch: int, lease_seconds: float
-) -> str:
+def plan(folder: str, epochs: int, settings: dict[str, Any], lease_seconds: float) -> str:
     """What training a run now will do, in words for the plan of a workflow.
 
-    ``folder`` holds the run's states; its result depends on ``settings`` and ``epochs``.
+    ``folder`` holds the run's states; its result depends on ``settings`` and ``epochs``. An owner
+    without a sign of life for ``lease_seconds`` is taken for dead.
     """
     record = read_record(folder)
     saved = record.saved if record else read_saved(folder)
-    todo = _to_train(saved, settings, epochs, steps_per_epoch)
+    todo = _to_train(saved, epochs, settings)
     # Of thousands of runs few are at work.
     if record is None or record.state not in ("running", "saving"):
         return todo
@@ -257,13 +256,11 @@ def plan(
     return f"takes over from {(lease and lease.owner) or 'another process'} and {todo}"
 
 
-def _to_train(
-    saved: SavedState | None, settings: dict[str, Any], epochs: int, steps_per_epoch: int
-) -> str:
+def _to_train(saved: SavedState | None, epochs: int, settings: dict[str, Any]) -> str:
     if saved is None:
         return f"trains {epochs} epochs"
     changed = first_difference(saved.identity.get("settings", {}), settings)
-    done = saved.step / steps_per_epoch
+    done = saved.step / settings["training"]["steps_per_epoch"]
     if changed:
         return f"starts over with {epochs} epochs: {changed}"
     if done > epochs:

@@ -76,11 +76,8 @@ def places(
 ) -> list[torch.Tensor]:
     """What ``torch.nn.functional.affine_grid`` gives for one sample, in a tenth of its time.
 
-    Args:
-        theta: (3, 4) from ``affine_matrices``, on the CPU; it moves nothing off the centre.
-        shape: volume (x, y, z).
-        device: where the result is to be.
-        slices: those along x that are wanted.
+    ``theta`` is a matrix of ``affine_matrices``, (3, 4), on the CPU, which moves nothing off the
+    centre; ``slices`` are those along x that are wanted.
 
     Returns:
         For each voxel, where it takes its value from along x, y and z, from -1 to 1 along each
@@ -143,16 +140,9 @@ def _as_plane(volume: torch.Tensor) -> torch.Tensor:
 def _in_plane(
     slices: torch.Tensor, y: torch.Tensor, z: torch.Tensor, shape: torch.Size
 ) -> torch.Tensor:
-    """Places in ``_as_plane`` without its last slice, as ``grid_sample`` wants them.
+    """Places in ``_as_plane`` without its last slice, for ``grid_sample``: (row, column, 2).
 
-    Args:
-        slices: whole numbers from -1 to the side along x.
-        y: in voxels.
-        z: from -1 to 1.
-        shape: of the volume.
-
-    Returns:
-        (row, column, 2).
+    ``slices`` are integers from -1 to the side along x, y is in voxels, z from -1 to 1.
     """
     per_slice = shape[1] + 2
     rows = (shape[0] + 2) * per_slice

@@ -159,6 +159,12 @@ def draw(
             return []
         return (torch.rand(samples, generator=generator) < probability).nonzero().flatten().tolist()
 
+    def each(
+        probability: float, shape: tuple[int, ...], bounds: tuple[float, float]
+    ) -> dict[int, Any]:
+        changed = chosen(probability)
+        return dict(zip(changed, uniform((len(changed), *shape), bounds), strict=True))
+
     turned = chosen(strength.affine)
     angles = uniform((len(turned), 3), (-ROTATION, ROTATION))
     zooms = uniform((len(turned),), ZOOM)
@@ -166,27 +172,23 @@ def draw(
     noisy = chosen(strength.noise)
     deviations = uniform((len(noisy),), NOISE_DEVIATION)
     seeds = [int(torch.randint(2**62, (), generator=generator)) for _ in noisy]
-    blurred = chosen(strength.blur)
-    sigmas = uniform((len(blurred),), BLUR_SIGMA)
+    sigmas = each(strength.blur, (), BLUR_SIGMA)
     scaled = chosen(strength.intensity)
     factors = uniform((len(scaled), channels), INTENSITY_SCALE)
     shifts = uniform((len(scaled), channels), INTENSITY_SHIFT)
     lines = [list(zip(*pair, strict=True)) for pair in zip(factors, shifts, strict=True)]
-    contrasted = chosen(strength.contrast)
-    contrasts = uniform((len(contrasted), channels), CONTRAST)
-    coarse = chosen(strength.low_resolution)
-    shares = uniform((len(coarse),), LOW_RESOLUTION)
-    bent = chosen(strength.gamma)
-    exponents = uniform((len(bent), channels), GAMMA)
+    contrasts = each(strength.contrast, (channels,), CONTRAST)
+    shares = each(strength.low_resolution, (), LOW_RESOLUTION)
+    exponents = each(strength.gamma, (channels,), GAMMA)
     return Drawn(
         affine=dict(zip(turned, zip(angles, zooms, strict=True), strict=True)),
         flips=flips,
         noise=dict(zip(noisy, zip(deviations, seeds, strict=True), strict=True)),
-        blur=dict(zip(blurred, sigmas, strict=True)),
+        blur=sigmas,
         intensity=dict(zip(scaled, lines, strict=True)),
-        contrast=dict(zip(contrasted, contrasts, strict=True)),
-        low_resolution=dict(zip(coarse, shares, strict=True)),
-        gamma=dict(zip(bent, exponents, strict=True)),
+        contrast=contrasts,
+        low_resolution=shares,
+        gamma=exponents,
     )
 
 

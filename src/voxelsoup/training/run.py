@@ -10,7 +10,6 @@ from typing import Any
 from voxelsoup.common.files import sha256
 from voxelsoup.common.provenance import data_fingerprint
 from voxelsoup.common.text import counted, times
-from voxelsoup.runs.run_state import plan
 from voxelsoup.study.ingredients import checkpoint_steps
 from voxelsoup.study.sections.soup import WeightsKind
 from voxelsoup.study.sections.training import Optimizer
@@ -171,14 +170,6 @@ def trial_target(study: Study) -> tuple[int, dict[str, Any]]:
     """Epochs of a trial, whose values the study has, and what its result depends on."""
     epochs, count = study.training.epochs, study.training.checkpoints
     return epochs, run_settings(study, study.optimizer, epochs, count, study.soup.weights)
-
-
-def training_plan(states: str, epochs: int, settings: dict[str, Any], lease_seconds: float) -> str:
-    """What training a run now will do, shown in the plan of a workflow.
-
-    An owner of its ``states`` without a sign of life for ``lease_seconds`` is taken for dead.
-    """
-    return plan(states, settings, epochs, settings["training"]["steps_per_epoch"], lease_seconds)
 
 
 def can_continue(optimizer: Optimizer) -> bool:
