@@ -43,12 +43,9 @@ def write_answer(
     headline: str,
     table: pd.DataFrame | None = None,
 ) -> None:
-    """Write the answer for the report's first page and as a page of its own.
+    """Write the answer for the report's first page (``path_rst``) and as a page of its own.
 
-    Args:
-        path_rst: reStructuredText, which the report's first page includes.
-        sentences: plain text; together they are the paragraph.
-        table: the key numbers as texts, below the paragraph.
+    Headline and sentences are plain text; the table of key numbers stands below them.
     """
     headline, paragraph = answer_paragraph([headline]), answer_paragraph(sentences)
     shown = "" if table is None else _table(table)
@@ -76,12 +73,7 @@ def answer_of(
     spreads: Mapping[int | None, SeedSpread],
     comparisons: Sequence[FoldComparison],
 ) -> tuple[str, list[str]]:
-    """The headline and the sentences of the paragraph.
-
-    Args:
-        findings: all comparisons, over all folds first.
-        spreads: fold, or None for all -> how much the seed alone moves the scores.
-    """
+    """The headline and the sentences of the paragraph; fold None stands for all folds."""
     over_folds = [finding for finding in findings if finding.fold is None]
     if not over_folds:
         return "This study has no soup to compare with the best single model.", []

@@ -16,11 +16,8 @@ MOST_DECIMALS = 3
 def conclusion(first: str, second: str, difference: Difference, p: float) -> str:
     """One sentence, without a full stop, on what may be concluded from a difference in Dice.
 
-    One model is called better only if the interval leaves out 0 and the p value is below 0.05.
-
-    Args:
-        difference: first minus second.
-        p: its p value, adjusted for the comparisons made.
+    The difference is first minus second, its p value adjusted for the comparisons made. One model
+    is called better only if the interval leaves out 0 and the p value is below 0.05.
     """
     if not difference.cases:
         return f"no case to compare {first} and {second} on"

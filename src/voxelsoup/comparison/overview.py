@@ -40,10 +40,6 @@ def fold_table(
 ) -> pd.DataFrame:
     """The table of one fold in the published form.
 
-    Args:
-        columns: title -> summary, in the order of the columns.
-        protocol: ``published`` is marked in the name of the index.
-
     Returns:
         Rows ``test_avg``, ``test_<region>`` and ``test_loss`` in the order of the alphabet;
         columns ``Best Model (Fold k)``, ``Greedy Soup (Fold k)``.
@@ -172,11 +168,7 @@ def shown_overview(frame: pd.DataFrame) -> pd.DataFrame:
 def write_overview(
     frame: pd.DataFrame, stem: Path, tolerance: float, after_postprocessing: bool = False
 ) -> None:
-    """Write the overview: full precision in ``stem``.csv, shown in .md, .tex and .html.
-
-    Args:
-        tolerance: of the surface Dice, in mm.
-    """
+    """Write the overview: full precision in ``stem``.csv, shown in .md, .tex and .html."""
     protocol = str(frame["protocol"].iloc[0])
     caption = (
         f"{folds_in_words(frame).capitalize()} with "

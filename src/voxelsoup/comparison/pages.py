@@ -44,12 +44,7 @@ def write_section(
     parts: Mapping[str, str],
     references: Sequence[str],
 ) -> None:
-    """Write paragraphs with headings that run into them, and what they cite.
-
-    Args:
-        parts: heading -> paragraph.
-        references: numbered from 1.
-    """
+    """Write paragraphs with headings that run into them, and what they cite by numbers from 1."""
     paragraphs = [
         f"<p><strong>{html.escape(heading)}.</strong> {html.escape(text)}</p>"
         for heading, text in parts.items()
@@ -70,8 +65,7 @@ def write_section(
 def write_text_table(table: pd.DataFrame, stem: Path, caption: str) -> None:
     """Write a table of texts as ``stem``.csv and, set flush left, ``stem``.html.
 
-    Args:
-        table: its index may have several levels; what repeats in a level is shown once.
+    What repeats in a level of its index is shown once.
     """
     write_text(stem.with_name(f"{stem.name}.csv"), table.to_csv(lineterminator="\n"))
     shown = table.to_html(border=0, classes="text", justify="unset", index_names=False)

@@ -52,11 +52,7 @@ def without_and_with(comparisons: Sequence[FoldComparison]) -> pd.DataFrame:
 def write_without_and_with(
     comparisons: Sequence[FoldComparison], records: Sequence[Mapping[str, Any]], stem: Path
 ) -> None:
-    """Write the table, with what was chosen in each fold above it.
-
-    Args:
-        records: content of each fold's postprocessing.json.
-    """
+    """Write the table, with what was chosen in each fold (its postprocessing.json) above it."""
     frame = without_and_with(comparisons)
     shown = frame[["region"]].copy()
     for name in ("without", "with"):

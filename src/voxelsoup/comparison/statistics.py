@@ -209,11 +209,7 @@ def _probability_up_to(limit: int, scores: Iterable[int]) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """P values adjusted for the number of comparisons made (Holm, 1979), in the given order.
-
-    Args:
-        p_values: of all comparisons; NaN stays so and does not count.
-    """
+    """P values adjusted for the number of comparisons made (Holm, 1979); NaN does not count."""
     ranked = sorted((p, place) for place, p in enumerate(p_values) if not math.isnan(p))
     adjusted, highest = [math.nan] * len(p_values), 0.0
     for rank, (p, place) in enumerate(ranked):
@@ -243,8 +239,7 @@ class SeedSpread:
 def seed_spread(scores: Mapping[tuple[Any, ...], Mapping[int, float]]) -> SeedSpread | None:
     """The spread that the seed alone makes; None if nothing ran under two seeds.
 
-    Args:
-        scores: settings other than the seed -> seed -> mean score; NaN is left out.
+    ``scores``: settings other than the seed -> seed -> mean score; NaN is left out.
     """
     defined = [
         {seed: score for seed, score in group.items() if not math.isnan(score)}
@@ -288,9 +283,8 @@ class Effect:
 def marginal_effects(case_scores: CaseScores, settings: Settings) -> list[Effect]:
     """The effects of all swept keys that have several values, each beside its first value.
 
-    Args:
-        settings: trial id -> swept key -> value. Keys and values keep the order in which they are
-            met; values are compared by their JSON text. Trials without scores are left out.
+    Keys and values keep the order in which they are met; values are compared by their JSON text.
+    Trials without scores are left out.
     """
     scored = _scored(case_scores, settings)
     keys = dict.fromkeys(key for trial in scored.values() for key in trial)
@@ -309,12 +303,8 @@ def effects_of(
 
     ``effects_of("optimizer.schedule", "schedule-free", ...)`` sets each scheduled baseline beside
     schedule-free. A grid need not be complete: a difference is of matched trials only, so that
-    other keys have no part in it. The means are of all trials.
-
-    Args:
-        key: the swept key; trials that lack it are left out.
-        reference: the value with which the others are compared; if no trial with scores has it,
-            there are no differences.
+    other keys have no part in it. The means are of all trials that have the key. If none with
+    scores has the reference value, there are no differences.
     """
     groups: dict[str, list[str]] = {_text(reference): []}
     scored = {trial: s for trial, s in _scored(case_scores, settings).items() if key in s}

@@ -99,9 +99,7 @@ def by_case(rows: pd.DataFrame, metric: str = "dice", region: str = ALL_REGIONS)
 def summary(rows: pd.DataFrame) -> dict[str, float]:
     """The numbers of one model: ``test_avg``, ``test_<region>`` in lower case, ``test_loss``.
 
-    Args:
-        rows: per-case scores, the regions of a case in the study's order, which the summary keeps.
-            A case's loss stands in each of its rows and counts once.
+    The regions keep their order; a case's loss stands in each of its rows and counts once.
     """
     losses = rows.drop_duplicates("case")["loss"]
     regions = {f"test_{region.lower()}": value for region, value in region_means(rows).items()}

@@ -27,11 +27,7 @@ from voxelsoup.evaluation.surfaces import (
 
 @dataclass(frozen=True)
 class Metric:
-    """How a column of scores is to be read.
-
-    Attributes:
-        unit: "mm" or "".
-    """
+    """How a column of scores is to be read; its unit is "mm" or empty."""
 
     title: str
     unit: str
@@ -116,7 +112,6 @@ def score_regions(
 def _score_region(
     prediction: Mask, truth: Mask, spacing: Spacing, scoring: Scoring
 ) -> dict[str, float]:
-    """Scores of one region by column."""
     box = bounding_box(prediction | truth)
     region = _Region(
         np.ascontiguousarray(prediction[box]), np.ascontiguousarray(truth[box]), spacing, scoring
@@ -205,7 +200,6 @@ class _Region:
         return _LesionScores(total / number, distances / number)
 
     def _lesion_distances(self, found: Lesions, scored: list[int]) -> float:
-        """Sum of the distances of true lesions."""
         if scored == [0] and not found.false_positives:
             return hausdorff95(self.surfaces)
         true_lesion = owners_of(self.pair.truth, found.truth)

@@ -70,11 +70,7 @@ class RegionRule:
 
 @dataclass(frozen=True)
 class ReplacementRule:
-    """A region that is replaced by another where too little of it is left.
-
-    Attributes:
-        below: volume in mm³ that is enough to stay.
-    """
+    """A region that another gets where less than ``below`` mm³ of it is left."""
 
     region: str
     by: str
@@ -93,14 +89,7 @@ class Postprocessing:
     replacement: ReplacementRule | None = None
 
     def apply(self, probabilities: Probabilities, spacing: Sequence[float]) -> Mask:
-        """Make regions of probabilities.
-
-        Args:
-            probabilities: (region, x, y, z), float32, in the voxels of the scan.
-            spacing: voxel size in mm (x, y, z).
-
-        Returns:
-            Booleans (region, x, y, z).
+        """Booleans (region, x, y, z) of probabilities of that shape, in the scan's voxels (mm).
 
         Raises:
             ValueError: if there are not as many regions as rules.

@@ -193,11 +193,7 @@ def dice(shared: int, predicted: int, true: int) -> float:
 
 @dataclass(frozen=True)
 class Chosen:
-    """A fold's post-processing, and how it was found.
-
-    Attributes:
-        record: everything that was tried, with the mean Dice of each, for JSON.
-    """
+    """A fold's post-processing, and a record for JSON of all that was tried, with its mean Dice."""
 
     postprocessing: Postprocessing
     record: dict[str, Any]

@@ -78,14 +78,9 @@ def score_cases(
     device: torch.device,
     measured: Collection[str] = (),
 ) -> pd.DataFrame:
-    """Score a model on preprocessed cases, in the voxels of each scan.
+    """Per-case scores of a model on preprocessed cases, in the voxels of each scan.
 
-    Args:
-        measured: cases that all metrics of the study are taken of, not only Dice and loss.
-
-    Returns:
-        Per-case scores: ``case``, ``region``, ``dice``, ``loss`` (that of the case, in each row),
-        and the metrics if there are measured cases.
+    Of ``measured`` cases they hold all metrics of the study, of the others Dice and loss alone.
     """
 
     def score(scan: ScanPrediction) -> Rows:
@@ -198,11 +193,7 @@ def prediction_in_the_scan(
 def in_the_scan(
     logits: torch.Tensor, case: PreprocessedCase, folder: Path, study: Study
 ) -> ScanPrediction:
-    """A prediction of a case, whatever predicted it, brought back to the scan.
-
-    Args:
-        logits: (region, x, y, z), float32, on the preprocessed grid.
-    """
+    """A prediction in the scan, from logits (region, x, y, z) on the preprocessed grid."""
     table = label_table(study.regions)
     return ScanPrediction(
         case.name,

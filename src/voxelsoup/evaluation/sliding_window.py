@@ -58,12 +58,7 @@ class Windows:
 
 
 class Covered(NamedTuple):
-    """How far a volume is.
-
-    Attributes:
-        windows: windows that are behind.
-        skipped: those of them that were empty.
-    """
+    """How far a volume is: windows that are behind, the empty ones of them, and all windows."""
 
     windows: int
     skipped: int
@@ -214,15 +209,9 @@ def predict_logits(
     overlap: float,
     window_batch: int,
 ) -> torch.Tensor:
-    """Blended logits of a whole volume that is in memory.
+    """Blended logits (region, x, y, z), float32, of a volume (channel, x, y, z) in memory.
 
-    Args:
-        image: normalised volume (channel, x, y, z) on that device.
-        patch: window size in voxels (x, y, z).
-        overlap: of neighbouring windows, as a share of the patch.
-
-    Returns:
-        Logits (region, x, y, z), float32, on the same device.
+    ``overlap``: of neighbouring windows, as a share of the patch (x, y, z).
     """
     missing = [max(0, side - have) for side, have in zip(patch, image.shape[1:], strict=True)]
     before = [side // 2 for side in missing]

@@ -45,14 +45,7 @@ ALL_INSIDE = 255
 
 @dataclass(frozen=True)
 class SurfaceDistances:
-    """Distances between two surfaces, each point with its part of the surface.
-
-    Attributes:
-        from_truth: mm from each point of the ground truth's surface to the prediction's.
-        from_prediction: mm from each point of the prediction's surface to the ground truth's.
-        truth_areas: square mm of each point of the ground truth's surface.
-        prediction_areas: square mm of each point of the prediction's surface.
-    """
+    """Distances in mm from each point of a surface to the other one, and its area in square mm."""
 
     from_truth: Distances
     from_prediction: Distances

@@ -13,15 +13,9 @@ LONGEST_LIST = 10
 
 
 def account(cases: Sequence[IndexedCase], rejected: Mapping[str, InputError]) -> str:
-    """The cases in words, as reStructuredText.
+    """The cases in words, as reStructuredText: one sentence, and lists where something is noted.
 
-    Args:
-        cases: the usable cases, unlabelled ones among them.
-        rejected: case name -> why it was left out.
-
-    Returns:
-        One sentence; where there are such cases, also lists of those that were left out and of
-        those of which something is noted.
+    ``rejected``: case name -> why it was left out; ``cases``: those that are usable.
     """
     labelled = [case for case in cases if case.label is not None]
     patients = len({case.patient for case in labelled})

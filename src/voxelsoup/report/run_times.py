@@ -45,10 +45,7 @@ def _name_and_step(path: Path) -> tuple[str, str]:
 def read_benchmarks(
     folder: Path, folds: Collection[int], trials: Collection[str], recipes: Collection[str]
 ) -> pd.DataFrame:
-    """What each job took; jobs without a readable file are left out.
-
-    Args:
-        folder: the benchmark files, which may hold those of an earlier, larger study.
+    """What each job of the study took; jobs without a readable file are left out.
 
     Returns:
         ``rule``, ``job`` (place of its file), ``seconds`` and ``peak_memory_mb`` (NaN

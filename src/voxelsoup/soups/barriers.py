@@ -105,8 +105,7 @@ class Line:
 def measured_models(ordered: Sequence[Ingredient], number: int) -> list[Ingredient]:
     """The best model, and others from the second best to the worst, evenly by rank.
 
-    Args:
-        number: of models to measure between, at least two; all if there are no more.
+    ``number`` of them, at least two; all if there are no more.
     """
     if number >= len(ordered):
         return list(ordered)
@@ -127,17 +126,10 @@ def spread(scores: Scores, number: int) -> list[str]:
 def measure(
     ordered: Sequence[Ingredient], selection: Selection, points: int
 ) -> tuple[list[float], list[Line]]:
-    """The lines from the best model to all others.
+    """The places of the points, from 0 to 1, and the lines from the best model to all others.
 
-    The ends' scores are known. Between them each case is evaluated once, and not at all where a
-    soup of the two has been scored before.
-
-    Args:
-        points: number of points between the ends, odd.
-
-    Returns:
-        The places of the points on the lines, 0 for the best model and 1 for the other, and the
-        lines.
+    The ends' scores are known. Between them, at an odd number of ``points``, each case is evaluated
+    once, and not at all where a soup of the two has been scored before.
     """
     places = [position / (points + 1) for position in range(points + 2)]
     return places, [_line(ordered[0], other, selection, places[1:-1]) for other in ordered[1:]]
@@ -161,11 +153,7 @@ def _between(best: Ingredient, other: Ingredient, place: float) -> CandidateSoup
 
 
 def sentence(lines: Sequence[Line], stem: str) -> str:
-    """Whether the models of a fold are linearly mode-connected, and what to do where they do not.
-
-    Args:
-        stem: the study's `stem.source`.
-    """
+    """Whether a fold's models are linearly mode-connected, and what to do where they are not."""
     if not lines:
         return "There is one model only: nothing to average."
     apart = [line for line in lines if not line.shared]

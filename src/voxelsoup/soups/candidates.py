@@ -57,10 +57,7 @@ def rung_record(
 ) -> dict[str, Any]:
     """What ``rungs/{rung}.json`` says: which trials were compared, and which continue.
 
-    Args:
-        rung: counted from 1.
-        epochs: that the trials had at its end.
-        scores: trial -> mean Dice on the selection cases.
+    ``rung`` counts from 1, ``epochs`` are those at its end, and scores are mean selection Dice.
     """
     ranked = ranking(scores)
     kept = ranked[: kept_of(halving, len(ranked))]
@@ -78,9 +75,6 @@ def list_candidates(
     trials: Path, models: Sequence[str], ingredients: Collection[str]
 ) -> list[Candidate]:
     """Read the scores and the hashes of a fold's models.
-
-    Args:
-        trials: the fold's folder of trials.
 
     Raises:
         InputError: if per-case scores or the record of a run cannot be read.
@@ -150,11 +144,7 @@ def models_of_folds(results: Path, folds: Sequence[int]) -> dict[int, list[str]]
 def runs_of_folds(
     results: Path, models: Mapping[int, Sequence[str]], stems: bool
 ) -> list[tuple[int, Path]]:
-    """Fold and folder of the runs that models come from, each once; stems first if there are any.
-
-    Args:
-        models: fold -> its single models.
-    """
+    """Fold and folder of the runs that models come from, each once; stems first if there are."""
     runs = []
     for fold, of_fold in models.items():
         names = ["stem"] * stems + [f"trials/{trial}" for trial in _trials_of(of_fold)]

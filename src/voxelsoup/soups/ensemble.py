@@ -104,12 +104,8 @@ def mean_prediction(
 ) -> MeanPrediction:
     """Run several models over a case, one after the other, and average their probabilities.
 
-    Each has its own weights and running statistics. What is held is one network and one sum,
-    however many models there are.
-
-    Args:
-        model: the network, on ``device``, in evaluation mode; it has the last file's weights
-            afterwards.
+    Each has its own weights and running statistics; ``model`` has the last one's afterwards. What
+    is held is one network and one sum, however many models there are.
 
     Raises:
         InputError: if a file cannot be read or does not fit the network.
@@ -147,9 +143,7 @@ def score_ensemble(
 ) -> Scored:
     """Score an ensemble on preprocessed cases, as a single model is scored.
 
-    Args:
-        cache: what is known of it from a run that was cut off.
-        measured: cases that all metrics are taken of, before and after post-processing.
+    Of ``measured`` cases all metrics are taken, before and after post-processing.
 
     Raises:
         InputError: if a model file cannot be read or does not fit the network.
@@ -207,11 +201,7 @@ def _table(
 def ensemble_record(
     ensemble: Ensemble, made_of: str, scored: Scored, selection: Collection[str], seconds: float
 ) -> dict[str, Any]:
-    """What ``recipe.json`` says of an ensemble, in the form of a soup's.
-
-    Args:
-        made_of: `all`, or the recipe whose ingredients it has.
-    """
+    """What ``recipe.json`` says of an ensemble ``made_of`` `all` or a recipe's ingredients."""
     return {
         "recipe": RECIPE,
         "ensemble_of": made_of,

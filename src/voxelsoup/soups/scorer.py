@@ -24,11 +24,7 @@ class WeightsScorer:
     def __init__(
         self, study: Study, fold: dict[str, list[str]], folder: Path, device: torch.device
     ) -> None:
-        """Set up.
-
-        Args:
-            fold: names of its `training` cases, which running statistics are taken from.
-        """
+        """Running statistics come from the fold's `training` cases."""
         self.study, self.fold, self.folder, self.device = study, fold, folder, device
         model = networks.build(study.network, len(study.dataset.channels), len(study.regions))
         self.model = model.to(device).eval()
@@ -83,11 +79,7 @@ class WeightsScorer:
 
 
 def scoring_context(study: Study, fold: dict[str, list[str]], fingerprints: dict[str, str]) -> str:
-    """A hash of what selection scores depend on beside the weights.
-
-    Args:
-        fingerprints: case -> fingerprint of its preprocessed arrays.
-    """
+    """A hash of what selection scores depend on beside the weights."""
     content = study.model_dump(mode="json")
     training = content["training"]
     context = {

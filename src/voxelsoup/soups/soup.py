@@ -227,10 +227,7 @@ def recipe_record(
 
 
 def rebuild(record: dict[str, Any], folder: Path = Path()) -> Weights:
-    """Make a soup again from its ``recipe.json`` alone, bit-identical.
-
-    Args:
-        folder: what its paths count from.
+    """Make a soup again from its ``recipe.json`` alone, bit-identical; paths count from ``folder``.
 
     Raises:
         InputError: if an ingredient is missing or is not the file that it was.

@@ -23,11 +23,7 @@ from voxelsoup.study.trials import NO_LABELS, named
 def barriers(
     records: Mapping[int, Mapping[str, Any]], path: Path, names: Mapping[str, str] = NO_LABELS
 ) -> None:
-    """Loss on the straight lines from the best model of each fold to its other ones.
-
-    Args:
-        records: fold -> content of its basin.json.
-    """
+    """Loss on the lines from the best model of each fold (its basin.json) to the others."""
     models = sorted({line["trial"] for record in records.values() for line in record["lines"]})
     colours, few = run_colours(models), len(models) <= FEW_RUNS
     with styled():

@@ -19,11 +19,7 @@ from voxelsoup.study.trials import NO_LABELS, named
 def build_up(
     records: Mapping[int, Mapping[str, Any]], path: Path, names: Mapping[str, str] = NO_LABELS
 ) -> None:
-    """How the greedy soup of each fold grew: the score with each ingredient, taken or not.
-
-    Args:
-        records: fold -> content of the greedy soup's recipe.json; may be empty.
-    """
+    """How the greedy soup of each fold (its recipe.json) grew: the score with each ingredient."""
     with styled():
         drawing: Drawing[int] = in_panels(sorted(records))
         for fold, axes in drawing.panels.items():

@@ -82,11 +82,7 @@ class CaseSlice:
 
 
 def case_slices(cases: Sequence[CaseSlice], path: Path, protocol: str, title: str = "") -> None:
-    """Outlines of ground truth, best model and soup: a row per case, a column per region.
-
-    Args:
-        cases: the slices, from top to bottom, all with the same regions.
-    """
+    """Outlines of ground truth, best model and soup: a row per case, a column per region."""
     with styled(axes_grid=False):
         drawing = _rows(cases)
         for (row, region), axes in drawing.panels.items():

@@ -18,11 +18,7 @@ from voxelsoup.study.study import Study
 
 
 def cases_to_show(tests: Mapping[int, Path]) -> list[tuple[str, int, str]]:
-    """The best, the median and the worst test case of all folds: (rank, fold, case).
-
-    Args:
-        tests: fold -> the soup's per-case scores on the test cases.
-    """
+    """The best, the median and the worst test case (rank, fold, case) of all folds' scores."""
     scores = {
         (fold, case): float(score)
         for fold, path in tests.items()
@@ -32,14 +28,10 @@ def cases_to_show(tests: Mapping[int, Path]) -> list[tuple[str, int, str]]:
 
 
 def best_median_worst(scores: Mapping[tuple[int, str], float]) -> list[tuple[str, int, str]]:
-    """The best, the median and the worst case, each once.
+    """The best, the median and the worst case, each once, as (rank, fold, case), best first.
 
-    Args:
-        scores: (fold, case) -> its score; cases without one (NaN) are left out.
-
-    Returns:
-        (rank, fold, case) from the best to the worst. Of one case there is only the best, of two
-        no median; of equal scores the first fold and case comes first.
+    Cases without a score (NaN) are left out. Of one case there is only the best, of two no median;
+    of equal scores the first fold and case comes first.
     """
     known = [place for place, score in scores.items() if not math.isnan(score)]
     ordered = sorted(known, key=lambda place: (-scores[place], place))
@@ -63,8 +55,7 @@ def slice_of(
 ) -> CaseSlice:
     """The axial slice of a case with the largest area of the regions.
 
-    Args:
-        models: files of the best single model and of the soup.
+    ``models``: files of the best single model and of the soup.
     """
     scans = [
         prediction_in_the_scan(load_model(path, study, device), name, folder, study, device)
@@ -90,14 +81,10 @@ def slice_of(
 
 
 def densest_slice(truth: Mask, prediction: Mask) -> int:
-    """Index along z of the slice where all regions together have the largest area.
+    """Index along z of the slice where all regions (region, x, y, z) have the largest area.
 
-    Args:
-        truth: (region, x, y, z).
-        prediction: the same; it decides where the ground truth is empty.
-
-    Returns:
-        The first such slice; the middle one where both are empty.
+    The first such slice; the prediction's where the ground truth is empty, and the middle one where
+    both are.
     """
     for masks in (truth, prediction):
         areas = masks.sum(axis=(0, 1, 2))

@@ -48,11 +48,7 @@ NO_BREAK = "\N{NO-BREAK SPACE}"
 
 @dataclass(frozen=True)
 class Drawing(Generic[Panel]):
-    """A figure while it is drawn.
-
-    Attributes:
-        panels: number of a fold, or what else there is one panel for -> its axes.
-    """
+    """A figure while it is drawn: what there is one panel for -> its axes, and the tooltips."""
 
     figure: Figure
     panels: dict[Panel, Axes]
@@ -74,9 +70,7 @@ class Drawing(Generic[Panel]):
     def name_ranks(self, names: Mapping[Panel, Sequence[str]], many: str = "") -> None:
         """Write names below the marks 1, 2, ... of each panel, and give the figure room for them.
 
-        Args:
-            names: of the marks of each panel. Many marks are numbered instead.
-            many: what the numbers are, where they need a label of their own.
+        Many marks are numbered instead; ``many`` says what the numbers are.
         """
         longest = 0
         for panel, axes in self.panels.items():

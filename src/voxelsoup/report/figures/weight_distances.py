@@ -23,11 +23,7 @@ MOST_WITH_TOOLTIPS = 40
 def weight_distances(
     records: Mapping[int, Mapping[str, Any]], path: Path, names: Mapping[str, str] = NO_LABELS
 ) -> None:
-    """Pairwise distances of the weights of each fold's models, the best model first.
-
-    Args:
-        records: fold -> content of its basin.json.
-    """
+    """Pairwise distances of the weights of each fold's models (its basin.json), the best first."""
     values = {fold: np.array(r["distances"], dtype=np.float64) for fold, r in records.items()}
     # One scale for all folds.
     highest = max(

@@ -113,11 +113,7 @@ TEMPLATES.filters |= {
 
 
 def methods(study: Study, versions: Mapping[str, str], facts: StudyFacts) -> Methods:
-    """Report how a study was done, for a paper.
-
-    Args:
-        versions: package -> version, as the runs recorded them.
-    """
+    """Report how a study was done, for a paper; ``versions`` are those that the runs recorded."""
     cite = Citations()
     # Runs that were trained before the project was renamed have recorded its former name.
     versions = {NAME: versions.get(FORMER_NAME, "unknown"), **versions}
