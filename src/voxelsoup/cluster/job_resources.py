@@ -1,4 +1,4 @@
-"""What each rule asks of a machine or a cluster: the one place that says so.
+"""What each rule asks of a machine or a cluster, in one place.
 
 The workflow takes its ``threads`` and ``resources`` from here, and the doctor asks the same
 functions what will be submitted.
@@ -80,7 +80,7 @@ RULES = {
 
 
 def needs_of(study: Study, rule: str) -> Needs:
-    """The part of the study's ``resources`` that a rule goes by."""
+    """The part of the study's ``resources`` that applies to a rule."""
     needs: Needs = getattr(study.resources, RULES[rule].needs)
     return needs
 

@@ -56,7 +56,7 @@ class Submission:
         return int(self.resources["cpus_per_task"])
 
     def __str__(self) -> str:
-        """What is asked for, in words."""
+        """The request in words."""
         asked = self.resources
         model = f" {asked['gpu_model']}" if "gpu_model" in asked else ""
         gpus = f"{asked['gpu']}{model} GPU, " if asked["gpu"] else ""

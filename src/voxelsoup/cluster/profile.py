@@ -107,7 +107,7 @@ def check_rules(groups: dict[str, str], where: str) -> dict[str, str]:
 
 
 def overridden_rules(by_rule: Any, defaults: Any) -> frozenset[str]:
-    """Rules that a profile places itself, by its ``set-resources`` or its ``default-resources``."""
+    """Rules that a profile places, by its ``set-resources`` or its ``default-resources``."""
     if "slurm_partition" in defaults:
         return frozenset(RULES)
     return frozenset(rule for rule, values in by_rule.items() if DECIDING & set(values))

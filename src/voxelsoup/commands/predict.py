@@ -129,7 +129,7 @@ def predict_command(asked: argparse.Namespace) -> int:
 
 
 def _check_targets(targets: Sequence[str]) -> None:
-    """Refuse too few of them, and empty ones, which would stand for the working directory."""
+    """Refuse too few of them, and empty ones, which would mean the working directory."""
     found = None
     if len(targets) < 3:
         found = f"has {counted(len(targets), 'argument')}"

@@ -1,4 +1,4 @@
-"""What lies in a results folder and no study names any more: listed, and removed if asked.
+"""Files of a results folder that no study names any more: listed, and removed if asked.
 
 Only folders and files that voxelsoup itself names are looked at, one level after the other, and
 none behind a symbolic link.

@@ -97,7 +97,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder, and all that it lies in, where it is not there.
+    """Make a folder and its parents where they are missing.
 
     Raises:
         NotADirectoryError: if a file is in its place; `mkdir` calls that an existing file, which

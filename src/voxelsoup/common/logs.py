@@ -31,7 +31,7 @@ def job_log(path: str | Path) -> Iterator[None]:
         try:
             yield
         except Exception as error:
-            # What fills the disk is reported all the same.
+            # A full disk is reported nevertheless.
             with suppress(InputError, OSError):
                 write_json(_error_file(path), asdict(describe(error)))
             if not isinstance(error, InputError | Stopped):

@@ -11,7 +11,7 @@ OPTIMISTIC = "optimistic: chosen and scored on the same cases"
 
 
 def soup_title(recipe: str) -> str:
-    """``greedy`` -> ``Greedy Soup``; the best single model and the ensemble are no soups."""
+    """``greedy`` -> ``Greedy Soup``; the best single model and the ensemble are not soups."""
     if recipe == "best":
         return BEST_SINGLE
     if recipe == "ensemble":

@@ -142,7 +142,7 @@ def _center(rows: pd.DataFrame, metric: str, region: str) -> float:
 
 
 def shown_overview(frame: pd.DataFrame) -> pd.DataFrame:
-    """The overview as people read it: mean ± deviation, and the difference in Dice."""
+    """The overview for readers: mean ± deviation, and the difference in Dice."""
     metrics = [name.removesuffix("_mean") for name in frame.columns if name.endswith("_mean")]
     shown: dict[str, Sequence[str]] = {"model": frame["model"], "region": frame["region"]}
     for metric in metrics:

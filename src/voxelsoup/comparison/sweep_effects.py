@@ -67,7 +67,7 @@ def write_effects(effects: Sequence[Effect], protocol: str, stem: Path) -> None:
 
 
 def value_text(value: object) -> str:
-    """A swept value as people write it."""
+    """A swept value in its shortest form."""
     return value if isinstance(value, str) else json.dumps(value)
 
 

@@ -14,7 +14,7 @@ COMPONENT = re.compile(r"(?P<file>.+)#(?P<component>[0-9]{1,4})", re.DOTALL)
 
 @dataclass(frozen=True)
 class Source:
-    """Where one volume lies: a file, or one component of a 4D file."""
+    """The source of one volume: a file, or one component of a 4D file."""
 
     file: Path
     component: int | None = None

@@ -23,7 +23,7 @@ from voxelsoup.study.trials import readable
 log = logging.getLogger(__name__)
 
 ENDING = ".safetensors"
-# File systems end a name at 255 bytes; what a long sweep loses here stands in the manifest.
+# File systems end a name at 255 bytes; the manifest has what a long name loses here.
 LONGEST_NAME = 200
 UNFINISHED = ".collect."
 

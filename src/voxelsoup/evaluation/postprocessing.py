@@ -136,7 +136,7 @@ def unchanged(regions: Sequence[str]) -> Postprocessing:
 
 
 def fewest_voxels(volume: float, spacing: Sequence[float]) -> int:
-    """The fewest voxels of a ``spacing`` (mm) that are no less than a ``volume`` in mm³."""
+    """The fewest voxels of a ``spacing`` (mm) that have at least a ``volume`` in mm³."""
     return math.ceil(volume / math.prod(spacing) * (1 - TOLERANCE))
 
 

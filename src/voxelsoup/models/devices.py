@@ -224,7 +224,7 @@ def _lock(name: str, kind: int) -> int | None:
 
 
 def name(device: torch.device) -> str:
-    """The device for people: the GPU's model, or `cpu`."""
+    """The name of the device: the GPU's model, or `cpu`."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 

@@ -172,7 +172,7 @@ def memory_format(
 
 
 def to_memory_format(tensor: torch.Tensor, chosen: torch.memory_format) -> torch.Tensor:
-    """A tensor of five dimensions in a memory format; the same one if it lies so already.
+    """A tensor of five dimensions in a memory format; the same one if it has it already.
 
     Torch's own ``contiguous`` returns what has one channel (or one voxel) as it is, for that lies
     alike in both formats. Layers look at the strides, though, and compute in the plain format

@@ -259,7 +259,7 @@ def _add_preprocess(proposal: Proposal, guess: Guess, fingerprint: Fingerprint) 
 
 
 def _normalisation(channels: Sequence[str], zeros: float) -> tuple[str, str]:
-    """By the share of voxels that are 0; nnU-Net goes by the size of the box around the others."""
+    """By the share of voxels that are 0; nnU-Net takes the size of the box around the others."""
     share = f"{100 * zeros:.0f} % of the voxels of a usual case are 0"
     if any(re.fullmatch(r"ct(_.*)?", channel, re.IGNORECASE) for channel in channels):
         return "zscore", (

@@ -13,7 +13,7 @@ import yaml
 MODELINE = "yaml-language-server: $schema="
 SCHEMA = Path("schema/study.schema.json")
 WIDTH = 100
-# A mapping that is shorter than this stands in one line.
+# A mapping that is shorter than this is written in one line.
 SHORT = 70
 
 

@@ -100,7 +100,7 @@ class ModelFile:
 
 
 def open_models(paths: Sequence[Path]) -> list[ModelFile]:
-    """Find the files that paths stand for, and make sure that they can be averaged.
+    """Find the files that paths mean, and make sure that they can be averaged.
 
     Args:
         paths: each a model file, the folder of a run, soup or ensemble, or a bundle.

@@ -1,4 +1,4 @@
-"""What became of each case that was to be predicted, in words and as a table."""
+"""The outcome of each case that was to be predicted, in words and as a table."""
 
 from __future__ import annotations
 

@@ -105,7 +105,7 @@ def order_of(
 
 
 def shared_postprocessing(files: Sequence[ModelFile]) -> Postprocessing:
-    """The post-processing that all models share; raises InputError if there is no such one."""
+    """The post-processing that all models share; raises InputError if there is none."""
     first, *others = [file.read_postprocessing() for file in files]
     for file, other in zip(files[1:], others, strict=True):
         if other != first:
@@ -250,7 +250,7 @@ class Predictor:
                         sums.write(np.ascontiguousarray(probabilities).data)
 
     def _check_numbers(self, probabilities: NDArray[np.float32], model: ModelFile) -> None:
-        """Refuse NaN, which lies above no threshold and would pass for background."""
+        """Refuse NaN, which is above no threshold and would count as background."""
         # The minimum of anything with a NaN is NaN; a mask as large as the rows is not needed.
         if np.isnan(probabilities.min(initial=0)):
             raise InputError(

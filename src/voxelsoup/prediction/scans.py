@@ -35,7 +35,7 @@ FORMS = (
 def find_scans(
     given: str, channels: Sequence[str], called: Sequence[str] | None = None
 ) -> list[Case]:
-    """The cases that an input stands for, sorted by name, without label maps; no voxel is read.
+    """The cases of an input, sorted by name, without label maps; no voxel is read.
 
     Args:
         given: a folder, a file, or the files of one case: ``t1n=FILE,t1c=FILE``.
@@ -104,7 +104,7 @@ def _of_named_files(given: str, names: Sequence[str]) -> Case:
 
 
 def _of_one_volume(path: Path, names: Sequence[str]) -> Case:
-    """A case that lies in one file; several channels are the components of a 4D volume."""
+    """A case in one file; several channels are the components of a 4D volume."""
     name = without_suffix(path.name)
     numbered = CHANNEL_FILE.fullmatch(name)
     if numbered and len(names) == 1:

@@ -1,4 +1,4 @@
-"""Why a run ended before its time, in words, and what to do about it.
+"""Why a run ended early, in words, and the fix.
 
 The reasons come as data: the error that an attempt or its job wrote down, and the end of its job as
 Slurm knows it.

@@ -307,7 +307,7 @@ class Lease:
 
 
 def _all(folder: Path) -> list[tuple[int, Path]]:
-    """Numbers and files of a folder's leases, with what lies beside them."""
+    """Numbers and files of a folder's leases, with the files beside them."""
     try:
         paths = [path for path in folder.iterdir() if path.name.startswith(PREFIX)]
     except FileNotFoundError:

@@ -32,7 +32,7 @@ RECORD = "status.json"
 # Earlier versions kept a part of the record in a file of its own.
 SAVED_BEFORE = "progress.json"
 Doing = Literal["running", "saving", "finished", "stopped"]
-# Epochs may be shorter than people can see, and a file server's answer longer than an epoch.
+# Epochs may be shorter than a reader can see, and a file server's answer longer than an epoch.
 SECONDS_BETWEEN_EPOCHS = 1.0
 # The speed is that of the last few epochs: the first one also warms up.
 EPOCHS_OF_SPEED = 5

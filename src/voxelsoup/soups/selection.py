@@ -115,7 +115,7 @@ class Cache:
                 self._known.setdefault(entry["candidate"], {})[entry["case"]] = entry["score"]
 
     def known(self, key: str) -> Scores:
-        """The case scores that are known of what a key stands for."""
+        """The known case scores of a key."""
         return self._known.setdefault(key, {})
 
     def keep(self, key: str, case: str, score: CaseScore) -> None:

@@ -62,7 +62,7 @@ def find_run(runs: Sequence[KnownRun], name: str) -> KnownRun:
     for run in runs:
         if name == run.name or path == Path(run.folder):
             return run
-    # Also `fold0/trials/3b2a69b9`, as it stands in paths, and whatever lies below a run's results.
+    # Also `fold0/trials/3b2a69b9`, as in paths, and any path below a run's results.
     prefix = name.replace("/trials/", "/").rstrip("/")
     folders = [str(parent) for parent in path.parents]
     found = [

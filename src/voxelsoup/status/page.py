@@ -66,7 +66,7 @@ def write_page(status: StudyStatus, path: Path, refresh_seconds: float) -> None:
 
 @dataclass(frozen=True)
 class _Column:
-    """A column of the page; its cells stand in the template.
+    """A column of the page; its cells are in the template.
 
     Attributes:
         key: what an address calls it.
@@ -168,7 +168,7 @@ def _thinned(losses: Sequence[float], count: int) -> list[tuple[float, float]]:
 
 
 def _moment(at: datetime) -> str:
-    """A moment as the page's script reads it; where no script runs, people read it too."""
+    """A moment as the page's script reads it; without a script, the reader sees it."""
     return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 

@@ -68,7 +68,7 @@ class RunRow:
 
     @property
     def label(self) -> str:
-        """What people read, as ``stem`` or ``lr 0.03, seed 1``."""
+        """The name for readers, as ``stem`` or ``lr 0.03, seed 1``."""
         return self.run if self.run == STEM else trial_label(self.parameters, [*self.parameters])
 
 

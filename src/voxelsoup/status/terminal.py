@@ -90,7 +90,7 @@ def speed(per_hour: float | None) -> str:
 
 
 def moment(time: datetime | None, now: datetime) -> str:
-    """A time for people: as short as it is certain."""
+    """A time for readers: as short as it is certain."""
     if time is None:
         return MISSING
     if time.date() == now.date():
@@ -164,7 +164,7 @@ def table(
     return Group(*parts)
 
 
-# Lines of the terminal that are no rows: summary, where and when, a note, space, head, hidden.
+# Lines of the terminal that are not rows: summary, where and when, a note, space, head, hidden.
 LINES_AROUND = 7
 
 
@@ -249,7 +249,7 @@ def _fitting(
         if taken + GAP + BAR <= width:
             return shown, any(column.title == "epoch" for column in shown)
         last = max(shown, key=lambda column: column.rank)
-        # The bar goes before what only a narrow terminal has to do without.
+        # The bar is dropped before the columns that only a narrow terminal lacks.
         if (last.rank <= 3 and taken <= width) or last.rank == 0:
             return shown, False
         shown.remove(last)

@@ -21,7 +21,7 @@ from voxelsoup.study.sections.sweep import SweepBlock
 from voxelsoup.study.study import Study
 from voxelsoup.study.sweepable import SWEPT_SECTIONS, setting
 
-# Model -> label, where no labels are given: people read the ids.
+# Model -> label, where no labels are given: the ids are shown.
 NO_LABELS: Mapping[str, str] = MappingProxyType({})
 
 
@@ -123,7 +123,7 @@ def trial_groups(study: Study, found: Sequence[Trial]) -> dict[str, str]:
 
 
 def trial_label(parameters: Mapping[str, Any], keys: Sequence[str]) -> str:
-    """What people read instead of a trial's id, as ``lr 0.03, seed 1``; ``base`` without keys.
+    """The label shown instead of a trial's id, as ``lr 0.03, seed 1``; ``base`` without keys.
 
     A value that names its key stands alone, as ``schedule-free``. ``keys`` are in order those
     that distinguish a study's trials (``differing_keys``); what a trial lacks is left out.
@@ -141,7 +141,7 @@ def trial_labels(found: Sequence[Trial]) -> dict[str, str]:
 
 
 def shown(value: Any) -> str:
-    """A setting as it stands in a study file."""
+    """A setting as in a study file."""
     return str(value).lower() if value is None or isinstance(value, bool) else str(value)
 
 
@@ -167,7 +167,7 @@ def named(model: str, labels: Mapping[str, str]) -> str:
 
 
 def _one_of(alike: list[Trial], results: Path) -> Trial:
-    """Of trials of the same settings the one that stands for all (see ``trials``)."""
+    """The one kept of several trials of the same settings (see ``trials``)."""
 
     def rank(trial: Trial) -> tuple[bool, int, str]:
         return not _is_begun(results, trial.id), len(trial.parameters), trial.id

@@ -23,7 +23,7 @@ from voxelsoup.training.patches import PatchSource, batches, mixed_seed
 
 Loss = Callable[..., torch.Tensor]
 
-# The longest wait for another process: a state that goes to a slow disk may take minutes.
+# The longest wait for another process: a state written to a slow disk may take minutes.
 PATIENCE = timedelta(minutes=15)
 
 

@@ -74,7 +74,7 @@ def _launch(folder: Path, count: int) -> None:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    # torch remarks, once per process, that it looked in vain for weights that are not used.
+    # torch warns, once per process, that it searched for unused weights and found none.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     # As `torchrun --standalone`.
     config = LaunchConfig(

@@ -16,7 +16,7 @@ from voxelsoup.study.sections.training import Optimizer
 
 # On their first call torch imports its compiler, which takes longer than torch itself, only to
 # exclude these methods from compilation. Nothing here compiles an optimizer. (torch's own
-# optimizers import it all the same, in their first step.)
+# optimizers import it nevertheless, in their first step.)
 for method in ("add_param_group", "state_dict", "load_state_dict"):
     plain = inspect.unwrap(getattr(torch.optim.Optimizer, method))
     vars(plain).setdefault("__dynamo_disable", plain)

@@ -329,7 +329,7 @@ def _visible(folder: Path) -> list[Path]:
 
 
 def _seen(folder: Path) -> str:
-    """What lies in a folder, in words."""
+    """The contents of a folder, in words."""
     inside = _visible(folder)
     folders = [path.name for path in inside if path.is_dir()]
     files = [path.name for path in inside if not path.is_dir()]

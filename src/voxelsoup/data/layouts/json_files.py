@@ -1,4 +1,4 @@
-"""The JSON files that stand beside images and say which cases there are."""
+"""The JSON files beside images that list the cases."""
 
 from __future__ import annotations
 

@@ -138,7 +138,7 @@ def case_name(entry: dict[str, Any]) -> str | None:
 
 
 def known_case(entry: dict[str, Any], known: Collection[str]) -> str | None:
-    """The one of some known cases that an entry stands for; None if it is none of them.
+    """The known case that an entry refers to; None if there is none.
 
     By its name, and otherwise the longest one that its files or their folders bear.
     """

@@ -61,7 +61,7 @@ def align(volume: Volume, reference: Volume, file: Path, first: Path) -> tuple[V
     shift = _largest_shift(affine, reference.affine, data.shape)
     share = shift / min(reference.spacing)
     drift = f"affine that differs by up to {shift:.3g} mm ({share:.2g} voxels)"
-    # Not "share > LARGEST_SHIFT": an overflow is no match either.
+    # Not "share > LARGEST_SHIFT": an overflow does not match either.
     if not share <= LARGEST_SHIFT:
         refuse(f"an {drift}")
     notes = []

@@ -68,7 +68,7 @@ class VoxelLayout:
 
 
 def shape_text(shape: tuple[int, ...]) -> str:
-    """A shape for people: 240x240x155."""
+    """A shape as text: 240x240x155."""
     return "x".join(str(side) for side in shape)
 
 

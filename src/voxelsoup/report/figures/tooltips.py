@@ -86,7 +86,7 @@ class Tooltips:
             ValueError: if the file does not have as many marks as there are texts, so that texts
                 would stand at the wrong marks.
         """
-        # The comments say in words what matplotlib draws as outlines of letters.
+        # The comments hold the text that matplotlib draws as outlines of letters.
         keeping = ElementTree.TreeBuilder(insert_comments=True)
         parser = ElementTree.XMLParser(target=keeping)
         ElementTree.register_namespace("", SVG)

@@ -77,7 +77,7 @@ class Methods:
 
 @pass_context
 def _value(context: Context, given: Any, key: str) -> str:
-    """A value of a setting; what stands for a paper of its own is cited."""
+    """A value of a setting; a value with a paper of its own is cited."""
     name = value_name(key, given)
     return f"{name} {context['cite'](given)}".rstrip() if given in CITED_VALUES else name
 
@@ -159,5 +159,5 @@ def _values(study: Study, folds: int, cite: Cite) -> dict[str, Any]:
 
 
 def _flowing(written: str) -> str:
-    """The text without the line breaks of its template, which stand for spaces."""
+    """The text without the line breaks of its template, which are spaces."""
     return re.sub(r"\s*\n\s*", " ", re.sub(r"\s*\n\s*(?=[,.;:])", "", written)).strip()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from voxelsoup.report.methods.words import WORDS
 
 WORKS: dict[str, str] = WORDS["references"]
-# Values of settings that stand for a paper of their own.
+# Values of settings that have a paper of their own.
 CITED_VALUES = ("schedule-free", "adamw", "radam")
 
 

@@ -105,7 +105,7 @@ def learn(
 def average_of(
     ingredients: Sequence[Ingredient], shares: torch.Tensor, settings: Learned
 ) -> list[WeightedModel]:
-    """The weighted average that shares (ingredient, block) stand for."""
+    """The weighted average by shares (ingredient, block)."""
     blocks, means = _blocks(ingredients[0], settings), shares.mean(1).tolist()
     return [
         WeightedModel(
