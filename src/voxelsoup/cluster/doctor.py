@@ -35,9 +35,8 @@ def examine(
 ) -> Iterator[Check]:
     """All checks, cheap ones first; ends where the following ones would make no sense.
 
-    Args:
-        seconds: how long to wait for a free node.
-        jobs: whether to run a small job on each partition that the study uses.
+    With ``jobs``, a small job runs on each partition that the study uses, and waits so many
+    ``seconds`` for a free node.
     """
     commands = check_commands()
     yield commands

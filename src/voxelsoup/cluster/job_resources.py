@@ -121,10 +121,8 @@ def group_request(study: Study, rules: Iterable[str], attempt: int, copies: int 
 
     Members that wait for each other follow one another, so that run times add up and the
     largest of everything else counts; the others run side by side, so that everything but the
-    run time adds up. This is how Snakemake counts.
-
-    Args:
-        copies: runs or recipes that share a submission (Snakemake's ``group-components``).
+    run time adds up. This is how Snakemake counts. ``copies`` are the runs or recipes that share a
+    submission (its ``group-components``).
 
     Raises:
         InputError: if members ask for different GPU models, or a group would join the jobs of

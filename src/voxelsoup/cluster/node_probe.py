@@ -36,12 +36,9 @@ class Answer:
 
 
 def ask_node(options: list[str], folder: Path, seconds: float) -> Answer:
-    """Run the probe as a job and wait for its report.
+    """Run the probe as a job with srun's ``options``, and wait for its report.
 
-    Args:
-        options: srun's options: partition, GPUs, account.
-        folder: a folder that the node should see and be able to write to.
-        seconds: how long to wait for a free node.
+    It waits so many seconds for a free node, which should be able to write to ``folder``.
 
     Raises:
         InputError: if no node is free in time, or the probe does not run there.

@@ -78,11 +78,7 @@ class Listing:
 
 
 def list_index(path: Path) -> Listing:
-    """Find and check all cases of a data set.
-
-    Args:
-        path: folder of a data set, whose layout is guessed, or a study file, whose dataset,
-            regions and folds are used as they are.
+    """Find and check all cases of a data set: of a folder, whose layout is guessed, or of a study.
 
     Raises:
         InputError: if nothing is found there, or the study cannot be read.

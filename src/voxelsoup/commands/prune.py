@@ -63,7 +63,6 @@ class Remnant:
 
     Attributes:
         name: as ``trial 0a1b2c3d of fold 0``.
-        paths: all that there is of it.
         states: the folders whose lease a run of it holds.
     """
 

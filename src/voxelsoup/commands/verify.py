@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from voxelsoup.common.files import sha256
 from voxelsoup.common.text import counted
 from voxelsoup.data.index.check_cache import files_of, hash_files
 from voxelsoup.data.index.index import read_cases
-from voxelsoup.deploy.file_manifest import MANIFEST, SCANS, HashedFile, hashes_of, read_entries
+from voxelsoup.deploy.file_manifest import MANIFEST, SCANS, hashes_of, read_entries
 from voxelsoup.prediction.bundle_files import METADATA, changed_files
 from voxelsoup.study.loading import read
 
@@ -62,39 +62,26 @@ def print_verification(folder: Path, data: Path | None) -> int:
 
 
 def verify(results: Path, data: Path | None = None) -> list[Problem]:
-    """Hash every file of a study again, from its scans to its last table.
-
-    Args and raises: as ``print_verification``.
-    """
+    """Hash every file of a study again; arguments and errors as of ``print_verification``."""
     entries = read_entries(results / MANIFEST)
-    scans = {entry.file: entry for entry in entries if entry.part == SCANS}
+    scans = [entry.file for entry in entries if entry.part == SCANS]
     others = [entry for entry in entries if entry.part != SCANS]
     with _bar() as bar:
         task = bar.add_task("", total=len(entries))
         paths = [results / entry.file for entry in others]
-        found = list(hashes_of(paths, os.cpu_count() or 1, lambda: bar.advance(task)))
-        problems = [
-            problem
-            for entry, digest in zip(others, found, strict=True)
-            if (problem := _problem(entry, digest))
-        ]
+        hashes = hashes_of(paths, os.cpu_count() or 1, lambda: bar.advance(task))
+        found = {(e.part, e.file): digest for e, digest in zip(others, hashes, strict=True)}
         for name, digest in _scans(results, scans, data):
-            problem = _problem(scans[name], digest)
-            problems += [problem] if problem else []
+            found[SCANS, name] = digest
             bar.advance(task)
-    order = {entry: number for number, entry in enumerate((e.part, e.file) for e in entries)}
-    return sorted(problems, key=lambda problem: order[problem.part, problem.file])
+    return [
+        Problem(entry.part, entry.file, CHANGED if digest else MISSING)
+        for entry in entries
+        if (digest := found[entry.part, entry.file]) != entry.sha256
+    ]
 
 
-def _problem(entry: HashedFile, digest: str) -> Problem | None:
-    if digest == entry.sha256:
-        return None
-    return Problem(entry.part, entry.file, CHANGED if digest else MISSING)
-
-
-def _scans(
-    results: Path, scans: Mapping[str, HashedFile], data: Path | None
-) -> Iterator[tuple[str, str]]:
+def _scans(results: Path, scans: Sequence[str], data: Path | None) -> Iterator[tuple[str, str]]:
     """Case -> hash over the contents of its files now; empty if one is missing."""
     try:
         cases = {case.name: case for case in read_cases(results / "cases.tsv")}

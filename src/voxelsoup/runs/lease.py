@@ -163,12 +163,9 @@ class Lease:
     """
 
     def __init__(self, folder: Path, seconds: float, wait: bool = True) -> None:
-        """Set up.
+        """An owner that gives no sign of life for so many seconds is taken for dead.
 
-        Args:
-            seconds: an owner that gives no sign of life for so long is taken for dead.
-            wait: ask a living owner to hand over, and wait until it has; otherwise a living
-                owner is an error.
+        With ``wait``, a living one is asked to hand over; otherwise it is an error.
         """
         self.folder, self.seconds, self.wait = folder, seconds, wait
         self.owner = Owner.this_process()
@@ -184,8 +181,7 @@ class Lease:
     def acquire(self, keep_waiting: Callable[[], None] = lambda: None) -> None:
         """Take the lease, from a dead owner or one that hands it over.
 
-        Args:
-            keep_waiting: called about once a second while waiting; may raise to give up.
+        ``keep_waiting`` is called about once a second while waiting; it may raise to give up.
 
         Raises:
             LeaseTaken: if the owner lives and ``wait`` is off.
