@@ -1,4 +1,4 @@
-"""What `voxelsoup status` takes for a study of 5,000 runs while it is under way.
+"""What `voxelsoup status` takes for a study of 5,000 runs during its training.
 
 The study is made up: five folds of 999 trials and a stem each, with the files that runs leave. Of
 the trials three fifths are done (with scores of 100 cases and three regions), a hundred are at

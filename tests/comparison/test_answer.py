@@ -1,4 +1,4 @@
-"""The answer paragraph: what it says of the numbers, and that it is shown as it was written."""
+"""The answer paragraph: its sentences about the numbers, shown verbatim."""
 
 from __future__ import annotations
 

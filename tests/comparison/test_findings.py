@@ -1,4 +1,4 @@
-"""Which comparisons a study makes by itself, and what it says about them."""
+"""The comparisons that a study makes by itself, and their sentences."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sections of text, as a page and to copy from."""
+"""Sections of text, as HTML and as Markdown."""
 
 from __future__ import annotations
 

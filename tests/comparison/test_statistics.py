@@ -1,4 +1,4 @@
-"""Differences of models: intervals and p values against oracles, and what the sentences may say."""
+"""Differences of models: intervals and p values against oracles, and the sentences they allow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What swept settings and seeds do: against differences and deviations written out."""
+"""Effects of swept settings and seeds: against differences and deviations written out."""
 
 from __future__ import annotations
 

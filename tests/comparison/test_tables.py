@@ -1,4 +1,4 @@
-"""Tables of any kind: the same cells in every file, and numbers as people read them."""
+"""Tables of any kind: the same cells in every file, and numbers rounded for readers."""
 
 from __future__ import annotations
 

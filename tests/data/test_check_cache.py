@@ -1,4 +1,4 @@
-"""Check results of cases: kept over runs, and given up as soon as what they depend on changes."""
+"""Check results of cases: kept over runs, and dropped once an input of theirs changes."""
 
 from __future__ import annotations
 

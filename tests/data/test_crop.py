@@ -1,4 +1,4 @@
-"""Volumes are cut to what they show, and nothing of it is lost."""
+"""Volumes are cropped to their content, and none of it is lost."""
 
 from pathlib import Path
 

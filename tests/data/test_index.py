@@ -1,4 +1,4 @@
-"""The index: what a usable case is, and what is said of every other one."""
+"""The index: usable cases, and the message about every other one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each folder layout: which cases are found in it, and what is said where it is broken."""
+"""Each folder layout: its cases, and the messages about broken ones."""
 
 from __future__ import annotations
 

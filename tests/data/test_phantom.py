@@ -1,4 +1,4 @@
-"""The phantom: what a workflow can rely on in it."""
+"""The phantom: the properties that a workflow relies on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading volumes: what is accepted, and with which words everything else is refused."""
+"""Reading volumes: accepted files, and the messages about all others."""
 
 from __future__ import annotations
 

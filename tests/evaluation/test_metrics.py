@@ -1,4 +1,4 @@
-"""Scores: by hand where a hand can, and beside second implementations on random volumes."""
+"""Scores: by hand in small examples, and against other implementations on random volumes."""
 
 from __future__ import annotations
 

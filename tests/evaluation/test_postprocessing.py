@@ -1,4 +1,4 @@
-"""Post-processing: what is chosen on crops is what trying everything on whole volumes would."""
+"""Post-processing: the choice on crops is that of exhaustive search on full volumes."""
 
 from __future__ import annotations
 

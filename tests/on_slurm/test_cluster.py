@@ -1,4 +1,4 @@
-"""Studies on a real Slurm cluster, and what may go wrong there: the results stay the same."""
+"""Studies on a real Slurm cluster: failures there leave the results the same."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`snakemake predict` on a real Slurm cluster: batches are jobs, and what is done stays done."""
+"""`snakemake predict` on a real Slurm cluster: batches are jobs, and finished ones are kept."""
 
 from __future__ import annotations
 

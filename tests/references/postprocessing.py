@@ -1,4 +1,4 @@
-"""Post-processing chosen by trying everything on whole volumes.
+"""Post-processing chosen by exhaustive search on full volumes.
 
 Small components go as in Isensee et al., nnU-Net, Nature Methods 2021; a small region becomes
 another one as in Isensee et al., nnU-Net for brain tumor segmentation, BrainLes 2020.

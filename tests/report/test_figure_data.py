@@ -1,4 +1,4 @@
-"""What figures draw is what tables say."""
+"""Figures draw the numbers of the tables."""
 
 from __future__ import annotations
 

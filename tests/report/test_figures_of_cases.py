@@ -1,4 +1,4 @@
-"""Figures of cases and of hyperparameters: which are shown, and what there is to see of few."""
+"""Figures of cases and of hyperparameters: their choice, and figures of very few."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The project's former name stands only where results written under it are still read."""
+"""The project's former name occurs only where results written under it are still read."""
 
 from __future__ import annotations
 

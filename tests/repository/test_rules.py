@@ -1,4 +1,4 @@
-"""The table of rules says what the rule files say."""
+"""The table of rules agrees with the rule files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The site of the documents: whole, without warnings, and read without a network."""
+"""The site of the documents: complete, without warnings, and read without a network."""
 
 from __future__ import annotations
 

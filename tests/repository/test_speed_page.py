@@ -1,4 +1,4 @@
-"""The page of the speed says what the benchmarks' results say."""
+"""The page of the speed agrees with the results of the benchmarks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The two ways through the house, as docs/architecture.md lists them, are short and lead down.
+"""The two paths through the packages, as docs/architecture.md lists them, are short and lead down.
 
 Each is a numbered list below a heading, "A training" or "A soup"; an item begins with its file.
 """

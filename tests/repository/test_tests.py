@@ -1,4 +1,4 @@
-"""The tests themselves: they lie where their packages do, and each of them can fail."""
+"""The tests themselves: they mirror the packages, and each of them can fail."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs that are interrupted, killed, continued or fought over end as if nothing had happened."""
+"""Runs that are interrupted, killed, continued or contested end like undisturbed ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The record of a run: read whatever wrote it, and damaged as if there were none."""
+"""The record of a run: read from every version; a damaged one counts as missing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Saved states: whole or not at all, damage is found, and reading them runs no code."""
+"""Saved states: written atomically, damage is found, and reading them runs no code."""
 
 from __future__ import annotations
 

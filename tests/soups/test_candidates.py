@@ -1,4 +1,4 @@
-"""The list of a fold's single models, which everything that follows the trainings reads."""
+"""The list of a fold's single models, which all later steps read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scores of candidates: stopping early decides as seeing all would, and no case is seen twice."""
+"""Scores of candidates: stopping early decides as all cases would, and no case is scored twice."""
 
 from __future__ import annotations
 

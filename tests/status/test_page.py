@@ -1,4 +1,4 @@
-"""The page of the status as a reader meets it: in a real browser, without a network."""
+"""The page of the status as a reader sees it: in a real browser, without a network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Finished studies with random weights, for tests of what is handed over."""
+"""Finished studies with random weights, for tests of bundles and manifests."""
 
 from __future__ import annotations
 

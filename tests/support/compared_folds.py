@@ -1,4 +1,4 @@
-"""Folds whose models were compared, made of numbers, and what tables say to a reader."""
+"""Comparisons of folds from given numbers, and the text of their tables."""
 
 from __future__ import annotations
 

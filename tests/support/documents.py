@@ -1,4 +1,4 @@
-"""The documents as tests read them: their blocks of code, and a copy of the repository."""
+"""The documents for tests: their blocks of code, and a copy of the repository."""
 
 from __future__ import annotations
 

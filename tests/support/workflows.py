@@ -1,4 +1,4 @@
-"""Snakemake run for real, for the test files that look at what it does."""
+"""Snakemake run for real, for the tests of the workflow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an epoch took, when the last one will be done, and its line in a log."""
+"""The time of an epoch, the estimated end of the last one, and its line in a log."""
 
 from __future__ import annotations
 

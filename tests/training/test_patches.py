@@ -1,4 +1,4 @@
-"""Batches: patches of the stored images, by number, whatever reads them."""
+"""Batches: patches of the stored images, by number, for any number of workers."""
 
 from __future__ import annotations
 

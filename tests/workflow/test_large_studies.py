@@ -1,4 +1,4 @@
-"""Studies of hundreds of runs: what a change plans, and nothing else."""
+"""Studies of hundreds of runs: a change plans its own jobs only."""
 
 from __future__ import annotations
 

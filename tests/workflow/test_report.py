@@ -1,4 +1,4 @@
-"""The report as a reader meets it: opened from the disk in a real browser, without a network."""
+"""The report as a reader sees it: opened from the disk in a real browser, without a network."""
 
 from __future__ import annotations
 
