@@ -1,4 +1,4 @@
-"""What preprocessing a full BraTS case takes, beside the published method and the lower bound.
+"""What preprocessing a full BraTS case takes, beside the published method and the floor.
 
 The case has four int16 channels of 240 x 240 x 155 voxels and a label map: the real one in
 ../shared/data where it is at hand, else one made from a phantom. Each way runs in a process of its

@@ -1,4 +1,4 @@
-"""How fast a training step is, beside others' loops and the lower bound.
+"""How fast a training step is, beside others' loops and the floor.
 
 On a GPU: MedNeXt-S, B, M and L at the patch and batch of the published study (2 x 4 x 128 x 160 x
 112). On a CPU: the network of config.yaml and MedNeXt-S, at small patches, float32. Each way

@@ -1,4 +1,4 @@
-"""Barriers, distances and sentences, against second formulas on a made-up landscape."""
+"""Barriers, distances and sentences, against independent formulas on a made-up landscape."""
 
 from __future__ import annotations
 
