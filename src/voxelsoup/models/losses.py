@@ -42,8 +42,7 @@ def make_loss(name: LossName, over: str = "sample") -> _Loss:
 class SupervisedLoss(nn.Module):
     """MONAI's loss for deep supervision: targets are brought down to coarser outputs.
 
-    But for the zero that MONAI's sum begins with: it is handed to the device, and a GPU would be
-    waited for.
+    Without the zero that MONAI's sum begins with, for which a GPU would be waited.
     """
 
     def __init__(self, loss: _Loss, weight_mode: str) -> None:

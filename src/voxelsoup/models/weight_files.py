@@ -68,8 +68,9 @@ def load(path: Path) -> tuple[Weights, dict[str, Any]]:
     Raises:
         InputError: if the file is missing, damaged or not a safetensors file.
     """
-    with _opened(path) as stream:
-        return dict(_tensors(stream)), _description(stream)
+    with _opened(path) as opened:
+        weights = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+        return weights, _description(opened)
 
 
 def stream(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
@@ -81,7 +82,8 @@ def stream(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
         InputError: as ``load``.
     """
     with _opened(path) as opened:
-        yield from _tensors(opened)
+        for name in opened.keys():  # noqa: SIM118
+            yield name, opened.get_tensor(name)
 
 
 def shapes(path: Path) -> tuple[dict[str, tuple[tuple[int, ...], str]], dict[str, Any]]:
@@ -139,11 +141,6 @@ def _opened(path: Path) -> Iterator[Any]:
             "a complete safetensors file; other formats could run code when they are loaded",
             "convert the weights to safetensors, or copy the file again if it is incomplete",
         ) from error
-
-
-def _tensors(opened: Any) -> Iterator[tuple[str, torch.Tensor]]:
-    for name in opened.keys():  # noqa: SIM118
-        yield name, opened.get_tensor(name)
 
 
 def _description(opened: Any) -> dict[str, Any]:

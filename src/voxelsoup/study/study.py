@@ -79,11 +79,7 @@ class Study(Section):
 
 
 def check_across_sections(study: Study, where: str) -> None:
-    """Make sure that settings of different sections go together.
-
-    Raises:
-        InputError: naming the settings that do not.
-    """
+    """Raise an InputError that names settings of different sections that do not go together."""
     _check_divisible(study, where)
     _check_ensemble(study, where)
     _check_replacement(study, where)

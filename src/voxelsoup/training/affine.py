@@ -103,7 +103,6 @@ def sample(volume: torch.Tensor, grid: torch.Tensor, mode: str) -> torch.Tensor:
 
 
 def _rotate_by_planes(image: torch.Tensor, label: torch.Tensor, theta: torch.Tensor) -> None:
-    """What ``rotate`` does on a CPU."""
     x_side, y_side, z_side = shape = image.shape[1:]
     plane, label_plane = _as_plane(image), _as_plane(label.float())
     # All but the last slice, and all but the first.
@@ -132,7 +131,7 @@ def _rotate_by_planes(image: torch.Tensor, label: torch.Tensor, theta: torch.Ten
 def _as_plane(volume: torch.Tensor) -> torch.Tensor:
     """A volume (channel, x, y, z) as (channel, row, z).
 
-    Of zeros are the first slice and the last two, and the first and the last row of each.
+    The first slice, the last two, and the first and the last row of each are zeros.
     """
     return functional.pad(volume, (0, 0, 1, 1, 1, 2)).flatten(1, 2)
 

@@ -230,9 +230,8 @@ class _Band:
 def _along_all(matrices: Sequence[_Band], volume: torch.Tensor) -> torch.Tensor:
     """The products of matrices with a volume (x, y, z), one along each axis.
 
-    For so small kernels several times faster than torch's convolutions and interpolation, on CPUs
-    by far. Rows are taken together as many as are fastest: few, so that the columns they share are
-    few as well, on a CPU; all on a GPU, which would wait for small products.
+    With kernels so small it is several times faster than torch's convolutions and interpolation.
+    A CPU takes few rows at once, which share few columns; a GPU, where small products wait, all.
     """
     for axis, band in enumerate(matrices):
         side = len(band.matrix)

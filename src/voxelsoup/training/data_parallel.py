@@ -115,11 +115,7 @@ def joined(rank: int, count: int, device: torch.device) -> Iterator[Ranks]:
 
 
 def check_network(model: nn.Module, count: int) -> None:
-    """Refuse networks whose result depends on how a batch is shared out.
-
-    Raises:
-        InputError: for batch normalisation on several processes.
-    """
+    """Raise an InputError for batch normalisation, whose result depends on a process's share."""
     if count > 1 and networks.has_batch_norm(model):
         raise InputError(
             "network",

@@ -6,7 +6,7 @@ import logging
 import math
 import random
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -20,7 +20,6 @@ from voxelsoup.models import devices, networks, weight_files
 from voxelsoup.models.losses import training_loss
 from voxelsoup.runs.resume_state import State
 from voxelsoup.study.ingredients import checkpoint_steps, name_of
-from voxelsoup.study.sections.soup import WeightsKind
 from voxelsoup.training.batch_norm import estimate_batch_norm
 from voxelsoup.training.data_parallel import Ranks
 from voxelsoup.training.epochs import Epoch, Pace
@@ -141,7 +140,10 @@ class Trainer:
         self.settings = run.study.training
         self.model = initial_model(run, device).train()
         self.memory_format = networks.memory_format(self.model, device, self.settings.channels_last)
-        self.forward = self._forward(ranks)
+        if self.settings.gradient_checkpointing:
+            networks.checkpoint_gradients(self.model)
+        forward = ranks.parallel(self.model) if ranks else self.model
+        self.forward = devices.compiled(forward) if self.settings.compile else forward
         self.optimizer = RunOptimizer(self.model, run.optimizer, run.steps)
         loss_function = training_loss(self.settings)
         self.loss_function = ranks.over_the_batch(loss_function) if ranks else loss_function
@@ -156,12 +158,6 @@ class Trainer:
         # Before the end: a part of the state, so that a resumed run has them bit-identical.
         self.kept: dict[str, weight_files.Weights] = {}
         _seed_everything(run.seed)
-
-    def _forward(self, ranks: Ranks | None) -> Callable[[torch.Tensor], Any]:
-        if self.settings.gradient_checkpointing:
-            networks.checkpoint_gradients(self.model)
-        forward = ranks.parallel(self.model) if ranks else self.model
-        return devices.compiled(forward) if self.settings.compile else forward
 
     def take_step(self, images: torch.Tensor, regions: torch.Tensor) -> None:
         """One optimizer step on a batch."""
@@ -187,11 +183,9 @@ class Trainer:
         if self.step in self.checkpoint_steps[:-1]:
             number = self.checkpoint_steps.index(self.step) + 1
             for kind in self.run.weights:
-                with self._holding(kind):
+                averaged = kind == "averaged"
+                with self.optimizer.averaged_weights() if averaged else nullcontext():
                     self.kept[name_of(kind, number)] = _copy(dict(self.model.state_dict()))
-
-    def _holding(self, kind: WeightsKind) -> AbstractContextManager[None]:
-        return self.optimizer.averaged_weights() if kind == "averaged" else nullcontext()
 
     @property
     def epoch_ends(self) -> bool:
