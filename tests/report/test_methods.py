@@ -20,7 +20,7 @@ from voxelsoup.report.methods.methods import (
     methods,
     trials_sentence,
 )
-from voxelsoup.report.methods.references import WORKS
+from voxelsoup.report.methods.words import WORKS
 from voxelsoup.study.loading import load
 from voxelsoup.study.sections.data import Layout
 

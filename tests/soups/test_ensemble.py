@@ -22,7 +22,7 @@ from voxelsoup.evaluation.score import load_model, predict, score_before_and_aft
 from voxelsoup.evaluation.sliding_window import predict_logits
 from voxelsoup.models import networks, weight_files
 from voxelsoup.soups import ensemble
-from voxelsoup.soups.ensemble import Ensemble, ensemble_record, mean_prediction, score_ensemble
+from voxelsoup.soups.ensemble import ensemble_record, mean_prediction, score_ensemble
 from voxelsoup.soups.selection import Cache
 from voxelsoup.soups.soup import Ingredient, recipe_record
 from voxelsoup.study.study import Study
@@ -71,7 +71,7 @@ def score(
     ingredients: list[Ingredient], study: Study, folder: Path, names: list[str], cache: Cache
 ) -> ensemble.Scored:
     """All but the first case are test cases."""
-    asked = (Ensemble(ingredients), names, folder, study, CPU, cache, names[1:], STRICT)
+    asked = (ingredients, names, folder, study, CPU, cache, names[1:], STRICT)
     return score_ensemble(*asked)
 
 
@@ -141,7 +141,7 @@ def test_empty_postprocessing_of_an_ensemble_changes_no_score(
 ) -> None:
     folder, names = cases
     study = study_with()
-    asked = Ensemble(write_models(study, tmp_path, [1, 2])), names[:1], folder, study, CPU
+    asked = write_models(study, tmp_path, [1, 2]), names[:1], folder, study, CPU
     nothing = unchanged(list(study.regions))
     scored = score_ensemble(*asked, Cache(None, ""), names[:1], nothing)
     pd.testing.assert_frame_equal(scored.rows, scored.postprocessed)
@@ -229,7 +229,7 @@ def test_the_record_of_an_ensemble_has_a_soups_form_and_the_cost(
     study = study_with()
     models = write_models(study, tmp_path, [1, 2])
     scored = score(models, study, folder, names, Cache(None, ""))
-    record = ensemble_record(Ensemble(models), "all", scored, names[:2], 1.0)
+    record = ensemble_record(models, "all", scored, names[:2], 1.0)
     chosen_by = scored.rows[scored.rows["case"].isin(names[:2])]
     assert record["score"] == mean_dice(chosen_by) != mean_dice(scored.rows)
     assert record["models_per_prediction"] == 2

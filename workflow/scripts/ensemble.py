@@ -11,7 +11,7 @@ from voxelsoup.data.preprocessing.store import read_manifest
 from voxelsoup.evaluation.case_scores import COLUMNS, write_rows
 from voxelsoup.evaluation.postprocessing import Postprocessing
 from voxelsoup.models import devices
-from voxelsoup.soups.ensemble import Ensemble, ensemble_record, score_ensemble
+from voxelsoup.soups.ensemble import ensemble_record, score_ensemble
 from voxelsoup.soups.scorer import scoring_context
 from voxelsoup.soups.selection import Cache
 from voxelsoup.soups.soup import check_alike, descending, ingredients_of_fold
@@ -26,7 +26,7 @@ with job_log(snakemake.log[0]):
         kept = {part["trial"] for part in read_json(Path(soup))["ingredients"]}
         ingredients = [ingredient for ingredient in ingredients if ingredient.trial in kept]
     check_alike(ingredients)
-    ensemble = Ensemble(descending(ingredients))
+    ensemble = descending(ingredients)
 
     device = devices.prepare(study.training.device, snakemake.threads)
     cases = sorted({*fold["selection"], *fold["test"]})

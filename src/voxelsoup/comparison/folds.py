@@ -158,16 +158,10 @@ def points(comparisons: Iterable[FoldComparison]) -> pd.DataFrame:
         the title of the soup), ``selection`` and ``test`` (mean Dice).
     """
     rows = []
-    for comparison in comparisons:
-        for name, selection in comparison.selection_scores.items():
-            single = BEST_MODEL if name == comparison.best_trial else "Trial"
-            rows.append(
-                {
-                    "fold": comparison.fold,
-                    "name": name,
-                    "kind": name if name in comparison.rows else single,
-                    "selection": selection,
-                    "test": fmean(comparison.case_scores[name]),
-                }
-            )
+    for c in comparisons:
+        kinds = {c.best_trial: BEST_MODEL} | {title: title for title in c.rows}
+        rows += [
+            (c.fold, name, kinds.get(name, "Trial"), selection, fmean(c.case_scores[name]))
+            for name, selection in c.selection_scores.items()
+        ]
     return pd.DataFrame(rows, columns=["fold", "name", "kind", "selection", "test"])

@@ -32,7 +32,7 @@ from voxelsoup.evaluation.score import (
 )
 from voxelsoup.models import weight_files
 from voxelsoup.soups.selection import Cache
-from voxelsoup.soups.soup import Ingredient, in_equal_parts
+from voxelsoup.soups.soup import Ingredient, in_equal_parts, ingredient_record
 from voxelsoup.study.study import Study
 
 RECIPE = "ensemble"
@@ -62,19 +62,6 @@ class MeanPrediction:
     def logits(self) -> torch.Tensor:
         """The logits of the mean probabilities, finite, float32."""
         return torch.logit(self.probabilities, eps=SMALLEST).float()
-
-
-@dataclass(frozen=True)
-class Ensemble:
-    """Models whose probabilities are averaged."""
-
-    ingredients: Sequence[Ingredient]
-
-    @property
-    def key(self) -> str:
-        """Hash of what it is made of, in any order; that of no soup."""
-        hashes = sorted(ingredient.sha256 for ingredient in self.ingredients)
-        return hashlib.sha256(json.dumps([RECIPE, *hashes]).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -132,7 +119,7 @@ def _now(device: torch.device) -> float:
 
 
 def score_ensemble(
-    ensemble: Ensemble,
+    ingredients: Sequence[Ingredient],
     cases: Sequence[str],
     folder: Path,
     study: Study,
@@ -148,8 +135,8 @@ def score_ensemble(
     Raises:
         InputError: if a model file cannot be read or does not fit the network.
     """
-    files = [ingredient.path for ingredient in ensemble.ingredients]
-    known = cache.known(ensemble.key)
+    files, key = [ingredient.path for ingredient in ingredients], _key(ingredients)
+    known = cache.known(key)
     missing = [case for case in cases if case not in known]
     if missing:
         model = load_model(files[0], study, device)
@@ -162,7 +149,7 @@ def score_ensemble(
             kept |= _flat(PLAIN, scan.rows(study, scoring))
             if name in measured:
                 kept |= _flat(AFTER, scan.rows(study, scoring, postprocessing))
-            cache.keep(ensemble.key, name, kept)
+            cache.keep(key, name, kept)
     return Scored(
         _table(PLAIN, known, cases, study),
         _table(AFTER, known, [case for case in cases if case in measured], study),
@@ -172,6 +159,12 @@ def score_ensemble(
             "ensemble": median(known[case][WHOLE] for case in cases),
         },
     )
+
+
+def _key(ingredients: Sequence[Ingredient]) -> str:
+    """Hash of what an ensemble is made of, in any order; that of no soup."""
+    hashes = sorted(ingredient.sha256 for ingredient in ingredients)
+    return hashlib.sha256(json.dumps([RECIPE, *hashes]).encode()).hexdigest()
 
 
 def _flat(kind: str, rows: Rows) -> dict[str, float]:
@@ -199,7 +192,11 @@ def _table(
 
 
 def ensemble_record(
-    ensemble: Ensemble, made_of: str, scored: Scored, selection: Collection[str], seconds: float
+    ingredients: Sequence[Ingredient],
+    made_of: str,
+    scored: Scored,
+    selection: Collection[str],
+    seconds: float,
 ) -> dict[str, Any]:
     """What ``recipe.json`` says of an ensemble ``made_of`` `all` or a recipe's ingredients."""
     return {
@@ -207,18 +204,10 @@ def ensemble_record(
         "ensemble_of": made_of,
         "score": mean_dice(scored.rows[scored.rows["case"].isin(list(selection))]),
         "ingredients": [
-            {
-                "trial": ingredient.trial,
-                "weight": part.weight,
-                "selection_score": ingredient.score,
-                "sha256": part.sha256,
-                "path": str(part.path),
-            }
-            for ingredient, part in zip(
-                ensemble.ingredients, in_equal_parts(ensemble.ingredients), strict=True
-            )
+            ingredient_record(ingredient.trial, part, ingredient.score)
+            for ingredient, part in zip(ingredients, in_equal_parts(ingredients), strict=True)
         ],
-        "models_per_prediction": len(ensemble.ingredients),
+        "models_per_prediction": len(ingredients),
         "seconds_per_case": {
             name: round(value, 4) for name, value in scored.seconds_per_case.items()
         },

@@ -199,6 +199,18 @@ def _first_difference(one: dict[str, Any], other: dict[str, Any]) -> str | None:
     return None
 
 
+def ingredient_record(trial: str, part: WeightedModel, score: float) -> dict[str, Any]:
+    """What ``recipe.json`` says of an ingredient."""
+    return {
+        "trial": trial,
+        "weight": part.weight,
+        **({"blocks": dict(part.blocks)} if part.blocks else {}),
+        "selection_score": score,
+        "sha256": part.sha256,
+        "path": str(part.path),
+    }
+
+
 def recipe_record(
     recipe: str, soup: SoupResult, selection: Selection, seconds: float
 ) -> dict[str, Any]:
@@ -208,14 +220,7 @@ def recipe_record(
         "recipe": recipe,
         "score": soup.score,
         "ingredients": [
-            {
-                "trial": trial,
-                "weight": part.weight,
-                **({"blocks": dict(part.blocks)} if part.blocks else {}),
-                "selection_score": single[trial],
-                "sha256": part.sha256,
-                "path": str(part.path),
-            }
+            ingredient_record(trial, part, single[trial])
             for trial, part in zip(soup.trials, soup.parts, strict=True)
         ],
         "decisions": [asdict(decision) for decision in soup.decisions],

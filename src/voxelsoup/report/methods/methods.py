@@ -16,8 +16,7 @@ from jinja2.runtime import Context
 
 from voxelsoup.common import text
 from voxelsoup.common.provenance import FORMER_NAME, NAME
-from voxelsoup.report.methods.references import CITED_VALUES, Citations
-from voxelsoup.report.methods.words import setting_name, value_name
+from voxelsoup.report.methods.words import CITED_VALUES, Citations, setting_name, value_name
 from voxelsoup.study.halving import rung_epochs, share_of_epochs, trials_at_rungs
 from voxelsoup.study.ingredients import ingredients_of
 from voxelsoup.study.study import Study
