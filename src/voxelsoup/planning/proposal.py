@@ -169,15 +169,13 @@ def _add_data(proposal: Proposal, guess: Guess, fingerprint: Fingerprint) -> Non
     proposal.warnings += guess.remarks
     if fingerprint.unreadable:
         proposal.study["dataset"]["on_bad_case"] = "stop"
-        proposal.reasons["dataset.on_bad_case"] = (
-            f"{counted(len(fingerprint.unreadable), 'case')} could not be read; `skip` leaves such "
-            "cases out."
-        )
+        bad = counted(len(fingerprint.unreadable), "case")
+        reason = f"{bad} could not be read; `skip` leaves such cases out."
+        proposal.reasons["dataset.on_bad_case"] = reason
         name, problem = next(iter(fingerprint.unreadable.items()))
         which = ", such as" if len(fingerprint.unreadable) > 1 else ":"
         proposal.warnings.append(
-            f"{counted(len(fingerprint.unreadable), 'case')} cannot be used{which} {name}: "
-            f"{problem.where}: {problem.found}"
+            f"{bad} cannot be used{which} {name}: {problem.where}: {problem.found}"
         )
 
 

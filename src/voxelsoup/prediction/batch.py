@@ -67,14 +67,10 @@ class OutputSettings:
     naming: Naming = "case"
     overwrite: bool = False
 
-    def labels_of(self, case: str) -> Path:
-        """The label map of a case."""
-        return files_of_prediction(self.folder, case)[0]
-
-    def probabilities_of(self, case: str) -> Path | None:
-        """The probabilities of a case, if they are asked for."""
-        _, *found = files_of_prediction(self.folder, case, self.probabilities)
-        return found[0] if found else None
+    def files_of(self, case: str) -> tuple[Path, Path | None]:
+        """The label map of a case, and its probabilities if they are asked for."""
+        labels, *more = files_of_prediction(self.folder, case, self.probabilities)
+        return labels, more[0] if more else None
 
     def record_of(self, case: str) -> Path:
         """What the prediction of a case depends on and took."""
@@ -135,7 +131,7 @@ def _predict(
     if case.problem is not None:
         raise case.problem
     check_case(case, UNLABELLED)
-    labels, probabilities = output.labels_of(case.name), output.probabilities_of(case.name)
+    labels, probabilities = output.files_of(case.name)
     content: dict[str, Any] = {
         "case": case.name,
         "key": key,
@@ -215,8 +211,8 @@ def _is_done(case: str, key: str, output: OutputSettings) -> bool:
         if not record.exists():
             record = output.folder / FORMER_RECORDS / record.name
         content = read_json(record)
-        files = {output.labels_of(case): content["labels_sha256"]}
-        probabilities = output.probabilities_of(case)
+        labels, probabilities = output.files_of(case)
+        files = {labels: content["labels_sha256"]}
         if probabilities is not None:
             files[probabilities] = content["probabilities_sha256"]
         return content["key"] == key and all(

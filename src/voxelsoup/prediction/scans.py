@@ -115,7 +115,8 @@ def _of_one_volume(path: Path, names: Sequence[str]) -> Case:
 
 def _in_folder(folder: Path, names: Sequence[str], stated: bool) -> list[Case]:
     volumes = _volumes(folder)
-    if volumes and not _is_described(folder):
+    described = ("dataset.json", "cases.csv", "cases.tsv")
+    if volumes and not any((folder / name).is_file() for name in described):
         return _of_volumes(volumes, names)
     try:
         found = guess(folder)
@@ -139,10 +140,6 @@ def _volumes(folder: Path) -> list[Path]:
         for path in folder.iterdir()
         if path.name.endswith(SUFFIXES) and not path.name.startswith(".") and path.is_file()
     )
-
-
-def _is_described(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in ("dataset.json", "cases.csv", "cases.tsv"))
 
 
 def _of_volumes(volumes: Sequence[Path], names: Sequence[str]) -> list[Case]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from voxelsoup.common.errors import InputError
+from voxelsoup.common.files import json_sha256
 from voxelsoup.study.combinations import Combination, combinations
 from voxelsoup.study.halving import check_halving
 from voxelsoup.study.loading import wrong_settings
@@ -77,8 +77,7 @@ def blocks(study: Study) -> list[tuple[str, SweepBlock]]:
 
 def trial_id(parameters: Mapping[str, Any]) -> str:
     """Id of a combination: it depends on keys and values only, not on their order or neighbours."""
-    text = json.dumps(parameters, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
+    return json_sha256(parameters)[:8]
 
 
 def swept_keys(found: Iterable[Trial]) -> list[str]:

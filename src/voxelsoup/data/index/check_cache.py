@@ -6,7 +6,6 @@ index that was killed resumes where it stopped; of several lines of a case the l
 
 from __future__ import annotations
 
-import hashlib
 import json
 import stat
 from collections.abc import Iterable, Iterator
@@ -18,7 +17,7 @@ from typing import Any, TextIO
 from pydantic import TypeAdapter
 
 from voxelsoup.common.errors import InputError
-from voxelsoup.common.files import sha256, writable, write_text
+from voxelsoup.common.files import json_sha256, sha256, writable, write_text
 from voxelsoup.data.case import Case, IndexedCase
 from voxelsoup.data.index.checks import VERSION, Expected, Findings, check_case
 from voxelsoup.data.volumes.volume import TooLarge, joint_hash
@@ -91,7 +90,7 @@ def question_of(case: Case, expected: Expected, root: Path) -> str:
         "labels": sorted(expected.labels),
         "unlabelled": expected.unlabelled,
     }
-    return _digest(asked)
+    return json_sha256(asked)
 
 
 def files_of(case: Case | IndexedCase) -> list[Path]:
@@ -174,13 +173,13 @@ def _to_line(result: CheckResult, root: Path) -> str:
         content["problem"] = where
     else:
         content["findings"] = asdict(outcome)
-    return json.dumps({"digest": _digest(content), "verdict": content}) + "\n"
+    return json.dumps({"digest": json_sha256(content), "verdict": content}) + "\n"
 
 
 def _from_line(line: str, root: Path) -> CheckResult:
     stored = json.loads(line)
     content = stored["verdict"]
-    if stored["digest"] != _digest(content):
+    if stored["digest"] != json_sha256(content):
         raise ValueError("the line is not as it was written")
     outcome: Findings | InputError
     if "problem" in content:
@@ -196,8 +195,3 @@ def _from_line(line: str, root: Path) -> CheckResult:
 def _below(path: str, root: Path) -> str:
     """A path as seen from the data set's folder, if it lies below it."""
     return str(Path(path).relative_to(root)) if Path(path).is_relative_to(root) else path
-
-
-def _digest(content: dict[str, Any]) -> str:
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -93,8 +92,7 @@ def fingerprint(case: IndexedCase, settings: Preprocess, patch: list[int]) -> st
         "patch": list(patch),
         "channels": list(case.channels),
     }
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+    return files.json_sha256(content)
 
 
 def preprocess_case(
