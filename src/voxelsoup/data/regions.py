@@ -88,11 +88,7 @@ def _shown(labels: frozenset[int]) -> str:
 def check_label_order(
     order: Mapping[str, int], regions: Mapping[str, Sequence[int]], where: str
 ) -> LabelOrder:
-    """An order that the user states, as long as it is one.
-
-    Raises:
-        InputError: if it does not name every region once, each with one of its label values.
-    """
+    """A stated order; raises InputError unless every region has one of its values."""
     if sorted(order) != sorted(regions):
         raise InputError(
             where,
@@ -112,11 +108,7 @@ def check_label_order(
 
 
 def parse_label_order(text: str, regions: Mapping[str, Sequence[int]]) -> LabelOrder:
-    """Read an order that the user states: ``WT=2,TC=1,ET=3``, the first one written first.
-
-    Raises:
-        InputError: as ``check_label_order``, and if the text is not of this form.
-    """
+    """Read an order to write in, ``WT=2,TC=1,ET=3``; raises InputError."""
     pairs = [part.partition("=") for part in text.split(",")]
     if len({name.strip() for name, _, _ in pairs}) < len(pairs) or not all(
         value.strip().isdecimal() for _, _, value in pairs

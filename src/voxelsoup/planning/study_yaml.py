@@ -20,10 +20,7 @@ SHORT = 70
 def study_text(
     study: Mapping[str, Any], reasons: Mapping[str, str], heading: Sequence[str] = ()
 ) -> str:
-    """Write a study down, with the reason of a setting (dotted key -> why) above it.
-
-    ``heading``: lines of a comment above everything.
-    """
+    """Write a study down, with the reason of a setting (dotted key -> why) above it."""
     lines = [line for text in heading for line in _comment(text, 0)]
     for section, settings in study.items():
         if isinstance(settings, dict):

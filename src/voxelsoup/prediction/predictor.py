@@ -154,8 +154,7 @@ class Predictor:
                 (x, y, z, region), in the same grid, 0 outside of the box around the foreground.
             report: is called with the share of the case that is done.
 
-        Raises:
-            InputError: if a file of the case is unusable, or nothing can be written.
+        Raises InputError if a file of the case is unusable, or nothing can be written.
         """
         model = self.settings.description
         with writable(self.scratch), tempfile.TemporaryDirectory(dir=self.scratch) as folder:

@@ -1,7 +1,4 @@
-"""What is to be predicted: a data set's cases, a folder of volumes, or the files of one case.
-
-Label maps are left aside: a case is predicted whether it has one or not.
-"""
+"""What is to be predicted: a data set's cases, a folder of volumes, or the files of one case."""
 
 from __future__ import annotations
 
@@ -243,10 +240,7 @@ def _check_names(found: Guess, names: Sequence[str]) -> None:
 
 
 def shared_out(cases: Sequence[Case], size: int) -> dict[str, dict[str, Signature | None]]:
-    """Batches of at most ``size`` cases: number -> case -> the signature of its files.
-
-    A batch with changed scans is known by it without reading them.
-    """
+    """Batches of at most ``size`` cases: number -> case -> the signature of its files."""
     shares = [cases[first : first + size] for first in range(0, len(cases), size)]
     return {
         f"{number:04d}": {case.name: signature_of(case) for case in share}

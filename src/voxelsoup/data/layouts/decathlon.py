@@ -23,8 +23,7 @@ def find_cases(dataset: Dataset, root: Path) -> list[Case]:
 
     The study names the modalities in order; several lie in one 4D file.
 
-    Raises:
-        InputError: if ``dataset.json`` is missing, broken, or describes other channels.
+    Raises InputError if ``dataset.json`` is missing, broken, or describes other channels.
     """
     where = root / "dataset.json"
     description = read_description(where)

@@ -78,8 +78,7 @@ class Guess:
 def guess(folder: Path) -> Guess:
     """Find out which data set a folder holds, itself or in a folder below.
 
-    Raises:
-        InputError: if there is no such folder, or it holds no known data set or several.
+    Raises InputError if there is no such folder, or it holds no known data set or several.
     """
     if not folder.is_dir():
         raise InputError(

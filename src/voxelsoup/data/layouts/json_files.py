@@ -34,8 +34,7 @@ def read_description(path: Path) -> dict[str, Any]:
 def read_json(path: Path, correction: str = CORRECTION) -> Any:
     """Read a JSON file of another program; ``correction`` is the fix if it is missing.
 
-    Raises:
-        InputError: if it is missing, not JSON, or an object of it names a key twice.
+    Raises InputError if it is missing, not JSON, or an object of it names a key twice.
     """
     try:
         # Editors put a byte order mark in front, which utf-8-sig takes off.

@@ -23,8 +23,7 @@ def find_cases(dataset: Dataset, root: Path) -> list[Case]:
     the cases of ``imagesTs`` are listed as well, without label: a ``labelsTs`` is not used. The
     study names the channels 0000, 0001, ... in order.
 
-    Raises:
-        InputError: if ``dataset.json`` is missing, broken, or describes other channels.
+    Raises InputError if ``dataset.json`` is missing, broken, or describes other channels.
     """
     where = root / "dataset.json"
     description = read_description(where)

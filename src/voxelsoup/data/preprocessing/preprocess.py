@@ -50,8 +50,7 @@ def preprocess_all(
         manifest: the table ``case fingerprint`` to write.
         workers: processes; 1 works in this process.
 
-    Raises:
-        InputError: if a case's file is unusable; cases that are done stay done.
+    Raises InputError if a case's file is unusable; cases that are done stay done.
     """
     todo = [
         case

@@ -37,8 +37,7 @@ def read_layout(file: Path, beginning: bytes) -> VoxelLayout:
     The affine is the sform's where it is set, else the qform's, else the voxel sizes alone
     around the volume's centre, as in nibabel.
 
-    Raises:
-        InputError: if there is no header, or it does not describe plain numbers on a grid.
+    Raises InputError if there is no header, or it does not describe plain numbers on a grid.
     """
     packed = beginning.startswith(GZIP_MAGIC)
     if packed:

@@ -100,10 +100,8 @@ def _interpret(file: Path, header: dict[str, Any], start: int) -> VoxelLayout:
 
 
 def _vectors(file: Path, header: dict[str, Any], axes: int) -> tuple[np.ndarray, np.ndarray]:
-    """A row per axis: its direction in mm per voxel, or NaN if it counts components.
-
-    Returns:
-        The rows, and the matrix that turns their space to RAS.
+    """A row per axis: its direction in mm per voxel, or NaN if it counts components; and the matrix
+    that turns their space to RAS.
     """
     if "space directions" in header:
         space = header.get("space", "").lower()

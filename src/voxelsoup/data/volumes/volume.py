@@ -86,8 +86,7 @@ def read_volumes(sources: Iterable[Source]) -> Iterator[Volume]:
 def read_label(source: Source) -> Volume:
     """Read a label map as uint8; values that scaling has left close to an integer are rounded.
 
-    Raises:
-        InputError: as ``read_volume``, and if values are not whole numbers from 0 to 255.
+    Raises InputError as ``read_volume``, and if values are not whole numbers from 0 to 255.
     """
     volume = read_volume(source)
     values = volume.data

@@ -42,8 +42,7 @@ def write_bundle(
 ) -> Kind:
     """Write the bundle of a finished study, in place of an older one; returns what won.
 
-    Raises:
-        InputError: if a model is not the one that was scored, or cannot be exported.
+    Raises InputError if a model is not the one that was scored, or cannot be exported.
     """
     folds = study.folds.numbers
     found = kinds(results, folds, study.soup.averaging_recipes)

@@ -192,9 +192,8 @@ def _postprocessing(
 
 
 def to_labels_expression(regions: Collection[str], order: LabelOrder | None) -> str:
-    """The expression in MONAI's configuration that turns probabilities into what is written.
-
-    A function of a tensor (region, x, y, z): label values (1, x, y, z), or masks without an order.
+    """The function in MONAI's configuration from probabilities (region, x, y, z) to label values
+    (1, x, y, z), or to masks without an order.
     """
     if order is None:
         return f"$lambda p: (p > {THRESHOLD}).to(torch.uint8)"
