@@ -65,14 +65,14 @@ class ModelFile:
     label_order: LabelOrder | None = None
 
     def build(self, device: torch.device) -> nn.Module:
-        """The network with these weights, in evaluation mode; raises InputError if none fits."""
+        """The network in evaluation mode; raises InputError if these weights do not fit it."""
         own = self.description
         model = networks.build(own.network, len(own.channels), len(own.regions))
         weight_files.fit(model, weight_files.load(self.path)[0], self.path)
         return model.to(device).eval()
 
     def read_postprocessing(self) -> Postprocessing:
-        """What was chosen for it; raises InputError if there is none, or it is of other regions."""
+        """What was chosen for it; raises InputError if nothing was, or for other regions."""
         if self.postprocessing is None:
             raise InputError(
                 self.path,
