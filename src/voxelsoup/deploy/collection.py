@@ -101,7 +101,8 @@ def collect(
     """
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
-    for entry in sorted(entries, key=_order):
+    kinds = ("stem", "trial", "soup")
+    for entry in sorted(entries, key=lambda e: (e.fold, kinds.index(e.kind), e.trial)):
         target = folder / entry.name
         _link(entry.model, target)
         rows.append(
@@ -130,10 +131,6 @@ def _cell(value: Any) -> str:
     if value is pd.NA or value is None:
         return ""
     return repr(value) if isinstance(value, float) else str(value)
-
-
-def _order(entry: CollectedModel) -> tuple[int, int, str]:
-    return entry.fold, ("stem", "trial", "soup").index(entry.kind), entry.trial
 
 
 def _link(source: Path, target: Path) -> None:

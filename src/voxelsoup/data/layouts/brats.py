@@ -94,6 +94,8 @@ def _case(folder: Path, mark: str, channels: list[str]) -> Case:
         if name.startswith(stem):
             files.setdefault(without_suffix(name).removeprefix(stem), []).append(name)
     labels = [suffix for suffix in LABELS if suffix in files]
+    # As they can be written down, whatever bytes they hold.
+    extra = [os.fsencode(s).decode(errors="replace") for s in {*files} - {*channels, *LABELS}]
 
     def source(suffix: str) -> Source:
         return Source(folder / files.get(suffix, [f"{stem}{suffix}.nii.gz"])[0])
@@ -104,13 +106,8 @@ def _case(folder: Path, mark: str, channels: list[str]) -> Case:
         source(labels[0]) if labels else None,
         problem=_ambiguous(folder, [files.get(channel, []) for channel in channels])
         or _ambiguous(folder, [[name for suffix in labels for name in files[suffix]]]),
-        extra=tuple(sorted(_readable(suffix) for suffix in {*files} - {*channels, *LABELS})),
+        extra=tuple(sorted(extra)),
     )
-
-
-def _readable(text: str) -> str:
-    """A part of a file name as it can be written down, whatever bytes it holds."""
-    return os.fsencode(text).decode(errors="replace")
 
 
 def _ambiguous(folder: Path, alternatives: list[list[str]]) -> InputError | None:
