@@ -7,9 +7,9 @@ the process that started them: resuming from it takes no step.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
-import pickle
 import signal
 import sys
 import tempfile
@@ -28,14 +28,16 @@ from voxelsoup.models import devices
 from voxelsoup.runs.guard import RunGuard
 from voxelsoup.runs.resume_state import State, state_at
 from voxelsoup.runs.signals import SIGNALS, Interruption
+from voxelsoup.study.loading import load
+from voxelsoup.study.sections.training import Optimizer
 from voxelsoup.training.data_parallel import Ranks, joined
-from voxelsoup.training.run import Job
+from voxelsoup.training.run import Job, Run
 from voxelsoup.training.tensorboard import TrainingEvents
 from voxelsoup.training.train import train
 
 log = logging.getLogger(__name__)
 
-PLAN = "plan.pickle"
+PLAN = "plan.json"
 # What the first process says instead of a signal's number: it ends for a reason of its own.
 OWN_REASON = 1000
 # Between the request to end and SIGKILL: the first process may be writing a state.
@@ -62,7 +64,7 @@ def train_together(job: Job, processes: int) -> None:
     with ExitStack() as exits:
         gpus = exits.enter_context(devices.reserved(job.run.study.training.device, processes))
         folder = Path(exits.enter_context(tempfile.TemporaryDirectory(prefix="voxelsoup-ranks-")))
-        (folder / PLAN).write_bytes(pickle.dumps((job, gpus, os.getpid())))
+        _write_plan(folder / PLAN, job, gpus)
         on = f"GPUs {', '.join(map(str, gpus))}" if gpus else "CPUs"
         log.info("training with %d processes on %s", processes, on)
         _launch(folder, processes)
@@ -132,6 +134,34 @@ def _quiet_agent() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def _write_plan(path: Path, job: Job, gpus: list[int]) -> None:
+    run = job.run
+    others = {
+        name: value for name, value in vars(run).items() if name not in ("study", "optimizer")
+    }
+    plan = {
+        **vars(job),
+        "run": others,
+        "study": run.study.model_dump(mode="json"),
+        "optimizer": run.optimizer.model_dump(mode="json"),
+        "gpus": gpus,
+        "parent": os.getpid(),
+    }
+    path.write_text(json.dumps(plan, default=str))
+
+
+def _read_plan(path: Path) -> tuple[Job, list[int], int]:
+    """What ``_write_plan`` wrote: the job, its GPUs, and the process that wrote it."""
+    plan = read_json(path)
+    run, gpus, parent = plan["run"], plan.pop("gpus"), plan.pop("parent")
+    study, optimizer = load(plan.pop("study")), Optimizer(**plan.pop("optimizer"))
+    run |= {"folder": Path(run["folder"]), "initial": run["initial"] and Path(run["initial"])}
+    run |= {"seed": tuple(run["seed"]), "weights": tuple(run["weights"])}
+    plan["run"] = Run(**run, study=study, optimizer=optimizer)
+    paths = {key: plan[key] and Path(plan[key]) for key in ("states", "events", "log")}
+    return Job(**plan | paths), gpus, parent
+
+
 class SharedCheckpointer:
     """Keeps the states of a run for all of its processes (a ``training.Checkpointer``).
 
@@ -199,8 +229,7 @@ class SharedCheckpointer:
 
 
 def _train_share(folder: Path, rank: int, count: int) -> None:
-    # Written by the process that started this one, into a folder of its own.
-    job, gpus, parent = pickle.loads((folder / PLAN).read_bytes())
+    job, gpus, parent = _read_plan(folder / PLAN)
     run = job.run
     with ExitStack() as exits:
         asked = exits.enter_context(Interruption())
