@@ -58,7 +58,7 @@ rule ensemble:
         recipe=(
             []
             if study.soup.ensemble_of == "all"
-            else f"<results>/fold{{fold}}/soups/{study.soup.ensemble_of}/recipe.json"
+            else [f"<results>/fold{{fold}}/soups/{study.soup.ensemble_of}/recipe.json"]
         ),
         postprocessing="<results>/fold{fold}/postprocessing.json",
     output:
