@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -80,6 +81,16 @@ def test_a_seed_gives_the_same_weights_and_leaves_torch_alone() -> None:
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    """On one thread torch computes small images in the plain format, whatever theirs is."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("two_threads")
 @pytest.mark.parametrize("channels", [1, 2])
 def test_all_layers_keep_channels_last_of_their_input(channels: int) -> None:
     """MedNeXt's weights, and images of one channel, lie alike in both formats but for strides."""

@@ -55,13 +55,20 @@ function valueOf(cell, kind) {
   return kind === "number" && !Number.isNaN(number) ? number : text;
 }
 
-const collator = new Intl.Collator("en", { numeric: true });
+const collator = new Intl.Collator("en");
+const numeral = /(\d+(?:\.\d+)?(?:e[+-]?\d+)?)/;
 
-/** Numbers before texts; texts as people sort them. */
+/** Numbers before texts; texts as people sort them: "lr 0.002" before "lr 0.01", h9 before h10. */
 function compare(one, other) {
   if (typeof one === "number" && typeof other === "number") return one - other;
   if (typeof one !== typeof other) return typeof one === "number" ? -1 : 1;
-  return collator.compare(one, other);
+  const [words, others] = [one.split(numeral), other.split(numeral)];
+  for (let i = 0; i < Math.min(words.length, others.length); i++) {
+    // Every second part is a number.
+    const difference = i % 2 ? words[i] - others[i] : collator.compare(words[i], others[i]);
+    if (difference) return difference;
+  }
+  return words.length - others.length;
 }
 
 /** All rows as asked for; those without a value last in both directions, equal ones as written. */
