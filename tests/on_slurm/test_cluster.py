@@ -241,7 +241,7 @@ def test_after_a_killed_snakemake_the_same_command_resumes(study: Disturbed) -> 
     process = study.attempts()[0].owner.process
     os.kill(process, signal.SIGSTOP)
     study.start(TARGET)
-    wait_for(lambda: list(study.states.glob("*.expected")))
+    wait_for(lambda: list(study.states.glob("*.wanted")))
     os.kill(process, signal.SIGCONT)
     study.ends_well()
     study.is_complete()
