@@ -118,7 +118,7 @@ def test_a_log_begins_with_the_runs_name_and_has_a_line_per_epoch(watched: Watch
     for log in logs:
         fold = log.relative_to(watched.results / "logs").parts[0].removeprefix("fold")
         first, *epochs = lines_of(log)
-        run = r"stem|trial [0-9a-f]{8} \(schedule [a-z-]+, seed [01]\)"
+        run = r"stem|trial [0-9a-f]{8} \((schedule-free|schedule constant), seed [01]\)"
         batch = "batch 2, patch 32 × 32 × 32"
         threads = r"on cpu with (one thread|\d threads)"
         what = rf"fold {fold}, ({run}), {threads}: [36] epochs of 20 steps, {batch}, .*"
