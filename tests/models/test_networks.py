@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from monai.networks.nets.mednext import create_mednext
+from monai.networks.nets.mednext import MedNeXt, create_mednext
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -171,6 +171,56 @@ def test_a_free_mednext_gives_a_logit_per_region_at_full_size(deep: bool) -> Non
     assert all(output.shape[:2] == (1, 3) for output in outputs)
     with torch.no_grad():
         assert model.eval()(volume).shape == (1, 3, 16, 8, 12)
+
+
+def test_a_mednext_of_strides_2_is_monais() -> None:
+    networks = [
+        Network(size="free", arguments=TINY, strides=strides) for strides in (None, 2 * [[2, 2, 2]])
+    ]
+    volume, models = torch.randn(1, 2, 16, 8, 12), []
+    for network in networks:
+        with seeded(1):
+            models.append(build(network, channels=2, regions=3).eval())
+    with torch.inference_mode():
+        assert torch.equal(models[0](volume), models[1](volume))
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("kernel", [3, 5])
+def test_a_mednext_that_halves_no_slices_is_the_plane_one_on_a_single_slice(
+    axis: int, kernel: int
+) -> None:
+    """MONAI's MedNeXt of planes is the oracle: of a kernel, only the middle meets the one slice."""
+    strides = 2 * [[1 if along == axis else 2 for along in range(3)]]
+    network = Network(size="free", arguments=TINY, strides=strides, kernel_size=kernel)
+    model = build(network, channels=2, regions=3).eval()
+    planes = MedNeXt(
+        spatial_dims=2,
+        in_channels=2,
+        out_channels=3,
+        kernel_size=kernel,
+        use_residual_connection=True,
+        **TINY,
+    ).eval()
+    weights = {
+        name: weight.select(2 + axis, weight.shape[2 + axis] // 2) if weight.ndim == 5 else weight
+        for name, weight in model.state_dict().items()
+    }
+    planes.load_state_dict(weights)
+    slice_ = torch.randn(1, 2, 16, 8)
+    with torch.inference_mode():
+        found = model(slice_.unsqueeze(2 + axis)).squeeze(2 + axis)
+        torch.testing.assert_close(found, planes(slice_))
+
+
+def test_a_mednext_halves_each_axis_as_often_as_its_strides_say() -> None:
+    strides = [[2, 2, 1], [2, 1, 1], [2, 2, 2], [2, 2, 1]]
+    network = Network(size="S", strides=strides, deep_supervision=True)
+    assert network.divisors == [16, 8, 2]
+    model = outline(network, channels=1, regions=2)
+    check_outputs(model, 1, 2, [32, 40, 6])
+    coarsest = model.train()(torch.zeros(1, 1, 32, 40, 6, device="meta"))[-1]
+    assert coarsest.shape == (1, 2, 2, 5, 3)
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,24 @@ def test_the_shipped_studies_are_valid(file: Path) -> None:
         ({"soup": {"barrier_points": 2}}, "so that the middle of the line is among the points"),
         ({"stem": {"source": "checkpoint"}}, "`checkpoint` goes with"),
         ({"training": {"patch": [100, 128, 128]}}, "100 is not divisible by 16"),
+        ({"training": {"patch": [128, 128, 12]}}, "or set `network.strides`: an axis of few"),
+        ({"training": {"patch": [128, 128, 0]}}, "at least 1 voxel"),
+        (
+            {"network": {"strides": 4 * [[2, 2, 1]]}, "training": {"patch": [128, 8, 7]}},
+            "8 is not divisible by 16",
+        ),
+        (
+            {"network": {"strides": 3 * [[2, 2, 1]]}},
+            "names 3 downsamplings, and this MedNeXt has 4",
+        ),
+        ({"network": {"name": "UNet", "strides": [[2, 2, 1]]}}, "are MedNeXt's"),
+        (
+            {
+                "network": {"name": "DynUNet", "arguments": {"strides": [1, 2, [2, 2, 1]]}},
+                "training": {"patch": [128, 128, 7]},
+            },
+            "7 is not divisible by 2",
+        ),
         ({"preprocess": {"spacing": [1, 0, 1]}}, "above 0 mm"),
         ({"postprocessing": {"thresholds": [0.3, 1]}}, "`postprocessing.thresholds[1]`: Input"),
         ({"postprocessing": {"smallest_components": [-1]}}, "greater than or equal to 0"),

@@ -16,11 +16,8 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from voxelsoup.common.errors import InputError
+from voxelsoup.models.mednext import with_strides
 from voxelsoup.study.sections.training import Network
-
-# Blocks and expansion ratios of the published sizes: Roy et al., MedNeXt, MICCAI 2023, Table 1,
-# as monai.networks.nets.mednext.create_mednext has them.
-MEDNEXT_SIZES = {"S": nets.MedNeXtS, "B": nets.MedNeXtB, "M": nets.MedNeXtM, "L": nets.MedNeXtL}
 
 
 def build(network: Network, channels: int, regions: int) -> nn.Module:
@@ -47,19 +44,31 @@ def build(network: Network, channels: int, regions: int) -> nn.Module:
         ) from error
 
 
+def _mednext(network: Network) -> str:
+    """What MONAI calls a MedNeXt of this size; empty for other networks."""
+    size = "" if network.size == "free" else network.size
+    return f"MedNeXt{size}" if network.name == "MedNeXt" else ""
+
+
 def as_monai_config(network: Network, channels: int, regions: int) -> dict[str, Any]:
     """The network as MONAI's configuration files name it; raises as ``build``."""
     factory, arguments = _call(network, channels, regions)
-    sizes = {made: f"MedNeXt{size}" for size, made in MEDNEXT_SIZES.items()}
-    return {"_target_": f"monai.networks.nets.{sizes.get(factory, network.name)}", **arguments}
+    target = f"monai.networks.nets.{_mednext(network) or network.name}"
+    if factory is with_strides:
+        target = f"{with_strides.__module__}.{with_strides.__name__}"
+    return {"_target_": target, **arguments}
 
 
 def _call(network: Network, channels: int, regions: int) -> tuple[Any, dict[str, Any]]:
-    """MONAI's class or function, and what it is called with."""
+    """The class or function that builds the network, and what it is called with.
+
+    Blocks and expansion ratios of MedNeXt's published sizes are MONAI's (Roy et al., MedNeXt,
+    MICCAI 2023, Table 1).
+    """
     filled: dict[str, Any] = {"spatial_dims": 3, "in_channels": channels, "out_channels": regions}
     defaults = {}
     if network.name == "MedNeXt":
-        factory: Any = MEDNEXT_SIZES.get(network.size, nets.MedNeXt)
+        factory: Any = getattr(nets, _mednext(network))
         filled |= {
             "kernel_size": network.kernel_size,
             "deep_supervision": network.deep_supervision,
@@ -67,6 +76,9 @@ def _call(network: Network, channels: int, regions: int) -> tuple[Any, dict[str,
         if network.size == "free":
             # All published blocks have residual connections; by MONAI's default none has.
             defaults = {"use_residual_connection": True}
+        if network.strides is not None:
+            factory = with_strides
+            filled |= {"variant": _mednext(network), "strides": network.strides}
     else:
         factory = _by_name(network.name)
         taken = inspect.signature(factory).parameters
@@ -209,6 +221,8 @@ def _check_not_filled(network: Network, filled: dict[str, Any]) -> None:
         "out_channels": "`regions`",
         "kernel_size": "`network.kernel_size`",
         "deep_supervision": "`network.deep_supervision`",
+        "variant": "`network.size`",
+        "strides": "`network.strides`",
     }
     for key in filled.keys() & network.arguments.keys():
         raise InputError(

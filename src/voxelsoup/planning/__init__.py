@@ -9,6 +9,7 @@ Begin with ``init.write_first_study``, which takes the steps in order:
   around the foreground of up to 50 of them from their voxels.
 - ``proposal``: from the fingerprint to settings and reasons. Spacing, patch and normalisation
   follow nnU-Net's rules as far as they fit this workflow; each function says where it departs.
+- ``topology``: a network planned per axis, for thick slices and volumes of few voxels.
 - ``study_yaml``: settings and reasons as YAML that people read and change.
 
 The proposal is loaded like any other study before it is written: what ``init`` writes passes

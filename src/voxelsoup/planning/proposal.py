@@ -1,15 +1,15 @@
 """A study proposed from a data set's fingerprint, with the reason of each choice.
 
-The rules for spacing, patch and normalisation follow nnU-Net v2 (Isensee et al., Nature Methods
-2021; ``nnunetv2/experiment_planning/experiment_planners/default_experiment_planner.py``) as far as
-they fit this workflow; each function says where it departs from them.
+The rules for spacing, network, patch and normalisation follow nnU-Net v2 (Isensee et al., Nature
+Methods 2021; ``nnunetv2/experiment_planning/experiment_planners/default_experiment_planner.py``) as
+far as they fit this workflow; each function says where it departs from them.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
@@ -22,6 +22,7 @@ from voxelsoup.data.case import Case
 from voxelsoup.data.index.patients import patient_finder
 from voxelsoup.data.layouts.detect import BRATS_CHANNELS, Guess, clean_names
 from voxelsoup.planning.fingerprint import Fingerprint, Spacing
+from voxelsoup.planning.topology import COMPARABLE, plan_topology
 from voxelsoup.study.sections.training import Network
 
 # Rows of tables have these names.
@@ -279,34 +280,100 @@ def _median_shape(fingerprint: Fingerprint, spacing: Sequence[float] | None) -> 
     return [float(side) for side in np.median(sides, axis=0)]
 
 
-def propose_patch(shape: Sequence[float], factor: int, budget: int = PATCH_VOXELS) -> list[int]:
-    """A patch like the median case (x, y, z), in multiples of the ``factor`` a network divides by.
+def propose_patch(
+    shape: Sequence[float],
+    divisors_of: Callable[[Sequence[float]], list[int]],
+    budget: int = PATCH_VOXELS,
+) -> list[int]:
+    """A patch like the median case (x, y, z), in multiples of what its network divides it by.
 
     As nnU-Net does it, from the median shape downwards: whichever side is longest beside the
     median's is shortened until the patch is within the budget. nnU-Net's budget is a memory
     estimate; here it is a number of voxels.
+
+    Args:
+        shape: median sides in voxels.
+        divisors_of: sides of a patch -> by which factors its network shrinks them.
+        budget: voxels of the largest patch.
     """
-    patch = _nearest(shape, factor)
+    patch = _nearest(shape, divisors_of(shape))
     while math.prod(patch) > budget:
+        factors = divisors_of(patch)
         longest = max(
-            (axis for axis in range(3) if patch[axis] > factor),
+            (axis for axis in range(3) if patch[axis] > factors[axis]),
             key=lambda axis: patch[axis] / shape[axis],
         )
-        patch[longest] -= factor
-    if max(patch) == factor:
+        shorter = [side - factors[axis] * (axis == longest) for axis, side in enumerate(patch)]
+        # A shorter side may be halved less often, and is shortened by less then.
+        patch[longest] -= divisors_of(shorter)[longest]
+        patch = _filled_up(patch, divisors_of(patch))
+    factors = divisors_of(patch)
+    if patch == factors:
         # One voxel at the bottleneck has nothing to be normalised over.
-        patch = [2 * factor] * 3
+        patch = [2 * factor for factor in factors]
     return patch
 
 
+@dataclass(frozen=True)
+class PlannedNetwork:
+    """The section ``network``, a patch for it, by what it divides its sides, and why this one."""
+
+    settings: dict[str, Any]
+    patch: list[int]
+    divisors: list[int]
+    reason: str
+
+
+def propose_network(spacing: Sequence[float], shape: Sequence[float]) -> PlannedNetwork:
+    """A network and a patch for volumes of a spacing in mm and of median sides in voxels (x, y, z).
+
+    MedNeXt halves all axes alike. Where voxels are at least twice as long along one axis as along
+    another, or an axis has fewer voxels than MedNeXt divides it by, a DynUNet is planned axis by
+    axis (``plan_topology``).
+    """
+    mednext = {"name": "MedNeXt", "size": "S", "kernel_size": 3}
+    divisors = Network.model_validate(mednext).divisors
+    assert divisors is not None
+    found = _unlike_axes(spacing, shape, min(divisors))
+    if not found:
+        why = (
+            "The smallest published MedNeXt, meant for a GPU; for CPUs alone take the network of "
+            "examples/hippocampus.yaml."
+        )
+        return PlannedNetwork(mednext, propose_patch(shape, lambda _: divisors), divisors, why)
+    patch = propose_patch(shape, lambda sides: plan_topology(spacing, sides).divisors)
+    topology = plan_topology(spacing, patch)
+    halved = listed(f"{axis} by {n}" for axis, n in zip("xyz", topology.divisors, strict=True))
+    why = (
+        f"{found}: planned per axis by nnU-Net's rule. It divides {halved}, where MedNeXt divides "
+        "all by 16 (unless `network.strides` says otherwise). Meant for a GPU; for CPUs alone give "
+        "it the `filters` of examples/acdc.yaml."
+    )
+    settings = {"name": "DynUNet", "arguments": topology.as_dynunet()}
+    return PlannedNetwork(settings, patch, topology.divisors, why)
+
+
+def _unlike_axes(spacing: Sequence[float], shape: Sequence[float], divisor: int) -> str:
+    """What asks for a network planned per axis, in words; empty if nothing does."""
+    longest, few = max(spacing), min(shape)
+    if longest >= COMPARABLE * min(spacing):
+        ratio, axis = longest / min(spacing), "xyz"[list(spacing).index(longest)]
+        return f"Voxels of {_mm(spacing)}, {ratio:.2g} times as long along {axis}"
+    if round(few) < divisor:
+        axis = "xyz"[list(shape).index(few)]
+        return f"A usual case has {counted(round(few), 'voxel')} along {axis}"
+    return ""
+
+
 def _add_training(proposal: Proposal, fingerprint: Fingerprint) -> None:
-    factor = Network(size="S", kernel_size=3).downsampling
-    shape = _median_shape(fingerprint, proposal.study["preprocess"]["spacing"])
-    patch = propose_patch(shape, factor)
-    voxels = BATCH * math.prod(patch)
-    proposal.study["network"] = {"name": "MedNeXt", "size": "S", "kernel_size": 3}
+    chosen = proposal.study["preprocess"]["spacing"]
+    shape = _median_shape(fingerprint, chosen)
+    own = np.median([case.spacing for case in fingerprint.labelled], axis=0).tolist()
+    network = propose_network(chosen or own, shape)
+    voxels = BATCH * math.prod(network.patch)
+    proposal.study["network"] = network.settings
     proposal.study["training"] = {
-        "patch": patch,
+        "patch": network.patch,
         "batch_size": BATCH,
         "epochs": 50,
         "steps_per_epoch": 250,
@@ -315,9 +382,8 @@ def _add_training(proposal: Proposal, fingerprint: Fingerprint) -> None:
         "workers": 3,
     }
     proposal.reasons |= {
-        "network": "The smallest published MedNeXt, meant for a GPU; for CPUs alone take the "
-        "network of examples/hippocampus.yaml.",
-        "training.patch": _about_patch(shape, patch, factor, len(fingerprint.contents)),
+        "network": network.reason,
+        "training.patch": _about_patch(shape, network, len(fingerprint.contents)),
         "training.batch_size": f"As nnU-Net; {_millions(voxels)} voxels a step. If a GPU's "
         "memory is too small, use a smaller patch.",
         "training.epochs": "Of a trial, which is fine-tuned from the stem "
@@ -340,7 +406,8 @@ def _add_sweep(proposal: Proposal) -> None:
         "soup": {"recipes": ["greedy", "uniform"]},
     }
     proposal.reasons |= {
-        "optimizer": "The published optimum for MedNeXt.",
+        "optimizer": "The published optimum for MedNeXt; other networks may want another `lr`, "
+        "which the sweep tries.",
         "sweep": f"{folds} folds x (1 stem + {trials} trials) = {folds * (trials + 1)} trainings, "
         "around the best rate, with seeds: soups gain where models are good, nearly equal and "
         "different (docs/souping.md).",
@@ -353,21 +420,27 @@ def _add_sweep(proposal: Proposal) -> None:
         )
 
 
-def _nearest(shape: Sequence[float], factor: int) -> list[int]:
+def _nearest(shape: Sequence[float], factors: Sequence[int]) -> list[int]:
     """The nearest multiples, and one at least."""
-    return [max(factor, factor * math.floor(side / factor + 0.5)) for side in shape]
+    pairs = zip(shape, factors, strict=True)
+    return [max(factor, factor * math.floor(side / factor + 0.5)) for side, factor in pairs]
 
 
-def _about_patch(shape: Sequence[float], patch: list[int], factor: int, cases: int) -> str:
+def _filled_up(patch: Sequence[int], factors: Sequence[int]) -> list[int]:
+    """The next multiples."""
+    return [factor * -(-side // factor) for side, factor in zip(patch, factors, strict=True)]
+
+
+def _about_patch(shape: Sequence[float], network: PlannedNetwork, cases: int) -> str:
     sides, looked = times([round(side) for side in shape]), counted(cases, "case")
     begin = f"Median shape after preprocessing {sides} ({looked})"
-    nearest = _nearest(shape, factor)
-    multiples = f"multiples of {factor}, by which MedNeXt S shrinks its input"
-    if patch == nearest:
+    nearest = _nearest(shape, network.divisors)
+    multiples = f"multiples of {times(network.divisors)}, by which the network shrinks its input"
+    if network.patch == nearest:
         return f"{begin}: the nearest {multiples}."
     if math.prod(nearest) > PATCH_VOXELS:
         return f"{begin}, scaled down to at most 128³ voxels in {multiples}."
-    return f"{begin}: the smallest that MedNeXt S takes, in {multiples}."
+    return f"{begin}: the smallest that the network takes, in {multiples}."
 
 
 def _add_resources(proposal: Proposal, guess: Guess, fingerprint: Fingerprint) -> None:

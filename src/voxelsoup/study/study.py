@@ -87,17 +87,22 @@ def check_across_sections(study: Study, where: str) -> None:
 
 
 def _check_divisible(study: Study, where: str) -> None:
-    if study.network.name != "MedNeXt":
-        return
-    factor = study.network.downsampling
-    wrong = [side for side in study.training.patch if side % factor]
-    if wrong:
-        raise InputError(
-            where,
-            f"`training.patch` is {study.training.patch}; {wrong[0]} is not divisible by {factor}",
-            f"sides divisible by {factor}, by which MedNeXt shrinks its input",
-            f"take {-(-wrong[0] // factor) * factor} instead of {wrong[0]}",
-        )
+    divisors, patch = study.network.divisors, study.training.patch
+    for side, divisor, axis in zip(patch, divisors or [], "xyz", strict=bool(divisors)):
+        if side % divisor:
+            raise InputError(
+                where,
+                f"`training.patch` is {patch}; {side} is not divisible by {divisor}",
+                f"sides divisible by {divisor} along {axis}, by which {study.network.name} shrinks "
+                "its input",
+                f"take {-(-side // divisor) * divisor} instead of {side}"
+                + _fewer_halvings(study, divisor),
+            )
+
+
+def _fewer_halvings(study: Study, divisor: int) -> str:
+    key = "network.strides" if study.network.name == "MedNeXt" else "network.arguments.strides"
+    return f", or set `{key}`: an axis of few voxels need not be halved so often" * (divisor > 1)
 
 
 def _check_ensemble(study: Study, where: str) -> None:

@@ -225,7 +225,5 @@ def _evaluator(predictions: Sequence[str]) -> Config:
 
 def needs_voxelsoup(config: Config) -> bool:
     """Whether a bundle only runs where voxelsoup is installed."""
-    return any(
-        str(step["_target_"]).startswith("voxelsoup.")
-        for step in config["preprocessing"]["transforms"]
-    )
+    parts = [config["network_def"], *config["preprocessing"]["transforms"]]
+    return any(str(part["_target_"]).startswith("voxelsoup.") for part in parts)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import math
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, GetJsonSchemaHandler, field_validator, model_validator
 from pydantic.json_schema import JsonSchemaValue
@@ -21,6 +22,7 @@ ScheduleName = Literal[
     "polynomial",
     "multi-step",
 ]
+Strides = Annotated[list[Literal[1, 2]], Field(min_length=3, max_length=3)]
 PrecisionName = Literal["float32", "bfloat16", "float16", "auto"]
 
 
@@ -41,6 +43,14 @@ class Network(Section):
     deep_supervision: bool = Field(
         False, description="Include the outputs of MedNeXt's coarser stages in the loss."
     )
+    strides: list[Strides] | None = Field(
+        None,
+        min_length=1,
+        exclude_if=lambda strides: strides is None,
+        description="By how much MedNeXt shrinks x, y and z, 1 or 2, for each of its downsamplings "
+        "in turn: `[[2, 2, 1], [2, 2, 1], [2, 2, 2], [2, 2, 2]]` halves an axis of thick slices "
+        "twice. By default all of them halve all axes.",
+    )
     arguments: dict[str, Any] = Field(
         default_factory=dict,
         description="Further arguments of the class, by its own names; numbers of channels and "
@@ -48,11 +58,42 @@ class Network(Section):
     )
 
     @property
-    def downsampling(self) -> int:
-        """By which factor a MedNeXt of this description shrinks its input at the bottleneck."""
-        free = self.size == "free"
-        stages = self.arguments.get("blocks_down", (2, 2, 2, 2)) if free else 4 * [2]
-        return int(2 ** len(stages))
+    def stages(self) -> int:
+        """How often a MedNeXt of this description shrinks its input."""
+        blocks = self.arguments.get("blocks_down") if self.size == "free" else None
+        return len(blocks) if isinstance(blocks, list) else 4
+
+    @property
+    def divisors(self) -> list[int] | None:
+        """By which factors (x, y, z) the network shrinks its input at the bottleneck.
+
+        Known of MedNeXt and of a DynUNet with strides that it takes; else None.
+        """
+        if self.name == "MedNeXt":
+            steps: Any = self.strides or self.stages * [2]
+        elif self.name == "DynUNet":
+            steps = self.arguments.get("strides")
+        else:
+            return None
+        try:
+            sides = [3 * [step] if isinstance(step, int) else list(step) for step in steps]
+            return [math.prod(axis) for axis in zip(*sides, strict=True)]
+        except (TypeError, ValueError):
+            # Not what the network takes, which says so itself.
+            return None
+
+    @model_validator(mode="after")
+    def _strides_fit(self) -> Network:
+        if self.strides is None:
+            return self
+        if self.name != "MedNeXt":
+            raise ValueError("`strides` are MedNeXt's; those of others are among `arguments`")
+        if len(self.strides) != self.stages:
+            raise ValueError(
+                f"`strides` names {len(self.strides)} downsamplings, and this MedNeXt has "
+                f"{self.stages}"
+            )
+        return self
 
 
 class Training(Section):
@@ -130,8 +171,8 @@ class Training(Section):
     @field_validator("patch")
     @classmethod
     def _patch_is_positive(cls, value: list[int]) -> list[int]:
-        if min(value) < 8:
-            raise ValueError("every side must be at least 8 voxels")
+        if min(value) < 1:
+            raise ValueError("every side must be at least 1 voxel")
         return value
 
     @model_validator(mode="after")
