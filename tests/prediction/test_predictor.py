@@ -6,6 +6,7 @@ import itertools
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from voxelsoup.models import networks, weight_files
 from voxelsoup.prediction.model_files import ModelFile
 from voxelsoup.prediction.predictor import PredictionSettings, Predictor
 from voxelsoup.study.sections.data import Preprocess
+from voxelsoup.study.sections.training import Axis
 
 CPU = torch.device("cpu")
 ORIENTATIONS = [
@@ -108,6 +110,28 @@ def test_several_models_and_mirror_images_are_averaged_in_probability(
     again = tmp_path / "again.nii.gz"
     predictor.predict(channels, again)
     assert again.read_bytes() == (tmp_path / "l.nii.gz").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("trained", "mirrored"),
+    [
+        ([["x", "y", "z"], ["y", "z"]], [(), (1,), (2,), (1, 2)]),
+        ([["x"], ["y"]], [()]),
+        ([[]], [()]),
+    ],
+)
+def test_flips_are_along_the_axes_that_all_models_were_trained_with(
+    model: ModelFile, trained: list[list[Axis]], mirrored: list[tuple[int, ...]]
+) -> None:
+    def with_axes(axes: list[Axis]) -> ModelFile:
+        return replace(
+            model, description=model.description.model_copy(update={"mirror_axes": axes})
+        )
+
+    models = [with_axes(axes) for axes in trained]
+    order = label_order(model.description.regions)
+    assert PredictionSettings(models, order, flips=True).mirrored == mirrored
+    assert PredictionSettings(models, order, flips=False).mirrored == [()]
 
 
 class Copies(nn.Module):

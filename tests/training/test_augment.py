@@ -17,6 +17,7 @@ from scipy.stats import ks_2samp
 
 from references import augmentation as reference
 from voxelsoup.models import devices
+from voxelsoup.study.sections.training import Axis
 from voxelsoup.training import affine
 from voxelsoup.training.affine import affine_matrices, places, rotate
 from voxelsoup.training.augment import (
@@ -72,6 +73,18 @@ def test_augmentation_repeats_itself_and_keeps_labels_integers(preset: str) -> N
     assert torch.isfinite(one[0]).all()
     other = augmented(images, labels, preset, drawn(4))[0]
     assert torch.equal(other, one[0]) == (preset == "none")
+
+
+@pytest.mark.parametrize("axes", [["y", "z"], ["x"], []])
+def test_only_the_axes_that_the_study_names_are_mirrored(axes: list[Axis]) -> None:
+    every = draw(200, 1, "flips-intensity", drawn(5))
+    some = draw(200, 1, "flips-intensity", drawn(5), axes)
+    kept = {"xyz".index(axis) for axis in axes}
+    assert {axis for flipped in some.flips.values() for axis in flipped} == kept
+    # All else is drawn as ever: the axes are taken out of the same draw.
+    assert dataclasses.replace(some, flips=every.flips) == every
+    left = {n: [axis for axis in flipped if axis in kept] for n, flipped in every.flips.items()}
+    assert some.flips == {n: flipped for n, flipped in left.items() if flipped}
 
 
 def test_a_preset_includes_the_weaker_one() -> None:

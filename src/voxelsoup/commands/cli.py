@@ -19,6 +19,7 @@ from voxelsoup.commands.predict import predict_command
 from voxelsoup.commands.status import add_options, status_command
 from voxelsoup.common.errors import InputError
 from voxelsoup.common.files import write_text
+from voxelsoup.planning.sides import notes_on_sides
 from voxelsoup.study.loading import read
 from voxelsoup.study.reference import configuration_reference, schema_text
 from voxelsoup.study.trials import trials
@@ -135,6 +136,8 @@ def _parser() -> argparse.ArgumentParser:
 def _check(asked: argparse.Namespace) -> int:
     study = read(asked.study)
     found = trials(study, str(asked.study))
+    for note in notes_on_sides(study):
+        print(f"note: {note}")
     # Torch and MONAI take seconds to import, and a mistake in the file is reported before.
     from voxelsoup.training.preflight import check_start
 

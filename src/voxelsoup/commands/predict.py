@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from voxelsoup.common.errors import InputError
-from voxelsoup.common.text import counted
-from voxelsoup.study.sections.training import PrecisionName
+from voxelsoup.common.text import counted, listed
+from voxelsoup.study.sections.training import ALL_AXES, PrecisionName
 
 if TYPE_CHECKING:
     from voxelsoup.prediction.batch import PredictionProgress
@@ -38,7 +38,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--probabilities", action="store_true", help="also write probabilities/CASE.nii.gz"
     )
     parser.add_argument(
-        "--flips", action="store_true", help="average over the 8 mirror images along x, y and z"
+        "--flips",
+        action="store_true",
+        help="average over the mirror images along the axes that the model was trained with (8 "
+        "for x, y and z)",
     )
     parser.add_argument(
         "--overlap",
@@ -120,6 +123,9 @@ def predict_command(asked: argparse.Namespace) -> int:
         precision=asked.precision,
         postprocessing=shared_postprocessing(files) if asked.postprocess else None,
     )
+    if asked.flips and len(settings.flip_axes) < len(ALL_AXES):
+        along = listed(settings.flip_axes) or "no axis"
+        print(f"--flips: along {along}, as the models were trained (`training.mirror_axes`)")
     # As Ctrl-C does: nothing half written, and no large file, is left behind.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     outputs = OutputSettings(Path(output), asked.probabilities, asked.naming, asked.overwrite)

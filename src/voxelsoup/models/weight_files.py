@@ -30,12 +30,15 @@ METADATA_KEY, FORMER_KEY = NAME, FORMER_NAME
 def describe(study: Study) -> dict[str, Any]:
     """What a model file has to say for it to be used or averaged with others."""
     settings = study.model_dump(mode="json")
+    mirrored = settings["training"].get("mirror_axes")
     return {
         "network": settings["network"],
         "channels": settings["dataset"]["channels"],
         "regions": settings["regions"],
         "preprocess": settings["preprocess"],
         "patch": settings["training"]["patch"],
+        # Only where some are left out: other files say what they always said.
+        **({} if mirrored is None else {"mirror_axes": mirrored}),
     }
 
 

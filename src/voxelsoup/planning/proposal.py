@@ -22,6 +22,7 @@ from voxelsoup.data.case import Case
 from voxelsoup.data.index.patients import patient_finder
 from voxelsoup.data.layouts.detect import BRATS_CHANNELS, Guess, clean_names
 from voxelsoup.planning.fingerprint import Fingerprint, Spacing
+from voxelsoup.planning.sides import names_of_sides
 from voxelsoup.planning.topology import COMPARABLE, plan_topology
 from voxelsoup.study.sections.training import Network
 
@@ -381,6 +382,7 @@ def _add_training(proposal: Proposal, fingerprint: Fingerprint) -> None:
         "precision": "bfloat16",
         "workers": 3,
     }
+    _add_mirror_axes(proposal)
     proposal.reasons |= {
         "network": network.reason,
         "training.patch": _about_patch(shape, network, len(fingerprint.contents)),
@@ -390,6 +392,21 @@ def _add_training(proposal: Proposal, fingerprint: Fingerprint) -> None:
         "(examples/brats2024.yaml).",
         "training.precision": "Half the memory on recent GPUs; float32 for old ones and CPUs.",
     }
+
+
+def _add_mirror_axes(proposal: Proposal) -> None:
+    """Switch mirroring along x off where regions differ by their side."""
+    sides = names_of_sides(proposal.study["regions"])
+    if not sides:
+        return
+    some = listed(sides[:3]) + (f" and {len(sides) - 3} more" if len(sides) > 3 else "")
+    reason = (
+        f"{some} name{'s' if len(sides) == 1 else ''} a side: mirrored along x (left to right), "
+        "left looks like right, and the two would become one class"
+    )
+    proposal.study["training"]["mirror_axes"] = ["y", "z"]
+    proposal.reasons["training.mirror_axes"] = f"Without x: {reason}. Flips at prediction follow."
+    proposal.warnings.append(f"training.mirror_axes is [y, z], without x: {reason}")
 
 
 def _add_sweep(proposal: Proposal) -> None:

@@ -28,7 +28,7 @@ from voxelsoup.prediction.bundle_files import (
 from voxelsoup.study.loading import wrong_settings
 from voxelsoup.study.sections.base import Name, Triple
 from voxelsoup.study.sections.data import Preprocess
-from voxelsoup.study.sections.training import Network
+from voxelsoup.study.sections.training import ALL_AXES, Axis, Network
 
 MODEL = "model.safetensors"
 ENDING = ".safetensors"
@@ -40,7 +40,8 @@ class Description(BaseModel):
     """What a model file says of itself (``weight_files.describe``), typed.
 
     ``channels`` are its input volumes and ``regions`` (-> label values) its outputs, in their
-    order; ``patch`` is the window's size in voxels (x, y, z).
+    order; ``patch`` is the window's size in voxels (x, y, z); ``mirror_axes`` are those along
+    which it was trained on mirror images.
     """
 
     network: Network
@@ -48,6 +49,7 @@ class Description(BaseModel):
     regions: dict[Name, list[int]]
     preprocess: Preprocess
     patch: Triple
+    mirror_axes: list[Axis] = list(ALL_AXES)
 
 
 @dataclass(frozen=True)

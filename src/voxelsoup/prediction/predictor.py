@@ -31,7 +31,7 @@ from voxelsoup.evaluation.postprocessing import Postprocessing
 from voxelsoup.evaluation.sliding_window import Covered, Network, Windows, predict_rows
 from voxelsoup.models import devices, weight_files
 from voxelsoup.prediction.model_files import Description, ModelFile
-from voxelsoup.study.sections.training import PrecisionName
+from voxelsoup.study.sections.training import ALL_AXES, Axis, PrecisionName
 
 THRESHOLD = 0.5
 # Probabilities are noise to a packer: more effort would save little.
@@ -51,7 +51,8 @@ class PredictionSettings:
         order: how regions become label values.
         overlap: of neighbouring windows, as a share of the patch.
         window_batch: windows that go through a network at once.
-        flips: average over the image and its mirror images along x, y and z (8 in all).
+        flips: average over the image and its mirror images along the axes along which all models
+            were trained on mirror images (of x, y and z 8 in all).
         every_window: also those outside of the foreground, where the image is 0.
         postprocessing: what is done to the probabilities; None: voxels above 0.5.
     """
@@ -71,11 +72,17 @@ class PredictionSettings:
         return self.models[0].description
 
     @property
+    def flip_axes(self) -> list[Axis]:
+        """The axes of ``flips``: those that no model leaves out."""
+        trained = [model.description.mirror_axes for model in self.models]
+        return [axis for axis in ALL_AXES if self.flips and all(axis in axes for axes in trained)]
+
+    @property
     def mirrored(self) -> list[tuple[int, ...]]:
         """The axes along which the image is mirrored, for each time that it is predicted."""
-        if not self.flips:
-            return [()]
-        return [axes for count in range(4) for axes in itertools.combinations((0, 1, 2), count)]
+        axes = [ALL_AXES.index(axis) for axis in self.flip_axes]
+        counts = range(len(axes) + 1)
+        return [some for count in counts for some in itertools.combinations(axes, count)]
 
     def as_record(self) -> dict[str, Any]:
         """All that a prediction depends on besides the scan."""

@@ -16,6 +16,7 @@ from voxelsoup.study.study import Study
 SWEPT_SECTIONS: dict[str, type[Section]] = {"optimizer": Optimizer, "training": Training}
 NOT_SWEPT = {
     "training.patch": "the preprocessed volumes, which all trials share, are padded to it",
+    "training.mirror_axes": "test-time flips follow it, and soups average models of one kind",
     "training.checkpoints": "the files of all trials have the same names",
     "training.device": "it says where a run trains, not how",
     "training.channels_last": "it says how a run is laid out in memory, not how it trains",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as functional
 
 from voxelsoup.models import devices
-from voxelsoup.study.sections.training import AugmentationPreset
+from voxelsoup.study.sections.training import ALL_AXES, AugmentationPreset, Axis
 from voxelsoup.training.affine import rotate
 
 
@@ -95,6 +95,7 @@ def augment(
     labels: torch.Tensor,
     preset: AugmentationPreset,
     generator: torch.Generator,
+    mirror_axes: Collection[Axis] = ALL_AXES,
 ) -> None:
     """Change a batch at random, in place; what is drawn depends on ``generator`` alone.
 
@@ -105,8 +106,10 @@ def augment(
         preset: the study's name for how strongly.
         generator: a generator of the CPU, so that all devices draw the same (but for noise,
             which a GPU draws itself).
+        mirror_axes: along which images are mirrored, where the preset mirrors.
     """
-    apply(images, labels, draw(len(images), images.shape[1], preset, generator))
+    drawn = draw(len(images), images.shape[1], preset, generator, mirror_axes)
+    apply(images, labels, drawn)
 
 
 def apply(images: torch.Tensor, labels: torch.Tensor, drawn: Drawn) -> None:
@@ -144,7 +147,11 @@ def _change_channel(channel: torch.Tensor, drawn: Drawn, sample: int, number: in
 
 
 def draw(
-    samples: int, channels: int, preset: AugmentationPreset, generator: torch.Generator
+    samples: int,
+    channels: int,
+    preset: AugmentationPreset,
+    generator: torch.Generator,
+    mirror_axes: Collection[Axis] = ALL_AXES,
 ) -> Drawn:
     """Draw how a batch of so many samples is to be changed; ``generator`` is one of the CPU."""
     strength = PRESETS[preset]
@@ -168,7 +175,7 @@ def draw(
     turned = chosen(strength.affine)
     angles = uniform((len(turned), 3), (-ROTATION, ROTATION))
     zooms = uniform((len(turned),), ZOOM)
-    flips = _draw_flips(samples, strength.flip, generator)
+    flips = _draw_flips(samples, strength.flip, generator, mirror_axes)
     noisy = chosen(strength.noise)
     deviations = uniform((len(noisy),), NOISE_DEVIATION)
     seeds = [int(torch.randint(2**62, (), generator=generator)) for _ in noisy]
@@ -193,12 +200,14 @@ def draw(
 
 
 def _draw_flips(
-    samples: int, probability: float, generator: torch.Generator
+    samples: int, probability: float, generator: torch.Generator, mirror_axes: Collection[Axis]
 ) -> dict[int, list[int]]:
     if probability == 0:
         return {}
+    # Drawn for all axes, so that nothing else is drawn differently where some are left out.
     rows = (torch.rand((samples, 3), generator=generator) < probability).tolist()
-    axes = [[axis for axis, flipped in enumerate(row) if flipped] for row in rows]
+    kept = [name in mirror_axes for name in ALL_AXES]
+    axes = [[n for n, flipped in enumerate(row) if flipped and kept[n]] for row in rows]
     return {sample: mirrored for sample, mirrored in enumerate(axes) if mirrored}
 
 

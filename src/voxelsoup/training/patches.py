@@ -122,7 +122,8 @@ def batches(
         labels = read_labels.to(device, non_blocking=True)
         if share is not None:
             images, labels = _in_place(images, own, size), _in_place(labels, own, size)
-        augment(images, labels, source.training.augmentation, generator)
+        training = source.training
+        augment(images, labels, training.augmentation, generator, training.mirror_axes)
         kept = slice(own.start, own.stop)
         yield images[kept], regions_of(labels[kept], list(source.regions.values()))
 

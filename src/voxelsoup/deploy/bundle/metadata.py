@@ -14,6 +14,7 @@ from voxelsoup.data.regions import LabelOrder
 from voxelsoup.deploy.winner import Kind
 from voxelsoup.evaluation.case_scores import ALL_REGIONS
 from voxelsoup.prediction.model_files import Description
+from voxelsoup.study.sections.training import ALL_AXES
 from voxelsoup.study.study import Study
 
 # Of MONAI's model zoo; `python -m monai.bundle verify_metadata` downloads it.
@@ -61,6 +62,7 @@ def metadata(
     if not facts.runs_with_monai_alone:
         packages["voxelsoup"] = versions["voxelsoup"]
     channels, regions = listed(description.channels), listed(description.regions)
+    mirrored = description.mirror_axes
     return {
         "schema": SCHEMA,
         "version": asked.version,
@@ -100,6 +102,8 @@ def metadata(
             "channels": list(description.channels),
             "regions": dict(description.regions),
             "label_order": facts.order,
+            # Bundles of models that were mirrored along all axes say what they always said.
+            **({} if len(mirrored) == len(ALL_AXES) else {"mirror_axes": mirrored}),
         },
     }
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -10,6 +11,13 @@ Triple = Annotated[list[int], Field(min_length=3, max_length=3)]
 Spacing = Annotated[list[float], Field(min_length=3, max_length=3)]
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_]*$"
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+
+
+def only_if_not(default: Any) -> Callable[[Any], bool]:
+    """For ``exclude_if`` of a setting that came later: a study that leaves it at its default is
+    written down as before, so that neither its identities nor its files change.
+    """
+    return lambda value: bool(value == default)
 
 
 class Section(BaseModel):

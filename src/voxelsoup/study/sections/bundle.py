@@ -66,7 +66,9 @@ class Predict(Section):
         "`evaluation`.",
     )
     flips: bool = Field(
-        False, description="Average over the 8 mirror images along x, y and z: 8 times the work."
+        False,
+        description="Average over the mirror images along x, y and z, or along those of "
+        "`training.mirror_axes` of the models: 8 times the work for three axes.",
     )
     every_window: bool = Field(
         False,

@@ -9,9 +9,10 @@ from pydantic import Field, GetJsonSchemaHandler, field_validator, model_validat
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-from voxelsoup.study.sections.base import Section, Triple
+from voxelsoup.study.sections.base import Section, Triple, only_if_not
 
 AugmentationPreset = Literal["none", "flips-intensity", "affine-contrast", "full"]
+Axis = Literal["x", "y", "z"]
 LossName = Literal["dice", "dice-bce", "dice-focal"]
 ScheduleName = Literal[
     "schedule-free",
@@ -23,6 +24,7 @@ ScheduleName = Literal[
     "multi-step",
 ]
 Strides = Annotated[list[Literal[1, 2]], Field(min_length=3, max_length=3)]
+ALL_AXES: tuple[Axis, ...] = ("x", "y", "z")
 PrecisionName = Literal["float32", "bfloat16", "float16", "auto"]
 
 
@@ -123,6 +125,13 @@ class Training(Section):
         "`affine-contrast` (also rotation, scaling, contrast and gamma); `full` (also noise, "
         "blur and low resolution).",
     )
+    mirror_axes: list[Axis] = Field(
+        list(ALL_AXES),
+        exclude_if=only_if_not(list(ALL_AXES)),
+        description="Axes along which a preset that mirrors does so, and along which `flips` "
+        "mirrors at prediction; x is left to right. Regions that differ by their side (left and "
+        "right kidney) need `[y, z]`; `[]` mirrors along none.",
+    )
     loss: LossName = Field(
         "dice-bce",
         description="Loss on the regions' sigmoid outputs: Dice, Dice + binary cross-entropy, or "
@@ -174,6 +183,13 @@ class Training(Section):
         if min(value) < 1:
             raise ValueError("every side must be at least 1 voxel")
         return value
+
+    @field_validator("mirror_axes")
+    @classmethod
+    def _axes_in_order(cls, value: list[Axis]) -> list[Axis]:
+        if len(set(value)) != len(value):
+            raise ValueError("names an axis twice")
+        return sorted(value)
 
     @model_validator(mode="after")
     def _checkpoints_fit(self) -> Training:
