@@ -22,6 +22,7 @@ from voxelsoup.common.text import counted
 from voxelsoup.data.case import Case
 from voxelsoup.data.folds import make_folds
 from voxelsoup.data.index.index import IndexedCase, index_cases
+from voxelsoup.data.index.patients import describe_patients
 from voxelsoup.data.layouts.detect import LAYOUTS, Guess, guess
 from voxelsoup.data.volumes.volume import shape_text
 from voxelsoup.planning.fingerprint import (
@@ -69,6 +70,11 @@ class Listing:
     def cases(self) -> list[Case]:
         """The usable cases, with files that can be opened from here."""
         return [_openable(case, self.root) for case in self.usable]
+
+    @property
+    def patients(self) -> str | None:
+        """Which cases are one patient's, and by what; None if each is a patient of its own."""
+        return describe_patients(self.dataset, self.usable)
 
     @property
     def values(self) -> dict[int, int]:
@@ -211,6 +217,8 @@ def _facts(listing: Listing) -> dict[str, list[str]]:
     }
     if not usable:
         return facts
+    if listing.patients is not None:
+        facts["patients"] = [listing.patients]
     return facts | {
         "labels": [
             f"{value} {f'({name}) ' if (name := listing.label_names.get(value)) else ''}"
@@ -317,6 +325,7 @@ def _json(listing: Listing, fingerprint: Fingerprint) -> dict[str, Any]:
             }
             for case in listing.usable
         ],
+        "patients": listing.patients,
         "bad": {name: problem.as_record() for name, problem in listing.bad.items()},
         "folds": None if listing.folds is None else listing.folds.as_record(),
         "remarks": list(listing.guess.remarks) if listing.guess else [],

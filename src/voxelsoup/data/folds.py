@@ -171,7 +171,8 @@ def _check_apart(split: Split, number: int, patients: dict[str, str], where: str
                 f"both of patient {patients[case]}",
                 "all cases of a patient on one side of the split",
                 "move the cases to one side, or correct `dataset.patients` or "
-                "`dataset.patient_pattern` if they are different patients",
+                "`dataset.patient_pattern` if they are different patients (`none`: each case is a "
+                "patient of its own)",
             )
 
 

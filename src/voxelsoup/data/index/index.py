@@ -25,7 +25,7 @@ from voxelsoup.data.index.check_cache import (
     write_results,
 )
 from voxelsoup.data.index.checks import Expected, Findings, find_duplicates
-from voxelsoup.data.index.patients import patient_finder
+from voxelsoup.data.index.patients import describe_patients, patient_finder
 from voxelsoup.data.layouts import find_cases
 from voxelsoup.data.volumes.volume import shape_text
 from voxelsoup.study.sections.data import Dataset
@@ -79,6 +79,9 @@ def index_cases(
     ]
     usable = _with_notes_on_extras(usable, {case.name: case.extra for case in cases})
     log.info("%d cases can be used, %d cannot", len(usable), len(rejected))
+    grouped = describe_patients(dataset, usable)
+    if grouped is not None:
+        log.info("patients: %s", grouped)
     if rejected and (dataset.on_bad_case == "stop" or not usable):
         raise BadCases(
             root,

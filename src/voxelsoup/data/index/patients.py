@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
 from voxelsoup.common.errors import InputError
-from voxelsoup.data.case import Case
+from voxelsoup.common.text import counted
+from voxelsoup.data.case import Case, IndexedCase
 from voxelsoup.data.layouts.brats import PATIENT_PATTERN
 from voxelsoup.data.layouts.table import read_rows
-from voxelsoup.study.sections.data import Dataset
+from voxelsoup.study.sections.data import NO_PATTERN, Dataset
+
+# Names that state a patient and a visit. BraTS: BraTS-GLI-00005-101 since 2023, and
+# BraTS-MEN-RT-0000-1; names up to 2021 have one visit each. BIDS: sub-01_ses-2, with whatever
+# further parts (https://bids-specification.readthedocs.io/en/stable/common-principles.html).
+VISITS = (
+    re.compile(r"(BraTS-.+-\d+)-\d+", re.IGNORECASE),
+    re.compile(r"(sub-[A-Za-z0-9]+)(?:_.*)?"),
+)
 
 
 def patient_finder(dataset: Dataset) -> Callable[[Case], str]:
-    """How to find the patient of a case: by the study first, then by what the data set says.
+    """How to find the patient of a case: by the study, then the data set, then names of visits.
 
     Raises:
         InputError: if the study's table of patients is unusable; the finder raises it too, for a
@@ -24,11 +34,46 @@ def patient_finder(dataset: Dataset) -> Callable[[Case], str]:
     if dataset.patients is not None:
         path = Path(dataset.patients)
         return partial(_patient_from_table, table=_patient_table(path), path=path)
+    if dataset.patient_pattern == NO_PATTERN:
+        return lambda case: case.patient or case.name
     if dataset.patient_pattern is not None:
         return partial(_patient_by_pattern, pattern=dataset.patient_pattern)
+    patterns = [*VISITS]
     if dataset.layout in ("brats", "phantom"):
-        return lambda case: case.patient or re.sub(PATIENT_PATTERN, r"\1", case.name)
-    return lambda case: case.patient or case.name
+        patterns.append(re.compile(PATIENT_PATTERN))
+    return partial(_patient_by_visits, patterns=patterns)
+
+
+def describe_patients(dataset: Dataset, cases: Iterable[IndexedCase]) -> str | None:
+    """Which cases are taken for one patient's, why, and how to change it; None if none are."""
+    visits: defaultdict[str, list[IndexedCase]] = defaultdict(list)
+    for case in cases:
+        visits[case.patient].append(case)
+    several = {patient: found for patient, found in visits.items() if len(found) > 1}
+    if not several:
+        return None
+    patient, found = next(iter(several.items()))
+    names = [case.name for case in found]
+    example = f"{patient}: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
+    together = counted(sum(map(len, several.values())), "case")
+    text = f"{together} of {counted(len(several), 'patient')} with several, such as {example}"
+    if dataset.patients is not None:
+        return f"{text}; by the table {dataset.patients}"
+    if dataset.patient_pattern not in (None, NO_PATTERN):
+        return f"{text}; by `dataset.patient_pattern`"
+    if all(patient_finder(dataset)(Case(name, {}, None)) == patient for name in names):
+        return (
+            f"{text}; by the visits in the case names "
+            "(`dataset.patient_pattern: none` makes every case a patient of its own)"
+        )
+    return f"{text}; as the data set says"
+
+
+def _patient_by_visits(case: Case, patterns: Iterable[re.Pattern[str]]) -> str:
+    if case.patient is not None:
+        return case.patient
+    matches = (pattern.fullmatch(case.name) for pattern in patterns)
+    return next((match[1] for match in matches if match), case.name)
 
 
 def _patient_by_pattern(case: Case, pattern: str) -> str:

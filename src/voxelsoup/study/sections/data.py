@@ -10,6 +10,8 @@ from pydantic import Field, field_validator, model_validator
 from voxelsoup.study.sections.base import Name, Section, Spacing, Triple
 
 Layout = Literal["phantom", "brats", "decathlon", "nnunet", "monai", "table"]
+# What switches patterns of patients off.
+NO_PATTERN = "none"
 Normalisation = Literal["zscore-nonzero", "zscore", "none"]
 
 
@@ -57,9 +59,10 @@ class Dataset(Section):
     patient_pattern: str | None = Field(
         None,
         description="Regular expression with one group that finds the patient in a case name; "
-        "cases of one patient are never split across folds. By default `brats` takes "
-        "BraTS-GLI-00005 from BraTS-GLI-00005-101, and other layouts treat each case "
-        "as a patient of its own.",
+        "cases of one patient are never split across folds. By default names that state a "
+        "visit are known in every layout: BraTS-GLI-00005 is the patient of "
+        "BraTS-GLI-00005-101 (BraTS), and sub-01 that of sub-01_ses-2 (BIDS). `none`: each "
+        "case is a patient of its own, unless the data set itself names its patients.",
     )
     patients: str | None = Field(
         None,
@@ -85,14 +88,17 @@ class Dataset(Section):
     @field_validator("patient_pattern")
     @classmethod
     def _pattern_has_one_group(cls, value: str | None) -> str | None:
-        if value is None:
+        if value is None or value == NO_PATTERN:
             return value
         try:
             groups = re.compile(value).groups
         except re.error as error:
             raise ValueError(f"not a regular expression: {error}") from error
         if groups != 1:
-            raise ValueError(f"has {groups} groups in parentheses; exactly one names the patient")
+            raise ValueError(
+                f"has {groups} groups in parentheses; exactly one names the patient "
+                f"(`{NO_PATTERN}`: no pattern)"
+            )
         return value
 
     @field_validator("channels")
