@@ -12,6 +12,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from references.prediction import probabilities_by_monai
 from support.model_files import lively
@@ -88,6 +89,31 @@ def test_a_folder_is_predicted_and_finished_cases_are_kept(
     assert "3 cases predicted\n" in capsys.readouterr().out
     assert predict(model.path, scans, out, "--overlap", "0.25", "--overwrite") == 0
     assert "3 cases predicted\n" in capsys.readouterr().out
+
+
+def test_what_is_written_has_both_forms_of_its_scan(
+    model: ModelFile, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    qform = np.diag([1.0, 1, 2, 1])
+    sform = nib.affines.from_matvec(Rotation.from_euler("z", 0.2).as_matrix(), [3, -4, 5]) @ qform
+    channels = write_scan(tmp_path / "scans" / "A", affine=qform)
+    for source in channels.values():
+        image = nib.load(source.file)
+        image.set_sform(sform, 2)
+        image.set_qform(qform, 1)
+        nib.save(image, source.file)
+    assert predict(model.path, tmp_path / "scans", tmp_path / "out", "--probabilities") == 0
+    scan = nib.load(channels["t1n"].file)
+    for name in ("A.nii.gz", "probabilities/A.nii.gz"):
+        found = nib.load(tmp_path / "out" / name)
+        for field in ("qform_code", "sform_code", "xyzt_units"):
+            assert found.header[field] == scan.header[field]
+        np.testing.assert_array_equal(found.get_qform(), scan.get_qform())
+        np.testing.assert_array_equal(found.get_sform(), scan.get_sform())
+        np.testing.assert_array_equal(found.header["pixdim"][1:4], [1, 1, 2])
+    printed = capsys.readouterr().err
+    assert "A: t1n, t1c, t2w and t2f: the sform and the qform of its header are up to" in printed
+    assert "as in nibabel and FSL; ITK by its qform" in printed
 
 
 def test_bad_cases_are_named_and_stop_no_other(

@@ -190,6 +190,8 @@ def _progress(cases: int) -> Iterator[PredictionProgress]:
             nonlocal done
             done += 1
             bar.update(task, completed=done)
+            for note in one.notes:
+                console.print(f"{one.case}: {note}", markup=False)
             if one.problem is not None:
                 console.print(f"voxelsoup: {one.case} is left out: {one.problem}", markup=False)
             elif not console.is_terminal:

@@ -24,15 +24,15 @@ from voxelsoup.common.errors import InputError
 from voxelsoup.common.files import make_folder, read_json, sha256, writable, write_json
 from voxelsoup.data.case import Case
 from voxelsoup.data.index.check_cache import files_of, hash_files
-from voxelsoup.data.index.checks import Expected, check_case
+from voxelsoup.data.index.checks import UNLABELLED, Expected, check_case
 from voxelsoup.data.layouts.case_names import FORMER_RECORDS, RECORDS
 from voxelsoup.prediction.outcomes import CaseOutcome, Outcome, files_of_prediction
 from voxelsoup.prediction.predictor import PredictionSettings, Predictor
 from voxelsoup.runs.lease import Owner
 
 # Part of a prediction's key: to be raised whenever label maps come out differently.
-VERSION = 1
-UNLABELLED = Expected(frozenset(), "predict")
+VERSION = 2
+EXPECTED = Expected(frozenset(), "predict")
 # The challenges take *{ID}-{timepoint}.nii.gz, and of the MEN-RT task four digits and one.
 BRATS_NAME = re.compile(r"(.*\D)?(\d{5}-\d{3}|\d{4}-\d)")
 
@@ -105,12 +105,15 @@ def predict_cases(
         for case in cases:
             began = time.monotonic()
             progress.advanced(case.name, 0.0)
+            notes: tuple[str, ...] = ()
+            problem = None
             try:
-                result, problem = _predict(case, predictor, output, scans, progress), None
+                result, notes = _predict(case, predictor, output, scans, progress)
             except (InputError, MemoryError, torch.OutOfMemoryError) as error:
                 result = "bad"
                 problem = error if isinstance(error, InputError) else _too_large(case, error)
-            outcomes.append(CaseOutcome(case.name, result, time.monotonic() - began, problem))
+            seconds = time.monotonic() - began
+            outcomes.append(CaseOutcome(case.name, result, seconds, problem, notes))
             progress.finished(outcomes[-1])
     return outcomes
 
@@ -121,16 +124,17 @@ def _predict(
     output: OutputSettings,
     scans: Collection[Path],
     progress: PredictionProgress,
-) -> Outcome:
+) -> tuple[Outcome, tuple[str, ...]]:
+    """What became of a case, and the notes of its check."""
     digest = hash_files(files_of(case))
     key = _key(case, digest, predictor.settings)
     if digest and not output.overwrite and _is_done(case.name, key, output):
-        return "kept"
+        return "kept", ()
     _clear_place(case, key, output, scans)
     _check_name(case, output.naming)
     if case.problem is not None:
         raise case.problem
-    check_case(case, UNLABELLED)
+    notes = tuple(note for note in check_case(case, EXPECTED)[0].notes if note != UNLABELLED)
     labels, probabilities = output.files_of(case.name)
     content: dict[str, Any] = {
         "case": case.name,
@@ -155,7 +159,7 @@ def _predict(
         "seconds": round(time.monotonic() - began, 2),
     }
     write_json(output.record_of(case.name), content)
-    return "predicted"
+    return "predicted", notes
 
 
 def _clear_place(case: Case, key: str, output: OutputSettings, scans: Collection[Path]) -> None:

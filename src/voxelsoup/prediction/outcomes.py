@@ -23,12 +23,16 @@ Outcome = Literal["predicted", "kept", "bad"]
 
 @dataclass(frozen=True)
 class CaseOutcome:
-    """What became of a case: `predicted`, `kept` from before, or `bad` because of a problem."""
+    """What became of a case: `predicted`, `kept` from before, or `bad` because of a problem.
+
+    ``notes``: what was handled in its files when it was predicted, in words.
+    """
 
     case: str
     outcome: Outcome
     seconds: float
     problem: InputError | None = None
+    notes: tuple[str, ...] = ()
 
     def as_record(self) -> dict[str, Any]:
         """The same for a JSON file or a row of a table."""
@@ -39,6 +43,8 @@ class CaseOutcome:
 
 def log_outcome(outcome: CaseOutcome) -> None:
     """Log what became of a case."""
+    for note in outcome.notes:
+        log.warning("%s: %s", outcome.case, note)
     if outcome.problem is None:
         log.info("%s: %s in %.1f s", outcome.case, outcome.outcome, outcome.seconds)
     else:

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -26,7 +25,9 @@ from voxelsoup.data.case import Source
 from voxelsoup.data.preprocessing.geometry import Geometry, restore_rows, to_scanner
 from voxelsoup.data.preprocessing.preprocess import preprocess_image
 from voxelsoup.data.regions import LabelOrder, check_label_order, label_order, to_labels
-from voxelsoup.data.volumes.volume import write_volume
+from voxelsoup.data.volumes.nifti import label_header
+from voxelsoup.data.volumes.volume import read_header, write_volume
+from voxelsoup.data.volumes.voxel_layout import VoxelLayout
 from voxelsoup.evaluation.postprocessing import Postprocessing
 from voxelsoup.evaluation.sliding_window import Covered, Network, Windows, predict_rows
 from voxelsoup.models import devices, weight_files
@@ -155,8 +156,8 @@ class Predictor:
 
         Args:
             channels: channel name -> its volume, in the order of the network's inputs.
-            labels: the label map to write (.nii.gz): uint8, in the shape, orientation and affine
-                of the first channel's file.
+            labels: the label map to write (.nii.gz): uint8, in the shape and orientation of the
+                first channel's file, with what places it in that file's header.
             probabilities: a file for the probabilities as well (.nii.gz): float32
                 (x, y, z, region), in the same grid, 0 outside of the box around the foreground.
             report: is called with the share of the case that is done.
@@ -164,6 +165,7 @@ class Predictor:
         Raises InputError if a file of the case is unusable, or nothing can be written.
         """
         model = self.settings.description
+        scan = read_header(next(iter(channels.values())))
         with writable(self.scratch), tempfile.TemporaryDirectory(dir=self.scratch) as folder:
             image = Path(folder, "image.npy")
             # Volumes of many sizes first, then windows of one.
@@ -177,11 +179,10 @@ class Predictor:
             )
             volume = self._label_map(rows, geometry, kept)
             if kept is not None and probabilities is not None:
-                kept.write(probabilities)
+                kept.write(probabilities, scan)
         # The label map last: where it is, all of the case is there.
         with atomic_write(labels) as temporary:
-            in_scanner = to_scanner(volume, geometry)
-            write_volume(temporary, in_scanner, np.array(geometry["original_affine"]))
+            write_volume(temporary, to_scanner(volume, geometry), scan)
         counts = np.bincount(volume.ravel(), minlength=256)
         voxels = {int(value): int(counts[value]) for value in np.flatnonzero(counts) if value}
         return Predicted(covered[-1].total, covered[-1].skipped, voxels)
@@ -311,16 +312,15 @@ class _Kept:
                 stream.seek((number * rows + row) * y * z * 4)
                 stream.write(np.ascontiguousarray(region, np.float32).data)
 
-    def write(self, path: Path) -> None:
-        """Write all of them as NIfTI, float32 (x, y, z, region), a region at a time."""
+    def write(self, path: Path, scan: VoxelLayout) -> None:
+        """Write all of them as NIfTI, float32 (x, y, z, region), a region at a time, in the place
+        of the scan.
+        """
         shape = self.geometry["native_shape"]
-        header = nib.Nifti1Header()
-        header.set_data_dtype(np.float32)
-        header.set_data_shape((*self.geometry["original_shape"], self.regions))
-        header.set_sform(np.array(self.geometry["original_affine"]), "aligned")
-        header.set_xyzt_units("mm")
+        sides = (*self.geometry["original_shape"], self.regions)
+        header = label_header(sides, np.dtype(np.float32), scan)
         header["vox_offset"] = header.sizeof_hdr + 4
-        header["magic"] = b"n+1"
+        header["magic"] = header.single_magic
         with (
             self.path.open("rb") as kept,
             atomic_write(path) as temporary,

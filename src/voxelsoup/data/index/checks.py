@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from voxelsoup.common.errors import InputError
 from voxelsoup.common.text import listed
 from voxelsoup.data.case import Case, Source
-from voxelsoup.data.volumes.alignment import align
+from voxelsoup.data.volumes.alignment import align, disagreement
 from voxelsoup.data.volumes.volume import Volume, joint_hash, read_label, read_volumes
 
 # Kept check results depend on it: to be raised whenever a check, or the reading of a file, changes.
-VERSION = 2
+VERSION = 3
 
 UNLABELLED = "unlabelled: for prediction only"
 EMPTY = "no voxel is labelled"
@@ -92,6 +92,7 @@ def check_case(case: Case, expected: Expected) -> tuple[Findings, str]:
         _check_components(case, source, stored)
         volume, note = align(stored, first[1], source.file, first[0].file)
         handled[note].append(channel)
+        handled[disagreement(stored)].append(channel)
         _check_contrast(source, volume.data)
         voxels[channel] = hash_voxels(volume.data)
         _check_no_copy(case, channel, voxels)
@@ -103,8 +104,11 @@ def check_case(case: Case, expected: Expected) -> tuple[Findings, str]:
     labels: list[int] = []
     on_labels = [UNLABELLED]
     if case.label is not None:
-        label, note = align(read_label(case.label), first[1], case.label.file, first[0].file)
+        stored = read_label(case.label)
+        label, note = align(stored, first[1], case.label.file, first[0].file)
         handled[note].append("label")
+        handled[disagreement(stored)].append("label")
+        del stored
         files.setdefault(case.label.file, label.sha256)
         labels = _label_values(label.data)
         _check_labels(case.label, labels, expected.labels)

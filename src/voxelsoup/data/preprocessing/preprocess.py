@@ -243,7 +243,7 @@ def _read(
     first = next(iter(channels.values()))
     header = read_header(first)
     shape, affine = header.shape[:3], header.affine
-    grid = Volume(np.broadcast_to(np.uint8(0), shape), affine)
+    grid = Volume(np.broadcast_to(np.uint8(0), shape), affine, forms=header.forms)
     read = partial(_crops, crop=crop, grid=grid, first=first.file, folder=folder)
     reading = pool.map(read, by_file)
     shown, hashes = Crop(np.zeros((0, 0, 0), np.uint8), None), {}

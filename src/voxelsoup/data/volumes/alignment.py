@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import NoReturn
 
 import nibabel as nib
 import numpy as np
@@ -29,6 +28,10 @@ def align(volume: Volume, reference: Volume, file: Path, first: Path) -> tuple[V
     from the volume's affine in the voxel indices of the reference, so that scans at 45 degrees,
     whose axes have no certain name, are left as they are stored where the grids agree.
 
+    Where headers state two forms (NIfTI's qform and sform) and the grids do not agree by those that
+    are used, they may agree by others: a label map that was drawn in ITK on a scan whose forms
+    disagree lies where the scan's qform does.
+
     Args:
         volume: from ``file``.
         reference: from ``first``, the case's first file.
@@ -38,38 +41,112 @@ def align(volume: Volume, reference: Volume, file: Path, first: Path) -> tuple[V
         had to be handled, or None.
 
     Raises:
-        InputError: if the shapes differ, or a corner is displaced by more than
-            ``LARGEST_SHIFT`` of the smallest voxel side.
+        InputError: if the shapes differ, a corner is displaced by more than ``LARGEST_SHIFT`` of
+            the smallest voxel side whichever forms are taken, or two forms would turn the voxels in
+            different ways.
+    """
+    pairs = list(product(_named(volume), _named(reference)))
+    fits = [_fit(volume.data.shape, one, reference.data.shape, two) for (_, one), (_, two) in pairs]
+    taken = next((number for number, fit in enumerate(fits) if fit.refusal is None), None)
+    if taken is None:
+        raise _refusal(f"has {fits[0].refusal}, compared with {first.name}", file)
+    fit, ((form, affine), (other, _)) = fits[taken], pairs[taken]
+    if taken and disagreement(volume) and disagreement(reference):
+        # A registration that was written into one of the headers would be passed over.
+        raise _refusal(
+            f"has {fits[0].refusal} by its {pairs[0][0][0]}, compared with {first.name}, and "
+            f"agrees by its {form} alone",
+            file,
+            "register or resample the files of the case to one grid; if their voxels are on one "
+            f"already, give both files the header of {first.name}",
+        )
+    turns = {fit.turn.tobytes() for fit in fits if fit.refusal is None}
+    if len(turns) > 1 and (taken or not fit.is_unturned):
+        raise _refusal(
+            f"fits {first.name} in two ways: their qforms and sforms disagree, and turn its voxels "
+            "differently",
+            file,
+            "set both forms of each file to the one that is right",
+        )
+    notes = []
+    if taken:
+        away = f"{fits[0].refusal} by its {pairs[0][0][0]} and the {pairs[0][1][0]} of {first.name}"
+        notes.append(
+            f"goes by its {form}, and {first.name} by its {other}, where they agree ({away})"
+        )
+    if not fit.is_unturned:
+        stored = _name(affine)
+        notes.append(f"stored in the orientation {stored}, turned to {_name(pairs[taken][1][1])}")
+    if fit.shift > NOTED_SHIFT:
+        notes.append(f"has {fit.drift}")
+    data = nib.orientations.apply_orientation(volume.data, fit.turn)
+    return replace(volume, data=data, affine=reference.affine), "; ".join(notes) or None
+
+
+def disagreement(volume: Volume) -> str | None:
+    """In words, by which form a volume goes, where those of its header place it differently."""
+    if volume.forms is None:
+        return None
+    (used, affine), *_ = volume.forms.affines.items()
+    far = {
+        name: _largest_shift(affine, form, volume.data.shape)
+        for name, form in volume.forms.affines.items()
+    }
+    if not max(far.values()) > LARGEST_SHIFT * min(volume.spacing):
+        return None
+    other = max(far, key=lambda name: far[name])
+    itk = volume.forms.itk
+    itk = f"ITK by its {itk}" if itk != used else "so does ITK"
+    return (
+        f"the {used} and the {other} of its header are up to {far[other]:.3g} mm apart: goes by "
+        f"the {used}, as in nibabel and FSL; {itk}"
+    )
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """How a grid lies on another: the turn of its axes (as nibabel's orientations), the largest
+    shift of a corner in mm, and why it does not lie there.
     """
 
-    def refuse(difference: str) -> NoReturn:
-        raise InputError(
-            file,
-            f"has {difference}, compared with {first.name}",
-            "one grid for all files of a case",
-            "register or resample the files of the case to one grid",
-        )
+    turn: np.ndarray
+    shift: float = 0.0
+    drift: str = ""
+    refusal: str | None = None
 
-    turn = nib.orientations.io_orientation(np.linalg.inv(reference.affine) @ volume.affine)
+    @property
+    def is_unturned(self) -> bool:
+        return np.array_equal(self.turn, [[0, 1], [1, 1], [2, 1]])
+
+
+def _named(volume: Volume) -> list[tuple[str, np.ndarray]]:
+    return [("affine", volume.affine)] if volume.forms is None else [*volume.forms.affines.items()]
+
+
+def _fit(
+    shape: tuple[int, ...], affine: np.ndarray, onto: tuple[int, ...], reference: np.ndarray
+) -> _Fit:
+    turn = nib.orientations.io_orientation(np.linalg.inv(reference) @ affine)
     if np.isnan(turn).any():
-        refuse("axes that differ")
-    shape = volume.data.shape
-    data = nib.orientations.apply_orientation(volume.data, turn)
-    if data.shape != reference.data.shape:
-        refuse(f"shape {shape_text(shape)} instead of {shape_text(reference.data.shape)}")
-    affine = volume.affine @ nib.orientations.inv_ornt_aff(turn, shape)
-    shift = _largest_shift(affine, reference.affine, data.shape)
-    share = shift / min(reference.spacing)
-    drift = f"affine that differs by up to {shift:.3g} mm ({share:.2g} voxels)"
+        return _Fit(turn, refusal="axes that differ")
+    turned = tuple(shape[int(axis)] for axis in np.argsort(turn[:, 0]))
+    if turned != onto:
+        stored = "" if turned == shape else f" (stored as {shape_text(shape)})"
+        return _Fit(
+            turn, refusal=f"shape {shape_text(turned)}{stored} instead of {shape_text(onto)}"
+        )
+    affine = affine @ nib.orientations.inv_ornt_aff(turn, shape)
+    shift = _largest_shift(affine, reference, onto)
+    share = shift / float(nib.affines.voxel_sizes(reference).min())
+    drift = f"an affine that differs by up to {shift:.3g} mm ({share:.2g} voxels)"
     # Not "share > LARGEST_SHIFT": an overflow does not match either.
-    if not share <= LARGEST_SHIFT:
-        refuse(f"an {drift}")
-    notes = []
-    if not np.array_equal(turn, [[0, 1], [1, 1], [2, 1]]):
-        notes.append(f"stored in the orientation {_name(volume)}, turned to {_name(reference)}")
-    if shift > NOTED_SHIFT:
-        notes.append(f"has an {drift}")
-    return replace(volume, data=data, affine=reference.affine), "; ".join(notes) or None
+    return _Fit(turn, shift, drift, None if share <= LARGEST_SHIFT else drift)
+
+
+def _refusal(
+    found: str, file: Path, fix: str = "register or resample the files of the case to one grid"
+) -> InputError:
+    return InputError(file, found, "one grid for all files of a case", fix)
 
 
 def _largest_shift(one: np.ndarray, other: np.ndarray, shape: tuple[int, ...]) -> float:
@@ -78,5 +155,5 @@ def _largest_shift(one: np.ndarray, other: np.ndarray, shape: tuple[int, ...]) -
     return float(np.linalg.norm((one - other) @ np.array(corners).T, axis=0).max())
 
 
-def _name(volume: Volume) -> str:
-    return "".join(axis or "?" for axis in nib.orientations.aff2axcodes(volume.affine))
+def _name(affine: np.ndarray) -> str:
+    return "".join(axis or "?" for axis in nib.orientations.aff2axcodes(affine))

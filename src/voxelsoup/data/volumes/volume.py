@@ -20,7 +20,7 @@ from voxelsoup.common.machine import available_memory
 from voxelsoup.data.case import Source
 from voxelsoup.data.volumes import metaimage, nifti, nrrd
 from voxelsoup.data.volumes.gzip import largest_content, unpack
-from voxelsoup.data.volumes.voxel_layout import VoxelLayout, unreadable
+from voxelsoup.data.volumes.voxel_layout import Forms, VoxelLayout, unreadable
 from voxelsoup.data.volumes.voxel_layout import shape_text as shape_text
 
 # The longest first: names are cut at the first that fits.
@@ -53,12 +53,14 @@ class Volume:
         affine: 4 x 4, from voxel indices to millimetres (RAS+).
         sha256: hash (hex) of the file's bytes as stored.
         components: how many volumes the file holds.
+        forms: the affines that its header states, where it can state several.
     """
 
     data: np.ndarray
     affine: np.ndarray
     sha256: str = ""
     components: int = 1
+    forms: Forms | None = None
 
     @property
     def spacing(self) -> tuple[float, float, float]:
@@ -114,12 +116,20 @@ def without_suffix(name: str) -> str:
     return name.removesuffix(next((suffix for suffix in FORMATS if name.endswith(suffix)), ""))
 
 
-def write_volume(path: Path, data: np.ndarray, affine: np.ndarray) -> None:
-    """Write a gzipped NIfTI file; the same voxels give the same bytes."""
+def write_volume(path: Path, data: np.ndarray, affine: np.ndarray | VoxelLayout) -> None:
+    """Write a gzipped NIfTI file; the same voxels give the same bytes.
+
+    With what the header of a scan says in the affine's place, the file lies where the scan does in
+    every program (``nifti.label_header``).
+    """
     import gzip
 
-    image = nib.Nifti1Image(data, affine)
-    image.header.set_xyzt_units("mm")
+    if isinstance(affine, VoxelLayout):
+        header = nifti.label_header(data.shape, data.dtype, affine)
+        image = nifti.IMAGES[type(header)](data, None, header)
+    else:
+        image = nib.Nifti1Image(data, affine)
+        image.header.set_xyzt_units("mm")
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as stream, gzip.GzipFile("", "wb", 6, stream, mtime=0) as packed:
         packed.write(image.to_bytes())
@@ -154,7 +164,7 @@ def _read(file: Path, sources: list[Source]) -> Iterator[Volume]:
                 "finite voxels",
                 "export the scan again, or leave the case out",
             )
-        yield Volume(data, layout.affine, digest, math.prod(layout.shape[3:]))
+        yield Volume(data, layout.affine, digest, math.prod(layout.shape[3:]), layout.forms)
 
 
 @contextmanager

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +22,19 @@ Packing = Literal["raw", "gzip", "zlib"]
 
 
 @dataclass(frozen=True)
+class Forms:
+    """The affines (voxel indices to mm, RAS+) that one header states.
+
+    Attributes:
+        affines: name -> affine; the first is the one that is used, as in nibabel and FSL.
+        itk: the name of the one that ITK takes.
+    """
+
+    affines: Mapping[str, np.ndarray]
+    itk: str
+
+
+@dataclass(frozen=True)
 class VoxelLayout:
     """Where the voxels lie in a file, and what they mean.
 
@@ -28,6 +42,8 @@ class VoxelLayout:
         sides: the stored array's sides, the fastest first.
         dtype: type and byte order of a stored number.
         affine: 4 x 4, from voxel indices (x, y, z) to millimetres (RAS+).
+        forms: the affines that the header states, where it can state several.
+        place: header field -> value, what places the voxels of a NIfTI file.
         start: the byte of the file where the (packed) stream begins.
         offset: the byte of the unpacked stream where the voxels begin.
         slope, intercept: voxel = stored number * slope + intercept.
@@ -43,6 +59,8 @@ class VoxelLayout:
     slope: float = 1.0
     intercept: float = 0.0
     component_axis: int | None = None
+    forms: Forms | None = None
+    place: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -84,11 +102,7 @@ def unreadable(file: Path, reason: str, fix: str | None = None) -> InputError:
 
 def check_affine(file: Path, affine: np.ndarray) -> None:
     """Raise an InputError if an affine is not finite or its axes lie in one plane."""
-    with np.errstate(all="ignore"):
-        sides = np.linalg.norm(affine[:3, :3], axis=0)
-        volume = np.linalg.det(affine[:3, :3] / sides)
-        usable = np.isfinite(affine).all() and np.isfinite(sides).all() and (sides > 0).all()
-    if not usable or not abs(volume) > FLATTEST:
+    if not is_usable(affine):
         raise InputError(
             file,
             "has an affine that does not locate its voxels (singular or not finite)",
@@ -96,6 +110,15 @@ def check_affine(file: Path, affine: np.ndarray) -> None:
             "set the sform or qform (NIfTI), the directions and spacing (MetaImage, NRRD) in its "
             "header",
         )
+
+
+def is_usable(affine: np.ndarray) -> bool:
+    """Whether an affine is finite and has three independent axes."""
+    with np.errstate(all="ignore"):
+        sides = np.linalg.norm(affine[:3, :3], axis=0)
+        volume = np.linalg.det(affine[:3, :3] / sides)
+        finite = np.isfinite(affine).all() and np.isfinite(sides).all() and (sides > 0).all()
+    return bool(finite and abs(volume) > FLATTEST)
 
 
 def affine_of(directions: np.ndarray, origin: np.ndarray, to_ras: np.ndarray) -> np.ndarray:
