@@ -20,6 +20,7 @@ import torch
 from monai.bundle import ConfigParser
 
 from support.bundled_studies import (
+    NETWORK,
     TRIAL,
     Finished,
     bundled,
@@ -278,16 +279,20 @@ def test_monai_alone_gives_the_label_maps_of_evaluation(finished: Finished, tmp_
     assert_predict_agrees(finished, finished.root, tmp_path, tmp_path / "by voxelsoup")
 
 
+THICK_SLICES = {
+    "preprocess": {"spacing": [1.3, 1.1, 3.6], "thick_slices": "nearest"},
+    "network": NETWORK | {"strides": 2 * [[2, 2, 1]]},
+    "training": {"patch": [24, 24, 7]},
+}
+
+
+@pytest.mark.parametrize(
+    "sections", [{"preprocess": {"spacing": [1.3, 1.1, 1.6]}}, THICK_SLICES], ids=["", "thick"]
+)
 def test_a_study_that_resamples_gives_the_same_label_maps(
-    phantom_folder: Path, tmp_path: Path
+    phantom_folder: Path, tmp_path: Path, sections: dict[str, Any]
 ) -> None:
-    finished = finish(
-        tmp_path / "results",
-        phantom_folder,
-        {1: 0.4},
-        **PHANTOM,
-        preprocess={"spacing": [1.3, 1.1, 1.6]},
-    )
+    finished = finish(tmp_path / "results", phantom_folder, {1: 0.4}, **PHANTOM, **sections)
     bundle = bundled(finished).bundle
     # One fold and a soup that is worse than the single model; its fold's post-processing joins it.
     assert {p.name for p in bundle.rglob("*.*")} >= {"model.safetensors", "postprocessing.json"}

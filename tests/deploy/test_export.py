@@ -14,6 +14,7 @@ from support.bundled_studies import NETWORK, write_model
 from voxelsoup.commands.cli import main
 from voxelsoup.common.errors import InputError
 from voxelsoup.deploy.export import export, write_torchscript
+from voxelsoup.planning.topology import plan_topology
 from voxelsoup.prediction.model_files import open_models
 from voxelsoup.study.loading import load
 
@@ -61,6 +62,9 @@ def test_torchscript_gives_the_models_logits(model: Path, tmp_path: Path) -> Non
     np.testing.assert_allclose(found, logits_of(model, image), atol=1e-4, rtol=0)
 
 
+TWO_STAGES = {"init_filters": 4, "blocks_down": [1, 1], "blocks_up": [1, 1]}
+
+
 @pytest.mark.parametrize(
     "network",
     [
@@ -69,6 +73,11 @@ def test_torchscript_gives_the_models_logits(model: Path, tmp_path: Path) -> Non
             "name": "SegResNet",
             "arguments": {"init_filters": 8, "blocks_down": [1, 1], "blocks_up": [1]},
         },
+        {
+            "name": "DynUNet",
+            "arguments": plan_topology((6, 1, 1), (16, 24, 32)).as_dynunet() | {"filters": 4 * [4]},
+        },
+        {"size": "free", "arguments": TWO_STAGES, "strides": [[1, 2, 2], [2, 2, 2]]},
     ],
 )
 def test_other_networks_can_be_exported(network: dict, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from voxelsoup.common.text import counted, listed, times
 from voxelsoup.data.case import Case
 from voxelsoup.data.index.patients import patient_finder
 from voxelsoup.data.layouts.detect import BRATS_CHANNELS, Guess, clean_names
+from voxelsoup.data.preprocessing.resample import ANISOTROPY, across_slices
 from voxelsoup.planning.fingerprint import Fingerprint, Spacing
 from voxelsoup.planning.sides import names_of_sides
 from voxelsoup.planning.topology import COMPARABLE, plan_topology
@@ -30,8 +31,6 @@ from voxelsoup.study.sections.training import Network
 NOT_REGIONS = ("avg", "loss", "mean")
 
 SAME_SPACING = 0.01
-# nnU-Net's: an axis so much coarser than the others is one of thick slices.
-ANISOTROPY = 3
 FINE_PERCENTILE = 10
 # nnU-Net normalises over the foreground where cropping takes more than a quarter away.
 MANY_ZEROS = 0.25
@@ -250,11 +249,20 @@ def _add_preprocess(proposal: Proposal, guess: Guess, fingerprint: Fingerprint) 
     spacing, reason = propose_spacing([case.spacing for case in fingerprint.labelled], own)
     zeros = median(contents.zeros for contents in fingerprint.contents)
     normalisation, why = _normalisation(guess.dataset.channels, zeros)
+    thick = any(
+        across_slices("nearest", case.spacing, spacing) is not None for case in fingerprint.cases
+    )
     proposal.study["preprocess"] = {
         "spacing": spacing,
+        **({"thick_slices": "nearest"} if thick else {}),
         "crop": True,
         "normalisation": normalisation,
     }
+    if thick:
+        proposal.reasons["preprocess.thick_slices"] = (
+            "Slices more than 3 times as thick as their voxels are long: each is resampled by "
+            "itself, and the axis across them to the nearest slice, as in nnU-Net."
+        )
     proposal.reasons |= {"preprocess.spacing": reason, "preprocess.normalisation": why}
 
 

@@ -22,7 +22,12 @@ from voxelsoup.data.case import IndexedCase, Source
 from voxelsoup.data.preprocessing.crop import Crop, common_box, cropped, everything, uncropped
 from voxelsoup.data.preprocessing.geometry import Array, Geometry
 from voxelsoup.data.preprocessing.normalise import normalise
-from voxelsoup.data.preprocessing.resample import resample_image, resample_label, resampled_shape
+from voxelsoup.data.preprocessing.resample import (
+    across_slices,
+    resample_image,
+    resample_label,
+    resampled_shape,
+)
 from voxelsoup.data.volumes.alignment import align
 from voxelsoup.data.volumes.volume import Volume, joint_hash, read_header, read_label, read_volumes
 from voxelsoup.study.sections.data import Preprocess
@@ -133,7 +138,7 @@ def preprocess_case(
         names = ["image.npy", *(f"{part}.npy" for part in parts), "json"]
         paths = [folder / f"{case.name}.{name}" for name in names]
         with files.atomic_write_files(paths) as (image, *others, record):
-            labels = pool.submit(_save_labels, others, native_label, shape, geometry)
+            labels = pool.submit(_save_labels, others, native_label, shape, settings, geometry)
             _save_image(image, volumes, shape, settings, geometry, pool, threads, durable=True)
             labels.result()
             record.write_text(files.json_text(geometry), encoding="utf-8")
@@ -166,10 +171,15 @@ def preprocess_image(
 
 
 def _save_labels(
-    paths: list[Path], native: Array, shape: list[int] | None, geometry: Geometry
+    paths: list[Path],
+    native: Array,
+    shape: list[int] | None,
+    settings: Preprocess,
+    geometry: Geometry,
 ) -> None:
     """Write label map and foreground, and the label map as it was where it is resampled."""
-    label = native if shape is None else resample_label(native, shape)
+    across = across_slices(settings.thick_slices, geometry["spacing_before"], settings.spacing)
+    label = native if shape is None else resample_label(native, shape, across)
     label = np.pad(label, geometry["padding"])
     arrays = [label, _foreground(label, geometry["case"]), native]
     for path, array in zip(paths, arrays, strict=False):
@@ -336,7 +346,9 @@ def _prepared(
     """One channel as the network sees it; only what is left of it after cropping is converted."""
     voxels = channel.astype(np.float32, order="C")
     if shape is not None:
-        voxels = resample_image(voxels, shape, settings.normalisation == "zscore-nonzero")
+        across = across_slices(settings.thick_slices, geometry["spacing_before"], settings.spacing)
+        keep_zeros = settings.normalisation == "zscore-nonzero"
+        voxels = resample_image(voxels, shape, keep_zeros, across)
     voxels = normalise(voxels, settings.normalisation)
     if any(map(any, geometry["padding"])):
         voxels = np.pad(voxels, geometry["padding"])

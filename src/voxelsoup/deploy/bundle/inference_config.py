@@ -147,8 +147,10 @@ def _preprocessing(description: Description, parts: Sequence[int] | None) -> lis
     nonzero_only = settings.normalisation == "zscore-nonzero"
     if settings.spacing is not None:
         transform = "voxelsoup.deploy.bundle.transforms.ResampleToSpacingd"
-        spacing = list(settings.spacing)
-        steps.append(_step(transform, "image", spacing=spacing, keep_zeros=nonzero_only))
+        how: Config = {"spacing": list(settings.spacing), "keep_zeros": nonzero_only}
+        if settings.thick_slices != "cubic":
+            how["thick_slices"] = settings.thick_slices
+        steps.append(_step(transform, "image", **how))
     if settings.normalisation != "none":
         steps.append(_step("NormalizeIntensityd", "image", nonzero=nonzero_only, channel_wise=True))
     return steps

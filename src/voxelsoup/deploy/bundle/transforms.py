@@ -17,21 +17,27 @@ from monai.transforms import InvertibleTransform, MapTransform
 
 from voxelsoup.data.preprocessing.geometry import Array
 from voxelsoup.data.preprocessing.resample import (
+    across_slices,
     resample_image,
     resample_probabilities,
     resampled_shape,
 )
+from voxelsoup.study.sections.data import ThickSlices
 
 
 class ResampleToSpacing(InvertibleTransform):
     """Resample an image (channel, x, y, z) to a voxel size in mm (x, y, z).
 
-    With ``keep_zeros``, voxels that lie mostly in the background become 0 again. The inverse
-    resamples probabilities.
+    With ``keep_zeros``, voxels that lie mostly in the background become 0 again;
+    ``thick_slices`` is the study's ``preprocess.thick_slices``. The inverse resamples
+    probabilities.
     """
 
-    def __init__(self, spacing: Sequence[float], keep_zeros: bool) -> None:
+    def __init__(
+        self, spacing: Sequence[float], keep_zeros: bool, thick_slices: ThickSlices = "cubic"
+    ) -> None:
         self.spacing, self.keep_zeros = list(spacing), keep_zeros
+        self.thick_slices = thick_slices
 
     def __call__(self, image: MetaTensor) -> MetaTensor:
         """The image at the wanted voxel size; where it has it already, the image itself."""
@@ -40,8 +46,9 @@ class ResampleToSpacing(InvertibleTransform):
         shape = resampled_shape(self.spacing, before, old)
         resampled = image
         if shape != old:
+            across = across_slices(self.thick_slices, before, self.spacing)
             channels = [
-                resample_image(channel, shape, self.keep_zeros)
+                resample_image(channel, shape, self.keep_zeros, across)
                 for channel in image.cpu().numpy().astype(np.float32)
             ]
             resampled = _like(image, np.stack(channels))
@@ -73,10 +80,11 @@ class ResampleToSpacingd(MapTransform, InvertibleTransform):
         keys: KeysCollection,
         spacing: Sequence[float],
         keep_zeros: bool,
+        thick_slices: ThickSlices = "cubic",
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.resample = ResampleToSpacing(spacing, keep_zeros)
+        self.resample = ResampleToSpacing(spacing, keep_zeros, thick_slices)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Resample the entries."""

@@ -12,6 +12,7 @@ from voxelsoup.study.sections.base import Name, Section, Spacing, Triple
 Layout = Literal["phantom", "brats", "decathlon", "nnunet", "monai", "table"]
 # What switches patterns of patients off.
 NO_PATTERN = "none"
+ThickSlices = Literal["cubic", "linear", "nearest"]
 Normalisation = Literal["zscore-nonzero", "zscore", "none"]
 
 
@@ -163,6 +164,14 @@ class Preprocess(Section):
 
     spacing: Spacing | None = Field(
         None, description="Voxel size to resample to, in mm (x, y, z); null keeps each case's own."
+    )
+    thick_slices: ThickSlices = Field(
+        "cubic",
+        exclude_if=lambda how: how == "cubic",
+        description="How images are resampled across thick slices: voxels, of a case or of "
+        "`spacing`, more than 3 times as long along one axis as along the shortest. `cubic`: as "
+        "within the slices. `linear` or `nearest`: each slice by itself, and then, across them, "
+        "linearly or by the nearest slice as in nnU-Net (label maps alike).",
     )
     crop: bool = Field(
         True, description="Crop to the box around the foreground (voxels that are not 0)."
