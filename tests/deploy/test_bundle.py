@@ -35,6 +35,7 @@ from voxelsoup.commands.cli import main
 from voxelsoup.common.errors import InputError
 from voxelsoup.data.case import IndexedCase, Source
 from voxelsoup.data.regions import label_order, to_labels
+from voxelsoup.data.volumes.nifti import PLACE
 from voxelsoup.deploy.bundle.inference_config import (
     channel_files,
     components,
@@ -301,6 +302,38 @@ def test_a_study_that_resamples_gives_the_same_label_maps(
     run_by_monai(bundle, phantom_folder, tmp_path / "output")
     for case in finished.cases[:2]:
         assert_same_label_map(finished, case.name, "best", tmp_path / "output")
+
+
+def test_label_maps_by_monai_have_the_headers_of_their_scans(
+    finished: Finished, tmp_path: Path
+) -> None:
+    """One scan of two forms that disagree, and one of none."""
+    scans, output = tmp_path / "scans", tmp_path / "output"
+    names = [case.name for case in finished.cases[:2]]
+    turned = np.diag([1.0, 1, 1, 1])
+    turned[:2, :2] = [[0.96, -0.28], [0.28, 0.96]]
+    for name, codes in zip(names, ((1, 2), (0, 0)), strict=True):
+        shutil.copytree(finished.root / name, scans / name)
+        for file in (scans / name).iterdir():
+            image = nib.load(file)
+            image.set_sform(turned @ image.affine, codes[1], update_affine=False)
+            image.set_qform(image.affine, codes[0], update_affine=False)
+            stored = nib.Nifti1Image(np.asarray(image.dataobj), None, image.header)
+            nib.save(stored, file)
+    run_by_monai(finished.bundle, scans, output)
+    for name in names:
+        scan = next((scans / name).glob("*-t1n.nii.gz"))
+        expected, found = nib.load(scan).header, nib.load(output / f"{name}.nii.gz").header
+        for field in PLACE:
+            np.testing.assert_array_equal(found[field], expected[field], f"{name}: {field}")
+        assert found.get_data_dtype() == np.uint8
+    asked = [str(path) for path in (finished.bundle, scans, tmp_path / "predicted")]
+    assert main(["predict", *asked, "--every-window", "--device", "cpu"]) == 0
+    for name in names:
+        pair = [nib.load(folder / f"{name}.nii.gz") for folder in (output, tmp_path / "predicted")]
+        for field in PLACE:
+            np.testing.assert_array_equal(pair[0].header[field], pair[1].header[field])
+        assert np.mean(np.asarray(pair[0].dataobj) != np.asarray(pair[1].dataobj)) < 1e-4
 
 
 def test_regions_without_an_order_are_written_as_masks(tmp_path: Path) -> None:

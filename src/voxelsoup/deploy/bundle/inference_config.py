@@ -9,6 +9,7 @@ from typing import Any
 from voxelsoup.common.errors import InputError
 from voxelsoup.data.case import IndexedCase
 from voxelsoup.data.regions import LabelOrder, check_label_order, label_order
+from voxelsoup.data.volumes.nifti import PLACE
 from voxelsoup.evaluation.score import THRESHOLD
 from voxelsoup.models import networks
 from voxelsoup.prediction.model_files import Description
@@ -81,6 +82,7 @@ def inference_config(
             "$import copy",
             "$import glob",
             "$import os",
+            "$import nibabel as nib",
             "$from safetensors.torch import load_file",
         ],
         "bundle_root": ".",
@@ -127,6 +129,12 @@ def inference_config(
             "_target_": "Compose",
             "transforms": _postprocessing(description, predictions, order),
         },
+        # What places a scan in any program: MONAI itself writes the sform alone.
+        "header_fields": list(PLACE),
+        "to_place": (
+            "$lambda label, scan: ([label.header.__setitem__(field, scan.header[field]) "
+            "for field in @header_fields], nib.save(label, label.get_filename()))"
+        ),
         "evaluator": _evaluator(predictions),
         "initialize": ["$@check", "$@load"],
         "run": ["$@evaluator.run()"],
@@ -183,6 +191,7 @@ def _postprocessing(
         output_postfix="",
         output_dtype="$np.uint8",
         separate_folder=False,
+        savepath_in_metadict=True,
         resample=False,
         # A label map is called as its case: its first file without the channel's ending.
         output_name_formatter=(
@@ -190,7 +199,12 @@ def _postprocessing(
             "[:-len(@channel_files[0])], 'idx': None}"
         ),
     )
-    return [*steps, inverted, _step("Lambdad", "pred", func=labels, track_meta=True), saved]
+    placed = (
+        "$lambda pred: ([@to_place(nib.load(pred.meta['saved_to']), nib.load(scan)) "
+        "for scan in [pred.meta['filename_or_obj']] if '.nii' in scan.lower()[-7:]], pred)[1]"
+    )
+    to_file = [saved, _step("Lambdad", "pred", func=placed, track_meta=True)]
+    return [*steps, inverted, _step("Lambdad", "pred", func=labels, track_meta=True), *to_file]
 
 
 def to_labels_expression(regions: Collection[str], order: LabelOrder | None) -> str:
