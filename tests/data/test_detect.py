@@ -16,16 +16,16 @@ from voxelsoup.commands.cli import main
 from voxelsoup.common.errors import InputError
 from voxelsoup.data.case import Case, Source
 from voxelsoup.data.layouts import find_cases
-from voxelsoup.data.layouts.detect import Guess, clean_names, guess
+from voxelsoup.data.layouts.detect import clean_names, guess
 from voxelsoup.planning.fingerprint import (
     choose_cases,
     read_contents,
     read_header,
     take_fingerprint,
 )
-from voxelsoup.planning.proposal import propose_patch, propose_regions, propose_spacing
+from voxelsoup.planning.label_meaning import meaning_of
+from voxelsoup.planning.proposal import propose_patch, propose_spacing
 from voxelsoup.study.loading import read
-from voxelsoup.study.sections.data import Dataset
 from voxelsoup.study.study import Study
 
 
@@ -70,10 +70,10 @@ def test_nnunet_with_regions_is_detected(tmp_path: Path) -> None:
     found = guess(tmp_path)
     assert (found.dataset.layout, found.dataset.channels) == ("nnunet", ["T1", "T2_FLAIR"])
     assert found.called == {"T2_FLAIR": "T2 / FLAIR"}
-    assert (found.regions, found.ignored) == ({"whole_tumor": [1, 2], "core": [2]}, 3)
-    regions, reason = propose_regions(found, {1, 2, 3})
-    assert regions == {"whole_tumor": [1, 2], "core": [2], "label_3": [3]}
-    assert "ignore label" in reason
+    assert (found.labels.regions, found.labels.ignored) == ({"whole tumor": [1, 2], "core": [2]}, 3)
+    meaning = meaning_of(found, ["a"], {1: ["a"], 2: ["a"], 3: ["a"]})
+    assert meaning.regions == {"whole_tumor": [1, 2], "core": [2]}
+    assert not meaning.unnamed
 
 
 def test_nnunet_with_labels_is_detected(tmp_path: Path) -> None:
@@ -82,8 +82,8 @@ def test_nnunet_with_labels_is_detected(tmp_path: Path) -> None:
     (tmp_path / "dataset.json").write_text(json.dumps(description))
     touch(tmp_path, "imagesTr/a_0000.nrrd")
     found = guess(tmp_path)
-    assert found.label_names == {1: "edema", 2: "necrosis"}
-    assert propose_regions(found, {1})[0] == {"edema": [1], "necrosis": [2]}
+    assert found.labels.values == {1: "edema", 2: "necrosis"}
+    assert meaning_of(found, ["a"], {1: ["a"]}).regions == {"edema": [1], "necrosis": [2]}
 
 
 def test_a_datalist_with_folds_is_detected(tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_unusable_label_descriptions_are_ignored(tmp_path: Path, labels: object)
     description = {"channel_names": {"0": "CT"}, "labels": labels}
     (tmp_path / "dataset.json").write_text(json.dumps(description))
     touch(tmp_path, "imagesTr/a_0000.nii")
-    assert propose_regions(guess(tmp_path), {1})[0]["label_1"] == [1]
+    assert 1 in meaning_of(guess(tmp_path), ["a"], {1: ["a"]}).regions.get("label_1", [1])
 
 
 def test_a_folder_with_several_data_sets_or_none_is_refused(tmp_path: Path) -> None:
@@ -256,21 +256,6 @@ def test_the_smallest_patch_has_more_than_one_voxel_at_the_bottleneck() -> None:
     assert propose_patch((10, 9, 8), lambda sides: 3 * [16]) == [32, 32, 32]
 
 
-@pytest.mark.parametrize(
-    ("values", "regions"),
-    [
-        ({1, 2, 4}, {"TC": [1, 4], "WT": [1, 2, 4], "ET": [4]}),
-        ({1, 2, 3}, {"TC": [1, 3], "WT": [1, 2, 3], "ET": [3]}),
-        ({1, 2, 3, 4}, {"TC": [1, 3], "WT": [1, 2, 3], "ET": [3], "RC": [4]}),
-        ({1, 7}, {"label_1": [1], "label_7": [7]}),
-    ],
-)
-def test_regions_of_brats(values: set[int], regions: dict[str, list[int]]) -> None:
-    channels = ["t1n", "t1c", "t2w", "t2f"]
-    found = Guess(Dataset(layout="brats", root="x", channels=channels))
-    assert propose_regions(found, values)[0] == regions
-
-
 def proposed(folder: Path, root: Path) -> Study:
     file = folder / "study.yaml"
     assert main(["init", str(root), "--output", str(file), "--force"]) == 0
@@ -305,7 +290,7 @@ def test_patients_of_a_table_are_counted(phantom_folder: Path, tmp_path: Path) -
     (root / "cases.csv").write_text("case,t1,label,patient\n" + "\n".join(rows))
     study = proposed(tmp_path, root)
     assert (study.dataset.layout, study.dataset.channels) == ("table", ["t1"])
-    assert study.regions == {"label_1": [1], "label_2": [2], "label_3": [3]}
+    assert study.regions == {"TC": [1, 3], "WT": [1, 2, 3], "ET": [3]}
     assert study.folds.count == 2
     assert "# 3 labelled patients" in (tmp_path / "study.yaml").read_text()
 

@@ -89,6 +89,12 @@ def _parser() -> argparse.ArgumentParser:
         "--output", type=Path, default=Path("config.yaml"), help="default: %(default)s"
     )
     init.add_argument("--force", action="store_true", help="replace the file if it is there")
+    init.add_argument(
+        "--labels",
+        metavar="MEANING",
+        help="what the label values mean, where the data set does not say: gli, ped-2024, values "
+        "(one region each), ...",
+    )
     init.set_defaults(command=_init)
     status = commands.add_parser(
         "status", help="show what every run of a study is doing, while it runs and after"
@@ -166,7 +172,7 @@ def _index(asked: argparse.Namespace) -> int:
 def _init(asked: argparse.Namespace) -> int:
     from voxelsoup.planning.init import print_first_study
 
-    print_first_study(asked.path, asked.output, asked.force)
+    print_first_study(asked.path, asked.output, asked.force, asked.labels)
     return 0
 
 

@@ -31,6 +31,7 @@ from voxelsoup.planning.fingerprint import (
     read_header,
     take_fingerprint,
 )
+from voxelsoup.planning.label_meaning import Meaning, meaning_of
 from voxelsoup.planning.proposal import propose_data
 from voxelsoup.planning.study_yaml import study_text
 from voxelsoup.study.loading import read
@@ -77,6 +78,22 @@ class Listing:
         return describe_patients(self.dataset, self.usable)
 
     @property
+    def meaning(self) -> Meaning | None:
+        """What the label values mean, where no study says it and some occur."""
+        labelled = [case for case in self.usable if case.label is not None]
+        values = sorted({value for case in labelled for value in case.labels} - {0})
+        if self.guess is None or not values:
+            return None
+        holders = {v: [case.name for case in labelled if v in case.labels] for v in values}
+        return meaning_of(self.guess, [case.name for case in labelled], holders)
+
+    @property
+    def remarks(self) -> list[str]:
+        """What is good to know of the data set, where no study was given."""
+        found = self.meaning
+        return [*(self.guess.remarks if self.guess else ()), *(found.remarks if found else ())]
+
+    @property
     def values(self) -> dict[int, int]:
         """Label value, also 0 -> number of cases that hold it."""
         counts = Counter(value for case in self.usable for value in case.labels)
@@ -99,8 +116,7 @@ def list_index(path: Path) -> Listing:
         listing = _listing(study.dataset, study.regions, root, labels_of, None)
         return replace(listing, folds=_problem_with_folds(study, listing))
     found = guess(path)
-    names_of = found.label_names or _regions_of_labels(found.regions)
-    return _listing(found.dataset, ANY_LABEL, found.root, names_of, found)
+    return _listing(found.dataset, ANY_LABEL, found.root, found.labels.named, found)
 
 
 def _regions_of_labels(regions: dict[str, list[int]]) -> dict[int, str]:
@@ -271,7 +287,7 @@ def _notes(listing: Listing) -> list[str]:
     lines = [f"{note}: {_named(names)}" for note, names in ordered[:MOST_NOTES]]
     if len(ordered) > MOST_NOTES:
         lines.append(f"{len(ordered) - MOST_NOTES:,} more kinds: --json shows the notes of all")
-    return [*(listing.guess.remarks if listing.guess else ()), *lines]
+    return [*listing.remarks, *lines]
 
 
 def _named(names: Sequence[str]) -> str:
@@ -290,16 +306,16 @@ def _print_next(console: Console, listing: Listing, path: Path) -> None:
     if listing.guess is None:
         return
     unlabelled = sum(case.label is None for case in listing.usable)
-    values = set(listing.values) - {0}
-    if values:
-        sections, reasons = propose_data(listing.guess, values, unlabelled)
+    meaning = listing.meaning
+    if meaning is not None:
+        sections, reasons = propose_data(listing.guess, meaning, unlabelled)
         console.print("[bold]In a study:[/]")
         # As it stands: a broken line would be another YAML.
         console.print(
             indent(study_text(sections, reasons).rstrip(), "  "), markup=False, soft_wrap=True
         )
         console.print()
-    first = "" if values else "Once a case with labels can be used, "
+    first = "" if meaning else "Once a case with labels can be used, "
     console.print(
         f"{first}voxelsoup init {escape(str(path))} proposes a complete study.", soft_wrap=True
     )
@@ -328,5 +344,5 @@ def _json(listing: Listing, fingerprint: Fingerprint) -> dict[str, Any]:
         "patients": listing.patients,
         "bad": {name: problem.as_record() for name, problem in listing.bad.items()},
         "folds": None if listing.folds is None else listing.folds.as_record(),
-        "remarks": list(listing.guess.remarks) if listing.guess else [],
+        "remarks": listing.remarks,
     }

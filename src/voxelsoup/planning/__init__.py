@@ -7,11 +7,13 @@ Begin with ``init.write_first_study``, which takes the steps in order:
 
 - ``fingerprint``: shapes and spacings of all cases from their headers; label volumes and the box
   around the foreground of up to 50 of them from their voxels.
+- ``label_meaning``: what label values mean, by a description, by names of cases (the table of
+  ``brats_labels``), or by the user's choice; left open where two meanings are possible.
 - ``proposal``: from the fingerprint to settings and reasons. Spacing, patch and normalisation
   follow nnU-Net's rules as far as they fit this workflow; each function says where it departs.
 - ``topology``: a network planned per axis, for thick slices and volumes of few voxels.
 - ``study_yaml``: settings and reasons as YAML that people read and change.
 
 The proposal is loaded like any other study before it is written: what ``init`` writes passes
-``voxelsoup check``. An existing file is never replaced unless ``--force`` says so.
+``voxelsoup check``, except where it leaves regions open. An existing file is never replaced unless ``--force`` says so.
 """

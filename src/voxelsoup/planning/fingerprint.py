@@ -89,6 +89,14 @@ class Fingerprint:
         return [case.contents for case in self.cases if case.contents is not None]
 
     @property
+    def holders(self) -> dict[int, list[str]]:
+        """Label value above 0 -> the cases that were seen to hold it."""
+        return {
+            value: [c.name for c in self.cases if c.contents and value in c.contents.volumes]
+            for value in sorted(self.values)
+        }
+
+    @property
     def values(self) -> set[int]:
         """Label values above 0 that were seen."""
         return {value for contents in self.contents for value in contents.volumes}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from voxelsoup.common.errors import InputError
@@ -11,20 +13,30 @@ from voxelsoup.common.machine import usable_cores
 from voxelsoup.data.layouts import find_cases
 from voxelsoup.data.layouts.detect import guess
 from voxelsoup.planning.fingerprint import take_fingerprint
+from voxelsoup.planning.label_meaning import Meaning, meaning_of
 from voxelsoup.planning.proposal import propose
 from voxelsoup.planning.study_yaml import schema_line, study_text
 from voxelsoup.study.loading import load
 
+# Chooses one of the meanings of label values, by its key; None leaves the choice open.
+Ask = Callable[[Meaning], str | None]
 
-def write_first_study(folder: Path, output: Path, force: bool) -> list[str]:
+
+def write_first_study(
+    folder: Path, output: Path, force: bool, labels: str | None = None, ask: Ask | None = None
+) -> list[str]:
     """Propose a study for a data set, whose layout is guessed, and write it with the reasons.
+
+    Args:
+        labels: what the label values mean (``--labels``), which overrules all else.
+        ask: asks where several meanings are possible; without it they are left open in the file.
 
     Returns:
         What needs attention before training, in words.
 
     Raises:
         InputError: if the file is there and ``force`` is not set, nothing is found in the folder,
-            or nothing is labelled.
+            nothing is labelled, or ``labels`` is no meaning.
     """
     if output.exists() and not force:
         raise InputError(
@@ -37,7 +49,11 @@ def write_first_study(folder: Path, output: Path, force: bool) -> list[str]:
     found = guess(folder)
     cases = find_cases(found.dataset, found.root)
     fingerprint = take_fingerprint(cases, usable_cores())
-    proposal = propose(found, fingerprint)
+    names, holders = [case.name for case in fingerprint.labelled], fingerprint.holders
+    meaning = meaning_of(found, names, holders, labels)
+    if meaning.choices and ask is not None and (labels := ask(meaning)):
+        meaning = meaning_of(found, names, holders, labels)
+    proposal = propose(found, fingerprint, meaning)
     heading = [
         *schema_line(output),
         f"Proposed by `voxelsoup init` for {len(cases)} cases in {found.root}, of which "
@@ -45,8 +61,13 @@ def write_first_study(folder: Path, output: Path, force: bool) -> list[str]:
         "docs/configuration.md.",
     ]
     text = study_text(proposal.study, proposal.reasons, heading)
-    load(proposal.study, f"the study proposed for {folder}")
+    stand_in = {"regions": {"open": [1]}} if meaning.choices else {}
+    load(proposal.study | stand_in, f"the study proposed for {folder}")
     write_text(output, text)
+    if meaning.choices:
+        keys = ", ".join(meaning.choices)
+        choice = f"choose them in {output}, or run init again with --labels: {keys}"
+        return [f"regions are left open, and the study is refused: {choice}", *proposal.warnings]
     return proposal.warnings
 
 
@@ -56,12 +77,36 @@ def _free_name(taken: Path) -> Path:
     return next(name for name in names if not name.exists())
 
 
-def print_first_study(folder: Path, output: Path, force: bool) -> None:
-    """Write a first study (``write_first_study``), and print what to do with it."""
+def ask_on_terminal(meaning: Meaning) -> str | None:
+    """Ask for one of the choices by number; nothing, or the end of the input, leaves them open."""
+    print(meaning.reason)
+    keys = list(meaning.choices)
+    for number, choice in enumerate(meaning.choices.values(), 1):
+        print(f"  {number}  {choice.reason}\n       regions: {choice.regions}")
+    while True:
+        try:
+            answer = input(f"1 to {len(keys)}, or nothing to choose later in the file: ").strip()
+        except EOFError:
+            return None
+        if not answer:
+            return None
+        if answer in keys:
+            return answer
+        if answer.isdecimal() and 1 <= int(answer) <= len(keys):
+            return keys[int(answer) - 1]
+
+
+def print_first_study(folder: Path, output: Path, force: bool, labels: str | None = None) -> None:
+    """Write a first study (``write_first_study``), and print what to do with it.
+
+    On a terminal it asks for what is left open.
+    """
     from rich.console import Console
     from rich.text import Text
 
-    warnings = write_first_study(folder, output, force)
+    on_terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    ask = ask_on_terminal if on_terminal else None
+    warnings = write_first_study(folder, output, force, labels, ask)
     console = Console(highlight=False, soft_wrap=True)
     console.print(Text(f"{output} is written: a study of {folder}, with the reasons in comments."))
     for warning in warnings:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
@@ -20,15 +20,13 @@ from voxelsoup.common.errors import InputError
 from voxelsoup.common.text import counted, listed, times
 from voxelsoup.data.case import Case
 from voxelsoup.data.index.patients import patient_finder
-from voxelsoup.data.layouts.detect import BRATS_CHANNELS, Guess, clean_names
+from voxelsoup.data.layouts.detect import Guess, clean_names
 from voxelsoup.data.preprocessing.resample import ANISOTROPY, across_slices
 from voxelsoup.planning.fingerprint import Fingerprint, Spacing
+from voxelsoup.planning.label_meaning import Meaning
 from voxelsoup.planning.sides import names_of_sides
 from voxelsoup.planning.topology import COMPARABLE, plan_topology
 from voxelsoup.study.sections.training import Network
-
-# Rows of tables have these names.
-NOT_REGIONS = ("avg", "loss", "mean")
 
 SAME_SPACING = 0.01
 FINE_PERCENTILE = 10
@@ -53,8 +51,11 @@ class Proposal:
     warnings: list[str] = field(default_factory=list)
 
 
-def propose(guess: Guess, fingerprint: Fingerprint) -> Proposal:
-    """Propose a complete study; raises InputError if no label map can be read."""
+def propose(guess: Guess, fingerprint: Fingerprint, meaning: Meaning) -> Proposal:
+    """Propose a complete study; raises InputError if no label map can be read.
+
+    Its regions are empty where the meaning of the label values is open.
+    """
     if not fingerprint.values:
         raise InputError(
             guess.root,
@@ -63,7 +64,7 @@ def propose(guess: Guess, fingerprint: Fingerprint) -> Proposal:
             f"list the problems of the cases: voxelsoup index {guess.root}",
         )
     proposal = Proposal()
-    _add_data(proposal, guess, fingerprint)
+    _add_data(proposal, guess, fingerprint, meaning)
     _add_folds(proposal, guess, fingerprint)
     _add_metrics(proposal, fingerprint)
     _add_preprocess(proposal, guess, fingerprint)
@@ -74,61 +75,28 @@ def propose(guess: Guess, fingerprint: Fingerprint) -> Proposal:
 
 
 def propose_data(
-    guess: Guess, values: Collection[int], unlabelled: int
+    guess: Guess, meaning: Meaning, unlabelled: int
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """The sections ``dataset`` and ``regions``, and their reasons.
 
-    ``values`` are the label values above 0 that occur; ``unlabelled`` cases have no label map.
+    Where the data set says in which order regions are written, ``predict`` has it. ``unlabelled``
+    cases have no label map.
     """
-    regions, reason = propose_regions(guess, values)
     dataset: dict[str, Any] = {"layout": guess.dataset.layout, "root": guess.dataset.root}
     if guess.dataset.file:
         dataset["file"] = guess.dataset.file
     dataset["channels"] = guess.dataset.channels
-    reasons = {"regions": reason, "dataset.channels": _about_channels(guess)}
+    reasons = {"regions": meaning.comment, "dataset.channels": _about_channels(guess)}
     if unlabelled:
         dataset["unlabelled"] = "predict"
         reasons["dataset.unlabelled"] = (
             f"{counted(unlabelled, 'case')} without a label map: kept out of all folds."
         )
-    return {"dataset": dataset, "regions": regions}, reasons
-
-
-def propose_regions(guess: Guess, values: Collection[int]) -> tuple[dict[str, list[int]], str]:
-    """Regions that name every label value, and why; ``values`` are those above 0 that occur."""
-    brats = any(set(names) <= set(guess.dataset.channels) for names in BRATS_CHANNELS)
-    if guess.regions:
-        regions, reason = dict(guess.regions), "The regions of dataset.json."
-    elif guess.dataset.layout == "brats" and brats and set(values) <= {1, 2, 3, 4}:
-        regions, reason = _brats_regions(values)
-    else:
-        named = {value: guess.label_names.get(value, f"label_{value}") for value in sorted(values)}
-        named = dict(sorted((named | guess.label_names).items()))
-        names = clean_names(named.values(), NOT_REGIONS)
-        regions = {name: [value] for name, value in zip(names, named, strict=True)}
-        origin = "named as in dataset.json" if guess.label_names else "the data do not name them"
-        reason = f"One per label value, {origin}; regions may also overlap, such as whole: [1, 2]."
-    covered = {value for labels in regions.values() for value in labels}
-    for value in sorted(set(values) - covered):
-        (name,) = clean_names([f"label_{value}"], [key.lower() for key in regions])
-        regions[name] = [value]
-    if guess.ignored is not None:
-        reason += (
-            f" Label {guess.ignored} is nnU-Net's ignore label, which voxelsoup does not know: "
-            "a voxel with it is taken for what its region says."
-        )
-    return regions, reason
-
-
-def _brats_regions(values: Collection[int]) -> tuple[dict[str, list[int]], str]:
-    if 4 in values and 3 not in values:
-        regions = {"TC": [1, 4], "WT": [1, 2, 4], "ET": [4]}
-        return regions, "BraTS up to 2021: tumour core, whole tumour, enhancing tumour (label 4)."
-    regions = {"TC": [1, 3], "WT": [1, 2, 3], "ET": [3]}
-    reason = "BraTS 2023 and later: tumour core, whole tumour, enhancing tumour (label 3)"
-    if 4 in values:
-        return regions | {"RC": [4]}, f"{reason}; RC is the resection cavity (label 4)."
-    return regions, f"{reason}."
+    sections = {"dataset": dataset, "regions": meaning.regions}
+    if meaning.order:
+        sections["predict"] = {"label_order": meaning.order}
+        reasons["predict.label_order"] = meaning.about_order
+    return sections, reasons
 
 
 def _about_channels(guess: Guess) -> str:
@@ -143,9 +111,9 @@ def _about_channels(guess: Guess) -> str:
     return origin.get(guess.dataset.layout, "The names in dataset.json, in its order.")
 
 
-def _add_data(proposal: Proposal, guess: Guess, fingerprint: Fingerprint) -> None:
+def _add_data(proposal: Proposal, guess: Guess, fingerprint: Fingerprint, meaning: Meaning) -> None:
     unlabelled = len(fingerprint.cases) - len(fingerprint.labelled)
-    sections, reasons = propose_data(guess, fingerprint.values, unlabelled)
+    sections, reasons = propose_data(guess, meaning, unlabelled)
     name = clean_names([guess.root.resolve().name])[0]
     proposal.study |= {"results": f"results-{name}", **sections}
     proposal.reasons |= reasons
@@ -153,21 +121,12 @@ def _add_data(proposal: Proposal, guess: Guess, fingerprint: Fingerprint) -> Non
     proposal.reasons["dataset.root"] = (
         "Relative paths count from the folder in which snakemake is started."
     )
-    seen, looked = fingerprint.values, len(fingerprint.contents)
-    named = {value for labels in sections["regions"].values() for value in labels}
-    if looked < len(fingerprint.labelled):
-        proposal.reasons["regions"] += (
-            f" Label maps of {looked} of {len(fingerprint.labelled)} cases were read; "
-            "`voxelsoup index` on this file reads all."
-        )
-    if named - seen:
-        proposal.reasons["regions"] += f" Not seen: {listed(sorted(named - seen))}."
-    if guess.ignored is not None and guess.ignored in seen:
+    _add_what_was_seen(proposal, fingerprint)
+    if guess.labels.ignored is not None:
         proposal.warnings.append(
-            f"label {guess.ignored} is nnU-Net's ignore label, and voxelsoup trains on it like any "
-            "other: see `regions`"
+            f"label {guess.labels.ignored} is nnU-Net's ignore label: no region has it"
         )
-    proposal.warnings += guess.remarks
+    proposal.warnings += [*guess.remarks, *meaning.remarks]
     if fingerprint.unreadable:
         proposal.study["dataset"]["on_bad_case"] = "stop"
         bad = counted(len(fingerprint.unreadable), "case")
@@ -178,6 +137,19 @@ def _add_data(proposal: Proposal, guess: Guess, fingerprint: Fingerprint) -> Non
         proposal.warnings.append(
             f"{bad} cannot be used{which} {name}: {problem.where}: {problem.found}"
         )
+
+
+def _add_what_was_seen(proposal: Proposal, fingerprint: Fingerprint) -> None:
+    """Which label maps the regions rest on, below what their reason says first."""
+    seen, looked = fingerprint.values, len(fingerprint.contents)
+    named = {value for labels in proposal.study["regions"].values() for value in labels}
+    if looked < len(fingerprint.labelled):
+        proposal.reasons["regions"] += (
+            f"\nLabel maps of {looked} of {len(fingerprint.labelled)} cases were read; "
+            "`voxelsoup index` on this file reads all."
+        )
+    if named - seen:
+        proposal.reasons["regions"] += f"\nNot seen: {listed(sorted(named - seen))}."
 
 
 def _add_folds(proposal: Proposal, guess: Guess, fingerprint: Fingerprint) -> None:
@@ -208,10 +180,11 @@ def _add_metrics(proposal: Proposal, fingerprint: Fingerprint) -> None:
         for region, labels in proposal.study["regions"].items()
         if (found := [v for c in fingerprint.contents if (v := c.volume_of(labels))])
     }
-    seen = listed(f"{region} {volume:,.0f}" for region, volume in smallest.items())
+    volumes = [f"{region} {volume:,.0f}" for region, volume in smallest.items()]
+    seen = listed(volumes) if volumes else ""
     proposal.study["metrics"] = {"lesion_smallest": 50}
-    proposal.reasons["metrics.lesion_smallest"] = (
-        f"The smallest lesion that counts, in mm³; the smallest regions seen in a case have {seen}."
+    proposal.reasons["metrics.lesion_smallest"] = "The smallest lesion that counts, in mm³" + (
+        f"; the smallest regions seen in a case have {seen}." if seen else "."
     )
 
 

@@ -24,7 +24,8 @@ def study_text(
     lines = [line for text in heading for line in _comment(text, 0)]
     for section, settings in study.items():
         if isinstance(settings, dict):
-            lines += ["", *_comment(reasons.get(section), 0), f"{section}:"]
+            opened = f"{section}:" if settings else f"{section}: {{}}"
+            lines += ["", *_comment(reasons.get(section), 0), opened]
             lines += _settings(settings, reasons, (section,))
         else:
             lines += [*_comment(reasons.get(section), 0), f"{section}: {_inline(settings)}"]
@@ -71,14 +72,18 @@ def _comment(text: str | None, indent: int) -> list[str]:
     if text.startswith(MODELINE):
         return [begin + text]
     text = text[0].upper() + text[1:]
-    return textwrap.wrap(
-        text,
-        WIDTH,
-        initial_indent=begin,
-        subsequent_indent=begin,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
+    return [
+        line
+        for paragraph in text.splitlines()
+        for line in textwrap.wrap(
+            paragraph,
+            WIDTH,
+            initial_indent=begin,
+            subsequent_indent=begin,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    ]
 
 
 def _inline(value: Any) -> str:

@@ -55,6 +55,16 @@ class Study(Section):
     )
     recovery: Recovery = Field(default_factory=Recovery, description="What a crash may cost.")
 
+    @field_validator("regions", mode="before")
+    @classmethod
+    def _regions_are_chosen(cls, value: object) -> object:
+        if value == {}:
+            raise ValueError(
+                "names no region: take one of the choices that `voxelsoup init` wrote above it, or "
+                "name the regions and their label values"
+            )
+        return value
+
     @field_validator("regions")
     @classmethod
     def _regions_are_labels(cls, value: dict[str, list[int]]) -> dict[str, list[int]]:
@@ -83,6 +93,7 @@ def check_across_sections(study: Study, where: str) -> None:
     _check_divisible(study, where)
     _check_ensemble(study, where)
     _check_replacement(study, where)
+    _check_background(study, where)
     _check_gpus(study, where)
 
 
@@ -130,6 +141,18 @@ def _check_replacement(study: Study, where: str) -> None:
                 f"one of {', '.join(study.regions)}",
                 "name one of those, or leave `postprocessing.replace` out",
             )
+
+
+def _check_background(study: Study, where: str) -> None:
+    both = sorted(study.labels & set(study.dataset.background))
+    if both:
+        region = next(name for name, labels in study.regions.items() if both[0] in labels)
+        raise InputError(
+            where,
+            f"`dataset.background` holds the label value {both[0]}, and so does region `{region}`",
+            "a value in regions, or in the background",
+            "take it out of one of them",
+        )
 
 
 def _check_gpus(study: Study, where: str) -> None:

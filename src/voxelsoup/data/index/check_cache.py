@@ -83,13 +83,15 @@ def is_current(result: CheckResult | None, case: Case, expected: Expected, root:
 
 def question_of(case: Case, expected: Expected, root: Path) -> str:
     """A hash over what a result depends on besides contents: names, labels and the checks."""
-    asked = {
+    asked: dict[str, Any] = {
         "version": VERSION,
         "channels": {name: _below(str(s), root) for name, s in case.channels.items()},
         "label": _below(str(case.label), root) if case.label else None,
         "labels": sorted(expected.labels),
         "unlabelled": expected.unlabelled,
     }
+    if expected.background:
+        asked["background"] = {str(v): why for v, why in expected.background.items()}
     return json_sha256(asked)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +40,17 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Expected:
-    """What every case of a study is checked against: the label values that some region names, and
-    the study's ``dataset.unlabelled`` (``refuse`` or ``predict``).
+    """What every case of a study is checked against.
+
+    Attributes:
+        labels: label values that some region names.
+        unlabelled: the study's ``dataset.unlabelled`` (``refuse`` or ``predict``).
+        background: further label values that count as background -> why, in words.
     """
 
     labels: frozenset[int]
     unlabelled: str
+    background: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -111,10 +116,12 @@ def check_case(case: Case, expected: Expected) -> tuple[Findings, str]:
         del stored
         files.setdefault(case.label.file, label.sha256)
         labels = _label_values(label.data)
-        _check_labels(case.label, labels, expected.labels)
+        _check_labels(case.label, labels, expected)
         on_labels = _notes_on_place(case.label, label.data, background)
     x, y, z = background.shape
-    notes = (*(f"{listed(names)}: {note}" for note, names in handled.items() if note), *on_labels)
+    left = [expected.background[value] for value in labels if value in expected.background]
+    handlings = (f"{listed(names)}: {note}" for note, names in handled.items() if note)
+    notes = (*handlings, *on_labels, *left)
     findings = Findings((x, y, z), first[1].spacing, labels, notes, voxels)
     return findings, joint_hash(files.values())
 
@@ -199,15 +206,16 @@ def _label_values(label: Array) -> list[int]:
     return none + [int(value) for value in np.unique(labelled)]
 
 
-def _check_labels(source: Source, labels: list[int], known: frozenset[int]) -> None:
-    strange = sorted(set(labels) - known - {0})
+def _check_labels(source: Source, labels: list[int], expected: Expected) -> None:
+    strange = sorted(set(labels) - expected.labels - set(expected.background) - {0})
     if strange:
         raise InputError(
             source.file,
             f"holds the label value {strange[0]}, which no region names",
-            f"0 and {sorted(known)}",
+            f"0 and {sorted(expected.labels)}",
             "add the value to a region in `regions` (BraTS up to 2021 has 4 where later ones "
-            "have 3), or correct the label map",
+            f"have 3), declare it background (`dataset.background: [{strange[0]}]`), or correct "
+            "the label map",
         )
 
 

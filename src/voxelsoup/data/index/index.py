@@ -27,6 +27,7 @@ from voxelsoup.data.index.check_cache import (
 from voxelsoup.data.index.checks import Expected, Findings, find_duplicates
 from voxelsoup.data.index.patients import describe_patients, patient_finder
 from voxelsoup.data.layouts import find_cases
+from voxelsoup.data.layouts.label_names import names_of_labels
 from voxelsoup.data.volumes.volume import shape_text
 from voxelsoup.study.sections.data import Dataset
 
@@ -64,7 +65,7 @@ def index_cases(
     patient_of = patient_finder(dataset)
     patients = {case.name: patient_of(case) for case in cases}
     labels = frozenset(label for values in regions.values() for label in values)
-    expected = Expected(labels, dataset.unlabelled)
+    expected = Expected(labels, dataset.unlabelled, _background(dataset, labels, root))
 
     readable = [case for case in cases if case.problem is None]
     found = _results(readable, expected, root, workers, kept)
@@ -89,6 +90,21 @@ def index_cases(
             "or set `dataset.on_bad_case: skip` to continue without these cases",
         )
     return usable, dict(sorted(rejected.items()))
+
+
+def _background(dataset: Dataset, labels: frozenset[int], root: Path) -> dict[int, str]:
+    """Label values that count as background -> why: the declared ones, and those that the data
+    set's own description names and no region does.
+    """
+    described = names_of_labels(dataset, root).named
+    return {
+        value: f"label value {value} ({name}) is background: no region names it"
+        for value, name in described.items()
+        if value not in labels
+    } | {
+        value: f"label value {value} is background, as `dataset.background` declares"
+        for value in dataset.background
+    }
 
 
 def _results(

@@ -20,6 +20,7 @@ from voxelsoup.common.text import listed
 from voxelsoup.data.case import Source
 from voxelsoup.data.layouts import brats
 from voxelsoup.data.layouts.json_files import read_json
+from voxelsoup.data.layouts.label_names import LabelNames, parse_labels
 from voxelsoup.data.layouts.table import CASE, LABEL, PATIENT, numbered_lines
 from voxelsoup.data.volumes.volume import SUFFIXES
 from voxelsoup.study.loading import wrong_settings
@@ -53,18 +54,14 @@ class Guess:
 
     Attributes:
         dataset: the study's section; bad and unlabelled cases do not stop it.
-        label_names: label value -> what the data set calls it.
-        regions: region name -> label values, where the data set itself speaks of regions.
-        ignored: nnU-Net's ignore label.
+        labels: what the data set says of its label values, with names as a study takes them.
         called: channel -> what the data set calls it, where a study cannot have that name.
         split: a file with a given split into folds, and their number.
         remarks: what is good to know of it.
     """
 
     dataset: Dataset
-    label_names: dict[int, str] = field(default_factory=dict)
-    regions: dict[str, list[int]] = field(default_factory=dict)
-    ignored: int | None = None
+    labels: LabelNames = field(default_factory=LabelNames)
     called: dict[str, str] = field(default_factory=dict)
     split: tuple[Path, int] | None = None
     remarks: tuple[str, ...] = ()
@@ -239,35 +236,9 @@ def _described_guess(
     if not names:
         return None
     channels = clean_names(names)
-    values, regions, ignored = _labels(description.get("labels"))
+    labels = parse_labels(description.get("labels"), description.get("regions_class_order"))
     called = {new: old for new, old in zip(channels, names, strict=True) if new != old}
-    return Guess(_dataset(layout, root, channels, file), values, regions, ignored, called)
-
-
-def _labels(labels: object) -> tuple[dict[int, str], dict[str, list[int]], int | None]:
-    """Names of label values, regions and the ignore label, out of a ``dataset.json``."""
-    if not isinstance(labels, dict):
-        return {}, {}, None
-    if all(_is_label(key) for key in labels):
-        # Decathlon: value -> name.
-        return {int(value): str(name) for value, name in labels.items() if int(value)}, {}, None
-    named = {str(name): value for name, value in labels.items() if name != "background"}
-    ignored = named.pop("ignore", None)
-    several = {name: value if isinstance(value, list) else [value] for name, value in named.items()}
-    known = {
-        name: [int(value) for value in values]
-        for name, values in several.items()
-        if values and all(_is_label(value) and int(value) for value in values)
-    }
-    only = ignored if isinstance(ignored, int) else None
-    if any(isinstance(value, list) for value in named.values()):
-        return {}, dict(zip(clean_names(known), known.values(), strict=True)), only
-    return {values[0]: name for name, values in known.items()}, {}, only
-
-
-def _is_label(value: object) -> bool:
-    # Neither True nor a number of a thousand digits.
-    return isinstance(value, int | str) and re.fullmatch("[0-9]{1,3}", str(value)) is not None
+    return Guess(_dataset(layout, root, channels, file), labels, called, remarks=labels.remarks)
 
 
 def _in_order(channels: dict[str, Any] | list[Any]) -> list[str]:

@@ -82,6 +82,12 @@ class Dataset(Section):
         "folds, for prediction only (also the test images of `decathlon` and "
         "`nnunet`).",
     )
+    background: list[int] = Field(
+        [],
+        description="Label values that count as background, as 0 does. A value that neither a "
+        "region nor this list names makes its case one that cannot be used, unless the data set's "
+        "own description names it: then it is background, which is noted.",
+    )
     phantom: Phantom = Field(
         default_factory=Phantom, description="Settings of the generated data set."
     )
