@@ -15,5 +15,6 @@ Begin with ``init.write_first_study``, which takes the steps in order:
 - ``study_yaml``: settings and reasons as YAML that people read and change.
 
 The proposal is loaded like any other study before it is written: what ``init`` writes passes
-``voxelsoup check``, except where it leaves regions open. An existing file is never replaced unless ``--force`` says so.
+``voxelsoup check``, except where it leaves regions open. An existing file is never replaced unless
+``--force`` says so.
 """
