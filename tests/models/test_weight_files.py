@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from pathlib import Path
 
@@ -10,9 +11,21 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from support.studies import REPOSITORY
 from voxelsoup.common.errors import InputError
 from voxelsoup.common.files import sha256
 from voxelsoup.models import weight_files
+from voxelsoup.study.loading import read
+
+# What a model file of the demo said of itself when the project was named otherwise.
+DEMO = (
+    '{"network": {"name": "MedNeXt", "size": "free", "kernel_size": 3, "deep_supervision": '
+    'false, "arguments": {"init_filters": 8, "blocks_down": [0, 1], "blocks_bottleneck": 1, '
+    '"blocks_up": [1, 0], "encoder_expansion_ratio": 2, "decoder_expansion_ratio": [2, 1], '
+    '"bottleneck_expansion_ratio": 2}}, "channels": ["t1n", "t1c", "t2w", "t2f"], "regions": '
+    '{"TC": [1, 3], "WT": [1, 2, 3], "ET": [3]}, "preprocess": {"spacing": null, "crop": '
+    'true, "normalisation": "zscore-nonzero", "storage": "float32"}, "patch": [32, 32, 32]}'
+)
 
 
 def test_weights_are_read_back_bit_identically_and_files_repeat(tmp_path: Path) -> None:
@@ -126,3 +139,11 @@ def test_broken_headers_are_refused_before_memory_is_spent(tmp_path: Path, conte
 def test_a_folder_in_place_of_a_model_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read as weights"):
         weight_files.load(tmp_path)
+
+
+def test_a_model_file_says_what_it_said_before_its_study_had_more_settings() -> None:
+    # Settings added since must not stand in the file at their defaults: a stem written again would
+    # have other bytes, and its trials would start over.
+    study = read(REPOSITORY / "config.yaml")
+    description = json.dumps(weight_files.describe(study))
+    assert description == DEMO

@@ -59,6 +59,31 @@ def data_fingerprint(fingerprints: dict[str, str], cases: Iterable[str]) -> str:
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
+def hash_of_weights(path: Path) -> str:
+    """The hash by which the states of a run know the model file that it began with.
+
+    The project's name stands in the header of each model file that it writes, so that renaming the
+    project changed the bytes of stems that are written again. This is the SHA-256 that the file has
+    under the former name, so that trials of before resume from their states; for a file of another
+    program it is the file's own.
+    """
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        length = stream.read(8)
+        # safetensors allows headers of 100 MB: what claims more is no such file.
+        header = stream.read(min(int.from_bytes(length, "little"), 100_000_000))
+        written, former = (f'{{"__metadata__":{{"{name}":'.encode() for name in (NAME, FORMER_NAME))
+        if header.startswith(written):
+            header = (former + header.removeprefix(written)).rstrip(b" ")
+            # The format pads its header, so that what follows is aligned.
+            header += b" " * (-len(header) % 8)
+            length = len(header).to_bytes(8, "little")
+        digest.update(length + header)
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
 def now() -> str:
     """The time in UTC, to the millisecond, as ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")

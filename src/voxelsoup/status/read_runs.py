@@ -91,6 +91,9 @@ def known_runs(study: Study, trials: Sequence[Trial]) -> list[KnownRun]:
 def read_facts(run: KnownRun, dropped_after: int | None = None) -> RunFacts:
     """What is known of a run; what is just being written counts as not there yet."""
     record = read_record(run.states)
+    if record is not None:
+        # Not shown, and of thousands of runs it is most of what their records hold.
+        record.saved = None
     done = _is_done(run, record)
     over = done and record is not None and record.state == "finished"
     lease = None if over else look_at(run.states)

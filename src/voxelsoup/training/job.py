@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from voxelsoup.common import provenance
-from voxelsoup.common.files import write_json, write_text
+from voxelsoup.common.files import sha256, write_json, write_text
 from voxelsoup.common.text import counted
 from voxelsoup.models import devices, weight_files
 from voxelsoup.runs.guard import RunGuard
@@ -87,7 +87,7 @@ def write_run(job: Job, done: JobDone, model: Path, beside: list[Path]) -> None:
             "parameter_count": trained.parameter_count,
             "models": hashes,
             "initial": str(run.initial) if run.initial else None,
-            "initial_sha256": job.identity["initial"],
+            "initial_sha256": sha256(run.initial) if run.initial else None,
             "settings": job.identity["settings"],
             "seed": job.identity["seed"],
             "data_fingerprint": job.identity["data"],

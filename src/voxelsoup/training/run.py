@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from voxelsoup.common.files import sha256
-from voxelsoup.common.provenance import data_fingerprint
+from voxelsoup.common.provenance import data_fingerprint, hash_of_weights
 from voxelsoup.common.text import counted, times
 from voxelsoup.study.ingredients import checkpoint_steps
 from voxelsoup.study.sections.soup import WeightsKind
@@ -154,7 +153,7 @@ def run_identity(run: Run, fingerprints: dict[str, str]) -> dict[str, Any]:
     """
     return {
         "settings": run.settings(),
-        "initial": sha256(run.initial) if run.initial else None,
+        "initial": hash_of_weights(run.initial) if run.initial else None,
         "data": data_fingerprint(fingerprints, run.cases),
         "seed": list(run.seed),
     }
