@@ -352,12 +352,12 @@ def test_a_volume_of_no_channel_is_reported(
     for name in ("one-seg", "one_brainmask", "one"):
         (folder / f"{name}.nii.gz").write_bytes(b"never read")
     assert predict(model.path, folder, tmp_path / "out") == 0
-    (folder / "two-T1N.nii.gz").write_bytes(b"never read")
+    (folder / "two-T1X.nii.gz").write_bytes(b"never read")
     assert predict(model.path, folder, tmp_path / "out") == 1
     printed = capsys.readouterr()
     assert "0 cases predicted, 1 already existed" in printed.out
     assert (
-        "two-T1N.nii.gz: belongs to no case beside it, and its name does not end in a channel"
+        "two-T1X.nii.gz: belongs to no case beside it, and its name does not end in a channel"
         in printed.err
     )
 
@@ -390,11 +390,14 @@ def test_a_folder_or_a_broken_link_in_a_file_s_place_is_called_so(
 def test_channels_of_other_names_have_to_be_stated(
     model: ModelFile, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    old = ["t1", "t1ce", "t2", "flair"]
+    old = ["a", "b", "c", "d"]
     for case in ("BraTS20_001", "BraTS20_002"):
         write_scan(tmp_path / "in" / case, (18, 17, 16), channels=old)
     assert predict(model.path, tmp_path / "in", tmp_path / "out") == 1
-    assert "has channels named t1, t1ce, t2 and flair" in capsys.readouterr().err
+    printed = capsys.readouterr().err
+    assert "has channels named a, b, c and d" in printed
+    # The match that would be meant, ready to be stated.
+    assert "t1n = a, t1c = b, t2w = c, t2f = d" in printed and "--channels a,b,c,d" in printed
     stated = ["--channels", ",".join(old)]
     assert predict(model.path, tmp_path / "in", tmp_path / "out", *stated) == 0
     assert len(names(tmp_path / "out")) == 2

@@ -16,7 +16,8 @@ from voxelsoup.commands.cli import main
 from voxelsoup.common.errors import InputError
 from voxelsoup.data.case import Case, Source
 from voxelsoup.data.layouts import find_cases
-from voxelsoup.data.layouts.detect import clean_names, guess
+from voxelsoup.data.layouts.channel_names import clean_names
+from voxelsoup.data.layouts.detect import guess
 from voxelsoup.planning.fingerprint import (
     choose_cases,
     read_contents,

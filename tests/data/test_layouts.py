@@ -261,7 +261,7 @@ FILES = ["p_1/p_1_t1.nii.gz", "p_1/p_1_t2.nii.gz"]
         ({"case": "x", "image": FILES}, "x"),
         ({"name": "y", "image": FILES}, "y"),
         ({"image": FILES}, "p_1"),
-        ({"image": ["i/q_t1.nii.gz", "i/q_t1ce.nii.gz"]}, "q"),
+        ({"image": ["i/q_t1.nii.gz", "i/q_t2w.nii.gz"]}, "q"),
         ({"image": ["r/t1.nii.gz", "r/t2.nii.gz"]}, "r"),
         ({"image": ["a/s.nii.gz", "b/s.nii.gz"]}, "s"),
     ],

@@ -69,7 +69,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--channels",
         metavar="NAMES",
-        help="the names in INPUT of the model's channels, in their order",
+        help="what INPUT calls the model's channels, or their numbers in it from 0, in the model's "
+        "order (default: names and synonyms are matched)",
     )
     parser.add_argument(
         "--naming",
@@ -111,7 +112,7 @@ def predict_command(asked: argparse.Namespace) -> int:
     model = files[0].description
     stated = parse_label_order(asked.label_order, model.regions) if asked.label_order else None
     called = asked.channels.split(",") if asked.channels else None
-    cases = find_scans(given, model.channels, called)
+    cases = find_scans(given, model.channels, called, _report)
     device = devices.prepare(asked.device, asked.threads or usable_cores(), "--device")
     settings = PredictionSettings(
         files,
@@ -132,6 +133,10 @@ def predict_command(asked: argparse.Namespace) -> int:
     with _progress(len(cases)) as progress:
         outcomes = predict_cases(cases, settings, outputs, device, progress)
     return _conclude(outcomes, outputs.folder)
+
+
+def _report(remark: str) -> None:
+    print(f"voxelsoup: {remark}", file=sys.stderr, flush=True)
 
 
 def _check_targets(targets: Sequence[str]) -> None:

@@ -49,6 +49,8 @@ class Case:
             that the study does not name.
         components: how many volumes the file holds that all channels lie in; None where each has
             a file, or was picked by its number.
+        notes: what was assumed of its channels, in words.
+        assumed: nothing but its place says that the file is a scan: it may be a mask.
     """
 
     name: str
@@ -58,6 +60,8 @@ class Case:
     problem: InputError | None = None
     extra: tuple[str, ...] = ()
     components: int | None = None
+    notes: tuple[str, ...] = ()
+    assumed: bool = False
 
 
 @dataclass(frozen=True)

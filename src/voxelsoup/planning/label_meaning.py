@@ -13,7 +13,8 @@ import yaml
 
 from voxelsoup.common.errors import InputError
 from voxelsoup.common.text import counted, did_you_mean, listed
-from voxelsoup.data.layouts.detect import BRATS_CHANNELS, Guess, clean_names
+from voxelsoup.data.layouts.channel_names import clean_names
+from voxelsoup.data.layouts.detect import BRATS_CHANNELS, Guess
 from voxelsoup.planning.brats_labels import NUMBERINGS, UP_TO_2021, Numbering, Regions, fitting
 
 # Rows of tables have these names.

@@ -20,7 +20,8 @@ from voxelsoup.common.errors import InputError
 from voxelsoup.common.text import counted, listed, times
 from voxelsoup.data.case import Case
 from voxelsoup.data.index.patients import patient_finder
-from voxelsoup.data.layouts.detect import Guess, clean_names
+from voxelsoup.data.layouts.channel_names import clean_names
+from voxelsoup.data.layouts.detect import Guess
 from voxelsoup.data.preprocessing.resample import ANISOTROPY, across_slices
 from voxelsoup.planning.fingerprint import Fingerprint, Spacing
 from voxelsoup.planning.label_meaning import Meaning

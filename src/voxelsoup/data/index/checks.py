@@ -34,6 +34,8 @@ STRIPPED_SHARE = 0.1
 # 1.6 %, and upside down 53 %. Below a hundredth are the few voxels of a rim that annotators drew
 # over the edge of the brain mask.
 OUTSIDE_SHARE = 0.01
+# More values than this are those of a scan.
+MOST_LABELS = 32
 
 Array = NDArray[Any]
 
@@ -99,6 +101,8 @@ def check_case(case: Case, expected: Expected) -> tuple[Findings, str]:
         handled[note].append(channel)
         handled[disagreement(stored)].append(channel)
         _check_contrast(source, volume.data)
+        if case.assumed:
+            _check_no_label_map(source, volume.data)
         voxels[channel] = hash_voxels(volume.data)
         _check_no_copy(case, channel, voxels)
         # One mask for all channels, so that none but the first is kept while others are read.
@@ -184,6 +188,26 @@ def _check_contrast(source: Source, data: Array) -> None:
             "a scan with contrast",
             "export or copy the scan again, or leave the case out",
         )
+
+
+def _check_no_label_map(source: Source, data: Array) -> None:
+    """Refuse a volume that seems to be a label map: a few whole numbers from 0 on, and no others.
+
+    For a file that only its place in a folder calls a scan.
+    """
+    values: set[float] = set()
+    for part in data:
+        # A scan has more values in its first slices already.
+        values.update(np.unique(part).tolist())
+        if len(values) > MOST_LABELS or any(v < 0 or v != round(v) for v in values):
+            return
+    some = ", ".join(f"{value:g}" for value in sorted(values)[:5])
+    raise InputError(
+        source.file,
+        f"looks like a label map: it holds {len(values)} whole numbers alone ({some}, ...)",
+        "a scan",
+        "move the label maps into another folder; if it is a scan, name the file itself as INPUT",
+    )
 
 
 def _check_no_copy(case: Case, channel: str, voxels: dict[str, str]) -> None:

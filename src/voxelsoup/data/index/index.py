@@ -144,7 +144,7 @@ def _indexed(case: Case, patient: str, result: CheckResult, root: Path) -> Index
         spacing=findings.spacing,
         labels=findings.labels,
         sha256=result.sha256,
-        notes=findings.notes,
+        notes=(*case.notes, *findings.notes),
     )
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from voxelsoup.common.errors import InputError
 from voxelsoup.data.case import Case, Source
 from voxelsoup.data.layouts.case_names import FORMER_RECORDS, RECORDS
+from voxelsoup.data.layouts.channel_names import is_mask_name, match_channels, meaning
 from voxelsoup.data.volumes.volume import without_suffix
 from voxelsoup.study.sections.data import Dataset
 
@@ -24,20 +25,60 @@ PATIENT_PATTERN = r"^(.+-\d+)-\d{3}$"
 FOLDERS_ABOVE = 4
 LABELS = ("seg", "gtv")
 ENDINGS = (".nii", ".nii.gz")
+# A file that fewer of the cases have is an extra of theirs, not a channel of the data set.
+SHARE_OF_CASES = 0.75
 
 
 def find_cases(dataset: Dataset, root: Path) -> list[Case]:
     """Cases below ``root``, with up to four folders in between, sorted by name.
 
     A folder is a case if it holds volumes, or nothing at all beside folders that are cases. The
-    study's channels are what stands in the file names (t1n, t1ce, ...). Files that are missing, or
-    do not begin with the folder's name, are found missing when the case is checked; a file that
-    is there both as .nii and as .nii.gz is a case's problem.
+    study's channels are what stands in the file names (t1n, t1ce, ...), or synonyms of it. Files
+    that are missing, or do not begin with the folder's name, are found missing when the case is
+    checked; a file that is there both as .nii and as .nii.gz is a case's problem.
+
+    Raises InputError if channels that no case has can only be others by name.
     """
+    files = {stem: _by_suffix(stem) for stem in stems(root)}
+    renamed, notes = _renamed(list(files.values()), dataset, root)
+    cases = [_case(stem, found, dataset, renamed, notes) for stem, found in files.items()]
+    return sorted(cases, key=lambda case: case.name)
+
+
+def stems(root: Path) -> list[Path]:
+    """For each case its folder, and what the names of its files begin with: the folder's name."""
     found = _cases_below(root, FOLDERS_ABOVE, set())
     usual = next((mark for mark in found.values() if mark), "-")
-    cases = [_case(folder, mark or usual, dataset.channels) for folder, mark in found.items()]
-    return sorted(cases, key=lambda case: case.name)
+    return [folder / f"{folder.name}{mark or usual}" for folder, mark in found.items()]
+
+
+def _by_suffix(stem: Path) -> dict[str, list[str]]:
+    """What follows the beginning in the names of a case's volumes -> these names."""
+    files: dict[str, list[str]] = {}
+    for name in sorted(_volumes(stem.parent)):
+        if name.startswith(stem.name):
+            files.setdefault(without_suffix(name).removeprefix(stem.name), []).append(name)
+    return files
+
+
+def _renamed(
+    files: list[dict[str, list[str]]], dataset: Dataset, root: Path
+) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Channel -> what all files of it end in, where that is no synonym; and what was assumed."""
+    stated = dataset.stated_channels
+    seen = {suffix for found in files for suffix in found}
+    known = {meaning(suffix) for suffix in seen}
+    missing = [n for n in dataset.channels if n not in stated and meaning(n) not in known]
+    if not missing and not stated:
+        return {}, ()
+    shared = [s for s in sorted(seen) if sum(s in f for f in files) >= SHARE_OF_CASES * len(files)]
+    there = [suffix for suffix in shared if suffix not in LABELS and not is_mask_name(suffix)]
+    if not there:
+        return {}, ()
+    match = match_channels(dataset.channels, there, root, stated)
+    changed = {name: there[place] for name, place in match.places.items()}
+    chosen = {name: suffix for name, suffix in changed.items() if name in (*missing, *stated)}
+    return chosen, match.remarks if missing else ()
 
 
 def _cases_below(group: Path, depth: int, visited: set[str]) -> dict[Path, str | None]:
@@ -87,27 +128,43 @@ def _mark(folder: Path) -> str | None:
     return next((mark for mark in "-_" if mark in ends), None)
 
 
-def _case(folder: Path, mark: str, channels: list[str]) -> Case:
-    stem = f"{folder.name}{mark}"
-    files: dict[str, list[str]] = {}
-    for name in sorted(_volumes(folder)):
-        if name.startswith(stem):
-            files.setdefault(without_suffix(name).removeprefix(stem), []).append(name)
+def _case(
+    stem: Path,
+    files: dict[str, list[str]],
+    dataset: Dataset,
+    renamed: dict[str, str],
+    notes: tuple[str, ...],
+) -> Case:
+    folder, channels = stem.parent, dataset.channels
     labels = [suffix for suffix in LABELS if suffix in files]
+    used = {name: _suffixes_of(name, files, channels, renamed) for name in channels}
+    taken = {suffix for suffixes in used.values() for suffix in suffixes}
     # As they can be written down, whatever bytes they hold.
-    extra = [os.fsencode(s).decode(errors="replace") for s in {*files} - {*channels, *LABELS}]
+    extra = [os.fsencode(s).decode(errors="replace") for s in {*files} - {*taken, *LABELS}]
 
     def source(suffix: str) -> Source:
-        return Source(folder / files.get(suffix, [f"{stem}{suffix}.nii.gz"])[0])
+        return Source(folder / files.get(suffix, [f"{stem.name}{suffix}.nii.gz"])[0])
 
+    alternatives = [[n for s in suffixes for n in files.get(s, [])] for suffixes in used.values()]
     return Case(
         folder.name,
-        {channel: source(channel) for channel in channels},
+        {channel: source(suffixes[0]) for channel, suffixes in used.items()},
         source(labels[0]) if labels else None,
-        problem=_ambiguous(folder, [files.get(channel, []) for channel in channels])
+        problem=_ambiguous(folder, alternatives)
         or _ambiguous(folder, [[name for suffix in labels for name in files[suffix]]]),
         extra=tuple(sorted(extra)),
+        notes=notes,
     )
+
+
+def _suffixes_of(
+    name: str, files: dict[str, list[str]], channels: list[str], renamed: dict[str, str]
+) -> list[str]:
+    """What the files of a channel may end in: the stated or its own name, else its synonyms."""
+    if name in renamed or name in files:
+        return [renamed.get(name, name)]
+    alike = [s for s in files if s not in channels and meaning(s) == meaning(name)]
+    return alike or [name]
 
 
 def _ambiguous(folder: Path, alternatives: list[list[str]]) -> InputError | None:

@@ -38,11 +38,12 @@ def check_case_names(cases: Sequence[Case], where: Path) -> None:
             )
     name, count = Counter(case.name for case in cases).most_common(1)[0]
     if count > 1:
+        files = [str(next(iter(c.channels.values()))) for c in cases if c.name == name]
         raise InputError(
             where,
-            f"holds {count} cases named {name}",
-            "every case once",
-            "rename or remove the others",
+            f"holds {count} cases named {name}: {files[0]} and {files[1]}",
+            "a name of its own for every case, as its label map is called so",
+            "rename or remove one of them, or give them names in a list (docs/data.md)",
         )
 
 

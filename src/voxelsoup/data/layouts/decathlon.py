@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from voxelsoup.data.case import Case, Source
+from voxelsoup.data.layouts.channel_names import ChannelMatch, names_in_order
 from voxelsoup.data.layouts.json_files import (
     channels_of_one_file,
-    check_channel_count,
     entries_of,
     inside,
+    places_of_channels,
     read_description,
     unlabelled_entries,
 )
@@ -21,27 +22,31 @@ from voxelsoup.study.sections.data import Dataset
 def find_cases(dataset: Dataset, root: Path) -> list[Case]:
     """The training cases of ``dataset.json``, sorted by name, and its ``test`` images if wanted.
 
-    The study names the modalities in order; several lie in one 4D file.
+    The study's channels are found among the modalities by their names; several lie in one 4D file.
 
     Raises InputError if ``dataset.json`` is missing, broken, or describes other channels.
     """
     where = root / "dataset.json"
     description = read_description(where)
     modalities = description.get("modality", description.get("channel_names", {}))
-    check_channel_count(where, modalities, dataset.channels)
+    there = names_in_order(modalities, where)
+    match = places_of_channels(dataset, there, where)
     entries = entries_of(description, "training", where)
     if dataset.unlabelled == "predict":
         entries = entries + unlabelled_entries(description, "test", where)
-    cases = [_case(root, entry, dataset.channels, where) for entry in entries]
+    cases = [_case(root, entry, match, len(there), where) for entry in entries]
     return sorted(cases, key=lambda case: case.name)
 
 
-def _case(root: Path, entry: dict[str, Any], channels: list[str], where: Path) -> Case:
+def _case(
+    root: Path, entry: dict[str, Any], match: ChannelMatch, components: int, where: Path
+) -> Case:
     image = inside(root, entry.get("image"), where)
     label = inside(root, entry["label"], where) if entry.get("label") else None
     return Case(
         without_suffix(image.name),
-        channels_of_one_file(image, channels),
+        channels_of_one_file(image, match.places, components),
         Source(label) if label else None,
-        components=len(channels),
+        components=components,
+        notes=match.remarks,
     )

@@ -5,24 +5,27 @@ Only names and descriptions are looked at; no volume is opened.
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections import Counter
-from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePath
+from itertools import zip_longest
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from voxelsoup.common.errors import InputError
 from voxelsoup.common.text import listed
-from voxelsoup.data.case import Source
 from voxelsoup.data.layouts import brats
+from voxelsoup.data.layouts.channel_names import clean_names, names_in_order
 from voxelsoup.data.layouts.json_files import read_json
 from voxelsoup.data.layouts.label_names import LabelNames, parse_labels
-from voxelsoup.data.layouts.table import CASE, LABEL, PATIENT, numbered_lines
-from voxelsoup.data.volumes.volume import SUFFIXES
+from voxelsoup.data.layouts.monai import shared_endings
+from voxelsoup.data.layouts.table import (
+    CASE,
+    NOT_CHANNELS,
+    names_volumes,
+    numbered_lines,
+)
 from voxelsoup.study.loading import wrong_settings
 from voxelsoup.study.sections.data import Dataset, Layout
 
@@ -33,11 +36,8 @@ BRATS_CHANNELS = (
     ("t1", "t1ce", "t2", "flair"),
     ("t1", "t1gd", "t2", "flair"),
 )
-# A file that fewer of the cases have is an extra of theirs, not a channel of the data set.
-SHARE_OF_CASES = 0.75
 DEEPEST = 3
 LARGEST_DATALIST = 50_000_000
-NOT_CHANNELS = (CASE, LABEL, PATIENT)
 
 LAYOUTS = {
     "brats": "one folder per case, such as BraTS-GLI-00005-000/BraTS-GLI-00005-000-t1n.nii.gz",
@@ -113,9 +113,11 @@ def guess_nnunet(root: Path) -> Guess | None:
     description = _described(root / "dataset.json")
     channels = description.get("channel_names")
     folders = (root / "imagesTr", root / "imagesTs")
-    if not isinstance(channels, dict) or not any(any(f.glob("*_0000.*")) for f in folders):
+    if not isinstance(channels, dict | list) or not any(any(f.glob("*_0000.*")) for f in folders):
         return None
-    return _described_guess(root, "nnunet", _in_order(channels), description)
+    return _described_guess(
+        root, "nnunet", names_in_order(channels, root / "dataset.json"), description
+    )
 
 
 def guess_decathlon(root: Path) -> Guess | None:
@@ -124,7 +126,9 @@ def guess_decathlon(root: Path) -> Guess | None:
     channels = description.get("modality", description.get("channel_names"))
     if not isinstance(channels, dict | list) or not _entries(description):
         return None
-    return _described_guess(root, "decathlon", _in_order(channels), description)
+    return _described_guess(
+        root, "decathlon", names_in_order(channels, root / "dataset.json"), description
+    )
 
 
 def guess_datalist(root: Path) -> Guess | None:
@@ -140,7 +144,7 @@ def guess_datalist(root: Path) -> Guess | None:
         if not (lists or folds) and modality is not None:
             continue
         file = None if path.name == "dataset.json" else str(path)
-        names = _datalist_channels(lists, modality)
+        names = _datalist_channels(lists, modality, path)
         found = _described_guess(root, "monai", names, description, file)
         if len(set(folds)) > 1:
             return replace(found, split=(path, max(folds) + 1)) if found else None
@@ -156,7 +160,8 @@ def guess_table(root: Path) -> Guess | None:
         lines = numbered_lines(path, "a CSV or TSV file", "dataset.file")
         header, *rows = [cells for _, cells in lines] or [[]]
         others = [column for column in header if column not in NOT_CHANNELS]
-        channels = [name for name in others if _names_volumes(rows, header.index(name))]
+        columns = dict(zip(header, zip_longest(*rows, fillvalue=""), strict=False))
+        channels = [name for name in others if names_volumes(columns.get(name, ()))]
         if CASE in header and channels:
             # Its columns are the study's names; the study refuses one that cannot be a name.
             file = None if path.name == "cases.csv" else str(path)
@@ -165,22 +170,15 @@ def guess_table(root: Path) -> Guess | None:
     return None
 
 
-def _names_volumes(rows: list[list[str]], column: int) -> bool:
-    """Whether some cell below the head of a column is the name of a volume."""
-    cells = [row[column] for row in rows if column < len(row)]
-    return any(str(Source.parse(cell).file).endswith(SUFFIXES) for cell in cells if cell)
-
-
 def _about_others(names: list[str]) -> tuple[str, ...]:
     return (f"not taken as channels: {_some(names)}",) if names else ()
 
 
 def guess_brats(root: Path) -> Guess | None:
     """BraTS: folders whose files begin with the folder's name and continue with the channel's."""
-    cases = brats.find_cases(_dataset("brats", root, ["channel"]), root)
-    stand_ins = [case.channels["channel"].file for case in cases]
-    counts = Counter(suffix for path in stand_ins for suffix in _suffixes(path))
-    shared = {s for s, count in counts.items() if count >= SHARE_OF_CASES * len(stand_ins)}
+    stems = brats.stems(root)
+    counts = Counter(suffix for path in stems for suffix in _suffixes(path))
+    shared = {s for s, count in counts.items() if count >= brats.SHARE_OF_CASES * len(stems)}
     shared -= {"seg"}
     known = next((names for names in BRATS_CHANNELS if shared >= set(names)), None)
     some = next((names for names in BRATS_CHANNELS if shared & set(names)), ())
@@ -190,25 +188,6 @@ def guess_brats(root: Path) -> Guess | None:
         return None
     left_out = sorted(set(counts) - {*channels, "seg"})
     return Guess(_dataset("brats", root, channels), remarks=_about_others(left_out))
-
-
-def clean_names(names: Iterable[str], reserved: Collection[str] = ()) -> list[str]:
-    """Names as a study takes them: letters, digits and underscores, no two alike.
-
-    ``reserved`` are names in lower case that are taken.
-    """
-    cleaned: list[str] = []
-    taken = set(reserved)
-    for number, name in enumerate(names):
-        plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
-        text = re.sub(r"[^A-Za-z0-9_]+", "_", plain).strip("_") or f"unnamed_{number}"
-        unique, count = text, 1
-        while unique.lower() in taken:
-            count += 1
-            unique = f"{text}_{count}"
-        taken.add(unique.lower())
-        cleaned.append(unique)
-    return cleaned
 
 
 def _dataset(layout: Layout, root: Path, channels: list[str], file: str | None = None) -> Dataset:
@@ -241,38 +220,20 @@ def _described_guess(
     return Guess(_dataset(layout, root, channels, file), labels, called, remarks=labels.remarks)
 
 
-def _in_order(channels: dict[str, Any] | list[Any]) -> list[str]:
-    """Names of channels by their numbers."""
-    if isinstance(channels, list):
-        return [str(name) for name in channels]
-    numbered = sorted(channels, key=lambda key: (not str(key).isdecimal(), str(key).zfill(9)))
-    return [str(channels[key]) for key in numbered]
-
-
-def _datalist_channels(lists: list[list[Any]], modality: object) -> list[str]:
+def _datalist_channels(lists: list[list[Any]], modality: object, where: Path) -> list[str]:
     """Names of a datalist's channels: given ones, or how its files end, or their numbers."""
     count = len(lists[0]) if lists else 1
     if isinstance(modality, dict | list) and len(modality) == count:
-        return _in_order(modality)
+        return names_in_order(modality, where)
     if count == 1:
         return ["image"]
-    endings = {tuple(_ending(str(file)) for file in files) for files in lists}
-    common = endings.pop()
-    if not endings and all(common) and len(set(common)) == count:
-        return list(common)
-    return [f"channel_{number}" for number in range(count)]
+    return shared_endings(lists) or [f"channel_{number}" for number in range(count)]
 
 
-def _ending(file: str) -> str:
-    """``t1n`` of ``a/BraTS-GLI-00005-000-t1n.nii.gz``."""
-    return re.split(r"[-_]", PurePath(file).name.split(".")[0])[-1]
-
-
-def _suffixes(stand_in: Path) -> set[str]:
+def _suffixes(stem: Path) -> set[str]:
     """What stands behind the folder's name in the files of a BraTS case."""
-    start = stand_in.name.split("channel.")[0]
-    names = [path.name for path in _visible(stand_in.parent) if path.name.startswith(start)]
-    suffixes = {name.removeprefix(start).split(".")[0] for name in names if "." in name}
+    names = [path.name for path in _visible(stem.parent) if path.name.startswith(stem.name)]
+    suffixes = {name.removeprefix(stem.name).split(".")[0] for name in names if "." in name}
     return {suffix for suffix in suffixes if clean_names([suffix]) == [suffix]}
 
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import re
 import reprlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from voxelsoup.common.errors import InputError
 from voxelsoup.data.case import Source
 from voxelsoup.data.layouts.case_names import unsafe_text
+from voxelsoup.data.layouts.channel_names import ChannelMatch, match_channels
+from voxelsoup.study.sections.data import Dataset
 
 # What file systems allow, in bytes.
 LONGEST_PART, LONGEST_PATH = 255, 2048
@@ -95,32 +98,28 @@ def _wrong_entry(where: Path, key: str, position: int, entry: object, expected: 
     return InputError(where, found, expected, "correct the entry")
 
 
-def check_channel_count(path: Path, described: object, channels: list[str]) -> None:
-    """Raise an InputError unless a file describes as many channels as the study names."""
-    if not isinstance(described, dict | list):
+def places_of_channels(dataset: Dataset, there: Sequence[str], where: Path) -> ChannelMatch:
+    """Where the study's channels are among those that a file describes (``match_channels``).
+
+    Raises InputError if there are fewer of them, or they have other names.
+    """
+    channels = dataset.channels
+    if len(there) < len(channels):
         raise InputError(
-            path,
-            f"describes its channels as {shown(described)}",
-            "an object with one entry per channel (`modality` or `channel_names`)",
-            "fix the file",
-        )
-    if len(described) != len(channels):
-        raise InputError(
-            path,
-            f"describes {len(described)} channel(s), and the study names {len(channels)}: "
-            f"{channels}",
-            "one name per channel, in the order of the file",
+            where,
+            f"describes {len(there)} channel(s), and the study names {len(channels)}: {channels}",
+            "one name per channel",
             "correct `dataset.channels` in the study",
         )
+    return match_channels(channels, there, where, dataset.stated_channels)
 
 
-def channels_of_one_file(image: Path, channels: list[str]) -> dict[str, Source]:
+def channels_of_one_file(
+    image: Path, places: Mapping[str, int], components: int
+) -> dict[str, Source]:
     """Channel name -> volume, where one file holds them all; several lie in a 4D file."""
-    several = len(channels) > 1
-    return {
-        channel: Source(image, number if several else None)
-        for number, channel in enumerate(channels)
-    }
+    several = components > 1
+    return {name: Source(image, place if several else None) for name, place in places.items()}
 
 
 def inside(root: Path, entry: object, where: Path, place: str = "") -> Path:

@@ -7,21 +7,32 @@ and plain files use as well.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from voxelsoup.common.errors import InputError
 from voxelsoup.data.case import Case, Source
 from voxelsoup.data.layouts.case_names import unsafe_text
+from voxelsoup.data.layouts.channel_names import (
+    ChannelMatch,
+    match_channels,
+    match_endings,
+    names_in_order,
+    says_nothing,
+)
 from voxelsoup.data.layouts.json_files import (
     channels_of_one_file,
     entries_of,
     inside,
+    places_of_channels,
     read_description,
     shown,
     unlabelled_entries,
 )
+from voxelsoup.data.layouts.listed_files import with_checked_endings
 from voxelsoup.data.volumes.volume import without_suffix
 from voxelsoup.study.sections.data import Dataset
 
@@ -47,11 +58,55 @@ def find_cases(dataset: Dataset, root: Path) -> list[Case]:
     where = Path(dataset.file) if dataset.file is not None else root / "dataset.json"
     description = read_description(where)
     cases = []
-    for key, entries in _lists(description, dataset, where).items():
+    lists = _lists(description, dataset, where)
+    described = description.get("modality", description.get("channel_names"))
+    images = [entry.get("image") for entries in lists.values() for entry in entries]
+    channels = _DatalistChannels(
+        dataset,
+        where,
+        names_in_order(described, where) if isinstance(described, dict | list) else None,
+        shared_endings([image for image in images if isinstance(image, list)]),
+    )
+    for key, entries in lists.items():
         for position, entry in enumerate(entries):
             place = f"entry {position} of `{key}`"
-            cases.append(_case(root, entry, dataset.channels, where, place))
+            cases.append(_case(root, entry, channels, place))
     return sorted(cases, key=lambda case: case.name)
+
+
+@dataclass(frozen=True)
+class _DatalistChannels:
+    """What a datalist says of its channels.
+
+    Attributes:
+        described: their names, in the order of each image; None where it names none.
+        shared: what the files of most entries end in (``shared_endings``).
+    """
+
+    dataset: Dataset
+    where: Path
+    described: list[str] | None
+    shared: list[str] | None
+
+    def match(self, count: int, names: list[str] | None) -> ChannelMatch:
+        """Where the study's channels are, of ``count`` files or components."""
+        known = names if names and len(names) == count else [str(n) for n in range(count)]
+        return places_of_channels(self.dataset, known, self.where)
+
+
+def shared_endings(images: Sequence[Sequence[Any]]) -> list[str] | None:
+    """What the names of most entries' files end in, in their order: `t1n` of `a/p_1-t1n.nii.gz`.
+
+    None where they share no endings, or endings that are numbers.
+    """
+    ends = Counter(tuple(_ending(str(file)) for file in files) for files in images)
+    common, count = ends.most_common(1)[0] if ends else ((), 0)
+    known = len(set(common)) == len(common) > 1 and not any(map(says_nothing, common))
+    return list(common) if known and count > sum(ends.values()) / 2 else None
+
+
+def _ending(file: str) -> str:
+    return re.split(r"[-_]", PurePosixPath(file).name.split(".")[0])[-1]
 
 
 def _lists(
@@ -67,37 +122,62 @@ def _lists(
     return lists
 
 
-def _case(root: Path, entry: dict[str, Any], channels: list[str], where: Path, place: str) -> Case:
-    sources = _channels(root, entry.get("image"), channels, where, place)
+def _case(root: Path, entry: dict[str, Any], channels: _DatalistChannels, place: str) -> Case:
+    image, where = entry.get("image"), channels.where
     label = entry.get("label")
     if isinstance(label, list) and len(label) == 1:
         label = label[0]
+    if isinstance(image, list):
+        sources, notes = _channels_of_files(root, image, channels, place)
+        components = None
+    else:
+        file = inside(root, image, where, place)
+        components = len(channels.described or channels.dataset.channels)
+        match = channels.match(components, channels.described)
+        sources, notes = channels_of_one_file(file, match.places, components), match.remarks
     name = case_name(entry)
     assert name is not None, "an entry with an image has a name"
-    return Case(
+    case = Case(
         name,
         sources,
         Source(inside(root, label, where, place)) if label else None,
         patient=_patient(entry, where, place),
-        components=None if isinstance(entry.get("image"), list) else len(channels),
+        components=components,
+        notes=notes,
     )
+    return with_checked_endings(case, channels.dataset, f"{place} of {where}")
 
 
-def _channels(
-    root: Path, image: object, channels: list[str], where: Path, place: str
-) -> dict[str, Source]:
-    if not isinstance(image, list):
-        return channels_of_one_file(inside(root, image, where, place), channels)
-    if len(image) != len(channels):
+def _channels_of_files(
+    root: Path, image: list[Any], channels: _DatalistChannels, place: str
+) -> tuple[dict[str, Source], tuple[str, ...]]:
+    """The channels of an entry with a file for each, and what was assumed.
+
+    Where the datalist names no channels, the endings of the entry's own files decide.
+    """
+    wanted, where = channels.dataset.channels, channels.where
+    count = len(channels.described or wanted)
+    if len(image) != count:
         raise InputError(
             where,
-            f"{place} names {len(image)} image file(s), and the study {len(channels)} "
-            f"channel(s): {channels}",
+            f"{place} names {len(image)} image file(s), and the study {len(wanted)} "
+            f"channel(s): {wanted}",
             "one file per channel in a list, or one file with all channels as a text",
             "correct the entry, or `dataset.channels` in the study",
         )
     files = [inside(root, file, where, place) for file in image]
-    return {channel: Source(file) for channel, file in zip(channels, files, strict=True)}
+    stems = [without_suffix(file.name) for file in files]
+    ends = match_endings(stems, wanted)
+    own = {ends[stem][1]: n for n, stem in enumerate(stems) if stem in ends}
+    if channels.described is None and not channels.dataset.channel_names and len(own) == len(files):
+        match = ChannelMatch({name: own[name] for name in wanted})
+        usual = match_channels(wanted, channels.shared, where) if channels.shared else match
+        if usual.places != match.places:
+            note = f"{place} lists its channels in another order than most: its file names decide"
+            match = replace(match, remarks=(note,))
+    else:
+        match = channels.match(len(files), channels.described or channels.shared)
+    return {name: Source(files[n]) for name, n in match.places.items()}, match.remarks
 
 
 def _patient(entry: dict[str, Any], where: Path, place: str) -> str | None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from voxelsoup.common.errors import InputError
 from voxelsoup.data.case import Case, Source
-from voxelsoup.data.layouts.json_files import check_channel_count, inside, read_description, shown
+from voxelsoup.data.layouts.channel_names import ChannelMatch, names_in_order
+from voxelsoup.data.layouts.json_files import inside, places_of_channels, read_description, shown
+from voxelsoup.data.layouts.listed_files import with_checked_endings
 from voxelsoup.data.volumes.volume import SUFFIXES
 from voxelsoup.study.sections.data import Dataset
 
@@ -21,23 +25,36 @@ def find_cases(dataset: Dataset, root: Path) -> list[Case]:
     ``dataset.json`` may list them in an object ``dataset`` (case -> its ``images`` and its
     ``label``), which then stands for the folders. Where unlabelled cases are to be predicted,
     the cases of ``imagesTs`` are listed as well, without label: a ``labelsTs`` is not used. The
-    study names the channels 0000, 0001, ... in order.
+    study's channels are found among those of ``dataset.json`` by their names. Where there is only
+    one, ``CASE_0001.nii.gz`` is a case of that name.
 
     Raises InputError if ``dataset.json`` is missing, broken, or describes other channels.
     """
     where = root / "dataset.json"
     description = read_description(where)
-    check_channel_count(where, description.get("channel_names", {}), dataset.channels)
+    there = names_in_order(description.get("channel_names", {}), where)
+    channels = _Channels(places_of_channels(dataset, there, where), len(there))
     ending = _ending(description, where)
     listed = description.get("dataset")
     if listed is None:
-        cases = _training_cases(dataset, root, ending)
+        cases = _training_cases(dataset, root, ending, channels)
     else:
-        cases = _listed_cases(listed, root, dataset.channels, where)
+        cases = _listed_cases(listed, root, channels, dataset, where)
     if dataset.unlabelled == "predict":
-        files = _channel_files(root / "imagesTs", ending)
-        cases += [_case(name, root, "imagesTs", files, dataset, ending, None) for name in files]
+        files = _channel_files(root / "imagesTs", ending, len(there))
+        cases += [_case(name, root / "imagesTs", files, channels, ending, None) for name in files]
     return sorted(cases, key=lambda case: case.name)
+
+
+@dataclass(frozen=True)
+class _Channels:
+    """The places of the study's channels, and how many the data set has."""
+
+    match: ChannelMatch
+    count: int
+
+    def sources(self, files: Sequence[Path]) -> dict[str, Source]:
+        return {name: Source(files[place]) for name, place in self.match.places.items()}
 
 
 def _ending(description: dict[str, Any], where: Path) -> str:
@@ -52,15 +69,15 @@ def _ending(description: dict[str, Any], where: Path) -> str:
     return ending
 
 
-def _training_cases(dataset: Dataset, root: Path, ending: str) -> list[Case]:
-    files = _channel_files(root / "imagesTr", ending)
-    labels = {name: Source(root / "labelsTr" / f"{name}{ending}") for name in files}
+def _training_cases(dataset: Dataset, root: Path, ending: str, channels: _Channels) -> list[Case]:
     # A label without images is a case too, which the check reports as bad.
     there = {path.name[: -len(ending)]: Source(path) for path in _files(root / "labelsTr", ending)}
+    files = _channel_files(root / "imagesTr", ending, channels.count, there)
+    labels = {name: Source(root / "labelsTr" / f"{name}{ending}") for name in files}
     # So is a missing label, unless cases without one are wanted.
     known = there if dataset.unlabelled == "predict" else labels | there
     return [
-        _case(name, root, "imagesTr", files, dataset, ending, known.get(name))
+        _case(name, root / "imagesTr", files, channels, ending, known.get(name))
         for name in {**labels, **there}
     ]
 
@@ -70,41 +87,74 @@ def _files(folder: Path, ending: str) -> list[Path]:
     return [path for path in folder.glob(f"*{ending}") if not path.name.startswith(".")]
 
 
-def _channel_files(folder: Path, ending: str) -> dict[str, list[int]]:
-    """Case -> the numbers of its channels that have a file."""
-    found: dict[str, list[int]] = {}
-    for path in _files(folder, ending):
-        match = CHANNEL_FILE.fullmatch(path.name[: -len(ending)])
+def _channel_files(
+    folder: Path, ending: str, count: int, labelled: Collection[str] = ()
+) -> dict[str, dict[int, Path]]:
+    """Case -> number of a channel -> its file; ``labelled``: cases that have a label map."""
+    stems = {path.name[: -len(ending)]: path for path in sorted(_files(folder, ending))}
+    if count > 1:
+        return cases_by_number(stems)[0]
+    own = {stem: {0: path} for stem, path in stems.items() if stem in labelled}
+    return own | cases_of_one_channel({s: path for s, path in stems.items() if s not in own})
+
+
+def cases_by_number(
+    stems: Mapping[str, Path],
+) -> tuple[dict[str, dict[int, Path]], dict[str, Path]]:
+    """Case -> number of a channel -> file, by names that end in it; and the files that do not."""
+    found: dict[str, dict[int, Path]] = {}
+    others = {}
+    for stem, path in stems.items():
+        match = CHANNEL_FILE.fullmatch(stem)
         if match:
-            found.setdefault(match["case"], []).append(int(match["channel"]))
+            found.setdefault(match["case"], {})[int(match["channel"])] = path
+        else:
+            others[stem] = path
+    return found, others
+
+
+def cases_of_one_channel(stems: Mapping[str, Path]) -> dict[str, dict[int, Path]]:
+    """The same where there is one channel: `amos_0001` is a case, unless there is `amos_0000` too.
+
+    A name that comes both with 0000 and with other numbers keeps all of them: it seems to have
+    several channels.
+    """
+    by_number, others = cases_by_number(stems)
+    found = {stem: {0: path} for stem, path in others.items()}
+    for case, files in by_number.items():
+        if 0 in files:
+            found[case] = files
+        else:
+            found |= {f"{case}_{number:04d}": {0: path} for number, path in files.items()}
     return found
 
 
 def _case(
     name: str,
-    root: Path,
-    folder: str,
-    files: dict[str, list[int]],
-    dataset: Dataset,
+    folder: Path,
+    files: Mapping[str, Mapping[int, Path]],
+    channels: _Channels,
     ending: str,
     label: Source | None,
 ) -> Case:
-    def file(number: int) -> Path:
-        return root / folder / f"{name}_{number:04d}{ending}"
-
-    last, count, problem = max(files.get(name, [0])), len(dataset.channels), None
+    own, count, problem = files.get(name, {}), channels.count, None
+    last = max(own, default=0)
     if last >= count:
         problem = InputError(
-            file(last),
-            f"is a channel beyond the {count} that dataset.json describes",
+            own[last],
+            f"is a channel beyond the {count} that dataset.json describes"
+            + (f", beside {own[0].name}" if count == 1 else ""),
             f"channels 0000 to {count - 1:04d}",
             "remove the file, or describe its channel in `channel_names` and `dataset.channels`",
         )
-    channels = {channel: Source(file(number)) for number, channel in enumerate(dataset.channels)}
-    return Case(name, channels, label, problem=problem)
+    places = [own.get(n, folder / f"{name}_{n:04d}{ending}") for n in range(count)]
+    notes = channels.match.remarks
+    return Case(name, channels.sources(places), label, problem=problem, notes=notes)
 
 
-def _listed_cases(listed: object, root: Path, channels: list[str], where: Path) -> list[Case]:
+def _listed_cases(
+    listed: object, root: Path, channels: _Channels, dataset: Dataset, where: Path
+) -> list[Case]:
     if not isinstance(listed, dict) or not all(isinstance(e, dict) for e in listed.values()):
         raise InputError(
             where,
@@ -112,18 +162,19 @@ def _listed_cases(listed: object, root: Path, channels: list[str], where: Path) 
             "case -> an object with `images` and `label`",
             "fix the file",
         )
-    return [_listed_case(name, entry, root, channels, where) for name, entry in listed.items()]
+    cases = (_listed_case(name, entry, root, channels, where) for name, entry in listed.items())
+    return [with_checked_endings(case, dataset, f"{where}, `dataset`") for case in cases]
 
 
 def _listed_case(
-    name: str, entry: dict[str, Any], root: Path, channels: list[str], where: Path
+    name: str, entry: dict[str, Any], root: Path, channels: _Channels, where: Path
 ) -> Case:
     images = entry.get("images")
-    if not isinstance(images, list) or len(images) != len(channels):
+    if not isinstance(images, list) or len(images) != channels.count:
         raise InputError(
             where,
             f"has {shown(images)} as the `images` of {shown(name)}",
-            f"a list of {len(channels)} files, one per channel",
+            f"a list of {channels.count} files, one per channel",
             "correct the entry",
         )
     place = f"`dataset` of {shown(name)}"
@@ -131,6 +182,7 @@ def _listed_case(
     label = entry.get("label")
     return Case(
         name,
-        {channel: Source(file) for channel, file in zip(channels, files, strict=True)},
+        channels.sources(files),
         None if label is None else Source(inside(root, label, where, place)),
+        notes=channels.match.remarks,
     )

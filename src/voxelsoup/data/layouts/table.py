@@ -8,32 +8,37 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from voxelsoup.common.errors import InputError
 from voxelsoup.common.text import listed
 from voxelsoup.data.case import Case, Source
 from voxelsoup.data.layouts.case_names import unsafe_text
+from voxelsoup.data.layouts.channel_names import match_channels
 from voxelsoup.data.layouts.json_files import inside
+from voxelsoup.data.layouts.listed_files import with_checked_endings
+from voxelsoup.data.volumes.volume import SUFFIXES
 from voxelsoup.study.sections.data import Dataset
 
 CASE, LABEL, PATIENT = "case", "label", "patient"
+NOT_CHANNELS = (CASE, LABEL, PATIENT)
 
 
 def find_cases(dataset: Dataset, root: Path) -> list[Case]:
     """The cases of a table, sorted by name; a case without label is an unlabelled one.
 
     The table is the study's ``file``, by default cases.csv in ``root``. A cell names a file below
-    ``root``, or one component of a 4D file: ``scan.nii.gz#2``. Columns that are neither a channel
-    nor ``case``, ``label`` or ``patient`` are not read.
+    ``root``, or one component of a 4D file: ``scan.nii.gz#2``. The study's channels are found by
+    the names of the columns; columns that are neither a channel nor ``case``, ``label`` or
+    ``patient`` are not read.
 
     Raises:
         InputError: naming the row, if the file is missing, is not a table, lacks a column or a
             cell, names a case twice or a file outside ``root``.
     """
-    for column in (CASE, LABEL, PATIENT):
+    for column in NOT_CHANNELS:
         if column in dataset.channels:
             raise InputError(
                 "dataset.channels",
@@ -44,11 +49,15 @@ def find_cases(dataset: Dataset, root: Path) -> list[Case]:
     path = Path(dataset.file) if dataset.file is not None else root / "cases.csv"
     # A table of new scans has no such column; in a study, one that is misspelt has to be noticed.
     labels = [] if dataset.unlabelled == "predict" else [LABEL]
-    rows = read_rows(path, [CASE, *dataset.channels, *labels], "dataset.file")
+    rows = read_rows(path, [CASE, *labels], "dataset.file")
+    columns, notes = _columns(rows, dataset, path)
+    if len(columns) < len(dataset.channels):
+        # Names what is missing.
+        rows = read_rows(path, [CASE, *dataset.channels, *labels], "dataset.file")
     seen: dict[str, int] = {}
     cases = []
     for row in rows:
-        case = _case(row, dataset.channels, root, path)
+        case = replace(_case(row, columns, root, path), notes=notes)
         first = seen.setdefault(case.name, row.number)
         if first != row.number:
             raise InputError(
@@ -57,11 +66,33 @@ def find_cases(dataset: Dataset, root: Path) -> list[Case]:
                 "every case once",
                 "remove or rename one of them",
             )
-        cases.append(case)
+        cases.append(with_checked_endings(case, dataset, f"row {row.number} of {path}"))
     return sorted(cases, key=lambda case: case.name)
 
 
-def _case(row: Row, channels: list[str], root: Path, path: Path) -> Case:
+def _columns(
+    rows: Sequence[Row], dataset: Dataset, path: Path
+) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Channel -> its column, without those that are missing; and what was assumed."""
+    heads = list(rows[0].cells) if rows else []
+    there = [
+        head
+        for head in heads
+        if head in dataset.channels
+        or (head not in NOT_CHANNELS and names_volumes(row.cells[head] for row in rows))
+    ]
+    if not there:
+        return {}, ()
+    match = match_channels(dataset.channels, there, path, dataset.stated_channels)
+    return {name: there[place] for name, place in match.places.items()}, match.remarks
+
+
+def names_volumes(cells: Iterable[str]) -> bool:
+    """Whether some cell of a column is the name of a volume."""
+    return any(str(Source.parse(cell).file).endswith(SUFFIXES) for cell in cells if cell)
+
+
+def _case(row: Row, columns: Mapping[str, str], root: Path, path: Path) -> Case:
     if row.count < len(row.cells):
         # A table that was cut off would turn a labelled case into an unlabelled one.
         raise InputError(
@@ -70,7 +101,7 @@ def _case(row: Row, channels: list[str], root: Path, path: Path) -> Case:
             "one cell per column; the one of an unlabelled case is empty",
             "complete the row",
         )
-    needed = [CASE, *channels, *([PATIENT] if PATIENT in row.cells else [])]
+    needed = [CASE, *columns.values(), *([PATIENT] if PATIENT in row.cells else [])]
     empty = next((column for column in needed if not row.cells[column]), None)
     if empty is not None:
         raise InputError(
@@ -88,7 +119,7 @@ def _case(row: Row, channels: list[str], root: Path, path: Path) -> Case:
 
     return Case(
         row.cells[CASE],
-        {channel: source(channel) for channel in channels},
+        {channel: source(column) for channel, column in columns.items()},
         source(LABEL) if row.cells.get(LABEL) else None,
         patient=row.cells.get(PATIENT),
     )

@@ -96,6 +96,10 @@ def fingerprint(case: IndexedCase, settings: Preprocess, patch: list[int]) -> st
         "patch": list(patch),
         "channels": list(case.channels),
     }
+    places = [source.component for source in case.channels.values()]
+    if places != list(range(len(places))) and any(place is not None for place in places):
+        # The hash of a 4D file does not depend on which of its volumes are taken.
+        content["components"] = places
     return files.json_sha256(content)
 
 

@@ -53,9 +53,17 @@ class Dataset(Section):
         ...,
         min_length=1,
         description="Names of the input volumes of a case, in the order in which the network gets "
-        "them: for `brats` and `phantom` the names in the file names (t1n, t1c, t2w, "
-        "t2f), for `table` its columns, otherwise names for the data set's channels "
-        "in their order.",
+        "them. They are found in the data set by name (docs/data.md): in the file names of `brats` "
+        "and `phantom` (t1n, t1c, t2w, t2f), the columns of `table`, and what the descriptions of "
+        "the other layouts say; in the data set's order only where it has no names.",
+    )
+    channel_names: list[str] | dict[str, int | str] | None = Field(
+        None,
+        description="What the data set calls its channels, where it names none, other ones or "
+        "wrong ones; it overrules whatever the data set says. A list of `channels` in the data "
+        "set's order, its numbers (from 0) to `channels`, or `channels` to the data set's numbers "
+        "or names: `[t2f, t1n]`, `{0: t2f, 1: t1n}`, `{t2f: 0, t1n: 1}`, `{t2f: FLAIR, t1n: T1}`. "
+        "Null: channels are found by their names and the synonyms of docs/data.md.",
     )
     patient_pattern: str | None = Field(
         None,
@@ -114,6 +122,31 @@ class Dataset(Section):
         if len(set(value)) != len(value):
             raise ValueError("names a channel twice")
         return value
+
+    @field_validator("channel_names", mode="before")
+    @classmethod
+    def _keys_are_text(cls, value: object) -> object:
+        return {str(k): name for k, name in value.items()} if isinstance(value, dict) else value
+
+    @model_validator(mode="after")
+    def _channel_names_fit(self) -> Dataset:
+        unknown = [name for name in self.stated_channels if name not in self.channels]
+        if unknown and not isinstance(self.channel_names, list):
+            raise ValueError(f"`channel_names` names {unknown[0]}, which is not in `channels`")
+        missing = [name for name in self.channels if name not in self.stated_channels]
+        if missing and isinstance(self.channel_names, list):
+            raise ValueError(f"`channel_names` is a list without {missing[0]} of `channels`")
+        return self
+
+    @property
+    def stated_channels(self) -> dict[str, int | str]:
+        """Channel -> its place (from 0) or its name in the data set, as ``channel_names`` says."""
+        said = self.channel_names or {}
+        if isinstance(said, list):
+            return {name: place for place, name in enumerate(said) if name in self.channels}
+        if said and all(key.isdecimal() for key in said):
+            return {str(name): int(number) for number, name in said.items()}
+        return said
 
     @model_validator(mode="after")
     def _root_is_given(self) -> Dataset:
