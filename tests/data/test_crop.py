@@ -28,7 +28,7 @@ def test_crops_put_back_are_the_volumes(volumes: list[np.ndarray]) -> None:
 @given(VOLUMES)
 def test_the_common_box_is_the_smallest_around_all(volumes: list[np.ndarray]) -> None:
     places = np.argwhere(np.any(volumes, axis=0))
-    box = common_box(cropped(volume) for volume in volumes)
+    box = common_box(cropped(volume).box for volume in volumes)
     if not len(places):
         assert box is None
         return

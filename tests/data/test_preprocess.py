@@ -496,3 +496,37 @@ def test_a_real_scan_is_preprocessed_and_its_labels_return_to_the_scanner(
     truth = load_ground_truth(tmp_path, name)
     np.testing.assert_array_equal(to_scanner(truth, loaded.geometry), stored)
     assert capfd.readouterr() == ("", "")
+
+
+def test_ignored_voxels_widen_no_crop(tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    case = make_case(raw)
+    assert case.label is not None
+    file = tmp_path / "raw" / case.label.file
+    stored = nib.load(file)
+    label = np.asarray(stored.dataobj).astype(np.uint8)
+    plain = tmp_path / "plain"
+    preprocess_case(case, tmp_path / "raw", Preprocess(), PATCH, plain)
+    ignored = np.where(label == 0, 9, label).astype(np.uint8)
+    nib.save(nib.Nifti1Image(ignored, stored.affine), file)
+    case = replace(case, sha256="")
+    preprocess_case(case, tmp_path / "raw", Preprocess(), PATCH, tmp_path / "some", ignored=9)
+    before, after = load_case(plain, case.name), load_case(tmp_path / "some", case.name)
+    assert before.geometry["crop"] == after.geometry["crop"]
+    np.testing.assert_array_equal(before.image, after.image)
+    inner = tuple(
+        slice(a, a + b)
+        for (a, _), b in zip(
+            after.geometry["padding"], after.geometry["resampled_shape"], strict=True
+        )
+    )
+    kept = np.asarray(before.label[inner])
+    np.testing.assert_array_equal(after.label[inner], np.where(kept == 0, 9, kept))
+
+
+def test_a_study_without_an_ignored_value_has_the_fingerprints_of_before(tmp_path: Path) -> None:
+    case = make_case(tmp_path)
+    one = fingerprint(case, Preprocess(), PATCH)
+    assert one == fingerprint(case, Preprocess(), PATCH, None)
+    assert one != fingerprint(case, Preprocess(), PATCH, 9)

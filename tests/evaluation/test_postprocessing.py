@@ -485,3 +485,22 @@ def test_nothing_to_choose_leaves_predictions_unchanged() -> None:
     assert chosen.postprocessing == unchanged(["TC", "WT"])
     assert (chosen.record["models"], chosen.record["cases"]) == ([], 0)
     assert Postprocessing.from_record(chosen.record["postprocessing"]) == chosen.postprocessing
+
+
+def test_components_are_dropped_whole_and_scored_where_annotated() -> None:
+    probabilities = np.zeros((1, 12, 6, 6), np.float32)
+    probabilities[0, 1:4, 1:4, 1:4] = probabilities[0, 8, 1:3, 1] = 0.9
+    truth = np.zeros(probabilities.shape, bool)
+    truth[0, 1:4, 1:4, 1] = True
+    known = np.ones(truth.shape[1:], bool)
+    known[:, :, 2:] = False
+    whole = WholePrediction(probabilities, truth, [1, 1, 1], known)
+    cropped = CroppedPrediction.of("m", "c", whole, 0.5)
+    search = PostprocessingSearch(thresholds=[0.5], smallest_components=[0, 10, 28])
+    scores = score_rules([cropped], search, ["WT"])["WT"]
+    # 9 of 27 voxels of the large component and both of the small one are annotated.
+    assert scores == {
+        RegionRule(0.5, 0): pytest.approx(18 / 20),
+        RegionRule(0.5, 10): 1,
+        RegionRule(0.5, 28): 0,
+    }

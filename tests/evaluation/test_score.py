@@ -23,7 +23,15 @@ from voxelsoup.data.regions import label_table, to_regions
 from voxelsoup.evaluation.case_scores import read_rows, write_rows
 from voxelsoup.evaluation.metrics import METRICS, Scoring, score_regions
 from voxelsoup.evaluation.postprocessing import Postprocessing, RegionRule, ReplacementRule
-from voxelsoup.evaluation.score import predict, score_before_and_after, score_case, score_cases
+from voxelsoup.evaluation.score import (
+    in_the_scan,
+    predict,
+    prediction_in_the_scan,
+    score_before_and_after,
+    score_case,
+    score_cases,
+    scoring_of,
+)
 from voxelsoup.models import networks
 from voxelsoup.study.sections.data import Phantom
 from voxelsoup.study.study import Study
@@ -254,3 +262,40 @@ def test_scores_read_from_their_file_are_bit_identical(
     again = read_rows(tmp_path / "test.csv")
     assert [name for name in METRICS if name != "dice"] == list(rows.columns[4:])
     pd.testing.assert_frame_equal(again, rows, check_exact=True)
+
+
+def test_what_is_predicted_where_nobody_annotated_changes_no_score(
+    model: nn.Module, cases: tuple[Path, list[str]]
+) -> None:
+    folder, (name, *_) = cases
+    study = small_study(
+        dataset={"ignore_label": 2},
+        regions={"TC": [1], "WT": [1, 3], "ET": [3]},
+        preprocess={"spacing": [1.5, 1.5, 1.5]},
+        metrics=METRICS_ASKED,
+    )
+    scan = prediction_in_the_scan(model.eval(), name, folder, study, CPU)
+    assert scan.known is not None and np.count_nonzero(~scan.known) > 0
+    assert not (scan.truth & ~scan.known).any()
+    rows = scan.rows(study, scoring_of(study))
+    for value in (0.0, 1.0):
+        other = np.where(scan.known, scan.probabilities, np.float32(value))
+        assert replace(scan, probabilities=other).rows(study, scoring_of(study)) == rows
+    # Dice by numbers of annotated voxels.
+    for row, mask, truth in zip(rows, scan.probabilities > 0.5, scan.truth, strict=True):
+        mask, truth = mask[scan.known], truth[scan.known]
+        expected = 2 * np.count_nonzero(mask & truth) / (mask.sum() + truth.sum())
+        assert row["dice"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_loss_leaves_out_what_nobody_annotated(
+    model: nn.Module, cases: tuple[Path, list[str]]
+) -> None:
+    folder, (name, *_) = cases
+    study = study_with(dataset={"ignore_label": 2}, regions={"TC": [1], "WT": [1, 3], "ET": [3]})
+    case = load_case(folder, name)
+    logits = predict(model.eval(), case, study, CPU)
+    before = in_the_scan(logits, case, folder, study).loss
+    unknown = torch.from_numpy(np.asarray(case.label) == 2)
+    assert in_the_scan(logits.masked_fill(unknown, 7), case, folder, study).loss == before
+    assert in_the_scan(logits.masked_fill(~unknown, 7), case, folder, study).loss != before

@@ -8,8 +8,8 @@ import torch
 from monai.losses import DeepSupervisionLoss
 
 from references.losses import AXES, cross_entropy, dice_loss, focal_loss
-from voxelsoup.models.losses import make_loss, training_loss
-from voxelsoup.study.sections.training import Training
+from voxelsoup.models.losses import UNKNOWN, make_loss, training_loss
+from voxelsoup.study.sections.training import LossName, Training
 
 FORMULAS = {
     "dice": dice_loss,
@@ -26,6 +26,34 @@ def test_a_loss_is_its_formula(name: str, over: str) -> None:
     target = (random.random(logits.shape) < np.array([0.1, 0.6])[:, None, None, None, None]) * 1.0
     loss = make_loss(name, over)(torch.tensor(logits), torch.tensor(target)).item()  # type: ignore[arg-type]
     assert loss == pytest.approx(FORMULAS[name](logits, target, over))
+
+
+@pytest.mark.parametrize("over", AXES)
+@pytest.mark.parametrize("name", FORMULAS)
+def test_a_loss_where_some_is_unknown_is_its_formula_on_the_rest(name: LossName, over: str) -> None:
+    random = np.random.default_rng(1)
+    logits = torch.tensor(random.normal(size=(2, 3, 4, 5, 6)), requires_grad=True)
+    target = torch.tensor(random.integers(0, 2, logits.shape) * 1.0)
+    # The same number of voxels in both samples, so that what is known fits into an array.
+    known = torch.tensor(random.permuted(np.arange(120) < 70)).reshape(4, 5, 6)
+    target[:, :, ~known] = UNKNOWN
+    loss = make_loss(name, over, some_unknown=True)(logits, target)
+    rest = [part[:, :, known].detach().numpy()[..., None, None] for part in (logits, target)]
+    assert loss.item() == pytest.approx(FORMULAS[name](*rest, over))
+    loss.backward()
+    assert logits.grad is not None
+    assert (logits.grad[:, :, ~known] == 0).all() and (logits.grad[:, :, known] != 0).all()
+
+
+@pytest.mark.parametrize("over", AXES)
+@pytest.mark.parametrize("name", FORMULAS)
+def test_a_region_that_is_unknown_as_a_whole_does_not_count(name: LossName, over: str) -> None:
+    logits, target = torch.randn(2, 3, 4, 5, 6), (torch.rand(2, 3, 4, 5, 6) < 0.4).float()
+    others = make_loss(name, over)(logits[:, 1:], target[:, 1:]).item()
+    target[:, 0] = UNKNOWN
+    loss = make_loss(name, over, some_unknown=True)
+    assert loss(logits, target).item() == pytest.approx(others, rel=1e-5)
+    assert loss(logits, torch.full_like(target, UNKNOWN)).item() == 0
 
 
 @pytest.mark.parametrize("name", FORMULAS)

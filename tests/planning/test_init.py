@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from support.scans import label_with, write_nnunet
 from voxelsoup.commands.cli import main
-from voxelsoup.study.loading import read
+from voxelsoup.common.errors import InputError
+from voxelsoup.study.loading import load, read
 
 
 def test_init_proposes_a_study_for_the_phantom(phantom_folder: Path, tmp_path: Path) -> None:
@@ -84,3 +86,23 @@ def test_init_proposes_a_study_for_the_hippocampus(
     assert (study.dataset.layout, study.dataset.channels) == ("decathlon", ["MRI"])
     assert study.regions == {"Anterior": [1], "Posterior": [2]}
     assert study.training.patch == [32, 48, 32]
+
+
+def test_init_takes_over_the_ignore_label(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = {"background": 0, "hot": 1, "ignore": 2}
+    write_nnunet(tmp_path / "D", labels, label_with([1, 2]))
+    file = tmp_path / "study.yaml"
+    assert main(["init", str(tmp_path / "D"), "--output", str(file)]) == 0
+    study = read(file)
+    assert study.regions == {"hot": [1]} and study.dataset.ignore_label == 2
+    assert "label 2 is the ignore label" in capsys.readouterr().out
+    assert main(["index", str(file)]) == 0
+    file.write_text(file.read_text().replace("  ignore_label: 2\n", ""))
+    assert main(["index", str(file)]) == 1
+
+
+def test_a_region_of_ignored_voxels_is_refused() -> None:
+    with pytest.raises(InputError, match="ignore_label` is 3, which region `ET`"):
+        load({"dataset": {"channels": ["t1n"], "ignore_label": 3}, "regions": {"ET": [3]}})

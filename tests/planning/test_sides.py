@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-import nibabel as nib
-import numpy as np
 import pytest
 
+from support.scans import label_with, write_nnunet
 from voxelsoup.commands.cli import main
 from voxelsoup.models import weight_files
 from voxelsoup.planning.sides import names_of_sides, notes_on_sides
@@ -35,27 +33,11 @@ def test_names_of_sides(names: list[str], sides: list[str]) -> None:
     assert names_of_sides(names) == sides
 
 
-def data_set(root: Path, labels: dict[str, int]) -> None:
-    random = np.random.default_rng(0)
-    for case in range(3):
-        image = random.normal(100, 10, (16, 16, 16)).astype(np.int16)
-        label = np.zeros(image.shape, np.uint8)
-        for value in range(1, len(labels)):
-            label[4 * value : 4 * value + 2, 6:9, 6:9] = value
-        for folder, name, data in (
-            ("imagesTr", f"c{case}_0000", image),
-            ("labelsTr", f"c{case}", label),
-        ):
-            (root / folder).mkdir(parents=True, exist_ok=True)
-            nib.save(nib.Nifti1Image(data, np.eye(4)), root / folder / f"{name}.nii.gz")
-    description = {"channel_names": {"0": "T1"}, "labels": labels, "file_ending": ".nii.gz"}
-    (root / "dataset.json").write_text(json.dumps(description))
-
-
 def test_init_leaves_x_out_where_labels_name_a_side(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    data_set(tmp_path / "D", {"background": 0, "kidney_right": 1, "kidney_left": 2})
+    labels = {"background": 0, "kidney_right": 1, "kidney_left": 2}
+    write_nnunet(tmp_path / "D", labels, label_with([1, 2]))
     file = tmp_path / "study.yaml"
     assert main(["init", str(tmp_path / "D"), "--output", str(file)]) == 0
     study = read(file)
@@ -72,7 +54,8 @@ def test_init_leaves_x_out_where_labels_name_a_side(
 def test_init_says_nothing_of_mirroring_elsewhere(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    data_set(tmp_path / "D", {"background": 0, "edema": 1, "core": 2})
+    labels = {"background": 0, "edema": 1, "core": 2}
+    write_nnunet(tmp_path / "D", labels, label_with([1, 2]))
     file = tmp_path / "study.yaml"
     assert main(["init", str(tmp_path / "D"), "--output", str(file)]) == 0
     assert "mirror_axes" not in file.read_text() + capsys.readouterr().out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 
 from support.runs import preprocess_phantom, small_study
 from voxelsoup.data.preprocessing.store import load_case
+from voxelsoup.models.losses import UNKNOWN
 from voxelsoup.training.patches import Patches, PatchSource, batches, read_patch
 
 CPU = torch.device("cpu")
@@ -70,3 +72,27 @@ def test_a_patch_of_either_number_format_is_read_as_float32(tmp_path: Path, kind
     window = (slice(3, 7), slice(0, 5), slice(1, 7))
     read_patch(image, window, place)
     np.testing.assert_array_equal(place, image[:, 3:7, :5, 1:].astype(np.float32))
+
+
+def test_regions_are_unknown_where_nobody_annotated(source: PatchSource) -> None:
+    ((_, plain),) = batches(source, 0, 1, CPU)
+    partly = replace(source, regions={"TC": [1], "ET": [3]}, ignored=2)
+    ((_, regions),) = batches(partly, 0, 1, CPU)
+    _, labels = Patches(source).__getitems__([0, 1, 2])
+    unknown = (labels == 2).expand(regions.shape)
+    assert unknown.any()
+    assert (regions[unknown] == UNKNOWN).all()
+    assert torch.equal(
+        regions[~unknown], torch.cat([labels == 1, labels == 3], 1).float()[~unknown]
+    )
+    assert set(plain.unique().tolist()) == {0, 1}
+
+
+def test_values_that_no_region_names_are_no_foreground(source: PatchSource) -> None:
+    training = source.training.model_copy(update={"foreground_share": 1.0, "patch": [1, 1, 1]})
+    some = replace(source, training=training, regions={"ET": [3]}, ignored=2)
+    _, labels = Patches(some).__getitems__(list(range(40)))
+    assert set(labels.flatten().tolist()) == {3}
+    every = replace(some, regions=source.regions)
+    _, labels = Patches(every).__getitems__(list(range(40)))
+    assert set(labels.flatten().tolist()) == {1, 2, 3}

@@ -33,7 +33,7 @@ with job_log(snakemake.log[0]):
 
         def predict(case: str, model=model) -> WholePrediction:
             scan = prediction_in_the_scan(model, case, folder, study, device)
-            return WholePrediction(scan.probabilities, scan.truth, scan.spacing)
+            return WholePrediction(scan.probabilities, scan.truth, scan.spacing, scan.known)
 
         cases, digest = sorted(fold["selection"]), sha256(Path(path))
         predictions += predictions_of(name, digest, cases, predict, kept, context, search)

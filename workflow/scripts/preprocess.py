@@ -19,4 +19,5 @@ with job_log(snakemake.log[0]):
         folder=Path(snakemake.params.folder),
         manifest=Path(snakemake.output.manifest),
         workers=snakemake.threads,
+        ignored=study.dataset.ignore_label,
     )

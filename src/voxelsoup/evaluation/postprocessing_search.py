@@ -36,7 +36,7 @@ from voxelsoup.study.sections.evaluation import PostprocessingSearch, Replacemen
 log = logging.getLogger(__name__)
 
 # Part of a prediction's key: to be raised whenever what is kept of it comes out differently.
-VERSION = 1
+VERSION = 2
 
 
 class WholePrediction(NamedTuple):
@@ -46,11 +46,13 @@ class WholePrediction(NamedTuple):
         probabilities: (region, x, y, z), float32.
         truth: booleans of the same shape.
         spacing: voxel size in mm (x, y, z).
+        known: where somebody annotated (x, y, z); None: everywhere.
     """
 
     probabilities: Probabilities
     truth: Mask
     spacing: Sequence[float]
+    known: Mask | None = None
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ class CroppedPrediction:
         truth: booleans of the same shape.
         truth_outside: true voxels of each region outside of the box (region,).
         spacing: voxel size in mm (x, y, z).
+        known: where somebody annotated, booleans (x, y, z) in the box; nothing else counts.
     """
 
     model: str
@@ -72,6 +75,7 @@ class CroppedPrediction:
     truth: Mask
     truth_outside: NDArray[np.int64]
     spacing: tuple[float, ...]
+    known: Mask
 
     @classmethod
     def of(cls, model: str, case: str, whole: WholePrediction, lowest: float) -> Self:
@@ -92,6 +96,7 @@ class CroppedPrediction:
             inside,
             np.count_nonzero(truth, axis=space) - np.count_nonzero(inside, axis=space),
             tuple(float(side) for side in whole.spacing),
+            np.ones(inside.shape[1:], bool) if whole.known is None else whole.known[window[1:]],
         )
 
     @property
@@ -116,6 +121,7 @@ class CroppedPrediction:
                 truth=self.truth,
                 truth_outside=self.truth_outside,
                 spacing=np.array(self.spacing, np.float64),
+                known=self.known,
             )
 
 
@@ -138,6 +144,7 @@ class StoredPrediction:
                 stored["truth"],
                 stored["truth_outside"],
                 tuple(stored["spacing"].tolist()),
+                stored["known"],
             )
 
     def serves(self, lowest: float) -> bool:
@@ -295,10 +302,12 @@ def _dice_of_region(
     for threshold in search.thresholds_tried:
         labels, voxels = components(probabilities > threshold)
         shared = np.bincount(labels[truth], minlength=len(voxels))
+        # A component is dropped by all of its voxels, and scored on those that are annotated.
+        scored = np.bincount(labels[cropped.known], minlength=len(voxels))
         for smallest in search.smallest_tried:
             kept = voxels >= fewest_voxels(smallest, cropped.spacing)
             kept[0] = False
-            value = dice(int(shared[kept].sum()), int(voxels[kept].sum()), true)
+            value = dice(int(shared[kept].sum()), int(scored[kept].sum()), true)
             yield RegionRule(threshold, smallest), value
 
 
@@ -345,7 +354,7 @@ def _dice_of_masks(
     return [
         dice(
             int(np.count_nonzero(mask & cropped.truth[number])),
-            int(np.count_nonzero(mask)),
+            int(np.count_nonzero(mask & cropped.known)),
             cropped.true_voxels[number],
         )
         for number, mask in zip(numbers, masks, strict=True)

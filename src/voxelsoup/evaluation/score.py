@@ -24,7 +24,7 @@ from voxelsoup.evaluation.metrics import Scoring, score_regions
 from voxelsoup.evaluation.postprocessing import Postprocessing
 from voxelsoup.evaluation.sliding_window import predict_logits
 from voxelsoup.models import devices, networks, weight_files
-from voxelsoup.models.losses import make_loss
+from voxelsoup.models.losses import UNKNOWN, make_loss
 from voxelsoup.study.study import Study
 
 log = logging.getLogger(__name__)
@@ -145,6 +145,8 @@ class ScanPrediction:
         probabilities: float32 (region, x, y, z).
         truth: booleans of the same shape.
         spacing: of the voxels, in mm (x, y, z).
+        known: where somebody annotated: booleans (x, y, z), or None: everywhere. Nothing else is
+            scored, as if neither model nor annotator had seen the rest.
     """
 
     case: str
@@ -152,6 +154,7 @@ class ScanPrediction:
     truth: NDArray[np.bool_]
     spacing: list[float]
     loss: float
+    known: NDArray[np.bool_] | None = None
 
     def mask(self, postprocessing: Postprocessing | None = None) -> NDArray[np.bool_]:
         """The predicted regions (region, x, y, z)."""
@@ -163,8 +166,11 @@ class ScanPrediction:
         self, study: Study, scoring: Scoring, postprocessing: Postprocessing | None = None
     ) -> Rows:
         """Its per-case scores, one per region."""
+        predicted = self.mask(postprocessing)
+        if self.known is not None:
+            predicted = predicted & self.known
         scores = score_regions(
-            self.mask(postprocessing), self.truth, self.spacing, scoring, torch.get_num_threads()
+            predicted, self.truth, self.spacing, scoring, torch.get_num_threads()
         )
         mean = sum(score["dice"] for score in scores) / len(scores)
         after = " after post-processing" if postprocessing else ""
@@ -194,13 +200,14 @@ def in_the_scan(
     logits: torch.Tensor, case: PreprocessedCase, folder: Path, study: Study
 ) -> ScanPrediction:
     """A prediction in the scan, from logits (region, x, y, z) on the preprocessed grid."""
-    table = label_table(study.regions)
+    truth, ignored = load_ground_truth(folder, case.name), study.dataset.ignore_label
     return ScanPrediction(
         case.name,
         restore(torch.sigmoid(logits).cpu().numpy(), case.geometry),
-        to_regions(load_ground_truth(folder, case.name), table),
+        to_regions(truth, label_table(study.regions)),
         case.geometry["spacing_before"],
-        _loss(logits, to_regions(np.asarray(case.label), table), study),
+        _loss(logits, np.asarray(case.label), study),
+        None if ignored is None else truth != ignored,
     )
 
 
@@ -229,9 +236,14 @@ def _windows_at_once(study: Study, device: torch.device) -> int:
     return max(1, min(most, VOXELS_AT_ONCE // math.prod(study.training.patch)))
 
 
-def _loss(logits: torch.Tensor, target: NDArray[np.bool_], study: Study) -> float:
-    """The evaluation loss against regions (region, x, y, z) on the same grid."""
+def _loss(logits: torch.Tensor, label: NDArray[np.uint8], study: Study) -> float:
+    """The evaluation loss against a label map (x, y, z) on the grid of the logits."""
     # Booleans, which are a quarter as much to bring to a GPU.
-    regions = torch.from_numpy(target).to(logits.device).float()
+    target = torch.from_numpy(to_regions(label, label_table(study.regions)))
+    regions = target.to(logits.device).float()
+    if study.dataset.ignore_label is not None:
+        unknown = torch.from_numpy(label == study.dataset.ignore_label)
+        regions.masked_fill_(unknown.to(logits.device), UNKNOWN)
+    loss = make_loss(study.evaluation.loss, some_unknown=study.some_unknown)
     with torch.no_grad():
-        return float(make_loss(study.evaluation.loss)(logits[None], regions[None]))
+        return float(loss(logits[None], regions[None]))

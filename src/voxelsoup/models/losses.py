@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from monai.losses import DeepSupervisionLoss, DiceFocalLoss, DiceLoss
+from monai.losses import DeepSupervisionLoss, DiceFocalLoss, DiceLoss, FocalLoss
 from torch import nn
 from torch.nn.modules.loss import _Loss
 
@@ -30,9 +30,52 @@ class DiceBCELoss(_Loss):
         return loss
 
 
-def make_loss(name: LossName, over: str = "sample") -> _Loss:
-    """A loss on logits and targets of (batch, region, x, y, z), over a `batch` or per `sample`."""
+# In a target: whether a voxel belongs to the region is not known.
+UNKNOWN = -1
+# Its probability of a voxel is 0 to the last bit.
+SURELY_NOT = -1e4
+
+
+class LossWhereKnown(_Loss):
+    """A loss over the voxels alone whose target is known, which is the plain one of those voxels.
+
+    Dice is the mean over the regions (of each sample, unless over the batch) of which some voxel
+    is known, cross-entropy and focal loss the mean over the known voxels. Where nothing is known,
+    the loss is 0.
+    """
+
+    def __init__(self, name: LossName, batch: bool) -> None:
+        super().__init__()
+        self.dice = DiceLoss(sigmoid=True, batch=batch, reduction="none")
+        self.axes = [0, 2, 3, 4] if batch else [2, 3, 4]
+        self.by_voxel = {
+            "dice": None,
+            "dice-bce": nn.BCEWithLogitsLoss(reduction="none"),
+            "dice-focal": FocalLoss(reduction="none"),
+        }[name]
+
+    def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Loss of logits against zeros, ones and ``UNKNOWN``, both (batch, region, x, y, z)."""
+        known = target != UNKNOWN
+        # Neither predicted nor there, such a voxel adds nothing to any sum.
+        logits, target = logits.masked_fill(~known, SURELY_NOT), target.clamp_min(0)
+        seen = known.any(dim=4).any(dim=3).any(dim=2)
+        seen = seen.any(dim=0) if 0 in self.axes else seen
+        dice = self.dice(logits, target).reshape(seen.shape)
+        loss: torch.Tensor = (dice * seen).sum() / seen.sum().clamp_min(1)
+        if self.by_voxel is not None:
+            loss = loss + (self.by_voxel(logits, target) * known).sum() / known.sum().clamp_min(1)
+        return loss
+
+
+def make_loss(name: LossName, over: str = "sample", some_unknown: bool = False) -> _Loss:
+    """A loss on logits and targets of (batch, region, x, y, z), over a `batch` or per `sample`.
+
+    ``some_unknown``: targets may be ``UNKNOWN`` in places.
+    """
     batch = over == "batch"
+    if some_unknown:
+        return LossWhereKnown(name, batch)
     if name == "dice-bce":
         return DiceBCELoss(batch)
     kind = {"dice": DiceLoss, "dice-focal": DiceFocalLoss}[name]
@@ -62,8 +105,9 @@ class SupervisedLoss(nn.Module):
         return sum(losses[1:], losses[0])
 
 
-def training_loss(training: Training) -> nn.Module:
+def training_loss(training: Training, some_unknown: bool = False) -> nn.Module:
     """The loss of a run; it also takes the tuple of a deeply supervised network."""
     return SupervisedLoss(
-        make_loss(training.loss, training.loss_over), weight_mode=training.deep_supervision_weights
+        make_loss(training.loss, training.loss_over, some_unknown),
+        weight_mode=training.deep_supervision_weights,
     )

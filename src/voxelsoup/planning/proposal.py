@@ -88,6 +88,12 @@ def propose_data(
         dataset["file"] = guess.dataset.file
     dataset["channels"] = guess.dataset.channels
     reasons = {"regions": meaning.comment, "dataset.channels": _about_channels(guess)}
+    if guess.labels.ignored is not None:
+        dataset["ignore_label"] = guess.labels.ignored
+        reasons["dataset.ignore_label"] = (
+            "The `ignore` of dataset.json: its voxels, which nobody annotated, are left out of "
+            "loss and scores."
+        )
     if unlabelled:
         dataset["unlabelled"] = "predict"
         reasons["dataset.unlabelled"] = (
@@ -125,7 +131,8 @@ def _add_data(proposal: Proposal, guess: Guess, fingerprint: Fingerprint, meanin
     _add_what_was_seen(proposal, fingerprint)
     if guess.labels.ignored is not None:
         proposal.warnings.append(
-            f"label {guess.labels.ignored} is nnU-Net's ignore label: no region has it"
+            f"label {guess.labels.ignored} is the ignore label of dataset.json: its voxels are "
+            "left out of loss and scores (`dataset.ignore_label`)"
         )
     proposal.warnings += [*guess.remarks, *meaning.remarks]
     if fingerprint.unreadable:

@@ -16,6 +16,7 @@ from voxelsoup.models.losses import make_loss
 from voxelsoup.study.study import Study
 from voxelsoup.training.batch_norm import estimate_batch_norm
 from voxelsoup.training.patches import PatchSource, batches
+from voxelsoup.training.run import NOT_ANNOTATED
 
 
 class WeightsScorer:
@@ -33,9 +34,8 @@ class WeightsScorer:
         """Take these weights from now on, with running statistics of their own if they have any."""
         self.model.load_state_dict(weights)
         if networks.has_batch_norm(self.model):
-            training = self.study.training
-            cases = sorted(self.fold["training"])
-            source = PatchSource(self.folder, cases, self.study.regions, training, (training.seed,))
+            seed = (self.study.training.seed,)
+            source = PatchSource.of(self.study, self.fold["training"], self.folder, seed)
             estimate_batch_norm(self.model, source, self.device)
             self.model.eval()
 
@@ -53,9 +53,8 @@ class WeightsScorer:
         """
         self.model.load_state_dict(weights)
         training = self.study.training.model_copy(update={"augmentation": "none", "workers": 0})
-        source = PatchSource(
-            self.folder, sorted(cases), self.study.regions, training, (training.seed,)
-        )
+        study = self.study.model_copy(update={"training": training})
+        source = PatchSource.of(study, cases, self.folder, (training.seed,))
         ((images, regions),) = batches(source, step, step + 1, self.device)
         # Small gradients would vanish in float16 without a scaler.
         chosen = devices.precision_on(self.device, training.precision)
@@ -63,7 +62,8 @@ class WeightsScorer:
         with devices.autocast(self.device, precision):
             logits = self.model(images)
         self.model.zero_grad(set_to_none=True)
-        make_loss(self.study.evaluation.loss)(logits.float(), regions).backward()
+        loss = make_loss(study.evaluation.loss, some_unknown=study.some_unknown)
+        loss(logits.float(), regions).backward()
         return {
             name: parameter.grad.cpu()
             for name, parameter in self.model.named_parameters()
@@ -81,8 +81,9 @@ class WeightsScorer:
 def scoring_context(study: Study, fold: dict[str, list[str]], fingerprints: dict[str, str]) -> str:
     """A hash of what selection scores depend on beside the weights."""
     content = study.model_dump(mode="json")
-    training = content["training"]
+    training, dataset = content["training"], content["dataset"]
     context = {
+        **{key: dataset[key] for key in NOT_ANNOTATED if key in dataset},
         "network": content["network"],
         "regions": list(content["regions"].items()),
         "evaluation": content["evaluation"],

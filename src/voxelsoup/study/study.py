@@ -83,6 +83,11 @@ class Study(Section):
         return value
 
     @property
+    def some_unknown(self) -> bool:
+        """Whether the ground truth of some voxels is not known."""
+        return self.dataset.ignore_label is not None
+
+    @property
     def labels(self) -> set[int]:
         """All label values that some region names."""
         return {label for labels in self.regions.values() for label in labels}
@@ -90,11 +95,24 @@ class Study(Section):
 
 def check_across_sections(study: Study, where: str) -> None:
     """Raise an InputError that names settings of different sections that do not go together."""
+    _check_ignored(study, where)
     _check_divisible(study, where)
     _check_ensemble(study, where)
     _check_replacement(study, where)
     _check_background(study, where)
     _check_gpus(study, where)
+
+
+def _check_ignored(study: Study, where: str) -> None:
+    ignored = study.dataset.ignore_label
+    held = [region for region, labels in study.regions.items() if ignored in labels]
+    if held:
+        raise InputError(
+            where,
+            f"`dataset.ignore_label` is {ignored}, which region `{held[0]}` holds too",
+            "an ignored value that no region names: nothing is known of its voxels",
+            f"take {ignored} out of `regions`, or leave `dataset.ignore_label` out",
+        )
 
 
 def _check_divisible(study: Study, where: str) -> None:

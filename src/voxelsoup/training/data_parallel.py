@@ -76,8 +76,8 @@ class Ranks:
         def loss(
             logits: torch.Tensor | Sequence[torch.Tensor], regions: torch.Tensor
         ) -> torch.Tensor:
-            # Zeros and ones travel as bytes.
-            target = self._gathered(regions.to(torch.uint8)).to(regions.dtype)
+            # Zeros, ones, and -1 for what is not known travel as bytes.
+            target = self._gathered(regions.to(torch.int8)).to(regions.dtype)
             if isinstance(logits, torch.Tensor):
                 value = loss_function(self._gathered(logits), target)
             else:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -14,20 +14,32 @@ from torch.utils.data import DataLoader, Dataset
 
 from voxelsoup.data.preprocessing.store import PreprocessedCase, load_case
 from voxelsoup.models import devices
+from voxelsoup.models.losses import UNKNOWN
 from voxelsoup.runs.signals import ignore_signals
 from voxelsoup.study.sections.training import Training
+from voxelsoup.study.study import Study
 from voxelsoup.training.augment import augment
 
 
 @dataclass(frozen=True)
 class PatchSource:
-    """What the patches of a run are drawn from: sorted ``cases`` of a ``folder``."""
+    """What the patches of a run are drawn from: sorted ``cases`` of a ``folder``.
+
+    ``ignored`` is the label value of voxels that nobody annotated.
+    """
 
     folder: Path
     cases: list[str]
     regions: dict[str, list[int]]
     training: Training
     seed: tuple[int, ...]
+    ignored: int | None = None
+
+    @classmethod
+    def of(cls, study: Study, cases: Iterable[str], folder: Path, seed: tuple[int, ...]) -> Self:
+        """What a study's patches of some cases are drawn from."""
+        ignored = study.dataset.ignore_label
+        return cls(folder, sorted(cases), study.regions, study.training, seed, ignored)
 
 
 class Patches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
@@ -70,7 +82,11 @@ class Patches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
     def _case(self, name: str) -> PreprocessedCase:
         # Opened when first drawn: the first step need not wait for hundreds of files.
         if name not in self._opened:
-            self._opened[name] = load_case(self.source.folder, name)
+            case = load_case(self.source.folder, name)
+            # Values that are ignored or declared background are no foreground.
+            named = sorted({value for values in self.source.regions.values() for value in values})
+            case.foreground = case.foreground[np.isin(case.foreground[:, 0], named)]
+            self._opened[name] = case
         return self._opened[name]
 
     def _window(self, case: PreprocessedCase, random: np.random.Generator) -> tuple[slice, ...]:
@@ -99,7 +115,8 @@ def batches(
     on where the run began. ``share`` names the places of each batch that are read and given.
 
     Yields:
-        Images (batch, channel, x, y, z) and regions (batch, region, x, y, z) on ``device``.
+        Images (batch, channel, x, y, z) and regions (batch, region, x, y, z) on ``device``: 0, 1,
+        and ``UNKNOWN`` where nobody annotated.
     """
     size = source.training.batch_size
     own = range(size) if share is None else share
@@ -125,7 +142,10 @@ def batches(
         training = source.training
         augment(images, labels, training.augmentation, generator, training.mirror_axes)
         kept = slice(own.start, own.stop)
-        yield images[kept], regions_of(labels[kept], list(source.regions.values()))
+        regions = regions_of(labels[kept], list(source.regions.values()))
+        if source.ignored is not None:
+            regions.masked_fill_(labels[kept] == source.ignored, UNKNOWN)
+        yield images[kept], regions
 
 
 def regions_of(labels: torch.Tensor, regions: Sequence[Sequence[int]]) -> torch.Tensor:

@@ -22,6 +22,8 @@ STEM_STAGE, TRIAL_STAGE = 0, 1
 # is an attribute of its own, and a stem's differs from that of the trials. Checkpoints do not
 # change it either, but a run that has passed some without keeping them is of no use.
 NOT_RESULT = ("device", "workers", "epochs", "checkpoints", "gradient_checkpointing")
+# What the data set says of voxels whose ground truth is not known, where it says so.
+NOT_ANNOTATED = ("ignore_label",)
 # Settings that came later, and the value by which runs of before are the same.
 CAME_LATER = {"channels_last": "auto", "compile": False}
 
@@ -125,6 +127,7 @@ def run_settings(
     """
     content = study.model_dump(mode="json")
     shared = {key: content[key] for key in ("preprocess", "network")}
+    shared |= {key: content["dataset"][key] for key in NOT_ANNOTATED if key in content["dataset"]}
     training = {
         key: value
         for key, value in content["training"].items()

@@ -89,6 +89,7 @@ def question_of(case: Case, expected: Expected, root: Path) -> str:
         "label": _below(str(case.label), root) if case.label else None,
         "labels": sorted(expected.labels),
         "unlabelled": expected.unlabelled,
+        **({} if expected.ignored is None else {"ignored": expected.ignored}),
     }
     if expected.background:
         asked["background"] = {str(v): why for v, why in expected.background.items()}

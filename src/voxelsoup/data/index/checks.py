@@ -48,11 +48,13 @@ class Expected:
         labels: label values that some region names.
         unlabelled: the study's ``dataset.unlabelled`` (``refuse`` or ``predict``).
         background: further label values that count as background -> why, in words.
+        ignored: the value of voxels that nobody annotated.
     """
 
     labels: frozenset[int]
     unlabelled: str
     background: Mapping[int, str] = field(default_factory=dict)
+    ignored: int | None = None
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,9 @@ def check_case(case: Case, expected: Expected) -> tuple[Findings, str]:
         files.setdefault(case.label.file, label.sha256)
         labels = _label_values(label.data)
         _check_labels(case.label, labels, expected)
-        on_labels = _notes_on_place(case.label, label.data, background)
+        nothing = list({0, expected.ignored or 0})
+        labelled = np.isin(label.data, nothing, invert=True)
+        on_labels = _notes_on_place(case.label, labelled, background)
     x, y, z = background.shape
     left = [expected.background[value] for value in labels if value in expected.background]
     handlings = (f"{listed(names)}: {note}" for note, names in handled.items() if note)
@@ -231,7 +235,8 @@ def _label_values(label: Array) -> list[int]:
 
 
 def _check_labels(source: Source, labels: list[int], expected: Expected) -> None:
-    strange = sorted(set(labels) - expected.labels - set(expected.background) - {0})
+    known = expected.labels | set(expected.background) | {0, expected.ignored}
+    strange = sorted(set(labels) - known)
     if strange:
         raise InputError(
             source.file,
@@ -243,9 +248,8 @@ def _check_labels(source: Source, labels: list[int], expected: Expected) -> None
         )
 
 
-def _notes_on_place(source: Source, label: Array, background: Array) -> list[str]:
-    """What is to be noted of the labels (x, y, z); ``background`` marks voxels without scan."""
-    labelled = label != 0
+def _notes_on_place(source: Source, labelled: Array, background: Array) -> list[str]:
+    """What is to be noted of labelled voxels (x, y, z); ``background`` marks those without scan."""
     count = int(np.count_nonzero(labelled))
     if not count:
         return [EMPTY]

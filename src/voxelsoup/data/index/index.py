@@ -65,7 +65,8 @@ def index_cases(
     patient_of = patient_finder(dataset)
     patients = {case.name: patient_of(case) for case in cases}
     labels = frozenset(label for values in regions.values() for label in values)
-    expected = Expected(labels, dataset.unlabelled, _background(dataset, labels, root))
+    background = _background(dataset, labels, root)
+    expected = Expected(labels, dataset.unlabelled, background, dataset.ignore_label)
 
     readable = [case for case in cases if case.problem is None]
     found = _results(readable, expected, root, workers, kept)

@@ -65,7 +65,7 @@ def parse_labels(labels: object, order: object = None) -> LabelNames:
         for name, values in several.items()
         if values and all(_is_label(value) and int(value) for value in values)
     }
-    only = ignored if isinstance(ignored, int) else None
+    only = int(ignored) if _is_label(ignored) and int(ignored) else None
     if not any(isinstance(value, list) for value in named.values()):
         return LabelNames({values[0]: name for name, values in known.items()}, ignored=only)
     problem = _problem_with_order(order, named, known)

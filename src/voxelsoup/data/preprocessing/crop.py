@@ -36,14 +36,21 @@ class Crop:
     box: Box | None
 
     def within(self, box: Box) -> Array:
-        """The volume's voxels in another box, one that contains this one (x, y, z)."""
+        """The volume's voxels in another box (x, y, z)."""
         if self.box == box:
             return self.voxels
         voxels = np.zeros([stop - start for start, stop in box], self.voxels.dtype, order="F")
         if self.box is not None:
-            offsets = [inner[0] - outer[0] for inner, outer in zip(self.box, box, strict=True)]
-            sides = zip(offsets, self.voxels.shape, strict=True)
-            voxels[tuple(slice(offset, offset + side) for offset, side in sides)] = self.voxels
+            pairs = list(zip(self.box, box, strict=True))
+            shared = [(max(own[0], new[0]), min(own[1], new[1])) for own, new in pairs]
+            to, of = (
+                tuple(
+                    slice(start - sides[0], max(start, stop) - sides[0])
+                    for (start, stop), sides in zip(shared, where, strict=True)
+                )
+                for where in (box, self.box)
+            )
+            voxels[to] = self.voxels[of]
         return voxels
 
     def parked(self, folder: Path) -> Crop:
@@ -78,9 +85,9 @@ def everything(shape: Iterable[int]) -> Box:
     return (0, int(x)), (0, int(y)), (0, int(z))
 
 
-def common_box(crops: Iterable[Crop]) -> Box | None:
-    """The smallest box around all crops; None if all volumes are 0."""
-    boxes = np.array([crop.box for crop in crops if crop.box is not None])
+def common_box(found: Iterable[Box | None]) -> Box | None:
+    """The smallest box around all boxes; None if there is none."""
+    boxes = np.array([box for box in found if box is not None])
     if not len(boxes):
         return None
     first, last = boxes[..., 0].min(axis=0).tolist(), boxes[..., 1].max(axis=0).tolist()

@@ -19,7 +19,15 @@ from voxelsoup.common import files
 from voxelsoup.common.errors import InputError
 from voxelsoup.common.machine import in_processes
 from voxelsoup.data.case import IndexedCase, Source
-from voxelsoup.data.preprocessing.crop import Crop, common_box, cropped, everything, uncropped
+from voxelsoup.data.preprocessing.crop import (
+    Box,
+    Crop,
+    box_of,
+    common_box,
+    cropped,
+    everything,
+    uncropped,
+)
 from voxelsoup.data.preprocessing.geometry import Array, Geometry
 from voxelsoup.data.preprocessing.normalise import normalise
 from voxelsoup.data.preprocessing.resample import (
@@ -45,6 +53,7 @@ def preprocess_all(
     folder: Path,
     manifest: Path,
     workers: int,
+    ignored: int | None = None,
 ) -> None:
     """Preprocess the cases that have changed, and list all of them.
 
@@ -54,13 +63,14 @@ def preprocess_all(
         folder: where the arrays go.
         manifest: the table ``case fingerprint`` to write.
         workers: processes; 1 works in this process.
+        ignored: label value of voxels that nobody annotated.
 
     Raises InputError if a case's file is unusable; cases that are done stay done.
     """
     todo = [
         case
         for case in cases
-        if not _is_current(folder, case.name, fingerprint(case, settings, patch))
+        if not _is_current(folder, case.name, fingerprint(case, settings, patch, ignored))
     ]
     work = partial(
         preprocess_case,
@@ -69,9 +79,12 @@ def preprocess_all(
         patch=patch,
         folder=folder,
         threads=workers // max(1, min(workers, len(todo))),
+        ignored=ignored,
     )
     list(in_processes(work, workers, todo))
-    lines = sorted(f"{case.name}\t{fingerprint(case, settings, patch)}\n" for case in cases)
+    lines = sorted(
+        f"{case.name}\t{fingerprint(case, settings, patch, ignored)}\n" for case in cases
+    )
     files.write_text(manifest, "case\tfingerprint\n" + "".join(lines))
 
 
@@ -86,7 +99,9 @@ def _is_current(folder: Path, name: str, current: str) -> bool:
     return all((folder / f"{name}.{part}.npy").is_file() for part in parts)
 
 
-def fingerprint(case: IndexedCase, settings: Preprocess, patch: list[int]) -> str:
+def fingerprint(
+    case: IndexedCase, settings: Preprocess, patch: list[int], ignored: int | None = None
+) -> str:
     """SHA-256 (hex) over everything that a case's arrays depend on."""
     content = {
         "version": VERSION,
@@ -95,6 +110,7 @@ def fingerprint(case: IndexedCase, settings: Preprocess, patch: list[int]) -> st
         "settings": settings.model_dump(mode="json"),
         "patch": list(patch),
         "channels": list(case.channels),
+        **({} if ignored is None else {"ignored": ignored}),
     }
     places = [source.component for source in case.channels.values()]
     if places != list(range(len(places))) and any(place is not None for place in places):
@@ -110,12 +126,14 @@ def preprocess_case(
     patch: list[int],
     folder: Path,
     threads: int = 1,
+    ignored: int | None = None,
 ) -> str:
     """Turn one case into arrays: RAS, cropped, resampled, normalised, padded to the patch.
 
     Writes ``{case}.image.npy``, ``.label.npy``, ``.truth.npy`` (only where resampled),
     ``.foreground.npy`` and, last, ``.json`` into ``folder``. ``threads`` channels are worked on at
-    once; with several, one more is held in memory. Returns the case's fingerprint.
+    once; with several, one more is held in memory. Voxels of the value ``ignored`` do not
+    widen the crop. Returns the case's fingerprint.
 
     Raises:
         InputError: if a file is unusable or has changed since the index saw it, or if the files
@@ -124,7 +142,7 @@ def preprocess_case(
     channels = {name: source.below(root) for name, source in case.channels.items()}
     label_source = case.label.below(root) if case.label else None
     with ThreadPoolExecutor(threads) as pool:
-        scan = _read(channels, label_source, settings.crop, folder, pool)
+        scan = _read(channels, label_source, settings.crop, folder, pool, ignored)
         _check_unchanged(case, root, scan.hashes)
         geometry = {"case": case.name, **scan.geometry}
         volumes, native_label = _turned_to_ras(scan, geometry)
@@ -133,7 +151,7 @@ def preprocess_case(
         geometry["labelled"] = case.label is not None
         geometry["has_truth"] = shape is not None and case.label is not None
         geometry["sha256"] = case.sha256
-        geometry["fingerprint"] = fingerprint(case, settings, patch)
+        geometry["fingerprint"] = fingerprint(case, settings, patch, ignored)
 
         # While the arrays are replaced, there must be no JSON for them.
         (folder / f"{case.name}.json").unlink(missing_ok=True)
@@ -236,11 +254,13 @@ def _save_image(
 class _Scan:
     """A case as read: in the files' own types, on the first channel's grid.
 
-    ``hashes``: file -> SHA-256 (hex) of its bytes.
+    ``labelled`` is the box around what is labelled in ``label``, which reaches beyond it where
+    voxels around it are ignored; ``hashes``: file -> SHA-256 (hex) of its bytes.
     """
 
     channels: list[Crop]
     label: Crop
+    labelled: Box | None
     geometry: Geometry
     hashes: dict[Path, str]
 
@@ -251,6 +271,7 @@ def _read(
     crop: bool,
     folder: Path,
     pool: ThreadPoolExecutor,
+    ignored: int | None = None,
 ) -> _Scan:
     """Read a case; large volumes wait on the disk, in ``folder``, until they are used."""
     by_file = [list(group) for _, group in groupby(channels.values(), lambda source: source.file)]
@@ -261,11 +282,15 @@ def _read(
     read = partial(_crops, crop=crop, grid=grid, first=first.file, folder=folder)
     reading = pool.map(read, by_file)
     shown, hashes = Crop(np.zeros((0, 0, 0), np.uint8), None), {}
+    labelled: Box | None = None
     if label is not None:
         stored = read_label(label)
         hashes[label.file] = stored.sha256
-        shown = cropped(align(stored, grid, label.file, first.file)[0].data)
-        del stored
+        values = align(stored, grid, label.file, first.file)[0].data
+        shown = cropped(values)
+        # Where nothing is known, nothing is kept that a scan without labels would not have.
+        labelled = shown.box if ignored is None else box_of((values != 0) & (values != ignored))
+        del stored, values
     crops, of_channels = [], {}
     for (source, *_), (found, digest) in zip(by_file, reading, strict=True):
         crops += found
@@ -280,7 +305,7 @@ def _read(
         "ras_affine": np.asarray(ras_affine, np.float64).tolist(),
         "spacing_before": [float(side) for side in nib.affines.voxel_sizes(ras_affine)],
     }
-    return _Scan(crops, shown, geometry, of_channels | hashes)
+    return _Scan(crops, shown, labelled, geometry, of_channels | hashes)
 
 
 def _crops(
@@ -320,7 +345,7 @@ def _turned_to_ras(scan: _Scan, geometry: Geometry) -> tuple[list[Array], Array]
     """
     shape = geometry["original_shape"]
     orientation = np.array(geometry["orientation"])
-    box = common_box([*scan.channels, scan.label]) or everything(shape)
+    box = common_box([*(crop.box for crop in scan.channels), scan.labelled]) or everything(shape)
     turned = [((0, 0), 0)] * 3
     for (start, stop), side, (axis, flip) in zip(box, shape, orientation, strict=True):
         turned[axis] = ((start, stop) if flip == 1 else (side - stop, side - start), side)

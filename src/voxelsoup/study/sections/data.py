@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from voxelsoup.study.sections.base import Name, Section, Spacing, Triple
+from voxelsoup.study.sections.base import Name, Section, Spacing, Triple, only_if_not
 
 Layout = Literal["phantom", "brats", "decathlon", "nnunet", "monai", "table"]
 # What switches patterns of patients off.
@@ -76,6 +76,14 @@ class Dataset(Section):
     patients: str | None = Field(
         None,
         description="CSV or TSV file with the columns `case` and `patient`; overrides the pattern.",
+    )
+    ignore_label: int | None = Field(
+        None,
+        ge=1,
+        le=255,
+        exclude_if=only_if_not(None),
+        description="Label value of voxels that nobody annotated (nnU-Net's `ignore`): left out of "
+        "loss and scores, never sampled as foreground, never predicted.",
     )
     on_bad_case: Literal["stop", "skip"] = Field(
         "stop",
