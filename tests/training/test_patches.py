@@ -90,9 +90,9 @@ def test_regions_are_unknown_where_nobody_annotated(source: PatchSource) -> None
 
 def test_values_that_no_region_names_are_no_foreground(source: PatchSource) -> None:
     training = source.training.model_copy(update={"foreground_share": 1.0, "patch": [1, 1, 1]})
-    some = replace(source, training=training, regions={"ET": [3]}, ignored=2)
+    some = replace(source, training=training, regions={"edema": [2]}, ignored=1)
     _, labels = Patches(some).__getitems__(list(range(40)))
-    assert set(labels.flatten().tolist()) == {3}
+    assert set(labels.flatten().tolist()) == {2}
     every = replace(some, regions=source.regions)
     _, labels = Patches(every).__getitems__(list(range(40)))
     assert set(labels.flatten().tolist()) == {1, 2, 3}
