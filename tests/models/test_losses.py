@@ -8,7 +8,8 @@ import torch
 from monai.losses import DeepSupervisionLoss
 
 from references.losses import AXES, cross_entropy, dice_loss, focal_loss
-from voxelsoup.models.losses import UNKNOWN, make_loss, training_loss
+from voxelsoup.data.regions import UNKNOWN
+from voxelsoup.models.losses import make_loss, training_loss
 from voxelsoup.study.sections.training import LossName, Training
 
 FORMULAS = {

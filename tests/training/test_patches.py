@@ -11,7 +11,7 @@ import torch
 
 from support.runs import preprocess_phantom, small_study
 from voxelsoup.data.preprocessing.store import load_case
-from voxelsoup.models.losses import UNKNOWN
+from voxelsoup.data.regions import UNKNOWN
 from voxelsoup.training.patches import Patches, PatchSource, batches, read_patch
 
 CPU = torch.device("cpu")

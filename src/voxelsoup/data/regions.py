@@ -19,6 +19,9 @@ from voxelsoup.common.errors import InputError
 # Region -> the label value that it writes, in the order of writing.
 LabelOrder = dict[str, int]
 
+# Beside 0 and 1 in what a loss is taken against: it is not known whether a voxel is in the region.
+UNKNOWN = -1
+
 STATE_IT = (
     "state the order in which regions are written, and the value of each: "
     "--label-order WT=2,TC=1,ET=3"

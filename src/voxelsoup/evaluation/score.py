@@ -18,13 +18,13 @@ from torch import nn
 
 from voxelsoup.data.preprocessing.geometry import restore
 from voxelsoup.data.preprocessing.store import PreprocessedCase, load_case, load_ground_truth
-from voxelsoup.data.regions import label_table, to_regions
+from voxelsoup.data.regions import UNKNOWN, label_table, to_regions
 from voxelsoup.evaluation.case_scores import COLUMNS
 from voxelsoup.evaluation.metrics import Scoring, score_regions
 from voxelsoup.evaluation.postprocessing import Postprocessing
 from voxelsoup.evaluation.sliding_window import predict_logits
 from voxelsoup.models import devices, networks, weight_files
-from voxelsoup.models.losses import UNKNOWN, make_loss
+from voxelsoup.models.losses import make_loss
 from voxelsoup.study.study import Study
 
 log = logging.getLogger(__name__)

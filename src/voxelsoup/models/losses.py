@@ -9,6 +9,7 @@ from monai.losses import DeepSupervisionLoss, DiceFocalLoss, DiceLoss, FocalLoss
 from torch import nn
 from torch.nn.modules.loss import _Loss
 
+from voxelsoup.data.regions import UNKNOWN
 from voxelsoup.study.sections.training import LossName, Training
 
 
@@ -30,8 +31,6 @@ class DiceBCELoss(_Loss):
         return loss
 
 
-# In a target: whether a voxel belongs to the region is not known.
-UNKNOWN = -1
 # Its probability of a voxel is 0 to the last bit.
 SURELY_NOT = -1e4
 

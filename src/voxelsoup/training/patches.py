@@ -13,8 +13,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from voxelsoup.data.preprocessing.store import PreprocessedCase, load_case
+from voxelsoup.data.regions import UNKNOWN
 from voxelsoup.models import devices
-from voxelsoup.models.losses import UNKNOWN
 from voxelsoup.runs.signals import ignore_signals
 from voxelsoup.study.sections.training import Training
 from voxelsoup.study.study import Study
