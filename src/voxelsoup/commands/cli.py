@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 import argcomplete
 
 from voxelsoup import __version__
+from voxelsoup.commands.evaluate import add_options as add_evaluate_options
+from voxelsoup.commands.evaluate import evaluate_command
 from voxelsoup.commands.predict import add_options as add_predict_options
 from voxelsoup.commands.predict import predict_command
 from voxelsoup.commands.status import add_options, status_command
@@ -104,6 +106,11 @@ def _parser() -> argparse.ArgumentParser:
     predict = commands.add_parser("predict", help="segment scans with one or several models")
     add_predict_options(predict)
     predict.set_defaults(command=predict_command)
+    evaluate = commands.add_parser(
+        "evaluate", help="score a model, or label maps that exist, on a labelled data set"
+    )
+    add_evaluate_options(evaluate)
+    evaluate.set_defaults(command=evaluate_command)
     doctor = commands.add_parser(
         "doctor", help="check, before anything is submitted, that a study will run on a cluster"
     )

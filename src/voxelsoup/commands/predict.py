@@ -16,7 +16,9 @@ from voxelsoup.common.text import counted, listed
 from voxelsoup.study.sections.training import ALL_AXES, PrecisionName
 
 if TYPE_CHECKING:
-    from voxelsoup.prediction.batch import PredictionProgress
+    from voxelsoup.data.case import Case
+    from voxelsoup.prediction.batch import OutputSettings, PredictionProgress
+    from voxelsoup.prediction.model_files import ModelFile
     from voxelsoup.prediction.outcomes import CaseOutcome
 
 OVERLAP = 0.5
@@ -37,6 +39,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--probabilities", action="store_true", help="also write probabilities/CASE.nii.gz"
     )
+    add_model_options(parser)
+    parser.add_argument(
+        "--naming",
+        choices=("case", "brats"),
+        default="case",
+        help="brats: refuse case names that the BraTS challenges do not accept",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="predict finished cases again")
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """How models are applied: the options of every command that predicts."""
     parser.add_argument(
         "--flips",
         action="store_true",
@@ -72,12 +86,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="what INPUT calls the model's channels, or their numbers in it from 0, in the model's "
         "order (default: names and synonyms are matched)",
     )
-    parser.add_argument(
-        "--naming",
-        choices=("case", "brats"),
-        default="case",
-        help="brats: refuse case names that the BraTS challenges do not accept",
-    )
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--precision", choices=get_args(PrecisionName), default="float32")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all)")
@@ -87,7 +95,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help=f"windows at once (default: 1 on the CPU, {WINDOWS_ON_GPU} on a GPU)",
     )
-    parser.add_argument("--overwrite", action="store_true", help="predict finished cases again")
 
 
 def predict_command(asked: argparse.Namespace) -> int:
@@ -98,21 +105,39 @@ def predict_command(asked: argparse.Namespace) -> int:
     """
     _check_targets(asked.targets)
     *models, given, output = asked.targets
-    _check_numbers(asked)
+    check_numbers(asked)
     # What takes seconds to import comes after what can be checked at once.
-    from voxelsoup.common.machine import usable_cores
-    from voxelsoup.data.regions import parse_label_order
-    from voxelsoup.models import devices
-    from voxelsoup.prediction.batch import OutputSettings, predict_cases
+    from voxelsoup.prediction.batch import OutputSettings
     from voxelsoup.prediction.model_files import open_models
-    from voxelsoup.prediction.predictor import PredictionSettings, order_of, shared_postprocessing
     from voxelsoup.prediction.scans import find_scans
 
     files = open_models([Path(model) for model in models])
-    model = files[0].description
-    stated = parse_label_order(asked.label_order, model.regions) if asked.label_order else None
     called = asked.channels.split(",") if asked.channels else None
-    cases = find_scans(given, model.channels, called, _report)
+    cases = find_scans(given, files[0].description.channels, called, print_remark)
+    outputs = OutputSettings(Path(output), asked.probabilities, asked.naming, asked.overwrite)
+    outcomes = predict_with(files, cases, outputs, asked)
+    return _conclude(outcomes, outputs.folder)
+
+
+def predict_with(
+    files: Sequence[ModelFile],
+    cases: Sequence[Case],
+    outputs: OutputSettings,
+    asked: argparse.Namespace,
+) -> list[CaseOutcome]:
+    """Predict cases by the options of ``add_model_options``, and show how far it is.
+
+    Raises:
+        InputError: if an option does not fit the models.
+    """
+    from voxelsoup.common.machine import usable_cores
+    from voxelsoup.data.regions import parse_label_order
+    from voxelsoup.models import devices
+    from voxelsoup.prediction.batch import predict_cases
+    from voxelsoup.prediction.predictor import PredictionSettings, order_of, shared_postprocessing
+
+    regions = files[0].description.regions
+    stated = parse_label_order(asked.label_order, regions) if asked.label_order else None
     device = devices.prepare(asked.device, asked.threads or usable_cores(), "--device")
     settings = PredictionSettings(
         files,
@@ -129,13 +154,12 @@ def predict_command(asked: argparse.Namespace) -> int:
         print(f"--flips: along {along}, as the models were trained (`training.mirror_axes`)")
     # As Ctrl-C does: nothing half written, and no large file, is left behind.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    outputs = OutputSettings(Path(output), asked.probabilities, asked.naming, asked.overwrite)
     with _progress(len(cases)) as progress:
-        outcomes = predict_cases(cases, settings, outputs, device, progress)
-    return _conclude(outcomes, outputs.folder)
+        return predict_cases(cases, settings, outputs, device, progress)
 
 
-def _report(remark: str) -> None:
+def print_remark(remark: str) -> None:
+    """Say what was assumed, or left out."""
     print(f"voxelsoup: {remark}", file=sys.stderr, flush=True)
 
 
@@ -155,7 +179,8 @@ def _check_targets(targets: Sequence[str]) -> None:
         )
 
 
-def _check_numbers(asked: argparse.Namespace) -> None:
+def check_numbers(asked: argparse.Namespace) -> None:
+    """Refuse numbers among the options that are out of range."""
     if not 0 <= asked.overlap < 1:
         raise _out_of_range(f"--overlap {asked.overlap:g}", "at least 0 and below 1")
     for option, number in (("--threads", asked.threads), ("--window-batch", asked.window_batch)):

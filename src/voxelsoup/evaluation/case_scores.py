@@ -17,6 +17,7 @@ from voxelsoup.common.files import write_text
 from voxelsoup.evaluation.metrics import METRICS
 
 COLUMNS = ["case", "region", "dice", "loss"]
+LABEL_MAP_COLUMNS = COLUMNS[:-1]
 # The region that stands for the mean of all.
 ALL_REGIONS = "mean"
 
@@ -27,12 +28,13 @@ Scores = dict[str, CaseScore]
 LOSS = "loss"
 
 
-def read_rows(path: Path) -> pd.DataFrame:
+def read_rows(path: Path, of_label_maps: bool = False) -> pd.DataFrame:
     """Read the per-case scores of one model, exactly as written.
 
     Returns:
-        ``case``, ``region``, ``dice``, ``loss`` (that of the case, in each of its rows), and the
-        further metrics that it was scored by (`voxelsoup.evaluation.metrics.METRICS`).
+        ``case``, ``region``, ``dice``, ``loss`` (that of the case, in each of its rows; scores
+        ``of_label_maps`` have none), and the further metrics that it was scored by
+        (`voxelsoup.evaluation.metrics.METRICS`).
 
     Raises:
         InputError: if the file is missing, has other columns or has no rows.
@@ -50,14 +52,15 @@ def read_rows(path: Path) -> pd.DataFrame:
         rows = rows.astype({name: "float64" for name in rows.columns if name in numbers})
     except (OSError, ValueError, KeyError) as error:
         raise _unusable(path, str(error)) from error
-    if list(rows.columns) != COLUMNS + measured_by(rows) or rows.empty:
+    first = LABEL_MAP_COLUMNS if of_label_maps else COLUMNS
+    if list(rows.columns) != first + measured_by(rows) or rows.empty:
         raise _unusable(path, f"{len(rows)} row(s) with the columns {', '.join(rows.columns)}")
     return rows
 
 
 def write_rows(path: Path, rows: pd.DataFrame) -> None:
     """Write the per-case scores of one model with full precision, atomically."""
-    columns = COLUMNS + measured_by(rows)
+    columns = (COLUMNS if LOSS in rows else LABEL_MAP_COLUMNS) + measured_by(rows)
     write_text(path, rows[columns].to_csv(index=False, na_rep="nan", lineterminator="\n"))
 
 

@@ -23,6 +23,7 @@ from voxelsoup.evaluation.surfaces import (
     owners_of,
     surface_dice,
 )
+from voxelsoup.study.sections.evaluation import Metrics
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,16 @@ class Scoring:
     def __post_init__(self) -> None:
         if unknown := set(self.metrics) - set(METRICS):
             raise ValueError(f"unknown metrics: {', '.join(sorted(unknown))}")
+
+
+def scoring_of(asked: Metrics) -> Scoring:
+    """What a study measures on test cases."""
+    return Scoring(
+        metrics=tuple(asked.names),
+        tolerance=asked.surface_tolerance,
+        lesion_dilation=asked.lesion_dilation,
+        lesion_smallest=asked.lesion_smallest,
+    )
 
 
 def score_regions(

@@ -20,7 +20,7 @@ from voxelsoup.data.preprocessing.geometry import restore
 from voxelsoup.data.preprocessing.store import PreprocessedCase, load_case, load_ground_truth
 from voxelsoup.data.regions import UNKNOWN, label_table, to_regions
 from voxelsoup.evaluation.case_scores import COLUMNS
-from voxelsoup.evaluation.metrics import Scoring, score_regions
+from voxelsoup.evaluation.metrics import Scoring, score_regions, scoring_of
 from voxelsoup.evaluation.postprocessing import Postprocessing
 from voxelsoup.evaluation.sliding_window import predict_logits
 from voxelsoup.models import devices, networks, weight_files
@@ -59,17 +59,6 @@ def model_of(
     return model.to(device).eval()
 
 
-def scoring_of(study: Study) -> Scoring:
-    """What the study measures on test cases."""
-    asked = study.metrics
-    return Scoring(
-        metrics=tuple(asked.names),
-        tolerance=asked.surface_tolerance,
-        lesion_dilation=asked.lesion_dilation,
-        lesion_smallest=asked.lesion_smallest,
-    )
-
-
 def score_cases(
     model: nn.Module,
     cases: Iterable[str],
@@ -84,7 +73,7 @@ def score_cases(
     """
 
     def score(scan: ScanPrediction) -> Rows:
-        return scan.rows(study, scoring_of(study) if scan.case in measured else DICE_ALONE)
+        return scan.rows(study, scoring_of(study.metrics) if scan.case in measured else DICE_ALONE)
 
     scored = _score_each(score, model, cases, folder, study, device)
     rows = [row for of_case in scored for row in of_case]
@@ -103,7 +92,7 @@ def score_before_and_after(
     """Score a model by all metrics, without and with post-processing, on the same predictions."""
 
     def score(scan: ScanPrediction) -> tuple[Rows, Rows]:
-        scoring = scoring_of(study)
+        scoring = scoring_of(study.metrics)
         return scan.rows(study, scoring), scan.rows(study, scoring, postprocessing)
 
     pairs = _score_each(score, model, cases, folder, study, device)

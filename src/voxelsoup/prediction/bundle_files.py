@@ -72,6 +72,11 @@ def bundle_label_order(folder: Path) -> dict[str, int] | None:
     return order
 
 
+def bundle_metrics(folder: Path) -> Any:
+    """The settings of the study's metrics; None in a bundle that is older than this entry."""
+    return _own_part(folder / METADATA).get("metrics")
+
+
 def _own_part(metadata: Path) -> dict[str, Any]:
     """What the project has added to MONAI's metadata, under either of its names."""
     content = read_json(metadata)

@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 LISTS: dict[str, Layout] = {".json": "monai", ".csv": "table", ".tsv": "table"}
 # Layouts whose cases have a name for each channel; in the others channels are numbered.
 NAMED: tuple[Layout, ...] = ("brats", "table")
+# A folder with one of these is a data set, whatever volumes lie beside it.
+DESCRIPTIONS = ("dataset.json", "cases.csv", "cases.tsv")
 FORMS = (
     "a data set in any layout of docs/data.md; a folder of volumes (CASE_0000.nii.gz, "
     "CASE-CHANNEL.nii.gz, or one file per case); a volume; or CHANNEL=FILE,CHANNEL=FILE,..."
@@ -36,8 +38,9 @@ def find_scans(
     channels: Sequence[str],
     called: Sequence[str] | None = None,
     report: Callable[[str], None] = log.warning,
+    with_labels: bool = False,
 ) -> list[Case]:
-    """The cases of an input, sorted by name, without label maps; no voxel is read.
+    """The cases of an input, sorted by name; no voxel is read.
 
     Args:
         given: a folder, a file, or the files of one case: ``t1n=FILE,t1c=FILE``.
@@ -45,6 +48,7 @@ def find_scans(
         called: the input's names of them, or their numbers in it from 0, in the same order; by
             default, names are matched (``channel_names.match_channels``).
         report: called with each thing that was assumed or left out, in words.
+        with_labels: keep the label maps, as an evaluation needs them; else they are left out.
 
     Returns:
         Cases with the model's channels; one that cannot be used as it is has a ``problem``.
@@ -69,7 +73,8 @@ def find_scans(
     for note in dict.fromkeys(note for case in cases for note in case.notes):
         report(note)
     check_case_names(cases, path)
-    return sorted((replace(case, label=None) for case in cases), key=lambda case: case.name)
+    kept = cases if with_labels else [replace(case, label=None) for case in cases]
+    return sorted(kept, key=lambda case: case.name)
 
 
 def _stated(channels: Sequence[str], called: Sequence[str] | None) -> dict[str, int | str]:
@@ -125,16 +130,15 @@ def _in_folder(
     stated: Mapping[str, int | str],
     report: Callable[[str], None],
 ) -> list[Case]:
-    volumes = _volumes(folder)
-    described = ("dataset.json", "cases.csv", "cases.tsv")
+    volumes = volumes_in(folder)
     plain_folder = PlainFolder(channels, stated, report)
-    if volumes and not any((folder / name).is_file() for name in described):
+    if volumes and not any((folder / name).is_file() for name in DESCRIPTIONS):
         return plain_folder.read(volumes)
     try:
         found = guess(folder)
     except InputError:
         # A data set's test images alone: nothing but the names of the files describes them.
-        volumes = _volumes(folder / "imagesTs")
+        volumes = volumes_in(folder / "imagesTs")
         if volumes:
             return plain_folder.read(volumes)
         raise
@@ -144,7 +148,8 @@ def _in_folder(
     return _numbered(found, channels, stated)
 
 
-def _volumes(folder: Path) -> list[Path]:
+def volumes_in(folder: Path) -> list[Path]:
+    """The volumes that lie in a folder itself, sorted by name; none where there is no folder."""
     if not folder.is_dir():
         return []
     return sorted(

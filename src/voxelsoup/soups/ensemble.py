@@ -21,6 +21,7 @@ from torch import nn
 
 from voxelsoup.data.preprocessing.store import PreprocessedCase, load_case
 from voxelsoup.evaluation.case_scores import COLUMNS, CaseScore, mean_dice
+from voxelsoup.evaluation.metrics import scoring_of
 from voxelsoup.evaluation.postprocessing import Postprocessing
 from voxelsoup.evaluation.score import (
     DICE_ALONE,
@@ -28,7 +29,6 @@ from voxelsoup.evaluation.score import (
     in_the_scan,
     load_model,
     predict,
-    scoring_of,
 )
 from voxelsoup.models import weight_files
 from voxelsoup.soups.selection import Cache
@@ -144,7 +144,7 @@ def score_ensemble(
             case = load_case(folder, name)
             mean = mean_prediction(model, files, case, study, device)
             scan = in_the_scan(mean.logits, case, folder, study)
-            scoring = scoring_of(study) if name in measured else DICE_ALONE
+            scoring = scoring_of(study.metrics) if name in measured else DICE_ALONE
             kept = {ONE_MODEL: mean.seconds_one_model, WHOLE: mean.seconds}
             kept |= _flat(PLAIN, scan.rows(study, scoring))
             if name in measured:

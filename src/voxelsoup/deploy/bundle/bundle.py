@@ -13,14 +13,14 @@ from pathlib import Path
 
 from voxelsoup.common.errors import InputError
 from voxelsoup.common.files import atomic_folder, read_json, sha256, write_json, write_text
-from voxelsoup.comparison.statistics import paired_difference
+from voxelsoup.comparison.score_summary import Means, means_of
 from voxelsoup.data.case import IndexedCase
 from voxelsoup.deploy.bundle import inference_config
-from voxelsoup.deploy.bundle.metadata import BundleFacts, Results, metadata
+from voxelsoup.deploy.bundle.metadata import BundleFacts, metadata
 from voxelsoup.deploy.bundle.model_card import model_card
 from voxelsoup.deploy.export import export
 from voxelsoup.deploy.winner import Kind, kinds, winner
-from voxelsoup.evaluation.case_scores import ALL_REGIONS, by_case, measured_by, read_rows
+from voxelsoup.evaluation.case_scores import read_rows
 from voxelsoup.prediction.bundle_files import (
     BUNDLED_POSTPROCESSING,
     CARD,
@@ -113,14 +113,6 @@ def _ingredients(results: Path, won: Kind, fold: int) -> int:
     return len(read_json(record)["ingredients"]) if record.is_file() else 1
 
 
-def _results(results: Path, won: Kind, folds: Sequence[int]) -> Results:
+def _results(results: Path, won: Kind, folds: Sequence[int]) -> Means:
     """Means over the test cases of all folds, with intervals."""
-    rows = [read_rows(results / f"fold{fold}" / won.folder / "test.csv") for fold in folds]
-    regions = [ALL_REGIONS, *dict.fromkeys(rows[0]["region"])]
-    return {
-        metric: {
-            region: paired_difference([by_case(r, metric, region).to_numpy() for r in rows])
-            for region in regions
-        }
-        for metric in ["dice", *measured_by(rows[0])]
-    }
+    return means_of([read_rows(results / f"fold{n}" / won.folder / "test.csv") for n in folds])

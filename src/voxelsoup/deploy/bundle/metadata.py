@@ -9,7 +9,7 @@ from typing import Any
 
 from voxelsoup.common import provenance
 from voxelsoup.common.text import counted, listed
-from voxelsoup.comparison.statistics import Difference
+from voxelsoup.comparison.score_summary import Means
 from voxelsoup.data.regions import LabelOrder
 from voxelsoup.deploy.winner import Kind
 from voxelsoup.evaluation.case_scores import ALL_REGIONS
@@ -27,9 +27,6 @@ PACKAGES = ("nibabel", "safetensors")
 # Needed only to run it by MONAI: its engines and its command line.
 TESTED_WITH = {"pytorch-ignite": "0.5.5", "fire": "0.7.1"}
 
-# Metric -> region (`mean`: of all) -> mean over all test cases with its 95 % interval.
-Results = dict[str, dict[str, Difference]]
-
 
 @dataclass(frozen=True)
 class BundleFacts:
@@ -45,7 +42,7 @@ class BundleFacts:
 
     kind: Kind
     kinds: Sequence[Kind]
-    results: Results
+    results: Means
     cases: int
     patients: int
     order: LabelOrder | None
@@ -104,6 +101,7 @@ def metadata(
             "label_order": facts.order,
             # Bundles of models that were mirrored along all axes say what they always said.
             **({} if len(mirrored) == len(ALL_AXES) else {"mirror_axes": mirrored}),
+            "metrics": study.metrics.model_dump(mode="json"),
         },
     }
 

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 
 from voxelsoup.common.text import counted, listed
 from voxelsoup.comparison.names import OPTIMISTIC
-from voxelsoup.comparison.statistics import Difference
-from voxelsoup.deploy.bundle.metadata import BundleFacts, Results, label_classes
+from voxelsoup.comparison.score_summary import Means, shown_mean
+from voxelsoup.comparison.tables import heading
+from voxelsoup.deploy.bundle.metadata import BundleFacts, label_classes
 from voxelsoup.evaluation.case_scores import ALL_REGIONS
-from voxelsoup.evaluation.metrics import METRICS
 from voxelsoup.prediction.model_files import Description
 from voxelsoup.study.study import Study
 
@@ -108,23 +108,13 @@ def _results(study: Study, facts: BundleFacts) -> str:
     return f"{lead}\n\n{_table(facts.results)}"
 
 
-def _table(results: Results) -> str:
+def _table(results: Means) -> str:
     regions = list(results["dice"])
     lines = ["| metric | " + " | ".join(regions) + " |", "|---" * (len(regions) + 1) + "|"]
     for metric, by_region in results.items():
-        measure = METRICS[metric]
-        name = f"{measure.title} ({measure.unit})" if measure.unit else measure.title
-        cells = [_cell(by_region[region], measure.decimals) for region in regions]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+        cells = [shown_mean(by_region[region], metric) for region in regions]
+        lines.append(f"| {heading(metric)} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
-
-
-def _cell(value: Difference, decimals: int) -> str:
-    if value.mean != value.mean:
-        return "not defined"
-    if value.low != value.low:
-        return f"{value.mean:.{decimals}f}"
-    return f"{value.mean:.{decimals}f} [{value.low:.{decimals}f}, {value.high:.{decimals}f}]"
 
 
 def _choice(study: Study, facts: BundleFacts) -> str:

@@ -1,0 +1,186 @@
+"""Cases with ground truth to score on, and the label maps that someone has predicted of them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from voxelsoup.common.errors import InputError
+from voxelsoup.data.case import Case, Source
+from voxelsoup.data.layouts import find_cases
+from voxelsoup.data.layouts.case_names import check_case_names
+from voxelsoup.data.layouts.detect import clean_names, guess
+from voxelsoup.data.layouts.label_names import LabelNames
+from voxelsoup.data.volumes.volume import SUFFIXES, without_suffix
+from voxelsoup.prediction.scans import DESCRIPTIONS, find_scans, volumes_in
+
+log = logging.getLogger(__name__)
+
+# The endings of the BraTS challenges' label maps.
+LABEL_ENDINGS = ("", "-seg", "_seg")
+
+
+@dataclass(frozen=True)
+class GroundTruth:
+    """Cases to score on.
+
+    Attributes:
+        cases: those with a label map; without channels where only label maps were looked for.
+        unlabelled: names of the cases without one, which cannot be scored.
+        regions: region -> label values, where the data set itself says what its values are.
+        ignored: the label value of voxels that nobody has annotated, if it names one.
+    """
+
+    cases: list[Case]
+    unlabelled: list[str]
+    regions: dict[str, list[int]]
+    ignored: int | None = None
+
+
+def labelled_scans(
+    given: str,
+    channels: Sequence[str],
+    called: Sequence[str] | None = None,
+    labels: Path | None = None,
+    report: Callable[[str], None] = log.warning,
+) -> GroundTruth:
+    """The cases of an input (``find_scans``) whose label maps are known.
+
+    Args:
+        labels: a folder of label maps named after the cases, where the input has none of its own.
+        report: called with each thing that was assumed or left out, in words.
+
+    Raises:
+        InputError: as ``find_scans``, and if no case has a label map.
+    """
+    cases = find_scans(given, channels, called, report, with_labels=True)
+    if labels is not None:
+        found = label_maps_in(labels, [case.name for case in cases])
+        cases = [replace(case, label=found.get(case.name, case.label)) for case in cases]
+    return _checked(cases, described_labels(Path(given)), given)
+
+
+def label_maps(given: str) -> GroundTruth:
+    """The label maps of a labelled data set, or of a folder that holds nothing but label maps.
+
+    Raises:
+        InputError: if there is no such folder, or none of its cases has a label map.
+    """
+    folder = Path(given)
+    plain = volumes_in(folder)
+    if plain and not any((folder / name).is_file() for name in DESCRIPTIONS):
+        cases = [Case(_case_of(path), {}, Source(path)) for path in plain]
+        check_case_names(cases, folder)
+        return GroundTruth(cases, [], {})
+    found = guess(folder)
+    return _checked(find_cases(found.dataset, found.root), found.labels, given)
+
+
+def described_labels(folder: Path) -> LabelNames:
+    """What a data set says of its label values; nothing where it has no description."""
+    if not any((folder / name).is_file() for name in DESCRIPTIONS):
+        return LabelNames()
+    return guess(folder).labels
+
+
+def regions_of_truth(
+    model: Mapping[str, list[int]], described: Mapping[str, list[int]], where: str
+) -> dict[str, list[int]]:
+    """A model's regions with their label values in a data set, in the model's order.
+
+    Where a data set describes all of them by name and with other values, its own values count. A
+    description of the value that a region has alone agrees with the model: 2 for WT = {1, 2, 3}.
+
+    Raises:
+        InputError: if it describes some of them, and with other values than the model's.
+    """
+    known = {name.lower(): values for name, values in described.items()}
+    same = {name: known[name.lower()] for name in model if name.lower() in known}
+    other = [name for name, values in same.items() if not set(values) <= set(model[name])]
+    if other and len(same) < len(model):
+        raise InputError(
+            where,
+            f"describes `{other[0]}` as the label values {same[other[0]]}, and the model has "
+            f"{list(model[other[0]])}",
+            "the same meaning of the values, or a description of all regions: " + ", ".join(model),
+            "say what the values of the ground truth mean: --regions NAME=VALUE+VALUE,...",
+        )
+    return {name: list(same[name] if other else values) for name, values in model.items()}
+
+
+def parse_regions(text: str) -> dict[str, list[int]]:
+    """Read ``WT=1+2+3,TC=1+3,ET=3``; raises InputError."""
+    pairs = [part.partition("=") for part in text.split(",")]
+    regions = {name.strip(): values.split("+") for name, _, values in pairs}
+    whole = all(value.strip().isdecimal() for values in regions.values() for value in values)
+    if len(regions) < len(pairs) or "" in regions or not whole:
+        raise InputError(
+            "--regions",
+            f"is {text!r}",
+            "NAME=VALUE+VALUE of each region, separated by commas",
+            "write it like WT=1+2+3,TC=1+3,ET=3",
+        )
+    return {name: [int(value) for value in values] for name, values in regions.items()}
+
+
+def label_maps_in(folder: Path, cases: Iterable[str]) -> dict[str, Source]:
+    """Case -> its label map in a folder: ``CASE.nii.gz`` or another format, or ``CASE-seg.nii.gz``.
+
+    Raises InputError if there is no such folder, or it holds two label maps of one case.
+    """
+    if not folder.is_dir():
+        raise InputError(folder, "no such folder", "a folder of label maps", "check the path")
+    files: dict[str, list[Path]] = {}
+    for path in volumes_in(folder):
+        files.setdefault(without_suffix(path.name), []).append(path)
+    found = {}
+    for case in cases:
+        paths = [path for ending in LABEL_ENDINGS for path in files.get(case + ending, [])]
+        if len(paths) > 1:
+            raise InputError(
+                folder,
+                f"holds both {paths[0].name} and {paths[1].name}",
+                "one label map per case",
+                "move one of them away",
+            )
+        if paths:
+            found[case] = Source(paths[0])
+    return found
+
+
+def strays(folder: Path, found: Mapping[str, Source]) -> list[str]:
+    """Names of the label maps in a folder that belong to no case."""
+    taken = {source.file for source in found.values()}
+    return [path.name for path in volumes_in(folder) if path not in taken]
+
+
+def missing(folder: Path, case: str) -> InputError:
+    """What is wrong where a folder holds no label map of a case."""
+    return InputError(
+        folder,
+        f"holds no label map of the case {case}",
+        f"{case}.nii.gz (or {', '.join(s for s in SUFFIXES if s != '.nii.gz')}, or {case}-seg)",
+        "add or rename the file",
+    )
+
+
+def _case_of(path: Path) -> str:
+    name = without_suffix(path.name)
+    return name.removesuffix(next(e for e in reversed(LABEL_ENDINGS) if name.endswith(e)))
+
+
+def _checked(cases: list[Case], labels: LabelNames, given: str) -> GroundTruth:
+    labelled = [case for case in cases if case.label is not None]
+    if not labelled:
+        raise InputError(
+            given,
+            f"holds {len(cases)} cases, and no label map of them",
+            "at least one case with a label map to score on",
+            "name the folder of its label maps (--labels FOLDER), or another data set",
+        )
+    names = clean_names(labels.values.values())
+    regions = labels.regions or {n: [v] for n, v in zip(names, labels.values, strict=True)}
+    unlabelled = [case.name for case in cases if case.label is None]
+    return GroundTruth(labelled, unlabelled, regions, labels.ignored)
