@@ -31,6 +31,7 @@ checkpoint scans:
         listing=lambda wildcards: list_scans(study.predict.input),
         channels=study.dataset.channels,
         called=study.predict.channels,
+        folder=PREDICTIONS,
         cases_per_job=study.predict.cases_per_job,
     message:
         "Scans: the list of cases to predict."

@@ -381,7 +381,7 @@ CORPUS: list[tuple[str, Recipe, str, str]] = [
         MONAI,
     ),
     ("no cases.csv", study(dataset={"layout": "table"}), "no such file", CSV),
-    ("no column", spreadsheet(lambda rows: rows[0].__setitem__(2, "t1")), "the columns case,", CSV),
+    ("no column", spreadsheet(lambda rows: rows[0].__setitem__(2, "t1")), "t1c = t1", CSV),
     ("columns twice", spreadsheet(lambda rows: rows[0].append("t1c")), "'t1c' twice", CSV),
     ("no cell", cell(2, ""), "row 3 has nothing under `t1c`", CSV),
     ("no name", cell(0, ""), "row 3 has nothing under `case`", CSV),

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from monai.bundle import ConfigParser
+from monai.data.folder_layout import FolderLayout
 
 from support.bundled_studies import (
     NETWORK,
@@ -39,6 +40,7 @@ from voxelsoup.data.volumes.nifti import PLACE
 from voxelsoup.deploy.bundle.inference_config import (
     channel_files,
     components,
+    names_of_label_maps,
     to_labels_expression,
     written_order,
 )
@@ -334,6 +336,51 @@ def test_label_maps_by_monai_have_the_headers_of_their_scans(
         for field in PLACE:
             np.testing.assert_array_equal(pair[0].header[field], pair[1].header[field])
         assert np.mean(np.asarray(pair[0].dataobj) != np.asarray(pair[1].dataobj)) < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("ends", "files", "expected"),
+    [
+        ([".nii.gz"], ["x/a.nii.gz", "y/b.nii.gz"], ["a", "b"]),
+        # KiTS: a folder per case, and one file name.
+        ([".nii.gz"], ["k/1/i.nii.gz", "k/2/i.nii.gz", "k/j.nii.gz"], ["1/i", "2/i", "j"]),
+        ([".nii.gz"], ["1.3.6.1.4.111.nii.gz", "1.3.6.1.4.222.nii.gz"], None),
+        (["-t1n.nii.gz", "-t1c.nii.gz"], [["p/p-t1n.nii.gz", "p/p-t1c.nii.gz"]], ["p"]),
+        # Another ending than the study's own cases have, and none at all.
+        (["_0000.nii.gz"], ["a.mha", "b_0001.nii.gz"], ["a", "b_0001"]),
+        (["t1.nii.gz", "t2.nii.gz"], [["x/t1.nii.gz", "x/t2.nii.gz"]], ["x"]),
+        ([".nii.gz"], ["a.nii.gz", "a.mha"], SystemExit),
+        ([".nii.gz"], ["a.nii.gz", "a.nii.gz"], SystemExit),
+    ],
+)
+def test_every_case_of_a_bundle_has_a_label_map_of_its_own(
+    ends: list[str], files: list[Any], expected: Any
+) -> None:
+    """The bundle's own expressions, evaluated and formatted by MONAI."""
+    parser = ConfigParser(
+        {
+            "imports": [
+                "$import collections",
+                "$import os",
+                "$import pathlib",
+                "$import re",
+                "$import sys",
+            ],
+            "channel_files": ends,
+            "datalist": [{"image": file} for file in files],
+            **names_of_label_maps(),
+        }
+    )
+    if expected is SystemExit:
+        with pytest.raises(SystemExit, match=r"a\.nii\.gz and a\.\w+.* would become one label map"):
+            parser.get_parsed_content("each_once")
+        return
+    assert parser.get_parsed_content("each_once") == []
+    layout = FolderLayout("out", extension=".nii.gz", data_root_dir=".")
+    outputs = parser.get_parsed_content("outputs").values()
+    found = [str(layout.filename(name + ".nii.gz")) for name in outputs]
+    names = expected or [file.removesuffix(".nii.gz") for file in files]
+    assert found == [f"out/{name}.nii.gz" for name in names]
 
 
 def test_regions_without_an_order_are_written_as_masks(tmp_path: Path) -> None:

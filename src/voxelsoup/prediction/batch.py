@@ -28,6 +28,7 @@ from voxelsoup.data.index.checks import UNLABELLED, Expected, check_case
 from voxelsoup.data.layouts.case_names import FORMER_RECORDS, RECORDS
 from voxelsoup.prediction.outcomes import CaseOutcome, Outcome, files_of_prediction
 from voxelsoup.prediction.predictor import PredictionSettings, Predictor
+from voxelsoup.prediction.scans import record_of, refuse_other_inputs
 from voxelsoup.runs.lease import Owner
 
 # Part of a prediction's key: to be raised whenever label maps come out differently.
@@ -74,7 +75,7 @@ class OutputSettings:
 
     def record_of(self, case: str) -> Path:
         """What the prediction of a case depends on and took."""
-        return self.folder / RECORDS / f"{case}.json"
+        return record_of(self.folder, case)
 
     @property
     def scratch(self) -> Path:
@@ -92,8 +93,11 @@ def predict_cases(
 ) -> list[CaseOutcome]:
     """Predict cases (``scans.find_scans``) one after the other; returns an outcome for each.
 
-    Raises InputError if the folder cannot be made.
+    Raises InputError if the folder cannot be made, or another scan's label map is in the place of
+    one (``scans.refuse_other_inputs``).
     """
+    if not output.overwrite:
+        refuse_other_inputs(cases, output.folder)
     for folder in (output.folder, output.scratch):
         with writable(folder):
             make_folder(folder)
@@ -139,6 +143,7 @@ def _predict(
     content: dict[str, Any] = {
         "case": case.name,
         "key": key,
+        "directory": str(Path.cwd()),
         "files": {name: str(source) for name, source in case.channels.items()},
         "sha256": digest,
         **predictor.settings.as_record(),

@@ -8,15 +8,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from voxelsoup.common.errors import InputError
+from voxelsoup.common.files import read_json
 from voxelsoup.common.text import listed
 from voxelsoup.data.case import Case, Source
-from voxelsoup.data.index.check_cache import Signature, signature_of
+from voxelsoup.data.index.check_cache import Signature, files_of, hash_files, signature_of
 from voxelsoup.data.layouts import find_cases
-from voxelsoup.data.layouts.case_names import check_case_names
+from voxelsoup.data.layouts.case_names import RECORDS, check_case_names
 from voxelsoup.data.layouts.channel_names import match_channels
 from voxelsoup.data.layouts.detect import Guess, guess
 from voxelsoup.data.layouts.monai import case_name
 from voxelsoup.data.volumes.volume import SUFFIXES
+from voxelsoup.prediction.outcomes import files_of_prediction
 from voxelsoup.prediction.plain_folder import PlainFolder
 from voxelsoup.study.sections.data import Dataset, Layout
 
@@ -180,6 +182,45 @@ def _numbered(found: Guess, channels: Sequence[str], stated: Mapping[str, int | 
         )
         for case in find_cases(found.dataset, found.root)
     ]
+
+
+def record_of(folder: Path, case: str) -> Path:
+    """What the prediction of a case depends on and took."""
+    return folder / RECORDS / f"{case}.json"
+
+
+def refuse_other_inputs(cases: Sequence[Case], folder: Path) -> None:
+    """Make sure that no label map in ``folder`` was made of another scan that is still there.
+
+    Scans of one name in several folders, predicted one call after the other, would replace each
+    other. Copies of the same content are the same scan.
+
+    Raises InputError naming both scans.
+    """
+    for case in cases:
+        label_map, record = files_of_prediction(folder, case.name)[0], record_of(folder, case.name)
+        earlier = _files_in(record) if label_map.is_file() else []
+        files = files_of(case)
+        if not earlier or {file.resolve() for file in files} & {file.resolve() for file in earlier}:
+            continue
+        if all(file.is_file() for file in earlier) and hash_files(earlier) != hash_files(files):
+            raise InputError(
+                label_map,
+                f"is the label map of {earlier[0]}, and that of {files[0]} would replace it",
+                "a label map of its own for every scan",
+                "name another OUTPUT, or rename one of the scans (--overwrite replaces it)",
+            )
+
+
+def _files_in(record: Path) -> list[Path]:
+    """The files that a prediction was made of; none where that is not known."""
+    try:
+        content = read_json(record)
+        place = Path(content.get("directory", ""))
+        files = [place / Source.parse(text).file for text in content["files"].values()]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return []
+    return list(dict.fromkeys(files))
 
 
 def shared_out(cases: Sequence[Case], size: int) -> dict[str, dict[str, Signature | None]]:

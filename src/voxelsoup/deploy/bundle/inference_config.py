@@ -10,6 +10,7 @@ from voxelsoup.common.errors import InputError
 from voxelsoup.data.case import IndexedCase
 from voxelsoup.data.regions import LabelOrder, check_label_order, label_order
 from voxelsoup.data.volumes.nifti import PLACE
+from voxelsoup.data.volumes.volume import without_suffix
 from voxelsoup.evaluation.score import THRESHOLD
 from voxelsoup.models import networks
 from voxelsoup.prediction.model_files import Description
@@ -33,7 +34,7 @@ def channel_files(cases: Sequence[IndexedCase]) -> list[str]:
     if all(name.startswith(case.name) for name in names):
         common = case.name
     elif len(names) == 1:
-        common = names[0][: names[0].index(".")]
+        common = without_suffix(names[0])
     else:
         # Endings begin where a word does: t1n and t1c have more than a name in common.
         common = common[: len(common) - len(common.rpartition("_")[2].rpartition("-")[2])]
@@ -79,9 +80,13 @@ def inference_config(
     predictions = [f"pred{number}" for number in range(len(weights))] if several else ["pred"]
     return {
         "imports": [
+            "$import collections",
             "$import copy",
             "$import glob",
             "$import os",
+            "$import pathlib",
+            "$import re",
+            "$import sys",
             "$import nibabel as nib",
             "$from safetensors.torch import load_file",
         ],
@@ -95,6 +100,7 @@ def inference_config(
             "for first in sorted(glob.glob(os.path.join(@dataset_dir, '**', '*' + "
             "@channel_files[0]), recursive=True))]"
         ),
+        **names_of_label_maps(),
         "weights": list(weights),
         "network_def": networks.as_monai_config(
             description.network, len(description.channels), len(description.regions)
@@ -136,8 +142,45 @@ def inference_config(
             "for field in @header_fields], nib.save(label, label.get_filename()))"
         ),
         "evaluator": _evaluator(predictions),
-        "initialize": ["$@check", "$@load"],
+        "initialize": ["$@each_once", "$@check", "$@load"],
         "run": ["$@evaluator.run()"],
+    }
+
+
+def names_of_label_maps() -> Config:
+    """A case's first file -> the name of its label map, below the output folder.
+
+    It is the file's name without the channel's ending. Equal names in different folders get
+    folders of their own. Two files of one name are refused before anything is predicted.
+    """
+    return {
+        # As MONAI notes them.
+        "first_files": (
+            "$[str(pathlib.Path(files[0] if isinstance(files, (list, tuple)) else files)"
+            ".expanduser()) for files in [case['image'] for case in @datalist]]"
+        ),
+        "names": (
+            "$[(name[:-len(end)] if name.endswith(end) else "
+            "re.sub(r'\\.(nii|nii\\.gz|mha|nrrd)$', '', name, flags=re.I)) "
+            "or os.path.basename(folder) for end in [@channel_files[0]] "
+            "for folder, name in map(os.path.split, map(os.path.abspath, @first_files))]"
+        ),
+        "folders": (
+            "$[os.path.relpath(folder, os.path.commonpath(folders)) for folders in "
+            "[[os.path.dirname(os.path.abspath(file)) for file in @first_files]] "
+            "for folder in folders]"
+        ),
+        "outputs": (
+            "${file: name if counts[name] == 1 else os.path.normpath(os.path.join(folder, name)) "
+            "for counts in [collections.Counter(@names)] "
+            "for file, name, folder in zip(@first_files, @names, @folders)}"
+        ),
+        "each_once": (
+            "$[sys.exit(f'{twice[0]} and {twice[1]} would become one label map, {output}: "
+            "rename one of them') "
+            "for output, twice in [(output, [file for file in @first_files if @outputs[file] == "
+            "output]) for output in set(@outputs.values())] if len(twice) > 1]"
+        ),
     }
 
 
@@ -193,10 +236,12 @@ def _postprocessing(
         separate_folder=False,
         savepath_in_metadict=True,
         resample=False,
-        # A label map is called as its case: its first file without the channel's ending.
+        # With it, folders in names are kept.
+        data_root_dir=".",
+        # MONAI takes off what looks like a suffix, as the end of a DICOM UID does.
         output_name_formatter=(
-            "$lambda meta, saver: {'subject': os.path.basename(meta['filename_or_obj'])"
-            "[:-len(@channel_files[0])], 'idx': None}"
+            f"$lambda meta, saver: {{'subject': @outputs[meta['filename_or_obj']] + '{NIFTI}', "
+            "'idx': None}"
         ),
     )
     placed = (
