@@ -89,6 +89,7 @@ rule folds:
         **needs("folds"),
     params:
         folds=SETTINGS["folds"],
+        root=data_root,
         protocol=study.evaluation.protocol,
     message:
         "Folds: training, selection and test cases of each."

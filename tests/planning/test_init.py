@@ -21,6 +21,8 @@ def test_init_proposes_a_study_for_the_phantom(phantom_folder: Path, tmp_path: P
     assert study.dataset.layout == "brats"
     assert study.dataset.channels == ["t1n", "t1c", "t2w", "t2f"]
     assert study.regions == {"TC": [1, 3], "WT": [1, 2, 3], "ET": [3]}
+    # Some of its cases have no enhancing tumour.
+    assert study.folds.balance == ["regions"]
     assert study.preprocess.spacing is None
     assert max(study.training.patch) <= 32
     assert main(["index", str(file)]) == 0
@@ -106,3 +108,18 @@ def test_init_takes_over_the_ignore_label(
 def test_a_region_of_ignored_voxels_is_refused() -> None:
     with pytest.raises(InputError, match="ignore_label` is 3, which region `ET`"):
         load({"dataset": {"channels": ["t1n"], "ignore_label": 3}, "regions": {"ET": [3]}})
+
+
+def test_init_balances_folds_by_a_column_site(phantom_folder: Path, tmp_path: Path) -> None:
+    names = sorted(folder.name for folder in phantom_folder.iterdir())
+    rows = [f"{n},{n}/{n}-t1n.nii.gz,{n}/{n}-seg.nii.gz,s{k % 2}" for k, n in enumerate(names)]
+    root = tmp_path / "data"
+    root.mkdir()
+    for name in names:
+        (root / name).symlink_to(phantom_folder / name)
+    (root / "cases.csv").write_text("case,t1,label,site\n" + "\n".join(rows))
+    file = tmp_path / "study.yaml"
+    assert main(["init", str(root), "--output", str(file)]) == 0
+    assert read(file).folds.balance == ["regions", "site"]
+    assert "the table has a column site" in " ".join(file.read_text().split())
+    assert main(["index", str(file)]) == 0

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from voxelsoup.common.files import write_json
 from voxelsoup.common.logs import job_log
+from voxelsoup.data.balance import kinds_of_cases
 from voxelsoup.data.folds import make_folds
 from voxelsoup.data.index.index import read_cases, read_rejected
 from voxelsoup.study.loading import load
@@ -17,5 +18,8 @@ with job_log(snakemake.log[0]):
         study.evaluation.protocol,
         left_out=read_rejected(Path(snakemake.input.rejected)),
         unlabelled=[case.name for case in cases if case.label is None],
+        kinds=kinds_of_cases(
+            study.dataset, study.regions, study.folds, Path(snakemake.params.root), cases
+        ),
     )
     write_json(Path(snakemake.output[0]), folds)

@@ -19,6 +19,7 @@ from rich.text import Text
 from voxelsoup.common.errors import BadCases, InputError
 from voxelsoup.common.machine import usable_cores
 from voxelsoup.common.text import counted
+from voxelsoup.data.balance import kinds_of_cases
 from voxelsoup.data.case import Case
 from voxelsoup.data.folds import make_folds
 from voxelsoup.data.index.index import IndexedCase, index_cases
@@ -152,7 +153,10 @@ def _problem_with_folds(study: Study, listing: Listing) -> InputError | None:
     patients = {case.name: case.patient for case in listing.usable if case.label is not None}
     unlabelled = [case.name for case in listing.usable if case.label is None]
     try:
-        make_folds(patients, study.folds, study.evaluation.protocol, listing.bad, unlabelled)
+        kinds = kinds_of_cases(
+            study.dataset, study.regions, study.folds, listing.root, listing.usable
+        )
+        make_folds(patients, study.folds, study.evaluation.protocol, listing.bad, unlabelled, kinds)
     except InputError as problem:
         return problem
     return None

@@ -9,11 +9,13 @@ Begin with `case.py` (what a case is), then follow the rules in `rules/data.smk`
 - `volumes/`: reads NIfTI, MetaImage and NRRD files, and puts the volumes of a case on one grid
 - `layouts/`: finds the cases of a folder, one reader per layout, without opening a volume
 - `index/`: reads and checks every case before anything is computed
-- `folds.py`: deals patients out to training, selection and test cases
+- `folds.py`: deals patients out to training, selection and test cases, and `balance.py` evenly by
+  regions and sites, where the study says so
 - `regions.py`: label values to regions and back
 - `preprocessing/`: crops, resamples, normalises, and returns to the scanner's grid
 
-Imports run downwards in this order: case, volumes, layouts, index, folds; regions, preprocessing.
+Imports run downwards in this order: case, volumes, layouts, index, balance, folds; regions,
+preprocessing.
 
 Decisions:
 

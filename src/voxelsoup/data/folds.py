@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from voxelsoup.common.errors import InputError
+from voxelsoup.data.balance import Kinds, choose, counts_of, deal
 from voxelsoup.data.layouts.json_files import read_json
 from voxelsoup.data.layouts.monai import describe, known_case
 from voxelsoup.study.sections.data import Folds
@@ -42,6 +43,7 @@ def make_folds(
     protocol: Protocol,
     left_out: Collection[str] = (),
     unlabelled: Collection[str] = (),
+    kinds: Kinds | None = None,
 ) -> dict[str, Any]:
     """Split cases into cross-validation folds, by patient.
 
@@ -52,6 +54,7 @@ def make_folds(
         protocol: under ``published``, selection and test cases are the same.
         left_out: cases that cannot be used; a given split may name them all the same.
         unlabelled: cases for prediction only, which no given split may name.
+        kinds: what the folds are balanced by besides numbers of cases (``kinds_of_cases``).
 
     Returns:
         The content of folds.json: ``{"protocol": ..., "folds": {"0": {"training": [...],
@@ -70,7 +73,7 @@ def make_folds(
         )
     patients = dict(sorted(patients.items()))
     if folds.file is None:
-        splits = _random_splits(patients, folds)
+        splits = _random_splits(patients, folds, kinds)
         where = "folds"
     else:
         splits = _given_splits(Path(folds.file), patients, folds, left_out, unlabelled)
@@ -78,7 +81,7 @@ def make_folds(
     return {
         "protocol": protocol,
         "folds": {
-            str(number): _parts(split, number, patients, folds, protocol, where)
+            str(number): _parts(split, number, patients, folds, protocol, where, kinds)
             for number, split in splits.items()
         },
     }
@@ -91,12 +94,13 @@ def _parts(
     folds: Folds,
     protocol: Protocol,
     where: str,
+    kinds: Kinds | None,
 ) -> dict[str, list[str]]:
     _check_apart(split, number, patients, where)
     training, test = set(split.rest), set(split.test)
     selection = test
     if protocol == "held-out":
-        selection = _select(split, number, patients, folds)
+        selection = _select(split, number, patients, folds, kinds)
         training -= selection
     parts = {"training": training, "selection": selection, "test": test}
     for part, cases in parts.items():
@@ -110,7 +114,9 @@ def _parts(
     return {part: sorted(cases) for part, cases in parts.items()}
 
 
-def _select(split: Split, number: int, patients: dict[str, str], folds: Folds) -> set[str]:
+def _select(
+    split: Split, number: int, patients: dict[str, str], folds: Folds, kinds: Kinds | None
+) -> set[str]:
     """Draw whole patients until the selection has its share of the cases, at least one."""
     by_patient = _by_patient(split.rest, patients)
     candidates = [
@@ -119,7 +125,13 @@ def _select(split: Split, number: int, patients: dict[str, str], folds: Folds) -
     wanted = folds.selection_share * len(split.rest)
     selection: set[str] = set()
     random = np.random.default_rng([folds.seed, number])
-    for index in random.permutation(len(candidates)):
+    order = random.permutation(len(candidates)).tolist()
+    if kinds is not None and candidates:
+        cases_of = {patient: by_patient[patient] for patient in candidates}
+        share = min(1.0, wanted / sum(map(len, cases_of.values())))
+        chosen = choose(counts_of(cases_of, kinds), share, order)
+        return {case for index in chosen for case in by_patient[candidates[index]]}
+    for index in order:
         cases = by_patient[candidates[index]]
         # A patient is taken where that brings the number of cases nearer to the wanted one.
         nearer = abs(len(selection) + len(cases) - wanted) < abs(len(selection) - wanted)
@@ -139,8 +151,11 @@ def _by_patient(cases: Iterable[str], patients: dict[str, str]) -> dict[str, lis
     return dict(sorted(groups.items()))
 
 
-def _random_splits(patients: dict[str, str], folds: Folds) -> dict[int, Split]:
-    """Deal patients out, the ones with most cases first, each to the smallest fold."""
+def _random_splits(patients: dict[str, str], folds: Folds, kinds: Kinds | None) -> dict[int, Split]:
+    """Deal patients out, the ones with most cases first, each to the smallest fold.
+
+    Where they are balanced by ``kinds``, as ``deal`` does it.
+    """
     by_patient = _by_patient(patients, patients)
     if len(by_patient) < folds.count:
         raise InputError(
@@ -150,10 +165,17 @@ def _random_splits(patients: dict[str, str], folds: Folds) -> dict[int, Split]:
             f"set `folds.count` to at most {len(by_patient)}, or add cases",
         )
     names = list(by_patient)
-    shuffled = [names[index] for index in np.random.default_rng(folds.seed).permutation(len(names))]
+    order = np.random.default_rng(folds.seed).permutation(len(names)).tolist()
     tests: list[list[str]] = [[] for _ in range(folds.count)]
-    for patient in sorted(shuffled, key=lambda p: -len(by_patient[p])):
-        min(tests, key=len).extend(by_patient[patient])
+    if kinds is not None:
+        for test, dealt in zip(
+            tests, deal(counts_of(by_patient, kinds), folds.count, order), strict=True
+        ):
+            test += [case for index in dealt for case in by_patient[names[index]]]
+    else:
+        shuffled = [names[index] for index in order]
+        for patient in sorted(shuffled, key=lambda p: -len(by_patient[p])):
+            min(tests, key=len).extend(by_patient[patient])
     return {
         number: Split(tests[number], sorted(set(patients) - set(tests[number])))
         for number in folds.numbers

@@ -18,6 +18,7 @@ import numpy as np
 
 from voxelsoup.common.errors import InputError
 from voxelsoup.common.text import counted, listed, times
+from voxelsoup.data.balance import has_column
 from voxelsoup.data.case import Case
 from voxelsoup.data.index.patients import patient_finder
 from voxelsoup.data.layouts.channel_names import clean_names
@@ -27,6 +28,7 @@ from voxelsoup.planning.fingerprint import Fingerprint, Spacing
 from voxelsoup.planning.label_meaning import Meaning
 from voxelsoup.planning.sides import names_of_sides
 from voxelsoup.planning.topology import COMPARABLE, plan_topology
+from voxelsoup.study.sections.data import BY_REGIONS
 from voxelsoup.study.sections.training import Network
 
 SAME_SPACING = 0.01
@@ -39,6 +41,8 @@ BATCH = 2
 MOST_FOLDS = 5
 PATIENTS_PER_FOLD = 2
 FEWEST_PATIENTS = 3
+# The column of a table that folds are balanced by.
+SITE = "site"
 # Copies of a case in float32 that a preprocessing process holds at its peak, by the code.
 COPIES = 6
 
@@ -180,6 +184,27 @@ def _add_folds(proposal: Proposal, guess: Guess, fingerprint: Fingerprint) -> No
     proposal.reasons["folds"] = (
         f"{counted(patients, 'labelled patient')}{few}. `run: [0]` trains the first fold alone."
     )
+    _add_balance(proposal, guess, fingerprint)
+
+
+def _add_balance(proposal: Proposal, guess: Guess, fingerprint: Fingerprint) -> None:
+    """Balance folds by regions that some cases lack, and by a column `site` of the table."""
+    cases = [found for found in fingerprint.contents if found.volumes]
+    held = {
+        region: sum(1 for found in cases if found.volume_of(labels))
+        for region, labels in proposal.study["regions"].items()
+    }
+    rare = [
+        f"{region} is in {n} of {len(cases)} cases" for region, n in held.items() if n < len(cases)
+    ]
+    balance = [BY_REGIONS] if rare else []
+    if has_column(guess.dataset, guess.root, SITE):
+        balance.append(SITE)
+    if not balance:
+        return
+    proposal.study["folds"]["balance"] = balance
+    reasons = [*rare, *([f"the table has a column {SITE}"] if SITE in balance else [])]
+    proposal.reasons["folds.balance"] = f"Equal shares in every fold: {listed(reasons)}."
 
 
 def _add_metrics(proposal: Proposal, fingerprint: Fingerprint) -> None:

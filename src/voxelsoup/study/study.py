@@ -8,7 +8,7 @@ from voxelsoup.common.errors import InputError
 from voxelsoup.common.text import did_you_mean
 from voxelsoup.study.sections.base import Name, Section
 from voxelsoup.study.sections.bundle import Bundle, Predict
-from voxelsoup.study.sections.data import Dataset, Folds, Preprocess
+from voxelsoup.study.sections.data import BY_REGIONS, Dataset, Folds, Preprocess
 from voxelsoup.study.sections.evaluation import Evaluation, Metrics, PostprocessingSearch
 from voxelsoup.study.sections.resources import Recovery, Resources
 from voxelsoup.study.sections.soup import Soup
@@ -100,6 +100,7 @@ def check_across_sections(study: Study, where: str) -> None:
     _check_ensemble(study, where)
     _check_replacement(study, where)
     _check_background(study, where)
+    _check_balance(study, where)
     _check_gpus(study, where)
 
 
@@ -170,6 +171,18 @@ def _check_background(study: Study, where: str) -> None:
             f"`dataset.background` holds the label value {both[0]}, and so does region `{region}`",
             "a value in regions, or in the background",
             "take it out of one of them",
+        )
+
+
+def _check_balance(study: Study, where: str) -> None:
+    columns = [by for by in study.folds.balance if by != BY_REGIONS]
+    if columns and study.dataset.patients is None and study.dataset.layout != "table":
+        raise InputError(
+            where,
+            f"`folds.balance` names the column `{columns[0]}`, and the data set has no table",
+            f"`{BY_REGIONS}`, or a column of the table `dataset.patients`",
+            f"list the cases in a table with the columns `case`, `patient` and `{columns[0]}`, and "
+            "name it as `dataset.patients`",
         )
 
 

@@ -12,6 +12,8 @@ from voxelsoup.study.sections.base import Name, Section, Spacing, Triple, only_i
 Layout = Literal["phantom", "brats", "decathlon", "nnunet", "monai", "table"]
 # What switches patterns of patients off.
 NO_PATTERN = "none"
+# What balances folds by regions; other entries of `folds.balance` are columns of a table.
+BY_REGIONS = "regions"
 ThickSlices = Literal["cubic", "linear", "nearest"]
 Normalisation = Literal["zscore-nonzero", "zscore", "none"]
 
@@ -187,6 +189,23 @@ class Folds(Section):
         "`training`; fold -1 or none means training only) or nnU-Net's splits_final.json. Cases "
         "that `dataset.on_bad_case: skip` leaves out are left out of it too.",
     )
+
+    balance: list[str] = Field(
+        [],
+        description="What every fold's test cases, and the selection set, hold an equal share of, "
+        "as far as patients can be dealt out: `regions` (cases in which each region is present, "
+        "rare ones first) and columns, such as `site`, of the table `dataset.patients` or of the "
+        "layout `table`. By default only the numbers of cases are equal. It moves folds: for new "
+        "studies.",
+    )
+
+    @model_validator(mode="after")
+    def _balance_is_of_dealt_folds(self) -> Folds:
+        if self.balance and self.file is not None:
+            raise ValueError("`balance` is for folds that are dealt out; `file` gives them")
+        if len(set(self.balance)) != len(self.balance):
+            raise ValueError("`balance` names something twice")
+        return self
 
     @model_validator(mode="after")
     def _run_within_count(self) -> Folds:
