@@ -237,7 +237,7 @@ def test_surface_distances_match_the_surface_distance_package() -> None:
             (ours.truth_areas, theirs["surfel_areas_gt"]),
         ):
             np.testing.assert_allclose(np.sort(found), np.sort(expected), rtol=1e-12)
-        assert hausdorff95(ours) == pytest.approx(
+        assert hausdorff95(ours, math.inf) == pytest.approx(
             surface_distance.compute_robust_hausdorff(theirs, 95), rel=1e-12
         )
         for tolerance in (0.31, 1.003, 2.7):
@@ -349,9 +349,22 @@ def test_a_lesion_of_the_smallest_volume_in_cubic_mm_is_not_scored(
     assert scores(lesion | small, lesion | small, spacing)["lesion_dice"] == 1.0
 
 
-def test_ground_truth_of_small_lesions_alone_scores_as_an_empty_one() -> None:
-    row = scores(NOTHING, box((5, 5, 5), (2, 2, 2)))
-    assert (row["lesion_dice"], row["lesion_hd95"]) == (1.0, 0.0)
+@pytest.mark.parametrize("smallest", [8.0, 50.0, 1e9])
+def test_an_empty_prediction_is_wrong_however_small_all_lesions_are(smallest: float) -> None:
+    """BraTS's own code takes lesions that are all too small for none, and nothing for perfect."""
+    truth, scoring = box((5, 5, 5), (2, 2, 2)), Scoring(tuple(METRICS), lesion_smallest=smallest)
+    assert list(scores(NOTHING, truth, scoring=scoring).values()) == WRONG
+    assert list(scores(truth, truth, scoring=scoring).values()) == PERFECT
+    half = scores(box((5, 5, 5), (1, 2, 2)), truth, scoring=scoring)
+    assert half["lesion_dice"] == pytest.approx(2 / 3)
+
+
+def test_a_missed_region_counts_the_penalty_or_the_diagonal_of_the_volume() -> None:
+    truth, mouse = box((5, 5, 5), (2, 2, 2)), (0.15, 0.15, 0.2)
+    diagonal = math.hypot(24 * 0.15, 22 * 0.15, 20 * 0.2)
+    for penalty, expected in ((17.5, 17.5), (None, diagonal)):
+        row = scores(NOTHING, truth, mouse, Scoring(tuple(METRICS), penalty=penalty))
+        assert row["hd95"] == row["lesion_hd95"] == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(("dilation", "smallest"), [(3, 50.0), (1, 2.0), (1, 0.0)])

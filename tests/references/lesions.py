@@ -2,7 +2,8 @@
 
 Ground truth is dilated and its components (26 neighbours) are the lesions; a predicted component
 belongs to every lesion whose dilation it meets. Missed lesions and predicted components that
-belong to none score a Dice of 0 and 374 mm.
+belong to none score a Dice of 0 and 374 mm. Unlike there, small lesions count where there are no
+others.
 """
 
 from __future__ import annotations
@@ -41,6 +42,9 @@ def lesion_scores(
     lesions, lesion_count = ndimage.label(dilated(truth), AROUND)
     components, component_count = ndimage.label(prediction, AROUND)
     dice_scores, distances, met = [], [], set()
+    volumes = [(truth & (lesions == n + 1)).sum() for n in range(lesion_count)]
+    if all(volume * math.prod(spacing) <= smallest for volume in volumes):
+        smallest = 0
     for number in range(1, lesion_count + 1):
         lesion = truth & (lesions == number)
         belonging = set(components[dilated(lesion)].tolist()) - {0}

@@ -174,7 +174,7 @@ def _judgement(asked: argparse.Namespace, files: Sequence[ModelFile]) -> _Judgem
                 f"those of {files[0].path}: {listed(regions)}",
                 "name the study that the model was made by, or leave --study out",
             )
-        return _Judgement(study.metrics, regions or study.regions, str(asked.study))
+        return _Judgement(study.scored_metrics, regions or study.regions, str(asked.study))
     for file in files[:1]:
         found = metrics_of(file.path)
         if found is not None:

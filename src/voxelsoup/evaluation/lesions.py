@@ -52,10 +52,10 @@ def match_lesions(prediction: Mask, truth: Mask, dilation: int) -> Lesions:
     positives.
 
     The scores of a region are sums over its true lesions, each with all that belongs to it
-    (nothing: Dice 0 and 374 mm), and over the false positives (0 and 374 mm each, however
-    small), divided by the number of both. True lesions of at most the smallest volume count
-    nowhere, and neither does what belongs to them alone. With nothing to count, Dice is 1 and the
-    distance 0.
+    (nothing: Dice 0 and the penalty distance), and over the false positives (0 and the penalty
+    each, however small), divided by the number of both. True lesions of at most the smallest
+    volume count nowhere, and neither does what belongs to them alone, unless all are that small.
+    With nothing to count, Dice is 1 and the distance 0.
 
     Source: https://github.com/rachitsaluja/BraTS-2023-Metrics.
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
 import numpy as np
 
 from voxelsoup.evaluation.lesions import Lesions, match_lesions
 from voxelsoup.evaluation.surfaces import (
-    EMPTY_DISTANCE,
     ROUNDING,
     Mask,
     Spacing,
@@ -24,6 +23,7 @@ from voxelsoup.evaluation.surfaces import (
     surface_dice,
 )
 from voxelsoup.study.sections.evaluation import Metrics
+from voxelsoup.study.study import BRATS_PENALTY
 
 
 @dataclass(frozen=True)
@@ -57,13 +57,16 @@ class Scoring:
         lesion_dilation: times that the ground truth is dilated before its lesions are separated
             (BraTS: 3 for glioma, 1 for meningioma and metastases).
         lesion_smallest: true lesions of this volume or less, in cubic mm, are not scored
-            (BraTS: 50; 2 for metastases).
+            (BraTS: 50; 2 for metastases), unless all of a region are that small.
+        penalty: mm for what is in only one of prediction and ground truth (BraTS: 374); None is
+            the diagonal of the volume that is scored.
     """
 
     metrics: tuple[str, ...] = ()
     tolerance: float = 1.0
     lesion_dilation: int = 3
     lesion_smallest: float = 50.0
+    penalty: float | None = BRATS_PENALTY
 
     def __post_init__(self) -> None:
         if unknown := set(self.metrics) - set(METRICS):
@@ -71,12 +74,13 @@ class Scoring:
 
 
 def scoring_of(asked: Metrics) -> Scoring:
-    """What a study measures on test cases."""
+    """What a study measures on test cases; its metrics are those of ``Study.scored_metrics``."""
     return Scoring(
         metrics=tuple(asked.names),
         tolerance=asked.surface_tolerance,
         lesion_dilation=asked.lesion_dilation,
         lesion_smallest=asked.lesion_smallest,
+        penalty=asked.penalty_distance,
     )
 
 
@@ -90,13 +94,13 @@ def score_regions(
     ======================  ==========  =========================  ============
     dice, nsd, precision,   1           0                          0
     sensitivity
-    hd95                    0           374                        374
+    hd95                    0           penalty                    penalty
     lesion_dice             1           0                          0
-    lesion_hd95             0           374                        374
+    lesion_hd95             0           penalty                    penalty
     ======================  ==========  =========================  ============
 
-    Lesion-wise scores take a ground truth whose lesions are all too small to be scored for an empty
-    one, except that what is predicted there is no false positive.
+    Where all lesions of a ground truth are too small to be scored, all of them are: BraTS's own
+    code takes it for an empty one, and an empty prediction for perfect.
 
     Args:
         prediction: booleans (region, x, y, z).
@@ -115,9 +119,16 @@ def score_regions(
     if not (min(x, y, z) > 0 and math.isfinite(x + y + z)):
         raise ValueError(f"spacing {x} x {y} x {z} mm")
 
+    if scoring.penalty is None:
+        scoring = replace(scoring, penalty=diagonal(prediction.shape[1:], (x, y, z)))
     score = partial(_score_region, spacing=(x, y, z), scoring=scoring)
     with ThreadPoolExecutor(max(1, min(threads, len(truth)))) as pool:
         return list(pool.map(score, prediction, truth))
+
+
+def diagonal(shape: Sequence[int], spacing: Sequence[float]) -> float:
+    """Diagonal in mm of a volume of so many voxels and mm between them."""
+    return math.hypot(*(n * side for n, side in zip(shape, spacing, strict=True)))
 
 
 def _score_region(
@@ -129,7 +140,7 @@ def _score_region(
     )
     columns: dict[str, Callable[[], float]] = {
         "dice": lambda: _dice(region.counts),
-        "hd95": lambda: hausdorff95(region.surfaces),
+        "hd95": lambda: hausdorff95(region.surfaces, region.penalty),
         "nsd": lambda: surface_dice(region.surfaces, scoring.tolerance),
         "sensitivity": lambda: _share(region.counts.both, region.counts.truth, region.counts),
         "precision": lambda: _share(region.counts.both, region.counts.prediction, region.counts),
@@ -180,6 +191,11 @@ class _Region:
     spacing: Spacing
     scoring: Scoring
 
+    @property
+    def penalty(self) -> float:
+        assert self.scoring.penalty is not None
+        return self.scoring.penalty
+
     @cached_property
     def counts(self) -> _Counts:
         both = self.prediction & self.truth
@@ -200,11 +216,11 @@ class _Region:
         found = match_lesions(self.prediction, self.truth, self.scoring.lesion_dilation)
         smallest = self.scoring.lesion_smallest * (1 + ROUNDING)
         volumes = found.voxels * math.prod(self.spacing)
-        scored = np.flatnonzero(volumes > smallest).tolist()
+        scored = np.flatnonzero(volumes > smallest).tolist() or list(range(volumes.size))
         number = len(scored) + found.false_positives
         if not number:
             return _LesionScores(1.0, 0.0)
-        distances = found.false_positives * EMPTY_DISTANCE
+        distances = found.false_positives * self.penalty
         if "lesion_hd95" in self.scoring.metrics:
             distances += self._lesion_distances(found, scored)
         total = sum(found.dice(lesion) for lesion in scored)
@@ -212,7 +228,7 @@ class _Region:
 
     def _lesion_distances(self, found: Lesions, scored: list[int]) -> float:
         if scored == [0] and not found.false_positives:
-            return hausdorff95(self.surfaces)
+            return hausdorff95(self.surfaces, self.penalty)
         true_lesion = owners_of(self.pair.truth, found.truth)
         component = owners_of(self.pair.prediction, found.prediction)
         total = 0.0
@@ -220,5 +236,5 @@ class _Region:
             belongs = np.zeros(found.component_voxels.size + 1, dtype=bool)
             belongs[list(found.matches[lesion])] = True
             part = self.pair.distances(true_lesion == lesion + 1, belongs[component])
-            total += hausdorff95(part)
+            total += hausdorff95(part, self.penalty)
         return total

@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,7 +20,7 @@ from voxelsoup.data.preprocessing.geometry import restore
 from voxelsoup.data.preprocessing.store import PreprocessedCase, load_case, load_ground_truth
 from voxelsoup.data.regions import UNKNOWN, label_table, to_regions
 from voxelsoup.evaluation.case_scores import COLUMNS
-from voxelsoup.evaluation.metrics import Scoring, score_regions, scoring_of
+from voxelsoup.evaluation.metrics import Scoring, diagonal, score_regions, scoring_of
 from voxelsoup.evaluation.postprocessing import Postprocessing
 from voxelsoup.evaluation.sliding_window import predict_logits
 from voxelsoup.models import devices, networks, weight_files
@@ -73,7 +73,9 @@ def score_cases(
     """
 
     def score(scan: ScanPrediction) -> Rows:
-        return scan.rows(study, scoring_of(study.metrics) if scan.case in measured else DICE_ALONE)
+        return scan.rows(
+            study, scoring_of(study.scored_metrics) if scan.case in measured else DICE_ALONE
+        )
 
     scored = _score_each(score, model, cases, folder, study, device)
     rows = [row for of_case in scored for row in of_case]
@@ -92,7 +94,7 @@ def score_before_and_after(
     """Score a model by all metrics, without and with post-processing, on the same predictions."""
 
     def score(scan: ScanPrediction) -> tuple[Rows, Rows]:
-        scoring = scoring_of(study.metrics)
+        scoring = scoring_of(study.scored_metrics)
         return scan.rows(study, scoring), scan.rows(study, scoring, postprocessing)
 
     pairs = _score_each(score, model, cases, folder, study, device)
@@ -134,6 +136,7 @@ class ScanPrediction:
         probabilities: float32 (region, x, y, z).
         truth: booleans of the same shape.
         spacing: of the voxels, in mm (x, y, z).
+        diagonal: of the whole scan, in mm; the voxels may be those of a crop.
         known: where somebody annotated: booleans (x, y, z), or None: everywhere. Nothing else is
             scored, as if neither model nor annotator had seen the rest.
     """
@@ -142,6 +145,7 @@ class ScanPrediction:
     probabilities: NDArray[np.float32]
     truth: NDArray[np.bool_]
     spacing: list[float]
+    diagonal: float
     loss: float
     known: NDArray[np.bool_] | None = None
 
@@ -155,6 +159,8 @@ class ScanPrediction:
         self, study: Study, scoring: Scoring, postprocessing: Postprocessing | None = None
     ) -> Rows:
         """Its per-case scores, one per region."""
+        if scoring.penalty is None:
+            scoring = replace(scoring, penalty=self.diagonal)
         predicted = self.mask(postprocessing)
         if self.known is not None:
             predicted = predicted & self.known
@@ -195,6 +201,7 @@ def in_the_scan(
         restore(torch.sigmoid(logits).cpu().numpy(), case.geometry),
         to_regions(truth, label_table(study.regions)),
         case.geometry["spacing_before"],
+        diagonal(case.geometry["ras_shape"], case.geometry["spacing_before"]),
         _loss(logits, np.asarray(case.label), study),
         None if ignored is None else truth != ignored,
     )

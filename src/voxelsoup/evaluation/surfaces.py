@@ -26,8 +26,6 @@ Places = NDArray[np.int64]
 Labels = NDArray[np.unsignedinteger]
 Spacing = tuple[float, float, float]
 
-# The diagonal of a BraTS volume in mm, to the millimetre.
-EMPTY_DISTANCE = 374.0
 PERCENTILE = 0.95
 
 # Spacings come from affines in float32: one voxel of 0.6 mm is within a tolerance of 0.6 mm.
@@ -53,15 +51,16 @@ class SurfaceDistances:
     prediction_areas: Distances
 
 
-def hausdorff95(surfaces: SurfaceDistances) -> float:
+def hausdorff95(surfaces: SurfaceDistances, penalty: float) -> float:
     """95th percentile Hausdorff distance: the greater of both directions, in mm.
 
-    That of surface-distance's ``compute_robust_hausdorff``; with no surface 0, with one 374 mm.
+    That of surface-distance's ``compute_robust_hausdorff``; with no surface 0, with one the
+    ``penalty``, in mm.
     """
     if not surfaces.from_truth.size and not surfaces.from_prediction.size:
         return 0.0
     if not surfaces.from_truth.size or not surfaces.from_prediction.size:
-        return EMPTY_DISTANCE
+        return penalty
     return max(
         _percentile(surfaces.from_truth, surfaces.truth_areas),
         _percentile(surfaces.from_prediction, surfaces.prediction_areas),

@@ -12,6 +12,7 @@ Begin with ``init.write_first_study``, which takes the steps in order:
 - ``proposal``: from the fingerprint to settings and reasons. Spacing, patch and normalisation
   follow nnU-Net's rules as far as they fit this workflow; each function says where it departs.
 - ``topology``: a network planned per axis, for thick slices and volumes of few voxels.
+- ``constants``: smallest lesion, surface tolerance and penalty distance by voxels and regions.
 - ``study_yaml``: settings and reasons as YAML that people read and change.
 
 The proposal is loaded like any other study before it is written: what ``init`` writes passes

@@ -167,14 +167,19 @@ def read_contents(case: Case) -> Contents:
     if case.label is not None:
         label, _ = align(read_label(case.label), first[1], case.label.file, first[0].file)
         present = present | (label.data != 0)
-        counts = np.bincount(label.data.ravel(), minlength=2)
-        voxel = math.prod(label.spacing)
-        sizes = {value: int(n) * voxel for value, n in enumerate(counts) if value and n}
+        sizes = label_volumes(label)
     box = box_of(present) or everything(present.shape)
     cropped = _to_ras(
         [stop - start for start, stop in box], nib.orientations.io_orientation(first[1].affine)
     )
     return Contents(_sides(cropped), zeros, sizes)
+
+
+def label_volumes(label: Volume) -> dict[int, float]:
+    """Label value above 0 -> its volume in mm³ in a label map."""
+    counts = np.bincount(label.data.ravel(), minlength=2)
+    voxel = math.prod(label.spacing)
+    return {value: int(n) * voxel for value, n in enumerate(counts) if value and n}
 
 
 def _to_ras(values: Iterable[float], orientation: NDArray[np.float64]) -> list[float]:

@@ -24,6 +24,7 @@ from voxelsoup.data.index.patients import patient_finder
 from voxelsoup.data.layouts.channel_names import clean_names
 from voxelsoup.data.layouts.detect import Guess
 from voxelsoup.data.preprocessing.resample import ANISOTROPY, across_slices
+from voxelsoup.planning.constants import BRATS_REGIONS, propose_constants
 from voxelsoup.planning.fingerprint import Fingerprint, Spacing
 from voxelsoup.planning.label_meaning import Meaning
 from voxelsoup.planning.sides import names_of_sides
@@ -71,7 +72,7 @@ def propose(guess: Guess, fingerprint: Fingerprint, meaning: Meaning) -> Proposa
     proposal = Proposal()
     _add_data(proposal, guess, fingerprint, meaning)
     _add_folds(proposal, guess, fingerprint)
-    _add_metrics(proposal, fingerprint)
+    _add_metrics(proposal, guess, fingerprint)
     _add_preprocess(proposal, guess, fingerprint)
     _add_training(proposal, fingerprint)
     _add_sweep(proposal)
@@ -207,18 +208,12 @@ def _add_balance(proposal: Proposal, guess: Guess, fingerprint: Fingerprint) -> 
     proposal.reasons["folds.balance"] = f"Equal shares in every fold: {listed(reasons)}."
 
 
-def _add_metrics(proposal: Proposal, fingerprint: Fingerprint) -> None:
-    smallest = {
-        region: min(found)
-        for region, labels in proposal.study["regions"].items()
-        if (found := [v for c in fingerprint.contents if (v := c.volume_of(labels))])
-    }
-    volumes = [f"{region} {volume:,.0f}" for region, volume in smallest.items()]
-    seen = listed(volumes) if volumes else ""
-    proposal.study["metrics"] = {"lesion_smallest": 50}
-    proposal.reasons["metrics.lesion_smallest"] = "The smallest lesion that counts, in mm³" + (
-        f"; the smallest regions seen in a case have {seen}." if seen else "."
-    )
+def _add_metrics(proposal: Proposal, guess: Guess, fingerprint: Fingerprint) -> None:
+    found = propose_constants(guess.dataset.layout, proposal.study["regions"], fingerprint)
+    proposal.study["metrics"] = found.metrics
+    if found.postprocessing:
+        proposal.study["postprocessing"] = found.postprocessing
+    proposal.reasons |= found.reasons
 
 
 def propose_spacing(
@@ -443,7 +438,7 @@ def _add_sweep(proposal: Proposal) -> None:
         "around the best rate, with seeds: soups gain where models are good, nearly equal and "
         "different (docs/souping.md).",
     }
-    if set(proposal.study["regions"]) >= {"TC", "WT", "ET"}:
+    if set(proposal.study["regions"]) >= BRATS_REGIONS:
         replace = {"region": "ET", "by": "TC", "below": [50, 100, 200, 500]}
         proposal.study["postprocessing"] = {"replace": replace}
         proposal.reasons["postprocessing"] = (

@@ -30,8 +30,8 @@ def metrics_of(model: Path) -> tuple[Metrics, Path] | None:
                 except ValidationError as error:
                     raise wrong_settings(error, str(folder / METADATA), "metrics") from error
         if (folder / COMPLETE_STUDY).is_file():
-            return read(folder / COMPLETE_STUDY).metrics, folder / COMPLETE_STUDY
+            return read(folder / COMPLETE_STUDY).scored_metrics, folder / COMPLETE_STUDY
         for files in reversed(recorded_studies(folder)):
             if all(file.is_file() for file in files):
-                return read(*files).metrics, files[-1]
+                return read(*files).scored_metrics, files[-1]
     return None

@@ -144,7 +144,7 @@ def score_ensemble(
             case = load_case(folder, name)
             mean = mean_prediction(model, files, case, study, device)
             scan = in_the_scan(mean.logits, case, folder, study)
-            scoring = scoring_of(study.metrics) if name in measured else DICE_ALONE
+            scoring = scoring_of(study.scored_metrics) if name in measured else DICE_ALONE
             kept = {ONE_MODEL: mean.seconds_one_model, WHOLE: mean.seconds}
             kept |= _flat(PLAIN, scan.rows(study, scoring))
             if name in measured:

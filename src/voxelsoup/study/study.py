@@ -15,6 +15,9 @@ from voxelsoup.study.sections.soup import Soup
 from voxelsoup.study.sections.sweep import Sweep
 from voxelsoup.study.sections.training import Network, Optimizer, Stem, Training
 
+# The diagonal of a BraTS volume in mm, to the millimetre.
+BRATS_PENALTY = 374.0
+
 
 class Study(Section):
     """A declared study: from a folder of scans to one model."""
@@ -86,6 +89,18 @@ class Study(Section):
     def some_unknown(self) -> bool:
         """Whether the ground truth of some voxels is not known."""
         return self.dataset.ignore_label is not None
+
+    @property
+    def penalty_distance(self) -> float | None:
+        """mm for a region that only prediction or ground truth has; None: the scan's diagonal."""
+        given = self.metrics.penalty_distance
+        brats = self.dataset.layout in ("brats", "phantom")
+        return BRATS_PENALTY if given is None and brats else given
+
+    @property
+    def scored_metrics(self) -> Metrics:
+        """The section ``metrics`` with the penalty distance that applies."""
+        return self.metrics.model_copy(update={"penalty_distance": self.penalty_distance})
 
     @property
     def labels(self) -> set[int]:

@@ -101,7 +101,7 @@ def metadata(
             "label_order": facts.order,
             # Bundles of models that were mirrored along all axes say what they always said.
             **({} if len(mirrored) == len(ALL_AXES) else {"mirror_axes": mirrored}),
-            "metrics": study.metrics.model_dump(mode="json"),
+            "metrics": study.scored_metrics.model_dump(mode="json"),
         },
     }
 

@@ -61,7 +61,18 @@ class Metrics(Section):
         "touch count as one.",
     )
     lesion_smallest: float = Field(
-        50, ge=0, description="Lesions of at most this volume in mm³ do not count."
+        50,
+        ge=0,
+        description="Lesions of at most this volume in mm³ do not count, unless all lesions of a "
+        "case's region are that small.",
+    )
+    penalty_distance: float | None = Field(
+        None,
+        gt=0,
+        exclude_if=lambda distance: distance is None,
+        description="Distance in mm that `hd95` and `lesion_hd95` count where a region or a lesion "
+        "is in only one of prediction and ground truth. By default the diagonal of the scan, and "
+        "BraTS's 374 for the layouts `brats` and `phantom`.",
     )
 
     @field_validator("names")
