@@ -277,10 +277,10 @@ def test_what_is_predicted_where_nobody_annotated_changes_no_score(
     scan = prediction_in_the_scan(model.eval(), name, folder, study, CPU)
     assert scan.known is not None and np.count_nonzero(~scan.known) > 0
     assert not (scan.truth & ~scan.known).any()
-    rows = scan.rows(study, scoring_of(study))
+    rows = scan.rows(study, scoring_of(study.scored_metrics))
     for value in (0.0, 1.0):
         other = np.where(scan.known, scan.probabilities, np.float32(value))
-        assert replace(scan, probabilities=other).rows(study, scoring_of(study)) == rows
+        assert replace(scan, probabilities=other).rows(study, scoring_of(study.scored_metrics)) == rows
     # Dice by numbers of annotated voxels.
     for row, mask, truth in zip(rows, scan.probabilities > 0.5, scan.truth, strict=True):
         mask, truth = mask[scan.known], truth[scan.known]
