@@ -133,6 +133,39 @@ def test_an_unknown_choice_is_refused_with_those_that_there_are() -> None:
     assert "ped-2024" in caught.value.expected
 
 
+def described(labels: dict[str, Any], names: list[str], holders: dict[int, list[str]]) -> Meaning:
+    guess = Guess(Dataset(layout="nnunet", root="x", channels=["CT"]), parse_labels(labels))
+    return meaning_of(guess, names, holders)
+
+
+def test_names_that_only_number_the_values_say_nothing() -> None:
+    labels = {"background": 0, "label_1": 1, "label 2": 2, "3": 3, "class-4": 4}
+    holders = {value: ["BraTS-PED-00001-000"] for value in (1, 2, 3, 4)}
+    assert as_sets(described(labels, ["BraTS-PED-00001-000"], holders).regions) == PED_2024
+    unknown = described(labels, ["P01"], {value: ["P01"] for value in holders})
+    assert unknown.regions == {"label_1": [1], "label_2": [2], "3": [3], "class_4": [4]}
+
+
+def test_a_description_that_contradicts_the_names_of_cases_is_followed_and_reported() -> None:
+    labels = {"background": 0, "NCR": 1, "edema": 2, "ET": 3, "CC": 4}
+    holders = {value: ["BraTS-PED-00001-000"] for value in (1, 2, 3, 4)}
+    found = described(labels, ["BraTS-PED-00001-000"], holders)
+    assert found.regions == {"NCR": [1], "edema": [2], "ET": [3], "CC": [4]}
+    assert "calls 3 ET, and in BraTS paediatric of 2024 and later it is 1" in found.remarks[0]
+    assert not described(labels, ["BraTS-GLI-00001-100"], holders).remarks
+    named = {"background": 0, "enhancing": 1, "non-enhancing": 2, "cystic": 3, "edema": 4}
+    assert not described(named, ["BraTS-PED-00001-000"], holders).remarks
+
+
+def test_a_value_without_a_name_in_one_case_alone_is_reported() -> None:
+    guess = Guess(Dataset(layout="table", root="x", channels=["CT"]))
+    names = [f"c{number}" for number in range(6)]
+    found = meaning_of(guess, names, {1: names, 7: ["c3"]})
+    assert found.regions == {"label_1": [1], "label_7": [7]}
+    assert "label value 7 is in one case of 6 only (c3)" in found.remarks[0]
+    assert not meaning_of(guess, names, {1: ["c3"]}).remarks
+
+
 ORDERED = {"background": 0, "whole tumor": [1, 2, 3], "core": [2, 3], "enhancing": 3}
 
 
@@ -259,6 +292,24 @@ def test_values_of_the_description_are_background_where_a_study_has_no_region_of
     notes = {case.name: case.notes for case in cases}
     assert notes["c0"] == ("label value 2 (cold) is background: no region names it",)
     assert notes["c3"] == (*notes["c0"], "label value 7 (odd) is background: no region names it")
+
+
+def test_voxels_of_background_values_are_not_labelled_ones(tmp_path: Path) -> None:
+    """A declared value may lie where a stripped scan is 0, and alone it labels nothing."""
+    root = nnunet_folder(tmp_path / "D", {"background": 0, "hot": 1})
+    image = nib.load(root / "imagesTr/c3_0000.nii.gz")
+    scan = np.array(image.dataobj)
+    scan[5:] = 0
+    nib.save(nib.Nifti1Image(scan, np.eye(4)), root / "imagesTr/c3_0000.nii.gz")
+    label = np.zeros(scan.shape, np.uint8)
+    label[7:] = 2
+    nib.save(nib.Nifti1Image(label, np.eye(4)), root / "labelsTr/c3.nii.gz")
+    dataset = Dataset(layout="nnunet", root=str(root), channels=["CT"], background=[2, 7])
+    cases, _ = index_cases(dataset, {"hot": [1]}, root, workers=1)
+    assert cases[-1].notes == (
+        "no voxel is labelled",
+        "label value 2 is background, as `dataset.background` declares",
+    )
 
 
 def test_a_value_is_in_a_region_or_in_the_background(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ Where two meanings are possible, none is taken: regions are left open, with the 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -22,6 +23,11 @@ NOT_REGIONS = ("avg", "loss", "mean")
 # The choice of one region per label value.
 PER_VALUE = "values"
 NAMED = 3
+# Names that say nothing: label_1, 2, class 3.
+NUMBER = re.compile(r"((label|class|region|value|structure)[ _-]*)?[0-9]+", re.IGNORECASE)
+ENHANCING = re.compile(r"(gd[ _-]?)?(enhanc|et\b|at\b)", re.IGNORECASE)
+# A value without a name that this share of the cases hold, or one case alone, may be a slip.
+RARE = 0.05
 
 # Label value above 0 -> the cases that hold it.
 Holders = Mapping[int, Sequence[str]]
@@ -38,6 +44,7 @@ class Meaning:
         order: region -> the value it writes into a label map, where regions do not say it.
         about_order: where the order is from.
         unnamed: label values that occur and nothing names -> the cases that hold them.
+        notes: what else is to be known of the label values, in words.
     """
 
     regions: Regions
@@ -46,20 +53,24 @@ class Meaning:
     order: dict[str, int] = field(default_factory=dict)
     about_order: str = ""
     unnamed: Holders = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def remarks(self) -> list[str]:
-        """What has to be known of label values that nothing names, in words."""
-        return [
+        """What has to be known of the label values, those that nothing names first, in words."""
+        unnamed = [
             f"label value {value}, which the data set's description does not name, in "
             f"{counted(len(cases), 'case')}: {_some(cases)}"
             for value, cases in self.unnamed.items()
         ]
+        return [*unnamed, *self.notes]
 
     @property
     def comment(self) -> str:
         """The reason, and what is left to do, for a study file; a line per choice."""
         text = self.reason
+        for note in self.notes:
+            text += f" {note[0].upper()}{note[1:]}."
         if self.unnamed:
             values = sorted(self.unnamed)
             text += (
@@ -98,8 +109,9 @@ def meaning_of(
         order = dict(zip(clean, guess.labels.order.values(), strict=False))
         about = "`regions_class_order` of dataset.json." if order else ""
         meaning = Meaning(regions, "The regions of dataset.json.", order=order, about_order=about)
-    elif guess.labels.values:
+    elif any(not NUMBER.fullmatch(name) for name in guess.labels.values.values()):
         meaning = _per_value(guess.labels.values, "named as in dataset.json")
+        meaning = replace(meaning, notes=_contradictions(guess.labels.values, names))
     else:
         meaning = _by_names(guess, names, holders)
     if meaning.choices:
@@ -114,7 +126,10 @@ def _by_names(guess: Guess, names: Sequence[str], holders: Holders) -> Meaning:
     usual = [called for called in BRATS_CHANNELS if set(called) <= channels]
     found, named = fitting(names, holders)
     if not named and not usual:
-        return _per_value(_numbered(holders), "the data do not name them")
+        if guess.labels.values:
+            return _per_value(guess.labels.values, "named as in dataset.json")
+        meaning = _per_value(_numbered(holders), "the data do not name them")
+        return replace(meaning, notes=_rare(holders, len(names)))
     old = usual and "flair" in channels
     if not named and old and 4 in holders and 3 not in holders:
         by = f"by the files' names ({', '.join(usual[0])}) and label 4 without 3."
@@ -136,6 +151,31 @@ def _by_names(guess: Guess, names: Sequence[str], holders: Holders) -> Meaning:
         "is chosen."
     )
     return Meaning({}, reason, choices)
+
+
+def _contradictions(values: Mapping[int, str], names: Sequence[str]) -> tuple[str, ...]:
+    """Where a description gives the enhancing tumour another value than BraTS, by case names."""
+    found, named = fitting(names, values)
+    theirs = {v for v, name in values.items() if ENHANCING.match(name)}
+    if not named or len(theirs) != 1 or any([*theirs] == n.regions.get("ET") for n in found):
+        return ()
+    (value,) = theirs
+    titles = listed(f"{n.title} it is {n.regions['ET'][0]}" for n in found if "ET" in n.regions)
+    return (
+        f"dataset.json, which is followed, calls {value} {values[value]}, and in {titles}, by the "
+        f"names of the cases, such as {names[0]}",
+    )
+
+
+def _rare(holders: Holders, count: int) -> tuple[str, ...]:
+    """Values without a name that hardly a case holds: they may be slips."""
+    return tuple(
+        f"label value {value} is in {counted(len(cases), 'case')} of {count} only "
+        f"({_some(cases)}): if it is a slip, declare it background (dataset.background: [{value}]) "
+        "or correct the label map"
+        for value, cases in holders.items()
+        if len(holders) > 1 and len(cases) <= max(1, count * RARE)
+    )
 
 
 def _chosen(choice: str, guess: Guess, holders: Holders) -> Meaning:

@@ -123,7 +123,7 @@ def check_case(case: Case, expected: Expected) -> tuple[Findings, str]:
         files.setdefault(case.label.file, label.sha256)
         labels = _label_values(label.data)
         _check_labels(case.label, labels, expected)
-        nothing = list({0, expected.ignored or 0})
+        nothing = list({0, expected.ignored or 0, *expected.background})
         labelled = np.isin(label.data, nothing, invert=True)
         on_labels = _notes_on_place(case.label, labelled, background)
     x, y, z = background.shape
