@@ -67,7 +67,7 @@ def propose_constants(
     lesion = min(LESION_VOXELS * voxel, LESION_SHARE * least)
     radius = _radius(least)
     largest = max(math.hypot(*_extent(c.shape, c.spacing)) for c in fingerprint.cases)
-    found = Constants(
+    constants = Constants(
         {
             "lesion_smallest": _two_digits(lesion) if lesion >= voxel else 0,
             "surface_tolerance": _two_digits(min(side, radius)),
@@ -89,11 +89,11 @@ def propose_constants(
         shares = (
             _two_digits(share * least) for share in COMPONENT_SHARES if share * least >= voxel
         )
-        found.postprocessing = {"smallest_components": [0, *dict.fromkeys(shares)]}
-        found.reasons["postprocessing.smallest_components"] = (
+        constants.postprocessing = {"smallest_components": [0, *dict.fromkeys(shares)]}
+        constants.reasons["postprocessing.smallest_components"] = (
             f"In mm³: 1 to 25 % of the smallest region seen, {_number(least)} mm³."
         )
-    return found
+    return constants
 
 
 def _brats(seen: str) -> Constants:
