@@ -315,6 +315,12 @@ def test_a_partitions_file_with_an_unknown_key_is_named(tmp_path: Path) -> None:
         read_site(tmp_path).partitions()
 
 
+def test_a_profile_is_read_as_windows_saves_it(tmp_path: Path) -> None:
+    text = "executor: slurm\r\nslurm-partition-config: p.yaml\r\nslurm-qos: night\r\n"
+    (tmp_path / "config.yaml").write_text(text, encoding="utf-8-sig", newline="")
+    assert read_site(tmp_path).qos == "night"
+
+
 def test_a_profile_for_another_executor_is_refused() -> None:
     with pytest.raises(InputError, match="its executor is not given"):
         read_site(REPOSITORY / "profiles" / "local")

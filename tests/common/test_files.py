@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from voxelsoup.common.errors import InputError
 from voxelsoup.common.files import (
     atomic_write,
+    decoded,
     read_json,
+    read_text,
     read_tsv,
     sha256,
     write_json,
@@ -87,3 +90,26 @@ def test_a_table_with_any_cells_is_read_back(tmp_path: Path) -> None:
     write_tsv(tmp_path / "table.tsv", ["case", "notes"], rows)
     assert (tmp_path / "table.tsv").read_text().startswith("case\tnotes\n")
     assert read_tsv(tmp_path / "table.tsv") == rows
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_text_is_read_with_and_without_a_byte_order_mark(tmp_path: Path, mark: bytes) -> None:
+    path = tmp_path / "text"
+    path.write_bytes(mark + "ä\r\nb\r\n".encode())
+    assert decoded(path) == read_text(path, "a text", "check the path") == "ä\nb\n"
+    path.write_bytes(mark + b'{"a": 1}')
+    assert read_json(path) == {"a": 1}
+    path.write_bytes(mark + b"case\tn\r\none\t1\r\n")
+    assert read_tsv(path) == [{"case": "one", "n": "1"}]
+
+
+def test_text_that_cannot_be_read_is_refused_with_what_was_expected(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such file") as caught:
+        read_text(tmp_path / "none", "a table", "correct `folds.file`")
+    assert (caught.value.expected, caught.value.fix) == ("a table", "correct `folds.file`")
+    with pytest.raises(InputError, match="cannot be read: Is a directory"):
+        read_text(tmp_path, "a table", "check the path")
+    (tmp_path / "latin").write_bytes("ä".encode("latin-1"))
+    with pytest.raises(InputError, match="is not UTF-8 text") as caught:
+        read_text(tmp_path / "latin", "a table", "check the path")
+    assert caught.value.fix == "save the file as UTF-8"

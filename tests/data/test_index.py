@@ -213,7 +213,7 @@ def test_a_patients_table_from_a_spreadsheet(phantom_folder: Path, tmp_path: Pat
     with pytest.raises(InputError, match="is not UTF-8 text") as caught:
         patients(phantom_folder, patients=str(table))
     assert caught.value.where == str(table)
-    assert "save the table as UTF-8" in caught.value.fix
+    assert "save the file as UTF-8" in caught.value.fix
 
 
 @pytest.mark.parametrize(

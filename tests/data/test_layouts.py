@@ -163,6 +163,28 @@ def test_entries_outside_of_the_folder_are_refused(tmp_path: Path, key: str, pat
     assert repr(path) in caught.value.found
 
 
+def test_absolute_paths_into_the_folder_are_taken(tmp_path: Path) -> None:
+    """Under the folder's own name, and under the one of a link that leads to it."""
+    root, alias = tmp_path / "task", tmp_path / "alias"
+    root.mkdir()
+    alias.symlink_to(root)
+    entry = {"image": f"{root}/imagesTr/x.nii.gz", "label": f"{alias}/labelsTr/x.nii.gz"}
+    describe(root, modality={"0": "T1"}, training=[entry])
+    for folder in (root, alias):
+        (case,) = find("decathlon", folder, ["t1"])
+        assert case.channels["t1"].file == folder / "imagesTr" / "x.nii.gz"
+        assert case.label == Source(folder / "labelsTr" / "x.nii.gz")
+
+
+@pytest.mark.parametrize("path", ["{root}", "{root}/../other/x.nii", "{root}er/x.nii", "//x.nii"])
+def test_absolute_paths_that_leave_the_folder_are_refused(tmp_path: Path, path: str) -> None:
+    root = tmp_path / "task"
+    touch(tmp_path, "task/x.nii", "other/x.nii", "tasker/x.nii")
+    describe(root, modality={"0": "T1"}, training=[{"image": path.format(root=root)}])
+    with pytest.raises(InputError, match="outside the data set's folder"):
+        find("decathlon", root, ["t1"])
+
+
 def test_links_that_lead_out_of_the_folder_are_the_users_own(tmp_path: Path) -> None:
     touch(tmp_path, "store/1.nii.gz", "store/labels/1.nii.gz")
     root = tmp_path / "task"
@@ -299,6 +321,26 @@ def test_cases_of_a_datalist_are_found(tmp_path: Path) -> None:
         "v": True,
         "w": False,
     }
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("name", ["cases.csv", "cases.tsv"])
+@pytest.mark.parametrize("stated", [False, True])
+def test_cells_of_a_table_are_parted_by_any_usual_separator(
+    tmp_path: Path, separator: str, name: str, stated: bool
+) -> None:
+    rows = [["case", "ct", "label"], ["a", "a,b.nii.gz", "a-seg.nii.gz"], ["c", "c.nii.gz", ""]]
+    lines = [separator.join(f'"{cell}"' if "," in cell else cell for cell in row) for row in rows]
+    first = [f"sep={separator}"] if stated else []
+    text = "\r\n".join([*first, *lines])
+    (tmp_path / name).write_text(text, encoding="utf-8-sig", newline="")
+    found = find("table", tmp_path, ["ct"], file=str(tmp_path / name))
+    assert [case.channels["ct"].file.name for case in found] == ["a,b.nii.gz", "c.nii.gz"]
+    assert found[0].label == Source(tmp_path / "a-seg.nii.gz")
+    # Rows are counted as the spreadsheet counts them.
+    (tmp_path / name).write_text(f"{text}\r\nd{separator}{separator}", newline="")
+    with pytest.raises(InputError, match=f"row {4 + stated} has nothing under `ct`"):
+        find("table", tmp_path, ["ct"], file=str(tmp_path / name))
 
 
 def test_cases_of_a_table_are_found(tmp_path: Path) -> None:

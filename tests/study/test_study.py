@@ -163,6 +163,12 @@ def test_the_checked_study_says_the_same_as_its_dump() -> None:
     assert load(json.loads(study.model_dump_json())) == study
 
 
+def test_a_study_is_read_as_windows_saves_it(tmp_path: Path) -> None:
+    text = (REPOSITORY / "config.yaml").read_text().replace("\n", "\r\n")
+    (tmp_path / "study.yaml").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    assert read(tmp_path / "study.yaml") == read(REPOSITORY / "config.yaml")
+
+
 def test_a_file_without_a_study_is_refused(tmp_path: Path) -> None:
     for content, said in ((None, "no such file"), ("a: [", "is not YAML"), ("7", "no settings")):
         file = tmp_path / "study.yaml"

@@ -12,6 +12,7 @@ from snakemake_interface_common.exceptions import WorkflowError
 
 from voxelsoup.cluster.job_resources import RULES
 from voxelsoup.common.errors import InputError
+from voxelsoup.common.files import read_text
 from voxelsoup.common.text import did_you_mean
 
 # Resources that decide where a job runs; a profile that overrides them decides by itself.
@@ -114,13 +115,9 @@ def overridden_rules(by_rule: Any, defaults: Any) -> frozenset[str]:
 
 
 def _read_profile(file: Path) -> dict[str, Any]:
+    text = read_text(file, "a profile folder with config.yaml", "correct --profile")
     try:
-        with file.open() as stream:
-            settings = yte.process_yaml(stream, require_use_yte=True)
-    except FileNotFoundError as error:
-        raise InputError(
-            file, "no such file", "a profile folder with config.yaml", "correct --profile"
-        ) from error
+        settings = yte.process_yaml(text, require_use_yte=True)
     except Exception as error:  # YAML and the expressions in it can fail in any way.
         raise InputError(
             file, f"cannot be read: {error}", "a Snakemake profile in YAML", "correct the file"

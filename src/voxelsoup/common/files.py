@@ -1,4 +1,4 @@
-"""Atomic writing of files, and their hashes."""
+"""Atomic writing of files, reading of text, and hashes."""
 
 from __future__ import annotations
 
@@ -157,9 +157,38 @@ def json_text(content: Any) -> str:
     return json.dumps(content, indent=2, allow_nan=False) + "\n"
 
 
+def decoded(path: Path) -> str:
+    """The text of a file, however it came here: UTF-8, with a byte order mark or without one.
+
+    Raises OSError if it cannot be read, and ValueError if it is not UTF-8.
+    """
+    # Notepad, PowerShell and spreadsheets put the mark in front; lines may end as on Windows.
+    return path.read_text(encoding="utf-8-sig")
+
+
+def read_text(path: Path, expected: str, fix: str) -> str:
+    """The text of a file that a user or another program wrote.
+
+    Raises:
+        InputError: if it is missing (``fix`` is the fix, ``expected`` what should be there),
+            cannot be read, or is not UTF-8.
+    """
+    try:
+        return decoded(path)
+    except FileNotFoundError as error:
+        raise InputError(path, "no such file", expected, fix) from error
+    except OSError as error:
+        found = f"cannot be read: {error.strerror or error}"
+        raise InputError(path, found, expected, "correct the file") from error
+    except UnicodeDecodeError as error:
+        raise InputError(
+            path, "is not UTF-8 text", f"{expected}, in UTF-8", "save the file as UTF-8"
+        ) from error
+
+
 def read_json(path: Path) -> Any:
     """Read a JSON file that voxelsoup wrote."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    return json.loads(decoded(path))
 
 
 def write_tsv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> None:
@@ -173,8 +202,7 @@ def write_tsv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, ob
 
 def read_tsv(path: Path) -> list[dict[str, str]]:
     """The rows (column -> cell) of a table that ``write_tsv`` wrote."""
-    with path.open(newline="", encoding="utf-8") as stream:
-        return list(csv.DictReader(stream, delimiter="\t"))
+    return list(csv.DictReader(io.StringIO(decoded(path)), delimiter="\t"))
 
 
 def json_sha256(content: Mapping[str, object]) -> str:

@@ -7,6 +7,7 @@ noticed. Preprocessed arrays are hashed here: it would add a fifth to the time o
 from __future__ import annotations
 
 import csv
+import io
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from voxelsoup.common.errors import InputError
-from voxelsoup.common.files import sha256, write_tsv
+from voxelsoup.common.files import decoded, sha256, write_tsv
 from voxelsoup.data.index.index import read_cases
 from voxelsoup.data.preprocessing.store import read_manifest
 from voxelsoup.prediction.bundle_files import METADATA, bundle_hashes, collected_models
@@ -164,8 +165,7 @@ def write_manifest(path: Path, entries: Iterable[HashedFile]) -> None:
 def read_entries(path: Path) -> list[HashedFile]:
     """Read a manifest; raises InputError if it is missing or no manifest."""
     try:
-        with path.open(newline="", encoding="utf-8") as stream:
-            rows = list(csv.reader(stream, delimiter="\t"))
+        rows = list(csv.reader(io.StringIO(decoded(path)), delimiter="\t"))
     except (OSError, ValueError, csv.Error) as error:
         raise _unusable(path, f"cannot be read: {error}") from error
     if not rows or rows[0] != COLUMNS or any(len(row) != len(COLUMNS) for row in rows):

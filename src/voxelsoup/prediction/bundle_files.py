@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from voxelsoup.common.errors import InputError
-from voxelsoup.common.files import read_json, sha256
+from voxelsoup.common.files import decoded, read_json, sha256
 from voxelsoup.common.provenance import FORMER_NAME, NAME
 
 # Below the bundle's folder.
@@ -104,6 +105,6 @@ def changed_files(folder: Path) -> dict[str, str]:
 
 def collected_models(manifest: Path) -> list[dict[str, str]]:
     """The rows of the manifest of collected models (``deploy.collection``): column -> cell."""
-    with manifest.open(newline="", encoding="utf-8") as stream:
-        # Cells are plain: quotation marks around JSON belong to it.
-        return list(csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE))
+    # Cells are plain: quotation marks around JSON belong to it.
+    rows = io.StringIO(decoded(manifest))
+    return list(csv.DictReader(rows, delimiter="\t", quoting=csv.QUOTE_NONE))

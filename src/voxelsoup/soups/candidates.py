@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from voxelsoup.common.errors import InputError
-from voxelsoup.common.files import read_json, write_text
+from voxelsoup.common.files import decoded, read_json, write_text
 from voxelsoup.evaluation.case_scores import mean_dice, read_rows
 from voxelsoup.study.halving import kept_of
 from voxelsoup.study.sections.sweep import Halving
@@ -123,8 +123,7 @@ def read_candidates(path: Path) -> list[Candidate]:
     Raises:
         InputError: if it is no such list.
     """
-    with path.open(encoding="utf-8", newline="") as stream:
-        rows = list(csv.reader(stream, delimiter="\t"))
+    rows = list(csv.reader(io.StringIO(decoded(path)), delimiter="\t"))
     if not rows or rows[0] != COLUMNS:
         raise InputError(
             path,

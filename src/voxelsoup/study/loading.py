@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from voxelsoup.common.errors import InputError
+from voxelsoup.common.files import read_text
 from voxelsoup.common.text import did_you_mean
 from voxelsoup.study.study import Study, check_across_sections
 
@@ -97,9 +98,7 @@ def _fields_at(path: tuple[int | str, ...]) -> dict[str, Any]:
 
 def _read_config(path: Path) -> dict[str, Any]:
     try:
-        config = yaml.safe_load(path.read_text())
-    except FileNotFoundError as error:
-        raise InputError(path, "no such file", "a study file", "check the path") from error
+        config = yaml.safe_load(read_text(path, "a study file", "check the path"))
     except yaml.YAMLError as error:
         raise InputError(path, f"is not YAML: {error}", "a YAML file", "fix its syntax") from error
     if not isinstance(config, dict):

@@ -6,10 +6,12 @@ import json
 import re
 import reprlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from voxelsoup.common.errors import InputError
+from voxelsoup.common.files import read_text
 from voxelsoup.data.case import Source
 from voxelsoup.data.layouts.case_names import unsafe_text
 from voxelsoup.data.layouts.channel_names import ChannelMatch, match_channels
@@ -39,16 +41,9 @@ def read_json(path: Path, correction: str = CORRECTION) -> Any:
 
     Raises InputError if it is missing, not JSON, or an object of it names a key twice.
     """
+    text = read_text(path, "a JSON file", correction)
     try:
-        # Editors put a byte order mark in front, which utf-8-sig takes off.
-        text = path.read_text(encoding="utf-8-sig")
         return json.loads(text, object_pairs_hook=_each_key_once)
-    except FileNotFoundError as error:
-        raise InputError(path, "no such file", "a JSON file", correction) from error
-    except OSError as error:
-        raise InputError(
-            path, f"cannot be read: {error.strerror}", "a JSON file", "correct the file"
-        ) from error
     except (ValueError, RecursionError) as error:
         raise InputError(path, f"is not JSON: {error}", "a JSON file", "fix the file") from error
 
@@ -125,10 +120,12 @@ def channels_of_one_file(
 def inside(root: Path, entry: object, where: Path, place: str = "") -> Path:
     """A path that a description names; an InputError if it leaves the data set's folder.
 
-    Links are followed: they were put into the folder on purpose, while a description may come
-    from anyone. Messages name the file ``where`` and the ``place`` in it, such as ``row 3``.
+    An absolute path has to lead into the folder, under whichever name. Links are followed: they
+    were put into the folder on purpose, while a description may come from anyone. Messages name the
+    file ``where`` and the ``place`` in it, such as ``row 3``.
     """
-    if not isinstance(entry, str) or not _is_below(entry):
+    below = _below(root, entry) if isinstance(entry, str) else None
+    if below is None:
         raise InputError(
             where,
             f"{place} names {shown(entry)}".strip(),
@@ -136,7 +133,22 @@ def inside(root: Path, entry: object, where: Path, place: str = "") -> Path:
             "write the path relative to `dataset.root`, with / between folders; files outside "
             "the data set's folder are not read",
         )
-    return root / entry
+    return root / below
+
+
+def _below(root: Path, entry: str) -> str | None:
+    """A path as seen from the data set's folder; None if it is not one of a file in there."""
+    if not PurePosixPath(entry).is_absolute():
+        return entry if _is_below(entry) else None
+    path = Path(entry)
+    if not _is_below(entry.lstrip("/")):
+        return None
+    # The folder may have several names, through links above it.
+    for parent in path.parents:
+        with suppress(OSError):
+            if parent.samefile(root):
+                return str(path.relative_to(parent))
+    return None
 
 
 def _is_below(entry: str) -> bool:

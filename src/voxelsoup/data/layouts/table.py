@@ -1,18 +1,21 @@
 """A table of cases: one row per case, one column per channel, and one for the label map.
 
-CSV with commas, or TSV with tabs, as spreadsheets save them; the table of patients is one too.
+Cells are parted by commas, semicolons or tabs, as spreadsheets save them; the table of patients is
+one too.
 """
 
 from __future__ import annotations
 
 import csv
 import io
+import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from voxelsoup.common.errors import InputError
+from voxelsoup.common.files import read_text
 from voxelsoup.common.text import listed
 from voxelsoup.data.case import Case, Source
 from voxelsoup.data.layouts.case_names import unsafe_text
@@ -24,6 +27,9 @@ from voxelsoup.study.sections.data import Dataset
 
 CASE, LABEL, PATIENT = "case", "label", "patient"
 NOT_CHANNELS = (CASE, LABEL, PATIENT)
+SEPARATORS = (",", ";", "\t")
+# The line that spreadsheets put in front where the separator is not the usual one.
+STATED_SEPARATOR = re.compile(r'"?sep=([,;\t])"?$', re.MULTILINE)
 
 
 def find_cases(dataset: Dataset, root: Path) -> list[Case]:
@@ -143,14 +149,14 @@ class Row:
 def read_rows(path: Path, columns: Collection[str], key: str) -> list[Row]:
     """All rows that are not empty, of a table with (at least) these columns.
 
-    A .csv file has commas, any other has tabs. Messages name ``key``, the study's key of the table.
+    Messages name ``key``, the study's key of the table.
 
     Raises:
         InputError: if the file is missing, is not text or not a table, or lacks a column; if a row
             has more cells than there are columns, or a cell holds control characters.
     """
     columns_text = listed(columns)
-    expected = f"a table with the columns {columns_text} (.csv with commas, .tsv with tabs)"
+    expected = f"a table with the columns {columns_text}, parted by commas, semicolons or tabs"
     lines = numbered_lines(path, expected, key)
     heads = lines[0][1] if lines else []
     twice = [head for head, count in Counter(heads).items() if head and count > 1]
@@ -158,7 +164,7 @@ def read_rows(path: Path, columns: Collection[str], key: str) -> list[Row]:
         raise InputError(
             path,
             f"has the column {twice[0]!r} twice" if twice else f"has the columns {heads[:30]}",
-            f"the columns {columns_text}, each once (.csv with commas, .tsv with tabs)",
+            f"the columns {columns_text}, each once, parted by commas, semicolons or tabs",
             "correct the first line of the file",
         )
     return [_row(path, number, cells, heads) for number, cells in lines[1:]]
@@ -169,16 +175,17 @@ def numbered_lines(path: Path, expected: str, key: str) -> list[tuple[int, list[
 
     Raises InputError if the file is missing, not text or not a table.
     """
-    rows = csv.reader(
-        io.StringIO(_text(path, expected, key)),
-        delimiter="," if path.suffix.lower() == ".csv" else "\t",
-        # An opening quote without its end would swallow the rows after it.
-        strict=True,
-    )
+    text = read_text(path, expected, f"correct `{key}`")
+    stated = STATED_SEPARATOR.match(text)
+    separator = stated[1] if stated else _separator(text, path)
+    # An opening quote without its end would swallow the rows after it.
+    rows = csv.reader(io.StringIO(text), delimiter=separator, strict=True)
     found: list[tuple[int, list[str]]] = []
     number = 0
     try:
         for number, row in enumerate(rows, 1):
+            if stated and number == 1:
+                continue
             cells = [cell.strip() for cell in row]
             if any(cells):
                 found.append((number, cells))
@@ -189,18 +196,18 @@ def numbered_lines(path: Path, expected: str, key: str) -> list[tuple[int, list[
     return found
 
 
-def _text(path: Path, expected: str, key: str) -> str:
-    try:
-        # Spreadsheets put a byte order mark in front, which utf-8-sig takes off.
-        return path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        missing = isinstance(error, FileNotFoundError)
-        found = "no such file" if missing else f"cannot be read: {error.strerror}"
-        raise InputError(path, found, expected, f"correct `{key}`") from error
-    except UnicodeDecodeError as error:
-        raise InputError(
-            path, "is not UTF-8 text", "a CSV or TSV file in UTF-8", "save the table as UTF-8"
-        ) from error
+def _separator(text: str, path: Path) -> str:
+    """What parts the first line into the most cells; by the file's name where nothing does."""
+    usual = "," if path.suffix.lower() == ".csv" else "\t"
+    first = next((line for line in text.splitlines() if line.strip()), "")
+
+    def cells(separator: str) -> int:
+        try:
+            return len(next(csv.reader([first], delimiter=separator), []))
+        except csv.Error:
+            return 0
+
+    return max((usual, *SEPARATORS), key=cells)
 
 
 def _row(path: Path, number: int, cells: list[str], heads: list[str]) -> Row:
