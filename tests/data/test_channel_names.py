@@ -19,6 +19,7 @@ from voxelsoup.data.layouts.channel_names import (
     meaning,
     names_in_order,
 )
+from voxelsoup.data.layouts.detect import guess
 from voxelsoup.data.preprocessing.preprocess import fingerprint
 from voxelsoup.study.sections.data import Dataset, Preprocess
 
@@ -238,6 +239,7 @@ def datalist(root: Path, orders: list[list[str]], **more: Any) -> list[dict[str,
 def test_an_entry_in_another_order_than_the_others_is_taken_by_its_endings(tmp_path: Path) -> None:
     usual = ["t1", "t1ce", "t2", "flair"]
     datalist(tmp_path, [usual, usual, ["flair", "t1", "t1ce", "t2"]])
+    assert guess(tmp_path).dataset.channels == usual
     for case in find("monai", tmp_path, BRATS):
         ends = [source.file.name[3:-7] for source in case.channels.values()]
         assert ends == usual and case.problem is None
@@ -276,6 +278,7 @@ def test_one_channel_takes_four_digits_as_part_of_a_name(tmp_path: Path) -> None
     cases = ("amos_0001", "amos_0004")
     touch(tmp_path, *(f"{f}/{c}.nii.gz" for c in cases for f in ("imagesTr", "labelsTr")))
     touch(tmp_path, "imagesTr/b_0000.nii.gz", "labelsTr/b.nii.gz")
+    assert guess(tmp_path).dataset.layout == "nnunet"
     found = find("nnunet", tmp_path, ["CT"])
     assert [case.name for case in found] == ["amos_0001", "amos_0004", "b"]
     assert all(case.problem is None and case.label is not None for case in found)

@@ -112,8 +112,12 @@ def guess_nnunet(root: Path) -> Guess | None:
     """nnU-Net v2 raw: ``channel_names``, and images that end in the number of the channel."""
     description = _described(root / "dataset.json")
     channels = description.get("channel_names")
-    folders = (root / "imagesTr", root / "imagesTs")
-    if not isinstance(channels, dict | list) or not any(any(f.glob("*_0000.*")) for f in folders):
+    if not isinstance(channels, dict | list):
+        return None
+    # Where there is one channel, numbers may belong to the cases' names.
+    bare = len(channels) == 1 and not _entries(description)
+    form = "*.*" if bare else "*_0000.*"
+    if not any(any((root / folder).glob(form)) for folder in ("imagesTr", "imagesTs")):
         return None
     return _described_guess(
         root, "nnunet", names_in_order(channels, root / "dataset.json"), description

@@ -102,7 +102,8 @@ def shared_endings(images: Sequence[Sequence[Any]]) -> list[str] | None:
     ends = Counter(tuple(_ending(str(file)) for file in files) for files in images)
     common, count = ends.most_common(1)[0] if ends else ((), 0)
     known = len(set(common)) == len(common) > 1 and not any(map(says_nothing, common))
-    return list(common) if known and count > sum(ends.values()) / 2 else None
+    same = all(set(one) == set(common) for one in ends)
+    return list(common) if known and (same or count > sum(ends.values()) / 2) else None
 
 
 def _ending(file: str) -> str:

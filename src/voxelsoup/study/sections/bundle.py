@@ -54,8 +54,8 @@ class Predict(Section):
     )
     channels: list[str] | None = Field(
         None,
-        description="The names in the scans' folder for `dataset.channels`, in the same order, if "
-        "they differ.",
+        description="What the scans' folder calls `dataset.channels`, in the same order, or their "
+        "numbers in it from 0; null: they are matched by name (docs/data.md).",
     )
     cases_per_job: int = Field(20, ge=1, description="Cases that one job predicts.")
     overlap: float | None = Field(
