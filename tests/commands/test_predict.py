@@ -480,3 +480,35 @@ def test_real_scans_are_predicted_in_their_own_grid(
     found, first = nib.load(tmp_path / "hippocampus" / scan.name), nib.load(scan)
     assert found.shape == first.shape
     np.testing.assert_allclose(found.affine, first.affine, atol=1e-5)
+
+
+def test_a_missing_channel_and_nan_are_accepted_by_name(
+    model: ModelFile, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second, _ = sorted(names(scans))
+    (scans / first / f"{first}-t2w.nii.gz").unlink()
+    file = scans / second / f"{second}-t1c.nii.gz"
+    image = nib.load(file)
+    holes = np.asarray(image.dataobj, np.float32)
+    holes[:2] = np.nan
+    nib.save(nib.Nifti1Image(holes, image.affine), file)
+    out = tmp_path / "out"
+    assert predict(model.path, scans, out) == 1
+    printed = capsys.readouterr().err
+    assert "--missing zeros" in printed and "--nan background" in printed
+    assert predict(model.path, scans, out, "--missing", "zeros", "--nan", "background") == 0
+    printed = capsys.readouterr().err
+    assert f"{first}: t2w: is missing: filled with zeros" in printed
+    assert f"{second}: t1c: NaN in" in printed
+    assert len(list(out.glob("*.nii.gz"))) == 3
+
+    # The same from a folder of plain files.
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for source in (scans / first).iterdir():
+        shutil.copy(source, flat)
+    shutil.copy(scans / second / f"{second}-t1n.nii.gz", flat)
+    assert predict(model.path, flat, tmp_path / "of_flat", "--missing", "zeros") == 0
+    np.testing.assert_array_equal(
+        voxels(tmp_path / f"of_flat/{first}.nii.gz"), voxels(out / f"{first}.nii.gz")
+    )

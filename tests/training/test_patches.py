@@ -12,7 +12,7 @@ import torch
 from support.runs import preprocess_phantom, small_study
 from voxelsoup.data.preprocessing.store import load_case
 from voxelsoup.data.regions import UNKNOWN
-from voxelsoup.training.patches import Patches, PatchSource, batches, read_patch
+from voxelsoup.training.patches import Patches, PatchSource, batches, drop_channels, read_patch
 
 CPU = torch.device("cpu")
 
@@ -96,3 +96,18 @@ def test_values_that_no_region_names_are_no_foreground(source: PatchSource) -> N
     every = replace(some, regions=source.regions)
     _, labels = Patches(every).__getitems__(list(range(40)))
     assert set(labels.flatten().tolist()) == {1, 2, 3}
+
+
+def test_a_share_of_the_patches_loses_one_channel_by_the_seed_alone() -> None:
+    def dropped(seed: int) -> torch.Tensor:
+        images = torch.ones(400, 4, 2, 2, 2)
+        drop_channels(images, 0.25, [seed])
+        return images.flatten(2).sum(2)
+
+    sums = dropped(0)
+    assert set(sums.unique().tolist()) == {0, 8}
+    lost = (sums == 0).sum(1)
+    assert set(lost.tolist()) == {0, 1} and 70 < lost.sum() < 130
+    # Each channel is lost about as often.
+    assert (sums == 0).sum(0).min() > 10
+    assert torch.equal(sums, dropped(0)) and not torch.equal(sums, dropped(1))

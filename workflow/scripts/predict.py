@@ -27,6 +27,7 @@ with job_log(snakemake.log[0]):
         every_window=predict.every_window,
         precision=study.training.precision,
         postprocessing=shared_postprocessing(models) if predict.postprocess else None,
+        accept=study.dataset.accept,
     )
     device = devices.prepare(study.training.device, snakemake.threads)
     outputs = OutputSettings(Path(asked.folder), predict.probabilities, predict.naming)

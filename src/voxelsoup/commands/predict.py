@@ -86,6 +86,17 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         help="what INPUT calls the model's channels, or their numbers in it from 0, in the model's "
         "order (default: names and synonyms are matched)",
     )
+    parser.add_argument(
+        "--missing",
+        choices=("zeros",),
+        help="a case without one of the channels: fill it with zeros (for models that were trained "
+        "to do without; otherwise such a case is refused)",
+    )
+    parser.add_argument(
+        "--nan",
+        choices=("background",),
+        help="voxels of a scan that are NaN: read them as background (otherwise refused)",
+    )
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--precision", choices=get_args(PrecisionName), default="float32")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all)")
@@ -135,6 +146,7 @@ def predict_with(
     from voxelsoup.models import devices
     from voxelsoup.prediction.batch import predict_cases
     from voxelsoup.prediction.predictor import PredictionSettings, order_of, shared_postprocessing
+    from voxelsoup.study.sections.data import Accept
 
     regions = files[0].description.regions
     stated = parse_label_order(asked.label_order, regions) if asked.label_order else None
@@ -148,6 +160,7 @@ def predict_with(
         every_window=asked.every_window,
         precision=asked.precision,
         postprocessing=shared_postprocessing(files) if asked.postprocess else None,
+        accept=Accept(nan=asked.nan, missing_channels=asked.missing),
     )
     if asked.flips and len(settings.flip_axes) < len(ALL_AXES):
         along = listed(settings.flip_axes) or "no axis"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from voxelsoup.common.errors import InputError
@@ -37,6 +38,18 @@ class Source:
         return Source(self.file.relative_to(root), self.component)
 
 
+class MissingChannels(InputError):
+    """Nothing is wrong with a case but that channels of it have no file."""
+
+
+def with_missing(names: Iterable[str], missing: Mapping[str, int]) -> list[str]:
+    """Names of all channels of a case: those it has, and at their places those it lacks."""
+    every = list(names)
+    for name, place in sorted(missing.items(), key=lambda item: item[1]):
+        every.insert(place, name)
+    return every
+
+
 @dataclass(frozen=True)
 class Case:
     """One patient visit, of a name that is unique in the data set.
@@ -50,6 +63,7 @@ class Case:
         components: how many volumes the file holds that all channels lie in; None where each has
             a file, or was picked by its number.
         notes: what was assumed of its channels, in words.
+        missing: channel that it lacks, where that is accepted -> its place among all channels.
         assumed: nothing but its place says that the file is a scan: it may be a mask.
     """
 
@@ -62,6 +76,15 @@ class Case:
     components: int | None = None
     notes: tuple[str, ...] = ()
     assumed: bool = False
+    missing: Mapping[str, int] = field(default_factory=dict)
+
+    def lacking(self, absent: Collection[str]) -> Case:
+        """The same case without some of the channels that it has."""
+        every = with_missing(self.channels, self.missing)
+        missing = {n: place for place, n in enumerate(every) if n in absent or n in self.missing}
+        channels = {name: source for name, source in self.channels.items() if name not in absent}
+        problem = None if isinstance(self.problem, MissingChannels) else self.problem
+        return replace(self, channels=channels, missing=missing, problem=problem)
 
 
 @dataclass(frozen=True)
@@ -74,6 +97,8 @@ class IndexedCase:
         sha256: ``joint_hash`` of all of its files, each once: channels in their order, then the
             label map. Preprocessing refuses files with another one; empty where it is not known.
         notes: what is allowed but good to know, in words (an empty label map, ...).
+        missing: channel that it lacks -> its place among all channels.
+        accepted: finding of ``dataset.accept`` -> what it concerns.
     """
 
     name: str
@@ -85,3 +110,5 @@ class IndexedCase:
     labels: list[int]
     sha256: str
     notes: tuple[str, ...] = ()
+    missing: Mapping[str, int] = field(default_factory=dict)
+    accepted: Mapping[str, list[str]] = field(default_factory=dict)

@@ -14,7 +14,7 @@ import shutil
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,7 +24,7 @@ from voxelsoup.common.errors import InputError
 from voxelsoup.common.files import make_folder, read_json, sha256, writable, write_json
 from voxelsoup.data.case import Case
 from voxelsoup.data.index.check_cache import files_of, hash_files
-from voxelsoup.data.index.checks import UNLABELLED, Expected, check_case
+from voxelsoup.data.index.checks import UNLABELLED, Expected, check_case, without_absent
 from voxelsoup.data.layouts.case_names import FORMER_RECORDS, RECORDS
 from voxelsoup.prediction.outcomes import CaseOutcome, Outcome, files_of_prediction
 from voxelsoup.prediction.predictor import PredictionSettings, Predictor
@@ -130,6 +130,9 @@ def _predict(
     progress: PredictionProgress,
 ) -> tuple[Outcome, tuple[str, ...]]:
     """What became of a case, and the notes of its check."""
+    accept = predictor.settings.accept
+    if accept.missing_channels:
+        case = without_absent(case)
     digest = hash_files(files_of(case))
     key = _key(case, digest, predictor.settings)
     if digest and not output.overwrite and _is_done(case.name, key, output):
@@ -138,7 +141,9 @@ def _predict(
     _check_name(case, output.naming)
     if case.problem is not None:
         raise case.problem
-    notes = tuple(note for note in check_case(case, EXPECTED)[0].notes if note != UNLABELLED)
+    findings = check_case(case, replace(EXPECTED, accept=accept))[0]
+    case = case.lacking(findings.accepted.get("missing_channels", []))
+    notes = tuple(note for note in findings.notes if note != UNLABELLED)
     labels, probabilities = output.files_of(case.name)
     content: dict[str, Any] = {
         "case": case.name,
@@ -153,7 +158,11 @@ def _predict(
     write_json(output.record_of(case.name), content)
     began = time.monotonic()
     predicted = predictor.predict(
-        case.channels, labels, probabilities, lambda share: progress.advanced(case.name, share)
+        case.channels,
+        labels,
+        probabilities,
+        lambda share: progress.advanced(case.name, share),
+        case.missing,
     )
     content |= {
         "labels_sha256": sha256(labels),
@@ -209,7 +218,8 @@ def _check_name(case: Case, naming: Naming) -> None:
 
 def _key(case: Case, digest: str, settings: PredictionSettings) -> str:
     # Places within files belong to it: components of one file may be named in another order.
-    parts = [source.component for source in case.channels.values()]
+    parts: list[object] = [source.component for source in case.channels.values()]
+    parts += sorted(case.missing)
     content = json.dumps([VERSION, digest, parts, settings.as_record()])
     return hashlib.sha256(content.encode()).hexdigest()
 

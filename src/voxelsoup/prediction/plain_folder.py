@@ -9,7 +9,8 @@ from pathlib import Path
 
 from voxelsoup.common.errors import InputError
 from voxelsoup.common.text import listed
-from voxelsoup.data.case import Case, Source
+from voxelsoup.data.case import Case, MissingChannels, Source
+from voxelsoup.data.index.checks import MISSING
 from voxelsoup.data.layouts.channel_names import (
     WORD,
     ChannelMatch,
@@ -185,11 +186,14 @@ class PlainFolder:
                 if several
                 else f"has files of the channels {listed(sorted(files))}"
             )
-            problem = InputError(
+            # Where nothing else is wrong, it may be accepted.
+            kind = InputError if several or set(files) - set(self.channels) else MissingChannels
+            key = MISSING if kind is MissingChannels and len(missing) < len(self.channels) else ""
+            problem = kind(
                 folder / case,
                 found,
                 f"one file for each of the model's channels: {', '.join(self.channels)}",
-                "add or rename the files (--channels says what INPUT calls the channels)",
+                f"add or rename the files (--channels says what INPUT calls the channels){key}",
             )
         none = Path(folder, f"{case}-missing")
         sources = {n: Source(files[n][0] if n in files else none) for n in self.channels}

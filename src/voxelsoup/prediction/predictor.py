@@ -10,7 +10,7 @@ import gzip
 import itertools
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from voxelsoup.common.errors import InputError
 from voxelsoup.common.files import atomic_write, writable
 from voxelsoup.data.case import Source
 from voxelsoup.data.preprocessing.geometry import Geometry, restore_rows, to_scanner
-from voxelsoup.data.preprocessing.preprocess import preprocess_image
+from voxelsoup.data.preprocessing.preprocess import NONE_MISSING, preprocess_image
 from voxelsoup.data.regions import LabelOrder, check_label_order, label_order, to_labels
 from voxelsoup.data.volumes.nifti import label_header
 from voxelsoup.data.volumes.volume import read_header, write_volume
@@ -32,6 +32,7 @@ from voxelsoup.evaluation.postprocessing import Postprocessing
 from voxelsoup.evaluation.sliding_window import Covered, Network, Windows, predict_rows
 from voxelsoup.models import devices, weight_files
 from voxelsoup.prediction.model_files import Description, ModelFile
+from voxelsoup.study.sections.data import Accept
 from voxelsoup.study.sections.training import ALL_AXES, Axis, PrecisionName
 
 THRESHOLD = 0.5
@@ -56,6 +57,7 @@ class PredictionSettings:
             were trained on mirror images (of x, y and z 8 in all).
         every_window: also those outside of the foreground, where the image is 0.
         postprocessing: what is done to the probabilities; None: voxels above 0.5.
+        accept: findings that are accepted in a scan (NaN, a missing channel).
     """
 
     models: Sequence[ModelFile]
@@ -66,6 +68,7 @@ class PredictionSettings:
     every_window: bool = False
     precision: PrecisionName = "float32"
     postprocessing: Postprocessing | None = None
+    accept: Accept = field(default_factory=Accept)
 
     @property
     def description(self) -> Description:
@@ -96,6 +99,8 @@ class PredictionSettings:
             "every_window": self.every_window,
             "precision": self.precision,
             "postprocessing": None if chosen is None else chosen.as_record(),
+            # Only where something is: other records stay what they were.
+            **({} if self.accept == Accept() else {"accept": self.accept.model_dump(mode="json")}),
         }
 
 
@@ -151,6 +156,7 @@ class Predictor:
         labels: Path,
         probabilities: Path | None = None,
         report: Callable[[float], None] = lambda share: None,
+        missing: Mapping[str, int] = NONE_MISSING,
     ) -> Predicted:
         """Predict a case, and write it.
 
@@ -161,6 +167,7 @@ class Predictor:
             probabilities: a file for the probabilities as well (.nii.gz): float32
                 (x, y, z, region), in the same grid, 0 outside of the box around the foreground.
             report: is called with the share of the case that is done.
+            missing: channel to be filled with zeros -> its place among the network's inputs.
 
         Raises InputError if a file of the case is unusable, or nothing can be written.
         """
@@ -170,7 +177,10 @@ class Predictor:
             image = Path(folder, "image.npy")
             # Volumes of many sizes first, then windows of one.
             devices.keep_freed_memory(False)
-            geometry = preprocess_image(channels, model.preprocess, model.patch, image)
+            nan = self.settings.accept.nan == "background"
+            geometry = preprocess_image(
+                channels, model.preprocess, model.patch, image, missing, nan
+            )
             devices.keep_freed_memory(self.device.type == "cpu")
             covered: list[Covered] = []
             rows = restore_rows(self._mean_rows(image, geometry, covered, report), geometry)

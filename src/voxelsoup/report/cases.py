@@ -26,11 +26,28 @@ def account(cases: Sequence[IndexedCase], rejected: Mapping[str, InputError]) ->
         text += f"; {counted(len(rejected), 'case')} left out"
     reasons = {name: f"{problem.where}: {problem.found}" for name, problem in rejected.items()}
     notes = {case.name: "; ".join(case.notes) for case in labelled if case.notes}
+    accepted = dict(line.split(": ", 1) for line in accepted_in_words(cases))
     return (
         f"{text[0].upper()}{text[1:]}.\n"
         + _list("Left out", reasons, "rejected.tsv")
+        + _list("Accepted", accepted, "cases.tsv")
         + _list("Noted", notes, "cases.tsv")
     )
+
+
+def accepted_in_words(cases: Sequence[IndexedCase]) -> list[str]:
+    """What the study has accepted (``dataset.accept``), a line per finding with its cases."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for case in cases:
+        for finding, concerned in case.accepted.items():
+            found.setdefault(finding, {})[case.name] = concerned
+    lines = []
+    for finding, of_cases in found.items():
+        names = [f"{name} ({', '.join(what)})" for name, what in of_cases.items()]
+        more = f" and {len(names) - LONGEST_LIST:,} more" if len(names) > LONGEST_LIST else ""
+        which = ", ".join(names[:LONGEST_LIST]) + more
+        lines.append(f"{finding} in {counted(len(names), 'case')}: {which}")
+    return lines
 
 
 def _list(title: str, entries: Mapping[str, str], table: str) -> str:

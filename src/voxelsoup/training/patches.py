@@ -20,12 +20,16 @@ from voxelsoup.study.sections.training import Training
 from voxelsoup.study.study import Study
 from voxelsoup.training.augment import augment
 
+# Of the random numbers that choose channels to drop.
+DROPOUT = 1
+
 
 @dataclass(frozen=True)
 class PatchSource:
     """What the patches of a run are drawn from: sorted ``cases`` of a ``folder``.
 
-    ``ignored`` is the label value of voxels that nobody annotated.
+    ``ignored`` is the label value of voxels that nobody annotated, ``dropout`` the share of patches
+    of which one channel is filled with zeros.
     """
 
     folder: Path
@@ -34,12 +38,14 @@ class PatchSource:
     training: Training
     seed: tuple[int, ...]
     ignored: int | None = None
+    dropout: float = 0.0
 
     @classmethod
     def of(cls, study: Study, cases: Iterable[str], folder: Path, seed: tuple[int, ...]) -> Self:
         """What a study's patches of some cases are drawn from."""
         ignored = study.dataset.ignore_label
-        return cls(folder, sorted(cases), study.regions, study.training, seed, ignored)
+        dropout = study.dataset.accept.dropout
+        return cls(folder, sorted(cases), study.regions, study.training, seed, ignored, dropout)
 
 
 class Patches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
@@ -141,11 +147,25 @@ def batches(
             images, labels = _in_place(images, own, size), _in_place(labels, own, size)
         training = source.training
         augment(images, labels, training.augmentation, generator, training.mirror_axes)
+        if source.dropout:
+            drop_channels(images, source.dropout, [*source.seed, step])
         kept = slice(own.start, own.stop)
         regions = regions_of(labels[kept], list(source.regions.values()))
         if source.ignored is not None:
             regions.masked_fill_(labels[kept] == source.ignored, UNKNOWN)
         yield images[kept], regions
+
+
+def drop_channels(images: torch.Tensor, share: float, seed: Sequence[int]) -> None:
+    """Fill one channel of a share of the samples (batch, channel, x, y, z) with zeros, in place.
+
+    Random by ``seed`` alone, so that what else is drawn for a step stays as it was.
+    """
+    random = np.random.default_rng([*seed, DROPOUT])
+    dropped = random.random(len(images)) < share
+    channels = random.integers(0, images.shape[1], len(images))
+    for sample in np.flatnonzero(dropped).tolist():
+        images[sample, channels[sample]] = 0
 
 
 def regions_of(labels: torch.Tensor, regions: Sequence[Sequence[int]]) -> torch.Tensor:

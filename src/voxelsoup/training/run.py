@@ -128,6 +128,8 @@ def run_settings(
     content = study.model_dump(mode="json")
     shared = {key: content[key] for key in ("preprocess", "network")}
     shared |= {key: content["dataset"][key] for key in NOT_ANNOTATED if key in content["dataset"]}
+    if study.dataset.accept.dropout:
+        shared["channel_dropout"] = study.dataset.accept.dropout
     training = {
         key: value
         for key, value in content["training"].items()

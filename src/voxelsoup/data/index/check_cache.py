@@ -21,6 +21,7 @@ from voxelsoup.common.files import json_sha256, sha256, writable, write_text
 from voxelsoup.data.case import Case, IndexedCase
 from voxelsoup.data.index.checks import VERSION, Expected, Findings, check_case
 from voxelsoup.data.volumes.volume import TooLarge, joint_hash
+from voxelsoup.study.sections.data import Accept
 
 Signature = list[list[int]]
 FINDINGS = TypeAdapter(Findings)
@@ -91,6 +92,9 @@ def question_of(case: Case, expected: Expected, root: Path) -> str:
         "unlabelled": expected.unlabelled,
         **({} if expected.ignored is None else {"ignored": expected.ignored}),
     }
+    if expected.accept != Accept():
+        asked["accept"] = expected.accept.model_dump(mode="json")
+        asked["missing"] = dict(case.missing)
     if expected.background:
         asked["background"] = {str(v): why for v, why in expected.background.items()}
     return json_sha256(asked)

@@ -6,10 +6,10 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from voxelsoup.common.text import listed
 from voxelsoup.data.case import Case, Source
 from voxelsoup.data.volumes.alignment import align, disagreement
 from voxelsoup.data.volumes.volume import Volume, joint_hash, read_label, read_volumes
+from voxelsoup.study.sections.data import Accept
 
 # Kept check results depend on it: to be raised whenever a check, or the reading of a file, changes.
 VERSION = 3
@@ -37,6 +38,10 @@ OUTSIDE_SHARE = 0.01
 # More values than this are those of a scan.
 MOST_LABELS = 32
 
+MISSING = (
+    "; if cases may lack a channel, accept it: `dataset.accept: {missing_channels: zeros}` in a "
+    "study, `--missing zeros` at prediction"
+)
 Array = NDArray[Any]
 
 
@@ -49,12 +54,14 @@ class Expected:
         unlabelled: the study's ``dataset.unlabelled`` (``refuse`` or ``predict``).
         background: further label values that count as background -> why, in words.
         ignored: the value of voxels that nobody annotated.
+        accept: findings that are accepted.
     """
 
     labels: frozenset[int]
     unlabelled: str
     background: Mapping[int, str] = field(default_factory=dict)
     ignored: int | None = None
+    accept: Accept = field(default_factory=Accept)
 
 
 @dataclass(frozen=True)
@@ -66,6 +73,7 @@ class Findings:
         labels: label values that occur; none where the case is unlabelled.
         notes: what is allowed, and yet good to know, in words.
         voxels: channel name -> ``hash_voxels`` of its volume.
+        accepted: finding of ``dataset.accept`` -> what it concerns: channels, or a count.
     """
 
     shape: tuple[int, int, int]
@@ -73,6 +81,7 @@ class Findings:
     labels: list[int]
     notes: tuple[str, ...]
     voxels: dict[str, str]
+    accepted: dict[str, list[str]] = field(default_factory=dict)
 
 
 def check_case(case: Case, expected: Expected) -> tuple[Findings, str]:
@@ -93,16 +102,29 @@ def check_case(case: Case, expected: Expected) -> tuple[Findings, str]:
     files: dict[Path, str] = {}
     # What was done -> to which files: where the first channel is the odd one, to all the others.
     handled: dict[str | None, list[str]] = defaultdict(list)
+    accept, several = expected.accept, len(case.channels) + len(case.missing) > 1
+    accepted: defaultdict[str, list[str]] = defaultdict(list)
+    for name in case.missing:
+        accepted["missing_channels"].append(name)
+        handled["is missing: filled with zeros"].append(name)
     for (channel, source), stored in zip(
-        case.channels.items(), read_volumes(case.channels.values()), strict=True
+        case.channels.items(), _volumes_of(case, accept), strict=True
     ):
+        flat = bool(stored.data.min() == stored.data.max())
+        if flat and several and accept.missing_channels:
+            accepted["missing_channels"].append(channel)
+            handled["has one value everywhere: taken as missing"].append(channel)
+            continue
+        if stored.nan:
+            accepted["nan"].append(channel)
+            handled[f"NaN in {stored.nan:,} voxels, taken as background"].append(channel)
         first = first or (source, stored)
         files.setdefault(source.file, stored.sha256)
         _check_components(case, source, stored)
         volume, note = align(stored, first[1], source.file, first[0].file)
         handled[note].append(channel)
         handled[disagreement(stored)].append(channel)
-        _check_contrast(source, volume.data)
+        _check_contrast(source, volume.data, several)
         if case.assumed:
             _check_no_label_map(source, volume.data)
         voxels[channel] = hash_voxels(volume.data)
@@ -111,7 +133,8 @@ def check_case(case: Case, expected: Expected) -> tuple[Findings, str]:
         empty = volume.data == 0
         background = empty if background is None else np.logical_and(background, empty, background)
         del stored, volume, empty
-    assert first is not None and background is not None
+    if first is None or background is None:
+        _raise_no_contrast(next(iter(case.channels.values())), 0, several=False)
     labels: list[int] = []
     on_labels = [UNLABELLED]
     if case.label is not None:
@@ -125,12 +148,16 @@ def check_case(case: Case, expected: Expected) -> tuple[Findings, str]:
         _check_labels(case.label, labels, expected)
         nothing = list({0, expected.ignored or 0, *expected.background})
         labelled = np.isin(label.data, nothing, invert=True)
-        on_labels = _notes_on_place(case.label, labelled, background)
+        on_labels, outside = _notes_on_place(
+            case.label, labelled, background, accept.labels_outside
+        )
+        if outside:
+            accepted["labels_outside"] = on_labels
     x, y, z = background.shape
     left = [expected.background[value] for value in labels if value in expected.background]
     handlings = (f"{listed(names)}: {note}" for note, names in handled.items() if note)
     notes = (*handlings, *on_labels, *left)
-    findings = Findings((x, y, z), first[1].spacing, labels, notes, voxels)
+    findings = Findings((x, y, z), first[1].spacing, labels, notes, voxels, dict(accepted))
     return findings, joint_hash(files.values())
 
 
@@ -183,15 +210,41 @@ def _check_components(case: Case, source: Source, volume: Volume) -> None:
         )
 
 
-def _check_contrast(source: Source, data: Array) -> None:
+def without_absent(case: Case) -> Case:
+    """A case without the channels that have no file, if it has others: they are its ``missing``."""
+    absent = [name for name, source in case.channels.items() if _is_absent(source)]
+    return case.lacking(absent) if 0 < len(absent) < len(case.channels) else case
+
+
+def _is_absent(source: Source) -> bool:
+    return not source.file.exists() and not source.file.is_symlink()
+
+
+def _volumes_of(case: Case, accept: Accept) -> Iterator[Volume]:
+    """The volumes of a case; where a file is missing, the error names the key that accepts it."""
+    try:
+        yield from read_volumes(case.channels.values(), accept.nan == "background")
+    except InputError as error:
+        sources = case.channels.values()
+        absent = [source for source in sources if _is_absent(source)]
+        if len(absent) == len(sources) or error.where not in {str(s.file) for s in absent}:
+            raise
+        raise InputError(error.where, error.found, error.expected, error.fix + MISSING) from error
+
+
+def _check_contrast(source: Source, data: Array, several: bool) -> None:
     if data.min() == data.max():
-        part = "" if source.component is None else f" of its channel {source.component}"
-        raise InputError(
-            source.file,
-            f"holds the value {data.flat[0]:g} in every voxel{part}",
-            "a scan with contrast",
-            "export or copy the scan again, or leave the case out",
-        )
+        _raise_no_contrast(source, float(data.flat[0]), several)
+
+
+def _raise_no_contrast(source: Source, value: float, several: bool) -> NoReturn:
+    part = "" if source.component is None else f" of its channel {source.component}"
+    raise InputError(
+        source.file,
+        f"holds the value {value:g} in every voxel{part}",
+        "a scan with contrast",
+        "export or copy the scan again, or leave the case out" + (MISSING if several else ""),
+    )
 
 
 def _check_no_label_map(source: Source, data: Array) -> None:
@@ -248,27 +301,33 @@ def _check_labels(source: Source, labels: list[int], expected: Expected) -> None
         )
 
 
-def _notes_on_place(source: Source, labelled: Array, background: Array) -> list[str]:
-    """What is to be noted of labelled voxels (x, y, z); ``background`` marks those without scan."""
+def _notes_on_place(
+    source: Source, labelled: Array, background: Array, accepted: bool
+) -> tuple[list[str], bool]:
+    """What is to be noted of labelled voxels (x, y, z); ``background`` marks those without scan.
+
+    Returns also whether it is allowed only because a study has ``accepted`` it.
+    """
     count = int(np.count_nonzero(labelled))
     if not count:
-        return [EMPTY]
+        return [EMPTY], False
     if np.count_nonzero(background) < STRIPPED_SHARE * background.size:
-        return []
+        return [], False
     outside = int(np.count_nonzero(labelled & background))
     if not outside:
-        return []
+        return [], False
     found = (
         f"{outside:,} of {count:,} labelled voxels ({outside / count:.2%}) where every channel is 0"
     )
-    if outside > OUTSIDE_SHARE * count:
+    if outside > OUTSIDE_SHARE * count and not accepted:
         raise InputError(
             source.file,
             f"has {found}",
             f"labels inside the scan: at most {OUTSIDE_SHARE:.0%} may be outside",
-            "look at it on top of the scan: it may be shifted, flipped, or of another case",
+            "look at it on top of the scan: it may be shifted, flipped, or of another case; "
+            "if it is right, accept it: `dataset.accept: {labels_outside: true}`",
         )
-    return [found]
+    return [found], outside > OUTSIDE_SHARE * count
 
 
 def find_duplicates(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections import Counter
@@ -14,7 +15,7 @@ from pathlib import Path
 from voxelsoup.common.errors import PARTS, BadCases, InputError
 from voxelsoup.common.files import read_tsv, write_tsv
 from voxelsoup.common.machine import in_processes
-from voxelsoup.data.case import Case, IndexedCase, Source
+from voxelsoup.data.case import Case, IndexedCase, Source, with_missing
 from voxelsoup.data.index.check_cache import (
     CheckResult,
     append,
@@ -24,7 +25,7 @@ from voxelsoup.data.index.check_cache import (
     read_results,
     write_results,
 )
-from voxelsoup.data.index.checks import Expected, Findings, find_duplicates
+from voxelsoup.data.index.checks import Expected, Findings, find_duplicates, without_absent
 from voxelsoup.data.index.patients import describe_patients, patient_finder
 from voxelsoup.data.layouts import find_cases
 from voxelsoup.data.layouts.label_names import names_of_labels
@@ -33,7 +34,7 @@ from voxelsoup.study.sections.data import Dataset
 
 log = logging.getLogger(__name__)
 
-CHANNEL_PREFIX = "channel_"
+CHANNEL_PREFIX, ACCEPTED = "channel_", "accepted"
 # Seconds between two lines of the log that say how far the index is.
 PROGRESS_SECONDS = 10.0
 
@@ -66,7 +67,10 @@ def index_cases(
     patients = {case.name: patient_of(case) for case in cases}
     labels = frozenset(label for values in regions.values() for label in values)
     background = _background(dataset, labels, root)
-    expected = Expected(labels, dataset.unlabelled, background, dataset.ignore_label)
+    accept = dataset.accept
+    expected = Expected(labels, dataset.unlabelled, background, dataset.ignore_label, accept)
+    if accept.missing_channels:
+        cases = [without_absent(case) for case in cases]
 
     readable = [case for case in cases if case.problem is None]
     found = _results(readable, expected, root, workers, kept)
@@ -136,6 +140,7 @@ def _results(
 def _indexed(case: Case, patient: str, result: CheckResult, root: Path) -> IndexedCase:
     findings = result.outcome
     assert isinstance(findings, Findings)
+    case = case.lacking(findings.accepted.get("missing_channels", []))
     return IndexedCase(
         name=case.name,
         patient=patient,
@@ -146,6 +151,8 @@ def _indexed(case: Case, patient: str, result: CheckResult, root: Path) -> Index
         labels=findings.labels,
         sha256=result.sha256,
         notes=(*case.notes, *findings.notes),
+        missing=case.missing,
+        accepted=findings.accepted,
     )
 
 
@@ -166,18 +173,23 @@ def _with_notes_on_extras(
 
 
 def write_cases(path: Path, cases: Sequence[IndexedCase]) -> None:
-    """Write ``cases.tsv``: one row per usable case."""
+    """Write ``cases.tsv``: one row per usable case; what was accepted, if anything was, as JSON."""
+    any_accepted = any(case.accepted for case in cases)
     rows = [
         {
             "case": case.name,
             "patient": case.patient,
             "label": case.label or "",
-            **{CHANNEL_PREFIX + name: source for name, source in case.channels.items()},
+            **{
+                CHANNEL_PREFIX + name: case.channels.get(name, "")
+                for name in with_missing(case.channels, case.missing)
+            },
             "shape": shape_text(case.shape),
             "spacing": "x".join(f"{size:g}" for size in case.spacing),
             "labels": ",".join(map(str, case.labels)),
             "sha256": case.sha256,
             "notes": "; ".join(case.notes),
+            **({ACCEPTED: json.dumps(dict(case.accepted))} if any_accepted else {}),
         }
         for case in cases
     ]
@@ -203,18 +215,21 @@ def read_rejected(path: Path) -> dict[str, InputError]:
 def _from_row(row: dict[str, str]) -> IndexedCase:
     shape = tuple(int(side) for side in row["shape"].split("x"))
     spacing = tuple(float(size) for size in row["spacing"].split("x"))
+    channels = {
+        key.removeprefix(CHANNEL_PREFIX): value
+        for key, value in row.items()
+        if key.startswith(CHANNEL_PREFIX)
+    }
     return IndexedCase(
         name=row["case"],
         patient=row["patient"],
-        channels={
-            key.removeprefix(CHANNEL_PREFIX): Source.parse(value)
-            for key, value in row.items()
-            if key.startswith(CHANNEL_PREFIX)
-        },
+        channels={name: Source.parse(value) for name, value in channels.items() if value},
         label=Source.parse(row["label"]) if row["label"] else None,
         shape=(shape[0], shape[1], shape[2]),
         spacing=(spacing[0], spacing[1], spacing[2]),
         labels=[int(value) for value in row["labels"].split(",") if value],
         sha256=row["sha256"],
         notes=tuple(note for note in row["notes"].split("; ") if note),
+        missing={name: place for place, name in enumerate(channels) if not channels[name]},
+        accepted=json.loads(row.get(ACCEPTED) or "{}"),
     )

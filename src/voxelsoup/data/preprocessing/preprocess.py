@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from pathlib import Path
+from types import MappingProxyType
 
 import nibabel as nib
 import numpy as np
@@ -18,7 +19,7 @@ import numpy as np
 from voxelsoup.common import files
 from voxelsoup.common.errors import InputError
 from voxelsoup.common.machine import in_processes
-from voxelsoup.data.case import IndexedCase, Source
+from voxelsoup.data.case import IndexedCase, Source, with_missing
 from voxelsoup.data.preprocessing.crop import (
     Box,
     Crop,
@@ -43,6 +44,7 @@ from voxelsoup.study.sections.data import Preprocess
 # Part of the fingerprint: to be raised whenever the arrays come out differently.
 VERSION = 2
 FOREGROUND_VOXELS = 1000
+NONE_MISSING: Mapping[str, int] = MappingProxyType({})
 
 
 def preprocess_all(
@@ -109,8 +111,9 @@ def fingerprint(
         "sha256": case.sha256,
         "settings": settings.model_dump(mode="json"),
         "patch": list(patch),
-        "channels": list(case.channels),
+        "channels": with_missing(case.channels, case.missing),
         **({} if ignored is None else {"ignored": ignored}),
+        **({"missing": list(case.missing)} if case.missing else {}),
     }
     places = [source.component for source in case.channels.values()]
     if places != list(range(len(places))) and any(place is not None for place in places):
@@ -142,7 +145,16 @@ def preprocess_case(
     channels = {name: source.below(root) for name, source in case.channels.items()}
     label_source = case.label.below(root) if case.label else None
     with ThreadPoolExecutor(threads) as pool:
-        scan = _read(channels, label_source, settings.crop, folder, pool, ignored)
+        scan = _read(
+            channels,
+            label_source,
+            settings.crop,
+            folder,
+            pool,
+            ignored,
+            case.missing,
+            nan_as_background="nan" in case.accepted,
+        )
         _check_unchanged(case, root, scan.hashes)
         geometry = {"case": case.name, **scan.geometry}
         volumes, native_label = _turned_to_ras(scan, geometry)
@@ -172,18 +184,30 @@ def preprocess_image(
     settings: Preprocess,
     patch: list[int],
     path: Path,
+    missing: Mapping[str, int] = NONE_MISSING,
+    nan_as_background: bool = False,
 ) -> Geometry:
     """Turn a case into an array as ``preprocess_case`` does, without a label map.
 
     Args:
         channels: channel name -> where its volume lies, in the order of the network's inputs.
         path: the .npy file to write, (channel, x, y, z).
+        missing: channel without a volume, which is filled with zeros -> its place among all.
+        nan_as_background: read voxels that are NaN as 0.
 
     Returns:
         The geometry that ``restore`` and ``to_scanner`` need.
     """
     with ThreadPoolExecutor(1) as pool:
-        scan = _read(channels, None, settings.crop, path.parent, pool)
+        scan = _read(
+            channels,
+            None,
+            settings.crop,
+            path.parent,
+            pool,
+            missing=missing,
+            nan_as_background=nan_as_background,
+        )
         geometry = dict(scan.geometry)
         volumes, _ = _turned_to_ras(scan, geometry)
         shape = _resampled_shape(settings, geometry)
@@ -272,6 +296,8 @@ def _read(
     folder: Path,
     pool: ThreadPoolExecutor,
     ignored: int | None = None,
+    missing: Mapping[str, int] = NONE_MISSING,
+    nan_as_background: bool = False,
 ) -> _Scan:
     """Read a case; large volumes wait on the disk, in ``folder``, until they are used."""
     by_file = [list(group) for _, group in groupby(channels.values(), lambda source: source.file)]
@@ -279,7 +305,9 @@ def _read(
     header = read_header(first)
     shape, affine = header.shape[:3], header.affine
     grid = Volume(np.broadcast_to(np.uint8(0), shape), affine, forms=header.forms)
-    read = partial(_crops, crop=crop, grid=grid, first=first.file, folder=folder)
+    read = partial(
+        _crops, crop=crop, grid=grid, first=first.file, folder=folder, nan=nan_as_background
+    )
     reading = pool.map(read, by_file)
     shown, hashes = Crop(np.zeros((0, 0, 0), np.uint8), None), {}
     labelled: Box | None = None
@@ -295,10 +323,12 @@ def _read(
     for (source, *_), (found, digest) in zip(by_file, reading, strict=True):
         crops += found
         of_channels[source.file] = digest
+    for place in sorted(missing.values()):
+        crops.insert(place, Crop(np.zeros((0, 0, 0), np.uint8), None))
     orientation = nib.orientations.io_orientation(affine)
     ras_affine = affine @ nib.orientations.inv_ornt_aff(orientation, shape)
     geometry: Geometry = {
-        "channels": list(channels),
+        "channels": with_missing(channels, missing),
         "original_shape": [int(side) for side in shape],
         "original_affine": np.asarray(affine, np.float64).tolist(),
         "orientation": [[int(axis), int(flip)] for axis, flip in orientation],
@@ -309,10 +339,10 @@ def _read(
 
 
 def _crops(
-    sources: list[Source], crop: bool, grid: Volume, first: Path, folder: Path
+    sources: list[Source], crop: bool, grid: Volume, first: Path, folder: Path, nan: bool
 ) -> tuple[list[Crop], str]:
     """The volumes of one file, cropped if wanted, and the file's hash."""
-    volumes = read_volumes(sources)
+    volumes = read_volumes(sources, nan)
     crops, digest = [], ""
     # Not by zip, which would keep each volume until the next one is read.
     for source in sources:
@@ -378,7 +408,9 @@ def _prepared(
         across = across_slices(settings.thick_slices, geometry["spacing_before"], settings.spacing)
         keep_zeros = settings.normalisation == "zscore-nonzero"
         voxels = resample_image(voxels, shape, keep_zeros, across)
-    voxels = normalise(voxels, settings.normalisation)
+    if voxels.any():
+        # A channel that is 0 everywhere may be a missing one, and stays 0.
+        voxels = normalise(voxels, settings.normalisation)
     if any(map(any, geometry["padding"])):
         voxels = np.pad(voxels, geometry["padding"])
     return voxels.astype(settings.storage, copy=False)

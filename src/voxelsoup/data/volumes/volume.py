@@ -54,6 +54,7 @@ class Volume:
         sha256: hash (hex) of the file's bytes as stored.
         components: how many volumes the file holds.
         forms: the affines that its header states, where it can state several.
+        nan: number of voxels that were NaN, and are 0 now.
     """
 
     data: np.ndarray
@@ -61,6 +62,7 @@ class Volume:
     sha256: str = ""
     components: int = 1
     forms: Forms | None = None
+    nan: int = 0
 
     @property
     def spacing(self) -> tuple[float, float, float]:
@@ -79,10 +81,13 @@ def read_volume(source: Source) -> Volume:
     return next(read_volumes([source]))
 
 
-def read_volumes(sources: Iterable[Source]) -> Iterator[Volume]:
-    """Read volumes one after the other, as ``read_volume``; neighbours of one file at once."""
+def read_volumes(sources: Iterable[Source], nan_as_background: bool = False) -> Iterator[Volume]:
+    """Read volumes one after the other, as ``read_volume``; neighbours of one file at once.
+
+    ``nan_as_background``: voxels that are NaN are read as 0.
+    """
     for file, group in groupby(sources, key=lambda source: source.file):
-        yield from _read(file, list(group))
+        yield from _read(file, list(group), nan_as_background)
 
 
 def read_label(source: Source) -> Volume:
@@ -145,7 +150,7 @@ def read_header(source: Source) -> VoxelLayout:
     return layout
 
 
-def _read(file: Path, sources: list[Source]) -> Iterator[Volume]:
+def _read(file: Path, sources: list[Source], nan_as_background: bool) -> Iterator[Volume]:
     with _opened(file) as (stream, layout):
         # In this order, so that a wrong shape is refused before its voxels are unpacked.
         selections = [_three_dimensional(layout.shape, source) for source in sources]
@@ -157,14 +162,31 @@ def _read(file: Path, sources: list[Source]) -> Iterator[Volume]:
     del content
     for select in selections:
         data = _scaled(voxels[select], layout)
+        nan = 0
         if data.dtype.kind == "f" and not np.isfinite(data).all():
-            raise InputError(
-                file,
-                "holds voxels that are not finite (NaN or infinite)",
-                "finite voxels",
-                "export the scan again, or leave the case out",
-            )
-        yield Volume(data, layout.affine, digest, math.prod(layout.shape[3:]), layout.forms)
+            nan = int(np.count_nonzero(np.isnan(data)))
+            data = _without_nan(file, data, nan, nan_as_background)
+        yield Volume(data, layout.affine, digest, math.prod(layout.shape[3:]), layout.forms, nan)
+
+
+def _without_nan(file: Path, data: np.ndarray, nan: int, accepted: bool) -> np.ndarray:
+    """Voxels with 0 for NaN where that is accepted; else, and if one is infinite, an InputError."""
+    infinite = int(np.count_nonzero(np.isinf(data)))
+    if infinite or not accepted:
+        found = f"NaN in {nan:,}" if nan else f"infinite values in {infinite:,}"
+        key = (
+            "; if NaN is background, accept it: `dataset.accept: {nan: background}` in a study, "
+            "`--nan background` at prediction"
+            if not infinite
+            else ""
+        )
+        raise InputError(
+            file,
+            f"holds voxels that are not finite: {found} of {data.size:,} voxels",
+            "finite voxels",
+            f"export the scan again, or leave the case out{key}",
+        )
+    return np.where(np.isnan(data), np.float32(0), data)
 
 
 @contextmanager

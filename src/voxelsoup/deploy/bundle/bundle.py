@@ -31,6 +31,7 @@ from voxelsoup.prediction.bundle_files import (
     weights_of,
 )
 from voxelsoup.prediction.model_files import MODEL, POSTPROCESSING, ModelFile, open_models
+from voxelsoup.report.cases import accepted_in_words
 from voxelsoup.soups.candidates import CANDIDATES, ranking, read_candidates
 from voxelsoup.study.study import Study
 
@@ -67,6 +68,7 @@ def write_bundle(
         order=order,
         ingredients={fold: _ingredients(results, won, fold) for fold in folds},
         runs_with_monai_alone=not inference_config.needs_voxelsoup(inference),
+        accepted=accepted_in_words(cases),
     )
     with atomic_folder(folder) as bundle:
         write_json(bundle / INFERENCE, inference)

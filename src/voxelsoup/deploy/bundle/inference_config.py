@@ -25,10 +25,10 @@ HASHES = "@_meta_#voxelsoup#sha256"
 def channel_files(cases: Sequence[IndexedCase]) -> list[str]:
     """How the names of a case's files end, one per file, in the order of the channels.
 
-    Taken from the study's first case: of `BraTS-GLI-00005-101-t1n.nii.gz` the ending
-    `-t1n.nii.gz`, of `hippocampus_001.nii.gz`, which holds all channels, `.nii.gz`.
+    Taken from the study's first case that lacks no channel: of `BraTS-GLI-00005-101-t1n.nii.gz` the
+    ending `-t1n.nii.gz`, of `hippocampus_001.nii.gz`, which holds all channels, `.nii.gz`.
     """
-    case = cases[0]
+    case = _complete(cases)
     names = list(dict.fromkeys(source.file.name for source in case.channels.values()))
     common = os.path.commonprefix(names)  # noqa: RUF071  (of characters, not of folders)
     if all(name.startswith(case.name) for name in names):
@@ -41,9 +41,13 @@ def channel_files(cases: Sequence[IndexedCase]) -> list[str]:
     return [name[len(common) :] for name in names]
 
 
+def _complete(cases: Sequence[IndexedCase]) -> IndexedCase:
+    return next((case for case in cases if not case.missing), cases[0])
+
+
 def components(cases: Sequence[IndexedCase]) -> list[int] | None:
     """Which volumes of a 4D file are the channels; None where each has a file of its own."""
-    found = [source.component for source in cases[0].channels.values()]
+    found = [source.component for source in _complete(cases).channels.values()]
     return None if None in found else [number for number in found if number is not None]
 
 

@@ -36,6 +36,7 @@ class BundleFacts:
         kind: the kind of model that won; ``kinds``: all that took part.
         results: on the test cases of all folds.
         cases: number of labelled cases.
+        accepted: what the study accepted in its cases, in words.
         order: label value that each region writes; None where regions are written as masks.
         ingredients: fold -> number of models that its model was averaged from.
     """
@@ -48,6 +49,7 @@ class BundleFacts:
     order: LabelOrder | None
     ingredients: Mapping[int, int]
     runs_with_monai_alone: bool
+    accepted: Sequence[str] = ()
 
 
 def metadata(

@@ -155,6 +155,7 @@ def _limits(study: Study, description: Description, facts: BundleFacts) -> str:
         "single case will be.",
         "- No post-processing is applied when it runs with MONAI.",
     ]
+    lines += [f"- Accepted in the training data (`dataset.accept`): {a}." for a in facts.accepted]
     if study.dataset.layout == "phantom":
         lines.insert(0, "- Trained on generated phantoms: it cannot segment real scans.")
     return "\n".join(lines)

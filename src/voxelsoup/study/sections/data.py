@@ -28,6 +28,37 @@ class Phantom(Section):
     seed: int = Field(0, ge=0, description="Seed of the generator.")
 
 
+class Accept(Section):
+    """Findings that are refused unless a study accepts them, by name."""
+
+    nan: Literal["background"] | None = Field(
+        None,
+        description="Voxels of a scan that are NaN, as registration and ADC maps leave them: "
+        "`background` reads them as 0.",
+    )
+    labels_outside: bool = Field(
+        False, description="Labels where every channel of a skull-stripped scan is 0."
+    )
+    missing_channels: Literal["zeros"] | None = Field(
+        None,
+        description="A case without one of its channels, or with one that has the same value "
+        "everywhere: `zeros` fills it with zeros after normalisation, and trains the model to do "
+        "without (`channel_dropout`).",
+    )
+    channel_dropout: float = Field(
+        0.2,
+        ge=0,
+        lt=1,
+        description="With `missing_channels`: share of the training patches of which one channel, "
+        "drawn at random, is filled with zeros.",
+    )
+
+    @property
+    def dropout(self) -> float:
+        """The share of training patches that lose a channel: none unless cases may lack one."""
+        return self.channel_dropout if self.missing_channels else 0.0
+
+
 class Dataset(Section):
     """Where the labelled scans are, and their layout."""
 
@@ -99,6 +130,12 @@ class Dataset(Section):
         "that cannot be used; `predict` lists it in cases.tsv and keeps it out of all "
         "folds, for prediction only (also the test images of `decathlon` and "
         "`nnunet`).",
+    )
+    accept: Accept = Field(
+        default_factory=Accept,
+        exclude_if=only_if_not(Accept()),
+        description="Findings that the study accepts; what was accepted stands in cases.tsv, the "
+        "report and the model card.",
     )
     background: list[int] = Field(
         [],

@@ -1,0 +1,155 @@
+"""Findings that a study accepts by name: NaN, labels outside of the scan, missing channels."""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from voxelsoup.common.errors import BadCases
+from voxelsoup.data.case import IndexedCase
+from voxelsoup.data.index.index import index_cases, read_cases, write_cases
+from voxelsoup.data.preprocessing.preprocess import fingerprint, preprocess_case
+from voxelsoup.data.preprocessing.store import load_case
+from voxelsoup.report.cases import accepted_in_words, account
+from voxelsoup.study.sections.data import Accept, Dataset, Preprocess
+
+SHAPE = (12, 10, 8)
+CHANNELS = ["t1n", "t1c", "t2f"]
+
+
+def scan(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).normal(100, 10, SHAPE).astype(np.float32)
+
+
+def save(root: Path, case: str, **volumes: np.ndarray) -> None:
+    """A case of the BraTS layout; what is not given is usual."""
+    usual = {name: scan(zlib.crc32(f"{case} {name}".encode())) for name in CHANNELS}
+    label = np.zeros(SHAPE, np.uint8)
+    label[4:8, 4:8, 2:5] = 1
+    (root / case).mkdir(parents=True)
+    for name, data in ({**usual, "seg": label} | volumes).items():
+        nib.save(nib.Nifti1Image(data, np.eye(4)), root / case / f"{case}-{name}.nii.gz")
+
+
+def index(root: Path, **accept: Any) -> dict[str, IndexedCase]:
+    dataset = Dataset(layout="brats", root=str(root), channels=CHANNELS, accept=Accept(**accept))
+    cases, _ = index_cases(dataset, {"tumour": [1]}, root, workers=1)
+    # As the workflow hands them on.
+    write_cases(root.parent / "cases.tsv", cases)
+    read = read_cases(root.parent / "cases.tsv")
+    assert read == cases
+    return {case.name: case for case in read}
+
+
+def arrays(case: IndexedCase, root: Path) -> np.ndarray:
+    folder = root.parent / "arrays"
+    folder.mkdir(exist_ok=True)
+    settings = Preprocess(spacing=[1.5, 1.5, 1.5])
+    preprocess_case(case, root, settings, [8, 8, 8], folder)
+    return np.asarray(load_case(folder, case.name).image)
+
+
+def test_nan_is_background_only_where_it_is_accepted(tmp_path: Path) -> None:
+    root, holes = tmp_path / "scans", scan(1)
+    holes[:3] = np.nan
+    save(root, "a-0001", t1c=holes)
+    save(root, "b-0001")
+    with pytest.raises(
+        BadCases, match=r"(?s)NaN in 240 of 960.*accept: \{nan: background\}"
+    ) as found:
+        index(root)
+    assert list(found.value.problems) == ["a-0001"]
+    assert "dataset.accept: {nan: background}" in found.value.problems["a-0001"].fix
+    cases = index(root, nan="background")
+    assert cases["a-0001"].accepted == {"nan": ["t1c"]} and cases["b-0001"].accepted == {}
+    assert any("NaN in 240 voxels" in note for note in cases["a-0001"].notes)
+    found_with_nan = arrays(cases["a-0001"], root)
+    # As if someone had written zeros.
+    filled = tmp_path / "filled/scans"
+    save(filled, "a-0001", t1c=np.nan_to_num(holes))
+    for name in ("t1n", "t2f"):
+        file = f"a-0001/a-0001-{name}.nii.gz"
+        (filled / file).write_bytes((root / file).read_bytes())
+    np.testing.assert_array_equal(arrays(index(filled)["a-0001"], filled), found_with_nan)
+
+
+def test_infinite_voxels_are_never_background(tmp_path: Path) -> None:
+    root, broken = tmp_path / "scans", scan(1)
+    broken[0, 0, 0] = np.inf
+    save(root, "a-0001", t1c=broken)
+    with pytest.raises(BadCases, match="infinite values in 1 of 960") as found:
+        index(root, nan="background")
+    assert "accept" not in found.value.problems["a-0001"].fix
+
+
+def test_a_missing_channel_is_zeros_in_its_place(tmp_path: Path) -> None:
+    root = tmp_path / "scans"
+    save(root, "whole-0001")
+    save(root, "lost-0001")
+    save(root, "empty-0001", t1c=np.zeros(SHAPE, np.float32))
+    (root / "lost-0001/lost-0001-t1n.nii.gz").unlink()
+    with pytest.raises(BadCases) as refused:
+        index(root)
+    problems = refused.value.problems
+    assert set(problems) == {"lost-0001", "empty-0001"}
+    assert all("missing_channels: zeros" in problem.fix for problem in problems.values())
+    cases = index(root, missing_channels="zeros")
+    assert cases["lost-0001"].missing == {"t1n": 0} and cases["empty-0001"].missing == {"t1c": 1}
+    assert cases["lost-0001"].accepted == {"missing_channels": ["t1n"]}
+    whole, lost = arrays(cases["whole-0001"], root), arrays(cases["lost-0001"], root)
+    assert whole.shape == lost.shape and whole.any(axis=(1, 2, 3)).all()
+    assert not lost[0].any() and lost[1].any() and lost[2].any()
+    assert not arrays(cases["empty-0001"], root)[1].any()
+    # Other arrays than those of the same files with all channels there.
+    usual, other = Preprocess(), cases["whole-0001"]
+    lacking = IndexedCase(**{**vars(other), "missing": {"t1n": 0}})
+    assert fingerprint(lacking, usual, [8, 8, 8]) != fingerprint(other, usual, [8, 8, 8])
+
+
+def test_a_case_without_any_scan_is_not_accepted(tmp_path: Path) -> None:
+    root = tmp_path / "scans"
+    save(root, "whole-0001")
+    save(root, "none-0001", **{name: np.zeros(SHAPE, np.float32) for name in CHANNELS})
+    with pytest.raises(BadCases, match="the value 0 in every voxel"):
+        index(root, missing_channels="zeros")
+
+
+def test_labels_outside_of_a_stripped_scan_need_the_study_to_accept_them(tmp_path: Path) -> None:
+    root, stripped = tmp_path / "scans", {name: scan(n) for n, name in enumerate(CHANNELS)}
+    for volume in stripped.values():
+        volume[:6] = 0
+    save(root, "a-0001", **stripped)
+    with pytest.raises(BadCases, match=r"accept: \{labels_outside: true\}"):
+        index(root)
+    (case,) = index(root, labels_outside=True).values()
+    assert "24 of 48 labelled voxels" in case.accepted["labels_outside"][0]
+
+
+def test_what_is_accepted_stands_in_the_report(tmp_path: Path) -> None:
+    root, holes = tmp_path / "scans", scan(1)
+    holes[0, 0, 0] = np.nan
+    save(root, "a-0001", t1c=holes)
+    save(root, "b-0001")
+    (root / "b-0001/b-0001-t2f.nii.gz").unlink()
+    cases = list(index(root, nan="background", missing_channels="zeros").values())
+    lines = accepted_in_words(cases)
+    assert lines == [
+        "nan in one case: a-0001 (t1c)",
+        "missing_channels in one case: b-0001 (t2f)",
+    ]
+    assert "Accepted:\n\n- ``nan in one case``: ``a-0001 (t1c)``" in account(cases, {})
+    assert accepted_in_words([]) == []
+
+
+def test_a_study_that_accepts_nothing_says_nothing() -> None:
+    usual = Dataset(channels=["t1n"])
+    assert "accept" not in usual.model_dump()
+    assert usual.accept.dropout == 0
+    assert Accept(missing_channels="zeros").dropout == 0.2
+    with pytest.raises(ValueError, match="background"):
+        Accept.model_validate({"nan": "foreground"})
