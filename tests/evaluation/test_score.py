@@ -280,7 +280,9 @@ def test_what_is_predicted_where_nobody_annotated_changes_no_score(
     rows = scan.rows(study, scoring_of(study.scored_metrics))
     for value in (0.0, 1.0):
         other = np.where(scan.known, scan.probabilities, np.float32(value))
-        assert replace(scan, probabilities=other).rows(study, scoring_of(study.scored_metrics)) == rows
+        assert (
+            replace(scan, probabilities=other).rows(study, scoring_of(study.scored_metrics)) == rows
+        )
     # Dice by numbers of annotated voxels.
     for row, mask, truth in zip(rows, scan.probabilities > 0.5, scan.truth, strict=True):
         mask, truth = mask[scan.known], truth[scan.known]

@@ -10,12 +10,8 @@ import pytest
 import torch
 
 from support.runs import preprocess_phantom, small_run, small_study
-from support.studies import TARGET, epochs_trained, run_locally, write_tiny
 from voxelsoup.common.errors import InputError
-from voxelsoup.common.files import read_json
-from voxelsoup.evaluation.case_scores import mean_dice, read_rows
 from voxelsoup.runs.resume_state import State
-from voxelsoup.soups.candidates import ranking
 from voxelsoup.study.ingredients import (
     averaged_already,
     checkpoint_steps,
@@ -23,7 +19,6 @@ from voxelsoup.study.ingredients import (
     models_of,
     written_beside,
 )
-from voxelsoup.study.loading import read
 from voxelsoup.study.trials import trials
 from voxelsoup.training.run import stem_run
 from voxelsoup.training.train import train
@@ -175,31 +170,3 @@ def test_only_passed_checkpoints_belong_to_a_runs_identity(
 def test_more_checkpoints_than_steps_are_refused() -> None:
     with pytest.raises(InputError, match="checkpoints"):
         small_study(training={"checkpoints": 7})
-
-
-def test_the_workflow_takes_all_ingredients_for_candidates(tmp_path: Path) -> None:
-    training = {"epochs": 2, "checkpoints": 2, "steps_per_epoch": 4}
-    study = write_tiny(tmp_path, training=training, stem={"epochs": 1}, soup=BOTH)
-    run_locally(tmp_path, TARGET)
-    fold = tmp_path / "results" / "fold0"
-    candidates = [model for trial in trials(read(study)) for model in models_of(trial)]
-    scores = {
-        model: mean_dice(read_rows(fold / "trials" / model / "selection.csv"))
-        for model in candidates
-    }
-    assert len(candidates) == 8
-    record = read_json(fold / "soups" / "greedy" / "recipe.json")
-    assert sorted(decision["trial"] for decision in record["decisions"]) == sorted(candidates)
-    best = ranking(scores)[0]
-    table = (tmp_path / "results/comparison/fold0.md").read_text()
-    assert f"({best}), whose mean Dice on the selection cases" in table
-    assert "is the highest of 8 models of the trials" in table
-
-    # What was lost comes out of the run's last state, without another step.
-    lost = fold / "trials" / candidates[1]
-    before = (lost / "model.safetensors").read_bytes()
-    (lost / "model.safetensors").unlink()
-    states = tmp_path / "results/.state/fold0/trials" / candidates[0]
-    run_locally(tmp_path, str(lost.relative_to(tmp_path) / "model.safetensors"))
-    assert (lost / "model.safetensors").read_bytes() == before
-    assert epochs_trained(states) == [1, 2]

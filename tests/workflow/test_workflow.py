@@ -13,12 +13,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from support.studies import epochs_trained
 from support.workflows import REPOSITORY, planned, snakemake, write_study
 from voxelsoup.commands.cli import main
 from voxelsoup.common.files import sha256
 from voxelsoup.evaluation.case_scores import mean_dice, read_rows
 from voxelsoup.models import weight_files
 from voxelsoup.runs.invocation import recorded_studies
+from voxelsoup.soups.candidates import ranking
 from voxelsoup.study.loading import read
 from voxelsoup.study.trials import trials
 
@@ -140,6 +142,32 @@ def test_the_greedy_soup_is_the_average_that_its_recipe_names(demo: Path) -> Non
     rows = read_rows(demo / FOLD / "soups/greedy/selection.csv")
     assert mean_dice(rows) == recipe["score"]
     assert recipe["score"] >= max(decision["single_score"] for decision in recipe["decisions"])
+
+
+def test_the_soup_and_the_best_model_choose_among_all_ingredients(demo: Path) -> None:
+    trials, models = demo / FOLD / "trials", models_of(demo)
+    # Two checkpoints of four trials; the two schedule-free ones have raw weights beside averages.
+    assert len(models) == 12
+    scores = {name: mean_dice(read_rows(trials / name / "selection.csv")) for name in models}
+    recipe = json.loads((demo / FOLD / "soups" / "greedy" / "recipe.json").read_text())
+    assert sorted(decision["trial"] for decision in recipe["decisions"]) == models
+    table = (demo / "results/comparison/fold0.md").read_text()
+    assert f"({ranking(scores)[0]}), whose mean Dice on the selection cases" in table
+    assert f"is the highest of {len(models)} models of the trials" in table
+
+
+def test_a_lost_model_comes_out_of_its_runs_last_state(demo: Path, tmp_path: Path) -> None:
+    shutil.copytree(demo / "results", tmp_path / "results")
+    shutil.copytree(demo / ".snakemake", tmp_path / ".snakemake")
+    name = next(name for name in models_of(demo) if "/raw-1" in name)
+    lost = Path(FOLD, "trials", name, "model.safetensors")
+    (tmp_path / lost).unlink()
+    study = write_study(tmp_path / "study.yaml")
+    snakemake(tmp_path, "--cores", "1", str(lost), config=study)
+    assert (tmp_path / lost).read_bytes() == (demo / lost).read_bytes()
+    # Without another step.
+    states = tmp_path / "results/.state/fold0/trials" / name.partition("/")[0]
+    assert epochs_trained(states) == epochs_trained(demo / states.relative_to(tmp_path))
 
 
 def test_every_fold_reports_whether_its_models_are_linearly_mode_connected(demo: Path) -> None:
