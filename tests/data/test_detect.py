@@ -292,8 +292,9 @@ def test_patients_of_a_table_are_counted(phantom_folder: Path, tmp_path: Path) -
     study = proposed(tmp_path, root)
     assert (study.dataset.layout, study.dataset.channels) == ("table", ["t1"])
     assert study.regions == {"TC": [1, 3], "WT": [1, 2, 3], "ET": [3]}
-    assert study.folds.count == 2
+    assert study.folds.count == 3
     assert "# 3 labelled patients" in (tmp_path / "study.yaml").read_text()
+    assert main(["index", str(tmp_path / "study.yaml")]) == 0
 
 
 def test_notes_are_grouped_by_kind(

@@ -179,7 +179,9 @@ def _add_folds(proposal: Proposal, guess: Guess, fingerprint: Fingerprint) -> No
         proposal.study["folds"] = {"count": count, "file": str(file)}
         proposal.reasons["folds"] = "The split in the datalist."
         return
-    count = max(2, min(MOST_FOLDS, patients // PATIENTS_PER_FOLD))
+    # Of three patients, each fold tests on one; two folds would leave one without a selection set.
+    few_folds = 3 if patients == FEWEST_PATIENTS else 2
+    count = max(few_folds, min(MOST_FOLDS, patients // PATIENTS_PER_FOLD))
     proposal.study["folds"] = {"count": count, "selection_share": 0.2}
     few = "" if count == MOST_FOLDS else f"; {MOST_FOLDS} are usual where there are more"
     proposal.reasons["folds"] = (
