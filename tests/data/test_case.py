@@ -9,8 +9,9 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
-from voxelsoup.common.errors import BadCases
+from voxelsoup.common.errors import BadCases, InputError
 from voxelsoup.data.case import IndexedCase
 from voxelsoup.data.index.index import index_cases, read_cases, write_cases
 from voxelsoup.data.preprocessing.preprocess import fingerprint, preprocess_case
@@ -153,3 +154,78 @@ def test_a_study_that_accepts_nothing_says_nothing() -> None:
     assert Accept(missing_channels="zeros").dropout == 0.2
     with pytest.raises(ValueError, match="background"):
         Accept.model_validate({"nan": "foreground"})
+
+
+def raters(root: Path) -> list[np.ndarray]:
+    """Label maps of three raters of one scan, as three cases of one patient."""
+    labels = []
+    for number, name in enumerate("abc"):
+        label = np.zeros(SHAPE, np.uint8)
+        label[2 + number : 8, 4:8, 2:6] = 1
+        label[2 + number, 4, 2] = 2
+        save(root, f"P-{name}", seg=label, **{c: scan(n) for n, c in enumerate(CHANNELS)})
+        labels.append(label)
+    return labels
+
+
+def index_raters(root: Path, choice: str | None) -> dict[str, IndexedCase]:
+    dataset = Dataset(
+        layout="brats",
+        root=str(root),
+        channels=CHANNELS,
+        patient_pattern="^(.+)-",
+        accept=Accept(raters=choice),
+    )
+    cases, _ = index_cases(dataset, {"tumour": [1], "core": [2]}, root, workers=1)
+    write_cases(root.parent / "cases.tsv", cases)
+    return {case.name: case for case in read_cases(root.parent / "cases.tsv")}
+
+
+def label_of(case: IndexedCase, root: Path) -> np.ndarray:
+    settings = Preprocess(crop=False, normalisation="none")
+    preprocess_case(case, root, settings, [8, 8, 8], root.parent)
+    return np.asarray(load_case(root.parent, case.name).label)
+
+
+def test_raters_of_one_scan_are_refused_with_the_key_that_says_which_counts(tmp_path: Path) -> None:
+    root = tmp_path / "scans"
+    labels = raters(root)
+    with pytest.raises(BadCases) as refused:
+        index_raters(root, None)
+    assert set(refused.value.problems) == {"P-b", "P-c"}
+    assert all("raters: majority" in one.fix for one in refused.value.problems.values())
+    (case,) = index_raters(root, "-b").values()
+    assert case.name == "P-b" and "those of P-a and P-c are left out" in case.notes[-1]
+    np.testing.assert_array_equal(label_of(case, root), labels[1])
+    with pytest.raises(InputError, match="with which 0 of P-a, P-b and P-c end"):
+        index_raters(root, "d")
+
+
+@pytest.mark.parametrize("method", ["majority", "staple"])
+def test_label_maps_of_raters_become_one_as_simpleitk_makes_it(tmp_path: Path, method: str) -> None:
+    root = tmp_path / "scans"
+    labels = raters(root)
+    (case,) = index_raters(root, method).values()
+    assert case.accepted["raters"] == [method, "P-b/P-b-seg.nii.gz", "P-c/P-c-seg.nii.gz"]
+    images = [sitk.GetImageFromArray(label) for label in labels]
+    oracle = sitk.LabelVoting if method == "majority" else sitk.MultiLabelSTAPLE
+    wanted = sitk.GetArrayFromImage(oracle(images, 0))
+    found = label_of(case, root)
+    np.testing.assert_array_equal(found, wanted)
+    assert set(np.unique(found)) >= {0, 1}
+    # Whoever's labels change, the case has changed.
+    first = case.sha256
+    nib.save(nib.Nifti1Image(labels[2] % 2, np.eye(4)), root / "P-c/P-c-seg.nii.gz")
+    with pytest.raises(InputError, match="changed since the index"):
+        label_of(case, root)
+    assert index_raters(root, method)["P-a"].sha256 != first
+
+
+def test_copies_of_a_case_are_no_raters(tmp_path: Path) -> None:
+    root = tmp_path / "scans"
+    raters(root)
+    for name in "bc":
+        copy = (root / "P-a/P-a-seg.nii.gz").read_bytes()
+        (root / f"P-{name}/P-{name}-seg.nii.gz").write_bytes(copy)
+    with pytest.raises(BadCases, match="holds the same t1n as P-a"):
+        index_raters(root, "majority")

@@ -4,10 +4,13 @@ from pathlib import Path
 
 from voxelsoup.common.logs import job_log
 from voxelsoup.data.index.index import index_cases, write_cases, write_rejected
+from voxelsoup.data.preprocessing.raters import check_simpleitk
 from voxelsoup.study.loading import load
 
 with job_log(snakemake.log[0]):
     study = load(snakemake.config)
+    if study.dataset.accept.raters == "staple":
+        check_simpleitk()
     cases, rejected = index_cases(
         study.dataset,
         study.regions,

@@ -35,11 +35,13 @@ from voxelsoup.planning.fingerprint import (
 from voxelsoup.planning.label_meaning import Meaning, meaning_of
 from voxelsoup.planning.proposal import propose_data
 from voxelsoup.planning.study_yaml import study_text
+from voxelsoup.report.cases import accepted_in_words
 from voxelsoup.study.loading import read
-from voxelsoup.study.sections.data import Dataset
+from voxelsoup.study.sections.data import Accept, Dataset
 from voxelsoup.study.study import Study
 
 STUDY_FILES = (".yaml", ".yml")
+ACCEPTABLE = Accept(nan="background", raters="majority")
 ANY_LABEL = {"any": list(range(1, 256))}
 NAMED = 3
 MOST_NOTES = 12
@@ -117,7 +119,9 @@ def list_index(path: Path) -> Listing:
         listing = _listing(study.dataset, study.regions, root, labels_of, None)
         return replace(listing, folds=_problem_with_folds(study, listing))
     found = guess(path)
-    return _listing(found.dataset, ANY_LABEL, found.root, found.labels.named, found)
+    # Shown as usable, with the keys that make them so: no study has refused them yet.
+    dataset = found.dataset.model_copy(update={"accept": ACCEPTABLE})
+    return _listing(dataset, ANY_LABEL, found.root, found.labels.named, found)
 
 
 def _regions_of_labels(regions: dict[str, list[int]]) -> dict[int, str]:
@@ -313,6 +317,7 @@ def _print_next(console: Console, listing: Listing, path: Path) -> None:
     meaning = listing.meaning
     if meaning is not None:
         sections, reasons = propose_data(listing.guess, meaning, unlabelled)
+        _add_accepted(sections, reasons, listing)
         console.print("[bold]In a study:[/]")
         # As it stands: a broken line would be another YAML.
         console.print(
@@ -323,6 +328,23 @@ def _print_next(console: Console, listing: Listing, path: Path) -> None:
     console.print(
         f"{first}voxelsoup init {escape(str(path))} proposes a complete study.", soft_wrap=True
     )
+
+
+def _add_accepted(sections: dict[str, Any], reasons: dict[str, str], listing: Listing) -> None:
+    """What a study has to accept for these cases to be usable, and why."""
+    needed = {finding for case in listing.usable for finding in case.accepted}
+    accept = {k: v for k, v in ACCEPTABLE.model_dump(exclude_defaults=True).items() if k in needed}
+    if accept:
+        sections["dataset"]["accept"] = accept
+        reasons["dataset.accept"] = (
+            "Needed by these cases: "
+            + "; ".join(accepted_in_words(listing.usable))
+            + (
+                ". Raters: `majority`, `staple`, or how the names of one rater's cases end."
+                if "raters" in accept
+                else "."
+            )
+        )
 
 
 def _json(listing: Listing, fingerprint: Fingerprint) -> dict[str, Any]:

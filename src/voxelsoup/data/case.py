@@ -38,6 +38,10 @@ class Source:
         return Source(self.file.relative_to(root), self.component)
 
 
+# How the label maps of several raters become one.
+FUSIONS = ("majority", "staple")
+
+
 class MissingChannels(InputError):
     """Nothing is wrong with a case but that channels of it have no file."""
 
@@ -112,3 +116,9 @@ class IndexedCase:
     notes: tuple[str, ...] = ()
     missing: Mapping[str, int] = field(default_factory=dict)
     accepted: Mapping[str, list[str]] = field(default_factory=dict)
+
+    @property
+    def consensus(self) -> tuple[str, list[Source]] | None:
+        """How raters' label maps become one, and those besides ``label``; None for one rater."""
+        method, *others = self.accepted.get("raters", [""])
+        return (method, [Source.parse(text) for text in others]) if method in FUSIONS else None

@@ -101,8 +101,10 @@ def question_of(case: Case, expected: Expected, root: Path) -> str:
 
 
 def files_of(case: Case | IndexedCase) -> list[Path]:
-    """The files of a case, each once: channels in their order, then the label map."""
+    """The files of a case, each once: channels in their order, then label maps."""
     sources = [*case.channels.values(), *([case.label] if case.label else [])]
+    if isinstance(case, IndexedCase) and case.consensus:
+        sources += case.consensus[1]
     return list(dict.fromkeys(source.file for source in sources))
 
 

@@ -21,12 +21,15 @@ from voxelsoup.data.index.check_cache import (
     append,
     appending,
     check_if_changed,
+    files_of,
+    hash_files,
     is_current,
     read_results,
     write_results,
 )
 from voxelsoup.data.index.checks import Expected, Findings, find_duplicates, without_absent
 from voxelsoup.data.index.patients import describe_patients, patient_finder
+from voxelsoup.data.index.raters import KEY, groups_of_raters, with_raters
 from voxelsoup.data.layouts import find_cases
 from voxelsoup.data.layouts.label_names import names_of_labels
 from voxelsoup.data.volumes.volume import shape_text
@@ -77,12 +80,16 @@ def index_cases(
     rejected = {case.name: case.problem for case in cases if case.problem is not None}
     rejected |= {n: r.outcome for n, r in found.items() if isinstance(r.outcome, InputError)}
     voxels = {n: r.outcome.voxels for n, r in found.items() if isinstance(r.outcome, Findings)}
-    rejected |= find_duplicates([case for case in readable if case.name in voxels], voxels)
+    checked = [case for case in readable if case.name in voxels]
+    raters = groups_of_raters(checked, voxels, patients)
+    rejected |= _duplicates(checked, voxels, raters, accept.raters is not None)
     usable = [
         _indexed(case, patients[case.name], found[case.name], root)
         for case in cases
         if case.name not in rejected
     ]
+    if accept.raters is not None:
+        usable = [_hashed(case, root) for case in with_raters(usable, raters, accept.raters)]
     usable = _with_notes_on_extras(usable, {case.name: case.extra for case in cases})
     log.info("%d cases can be used, %d cannot", len(usable), len(rejected))
     grouped = describe_patients(dataset, usable)
@@ -95,6 +102,32 @@ def index_cases(
             "or set `dataset.on_bad_case: skip` to continue without these cases",
         )
     return usable, dict(sorted(rejected.items()))
+
+
+def _duplicates(
+    cases: Sequence[Case],
+    voxels: Mapping[str, Mapping[str, str]],
+    raters: Sequence[Sequence[str]],
+    accepted: bool,
+) -> dict[str, InputError]:
+    """Copies among cases, but for labels of several raters where these are accepted."""
+    others = {name for names in raters for name in names[1:]}
+    if accepted:
+        return find_duplicates([case for case in cases if case.name not in others], voxels)
+    found = find_duplicates(cases, voxels)
+    return {
+        name: InputError(one.where, one.found, one.expected, one.fix + KEY)
+        if name in others
+        else one
+        for name, one in found.items()
+    }
+
+
+def _hashed(case: IndexedCase, root: Path) -> IndexedCase:
+    """A case with the hash over the label maps of all of its raters."""
+    if case.consensus is None:
+        return case
+    return replace(case, sha256=hash_files(root / file for file in files_of(case)))
 
 
 def _background(dataset: Dataset, labels: frozenset[int], root: Path) -> dict[int, str]:

@@ -31,6 +31,7 @@ from voxelsoup.data.preprocessing.crop import (
 )
 from voxelsoup.data.preprocessing.geometry import Array, Geometry
 from voxelsoup.data.preprocessing.normalise import normalise
+from voxelsoup.data.preprocessing.raters import consensus
 from voxelsoup.data.preprocessing.resample import (
     across_slices,
     resample_image,
@@ -114,6 +115,7 @@ def fingerprint(
         "channels": with_missing(case.channels, case.missing),
         **({} if ignored is None else {"ignored": ignored}),
         **({"missing": list(case.missing)} if case.missing else {}),
+        **({"raters": case.accepted["raters"]} if case.consensus else {}),
     }
     places = [source.component for source in case.channels.values()]
     if places != list(range(len(places))) and any(place is not None for place in places):
@@ -154,6 +156,8 @@ def preprocess_case(
             ignored,
             case.missing,
             nan_as_background="nan" in case.accepted,
+            raters=case.consensus
+            and (case.consensus[0], [s.below(root) for s in case.consensus[1]]),
         )
         _check_unchanged(case, root, scan.hashes)
         geometry = {"case": case.name, **scan.geometry}
@@ -298,6 +302,7 @@ def _read(
     ignored: int | None = None,
     missing: Mapping[str, int] = NONE_MISSING,
     nan_as_background: bool = False,
+    raters: tuple[str, list[Source]] | None = None,
 ) -> _Scan:
     """Read a case; large volumes wait on the disk, in ``folder``, until they are used."""
     by_file = [list(group) for _, group in groupby(channels.values(), lambda source: source.file)]
@@ -315,6 +320,14 @@ def _read(
         stored = read_label(label)
         hashes[label.file] = stored.sha256
         values = align(stored, grid, label.file, first.file)[0].data
+        if raters is not None:
+            others = [read_label(source) for source in raters[1]]
+            hashes |= {s.file: one.sha256 for s, one in zip(raters[1], others, strict=True)}
+            turned = [
+                align(one, grid, source.file, first.file)[0].data
+                for source, one in zip(raters[1], others, strict=True)
+            ]
+            values = consensus([values, *turned], raters[0])
         shown = cropped(values)
         # Where nothing is known, nothing is kept that a scan without labels would not have.
         labelled = shown.box if ignored is None else box_of((values != 0) & (values != ignored))

@@ -39,6 +39,14 @@ class Accept(Section):
     labels_outside: bool = Field(
         False, description="Labels where every channel of a skull-stripped scan is 0."
     )
+    raters: str | None = Field(
+        None,
+        min_length=1,
+        description="Cases of one patient that hold the same scans and are labels of several "
+        "raters: `majority` (the value that more than half of them give, else background), "
+        "`staple` (by SimpleITK, which `pip install voxelsoup[staple]` adds), or how the names of "
+        "the cases of the rater end who counts.",
+    )
     missing_channels: Literal["zeros"] | None = Field(
         None,
         description="A case without one of its channels, or with one that has the same value "
