@@ -166,7 +166,7 @@ def test_an_index_without_a_usable_case_is_refused(folder: Path) -> None:
 
 def test_two_cases_of_one_name_are_refused(folder: Path) -> None:
     shutil.copytree(folder / BAD, folder / "more" / BAD)
-    with pytest.raises(InputError, match=f"2 cases named {BAD}") as caught:
+    with pytest.raises(InputError, match=f"two cases named {BAD}") as caught:
         index_cases(dataset(), REGIONS, folder, workers=1)
     assert "rename" in caught.value.fix
 

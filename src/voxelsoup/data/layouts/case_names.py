@@ -41,7 +41,7 @@ def check_case_names(cases: Sequence[Case], where: Path) -> None:
         files = [str(next(iter(c.channels.values()))) for c in cases if c.name == name]
         raise InputError(
             where,
-            f"holds {count} cases named {name}: {files[0]} and {files[1]}",
+            f"holds {'two' if count == 2 else count} cases named {name}: {files[0]} and {files[1]}",
             "a name of its own for every case, as its label map is called so",
             "rename or remove one of them, or give them names in a list (docs/data.md)",
         )
