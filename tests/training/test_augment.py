@@ -87,6 +87,22 @@ def test_only_the_axes_that_the_study_names_are_mirrored(axes: list[Axis]) -> No
     assert some.flips == {n: flipped for n, flipped in left.items() if flipped}
 
 
+def test_slices_are_turned_in_their_planes_alone_where_the_study_says_so() -> None:
+    every = draw(200, 1, "affine-contrast", drawn(5))
+    some = draw(200, 1, "affine-contrast", drawn(5), rotate_about=["z"])
+    turned = {n: ([0.0, 0.0, angles[2]], zoom) for n, (angles, zoom) in every.affine.items()}
+    assert some.affine == turned and len(turned) > 20
+    assert dataclasses.replace(some, affine=every.affine) == every
+
+
+def test_a_rotation_about_z_moves_nothing_from_slice_to_slice() -> None:
+    images, labels = batch(1)
+    labels[0, 0] = torch.arange(1, SHAPE[2] + 1)
+    rotate(images[0], labels[0], [0.0, 0.0, 0.4], zoom=1.0)
+    for z in range(SHAPE[2]):
+        assert set(labels[0, 0, :, :, z].unique().tolist()) <= {0, z + 1}
+
+
 def test_a_preset_includes_the_weaker_one() -> None:
     order = ["none", "flips-intensity", "affine-contrast", "full"]
     assert list(PRESETS) == order

@@ -393,6 +393,13 @@ def _add_training(proposal: Proposal, fingerprint: Fingerprint) -> None:
         "precision": "bfloat16",
         "workers": 3,
     }
+    thick = across_slices("nearest", chosen or own, chosen or own)
+    if thick is not None:
+        axis = "xyz"[thick.axis]
+        proposal.study["training"]["rotate_about"] = [axis]
+        proposal.reasons["training.rotate_about"] = (
+            f"Slices are thick along {axis}: they are turned in their planes alone, as in nnU-Net."
+        )
     _add_mirror_axes(proposal)
     proposal.reasons |= {
         "network": network.reason,

@@ -96,6 +96,7 @@ def augment(
     preset: AugmentationPreset,
     generator: torch.Generator,
     mirror_axes: Collection[Axis] = ALL_AXES,
+    rotate_about: Collection[Axis] = ALL_AXES,
 ) -> None:
     """Change a batch at random, in place; what is drawn depends on ``generator`` alone.
 
@@ -107,8 +108,9 @@ def augment(
         generator: a generator of the CPU, so that all devices draw the same (but for noise,
             which a GPU draws itself).
         mirror_axes: along which images are mirrored, where the preset mirrors.
+        rotate_about: about which they are rotated, where it rotates.
     """
-    drawn = draw(len(images), images.shape[1], preset, generator, mirror_axes)
+    drawn = draw(len(images), images.shape[1], preset, generator, mirror_axes, rotate_about)
     apply(images, labels, drawn)
 
 
@@ -152,6 +154,7 @@ def draw(
     preset: AugmentationPreset,
     generator: torch.Generator,
     mirror_axes: Collection[Axis] = ALL_AXES,
+    rotate_about: Collection[Axis] = ALL_AXES,
 ) -> Drawn:
     """Draw how a batch of so many samples is to be changed; ``generator`` is one of the CPU."""
     strength = PRESETS[preset]
@@ -173,7 +176,10 @@ def draw(
         return dict(zip(changed, uniform((len(changed), *shape), bounds), strict=True))
 
     turned = chosen(strength.affine)
-    angles = uniform((len(turned), 3), (-ROTATION, ROTATION))
+    # Drawn for all axes, as flips are.
+    about = [float(name in rotate_about) for name in ALL_AXES]
+    drawn_angles = uniform((len(turned), 3), (-ROTATION, ROTATION))
+    angles = [[a * kept for a, kept in zip(row, about, strict=True)] for row in drawn_angles]
     zooms = uniform((len(turned),), ZOOM)
     flips = _draw_flips(samples, strength.flip, generator, mirror_axes)
     noisy = chosen(strength.noise)

@@ -146,7 +146,8 @@ def batches(
         if share is not None:
             images, labels = _in_place(images, own, size), _in_place(labels, own, size)
         training = source.training
-        augment(images, labels, training.augmentation, generator, training.mirror_axes)
+        preset, mirrored = training.augmentation, training.mirror_axes
+        augment(images, labels, preset, generator, mirrored, training.rotate_about)
         if source.dropout:
             drop_channels(images, source.dropout, [*source.seed, step])
         kept = slice(own.start, own.stop)

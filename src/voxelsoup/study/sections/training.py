@@ -132,6 +132,13 @@ class Training(Section):
         "mirrors at prediction; x is left to right. Regions that differ by their side (left and "
         "right kidney) need `[y, z]`; `[]` mirrors along none.",
     )
+    rotate_about: list[Axis] = Field(
+        list(ALL_AXES),
+        exclude_if=only_if_not(list(ALL_AXES)),
+        description="Axes about which a preset that rotates does so. Rotations are rigid in "
+        "voxels: thick slices along z are only turned in their planes, with `[z]`; `[]` leaves "
+        "scaling alone.",
+    )
     loss: LossName = Field(
         "dice-bce",
         description="Loss on the regions' sigmoid outputs: Dice, Dice + binary cross-entropy, or "
@@ -184,7 +191,7 @@ class Training(Section):
             raise ValueError("every side must be at least 1 voxel")
         return value
 
-    @field_validator("mirror_axes")
+    @field_validator("mirror_axes", "rotate_about")
     @classmethod
     def _axes_in_order(cls, value: list[Axis]) -> list[Axis]:
         if len(set(value)) != len(value):
