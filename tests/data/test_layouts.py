@@ -12,6 +12,7 @@ from voxelsoup.common.errors import InputError
 from voxelsoup.data.case import Case, Source
 from voxelsoup.data.index.folder_hash import list_files
 from voxelsoup.data.layouts import READERS, find_cases
+from voxelsoup.data.layouts.detect import guess
 from voxelsoup.study.sections.data import Dataset
 
 
@@ -377,3 +378,56 @@ def test_case_names_that_files_cannot_have_are_refused(tmp_path: Path, name: str
     with pytest.raises(InputError, match="holds a case named") as caught:
         find("monai", tmp_path, ["t1"])
     assert "rename the case" in caught.value.fix
+
+
+def version_1(root: Path, channels: list[str]) -> Path:
+    """A raw folder of nnU-Net v1: listed without the numbers that its files end in."""
+    for name in ("c1", "c2"):
+        files = (f"imagesTr/{name}_{number:04d}.nii.gz" for number in range(len(channels)))
+        touch(root, *files, f"labelsTr/{name}.nii.gz")
+    # Left out by the list.
+    touch(root, "imagesTr/c3_0000.nii.gz")
+    entries = [
+        {"image": f"./imagesTr/{name}.nii.gz", "label": f"./labelsTr/{name}.nii.gz"}
+        for name in ("c2", "c1")
+    ]
+    modality = {str(number): name for number, name in enumerate(channels)}
+    return describe(root, modality=modality, labels={"0": "background"}, training=entries)
+
+
+@pytest.mark.parametrize("channels", [["CT"], ["T2", "ADC"]])
+def test_cases_of_nnunet_version_1_are_those_of_its_list(
+    tmp_path: Path, channels: list[str]
+) -> None:
+    root = version_1(tmp_path, channels)
+    assert guess(root).dataset.layout == "nnunet"
+    assert guess(root).dataset.channels == channels
+    found = find("nnunet", root, channels)
+    assert [case.name for case in found] == ["c1", "c2"]
+    for case in found:
+        assert case.label == Source(root / "labelsTr" / f"{case.name}.nii.gz")
+        for number, channel in enumerate(channels):
+            file = root / "imagesTr" / f"{case.name}_{number:04d}.nii.gz"
+            assert case.channels[channel] == Source(file)
+
+
+def test_nnunet_version_1_is_named_where_it_is_called_decathlon(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="nnU-Net v1") as caught:
+        find("decathlon", version_1(tmp_path, ["CT"]), ["CT"])
+    assert "dataset.layout: nnunet" in caught.value.fix
+
+
+def test_endings_of_files_may_be_in_capitals(tmp_path: Path) -> None:
+    touch(tmp_path, "n/imagesTr/c1_0000.NII.GZ", "n/labelsTr/c1.Nii.gz")
+    describe(tmp_path / "n", channel_names={"0": "CT"}, file_ending=".nii.gz")
+    (case,) = find("nnunet", tmp_path / "n", ["CT"])
+    assert case.name == "c1"
+    assert case.channels["CT"].file.name == "c1_0000.NII.GZ"
+    assert case.label == Source(tmp_path / "n/labelsTr/c1.Nii.gz")
+    touch(tmp_path, "b/p-1/p-1-t1n.NII", "b/p-1/p-1-seg.NII.GZ")
+    (case,) = find("brats", tmp_path / "b", ["t1n"])
+    assert case.channels["t1n"].file.name == "p-1-t1n.NII"
+    assert case.label == Source(tmp_path / "b/p-1/p-1-seg.NII.GZ")
+    touch(tmp_path, "n/labelsTr/c1.nii.gz")
+    with pytest.raises(InputError, match=r"holds both c1\.Nii\.gz and c1\.nii\.gz"):
+        find("nnunet", tmp_path / "n", ["CT"])

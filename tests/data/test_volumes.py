@@ -24,6 +24,7 @@ from voxelsoup.data.volumes.volume import (
     read_label,
     read_volume,
     read_volumes,
+    without_suffix,
     write_volume,
 )
 
@@ -58,6 +59,15 @@ def test_written_volumes_are_read_back_by_us_and_by_nibabel(tmp_path: Path, suff
         np.testing.assert_array_equal(volume.affine, AFFINE)
         assert volume.spacing == (1, 1, 2)
     np.testing.assert_array_equal(nib.load(ours).affine, AFFINE)
+
+
+@pytest.mark.parametrize("name", ["scan.NII.GZ", "scan.Nii", "scan.MHA", "scan.NRRD"])
+def test_endings_in_capitals_are_read(tmp_path: Path, name: str) -> None:
+    plain = tmp_path / name.lower()
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(noise(5, 6, 7)), str(plain))
+    plain.rename(tmp_path / name)
+    np.testing.assert_array_equal(read_volume(Source(tmp_path / name)).data, noise(5, 6, 7).T)
+    assert without_suffix(name) == "scan"
 
 
 def test_the_same_volume_is_written_to_the_same_bytes(tmp_path: Path) -> None:

@@ -109,7 +109,7 @@ def list_index(path: Path) -> Listing:
     Raises:
         InputError: if nothing is found there, or the study cannot be read.
     """
-    if path.suffix in STUDY_FILES:
+    if path.suffix.lower() in STUDY_FILES:
         study = read(path)
         root = Path(study.dataset.root or "")
         if study.dataset.layout == "phantom":

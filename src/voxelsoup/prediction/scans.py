@@ -17,7 +17,7 @@ from voxelsoup.data.layouts.case_names import RECORDS, check_case_names
 from voxelsoup.data.layouts.channel_names import match_channels
 from voxelsoup.data.layouts.detect import Guess, guess
 from voxelsoup.data.layouts.monai import case_name
-from voxelsoup.data.volumes.volume import SUFFIXES
+from voxelsoup.data.volumes.volume import is_volume
 from voxelsoup.prediction.outcomes import files_of_prediction
 from voxelsoup.prediction.plain_folder import PlainFolder
 from voxelsoup.study.sections.data import Dataset, Layout
@@ -62,7 +62,7 @@ def find_scans(
     path, stated = Path(given), _stated(channels, called)
     if path.is_dir():
         cases = _in_folder(path, channels, stated, report)
-    elif path.is_file() and path.suffix in LISTS:
+    elif path.is_file() and path.suffix.lower() in LISTS:
         cases = find_cases(_listing(path, channels, stated), path.parent)
     elif path.is_file():
         cases = [PlainFolder(channels, stated, report).of_one_volume(path)]
@@ -100,7 +100,7 @@ def _stated(channels: Sequence[str], called: Sequence[str] | None) -> dict[str, 
 
 def _listing(path: Path, channels: Sequence[str], stated: Mapping[str, int | str]) -> Dataset:
     return Dataset(
-        layout=LISTS[path.suffix],
+        layout=LISTS[path.suffix.lower()],
         root=str(path.parent),
         file=str(path),
         channels=list(channels),
@@ -157,7 +157,7 @@ def volumes_in(folder: Path) -> list[Path]:
     return sorted(
         path
         for path in folder.iterdir()
-        if path.name.endswith(SUFFIXES) and not path.name.startswith(".") and path.is_file()
+        if is_volume(path.name) and not path.name.startswith(".") and path.is_file()
     )
 
 

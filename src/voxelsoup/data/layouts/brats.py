@@ -118,7 +118,9 @@ def _volumes(folder: Path) -> set[str]:
         return {
             entry.name
             for entry in entries
-            if entry.name.endswith(ENDINGS) and not entry.name.startswith(".") and entry.is_file()
+            if entry.name.lower().endswith(ENDINGS)
+            and not entry.name.startswith(".")
+            and entry.is_file()
         }
 
 

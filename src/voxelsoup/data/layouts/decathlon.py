@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from voxelsoup.common.errors import InputError
 from voxelsoup.data.case import Case, Source
 from voxelsoup.data.layouts.channel_names import ChannelMatch, names_in_order
 from voxelsoup.data.layouts.json_files import (
@@ -15,6 +16,7 @@ from voxelsoup.data.layouts.json_files import (
     read_description,
     unlabelled_entries,
 )
+from voxelsoup.data.layouts.nnunet import lists_version_1
 from voxelsoup.data.volumes.volume import without_suffix
 from voxelsoup.study.sections.data import Dataset
 
@@ -31,6 +33,14 @@ def find_cases(dataset: Dataset, root: Path) -> list[Case]:
     modalities = description.get("modality", description.get("channel_names", {}))
     there = names_in_order(modalities, where)
     match = places_of_channels(dataset, there, where)
+    if lists_version_1(root, description):
+        raise InputError(
+            where,
+            "is of nnU-Net v1 raw data: for each image that it lists there are files of channels, "
+            "such as CASE_0000.nii.gz",
+            "one file per image, in the `decathlon` layout",
+            "set `dataset.layout: nnunet`",
+        )
     entries = entries_of(description, "training", where)
     if dataset.unlabelled == "predict":
         entries = entries + unlabelled_entries(description, "test", where)

@@ -20,6 +20,7 @@ from voxelsoup.data.layouts.channel_names import clean_names, names_in_order
 from voxelsoup.data.layouts.json_files import read_json
 from voxelsoup.data.layouts.label_names import LabelNames, parse_labels
 from voxelsoup.data.layouts.monai import shared_endings
+from voxelsoup.data.layouts.nnunet import lists_version_1
 from voxelsoup.data.layouts.table import (
     CASE,
     NOT_CHANNELS,
@@ -109,9 +110,13 @@ def _guess_here(folder: Path) -> Guess | None:
 
 
 def guess_nnunet(root: Path) -> Guess | None:
-    """nnU-Net v2 raw: ``channel_names``, and images that end in the number of the channel."""
+    """nnU-Net raw: images that end in the number of the channel; ``channel_names``, or in version 1
+    ``modality`` and a list of images without these numbers.
+    """
     description = _described(root / "dataset.json")
     channels = description.get("channel_names")
+    if channels is None and (lists_version_1(root, description) or not _entries(description)):
+        channels = description.get("modality")
     if not isinstance(channels, dict | list):
         return None
     # Where there is one channel, numbers may belong to the cases' names.

@@ -1,19 +1,29 @@
-"""nnU-Net v2 raw: ``dataset.json``, ``imagesTr/{case}_0000.nii.gz``, ``labelsTr/{case}.nii.gz``."""
+"""nnU-Net raw: ``dataset.json``, ``imagesTr/{case}_0000.nii.gz``, ``labelsTr/{case}.nii.gz``.
+
+Version 2 names the channels in ``channel_names``. Version 1 names them in ``modality`` as the
+Decathlon does, and lists the cases in ``training`` without the numbers of their channels.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from voxelsoup.common.errors import InputError
 from voxelsoup.data.case import Case, Source
 from voxelsoup.data.layouts.channel_names import ChannelMatch, names_in_order
-from voxelsoup.data.layouts.json_files import inside, places_of_channels, read_description, shown
+from voxelsoup.data.layouts.json_files import (
+    entries_of,
+    inside,
+    places_of_channels,
+    read_description,
+    shown,
+)
 from voxelsoup.data.layouts.listed_files import with_checked_endings
-from voxelsoup.data.volumes.volume import SUFFIXES
+from voxelsoup.data.volumes.volume import SUFFIXES, without_suffix
 from voxelsoup.study.sections.data import Dataset
 
 CHANNEL_FILE = re.compile(r"(?P<case>.+)_(?P<channel>[0-9]{4})", re.DOTALL)
@@ -23,20 +33,24 @@ def find_cases(dataset: Dataset, root: Path) -> list[Case]:
     """The training cases, sorted by name: every name that has an image or a label.
 
     ``dataset.json`` may list them in an object ``dataset`` (case -> its ``images`` and its
-    ``label``), which then stands for the folders. Where unlabelled cases are to be predicted,
-    the cases of ``imagesTs`` are listed as well, without label: a ``labelsTs`` is not used. The
-    study's channels are found among those of ``dataset.json`` by their names. Where there is only
-    one, ``CASE_0001.nii.gz`` is a case of that name.
+    ``label``), which then stands for the folders, and so does the list of version 1. Where
+    unlabelled cases are to be predicted, the cases of ``imagesTs`` are listed as well, without
+    label: a ``labelsTs`` is not used. The study's channels are found among those of
+    ``dataset.json`` by their names. Where there is only one, ``CASE_0001.nii.gz`` is a case of that
+    name.
 
     Raises InputError if ``dataset.json`` is missing, broken, or describes other channels.
     """
     where = root / "dataset.json"
     description = read_description(where)
-    there = names_in_order(description.get("channel_names", {}), where)
+    named = description.get("channel_names", description.get("modality", {}))
+    there = names_in_order(named, where)
     channels = _Channels(places_of_channels(dataset, there, where), len(there))
     ending = _ending(description, where)
     listed = description.get("dataset")
-    if listed is None:
+    if listed is None and lists_version_1(root, description):
+        cases = _version_1_cases(description, root, ending, channels)
+    elif listed is None:
         cases = _training_cases(dataset, root, ending, channels)
     else:
         cases = _listed_cases(listed, root, channels, dataset, where)
@@ -59,7 +73,7 @@ class _Channels:
 
 def _ending(description: dict[str, Any], where: Path) -> str:
     ending = description.get("file_ending", ".nii.gz")
-    if not isinstance(ending, str) or ending not in SUFFIXES:
+    if not isinstance(ending, str) or ending.lower() not in SUFFIXES:
         raise InputError(
             where,
             f"says that its files end in {shown(ending)}",
@@ -82,9 +96,52 @@ def _training_cases(dataset: Dataset, root: Path, ending: str, channels: _Channe
     ]
 
 
+def lists_version_1(root: Path, description: dict[str, Any]) -> bool:
+    """Whether a ``dataset.json`` is of nnU-Net v1: it lists c1.nii.gz, and c1_0000.nii.gz is there.
+
+    In data sets of the Decathlon, most images that are listed are there under their names.
+    """
+    entries = description.get("training")
+    if "channel_names" in description or not isinstance(entries, list):
+        return False
+    images = [entry.get("image") for entry in entries if isinstance(entry, dict)]
+    stems = [without_suffix(PurePosixPath(i).name) for i in images if isinstance(i, str)]
+    folder = root / "imagesTr"
+    there = {without_suffix(path.name) for path in folder.iterdir()} if folder.is_dir() else set()
+    numbered = sum(f"{stem}_0000" in there for stem in stems)
+    return numbered > sum(stem in there for stem in stems)
+
+
+def _version_1_cases(
+    description: dict[str, Any], root: Path, ending: str, channels: _Channels
+) -> list[Case]:
+    where, cases = root / "dataset.json", []
+    files: dict[Path, dict[str, dict[int, Path]]] = {}
+    for entry in entries_of(description, "training", where):
+        image = inside(root, entry.get("image"), where)
+        label = inside(root, entry["label"], where) if entry.get("label") else None
+        folder, name = image.parent, without_suffix(image.name)
+        if folder not in files:
+            files[folder] = _channel_files(folder, ending, channels.count)
+        source = Source(label) if label else None
+        cases.append(_case(name, folder, files[folder], channels, ending, source))
+    return cases
+
+
 def _files(folder: Path, ending: str) -> list[Path]:
     # Files that begin with a dot are what macOS leaves in archives.
-    return [path for path in folder.glob(f"*{ending}") if not path.name.startswith(".")]
+    found: dict[str, Path] = {}
+    for path in sorted(folder.glob("*")):
+        if path.name.lower().endswith(ending.lower()) and not path.name.startswith("."):
+            other = found.setdefault(path.name[: -len(ending)], path)
+            if other != path:
+                raise InputError(
+                    folder,
+                    f"holds both {other.name} and {path.name}",
+                    "one file of a name",
+                    "remove or rename one of the files",
+                )
+    return list(found.values())
 
 
 def _channel_files(

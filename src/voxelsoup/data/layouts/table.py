@@ -22,7 +22,7 @@ from voxelsoup.data.layouts.case_names import unsafe_text
 from voxelsoup.data.layouts.channel_names import match_channels
 from voxelsoup.data.layouts.json_files import inside
 from voxelsoup.data.layouts.listed_files import with_checked_endings
-from voxelsoup.data.volumes.volume import SUFFIXES
+from voxelsoup.data.volumes.volume import is_volume
 from voxelsoup.study.sections.data import Dataset
 
 CASE, LABEL, PATIENT = "case", "label", "patient"
@@ -95,7 +95,7 @@ def _columns(
 
 def names_volumes(cells: Iterable[str]) -> bool:
     """Whether some cell of a column is the name of a volume."""
-    return any(str(Source.parse(cell).file).endswith(SUFFIXES) for cell in cells if cell)
+    return any(is_volume(str(Source.parse(cell).file)) for cell in cells if cell)
 
 
 def _case(row: Row, columns: Mapping[str, str], root: Path, path: Path) -> Case:

@@ -118,7 +118,16 @@ def joint_hash(hashes: Iterable[str]) -> str:
 
 def without_suffix(name: str) -> str:
     """A file's name without the ending of its format."""
-    return name.removesuffix(next((suffix for suffix in FORMATS if name.endswith(suffix)), ""))
+    return name[: len(name) - len(_suffix_of(name) or "")]
+
+
+def is_volume(name: str) -> bool:
+    """Whether a file's name ends as that of a volume, in small letters or in capitals."""
+    return _suffix_of(name) is not None
+
+
+def _suffix_of(name: str) -> str | None:
+    return next((suffix for suffix in FORMATS if name.lower().endswith(suffix)), None)
 
 
 def write_volume(path: Path, data: np.ndarray, affine: np.ndarray | VoxelLayout) -> None:
@@ -193,7 +202,7 @@ def _without_nan(file: Path, data: np.ndarray, nan: int, accepted: bool) -> np.n
 def _opened(file: Path) -> Iterator[tuple[BinaryIO, VoxelLayout]]:
     """A file and what its header says; errors within the block become messages."""
     _check_file(file)
-    read_layout = next(read for suffix, read in FORMATS.items() if file.name.endswith(suffix))
+    read_layout = FORMATS[_suffix_of(file.name) or ""]
     try:
         with file.open("rb") as stream:
             yield stream, read_layout(file, stream.read(BEGINNING))
@@ -211,7 +220,7 @@ def _check_file(file: Path) -> None:
             f"a volume ({', '.join(SUFFIXES)})",
             "add the file or correct its name, or leave the case out",
         )
-    if not file.name.endswith(SUFFIXES):
+    if not is_volume(file.name):
         raise unreadable(
             file, f"its name ends in none of {', '.join(SUFFIXES)}", "convert it to NIfTI"
         )
@@ -225,7 +234,7 @@ def _nearest(file: Path) -> str:
         return f": it is a link to {file.readlink()}, which is not there"
     if not file.parent.is_dir():
         return f"; there is no folder {file.parent} either"
-    names = [p.name for p in file.parent.iterdir() if p.name.endswith(SUFFIXES)]
+    names = [p.name for p in file.parent.iterdir() if is_volume(p.name)]
     near = difflib.get_close_matches(file.name, names, n=3, cutoff=0.3)
     return f"; nearest in its folder: {', '.join(near)}" if near else ""
 
