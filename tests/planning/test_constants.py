@@ -15,6 +15,7 @@ from voxelsoup.commands.cli import main
 from voxelsoup.planning.constants import notes_on_constants, propose_constants
 from voxelsoup.planning.fingerprint import CaseFingerprint, Contents, Fingerprint
 from voxelsoup.study.loading import load, read
+from voxelsoup.study.sections.evaluation import Metrics
 
 MOUSE = ((112, 128, 80), (0.15, 0.15, 0.15))
 
@@ -95,15 +96,15 @@ def test_check_names_constants_that_are_larger_than_a_region(mice: Path) -> None
             "regions": {"cortex": [1], "ventricle": [2]},
         }
     )
-    notes = notes_on_constants(study)
-    for region, volume in (("cortex", "3.4"), ("ventricle", "0.091")):
-        of_region = [note for note in notes if f"`{region}`" in note]
-        assert [note.split("`")[1] for note in of_region] == [
-            "metrics.lesion_smallest",
-            "metrics.surface_tolerance",
-            "postprocessing.smallest_components",
-        ]
-        assert f"the least: {volume} mm³" in of_region[0] and "3 of the 3 cases" in of_region[0]
+    lesions, tolerance, components = notes_on_constants(study)
+    assert "`metrics.lesion_smallest` is 50 mm³" in lesions and "such as 0.0091" in lesions
+    assert "`metrics.surface_tolerance` is 1 mm" in tolerance
+    assert "`postprocessing.smallest_components` tries 500 mm³" in components
+    for note in (lesions, components):
+        assert "`cortex` (3.4 mm³) and `ventricle` (0.091 mm³)" in note
+    penalised = study.model_copy(update={"metrics": Metrics(names=["hd95"], penalty_distance=374)})
+    penalty, _ = notes_on_constants(penalised)
+    assert "`metrics.penalty_distance` is 374 mm" in penalty and "5.73 mm" in penalty
 
 
 def test_what_init_writes_has_nothing_to_note(

@@ -23,6 +23,7 @@ from voxelsoup.data.case import Case
 from voxelsoup.data.layouts import find_cases
 from voxelsoup.data.volumes.volume import read_label
 from voxelsoup.planning.fingerprint import Fingerprint, choose_cases, label_volumes
+from voxelsoup.study.sections.evaluation import Metrics, PostprocessingSearch
 from voxelsoup.study.study import BRATS_PENALTY, Study
 
 BRATS_REGIONS = {"TC", "WT", "ET"}
@@ -33,6 +34,8 @@ LESION_VOXELS = 50
 LESION_SHARE = 0.1
 COMPONENT_SHARES = (0.01, 0.05, 0.1, 0.25)
 LARGEST_COMPONENT = 500
+# Of the largest scan, that a penalty may be without a note.
+PENALTY_DIAGONALS = 1.5
 # Label maps that `check` reads.
 CASES_CHECKED = 20
 
@@ -114,60 +117,103 @@ def _brats(seen: str) -> Constants:
 def notes_on_constants(study: Study) -> list[str]:
     """A note for each constant of a study that is larger than the regions of its data set.
 
-    Up to 20 label maps are read; those that cannot be read are left to the index.
+    Up to 20 label maps are read; what cannot be read is left to the index.
     """
     if study.dataset.root is None or not Path(study.dataset.root).is_dir():
         return []
-    cases = find_cases(study.dataset, Path(study.dataset.root))
-    labelled = [case for case in cases if case.label is not None]
-    if not labelled:
+    try:
+        cases = find_cases(study.dataset, Path(study.dataset.root))
+    except InputError:
         return []
-    look = partial(_volumes_of_regions, regions=study.regions)
-    seen = list(in_processes(look, usable_cores(), choose_cases(labelled, CASES_CHECKED)))
-    notes = []
-    for region in study.regions:
-        volumes = [volume for case in seen if (volume := case.get(region, 0.0)) > 0]
-        if volumes:
-            notes += _too_large(study, region, volumes)
-    return notes
+    labelled = [case for case in cases if case.label is not None]
+    chosen = choose_cases(labelled, CASES_CHECKED) if labelled else []
+    look = partial(_look, regions=study.regions)
+    seen = [found for found in in_processes(look, usable_cores(), chosen) if found is not None]
+    volumes = {
+        region: [case.volumes[region] for case in seen if case.volumes[region]]
+        for region in study.regions
+    }
+    volumes = {region: found for region, found in volumes.items() if found}
+    notes = [
+        _on_lesions(study.metrics, volumes),
+        _on_tolerance(study.metrics, volumes),
+        _on_penalty(study.metrics, [case.diagonal for case in seen]),
+        _on_components(study.postprocessing, volumes),
+    ]
+    return [f"{note} ({counted(len(seen), 'case')} looked at)" for note in notes if note]
 
 
-def _too_large(study: Study, region: str, volumes: Sequence[float]) -> list[str]:
-    """Notes on one region, of which the cases that have it hold these volumes in mm³."""
-    least, usual, notes = min(volumes), median(volumes), []
-    smallest, tolerance = study.metrics.lesion_smallest, study.metrics.surface_tolerance
-    names = set(study.metrics.names)
-    if names & {"lesion_dice", "lesion_hd95"} and smallest >= least:
-        number = sum(smallest >= volume for volume in volumes)
-        notes.append(
-            f"`metrics.lesion_smallest` is {smallest:g} mm³, and `{region}` has no more in "
-            f"{number} of the {counted(len(volumes), 'case')} seen (the least: {_number(least)} "
-            f"mm³): set it below, such as {_two_digits(LESION_SHARE * least):g}"
-        )
-    if "nsd" in names and tolerance > _radius(least):
-        notes.append(
-            f"`metrics.surface_tolerance` is {tolerance:g} mm, more than the radius of `{region}` "
-            f"in a case ({_radius(least):.2g} mm as a ball): set it to a voxel's side"
-        )
-    searched = study.postprocessing.smallest_tried
-    if study.postprocessing.searches and max(searched) > usual:
-        notes.append(
-            f"`postprocessing.smallest_components` tries {max(searched):g} mm³, and `{region}` "
-            f"usually has {_number(usual)} mm³: take smaller ones, or it may be dropped altogether"
-        )
-    return notes
+Volumes = Mapping[str, Sequence[float]]
 
 
-def _volumes_of_regions(case: Case, regions: Mapping[str, Sequence[int]]) -> dict[str, float]:
+def _on_lesions(metrics: Metrics, volumes: Volumes) -> str:
+    smallest = metrics.lesion_smallest
+    small = {region: min(found) for region, found in volumes.items() if smallest >= min(found)}
+    if not small or not {"lesion_dice", "lesion_hd95"} & set(metrics.names):
+        return ""
+    return (
+        f"`metrics.lesion_smallest` is {smallest:g} mm³, and some cases have no more of "
+        f"{_by_region(small, 'mm³')}: set it below, such as "
+        f"{_two_digits(LESION_SHARE * min(small.values())):g}"
+    )
+
+
+def _on_tolerance(metrics: Metrics, volumes: Volumes) -> str:
+    tolerance = metrics.surface_tolerance
+    radii = {region: _radius(min(found)) for region, found in volumes.items()}
+    small = {region: radius for region, radius in radii.items() if tolerance > radius}
+    if not small or "nsd" not in metrics.names:
+        return ""
+    return (
+        f"`metrics.surface_tolerance` is {tolerance:g} mm, more than the radius (as a ball) in "
+        f"some cases of {_by_region(small, 'mm')}: set it to a voxel's side"
+    )
+
+
+def _on_penalty(metrics: Metrics, diagonals: Sequence[float]) -> str:
+    penalty = metrics.penalty_distance
+    if penalty is None or not diagonals or penalty <= PENALTY_DIAGONALS * max(diagonals):
+        return ""
+    return (
+        f"`metrics.penalty_distance` is {penalty:g} mm, and the largest scan's diagonal has "
+        f"{max(diagonals):.3g} mm: leave it out, and each scan's own diagonal counts"
+    )
+
+
+def _on_components(search: PostprocessingSearch, volumes: Volumes) -> str:
+    most = max(search.smallest_tried)
+    small = {region: median(found) for region, found in volumes.items() if most > median(found)}
+    if not small:
+        return ""
+    return (
+        f"`postprocessing.smallest_components` tries {most:g} mm³, and a usual case has less of "
+        f"{_by_region(small, 'mm³')}, which would be dropped altogether: take smaller ones"
+    )
+
+
+def _by_region(numbers: Mapping[str, float], unit: str) -> str:
+    return listed(f"`{region}` ({_number(number)} {unit})" for region, number in numbers.items())
+
+
+@dataclass(frozen=True)
+class _Looked:
+    """Volumes in mm³ by region, and the diagonal in mm, of one label map."""
+
+    volumes: dict[str, float]
+    diagonal: float
+
+
+def _look(case: Case, regions: Mapping[str, Sequence[int]]) -> _Looked | None:
     assert case.label is not None
     try:
-        volumes = label_volumes(read_label(case.label))
+        label = read_label(case.label)
     except InputError:
-        return {}
-    return {
-        region: sum(volumes.get(label, 0.0) for label in labels)
-        for region, labels in regions.items()
-    }
+        return None
+    found = label_volumes(label)
+    return _Looked(
+        {name: sum(found.get(value, 0.0) for value in values) for name, values in regions.items()},
+        math.hypot(*_extent(label.data.shape, label.spacing)),
+    )
 
 
 def _radius(volume: float) -> float:
