@@ -11,6 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from support.scans import label_with, write_nnunet
 from voxelsoup.common.errors import BadCases, InputError
 from voxelsoup.data.case import Source
 from voxelsoup.data.index.index import (
@@ -285,3 +286,25 @@ def test_the_brats_folder(brats_folder: Path) -> None:
 )
 def test_only_a_visit_behind_a_patients_number_is_taken_off(case: str, patient: str) -> None:
     assert re.sub(PATIENT_PATTERN, r"\1", case) == patient
+
+
+@pytest.mark.parametrize(("stripped", "usable"), [(None, 3), (False, 3), (True, 0)])
+def test_labels_on_zeros_are_noted_unless_the_scans_are_skull_stripped(
+    stripped: bool | None, usable: int, tmp_path: Path
+) -> None:
+    label = label_with([1])
+    # Lungs, which a window of Hounsfield units sets to 0.
+    tissue = 40 + np.arange(label.size).reshape(label.shape) % 7
+    images = [np.where(label == 1, 0, tissue + n).astype(np.int16) for n in range(3)]
+    for image in images:
+        image[8:] = 0
+    write_nnunet(tmp_path, {"background": 0, "lung": 1}, label, "CT", images)
+    settings = {"layout": "nnunet", "root": str(tmp_path), "channels": ["CT"]}
+    study = Dataset.model_validate(settings | {"skull_stripped": stripped})
+    try:
+        cases, _ = index_cases(study, {"lung": [1]}, tmp_path, workers=1)
+    except BadCases as error:
+        cases = []
+        assert "skull_stripped: false" in str(error)
+    assert len(cases) == usable
+    assert all("where every channel is 0" in case.notes[0] for case in cases)

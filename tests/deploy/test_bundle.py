@@ -41,6 +41,7 @@ from voxelsoup.deploy.bundle.inference_config import (
     channel_files,
     components,
     names_of_label_maps,
+    rescaled_networks,
     to_labels_expression,
     written_order,
 )
@@ -49,6 +50,7 @@ from voxelsoup.deploy.winner import Kind, kinds, winner
 from voxelsoup.models import weight_files
 from voxelsoup.prediction.bundle_files import bundle_files, changed_files
 from voxelsoup.prediction.model_files import open_models
+from voxelsoup.study.sections.data import Intensities
 
 PHANTOM: dict[str, Any] = {
     "dataset": {"layout": "phantom", "channels": ["t1n", "t1c", "t2w", "t2f"]},
@@ -577,3 +579,20 @@ def test_endings_of_files_are_taken_from_the_studys_own_cases(
 ) -> None:
     assert channel_files(case_of(channels)) == endings
     assert components(case_of(channels)) == parts
+
+
+def test_networks_of_a_bundle_normalise_ct_by_constants_of_their_own() -> None:
+    own = [Intensities(lower=-10, upper=200, mean=40, deviation=80), None]
+    other = [Intensities(lower=0, upper=90, mean=50, deviation=20), None]
+    parts = rescaled_networks([own, other])
+    networks = {"device": "cpu", "networks": "$[torch.nn.Identity(), torch.nn.Identity()]"}
+    applied = ConfigParser(networks | parts).get_parsed_content("applied")
+    image = 100 * torch.randn(1, 2, 4, 5, 6)
+    for network, (lower, upper, mean, deviation) in zip(
+        applied, [(-10, 200, 40, 80), (0, 90, 50, 20)], strict=True
+    ):
+        found = network(image)
+        expected = (image[:, 0].clamp(lower, upper) - mean) / deviation
+        torch.testing.assert_close(found[:, 0], expected)
+        torch.testing.assert_close(found[:, 1], image[:, 1])
+    assert rescaled_networks([[None, None]]) == {}

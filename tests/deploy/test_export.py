@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from support.bundled_studies import NETWORK, write_model
+from support.model_files import save_model
 from voxelsoup.commands.cli import main
 from voxelsoup.common.errors import InputError
 from voxelsoup.deploy.export import export, write_torchscript
@@ -155,3 +156,18 @@ def test_a_network_that_cannot_be_traced_leaves_nothing_behind(tmp_path: Path) -
     with pytest.raises(InputError, match="no such kernel"):
         write_torchscript(Failing(), 1, [8, 8, 8], tmp_path / "model.ts")
     assert not list(tmp_path.iterdir())
+
+
+def test_an_export_of_a_ct_model_takes_the_intensities_of_the_scanner(tmp_path: Path) -> None:
+    own = {"lower": -10.0, "upper": 200.0, "mean": 40.0, "deviation": 80.0}
+    preprocess = {"normalisation": {"t1n": "ct", "t1c": "none", "t2w": "none", "t2f": "none"}}
+    stated = preprocess | {"intensities": {"t1n": own}}
+    (model,) = open_models([save_model(tmp_path / "m.safetensors", preprocess=stated)])
+    export(model, tmp_path / "m.ts")
+    images = 100 * torch.randn(2, 4, *model.description.patch)
+    rescaled = images.clone()
+    rescaled[:, 0] = (images[:, 0].clamp(-10, 200) - 40) / 80
+    with torch.inference_mode():
+        found = torch.jit.load(str(tmp_path / "m.ts"))(images)
+        expected = model.build(torch.device("cpu"))(rescaled)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)

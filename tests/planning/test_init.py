@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from support.scans import label_with, write_nnunet
@@ -123,3 +124,38 @@ def test_init_balances_folds_by_a_column_site(phantom_folder: Path, tmp_path: Pa
     assert read(file).folds.balance == ["regions", "site"]
     assert "the table has a column site" in " ".join(file.read_text().split())
     assert main(["index", str(file)]) == 0
+
+
+@pytest.mark.parametrize(
+    ("channel", "low", "high", "scheme"),
+    [
+        ("CT", -1000, 1500, "ct"),
+        ("Computed Tomography", -1000, 1500, "ct"),
+        ("NCCT", -160, 240, "ct"),
+        ("image", -1024, 3071, "ct"),
+        ("CT", 0, 255, "zscore"),
+        ("PET", 0, 40, "zscore"),
+        ("T1", -3, 900, "zscore"),
+        ("pact", -3, 900, "zscore"),
+    ],
+)
+def test_init_proposes_ct_by_names_and_hounsfield_units(
+    channel: str,
+    low: int,
+    high: int,
+    scheme: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    random, label = np.random.default_rng(0), label_with([1])
+    images = [random.integers(low, high + 1, label.shape).astype(np.int16) for _ in range(6)]
+    for image in images:
+        image.flat[:2] = low, high
+    write_nnunet(tmp_path / "D", {"background": 0, "hot": 1}, label, channel, images)
+    file = tmp_path / "study.yaml"
+    assert main(["init", str(tmp_path / "D"), "--output", str(file)]) == 0
+    assert read(file).preprocess.normalisation == scheme
+    assert ("Hounsfield" in capsys.readouterr().out) == (scheme == "ct")
+    assert ("no Hounsfield" in " ".join(file.read_text().replace("#", "").split())) == (
+        channel == "CT" and scheme != "ct"
+    )

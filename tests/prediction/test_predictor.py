@@ -19,15 +19,16 @@ from hypothesis import strategies as st
 from torch import nn
 
 from references.prediction import probabilities_by_monai
-from support.model_files import lively
+from support.model_files import lively, save_model
 from support.runs import small_study
-from support.scans import affine_of, voxels, write_scan
+from support.scans import CHANNELS, affine_of, voxels, write_scan
+from voxelsoup.common.errors import InputError
 from voxelsoup.data.case import Source
 from voxelsoup.data.preprocessing.preprocess import preprocess_image
 from voxelsoup.data.regions import label_order
 from voxelsoup.evaluation.postprocessing import Postprocessing, RegionRule, ReplacementRule
 from voxelsoup.models import networks, weight_files
-from voxelsoup.prediction.model_files import ModelFile
+from voxelsoup.prediction.model_files import ModelFile, open_models
 from voxelsoup.prediction.predictor import PredictionSettings, Predictor
 from voxelsoup.study.sections.data import Preprocess
 from voxelsoup.study.sections.training import Axis
@@ -132,6 +133,49 @@ def test_flips_are_along_the_axes_that_all_models_were_trained_with(
     order = label_order(model.description.regions)
     assert PredictionSettings(models, order, flips=True).mirrored == mirrored
     assert PredictionSettings(models, order, flips=False).mirrored == [()]
+
+
+def test_each_model_normalises_ct_by_its_own_constants(tmp_path: Path) -> None:
+    """A model of `ct` sees what one without normalisation sees of a scan rescaled by formula."""
+    scan = write_scan(tmp_path / "A", margin=0)
+    constants = [(60.0, 130.0, 90.0, 15.0), (80.0, 150.0, 110.0, 30.0)]
+    models, expected = [], []
+    for number, (lower, upper, mean, deviation) in enumerate(constants):
+        own = {"lower": lower, "upper": upper, "mean": mean, "deviation": deviation}
+        preprocess = {"crop": False, "normalisation": "ct"}
+        preprocess["intensities"] = dict.fromkeys(CHANNELS, own)
+        file = tmp_path / f"{number}.safetensors"
+        models.append(lively(file, number, preprocess=preprocess))
+        folder, rescaled = tmp_path / f"rescaled{number}", {}
+        folder.mkdir()
+        for channel, source in scan.items():
+            image = nib.load(source.file)
+            voxel = (np.clip(image.get_fdata(), lower, upper) - mean) / deviation
+            path = folder / f"{channel}.nii.gz"
+            nib.save(nib.Nifti1Image(voxel.astype(np.float32), image.affine), path)
+            rescaled[channel] = Source(path)
+        plain = {"crop": False, "normalisation": "none"}
+        other = lively(tmp_path / f"plain{number}.safetensors", number, preprocess=plain)
+        expected.append(predicted_probabilities([other], rescaled, tmp_path))
+    found = predicted_probabilities(models, scan, tmp_path)
+    np.testing.assert_allclose(found, np.mean(expected, axis=0), rtol=0, atol=1e-5)
+    assert np.abs(expected[0] - expected[1]).max() > 0.1
+
+
+def predicted_probabilities(
+    models: list[ModelFile], scan: dict[str, Source], folder: Path
+) -> np.ndarray:
+    opened = open_models([model.path for model in models])
+    settings = PredictionSettings(opened, label_order(opened[0].description.regions))
+    files = folder / "labels.nii.gz", folder / "probabilities.nii.gz"
+    Predictor(settings, CPU, folder).predict(scan, *files)
+    return voxels(files[1])
+
+
+def test_a_model_of_ct_without_constants_is_refused(tmp_path: Path) -> None:
+    path = save_model(tmp_path / "m.safetensors", preprocess={"normalisation": "ct"})
+    with pytest.raises(InputError, match="does not say how channel t1n was normalised"):
+        open_models([path])
 
 
 class Copies(nn.Module):
@@ -246,6 +290,7 @@ MEASURED = """
 import resource, sys
 from pathlib import Path
 import torch
+from voxelsoup.common.errors import InputError
 from voxelsoup.data.case import Source
 from voxelsoup.data.regions import label_order
 from voxelsoup.prediction.model_files import open_models

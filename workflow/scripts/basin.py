@@ -4,6 +4,7 @@ from pathlib import Path
 
 from voxelsoup.common.files import read_json, write_json
 from voxelsoup.common.logs import job_log
+from voxelsoup.data.preprocessing.intensities import with_intensities
 from voxelsoup.data.preprocessing.store import read_manifest
 from voxelsoup.models import devices
 from voxelsoup.soups.barriers import barrier_record, spread
@@ -15,6 +16,7 @@ from voxelsoup.study.loading import load
 with job_log(snakemake.log[0]):
     study, asked, given = load(snakemake.config), snakemake.params, snakemake.input
     fold = read_json(Path(given.folds))["folds"][snakemake.wildcards.fold]
+    study = with_intensities(study, fold["training"], Path(asked.folder))
     ingredients = ingredients_of_fold(Path(given.candidates))
     check_alike(ingredients)
     ordered = descending(ingredients)

@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+from voxelsoup.common.files import read_json
 from voxelsoup.common.logs import job_log
 from voxelsoup.comparison.names import soup_title
+from voxelsoup.data.preprocessing.intensities import with_intensities
 from voxelsoup.models import devices
 from voxelsoup.report.figures import case_slices
 from voxelsoup.report.figures.example_cases import cases_to_show, slice_of
@@ -14,14 +16,15 @@ with job_log(snakemake.log[0]):
     device = devices.prepare(study.training.device, snakemake.threads)
     tests = dict(zip(asked.folds, map(Path, given.tests), strict=True))
     models = dict(zip(asked.folds, zip(given.best, given.soups, strict=True), strict=True))
+    folds, folder = read_json(Path(given.folds))["folds"], Path(asked.folder)
     slices = [
         slice_of(
             rank,
             fold,
             case,
             (Path(models[fold][0]), Path(models[fold][1])),
-            Path(asked.folder),
-            study,
+            folder,
+            with_intensities(study, folds[str(fold)]["training"], folder),
             device,
         )
         for rank, fold, case in cases_to_show(tests)

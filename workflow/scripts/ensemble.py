@@ -7,6 +7,7 @@ from pathlib import Path
 
 from voxelsoup.common.files import read_json, write_json
 from voxelsoup.common.logs import job_log
+from voxelsoup.data.preprocessing.intensities import with_intensities
 from voxelsoup.data.preprocessing.store import read_manifest
 from voxelsoup.evaluation.case_scores import COLUMNS, write_rows
 from voxelsoup.evaluation.postprocessing import Postprocessing
@@ -37,6 +38,7 @@ with job_log(snakemake.log[0]):
     measured = json.dumps([context, study.metrics.model_dump(), chosen, fold["test"]])
     cache = Cache(Path(asked.cache), hashlib.sha256(measured.encode()).hexdigest())
     postprocessing = Postprocessing.from_record(chosen)
+    study = with_intensities(study, fold["training"], Path(asked.folder))
     scored = score_ensemble(
         ensemble, cases, Path(asked.folder), study, device, cache, fold["test"], postprocessing
     )

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from voxelsoup.common.files import read_json
 from voxelsoup.common.logs import job_log
+from voxelsoup.data.preprocessing.intensities import with_intensities
 from voxelsoup.evaluation.case_scores import COLUMNS, write_rows
 from voxelsoup.evaluation.score import load_model, score_cases
 from voxelsoup.evaluation.tensorboard import write_evaluation
@@ -15,10 +16,11 @@ with job_log(snakemake.log[0]):
     sharing = study.resources.runs_per_gpu
     device = devices.prepare(study.training.device, snakemake.threads, runs_per_gpu=sharing)
     fold = read_json(Path(snakemake.input.folds))["folds"][snakemake.wildcards.fold]
+    folder = Path(snakemake.params.folder)
+    study = with_intensities(study, fold["training"], folder)
     model = load_model(Path(snakemake.input.model), study, device)
 
     cases = sorted({*fold["selection"], *fold["test"]})
-    folder = Path(snakemake.params.folder)
     rows = score_cases(model, cases, folder, study, device, measured=fold["test"])
     chosen_by = rows.loc[rows["case"].isin(fold["selection"]), COLUMNS]
     write_rows(Path(snakemake.output.selection), chosen_by)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from voxelsoup.common.files import read_json, sha256, write_json
 from voxelsoup.common.logs import job_log
+from voxelsoup.data.preprocessing.intensities import with_intensities
 from voxelsoup.data.preprocessing.store import read_manifest
 from voxelsoup.evaluation.postprocessing_search import (
     WholePrediction,
@@ -22,6 +23,7 @@ with job_log(snakemake.log[0]):
     device = devices.prepare(study.training.device, snakemake.threads)
     fold = read_json(Path(snakemake.input.folds))["folds"][snakemake.wildcards.fold]
     context = scoring_context(study, fold, read_manifest(Path(snakemake.input.manifest)))
+    study = with_intensities(study, fold["training"], Path(asked.folder))
     search, folder, kept = study.postprocessing, Path(asked.folder), Path(asked.predictions)
 
     predictions = []

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from voxelsoup.common.files import read_json, write_text
 from voxelsoup.common.logs import job_log
+from voxelsoup.data.preprocessing.intensities import with_intensities
 from voxelsoup.data.preprocessing.store import read_manifest
 from voxelsoup.evaluation.case_scores import write_rows
 from voxelsoup.evaluation.score import model_of, score_cases
@@ -39,6 +40,7 @@ with job_log(snakemake.log[0]):
     )
     with run_job(job) as done:
         selection = Path(made_of.selection)
+        study = with_intensities(study, cases["training"], folder)
         model = model_of(done.trained.weights, study, done.device, selection)
         scores = score_cases(model, sorted(cases["selection"]), folder, study, done.device)
         write_text(Path(made_of.history), done.trained.history.to_csv(index=False))

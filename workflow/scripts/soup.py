@@ -5,6 +5,7 @@ from pathlib import Path
 
 from voxelsoup.common.files import read_json, write_json
 from voxelsoup.common.logs import job_log
+from voxelsoup.data.preprocessing.intensities import with_intensities
 from voxelsoup.data.preprocessing.store import read_manifest
 from voxelsoup.evaluation.case_scores import rows_of, write_rows
 from voxelsoup.models import devices, weight_files
@@ -18,6 +19,7 @@ with job_log(snakemake.log[0]):
     study, began = load(snakemake.config), time.monotonic()
     asked, given, made_of = snakemake.params, snakemake.input, snakemake.output
     fold = read_json(Path(given.folds))["folds"][snakemake.wildcards.fold]
+    study = with_intensities(study, fold["training"], Path(asked.folder))
     ingredients = ingredients_of_fold(Path(given.candidates), asked.groups, study)
     description = check_alike(ingredients)
 

@@ -1,7 +1,9 @@
 """A model for runtimes that know nothing of MONAI: TorchScript and ONNX, of one patch each.
 
 Both take a normalised patch (batch, channel, x, y, z) of the study's patch size and any batch, and
-give its logits (batch, region, x, y, z); sliding windows and sigmoid are left to the runtime.
+give its logits (batch, region, x, y, z); sliding windows and sigmoid are left to the runtime. A
+channel that is normalised by `ct` is taken as it is, in the scanner's intensities: the constants of
+the model's fold are part of the export.
 voxelsoup itself never loads such a file again: a TorchScript archive holds a program, and running
 it means trusting it.
 """
@@ -9,8 +11,9 @@ it means trusting it.
 from __future__ import annotations
 
 import logging
+import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -24,6 +27,7 @@ from voxelsoup.common.errors import InputError
 from voxelsoup.common.files import atomic_write
 from voxelsoup.models.networks import seeded
 from voxelsoup.prediction.model_files import ModelFile
+from voxelsoup.study.sections.data import Intensities
 
 log = logging.getLogger(__name__)
 
@@ -48,8 +52,29 @@ def export(model: ModelFile, path: Path) -> None:
             "a file that ends in .ts (TorchScript) or .onnx (ONNX)",
             "correct the ending",
         )
-    description = model.description
-    writers[path.suffix](model.build(CPU), len(description.channels), description.patch, path)
+    description, network = model.description, model.build(CPU)
+    constants = description.preprocess.constants(description.channels)
+    if any(constants):
+        network = nn.Sequential(Rescale(constants), network).eval()
+    writers[path.suffix](network, len(description.channels), description.patch, path)
+
+
+class Rescale(nn.Module):
+    """The normalisation that depends on a model's fold, of images (batch, channel, x, y, z)."""
+
+    def __init__(self, constants: Sequence[Intensities | None]) -> None:
+        super().__init__()
+        keep = {"lower": -math.inf, "upper": math.inf, "mean": 0.0, "deviation": 1.0}
+        own = [keep if one is None else one.model_dump() for one in constants]
+        for name in keep:
+            values = torch.tensor([one[name] for one in own], dtype=torch.float32)
+            self.register_buffer(name, values.reshape(1, -1, 1, 1, 1))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """The images as the network was trained on them."""
+        lower, upper = self.get_buffer("lower"), self.get_buffer("upper")
+        clipped = torch.minimum(torch.maximum(images, lower), upper)
+        return (clipped - self.get_buffer("mean")) / self.get_buffer("deviation")
 
 
 def write_torchscript(model: nn.Module, channels: int, patch: list[int], path: Path) -> None:

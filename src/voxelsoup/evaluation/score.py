@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from voxelsoup.data.preprocessing.geometry import restore
+from voxelsoup.data.preprocessing.intensities import rescale
 from voxelsoup.data.preprocessing.store import PreprocessedCase, load_case, load_ground_truth
 from voxelsoup.data.regions import UNKNOWN, label_table, to_regions
 from voxelsoup.evaluation.case_scores import COLUMNS
@@ -212,7 +213,11 @@ def predict(
 ) -> torch.Tensor:
     """Logits (region, x, y, z), float32, of a whole case by a model in evaluation mode."""
     # In the numbers of the disk, which each window is brought to float32 from.
-    image = torch.from_numpy(np.array(case.image)).to(device)
+    voxels, constants = np.array(case.image), study.preprocess.constants(study.dataset.channels)
+    if any(constants):
+        voxels = voxels.astype(np.float32, copy=False)
+        rescale(voxels, constants)
+    image = torch.from_numpy(voxels).to(device)
     with devices.autocast(device, study.training.precision):
         return predict_logits(
             model,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import nibabel as nib
@@ -38,11 +38,13 @@ class Contents:
         cropped: sides (x, y, z) in RAS of the box around voxels that are not 0 or are labelled.
         zeros: share of voxels, before cropping, that are 0 in all channels.
         volumes: label value above 0 -> mm³.
+        ranges: lowest and highest intensity of each channel.
     """
 
     cropped: Sides
     zeros: float
     volumes: dict[int, float]
+    ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     def volume_of(self, labels: Iterable[int]) -> float:
         """Volume in mm³ of a region."""
@@ -156,10 +158,12 @@ def read_contents(case: Case) -> Contents:
     """
     first: tuple[Source, Volume] | None = None
     present: NDArray[np.bool_] | None = None
-    sources = case.channels.values()
-    for source, stored in zip(sources, read_volumes(sources), strict=True):
+    ranges: dict[str, tuple[float, float]] = {}
+    stream = read_volumes(case.channels.values())
+    for (name, source), stored in zip(case.channels.items(), stream, strict=True):
         first = first or (source, stored)
         voxels = align(stored, first[1], source.file, first[0].file)[0].data
+        ranges[name] = float(voxels.min()), float(voxels.max())
         present = voxels != 0 if present is None else present | (voxels != 0)
     assert first is not None and present is not None
     zeros = 1 - float(present.mean())
@@ -172,7 +176,7 @@ def read_contents(case: Case) -> Contents:
     cropped = _to_ras(
         [stop - start for start, stop in box], nib.orientations.io_orientation(first[1].affine)
     )
-    return Contents(_sides(cropped), zeros, sizes)
+    return Contents(_sides(cropped), zeros, sizes, ranges)
 
 
 def label_volumes(label: Volume) -> dict[int, float]:

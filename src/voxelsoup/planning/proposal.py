@@ -8,10 +8,8 @@ far as they fit this workflow; each function says where it departs from them.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -26,6 +24,7 @@ from voxelsoup.data.layouts.detect import Guess
 from voxelsoup.data.preprocessing.resample import ANISOTROPY, across_slices
 from voxelsoup.planning.constants import BRATS_REGIONS, propose_constants
 from voxelsoup.planning.fingerprint import Fingerprint, Spacing
+from voxelsoup.planning.intensities import propose_normalisation, uses_ct
 from voxelsoup.planning.label_meaning import Meaning
 from voxelsoup.planning.sides import names_of_sides
 from voxelsoup.planning.topology import COMPARABLE, plan_topology
@@ -34,8 +33,6 @@ from voxelsoup.study.sections.training import Network
 
 SAME_SPACING = 0.01
 FINE_PERCENTILE = 10
-# nnU-Net normalises over the foreground where cropping takes more than a quarter away.
-MANY_ZEROS = 0.25
 # MedNeXt's published patch (Roy et al., MICCAI 2023) has as many voxels.
 PATCH_VOXELS = 128**3
 BATCH = 2
@@ -250,8 +247,9 @@ def propose_spacing(
 def _add_preprocess(proposal: Proposal, guess: Guess, fingerprint: Fingerprint) -> None:
     own = _median_shape(fingerprint, None)
     spacing, reason = propose_spacing([case.spacing for case in fingerprint.labelled], own)
-    zeros = median(contents.zeros for contents in fingerprint.contents)
-    normalisation, why = _normalisation(guess.dataset.channels, zeros)
+    normalisation, why = propose_normalisation(guess, fingerprint)
+    if uses_ct(normalisation):
+        proposal.warnings.append(f"preprocess.normalisation: {why}")
     thick = any(
         across_slices("nearest", case.spacing, spacing) is not None for case in fingerprint.cases
     )
@@ -267,19 +265,6 @@ def _add_preprocess(proposal: Proposal, guess: Guess, fingerprint: Fingerprint) 
             "itself, and the axis across them to the nearest slice, as in nnU-Net."
         )
     proposal.reasons |= {"preprocess.spacing": reason, "preprocess.normalisation": why}
-
-
-def _normalisation(channels: Sequence[str], zeros: float) -> tuple[str, str]:
-    """By the share of voxels that are 0; nnU-Net takes the size of the box around the others."""
-    share = f"{100 * zeros:.0f} % of the voxels of a usual case are 0"
-    if any(re.fullmatch(r"ct(_.*)?", channel, re.IGNORECASE) for channel in channels):
-        return "zscore", (
-            "CT: the z-score of all voxels. nnU-Net clips CT to percentiles of the foreground "
-            "first; voxelsoup does not."
-        )
-    if zeros > MANY_ZEROS:
-        return "zscore-nonzero", f"{share}: a background that is kept at 0."
-    return "zscore", f"{share}: no background to exclude."
 
 
 def _median_shape(fingerprint: Fingerprint, spacing: Sequence[float] | None) -> list[float]:

@@ -278,12 +278,29 @@ def _described(path: Path, digest: str, postprocessing: Path | None) -> ModelFil
         description = Description.model_validate(stated)
     except ValidationError as error:
         raise wrong_settings(error, f"{path} (its header)") from error
+    _check_constants(description, path)
     network = networks.outline(
         description.network, len(description.channels), len(description.regions)
     )
     empty = {n: torch.empty(shape, device="meta") for n, (shape, _) in shapes.items()}
     weight_files.check_fit(network, empty, path)
     return ModelFile(path, digest, description, postprocessing)
+
+
+def _check_constants(description: Description, path: Path) -> None:
+    """Refuse a model that does not say by what its channels were normalised."""
+    preprocess, channels = description.preprocess, description.channels
+    schemes = preprocess.normalisation
+    named = channels if isinstance(schemes, str) else [n for n in channels if n in schemes]
+    known = preprocess.intensities or {}
+    missing = [name for name in preprocess.by_fold(named) if name not in known]
+    if missing or len(named) < len(channels):
+        raise InputError(
+            path,
+            f"does not say how channel {(missing or channels)[0]} was normalised",
+            "the scheme of every channel, and of `ct` its constants (`preprocess.intensities`)",
+            "take the model file that the study wrote",
+        )
 
 
 def _check_alike(file: ModelFile, first: ModelFile) -> None:
@@ -302,4 +319,5 @@ def _ordered(value: Any) -> Any:
     """A value to compare; a mapping with its order, since regions of another order do not fit."""
     if isinstance(value, dict):
         return list(value.items())
-    return value.model_dump() if isinstance(value, BaseModel) else value
+    # Constants of a fold are applied to each model by itself.
+    return value.model_dump(exclude={"intensities"}) if isinstance(value, BaseModel) else value

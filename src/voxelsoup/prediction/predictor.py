@@ -11,6 +11,7 @@ import itertools
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from voxelsoup.common.errors import InputError
 from voxelsoup.common.files import atomic_write, writable
 from voxelsoup.data.case import Source
 from voxelsoup.data.preprocessing.geometry import Geometry, restore_rows, to_scanner
+from voxelsoup.data.preprocessing.intensities import rescale
 from voxelsoup.data.preprocessing.preprocess import NONE_MISSING, preprocess_image
 from voxelsoup.data.regions import LabelOrder, check_label_order, label_order, to_labels
 from voxelsoup.data.volumes.nifti import label_header
@@ -245,7 +247,7 @@ class Predictor:
                 found = predict_rows(
                     network,
                     len(shared.regions),
-                    lambda start, stop: self._read(image, start, stop),
+                    partial(self._read, image, model.description),
                     geometry["shape"],
                     windows,
                     note,
@@ -278,9 +280,14 @@ class Predictor:
                 "the model out",
             )
 
-    def _read(self, image: Path, start: int, stop: int) -> torch.Tensor:
+    def _read(self, image: Path, model: Description, start: int, stop: int) -> torch.Tensor:
         # Opened each time: pages that were read count as this process's memory until it is closed.
         rows = np.load(image, mmap_mode="c")[:, start:stop]
+        # Averaged models of several folds have constants of their own.
+        constants = model.preprocess.constants(model.channels)
+        if any(constants):
+            rows = rows.astype(np.float32)
+            rescale(rows, constants)
         return torch.from_numpy(rows).to(self.device).float()
 
     def _applied(self, model: ModelFile, axes: tuple[int, ...]) -> Network:

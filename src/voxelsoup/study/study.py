@@ -110,6 +110,7 @@ class Study(Section):
 
 def check_across_sections(study: Study, where: str) -> None:
     """Raise an InputError that names settings of different sections that do not go together."""
+    _check_normalisation(study, where)
     _check_ignored(study, where)
     _check_divisible(study, where)
     _check_ensemble(study, where)
@@ -117,6 +118,27 @@ def check_across_sections(study: Study, where: str) -> None:
     _check_background(study, where)
     _check_balance(study, where)
     _check_gpus(study, where)
+
+
+def _check_normalisation(study: Study, where: str) -> None:
+    channels, asked = study.dataset.channels, study.preprocess.normalisation
+    if isinstance(asked, dict) and set(asked) != set(channels):
+        raise InputError(
+            where,
+            f"`preprocess.normalisation` names {', '.join(asked) or 'no channel'}",
+            f"every channel once ({', '.join(channels)}), or one scheme for all",
+            "name the channels of `dataset.channels`",
+        )
+    by_fold = study.preprocess.by_fold(channels)
+    for name in study.preprocess.intensities or {}:
+        if name not in by_fold:
+            raise InputError(
+                where,
+                f"`preprocess.intensities` has constants of `{name}`, which is not a channel that "
+                "`preprocess.normalisation` makes `ct`",
+                f"constants of {', '.join(by_fold)}" if by_fold else "no constants",
+                "correct the name, or leave `preprocess.intensities` out",
+            )
 
 
 def _check_ignored(study: Study, where: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,10 +12,12 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from voxelsoup.data.preprocessing.intensities import rescale
 from voxelsoup.data.preprocessing.store import PreprocessedCase, load_case
 from voxelsoup.data.regions import UNKNOWN
 from voxelsoup.models import devices
 from voxelsoup.runs.signals import ignore_signals
+from voxelsoup.study.sections.data import Intensities
 from voxelsoup.study.sections.training import Training
 from voxelsoup.study.study import Study
 from voxelsoup.training.augment import augment
@@ -29,7 +31,8 @@ class PatchSource:
     """What the patches of a run are drawn from: sorted ``cases`` of a ``folder``.
 
     ``ignored`` is the label value of voxels that nobody annotated, ``dropout`` the share of patches
-    of which one channel is filled with zeros.
+    of which one channel is filled with zeros; ``constants`` are what a channel's voxels are
+    normalised by when they are read, if it has any.
     """
 
     folder: Path
@@ -39,13 +42,16 @@ class PatchSource:
     seed: tuple[int, ...]
     ignored: int | None = None
     dropout: float = 0.0
+    constants: tuple[Intensities | None, ...] = ()
 
     @classmethod
     def of(cls, study: Study, cases: Iterable[str], folder: Path, seed: tuple[int, ...]) -> Self:
-        """What a study's patches of some cases are drawn from."""
+        """What a fold's patches of some cases are drawn from (``with_intensities``)."""
         ignored = study.dataset.ignore_label
         dropout = study.dataset.accept.dropout
-        return cls(folder, sorted(cases), study.regions, study.training, seed, ignored, dropout)
+        constants = tuple(study.preprocess.constants(study.dataset.channels))
+        drawn = cls(folder, sorted(cases), study.regions, study.training, seed)
+        return replace(drawn, ignored=ignored, dropout=dropout, constants=constants)
 
 
 class Patches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
@@ -75,6 +81,7 @@ class Patches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         def read(place: int) -> None:
             case, window = drawn[place]
             read_patch(case.image, window, images[place])
+            rescale(images[place], self.source.constants)
             labels[place, 0] = case.label[window]
 
         devices.parallel_map(read, range(len(drawn)), images[0].size, torch.device("cpu"))

@@ -9,6 +9,7 @@ from typing import Any
 
 from voxelsoup.common.provenance import data_fingerprint, hash_of_weights
 from voxelsoup.common.text import counted, times
+from voxelsoup.data.preprocessing.intensities import with_intensities
 from voxelsoup.study.ingredients import checkpoint_steps
 from voxelsoup.study.sections.soup import WeightsKind
 from voxelsoup.study.sections.training import Optimizer
@@ -127,6 +128,8 @@ def run_settings(
     """
     content = study.model_dump(mode="json")
     shared = {key: content[key] for key in ("preprocess", "network")}
+    # They follow from the cases, whose fingerprints also depend on those that a study states.
+    shared["preprocess"].pop("intensities", None)
     shared |= {key: content["dataset"][key] for key in NOT_ANNOTATED if key in content["dataset"]}
     if study.dataset.accept.dropout:
         shared["channel_dropout"] = study.dataset.accept.dropout
@@ -189,7 +192,7 @@ def stem_optimizer(study: Study) -> Optimizer:
 def stem_run(study: Study, fold: int, cases: list[str], folder: Path) -> Run:
     """The run that trains the stem of a fold on cases of a folder, from random weights."""
     return Run(
-        study=study,
+        study=with_intensities(study, cases, folder),
         optimizer=stem_optimizer(study),
         epochs=study.stem.epochs,
         seed=(study.training.seed, fold, STEM_STAGE),
@@ -202,7 +205,7 @@ def stem_run(study: Study, fold: int, cases: list[str], folder: Path) -> Run:
 def trial_run(trial: Trial, fold: int, cases: list[str], folder: Path, initial: Path | None) -> Run:
     """The run of one trial on a fold, from the stem or a checkpoint if there is one."""
     return Run(
-        study=trial.study,
+        study=with_intensities(trial.study, cases, folder),
         optimizer=trial.study.optimizer,
         epochs=trial.study.training.epochs,
         seed=(trial.study.training.seed, fold, TRIAL_STAGE),

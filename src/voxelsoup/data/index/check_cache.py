@@ -91,6 +91,7 @@ def question_of(case: Case, expected: Expected, root: Path) -> str:
         "labels": sorted(expected.labels),
         "unlabelled": expected.unlabelled,
         **({} if expected.ignored is None else {"ignored": expected.ignored}),
+        **({} if expected.stripped else {"stripped": False}),
     }
     if expected.accept != Accept():
         asked["accept"] = expected.accept.model_dump(mode="json")

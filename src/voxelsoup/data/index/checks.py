@@ -55,6 +55,7 @@ class Expected:
         background: further label values that count as background -> why, in words.
         ignored: the value of voxels that nobody annotated.
         accept: findings that are accepted.
+        stripped: whether labels where all channels are 0 are a mistake.
     """
 
     labels: frozenset[int]
@@ -62,6 +63,7 @@ class Expected:
     background: Mapping[int, str] = field(default_factory=dict)
     ignored: int | None = None
     accept: Accept = field(default_factory=Accept)
+    stripped: bool = True
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,7 @@ def check_case(case: Case, expected: Expected) -> tuple[Findings, str]:
         nothing = list({0, expected.ignored or 0, *expected.background})
         labelled = np.isin(label.data, nothing, invert=True)
         on_labels, outside = _notes_on_place(
-            case.label, labelled, background, accept.labels_outside
+            case.label, labelled, background, accept.labels_outside, expected.stripped
         )
         if outside:
             accepted["labels_outside"] = on_labels
@@ -302,11 +304,12 @@ def _check_labels(source: Source, labels: list[int], expected: Expected) -> None
 
 
 def _notes_on_place(
-    source: Source, labelled: Array, background: Array, accepted: bool
+    source: Source, labelled: Array, background: Array, accepted: bool, stripped: bool
 ) -> tuple[list[str], bool]:
     """What is to be noted of labelled voxels (x, y, z); ``background`` marks those without scan.
 
-    Returns also whether it is allowed only because a study has ``accepted`` it.
+    Where the scans are not skull-stripped, what is 0 may be tissue. Returns also whether it is
+    allowed only because a study has ``accepted`` it.
     """
     count = int(np.count_nonzero(labelled))
     if not count:
@@ -319,15 +322,17 @@ def _notes_on_place(
     found = (
         f"{outside:,} of {count:,} labelled voxels ({outside / count:.2%}) where every channel is 0"
     )
-    if outside > OUTSIDE_SHARE * count and not accepted:
+    refused = stripped and outside > OUTSIDE_SHARE * count
+    if refused and not accepted:
         raise InputError(
             source.file,
             f"has {found}",
             f"labels inside the scan: at most {OUTSIDE_SHARE:.0%} may be outside",
             "look at it on top of the scan: it may be shifted, flipped, or of another case; "
-            "if it is right, accept it: `dataset.accept: {labels_outside: true}`",
+            "if it is right, accept it: `dataset.accept: {labels_outside: true}`; where 0 is "
+            "tissue too, set `dataset.skull_stripped: false`",
         )
-    return [found], outside > OUTSIDE_SHARE * count
+    return [found], refused
 
 
 def find_duplicates(

@@ -71,7 +71,8 @@ def index_cases(
     labels = frozenset(label for values in regions.values() for label in values)
     background = _background(dataset, labels, root)
     accept = dataset.accept
-    expected = Expected(labels, dataset.unlabelled, background, dataset.ignore_label, accept)
+    ignored, stripped = dataset.ignore_label, dataset.is_skull_stripped
+    expected = Expected(labels, dataset.unlabelled, background, ignored, accept, stripped)
     if accept.missing_channels:
         cases = [without_absent(case) for case in cases]
 

@@ -30,7 +30,8 @@ from voxelsoup.data.preprocessing.crop import (
     uncropped,
 )
 from voxelsoup.data.preprocessing.geometry import Array, Geometry
-from voxelsoup.data.preprocessing.normalise import normalise
+from voxelsoup.data.preprocessing.intensities import measure, measured_file
+from voxelsoup.data.preprocessing.normalise import KEEPS_ZEROS, normalise
 from voxelsoup.data.preprocessing.raters import consensus
 from voxelsoup.data.preprocessing.resample import (
     across_slices,
@@ -40,7 +41,7 @@ from voxelsoup.data.preprocessing.resample import (
 )
 from voxelsoup.data.volumes.alignment import align
 from voxelsoup.data.volumes.volume import Volume, joint_hash, read_header, read_label, read_volumes
-from voxelsoup.study.sections.data import Preprocess
+from voxelsoup.study.sections.data import Normalisation, Preprocess
 
 # Part of the fingerprint: to be raised whenever the arrays come out differently.
 VERSION = 2
@@ -99,6 +100,8 @@ def _is_current(folder: Path, name: str, current: str) -> bool:
     if not isinstance(geometry, dict) or geometry.get("fingerprint") != current:
         return False
     parts = ["image", "label", "foreground"] + (["truth"] if geometry["has_truth"] else [])
+    # Where no scheme depends on the fold, nothing is said of what was measured.
+    parts += ["intensities"] if geometry.get("measured") else []
     return all((folder / f"{name}.{part}.npy").is_file() for part in parts)
 
 
@@ -172,6 +175,7 @@ def preprocess_case(
         # While the arrays are replaced, there must be no JSON for them.
         (folder / f"{case.name}.json").unlink(missing_ok=True)
         (folder / f"{case.name}.truth.npy").unlink(missing_ok=True)
+        _measure(volumes, native_label, settings, geometry, folder)
         parts = ["label", "foreground", *(["truth"] if geometry["has_truth"] else [])]
         names = ["image.npy", *(f"{part}.npy" for part in parts), "json"]
         paths = [folder / f"{case.name}.{name}" for name in names]
@@ -181,6 +185,21 @@ def preprocess_case(
             labels.result()
             record.write_text(files.json_text(geometry), encoding="utf-8")
     return str(geometry["fingerprint"])
+
+
+def _measure(
+    volumes: list[Array], label: Array, settings: Preprocess, geometry: Geometry, folder: Path
+) -> None:
+    """Write the labelled intensities of channels whose normalisation depends on the fold."""
+    names = geometry["channels"]
+    by_fold = settings.by_fold(names)
+    if not by_fold:
+        return
+    rows = measure(((names.index(name), volumes[names.index(name)]) for name in by_fold), label)
+    path = measured_file(folder, geometry["case"])
+    with files.atomic_write(path) as temporary, temporary.open("wb") as stream:
+        np.save(stream, rows)
+    geometry["measured"] = True
 
 
 def preprocess_image(
@@ -257,17 +276,18 @@ def _save_image(
         "shape": (len(channels), *geometry["shape"]),
     }
     prepare = partial(_prepared, shape=shape, settings=settings, geometry=geometry)
+    schemes = [settings.scheme_of(name) for name in geometry["channels"]]
     ahead: deque[Future[Array]] = deque()
     flushes: list[Future[None]] = []
     with path.open("wb") as stream, ThreadPoolExecutor(1) as flushing:
         np.lib.format.write_array_header_1_0(stream, header)
         while channels or ahead:
             while channels and len(ahead) < threads:
-                ahead.append(pool.submit(prepare, channels.pop(0)))
+                ahead.append(pool.submit(prepare, channels.pop(0), schemes.pop(0)))
             channel = ahead.popleft().result()
             if channels and threads > 1:
                 # No thread waits while this one is written.
-                ahead.append(pool.submit(prepare, channels.pop(0)))
+                ahead.append(pool.submit(prepare, channels.pop(0), schemes.pop(0)))
             stream.write(channel.data)
             del channel
             stream.flush()
@@ -413,17 +433,21 @@ def _resampled_shape(settings: Preprocess, geometry: Geometry) -> list[int] | No
 
 
 def _prepared(
-    channel: Array, shape: list[int] | None, settings: Preprocess, geometry: Geometry
+    channel: Array,
+    scheme: Normalisation,
+    shape: list[int] | None,
+    settings: Preprocess,
+    geometry: Geometry,
 ) -> Array:
-    """One channel as the network sees it; only what is left of it after cropping is converted."""
+    """One channel as it is stored; only what is left of it after cropping is converted."""
     voxels = channel.astype(np.float32, order="C")
     if shape is not None:
         across = across_slices(settings.thick_slices, geometry["spacing_before"], settings.spacing)
-        keep_zeros = settings.normalisation == "zscore-nonzero"
+        keep_zeros = scheme in KEEPS_ZEROS
         voxels = resample_image(voxels, shape, keep_zeros, across)
     if voxels.any():
         # A channel that is 0 everywhere may be a missing one, and stays 0.
-        voxels = normalise(voxels, settings.normalisation)
+        voxels = normalise(voxels, scheme)
     if any(map(any, geometry["padding"])):
         voxels = np.pad(voxels, geometry["padding"])
     return voxels.astype(settings.storage, copy=False)

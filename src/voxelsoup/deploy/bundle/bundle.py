@@ -53,11 +53,12 @@ def write_bundle(
     _check_scored(models, results, won, folds)
     description = models[0].description
     weights = weights_of(folds)
+    constants = [m.description.preprocess.constants(description.channels) for m in models]
     files = inference_config.channel_files(cases)
     parts = inference_config.components(cases)
     order = inference_config.written_order(description.regions, study.predict.label_order)
     inference = inference_config.inference_config(
-        description, study.evaluation, list(weights.values()), files, parts, order
+        description, study.evaluation, list(weights.values()), files, parts, order, constants
     )
     facts = BundleFacts(
         kind=won,

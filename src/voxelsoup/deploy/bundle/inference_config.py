@@ -8,17 +8,21 @@ from typing import Any
 
 from voxelsoup.common.errors import InputError
 from voxelsoup.data.case import IndexedCase
+from voxelsoup.data.preprocessing.normalise import KEEPS_ZEROS, PERCENTILES
 from voxelsoup.data.regions import LabelOrder, check_label_order, label_order
 from voxelsoup.data.volumes.nifti import PLACE
 from voxelsoup.data.volumes.volume import without_suffix
 from voxelsoup.evaluation.score import THRESHOLD
 from voxelsoup.models import networks
 from voxelsoup.prediction.model_files import Description
+from voxelsoup.study.sections.data import Intensities, Normalisation
 from voxelsoup.study.sections.evaluation import Evaluation
 
 Config = dict[str, Any]
 
 NIFTI = ".nii.gz"
+# Beyond all intensities.
+FAR = 3e38
 HASHES = "@_meta_#voxelsoup#sha256"
 
 
@@ -74,14 +78,18 @@ def inference_config(
     files: Sequence[str],
     parts: Sequence[int] | None,
     order: LabelOrder | None,
+    constants: Sequence[Sequence[Intensities | None]] = (),
 ) -> Config:
     """The content of ``inference.json``; ``weights``: names of the models' files, of one network.
+
+    ``constants``: of each model, what its channels are normalised by (``Preprocess.constants``).
 
     ``files``, ``parts`` and ``order`` are from ``channel_files``, ``components`` and
     ``written_order``.
     """
     several = len(weights) > 1
     predictions = [f"pred{number}" for number in range(len(weights))] if several else ["pred"]
+    rescaled = rescaled_networks(constants)
     return {
         "imports": [
             "$import collections",
@@ -119,6 +127,7 @@ def inference_config(
             "$[network.load_state_dict(load_file(os.path.join(@bundle_root, "
             "name))) for network, name in zip(@networks, @weights)]"
         ),
+        **rescaled,
         "preprocessing": {"_target_": "Compose", "transforms": _preprocessing(description, parts)},
         "dataset": {"_target_": "Dataset", "data": "@datalist", "transform": "@preprocessing"},
         "dataloader": {
@@ -145,7 +154,7 @@ def inference_config(
             "$lambda label, scan: ([label.header.__setitem__(field, scan.header[field]) "
             "for field in @header_fields], nib.save(label, label.get_filename()))"
         ),
-        "evaluator": _evaluator(predictions),
+        "evaluator": _evaluator(predictions, "applied" if rescaled else "networks"),
         "initialize": ["$@each_once", "$@check", "$@load"],
         "run": ["$@evaluator.run()"],
     }
@@ -199,16 +208,54 @@ def _preprocessing(description: Description, parts: Sequence[int] | None) -> lis
         nonzero = "$lambda image: image != 0"
         shape = {"source_key": "image", "select_fn": nonzero, "allow_smaller": True}
         steps.append(_step("CropForegroundd", "image", **shape))
-    nonzero_only = settings.normalisation == "zscore-nonzero"
+    schemes = [settings.scheme_of(name) for name in description.channels]
+    keeps = [scheme in KEEPS_ZEROS for scheme in schemes]
     if settings.spacing is not None:
         transform = "voxelsoup.deploy.bundle.transforms.ResampleToSpacingd"
-        how: Config = {"spacing": list(settings.spacing), "keep_zeros": nonzero_only}
+        how: Config = {
+            "spacing": list(settings.spacing),
+            "keep_zeros": keeps[0] if len(set(keeps)) == 1 else keeps,
+        }
         if settings.thick_slices != "cubic":
             how["thick_slices"] = settings.thick_slices
         steps.append(_step(transform, "image", **how))
-    if settings.normalisation != "none":
-        steps.append(_step("NormalizeIntensityd", "image", nonzero=nonzero_only, channel_wise=True))
-    return steps
+    return [*steps, *_normalisation(schemes)]
+
+
+def _normalisation(schemes: Sequence[Normalisation]) -> list[Config]:
+    """The step that normalises the channels, but for ``ct``, which each network does for itself."""
+    if set(schemes) <= {"none", "ct"}:
+        return []
+    if len(set(schemes)) == 1 and schemes[0] in ("zscore", "zscore-nonzero"):
+        nonzero = schemes[0] == "zscore-nonzero"
+        return [_step("NormalizeIntensityd", "image", nonzero=nonzero, channel_wise=True)]
+    if set(schemes) == {"percentile"}:
+        low, high = PERCENTILES
+        ends = {"lower": low, "upper": high, "b_min": 0.0, "b_max": 1.0}
+        step = "ScaleIntensityRangePercentilesd"
+        return [_step(step, "image", **ends, clip=True, channel_wise=True)]
+    return [_step("voxelsoup.deploy.bundle.transforms.Normalised", "image", schemes=list(schemes))]
+
+
+def rescaled_networks(constants: Sequence[Sequence[Intensities | None]]) -> Config:
+    """Networks that normalise their input by constants of their own; nothing if none has any."""
+    if not any(any(own) for own in constants):
+        return {}
+    # JSON has no infinity: what a channel without constants is clipped at.
+    keep = Intensities(lower=-FAR, upper=FAR, mean=0, deviation=1)
+    fields = ("lower", "upper", "mean", "deviation")
+    rows = [[[getattr(one or keep, name) for one in own] for name in fields] for own in constants]
+    return {
+        "constants": (
+            "$[[torch.tensor(row, dtype=torch.float32, device=@device).reshape(1, -1, 1, 1, 1) "
+            f"for row in rows] for rows in {rows}]"
+        ),
+        "applied": (
+            "$[(lambda images, network=network, own=own: network((torch.minimum(torch.maximum("
+            "images, own[0]), own[1]) - own[2]) / own[3])) "
+            "for network, own in zip(@networks, @constants)]"
+        ),
+    }
 
 
 def _step(target: str, keys: str | list[str], **settings: Any) -> Config:
@@ -270,7 +317,7 @@ def to_labels_expression(regions: Collection[str], order: LabelOrder | None) -> 
     return f"$lambda p: {labels}"
 
 
-def _evaluator(predictions: Sequence[str]) -> Config:
+def _evaluator(predictions: Sequence[str], networks: str) -> Config:
     shared = {
         "device": "@device",
         "val_data_loader": "@dataloader",
@@ -279,10 +326,10 @@ def _evaluator(predictions: Sequence[str]) -> Config:
         "amp": False,
     }
     if len(predictions) == 1:
-        return {"_target_": "SupervisedEvaluator", "network": "$@networks[0]", **shared}
+        return {"_target_": "SupervisedEvaluator", "network": f"$@{networks}[0]", **shared}
     return {
         "_target_": "EnsembleEvaluator",
-        "networks": "@networks",
+        "networks": f"@{networks}",
         "pred_keys": list(predictions),
         **shared,
     }

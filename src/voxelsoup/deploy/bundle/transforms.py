@@ -16,25 +16,30 @@ from monai.data import MetaTensor
 from monai.transforms import InvertibleTransform, MapTransform
 
 from voxelsoup.data.preprocessing.geometry import Array
+from voxelsoup.data.preprocessing.normalise import normalise
 from voxelsoup.data.preprocessing.resample import (
     across_slices,
     resample_image,
     resample_probabilities,
     resampled_shape,
 )
-from voxelsoup.study.sections.data import ThickSlices
+from voxelsoup.study.sections.data import Normalisation, ThickSlices
 
 
 class ResampleToSpacing(InvertibleTransform):
     """Resample an image (channel, x, y, z) to a voxel size in mm (x, y, z).
 
-    With ``keep_zeros``, voxels that lie mostly in the background become 0 again;
+    With ``keep_zeros`` (of all channels, or of each), voxels that lie mostly in the background
+    become 0 again;
     ``thick_slices`` is the study's ``preprocess.thick_slices``. The inverse resamples
     probabilities.
     """
 
     def __init__(
-        self, spacing: Sequence[float], keep_zeros: bool, thick_slices: ThickSlices = "cubic"
+        self,
+        spacing: Sequence[float],
+        keep_zeros: bool | Sequence[bool],
+        thick_slices: ThickSlices = "cubic",
     ) -> None:
         self.spacing, self.keep_zeros = list(spacing), keep_zeros
         self.thick_slices = thick_slices
@@ -47,9 +52,12 @@ class ResampleToSpacing(InvertibleTransform):
         resampled = image
         if shape != old:
             across = across_slices(self.thick_slices, before, self.spacing)
+            stored = image.cpu().numpy().astype(np.float32)
+            keeps = self.keep_zeros
+            each = [keeps] * len(stored) if isinstance(keeps, bool) else keeps
             channels = [
-                resample_image(channel, shape, self.keep_zeros, across)
-                for channel in image.cpu().numpy().astype(np.float32)
+                resample_image(channel, shape, keep, across)
+                for channel, keep in zip(stored, each, strict=True)
             ]
             resampled = _like(image, np.stack(channels))
         self.push_transform(resampled, orig_size=old)
@@ -79,7 +87,7 @@ class ResampleToSpacingd(MapTransform, InvertibleTransform):
         self,
         keys: KeysCollection,
         spacing: Sequence[float],
-        keep_zeros: bool,
+        keep_zeros: bool | Sequence[bool],
         thick_slices: ThickSlices = "cubic",
         allow_missing_keys: bool = False,
     ) -> None:
@@ -94,3 +102,25 @@ class ResampleToSpacingd(MapTransform, InvertibleTransform):
         """Undo it."""
         undone = {key: self.resample.inverse(data[key]) for key in self.key_iterator(data)}
         return {**data, **undone}
+
+
+class Normalised(MapTransform):
+    """Each channel of entries (channel, x, y, z) normalised by its own scheme."""
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        schemes: Sequence[Normalisation],
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.schemes = list(schemes)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Normalise the entries."""
+        return {**data, **{key: self._normalised(data[key]) for key in self.key_iterator(data)}}
+
+    def _normalised(self, image: MetaTensor) -> MetaTensor:
+        stored = image.cpu().numpy().astype(np.float32)
+        pairs = zip(stored, self.schemes, strict=True)
+        return _like(image, np.stack([normalise(channel, scheme) for channel, scheme in pairs]))

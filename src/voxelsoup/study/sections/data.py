@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -15,7 +16,7 @@ NO_PATTERN = "none"
 # What balances folds by regions; other entries of `folds.balance` are columns of a table.
 BY_REGIONS = "regions"
 ThickSlices = Literal["cubic", "linear", "nearest"]
-Normalisation = Literal["zscore-nonzero", "zscore", "none"]
+Normalisation = Literal["zscore-nonzero", "zscore-foreground", "zscore", "ct", "percentile", "none"]
 
 
 class Phantom(Section):
@@ -118,6 +119,13 @@ class Dataset(Section):
         None,
         description="CSV or TSV file with the columns `case` and `patient`; overrides the pattern.",
     )
+    skull_stripped: bool | None = Field(
+        None,
+        exclude_if=only_if_not(None),
+        description="Whether all that is no brain was set to 0: a case with more than 1 % of its "
+        "labels there cannot be used. Elsewhere what is 0 may be tissue, and labels there are "
+        "noted. Null: true for the layout `brats` alone.",
+    )
     ignore_label: int | None = Field(
         None,
         ge=1,
@@ -203,6 +211,13 @@ class Dataset(Section):
             return {str(name): int(number) for number, name in said.items()}
         return said
 
+    @property
+    def is_skull_stripped(self) -> bool:
+        """Whether labels where all channels are 0 are a mistake."""
+        if self.skull_stripped is not None:
+            return self.skull_stripped
+        return self.layout in ("brats", "phantom")
+
     @model_validator(mode="after")
     def _root_is_given(self) -> Dataset:
         if self.layout != "phantom" and not self.root:
@@ -270,6 +285,21 @@ class Folds(Section):
         return sorted(self.run) if self.run is not None else list(range(self.count))
 
 
+class Intensities(Section):
+    """Constants of one channel: clipped at both ends, less the mean, by the deviation."""
+
+    lower: float = Field(..., description="Lowest intensity, such as -160 (Hounsfield units).")
+    upper: float = Field(..., description="Highest intensity.")
+    mean: float = Field(..., description="What becomes 0.")
+    deviation: float = Field(..., gt=0, description="What becomes 1 above the mean.")
+
+    @model_validator(mode="after")
+    def _ends_differ(self) -> Intensities:
+        if not self.lower < self.upper:
+            raise ValueError("`lower` must be below `upper`")
+        return self
+
+
 class Preprocess(Section):
     """From scanner files to arrays. Orientation is always RAS."""
 
@@ -287,10 +317,20 @@ class Preprocess(Section):
     crop: bool = Field(
         True, description="Crop to the box around the foreground (voxels that are not 0)."
     )
-    normalisation: Normalisation = Field(
+    normalisation: Normalisation | dict[Name, Normalisation] = Field(
         "zscore-nonzero",
-        description="Per channel: z-score over the voxels that are not 0 (voxels that are 0 stay "
-        "0), z-score over all voxels, or none.",
+        description="One for all channels, or one for each by its name. `zscore-nonzero`: z-score "
+        "over the voxels that are not 0, which stay 0; `zscore-foreground`: over the region that "
+        "these enclose, holes included, 0 outside; `zscore`: over all voxels; `ct`: nnU-Net's for "
+        "CT, clipped at the 0.5 and 99.5 percentiles of the labelled voxels of a fold's training "
+        "cases, then scaled by their mean and standard deviation; `percentile`: clipped at the "
+        "scan's own 0.5 and 99.5 percentiles, which become 0 and 1; `none`.",
+    )
+    intensities: dict[Name, Intensities] | None = Field(
+        None,
+        exclude_if=only_if_not(None),
+        description="Constants of `ct` by channel, in place of those of each fold's training "
+        "cases.",
     )
     storage: Literal["float32", "float16"] = Field(
         "float32",
@@ -304,3 +344,18 @@ class Preprocess(Section):
         if value is not None and min(value) <= 0:
             raise ValueError("every voxel size must be above 0 mm")
         return value
+
+    def scheme_of(self, channel: str) -> Normalisation:
+        """How a channel is normalised."""
+        if isinstance(self.normalisation, dict):
+            return self.normalisation[channel]
+        return self.normalisation
+
+    def by_fold(self, channels: Sequence[str]) -> list[str]:
+        """Those of the channels whose normalisation depends on the fold: stored as they are."""
+        return [name for name in channels if self.scheme_of(name) == "ct"]
+
+    def constants(self, channels: Sequence[str]) -> list[Intensities | None]:
+        """For each channel what is applied when its voxels are read; None: nothing."""
+        known, by_fold = self.intensities or {}, self.by_fold(channels)
+        return [known[name] if name in by_fold else None for name in channels]
