@@ -28,6 +28,11 @@ from voxelsoup.data.index.check_cache import (
     write_results,
 )
 from voxelsoup.data.index.checks import Expected, Findings, find_duplicates, without_absent
+from voxelsoup.data.index.passed_over import (
+    notes_on_passed_over,
+    volumes_passed_over,
+    with_passed_over,
+)
 from voxelsoup.data.index.patients import describe_patients, patient_finder
 from voxelsoup.data.index.raters import KEY, groups_of_raters, with_raters
 from voxelsoup.data.layouts import find_cases
@@ -92,6 +97,10 @@ def index_cases(
     if accept.raters is not None:
         usable = [_hashed(case, root) for case in with_raters(usable, raters, accept.raters)]
     usable = _with_notes_on_extras(usable, {case.name: case.extra for case in cases})
+    unread = volumes_passed_over(cases)
+    notes = notes_on_passed_over(cases, unread)
+    usable = [replace(one, notes=(*one.notes, *notes.get(one.name, ()))) for one in usable]
+    rejected = {n: with_passed_over(one, unread.get(n, ())) for n, one in rejected.items()}
     log.info("%d cases can be used, %d cannot", len(usable), len(rejected))
     grouped = describe_patients(dataset, usable)
     if grouped is not None:
