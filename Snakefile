@@ -43,6 +43,13 @@ if study.sweep.halving:
 
 include: "rules/evaluate.smk"
 include: "rules/soup.smk"
+
+
+if study.comparison.test_sets:
+
+    include: "rules/test_sets.smk"
+
+
 include: "rules/compare.smk"
 
 

@@ -57,6 +57,7 @@ SECTIONS = {
     "provenance": "6 Provenance",
     "run_times": "7 Run times",
     "data": "8 Data and models",
+    "test_sets": "9 Test sets",
 }
 
 

@@ -394,6 +394,7 @@ rule findings:
         rules.collect.output,
         rules.methods.output,
         rules.run_times.output,
+        rules.test_sets.output if study.comparison.test_sets else [],
         fold_files("soups/{recipe}/recipe.json", recipe=study.soup.recipes),
 
 

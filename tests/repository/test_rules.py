@@ -26,6 +26,7 @@ def rule_graph(folder: Path, sweep: object) -> tuple[set[str], set[tuple[str, st
     """The rules of a study with all that a study can have, and which reads whose outputs."""
     study = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
     study |= {"sweep": sweep, "predict": {"input": "scans"}}
+    study["comparison"] = {"test_sets": {"other": "scans"}}
     study["soup"] = {"recipes": ["greedy", "ensemble"], "ensemble_of": "greedy"}
     (folder / "study.yaml").write_text(yaml.safe_dump(study))
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(REPOSITORY / "Snakefile")]

@@ -61,6 +61,9 @@ RULES = {
     "evaluate_soups": RuleJobs("evaluation", "fold", ("best", "postprocessing")),
     "ensemble": RuleJobs("evaluation", "fold", ("postprocessing",)),
     "basin": RuleJobs("evaluation", "fold"),
+    # One per fold, model and test set.
+    "test_set": RuleJobs("evaluation", "recipe", ("soup",)),
+    "test_sets": RuleJobs("tables", "study"),
     "case_slices": RuleJobs("evaluation", "study", ("folds", "preprocess")),
     "compare": RuleJobs("tables", "study"),
     "figures": RuleJobs("tables", "study"),

@@ -93,6 +93,8 @@ def _is_submitted(rule: str, study: Study) -> bool:
         "soup": bool(study.soup.averaging_recipes),
         "ensemble": "ensemble" in study.soup.recipes,
         "predict_batch": study.predict.input is not None,
+        "test_set": bool(study.comparison.test_sets),
+        "test_sets": bool(study.comparison.test_sets),
     }
     return of_some_studies.get(rule, True) and not RULES[rule].local
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -257,20 +257,12 @@ def _predicted(
 ) -> tuple[list[ScoredPair], Problems]:
     """Label maps that models predict now; those of an evaluation that was ended are kept."""
     from voxelsoup.commands.predict import predict_with
-    from voxelsoup.data.case import Source
-    from voxelsoup.evaluation.label_maps import ScoredPair
     from voxelsoup.prediction.batch import OutputSettings
+    from voxelsoup.prediction.ground_truth import predicted_pairs
 
     outputs = OutputSettings(asked.output / PREDICTIONS)
-    scans = [replace(case, label=None) for case in truth.cases]
-    outcomes = predict_with(files, scans, outputs, asked)
-    problems = {one.case: one.problem for one in outcomes if one.problem is not None}
-    pairs = [
-        ScoredPair(case.name, case.label, Source(outputs.files_of(case.name)[0]))
-        for case in truth.cases
-        if case.label is not None and case.name not in problems
-    ]
-    return pairs, problems
+    outcomes = predict_with(files, truth.unlabelled_cases, outputs, asked)
+    return predicted_pairs(truth, outputs.folder, outcomes)
 
 
 def _write_problems(folder: Path, problems: Problems) -> None:

@@ -14,6 +14,8 @@ from voxelsoup.data.layouts.case_names import check_case_names
 from voxelsoup.data.layouts.detect import clean_names, guess
 from voxelsoup.data.layouts.label_names import LabelNames
 from voxelsoup.data.volumes.volume import SUFFIXES, without_suffix
+from voxelsoup.evaluation.label_maps import ScoredPair
+from voxelsoup.prediction.outcomes import CaseOutcome, files_of_prediction
 from voxelsoup.prediction.scans import DESCRIPTIONS, find_scans, volumes_in
 
 log = logging.getLogger(__name__)
@@ -37,6 +39,11 @@ class GroundTruth:
     unlabelled: list[str]
     regions: dict[str, list[int]]
     ignored: int | None = None
+
+    @property
+    def unlabelled_cases(self) -> list[Case]:
+        """The cases to score on, without their label maps: as they are predicted."""
+        return [replace(case, label=None) for case in self.cases]
 
 
 def labelled_scans(
@@ -148,6 +155,19 @@ def label_maps_in(folder: Path, cases: Iterable[str]) -> dict[str, Source]:
         if paths:
             found[case] = Source(paths[0])
     return found
+
+
+def predicted_pairs(
+    truth: GroundTruth, folder: Path, outcomes: Iterable[CaseOutcome]
+) -> tuple[list[ScoredPair], dict[str, InputError]]:
+    """Label maps just predicted into a folder beside the ground truth; and what was left out."""
+    problems = {one.case: one.problem for one in outcomes if one.problem is not None}
+    pairs = [
+        ScoredPair(case.name, case.label, Source(files_of_prediction(folder, case.name)[0]))
+        for case in truth.cases
+        if case.label is not None and case.name not in problems
+    ]
+    return pairs, problems
 
 
 def strays(folder: Path, found: Mapping[str, Source]) -> list[str]:

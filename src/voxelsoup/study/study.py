@@ -6,10 +6,15 @@ from pydantic import Field, field_validator
 
 from voxelsoup.common.errors import InputError
 from voxelsoup.common.text import did_you_mean
-from voxelsoup.study.sections.base import Name, Section
+from voxelsoup.study.sections.base import Name, Section, only_if_not
 from voxelsoup.study.sections.bundle import Bundle, Predict
 from voxelsoup.study.sections.data import BY_REGIONS, Dataset, Folds, Preprocess
-from voxelsoup.study.sections.evaluation import Evaluation, Metrics, PostprocessingSearch
+from voxelsoup.study.sections.evaluation import (
+    Comparison,
+    Evaluation,
+    Metrics,
+    PostprocessingSearch,
+)
 from voxelsoup.study.sections.resources import Recovery, Resources
 from voxelsoup.study.sections.soup import Soup
 from voxelsoup.study.sections.sweep import Sweep
@@ -44,6 +49,11 @@ class Study(Section):
     )
     sweep: Sweep = Field(default_factory=Sweep, description="What the trials differ in.")
     soup: Soup = Field(default_factory=Soup, description="How soups are made.")
+    comparison: Comparison = Field(
+        default_factory=Comparison,
+        exclude_if=only_if_not(Comparison()),
+        description="What models are compared on.",
+    )
     postprocessing: PostprocessingSearch = Field(
         default_factory=PostprocessingSearch,
         description="What is tried on predictions. `thresholds: [0.5]`, `smallest_components: "

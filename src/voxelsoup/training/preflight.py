@@ -21,6 +21,7 @@ def check_start(study: Study) -> None:
     """
     check_root(study.dataset)
     _check_named_files(study)
+    _check_test_sets(study)
     if study.predict.label_order is not None:
         check_label_order(study.predict.label_order, study.regions, "predict.label_order")
     channels, regions = len(study.dataset.channels), len(study.regions)
@@ -31,6 +32,17 @@ def check_start(study: Study) -> None:
         weights, _ = weight_files.load(path)
         weight_files.check_fit(model, weights, path)
     check_outputs(model, channels, regions, study.training.patch)
+
+
+def _check_test_sets(study: Study) -> None:
+    for name, folder in study.comparison.test_sets.items():
+        if not Path(folder).is_dir():
+            raise InputError(
+                f"comparison.test_sets.{name}",
+                f"there is no folder {folder} (looked for at {Path(folder).absolute()})",
+                "the folder of a labelled data set",
+                "correct the path; relative paths count from the working directory",
+            )
 
 
 def _check_named_files(study: Study) -> None:

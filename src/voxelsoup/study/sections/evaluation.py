@@ -42,6 +42,17 @@ class Evaluation(Section):
     )
 
 
+class Comparison(Section):
+    """What models are compared on, beside the test cases of their folds."""
+
+    test_sets: dict[Name, str] = Field(
+        {},
+        description="Further labelled data sets, in any layout: name -> folder. The best single "
+        "model and every recipe of every fold predict all of their cases, which no fold may have; "
+        "the report has a section with all metrics, and differences paired over the cases.",
+    )
+
+
 class Metrics(Section):
     """Metrics on test cases, in addition to Dice and loss, by which models are chosen."""
 

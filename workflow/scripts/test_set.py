@@ -1,0 +1,48 @@
+"""Predict a test set with one model of a fold, and score the label maps."""
+
+from pathlib import Path
+
+from voxelsoup.common.errors import BadCases
+from voxelsoup.common.logs import job_log
+from voxelsoup.evaluation.case_scores import write_rows
+from voxelsoup.evaluation.label_maps import RegionValues, score_pairs
+from voxelsoup.evaluation.metrics import scoring_of
+from voxelsoup.models import devices
+from voxelsoup.prediction.batch import OutputSettings, PredictionProgress, predict_cases
+from voxelsoup.prediction.ground_truth import labelled_scans, predicted_pairs, regions_of_truth
+from voxelsoup.prediction.model_files import open_models
+from voxelsoup.prediction.outcomes import log_outcome
+from voxelsoup.prediction.predictor import PredictionSettings, order_of
+from voxelsoup.study.loading import load
+
+with job_log(snakemake.log[0]):
+    asked, study = snakemake.params, load(snakemake.config)
+    models = open_models([Path(snakemake.input[0]).parent])
+    truth = labelled_scans(asked.scans, study.dataset.channels)
+    regions = dict(study.regions)
+    values = RegionValues(
+        regions_of_truth(regions, truth.regions, asked.scans),
+        regions,
+        frozenset(study.dataset.background),
+        truth.ignored or study.dataset.ignore_label,
+    )
+    settings = PredictionSettings(
+        models,
+        order_of(models, study.predict.label_order, "predict.label_order"),
+        overlap=study.evaluation.overlap,
+        window_batch=study.evaluation.window_batch,
+        precision=study.training.precision,
+        accept=study.dataset.accept,
+    )
+    device = devices.prepare(study.training.device, snakemake.threads)
+    outputs = OutputSettings(Path(snakemake.output.predictions))
+    progress = PredictionProgress(finished=log_outcome)
+    outcomes = predict_cases(truth.unlabelled_cases, settings, outputs, device, progress)
+    pairs, problems = predicted_pairs(truth, outputs.folder, outcomes)
+    rows, unusable = score_pairs(pairs, values, scoring_of(study.scored_metrics), snakemake.threads)
+    problems |= unusable
+    if problems:
+        raise BadCases(
+            asked.scans, problems, "or take these cases out of the test set, in a copy of it"
+        )
+    write_rows(Path(snakemake.output.scores), rows)
