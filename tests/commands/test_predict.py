@@ -113,7 +113,7 @@ def test_what_is_written_has_both_forms_of_its_scan(
         np.testing.assert_array_equal(found.header["pixdim"][1:4], [1, 1, 2])
     printed = capsys.readouterr().err
     assert "A: t1n, t1c, t2w and t2f: the sform and the qform of its header are up to" in printed
-    assert "as in nibabel and FSL; ITK by its qform" in printed
+    assert "as in nibabel and FSL, and ITK goes by its qform" in printed
 
 
 def test_bad_cases_are_named_and_stop_no_other(

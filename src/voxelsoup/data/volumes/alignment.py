@@ -96,10 +96,10 @@ def disagreement(volume: Volume) -> str | None:
         return None
     other = max(far, key=lambda name: far[name])
     itk = volume.forms.itk
-    itk = f"ITK by its {itk}" if itk != used else "so does ITK"
+    itk = f"ITK goes by its {itk}" if itk != used else "so does ITK"
     return (
         f"the {used} and the {other} of its header are up to {far[other]:.3g} mm apart: goes by "
-        f"the {used}, as in nibabel and FSL; {itk}"
+        f"the {used}, as in nibabel and FSL, and {itk}"
     )
 
 
