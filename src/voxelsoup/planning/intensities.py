@@ -40,16 +40,16 @@ def propose_normalisation(guess: Guess, fingerprint: Fingerprint) -> tuple[Schem
     windowed = [name for name, kind in kinds.items() if kind == "windowed"]
     if windowed:
         why = (
-            f"{windowed[0]} is CT by its name, but its values are no Hounsfield units (none is "
-            f"negative): not clipped as CT. {why}"
+            f"channel {windowed[0]} is CT by its name, but its values are no Hounsfield units "
+            f"(none is negative): not clipped as CT. {why}"
         )
     if not uses_ct(schemes):
         return other, why
     first = next(name for name, scheme in schemes.items() if scheme == "ct")
     low, high = _range(first, fingerprint)
     reason = (
-        f"{first} is CT, in Hounsfield units ({low:,.0f} to {high:,.0f}): clipped at the 0.5 and "
-        "99.5 percentiles of the labelled voxels of each fold's training cases, then scaled by "
+        f"channel {first} holds Hounsfield units ({low:,.0f} to {high:,.0f}): clipped at the 0.5 "
+        "and 99.5 percentiles of the labelled voxels of each fold's training cases, then scaled by "
         "their mean and standard deviation, as in nnU-Net (`ct`)."
     )
     if set(schemes.values()) == {"ct"}:
