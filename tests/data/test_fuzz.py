@@ -21,6 +21,7 @@ from voxelsoup.data.case import Source
 from voxelsoup.data.layouts import find_cases
 from voxelsoup.data.layouts.detect import guess
 from voxelsoup.data.volumes.volume import SUFFIXES, read_label
+from voxelsoup.planning.label_meaning import meaning_of
 from voxelsoup.planning.proposal import propose_data
 from voxelsoup.study.sections.data import Dataset
 
@@ -131,6 +132,7 @@ def test_any_json_in_a_description_is_detected_or_refused(
     (root / "dataset.json").write_text(json.dumps(content))
     try:
         found = guess(root)
-        assert propose_data(found, [1, 2], 0)[0]["regions"]
+        meaning = meaning_of(found, ["a"], {1: ["a"], 2: ["a"]})
+        assert "regions" in propose_data(found, meaning, 0)[0]
     except InputError as problem:
         assert str(root) in problem.where

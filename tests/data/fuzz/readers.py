@@ -21,6 +21,7 @@ with atheris.instrument_imports(include=["voxelsoup", "nrrd"]):
     from voxelsoup.data.layouts import find_cases
     from voxelsoup.data.layouts.detect import guess
     from voxelsoup.data.volumes.volume import read_label
+    from voxelsoup.planning.label_meaning import meaning_of
     from voxelsoup.planning.proposal import propose_data
     from voxelsoup.study.sections.data import Dataset
 
@@ -60,7 +61,8 @@ def guessing(layout: str, name: str) -> Callable[[bytes], None]:
     def read(content: bytes) -> None:
         (root / name).write_bytes(content)
         found = guess(root)
-        propose_data(found, [1, 2, 3], 0)
+        holders = {value: ["a"] for value in (1, 2, 3)}
+        propose_data(found, meaning_of(found, ["a"], holders), 0)
 
     return read
 
