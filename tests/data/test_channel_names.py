@@ -195,6 +195,14 @@ def test_brats_folders_of_other_names_are_refused_until_they_are_stated(tmp_path
     assert case.channels["t1n"].file.name == "B_1_y.nii.gz"
 
 
+def test_a_known_channel_that_no_case_has_is_missing_whatever_else_there_is(
+    tmp_path: Path,
+) -> None:
+    touch(tmp_path, *(f"B_1/B_1_{end}.nii.gz" for end in ("t1", "adc", "seg")))
+    (case,) = find("brats", tmp_path, ["t1n", "t2f"])
+    assert [source.file.is_file() for source in case.channels.values()] == [True, False]
+
+
 def test_columns_of_a_table_are_matched_by_name(tmp_path: Path) -> None:
     (tmp_path / "cases.csv").write_text("case,T1,FLAIR,age,label\na,x1.nii,x2.nii,61,l.nii\n")
     (case,) = find("table", tmp_path, ["t2f", "t1n"])

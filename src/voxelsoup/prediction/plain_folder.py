@@ -66,9 +66,7 @@ class PlainFolder:
         if by_number:
             return self._of_groups(by_number, scans)
         names = self._names_of_one_channel(scans) if len(self.channels) == 1 else {}
-        return [
-            self.of_one_volume(path, names.get(path), assumed=len(volumes) > 1) for path in scans
-        ]
+        return [self.of_one_volume(path, names.get(path), assumed=True) for path in scans]
 
     def of_one_volume(self, path: Path, name: str | None = None, assumed: bool = False) -> Case:
         """A case in one file; several channels are the components of a 4D volume."""
@@ -88,7 +86,8 @@ class PlainFolder:
             None,
             components=count,
             notes=match.remarks,
-            assumed=assumed,
+            # Of several components, one may well be a mask that the model asks for.
+            assumed=assumed and count == 1,
         )
 
     def _match(self, names: Sequence[str] | None, count: int, folder: Path) -> ChannelMatch:

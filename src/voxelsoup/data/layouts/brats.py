@@ -13,7 +13,7 @@ from pathlib import Path
 from voxelsoup.common.errors import InputError
 from voxelsoup.data.case import Case, Source
 from voxelsoup.data.layouts.case_names import FORMER_RECORDS, RECORDS
-from voxelsoup.data.layouts.channel_names import is_mask_name, match_channels, meaning
+from voxelsoup.data.layouts.channel_names import is_known, is_mask_name, match_channels, meaning
 from voxelsoup.data.volumes.volume import without_suffix
 from voxelsoup.study.sections.data import Dataset
 
@@ -73,6 +73,12 @@ def _renamed(
         return {}, ()
     shared = [s for s in sorted(seen) if sum(s in f for f in files) >= SHARE_OF_CASES * len(files)]
     there = [suffix for suffix in shared if suffix not in LABELS and not is_mask_name(suffix)]
+    if len(missing) < len(dataset.channels) and all(map(is_known, missing)):
+        # A known channel that no case has is missing; another known one is no stand-in for it.
+        wanted = {meaning(name) for name in dataset.channels}
+        there = [
+            s for s in there if s in stated.values() or not is_known(s) or meaning(s) in wanted
+        ]
     if not there:
         return {}, ()
     match = match_channels(dataset.channels, there, root, stated)
