@@ -13,12 +13,13 @@ from scipy import ndimage
 from support.scans import write_nnunet
 from voxelsoup.common.errors import InputError
 from voxelsoup.data.index.index import index_cases
-from voxelsoup.data.preprocessing.intensities import measure, with_intensities
+from voxelsoup.data.preprocessing.intensities import measure, rescale, with_intensities
 from voxelsoup.data.preprocessing.normalise import normalise
 from voxelsoup.data.preprocessing.preprocess import preprocess_all
 from voxelsoup.data.preprocessing.store import load_case
 from voxelsoup.models import weight_files
 from voxelsoup.study.loading import load
+from voxelsoup.study.sections.data import Intensities
 from voxelsoup.study.study import Study
 from voxelsoup.training.patches import Patches, PatchSource
 from voxelsoup.training.run import run_settings
@@ -117,6 +118,25 @@ def test_stated_constants_hold_for_all_folds(prepared: tuple[Path, Study]) -> No
     assert with_intensities(stated, ["c0"], folder) is stated
     with pytest.raises(InputError, match="has constants of `CT`"):
         load(settings | {"preprocess": {"normalisation": "zscore", "intensities": constants}})
+
+
+def test_a_patch_of_zeros_is_rescaled_like_any_other() -> None:
+    # A window of a scan that is 0 there: the network must not see it otherwise than in the whole.
+    own = Intensities(lower=-100, upper=300, mean=50, deviation=20)
+    image = np.zeros((2, 3, 3, 3), np.float32)
+    rescale(image, [own, None])
+    assert (image[0] == -2.5).all() and (image[1] == 0).all()
+
+
+def test_a_channel_that_cases_may_lack_is_not_normalised_by_constants(
+    prepared: tuple[Path, Study],
+) -> None:
+    settings = prepared[1].model_dump(exclude_unset=True)
+    dataset = settings["dataset"] | {"accept": {"missing_channels": "zeros"}}
+    assert load(settings | {"dataset": dataset, "preprocess": {"normalisation": "zscore"}})
+    with pytest.raises(InputError, match="`CT` normalised by `ct`") as caught:
+        load(settings | {"dataset": dataset})
+    assert "zscore" in caught.value.fix
 
 
 def test_labelled_voxels_of_one_intensity_are_refused(

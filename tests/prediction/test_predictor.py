@@ -172,6 +172,21 @@ def predicted_probabilities(
     return voxels(files[1])
 
 
+def test_a_missing_channel_is_not_made_up_for_a_model_of_ct(tmp_path: Path) -> None:
+    scan = write_scan(tmp_path / "A", margin=0)
+    own = {"lower": 60, "upper": 130, "mean": 90, "deviation": 15}
+    preprocess = {"normalisation": "ct", "intensities": dict.fromkeys(CHANNELS, own)}
+    model = lively(tmp_path / "m.safetensors", 0, preprocess=preprocess)
+    settings = PredictionSettings([model], label_order(model.description.regions))
+    missing = list(scan)[1]
+    rest = {name: source for name, source in scan.items() if name != missing}
+    with pytest.raises(InputError, match=f"channel {missing}: is missing"):
+        Predictor(settings, CPU, tmp_path).predict(
+            rest, tmp_path / "l.nii.gz", missing={missing: 1}
+        )
+    assert not (tmp_path / "l.nii.gz").exists()
+
+
 def test_a_model_of_ct_without_constants_is_refused(tmp_path: Path) -> None:
     path = save_model(tmp_path / "m.safetensors", preprocess={"normalisation": "ct"})
     with pytest.raises(InputError, match="does not say how channel t1n was normalised"):

@@ -171,9 +171,19 @@ class Predictor:
             report: is called with the share of the case that is done.
             missing: channel to be filled with zeros -> its place among the network's inputs.
 
-        Raises InputError if a file of the case is unusable, or nothing can be written.
+        Raises InputError if a file of the case is unusable, a missing channel cannot be filled, or
+        nothing can be written.
         """
         model = self.settings.description
+        if by_fold := [
+            name for name in model.preprocess.by_fold(model.channels) if name in missing
+        ]:
+            raise InputError(
+                f"channel {by_fold[0]}",
+                "is missing, and the model normalises it by constants of its training cases (`ct`)",
+                "a scan of every channel: nothing that is filled in would be 0 to this model",
+                "give the channel's scan",
+            )
         scan = read_header(next(iter(channels.values())))
         with writable(self.scratch), tempfile.TemporaryDirectory(dir=self.scratch) as folder:
             image = Path(folder, "image.npy")

@@ -149,6 +149,14 @@ def _check_normalisation(study: Study, where: str) -> None:
                 f"constants of {', '.join(by_fold)}" if by_fold else "no constants",
                 "correct the name, or leave `preprocess.intensities` out",
             )
+    if by_fold and study.dataset.accept.missing_channels:
+        # Its 0 is an intensity of the scanner, which each fold's constants make another number of.
+        raise InputError(
+            where,
+            f"`dataset.accept.missing_channels` with `{by_fold[0]}` normalised by `ct`",
+            "a scheme that knows no constants of folds, after which a missing channel is 0",
+            "normalise it by `zscore`, or leave `missing_channels` out",
+        )
 
 
 def _check_ignored(study: Study, where: str) -> None:

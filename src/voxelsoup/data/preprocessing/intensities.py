@@ -133,8 +133,7 @@ def rescale(image: Array, constants: Sequence[Intensities | None]) -> None:
     ``image`` is float32 (channel, x, y, z); ``constants`` those of its channels, or nothing at all.
     """
     for channel, own in zip(image, constants, strict=False):
-        # One that is 0 everywhere may be a missing channel, and stays 0.
-        if own is not None and channel.any():
+        if own is not None:
             np.clip(channel, own.lower, own.upper, out=channel)
             channel -= np.float32(own.mean)
             channel /= np.float32(own.deviation)
