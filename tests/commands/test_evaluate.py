@@ -176,6 +176,27 @@ def test_metrics_are_those_of_the_study_that_made_the_model(
     assert (tmp_path / "one/scores.csv").read_text() == (tmp_path / "two/scores.csv").read_text()
 
 
+def test_values_that_a_study_ignores_or_counts_as_background_are_so_here(
+    scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    maps = label_maps(scans, tmp_path / "maps")
+    for file in maps.iterdir():
+        image = nib.load(file)
+        voxels = np.asarray(image.dataobj).copy()
+        # Wrong where nobody has annotated, and only there.
+        voxels[voxels == 2] = 3
+        nib.save(nib.Nifti1Image(voxels, image.affine, image.header), file)
+    study = tmp_path / "study.json"
+    dataset = {"channels": ["t1n", "t1c", "t2w", "t2f"], "background": [1]}
+    given = (scans, "--predictions", maps, "--study", study, "--output")
+    write_json(study, {"dataset": dataset, "regions": {"ET": [3]}})
+    assert evaluate(*given, tmp_path / "refused") == 1
+    assert "2" in capsys.readouterr().err
+    write_json(study, {"dataset": dataset | {"ignore_label": 2}, "regions": {"ET": [3]}})
+    assert evaluate(*given, tmp_path / "out") == 0
+    assert set(scores(tmp_path / "out")["dice"]) == {1}
+
+
 def test_scans_beside_a_folder_of_their_label_maps(
     model: ModelFile, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -58,7 +58,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--study",
         type=Path,
         metavar="FILE",
-        help="the study whose metrics and regions count (default: the one that made the model)",
+        help="the study whose metrics, regions, background and ignored label value count "
+        "(default: the metrics of the one that made the model)",
     )
     parser.add_argument(
         "--regions",
@@ -127,14 +128,19 @@ def evaluate_command(asked: argparse.Namespace) -> int:
 
 @dataclass(frozen=True)
 class _Judgement:
-    """By what label maps are scored: metrics, and the regions of a model or study if one is named.
+    """By what label maps are scored, as a model or study says if one is named.
 
-    ``source`` says in words where the metrics' settings come from.
+    Attributes:
+        source: where the metrics' settings come from, in words.
+        background: label values that the study counts as background.
+        ignored: its label value of voxels that nobody has annotated.
     """
 
     metrics: Metrics
     regions: dict[str, list[int]] | None
     source: str
+    background: frozenset[int] = frozenset()
+    ignored: int | None = None
 
 
 def _check_arguments(asked: argparse.Namespace, models: Sequence[str], given: str) -> None:
@@ -174,7 +180,10 @@ def _judgement(asked: argparse.Namespace, files: Sequence[ModelFile]) -> _Judgem
                 f"those of {files[0].path}: {listed(regions)}",
                 "name the study that the model was made by, or leave --study out",
             )
-        return _Judgement(study.scored_metrics, regions or study.regions, str(asked.study))
+        background, ignored = frozenset(study.dataset.background), study.dataset.ignore_label
+        regions = regions or study.regions
+        source = str(asked.study)
+        return _Judgement(study.scored_metrics, regions, source, background, ignored)
     for file in files[:1]:
         found = metrics_of(file.path)
         if found is not None:
@@ -189,7 +198,7 @@ def _values(
     from voxelsoup.evaluation.label_maps import RegionValues
     from voxelsoup.prediction.ground_truth import parse_regions, regions_of_truth
 
-    model, background = judged_by.regions, _background(asked.background)
+    model, background = judged_by.regions, judged_by.background | _background(asked.background)
     if asked.regions is not None:
         stated = parse_regions(asked.regions)
         _check_regions(stated, model)
@@ -210,7 +219,9 @@ def _values(
         print(f"label values of the ground truth, unlike the model's: {meant}")
     # What exists already is in the values of the data set, what is predicted in the model's.
     of_model = of_truth if model is None or asked.predictions is not None else model
-    return RegionValues(of_truth, of_model, background, truth.ignored)
+    # What the data set says of itself comes first.
+    ignored = judged_by.ignored if truth.ignored is None else truth.ignored
+    return RegionValues(of_truth, of_model, background, ignored)
 
 
 def _check_regions(stated: Mapping[str, object], model: Mapping[str, object] | None) -> None:
