@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -79,9 +80,12 @@ def test_a_healthy_cluster_is_reported_line_by_line(place: Path, capsys) -> None
 
 def test_a_node_of_each_partition_is_looked_at(place: Path, capsys, cluster: slurm.Cluster) -> None:
     code, printed = examine(capsys, write_study(place))
-    for partition, node in (("cpu", "cpu1"), ("gpu-short", "gpu-a1"), ("gpu-long", "gpu-b1")):
-        assert f"ok    partition {partition}: a node reads and writes results ({node})" in printed
-        assert f"ok    partition {partition}: {node} imports torch {torch.__version__}" in printed
+    # Either node of the short partition: the first one may still be busy with another test's job.
+    for partition, node in (("cpu", "cpu1"), ("gpu-short", "gpu-a[12]"), ("gpu-long", "gpu-b1")):
+        begin = rf"^ok    partition {partition}: "
+        for ending in (rf"a node reads and writes results \({node}\)$", rf"{node} imports torch "):
+            assert re.search(begin + ending, printed, re.MULTILINE), printed
+    assert printed.count(f" imports torch {torch.__version__}\n") == 3
     # The GPUs of the test cluster are fake, and the doctor is not fooled by them.
     assert code == 1
     assert printed.count("fails") == printed.count("torch sees no GPU") == 2
