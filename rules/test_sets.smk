@@ -35,6 +35,9 @@ rule test_set:
         listing=lambda wildcards: list_scans(TEST_SETS[wildcards.test_set]),
         metrics=SETTINGS["metrics"],
         overlap=study.evaluation.overlap,
+        label_order=study.predict.label_order,
+        background=study.dataset.background,
+        ignore_label=study.dataset.ignore_label,
     message:
         "Test set {wildcards.test_set}: {wildcards.model} of fold {wildcards.fold}."
     script:

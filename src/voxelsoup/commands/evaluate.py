@@ -148,9 +148,7 @@ def _check_arguments(asked: argparse.Namespace, models: Sequence[str], given: st
     if not given or not all(models) or not (models or asked.predictions):
         raise InputError(
             "voxelsoup evaluate",
-            f"has {counted(len(models) + 1, 'argument')} that is not empty"
-            if not models
-            else "has an empty argument",
+            "names no model" if not models else "has an empty argument",
             "MODEL [MODEL ...] SCANS, or SCANS --predictions FOLDER",
             "name at least one model and then the labelled scans, or the label maps to score",
         )

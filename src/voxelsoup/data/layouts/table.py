@@ -1,7 +1,7 @@
 """A table of cases: one row per case, one column per channel, and one for the label map.
 
-Cells are parted by commas, semicolons or tabs, as spreadsheets save them; the table of patients is
-one too.
+Cells are separated by commas, semicolons or tabs, as spreadsheets save them; the table of patients
+is one too.
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ def read_rows(path: Path, columns: Collection[str], key: str) -> list[Row]:
             has more cells than there are columns, or a cell holds control characters.
     """
     columns_text = listed(columns)
-    expected = f"a table with the columns {columns_text}, parted by commas, semicolons or tabs"
+    expected = f"a table with the columns {columns_text}, separated by commas, semicolons or tabs"
     lines = numbered_lines(path, expected, key)
     heads = lines[0][1] if lines else []
     twice = [head for head, count in Counter(heads).items() if head and count > 1]
@@ -164,7 +164,7 @@ def read_rows(path: Path, columns: Collection[str], key: str) -> list[Row]:
         raise InputError(
             path,
             f"has the column {twice[0]!r} twice" if twice else f"has the columns {heads[:30]}",
-            f"the columns {columns_text}, each once, parted by commas, semicolons or tabs",
+            f"the columns {columns_text}, each once, separated by commas, semicolons or tabs",
             "correct the first line of the file",
         )
     return [_row(path, number, cells, heads) for number, cells in lines[1:]]
