@@ -56,6 +56,14 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "real_data: needs the scans in ../shared/data")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def without_ignite() -> Iterator[None]:
+    """Processes that tests start have no pytorch-ignite, like those of users: it starts slowly."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(TESTS / "support" / "without_ignite"))
+        yield
+
+
 @pytest.fixture(scope="session")
 def phantom_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six tiny phantom cases, written once; for reading only."""
