@@ -152,11 +152,13 @@ def _check(asked: argparse.Namespace) -> int:
     for note in notes_on_sides(study):
         print(f"note: {note}")
     # Torch and MONAI take seconds to import, and a mistake in the file is reported before.
+    from voxelsoup.data.index.passed_over import notes_on_strays
     from voxelsoup.planning.constants import notes_on_constants
     from voxelsoup.training.preflight import check_start
 
     check_start(study)
-    for note in notes_on_constants(study):
+    strays = notes_on_strays(study.dataset, Path(study.dataset.root)) if study.dataset.root else []
+    for note in (*notes_on_constants(study), *strays):
         print(f"note: {note}")
     folds = len(study.folds.numbers)
     stems = folds if study.stem.source == "train" else 0

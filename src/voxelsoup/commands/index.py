@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from textwrap import indent
 from typing import Any
@@ -23,6 +23,7 @@ from voxelsoup.data.balance import kinds_of_cases
 from voxelsoup.data.case import Case
 from voxelsoup.data.folds import make_folds
 from voxelsoup.data.index.index import IndexedCase, index_cases
+from voxelsoup.data.index.passed_over import notes_on_strays
 from voxelsoup.data.index.patients import describe_patients
 from voxelsoup.data.layouts.detect import LAYOUTS, Guess, guess
 from voxelsoup.data.volumes.volume import shape_text
@@ -59,6 +60,7 @@ class Listing:
         label_names: label value -> its name, or the regions that hold it.
         guess: where no study was given.
         folds: why the study's folds cannot be made of these cases.
+        strays: notes on volumes of no case.
     """
 
     dataset: Dataset
@@ -69,6 +71,7 @@ class Listing:
     label_names: dict[int, str]
     guess: Guess | None
     folds: InputError | None = None
+    strays: list[str] = field(default_factory=list)
 
     @property
     def cases(self) -> list[Case]:
@@ -92,9 +95,10 @@ class Listing:
 
     @property
     def remarks(self) -> list[str]:
-        """What is good to know of the data set, where no study was given."""
+        """What is good to know of the data set as a whole."""
         found = self.meaning
-        return [*(self.guess.remarks if self.guess else ()), *(found.remarks if found else ())]
+        guessed = [*(self.guess.remarks if self.guess else ()), *(found.remarks if found else ())]
+        return [*guessed, *self.strays]
 
     @property
     def values(self) -> dict[int, int]:
@@ -147,7 +151,8 @@ def _listing(
     except BadCases as error:
         usable, bad = [], error.problems
     headers = [read_header(_openable(case, root)) for case in usable]
-    return Listing(dataset, root, usable, headers, bad, label_names, guessed)
+    strays = notes_on_strays(dataset, root)
+    return Listing(dataset, root, usable, headers, bad, label_names, guessed, strays=strays)
 
 
 def _problem_with_folds(study: Study, listing: Listing) -> InputError | None:
@@ -240,7 +245,7 @@ def _facts(listing: Listing) -> dict[str, list[str]]:
         "channels": [", ".join(listing.dataset.channels)],
     }
     if not usable:
-        return facts
+        return facts | ({"notes": listing.remarks} if listing.remarks else {})
     if listing.patients is not None:
         facts["patients"] = [listing.patients]
     return facts | {

@@ -10,6 +10,7 @@ from pathlib import Path
 from voxelsoup.common.errors import InputError
 from voxelsoup.common.files import write_text
 from voxelsoup.common.machine import usable_cores
+from voxelsoup.data.index.passed_over import notes_on_strays
 from voxelsoup.data.layouts import find_cases
 from voxelsoup.data.layouts.detect import guess
 from voxelsoup.planning.fingerprint import take_fingerprint
@@ -54,6 +55,7 @@ def write_first_study(
     if meaning.choices and ask is not None and (labels := ask(meaning)):
         meaning = meaning_of(found, names, holders, labels)
     proposal = propose(found, fingerprint, meaning)
+    proposal.warnings += notes_on_strays(found.dataset, found.root, cases)
     heading = [
         *schema_line(output),
         f"Proposed by `voxelsoup init` for {len(cases)} cases in {found.root}, of which "

@@ -30,6 +30,7 @@ from voxelsoup.data.index.check_cache import (
 from voxelsoup.data.index.checks import Expected, Findings, find_duplicates, without_absent
 from voxelsoup.data.index.passed_over import (
     notes_on_passed_over,
+    notes_on_strays,
     volumes_passed_over,
     with_passed_over,
 )
@@ -102,6 +103,8 @@ def index_cases(
     usable = [replace(one, notes=(*one.notes, *notes.get(one.name, ()))) for one in usable]
     rejected = {n: with_passed_over(one, unread.get(n, ())) for n, one in rejected.items()}
     log.info("%d cases can be used, %d cannot", len(usable), len(rejected))
+    for note in notes_on_strays(dataset, root, cases):
+        log.info("%s", note)
     grouped = describe_patients(dataset, usable)
     if grouped is not None:
         log.info("patients: %s", grouped)

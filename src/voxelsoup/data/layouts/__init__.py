@@ -17,9 +17,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from voxelsoup.common.errors import InputError
-from voxelsoup.data.case import Case
+from voxelsoup.data.case import Case, Source
 from voxelsoup.data.layouts import brats, decathlon, monai, nnunet, table
 from voxelsoup.data.layouts.case_names import check_case_names
+from voxelsoup.data.layouts.json_files import files_named, read_json
 from voxelsoup.study.sections.data import Dataset, Layout
 
 READERS: dict[Layout, Callable[[Dataset, Path], list[Case]]] = {
@@ -61,3 +62,27 @@ def find_cases(dataset: Dataset, root: Path) -> list[Case]:
         )
     check_case_names(cases, root)
     return cases
+
+
+def list_of_cases(dataset: Dataset, root: Path) -> Path | None:
+    """The file that lists the cases of a data set; None where their files' names alone do."""
+    if dataset.layout in ("brats", "phantom"):
+        return None
+    default = "cases.csv" if dataset.layout == "table" else "dataset.json"
+    return Path(dataset.file) if dataset.file is not None else root / default
+
+
+def listed_files(dataset: Dataset, root: Path) -> set[Path]:
+    """All files that the list of cases names, also those that are no case of the study: test
+    images, columns that are no channel of it.
+
+    Raises InputError if the list cannot be read.
+    """
+    where = list_of_cases(dataset, root)
+    if where is None:
+        return set()
+    if dataset.layout == "table":
+        rows = table.read_rows(where, [table.CASE], "dataset.file")
+        cells = [cell for row in rows for cell in row.cells.values() if cell]
+        return files_named([str(Source.parse(cell).file) for cell in cells], root)
+    return files_named(read_json(where), root)

@@ -15,6 +15,7 @@ from voxelsoup.common.files import read_text
 from voxelsoup.data.case import Source
 from voxelsoup.data.layouts.case_names import unsafe_text
 from voxelsoup.data.layouts.channel_names import ChannelMatch, match_channels
+from voxelsoup.data.volumes.volume import is_volume
 from voxelsoup.study.sections.data import Dataset
 
 # What file systems allow, in bytes.
@@ -86,6 +87,16 @@ def unlabelled_entries(description: dict[str, Any], key: str, where: Path) -> li
         fields = {"image": entry} if isinstance(entry, str) else entry
         found.append({name: value for name, value in fields.items() if name != "label"})
     return found
+
+
+def files_named(content: Any, root: Path) -> set[Path]:
+    """All files in the data set's folder that texts anywhere in a JSON file name."""
+    if isinstance(content, str):
+        below = _below(root, content) if is_volume(content) else None
+        return set() if below is None else {root / below}
+    parts = content.values() if isinstance(content, dict) else content
+    parts = parts if isinstance(content, dict | list) else ()
+    return {file for part in parts for file in files_named(part, root)}
 
 
 def _wrong_entry(where: Path, key: str, position: int, entry: object, expected: str) -> InputError:
