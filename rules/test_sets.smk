@@ -18,8 +18,7 @@ rule test_set:
         lambda wildcards: f"<results>/fold{wildcards.fold}/{wildcards.model}/"
         + ("model.safetensors" if wildcards.model in COMPARED else "recipe.json"),
     output:
-        scores="<results>/test_sets/{test_set}/fold{fold}/{model}/scores.csv",
-        predictions=directory("<results>/test_sets/{test_set}/fold{fold}/{model}/predictions"),
+        "<results>/test_sets/{test_set}/fold{fold}/{model}/scores.csv",
     log:
         "<logs>/fold{fold}/test_sets/{test_set}/{model}.log",
     benchmark:
@@ -30,6 +29,8 @@ rule test_set:
     resources:
         **needs("test_set"),
     params:
+        # No output, which Snakemake would delete before each attempt: finished label maps are kept.
+        predictions=f"{study.results}/test_sets/{{test_set}}/fold{{fold}}/{{model}}/predictions",
         scans=lambda wildcards: TEST_SETS[wildcards.test_set],
         # Sizes and dates of the scans stand for their contents.
         listing=lambda wildcards: list_scans(TEST_SETS[wildcards.test_set]),

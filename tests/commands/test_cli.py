@@ -24,6 +24,7 @@ CONFIG = {
     "sweep": {"grid": {"optimizer.lr": [0.01, 0.02], "training.loss": ["dice", "dice-bce"]}},
 }
 HALVED_COSINE = {"grid": {"optimizer.schedule": ["schedule-free", "cosine"]}, "halving": {}}
+SUPERVISED = {"name": "DynUNet", "deep_supervision": True}
 
 
 @pytest.fixture
@@ -90,6 +91,7 @@ def test_trials_lists_every_id_with_its_parameters(write, capsys) -> None:
         ("check", {"dataset": {"layout": "brats", "root": "/no/such", "channels": ["a"]}}, "/no"),
         ("check", {"sweep": HALVED_COSINE}, "has the schedule `cosine`"),
         ("check", {"folds": {"file": "no/such.json"}}, "folds.file: there is no file no/such.json"),
+        ("check", {"network": SUPERVISED}, "`network.arguments: {deep_supervision: true, "),
         ("trials", {"sweep": {"grid": {"network.size": ["S", "B"]}}}, "network.size"),
     ],
 )

@@ -76,7 +76,8 @@ TWO_STAGES = {"init_filters": 4, "blocks_down": [1, 1], "blocks_up": [1, 1]}
         },
         {
             "name": "DynUNet",
-            "arguments": plan_topology((6, 1, 1), (16, 24, 32)).as_dynunet() | {"filters": 4 * [4]},
+            "arguments": plan_topology((6, 1, 1), (16, 24, 32)).as_dynunet()
+            | {"filters": 4 * [4], "deep_supervision": True},
         },
         {"size": "free", "arguments": TWO_STAGES, "strides": [[1, 2, 2], [2, 2, 2]]},
     ],

@@ -84,3 +84,11 @@ def test_deep_supervision_weighs_the_coarser_stages(mode: str, weights: float) -
     assert found == pytest.approx(theirs([fine, middle, coarse], target).item(), rel=1e-6)
     assert found == pytest.approx(sum(terms), rel=1e-5)
     assert training_loss(training)(fine, target).item() == pytest.approx(terms[0], rel=1e-5)
+
+
+def test_the_stages_of_a_dynunet_may_come_in_one_tensor() -> None:
+    """MONAI's DynUNet brings its coarser outputs to full size and stacks them behind the batch."""
+    target = (torch.rand(2, 3, 8, 8, 8) < 0.5).float()
+    fine, coarse = torch.randn(2, 2, 3, 8, 8, 8)
+    loss = training_loss(Training())
+    assert loss(torch.stack([fine, coarse], dim=1), target) == loss((fine, coarse), target)

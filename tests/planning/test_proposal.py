@@ -82,6 +82,8 @@ def test_init_writes_a_study_for_thick_slices_that_can_start(
     assert main(["init", str(tmp_path / "D"), "--output", str(file)]) == 0
     study = read(file)
     assert study.network.name == "DynUNet" and study.network.divisors == [2, 8, 8]
+    assert study.optimizer.lr == 0.005
+    assert study.sweep.grid["optimizer.lr"] == [0.003, 0.005]
     assert study.training.rotate_about == ["x"]
     assert study.preprocess.thick_slices == "nearest"
     assert main(["check", str(file)]) == 0

@@ -2,27 +2,26 @@
 
 from pathlib import Path
 
-from voxelsoup.common.files import read_json, write_json
+from voxelsoup.common.files import write_json
 from voxelsoup.common.logs import job_log
-from voxelsoup.data.preprocessing.intensities import with_intensities
+from voxelsoup.data.preprocessing.intensities import study_of_fold
 from voxelsoup.data.preprocessing.store import read_manifest
 from voxelsoup.models import devices
 from voxelsoup.soups.barriers import barrier_record, spread
 from voxelsoup.soups.scorer import WeightsScorer, scoring_context
 from voxelsoup.soups.selection import Cache, Selection
 from voxelsoup.soups.soup import check_alike, descending, ingredients_of_fold
-from voxelsoup.study.loading import load
 
 with job_log(snakemake.log[0]):
-    study, asked, given = load(snakemake.config), snakemake.params, snakemake.input
-    fold = read_json(Path(given.folds))["folds"][snakemake.wildcards.fold]
-    study = with_intensities(study, fold["training"], Path(asked.folder))
+    asked, given, number = snakemake.params, snakemake.input, snakemake.wildcards.fold
+    folder = Path(asked.folder)
+    study, fold = study_of_fold(snakemake.config, Path(given.folds), number, folder)
     ingredients = ingredients_of_fold(Path(given.candidates))
     check_alike(ingredients)
     ordered = descending(ingredients)
 
     device = devices.prepare(study.training.device, snakemake.threads)
-    scorer = WeightsScorer(study, fold, Path(asked.folder), device)
+    scorer = WeightsScorer(study, fold, folder, device)
     # The soups' own: what the greedy recipe has scored is known here, and the other way round.
     context = scoring_context(study, fold, read_manifest(Path(given.manifest)))
     cache = Cache(Path(asked.cache), context)
@@ -30,7 +29,7 @@ with job_log(snakemake.log[0]):
     write_json(
         Path(snakemake.output[0]),
         {
-            "fold": int(snakemake.wildcards.fold),
+            "fold": int(number),
             "protocol": study.evaluation.protocol,
             "loss": study.evaluation.loss,
             **barrier_record(

@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-from voxelsoup.common.files import read_json
 from voxelsoup.common.logs import job_log
 from voxelsoup.comparison.names import soup_title
-from voxelsoup.data.preprocessing.intensities import with_intensities
+from voxelsoup.data.preprocessing.intensities import study_of_fold
 from voxelsoup.models import devices
 from voxelsoup.report.figures import case_slices
 from voxelsoup.report.figures.example_cases import cases_to_show, slice_of
@@ -16,7 +15,7 @@ with job_log(snakemake.log[0]):
     device = devices.prepare(study.training.device, snakemake.threads)
     tests = dict(zip(asked.folds, map(Path, given.tests), strict=True))
     models = dict(zip(asked.folds, zip(given.best, given.soups, strict=True), strict=True))
-    folds, folder = read_json(Path(given.folds))["folds"], Path(asked.folder)
+    folder = Path(asked.folder)
     slices = [
         slice_of(
             rank,
@@ -24,7 +23,7 @@ with job_log(snakemake.log[0]):
             case,
             (Path(models[fold][0]), Path(models[fold][1])),
             folder,
-            with_intensities(study, folds[str(fold)]["training"], folder),
+            study_of_fold(snakemake.config, Path(given.folds), fold, folder)[0],
             device,
         )
         for rank, fold, case in cases_to_show(tests)

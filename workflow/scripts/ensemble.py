@@ -7,7 +7,7 @@ from pathlib import Path
 
 from voxelsoup.common.files import read_json, write_json
 from voxelsoup.common.logs import job_log
-from voxelsoup.data.preprocessing.intensities import with_intensities
+from voxelsoup.data.preprocessing.intensities import study_of_fold
 from voxelsoup.data.preprocessing.store import read_manifest
 from voxelsoup.evaluation.case_scores import COLUMNS, write_rows
 from voxelsoup.evaluation.postprocessing import Postprocessing
@@ -16,12 +16,12 @@ from voxelsoup.soups.ensemble import ensemble_record, score_ensemble
 from voxelsoup.soups.scorer import scoring_context
 from voxelsoup.soups.selection import Cache
 from voxelsoup.soups.soup import check_alike, descending, ingredients_of_fold
-from voxelsoup.study.loading import load
 
 with job_log(snakemake.log[0]):
-    study, began = load(snakemake.config), time.monotonic()
+    began, number = time.monotonic(), snakemake.wildcards.fold
     asked, given, made_of = snakemake.params, snakemake.input, snakemake.output
-    fold = read_json(Path(given.folds))["folds"][snakemake.wildcards.fold]
+    folder = Path(asked.folder)
+    study, fold = study_of_fold(snakemake.config, Path(given.folds), number, folder)
     ingredients = ingredients_of_fold(Path(given.candidates))
     for soup in given.recipe:
         kept = {part["trial"] for part in read_json(Path(soup))["ingredients"]}
@@ -38,9 +38,8 @@ with job_log(snakemake.log[0]):
     measured = json.dumps([context, study.metrics.model_dump(), chosen, fold["test"]])
     cache = Cache(Path(asked.cache), hashlib.sha256(measured.encode()).hexdigest())
     postprocessing = Postprocessing.from_record(chosen)
-    study = with_intensities(study, fold["training"], Path(asked.folder))
     scored = score_ensemble(
-        ensemble, cases, Path(asked.folder), study, device, cache, fold["test"], postprocessing
+        ensemble, cases, folder, study, device, cache, fold["test"], postprocessing
     )
 
     rows = scored.rows
@@ -50,7 +49,7 @@ with job_log(snakemake.log[0]):
     write_json(
         Path(made_of.recipe),
         {
-            "fold": int(snakemake.wildcards.fold),
+            "fold": int(number),
             "protocol": study.evaluation.protocol,
             "selection_cases": len(fold["selection"]),
             **ensemble_record(

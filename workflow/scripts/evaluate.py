@@ -4,20 +4,17 @@ from pathlib import Path
 
 from voxelsoup.common.files import read_json
 from voxelsoup.common.logs import job_log
-from voxelsoup.data.preprocessing.intensities import with_intensities
+from voxelsoup.data.preprocessing.intensities import study_of_fold
 from voxelsoup.evaluation.case_scores import COLUMNS, write_rows
 from voxelsoup.evaluation.score import load_model, score_cases
 from voxelsoup.evaluation.tensorboard import write_evaluation
 from voxelsoup.models import devices
-from voxelsoup.study.loading import load
 
 with job_log(snakemake.log[0]):
-    study = load(snakemake.config)
+    folder, number = Path(snakemake.params.folder), snakemake.wildcards.fold
+    study, fold = study_of_fold(snakemake.config, Path(snakemake.input.folds), number, folder)
     sharing = study.resources.runs_per_gpu
     device = devices.prepare(study.training.device, snakemake.threads, runs_per_gpu=sharing)
-    fold = read_json(Path(snakemake.input.folds))["folds"][snakemake.wildcards.fold]
-    folder = Path(snakemake.params.folder)
-    study = with_intensities(study, fold["training"], folder)
     model = load_model(Path(snakemake.input.model), study, device)
 
     cases = sorted({*fold["selection"], *fold["test"]})

@@ -3,9 +3,9 @@
 import shutil
 from pathlib import Path
 
-from voxelsoup.common.files import read_json, sha256, write_json
+from voxelsoup.common.files import sha256, write_json
 from voxelsoup.common.logs import job_log
-from voxelsoup.data.preprocessing.intensities import with_intensities
+from voxelsoup.data.preprocessing.intensities import study_of_fold
 from voxelsoup.data.preprocessing.store import read_manifest
 from voxelsoup.evaluation.postprocessing_search import (
     WholePrediction,
@@ -16,15 +16,14 @@ from voxelsoup.evaluation.postprocessing_search import (
 from voxelsoup.evaluation.score import load_model, prediction_in_the_scan
 from voxelsoup.models import devices
 from voxelsoup.soups.scorer import scoring_context
-from voxelsoup.study.loading import load
 
 with job_log(snakemake.log[0]):
-    study, asked = load(snakemake.config), snakemake.params
+    asked, number = snakemake.params, snakemake.wildcards.fold
+    folder, kept = Path(asked.folder), Path(asked.predictions)
+    study, fold = study_of_fold(snakemake.config, Path(snakemake.input.folds), number, folder)
     device = devices.prepare(study.training.device, snakemake.threads)
-    fold = read_json(Path(snakemake.input.folds))["folds"][snakemake.wildcards.fold]
     context = scoring_context(study, fold, read_manifest(Path(snakemake.input.manifest)))
-    study = with_intensities(study, fold["training"], Path(asked.folder))
-    search, folder, kept = study.postprocessing, Path(asked.folder), Path(asked.predictions)
+    search = study.postprocessing
 
     predictions = []
     kept.mkdir(parents=True, exist_ok=True)
@@ -41,6 +40,6 @@ with job_log(snakemake.log[0]):
         predictions += predictions_of(name, digest, cases, predict, kept, context, search)
     regions = list(study.regions)
     chosen = choose(predictions, search, regions) if predictions else nothing_to_choose(regions)
-    about = {"fold": int(snakemake.wildcards.fold), "protocol": study.evaluation.protocol}
+    about = {"fold": int(number), "protocol": study.evaluation.protocol}
     write_json(Path(snakemake.output[0]), about | chosen.record)
     shutil.rmtree(kept)

@@ -3,9 +3,9 @@
 from dataclasses import replace
 from pathlib import Path
 
-from voxelsoup.common.files import read_json, write_text
+from voxelsoup.common.files import write_text
 from voxelsoup.common.logs import job_log
-from voxelsoup.data.preprocessing.intensities import with_intensities
+from voxelsoup.data.preprocessing.intensities import study_of_fold
 from voxelsoup.data.preprocessing.store import read_manifest
 from voxelsoup.evaluation.case_scores import write_rows
 from voxelsoup.evaluation.score import model_of, score_cases
@@ -17,11 +17,11 @@ from voxelsoup.training.run import Job, run_identity, trial_run
 
 with job_log(snakemake.log[0]):
     given, asked, made_of = snakemake.input, snakemake.params, snakemake.output
-    study, fold = load(snakemake.config), int(snakemake.wildcards.fold)
-    found, rung = trials(study), int(snakemake.wildcards.rung)
+    fold, rung = int(snakemake.wildcards.fold), int(snakemake.wildcards.rung)
+    found = trials(load(snakemake.config))
     trial = {trial.id: trial for trial in found}[snakemake.wildcards.trial]
-    cases = read_json(Path(given.folds))["folds"][str(fold)]
     folder, initial = Path(asked.folder), Path(given.stem[0]) if given.stem else None
+    study, cases = study_of_fold(snakemake.config, Path(given.folds), fold, folder)
     run = trial_run(trial, fold, cases["training"], folder, initial)
     run = replace(run, pause_after=asked.epochs)
     states = states_of_rung(Path(asked.states), rung, run.last_step)
@@ -40,7 +40,6 @@ with job_log(snakemake.log[0]):
     )
     with run_job(job) as done:
         selection = Path(made_of.selection)
-        study = with_intensities(study, cases["training"], folder)
         model = model_of(done.trained.weights, study, done.device, selection)
         scores = score_cases(model, sorted(cases["selection"]), folder, study, done.device)
         write_text(Path(made_of.history), done.trained.history.to_csv(index=False))

@@ -3,9 +3,9 @@
 import time
 from pathlib import Path
 
-from voxelsoup.common.files import read_json, write_json
+from voxelsoup.common.files import write_json
 from voxelsoup.common.logs import job_log
-from voxelsoup.data.preprocessing.intensities import with_intensities
+from voxelsoup.data.preprocessing.intensities import study_of_fold
 from voxelsoup.data.preprocessing.store import read_manifest
 from voxelsoup.evaluation.case_scores import rows_of, write_rows
 from voxelsoup.models import devices, weight_files
@@ -13,19 +13,18 @@ from voxelsoup.soups.recipes import recipe_of
 from voxelsoup.soups.scorer import WeightsScorer, scoring_context
 from voxelsoup.soups.selection import Cache, Selection
 from voxelsoup.soups.soup import check_alike, check_unchanged, ingredients_of_fold, recipe_record
-from voxelsoup.study.loading import load
 
 with job_log(snakemake.log[0]):
-    study, began = load(snakemake.config), time.monotonic()
+    began, number = time.monotonic(), snakemake.wildcards.fold
     asked, given, made_of = snakemake.params, snakemake.input, snakemake.output
-    fold = read_json(Path(given.folds))["folds"][snakemake.wildcards.fold]
-    study = with_intensities(study, fold["training"], Path(asked.folder))
+    folder = Path(asked.folder)
+    study, fold = study_of_fold(snakemake.config, Path(given.folds), number, folder)
     ingredients = ingredients_of_fold(Path(given.candidates), asked.groups, study)
     description = check_alike(ingredients)
 
     device = devices.prepare(study.training.device, snakemake.threads)
     scorers = [
-        WeightsScorer(study, fold, Path(asked.folder), place)
+        WeightsScorer(study, fold, folder, place)
         for place in devices.several(device, study.soup.at_once)
     ]
     context = scoring_context(study, fold, read_manifest(Path(given.manifest)))
@@ -40,7 +39,7 @@ with job_log(snakemake.log[0]):
     write_json(
         Path(made_of.recipe),
         {
-            "fold": int(snakemake.wildcards.fold),
+            "fold": int(number),
             "protocol": study.evaluation.protocol,
             "selection_cases": len(fold["selection"]),
             **recipe_record(snakemake.wildcards.recipe, made, selection, time.monotonic() - began),

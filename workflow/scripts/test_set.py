@@ -35,7 +35,7 @@ with job_log(snakemake.log[0]):
         accept=study.dataset.accept,
     )
     device = devices.prepare(study.training.device, snakemake.threads)
-    outputs = OutputSettings(Path(snakemake.output.predictions))
+    outputs = OutputSettings(Path(asked.predictions))
     progress = PredictionProgress(finished=log_outcome)
     outcomes = predict_cases(truth.unlabelled_cases, settings, outputs, device, progress)
     pairs, problems = predicted_pairs(truth, outputs.folder, outcomes)
@@ -45,4 +45,4 @@ with job_log(snakemake.log[0]):
         raise BadCases(
             asked.scans, problems, "or take these cases out of the test set, in a copy of it"
         )
-    write_rows(Path(snakemake.output.scores), rows)
+    write_rows(Path(snakemake.output[0]), rows)

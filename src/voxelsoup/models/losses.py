@@ -81,6 +81,16 @@ def make_loss(name: LossName, over: str = "sample", some_unknown: bool = False) 
     return kind(sigmoid=True, batch=batch)
 
 
+def stages_of(output: torch.Tensor | Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
+    """What a network gives while it trains as one map (batch, region, x, y, z) per stage.
+
+    MONAI's MedNeXt gives several as a tuple, its DynUNet as one tensor (batch, stage, ...).
+    """
+    if not isinstance(output, torch.Tensor):
+        return output
+    return output.unbind(1) if output.ndim == 6 else [output]
+
+
 class SupervisedLoss(nn.Module):
     """MONAI's loss for deep supervision: targets are brought down to coarser outputs.
 
@@ -95,7 +105,7 @@ class SupervisedLoss(nn.Module):
         self, logits: torch.Tensor | Sequence[torch.Tensor], target: torch.Tensor
     ) -> torch.Tensor:
         """Loss of one output, or of several, full resolution first, with the weights."""
-        outputs = [logits] if isinstance(logits, torch.Tensor) else logits
+        outputs = stages_of(logits)
         weights = self.monai.get_weights(len(outputs)) if len(outputs) > 1 else [1.0]
         losses: list[torch.Tensor] = [
             weight * self.monai.get_loss(output.float().contiguous(), target)

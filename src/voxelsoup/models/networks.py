@@ -16,6 +16,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from voxelsoup.common.errors import InputError
+from voxelsoup.models.losses import stages_of
 from voxelsoup.models.mednext import with_strides
 from voxelsoup.study.sections.training import Network
 
@@ -26,8 +27,8 @@ def build(network: Network, channels: int, regions: int) -> nn.Module:
     It has one output, a sigmoid logit, for each of so many regions.
 
     Returns:
-        A module from (batch, channel, x, y, z) to logits (batch, region, x, y, z); MedNeXt with
-        deep supervision returns a tuple in training mode, full resolution first.
+        A module from (batch, channel, x, y, z) to logits (batch, region, x, y, z); with deep
+        supervision, those of all stages in training mode (``losses.stages_of``).
 
     Raises:
         InputError: if MONAI has no such network, or does not take these arguments.
@@ -114,8 +115,8 @@ def check_outputs(model: nn.Module, channels: int, regions: int, patch: list[int
     for training in (True, False):
         output = _pass(model.train(training), image)
         # Deep supervision: coarser maps behind the first, while training only.
-        several = training and isinstance(output, list | tuple)
-        maps = list(output) if several else [output]
+        several = training and isinstance(output, list | tuple | torch.Tensor)
+        maps = list(stages_of(output)) if several else [output]
         shapes = [tuple(m.shape) if isinstance(m, torch.Tensor) else type(m).__name__ for m in maps]
         if shapes[0] != expected or any(s[:2] != expected[:2] for s in shapes):
             raise InputError(

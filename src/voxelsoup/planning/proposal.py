@@ -412,24 +412,36 @@ def _add_mirror_axes(proposal: Proposal) -> None:
     proposal.warnings.append(f"training.mirror_axes is [y, z], without x: {reason}")
 
 
+# A rate for AdamW without a schedule, a lower one for the sweep, and why.
+RATES = {
+    "MedNeXt": (0.0027, 0.0018, "The published optimum for MedNeXt; the sweep tries a lower one."),
+    "DynUNet": (
+        0.005,
+        0.003,
+        "The rate of examples/acdc.yaml, whose DynUNet is planned likewise; MedNeXt's is 0.0027, "
+        "and nnU-Net's 0.01 is that of SGD. Not searched for: the sweep tries a lower one.",
+    ),
+}
+
+
 def _add_sweep(proposal: Proposal) -> None:
+    lr, lower, about_lr = RATES[proposal.study["network"]["name"]]
     grid: dict[str, list[Any]] = {
-        "optimizer.lr": [0.0018, 0.0027],
+        "optimizer.lr": [lower, lr],
         "training.loss": ["dice-bce", "dice-focal"],
         "training.seed": [0, 1, 2],
     }
     trials, folds = math.prod(map(len, grid.values())), proposal.study["folds"]["count"]
     proposal.study |= {
-        "optimizer": {"name": "adamw", "schedule": "schedule-free", "lr": 0.0027},
+        "optimizer": {"name": "adamw", "schedule": "schedule-free", "lr": lr},
         "stem": {"epochs": 100},
         "sweep": {"grid": grid},
         "soup": {"recipes": ["greedy", "uniform"]},
     }
     proposal.reasons |= {
-        "optimizer": "The published optimum for MedNeXt; other networks may want another `lr`, "
-        "which the sweep tries.",
+        "optimizer": about_lr,
         "sweep": f"{folds} folds x (1 stem + {trials} trials) = {folds * (trials + 1)} trainings, "
-        "around the best rate, with seeds: soups gain where models are good, nearly equal and "
+        "around this rate, with seeds: soups gain where models are good, nearly equal and "
         "different (docs/souping.md).",
     }
     if set(proposal.study["regions"]) >= BRATS_REGIONS:

@@ -9,6 +9,7 @@ from voxelsoup.data.index.folder_hash import check_root
 from voxelsoup.data.regions import check_label_order
 from voxelsoup.models import weight_files
 from voxelsoup.models.networks import check_outputs, outline
+from voxelsoup.study.sections.training import Network
 from voxelsoup.study.study import Study
 from voxelsoup.training.data_parallel import check_network
 
@@ -25,6 +26,7 @@ def check_start(study: Study) -> None:
     if study.predict.label_order is not None:
         check_label_order(study.predict.label_order, study.regions, "predict.label_order")
     channels, regions = len(study.dataset.channels), len(study.regions)
+    _check_deep_supervision(study.network)
     model = outline(study.network, channels, regions)
     check_network(model, study.resources.training.gpu)
     if study.stem.checkpoint is not None:
@@ -43,6 +45,18 @@ def _check_test_sets(study: Study) -> None:
                 "the folder of a labelled data set",
                 "correct the path; relative paths count from the working directory",
             )
+
+
+def _check_deep_supervision(network: Network) -> None:
+    if network.deep_supervision and network.name != "MedNeXt":
+        raise InputError(
+            "network.deep_supervision",
+            f"is on, and does nothing to {network.name}",
+            "`network.name: MedNeXt` where it is on",
+            "set `network.arguments: {deep_supervision: true, deep_supr_num: 2}` instead"
+            if network.name == "DynUNet"
+            else "set it to false",
+        )
 
 
 def _check_named_files(study: Study) -> None:

@@ -7,18 +7,21 @@ Mean and deviation are those of the voxels as they are, before clipping. nnU-Net
 the foreground; here it is all of it.
 
 Preprocessing measures every case once for all folds (``measure``); a fold's constants are those of
-its cases together (``with_intensities``), and are applied when voxels are read (``rescale``).
+its cases together (``study_of_fold``), and are applied when voxels are read (``rescale``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from voxelsoup.common.errors import InputError
+from voxelsoup.common.files import read_json
 from voxelsoup.data.preprocessing.geometry import Array
+from voxelsoup.study.loading import load
 from voxelsoup.study.sections.data import Intensities
 from voxelsoup.study.study import Study
 
@@ -90,6 +93,22 @@ def with_intensities(study: Study, cases: Iterable[str], folder: Path) -> Study:
     }
     changed = preprocess.model_copy(update={"intensities": {**stated, **found}})
     return study.model_copy(update={"preprocess": changed})
+
+
+def study_of_fold(
+    config: dict[str, Any], folds: Path, fold: int | str, folder: Path
+) -> tuple[Study, dict[str, list[str]]]:
+    """A study with the constants of a fold, and the fold: its parts and their cases.
+
+    Args:
+        config: the study as it is written.
+        folds: folds.json; ``folder`` holds the preprocessed cases.
+
+    Raises:
+        InputError: as ``load`` and ``with_intensities``.
+    """
+    parts = read_json(folds)["folds"][str(fold)]
+    return with_intensities(load(config), parts["training"], folder), parts
 
 
 def _constants(channel: str, rows: Array) -> Intensities:

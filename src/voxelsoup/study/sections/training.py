@@ -43,7 +43,10 @@ class Network(Section):
     )
     kernel_size: Literal[3, 5, 7] = Field(3, description="MedNeXt's kernel size in voxels.")
     deep_supervision: bool = Field(
-        False, description="Include the outputs of MedNeXt's coarser stages in the loss."
+        False,
+        description="Include the outputs of MedNeXt's coarser stages in the loss. DynUNet's are "
+        "included with `arguments: {deep_supervision: true, deep_supr_num: 2}`, where 2 is the "
+        "number of coarser stages.",
     )
     strides: list[Strides] | None = Field(
         None,
@@ -58,6 +61,12 @@ class Network(Section):
         description="Further arguments of the class, by its own names; numbers of channels and "
         "`spatial_dims` are filled in.",
     )
+
+    @property
+    def supervises_stages(self) -> bool:
+        """Whether the outputs of coarser stages are part of the loss."""
+        own = self.name == "DynUNet" and bool(self.arguments.get("deep_supervision"))
+        return own or (self.name == "MedNeXt" and self.deep_supervision)
 
     @property
     def stages(self) -> int:
