@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from voxelsoup.common.errors import InputError
 from voxelsoup.common.text import counted, listed, times
 from voxelsoup.data.balance import has_column
 from voxelsoup.data.case import Case
-from voxelsoup.data.index.patients import patient_finder
+from voxelsoup.data.index.patients import guess_pattern, patient_finder
 from voxelsoup.data.layouts.channel_names import clean_names
 from voxelsoup.data.layouts.detect import Guess
 from voxelsoup.data.preprocessing.resample import ANISOTROPY, across_slices
@@ -67,6 +67,7 @@ def propose(guess: Guess, fingerprint: Fingerprint, meaning: Meaning) -> Proposa
             f"list the problems of the cases: voxelsoup index {guess.root}",
         )
     proposal = Proposal()
+    guess = _with_patients(guess, fingerprint)
     _add_data(proposal, guess, fingerprint, meaning)
     _add_folds(proposal, guess, fingerprint)
     _add_metrics(proposal, guess, fingerprint)
@@ -90,6 +91,12 @@ def propose_data(
         dataset["file"] = guess.dataset.file
     dataset["channels"] = guess.dataset.channels
     reasons = {"regions": meaning.comment, "dataset.channels": _about_channels(guess)}
+    if guess.dataset.patient_pattern is not None:
+        dataset["patient_pattern"] = guess.dataset.patient_pattern
+        reasons["dataset.patient_pattern"] = (
+            "The names look like a patient's and one of several scans. `none` makes every case a "
+            "patient of its own."
+        )
     if guess.labels.ignored is not None:
         dataset["ignore_label"] = guess.labels.ignored
         reasons["dataset.ignore_label"] = (
@@ -106,6 +113,21 @@ def propose_data(
         sections["predict"] = {"label_order": meaning.order}
         reasons["predict.label_order"] = meaning.about_order
     return sections, reasons
+
+
+def _with_patients(guess: Guess, fingerprint: Fingerprint) -> Guess:
+    """With a pattern for patients where the case names look like several scans of each."""
+    patient_of = patient_finder(guess.dataset)
+    names = [case.name for case in fingerprint.cases]
+    own = (patient_of(Case(case.name, {}, None, case.patient)) for case in fingerprint.cases)
+    if (pattern := guess_pattern(names)) is None or [*own] != names:
+        return guess
+    dataset = guess.dataset.model_copy(update={"patient_pattern": pattern})
+    reason = (
+        f"dataset.patient_pattern: names such as {names[0]} look like a patient's and one of "
+        "several scans, which stay on one side of a fold; write `none` if each is a patient"
+    )
+    return replace(guess, dataset=dataset, remarks=(*guess.remarks, reason))
 
 
 def _about_channels(guess: Guess) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +22,11 @@ VISITS = (
     re.compile(r"(BraTS-.+-\d+)-\d+", re.IGNORECASE),
     re.compile(r"(sub-[A-Za-z0-9]+)(?:_.*)?"),
 )
+
+# Names that are perhaps a patient's number and one of several scans: patient001_frame01, S12_2.
+PERHAPS = (r"^(.*\d)[_-][A-Za-z][^_-]*$", r"^([A-Za-z].*\d)[_-]\d{1,2}$")
+# More cases per beginning are rather those of a site or a batch.
+MOST_SCANS = 10
 
 
 def patient_finder(dataset: Dataset) -> Callable[[Case], str]:
@@ -44,14 +49,36 @@ def patient_finder(dataset: Dataset) -> Callable[[Case], str]:
     return partial(_patient_by_visits, patterns=patterns)
 
 
+def guess_pattern(names: Sequence[str]) -> str | None:
+    """A pattern by which names that state no known visit look like several scans of patients.
+
+    None where a name does not fit, fewer than half of the beginnings have several cases, or they
+    have more than patients are likely to have.
+    """
+    for pattern in PERHAPS:
+        matches = [re.search(pattern, name) for name in names]
+        beginnings = Counter(match[1] for match in matches if match)
+        if beginnings.total() < len(names) or len(beginnings) < 2:
+            continue
+        several = sum(count > 1 for count in beginnings.values())
+        if 2 * several >= len(beginnings) and len(names) <= MOST_SCANS * len(beginnings):
+            return pattern
+    return None
+
+
 def describe_patients(dataset: Dataset, cases: Iterable[IndexedCase]) -> str | None:
-    """Which cases are taken for one patient's, why, and how to change it; None if none are."""
+    """Which cases are taken for one patient's, why, and how to change it.
+
+    Where none are, names that look like several scans of a patient are pointed out. None if there
+    is nothing to say.
+    """
+    cases = list(cases)
     visits: defaultdict[str, list[IndexedCase]] = defaultdict(list)
     for case in cases:
         visits[case.patient].append(case)
     several = {patient: found for patient, found in visits.items() if len(found) > 1}
     if not several:
-        return None
+        return _possible_patients(dataset, cases)
     patient, found = next(iter(several.items()))
     names = [case.name for case in found]
     example = f"{patient}: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
@@ -67,6 +94,29 @@ def describe_patients(dataset: Dataset, cases: Iterable[IndexedCase]) -> str | N
             "(`dataset.patient_pattern: none` makes every case a patient of its own)"
         )
     return f"{text}; as the data set says"
+
+
+def _possible_patients(dataset: Dataset, cases: Sequence[IndexedCase]) -> str | None:
+    said = dataset.patients is not None or dataset.patient_pattern is not None
+    names = sorted(case.name for case in cases)
+    pattern = guess_pattern(names)
+    if said or pattern is None or any(case.patient != case.name for case in cases):
+        return None
+    first, other = _two_of_one(names, pattern)
+    return (
+        f"every case is taken for a patient of its own; if {first} and {other} are of one, set "
+        f"`dataset.patient_pattern: {pattern}`, and `none` if not"
+    )
+
+
+def _two_of_one(names: Sequence[str], pattern: str) -> tuple[str, str]:
+    """The first two names with the same beginning."""
+    seen: dict[str, str] = {}
+    for name in names:
+        match = re.search(pattern, name)
+        if match and seen.setdefault(match[1], name) != name:
+            return seen[match[1]], name
+    raise ValueError(f"no two names share what {pattern} finds")
 
 
 def _patient_by_visits(case: Case, patterns: Iterable[re.Pattern[str]]) -> str:
