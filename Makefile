@@ -11,9 +11,9 @@ export PATH := $(BIN):$(PATH)
 demo: environment
 	snakemake --profile profiles/local
 
-# Three workers for two cores: one of them mostly waits, for a cluster, a browser or a lease.
+# Four workers for two cores: two of them mostly wait, for clusters, a browser or a lease.
 test: test-environment lint
-	pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
+	pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder
 
 environment: $(VENV)/.installed
 test-environment: $(VENV)/.installed-test

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
 from hypothesis import settings
 from playwright.sync_api import Browser, sync_playwright
 
 from support import slurm
+from support.shared_folders import made_once
 from support.workflows import REPOSITORY, on_a_terminal
 from voxelsoup.data.layouts.phantom import write_phantom
 from voxelsoup.study.sections.data import Phantom
@@ -26,11 +26,12 @@ settings.load_profile("any machine")
 
 
 # Files that take minutes, longest first: a worker that began one last would end long after the
-# others. The first waits for a cluster most of the time, while the next ones keep the cores busy.
+# others. Those on Slurm wait for their clusters most of the time, while others keep the cores busy.
 LONGEST = (
     "on_slurm/test_cluster.py",
     "workflow/test_workflow.py",
     "workflow/test_studies.py",
+    "on_slurm/test_interrupted_runs.py",
     "on_slurm/test_status_on_slurm.py",
     "workflow/test_recovery.py",
     "workflow/test_halving.py",
@@ -75,17 +76,13 @@ def phantom_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The study as shipped, run once on a terminal, as `make demo` does; for reading only."""
-    # The workers of a parallel test run have folders of their own in one that they share.
-    own = tmp_path_factory.getbasetemp()
-    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
-    folder = shared / "demo"
-    with FileLock(shared / "demo.lock"):
-        if not (folder / "printed.txt").exists():
-            folder.mkdir(exist_ok=True)
-            code, printed = on_a_terminal(folder, REPOSITORY / "config.yaml")
-            assert code == 0, printed[-6000:]
-            (folder / "printed.txt").write_text(printed)
-    return folder
+
+    def run(folder: Path) -> None:
+        code, printed = on_a_terminal(folder, REPOSITORY / "config.yaml")
+        assert code == 0, printed[-6000:]
+        (folder / "printed.txt").write_text(printed)
+
+    return made_once(tmp_path_factory, "demo", run)
 
 
 @pytest.fixture(scope="session")

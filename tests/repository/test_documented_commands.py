@@ -60,7 +60,7 @@ LOCALLY = Elsewhere(
 ON_SLURM = Elsewhere(
     "tests/on_slurm/test_cluster.py::test_a_study_runs_through_the_partitions",
     ('"--profile"', '"--configfile"'),
-    through=("tests/on_slurm/test_cluster.py::start", "tests/support/slurm.py::snakemake"),
+    through=("tests/support/disturbed_studies.py::start", "tests/support/slurm.py::snakemake"),
 )
 DOCTOR = Elsewhere(
     "tests/cluster/test_doctor.py::test_a_node_of_each_partition_is_looked_at",

@@ -1,0 +1,67 @@
+"""Trainings on a real Slurm cluster that are interrupted: the results are the same."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+
+from support import slurm
+from support.disturbed_studies import EPOCHS, Disturbed
+from support.studies import TARGET, epochs_trained, run_locally, wait_for, wait_for_epoch
+from voxelsoup.runs.resume_state import newest_state
+
+
+def test_a_run_whose_node_dies_resumes_elsewhere(study: Disturbed, cluster: slurm.Cluster) -> None:
+    study.start()
+    wait_for_epoch(study.states, 5)
+    # Epochs are shorter than what lies between two states.
+    wait_for(lambda: newest_state(study.states) is not None)
+    (job,) = study.jobs("rule_stem")
+    cluster.kill_node(job.node)
+    try:
+        study.ends_well()
+        # Done here, where it is sooner done.
+        run_locally(study.folder, TARGET)
+        study.is_complete()
+        first, second = study.jobs("rule_stem")
+        assert (first.state, second.state) == ("NODE_FAIL", "COMPLETED")
+        assert first.node != second.node
+        (_, resumed) = study.attempts()
+        assert resumed.from_step > 0
+    finally:
+        cluster.start_node(job.node)
+
+
+def test_a_cancelled_run_resumes(study: Disturbed, cluster: slurm.Cluster) -> None:
+    study.start()
+    wait_for_epoch(study.states, 5)
+    (job,) = study.jobs("rule_stem")
+    cluster.run("scancel", str(job.id))
+    study.ends_well()
+    assert study.states_of("rule_stem") == ["CANCELLED", "COMPLETED"]
+    assert epochs_trained(study.states) == EPOCHS
+    stops = [attempt.stop for attempt in study.attempts()]
+    assert [stop and stop.message for stop in stops] == ["stopped by SIGTERM", None]
+
+
+def test_after_a_killed_snakemake_the_same_command_resumes(study: Disturbed) -> None:
+    study.start(TARGET)
+    wait_for_epoch(study.states, 5)
+    assert study.process is not None
+    study.process.kill()
+    study.process.wait()
+    (orphan,) = study.jobs("rule_stem")
+    # Held still until its successor is there, so that they are certain to meet.
+    process = study.attempts()[0].owner.process
+    os.kill(process, signal.SIGSTOP)
+    study.start(TARGET)
+    wait_for(lambda: list(study.states.glob("*.wanted")))
+    os.kill(process, signal.SIGCONT)
+    study.ends_well()
+    study.is_complete()
+    assert study.jobs("rule_stem")[0] == dataclasses.replace(orphan, state="FAILED")
+    assert study.states_of("rule_stem") == ["FAILED", "COMPLETED"]
+    # Never at the same time: every epoch once, the first ones by the first copy.
+    assert epochs_trained(study.states) == EPOCHS
+    assert len({attempt.owner.id for attempt in study.attempts() if attempt.to_epoch}) == 2
