@@ -117,6 +117,53 @@ def test_label_maps_of_anyone_are_scored_without_a_model(
     assert list(left_out["case"]) == [first.name[:-7], second.name[:-7]]
 
 
+def test_label_maps_are_found_however_they_are_laid_out(
+    scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    maps = label_maps(scans, tmp_path / "maps")
+    first, second, third, fourth = sorted(maps.iterdir())
+    names = [file.name[:-7] for file in (first, second, third, fourth)]
+    # As nnU-Net calls a scan; in capitals, in a folder of the case; alone there; and none.
+    first.rename(maps / f"{names[0]}_0000.nii.gz")
+    for name in names[1:]:
+        (maps / name).mkdir()
+    second.rename(maps / names[1] / f"{names[1]}-seg.NII.GZ")
+    shutil.copy(third, maps / names[1] / "probabilities.nii.gz")
+    third.rename(maps / names[2] / "tumour.nii.gz")
+    fourth.rename(maps / names[3] / "a.nii.gz")
+    shutil.copy(maps / names[3] / "a.nii.gz", maps / names[3] / "b.nii.gz")
+    given = (scans, "--regions", "WT=1+2+3", "--output")
+    assert evaluate(*given, tmp_path / "out", "--predictions", maps) == 1
+    printed = capsys.readouterr()
+    assert f"holds no label map of the case {names[3]}" in printed.err
+    assert f"of no case with ground truth: {names[3]}/a.nii.gz, {names[3]}/b.nii.gz" in printed.out
+    rows = scores(tmp_path / "out")
+    assert list(rows["case"]) == names[:3] and set(rows["dice"]) == {1}
+    # One file: of the case whose name it has, or of the only one.
+    one = maps / f"{names[0]}_0000.nii.gz"
+    assert evaluate(*given, tmp_path / "one", "--predictions", one) == 0
+    assert list(scores(tmp_path / "one")["case"]) == names[:1]
+    other = maps / names[2] / "tumour.nii.gz"
+    assert evaluate(*given, tmp_path / "none", "--predictions", other) == 1
+    assert "has the name of no case" in capsys.readouterr().err
+    truth = next(scans.rglob(f"{names[2]}-seg.nii.gz"))
+    given = (truth, "--regions", "WT=1+2+3", "--output", tmp_path / "pair")
+    assert evaluate(*given, "--predictions", other) == 0
+    assert list(scores(tmp_path / "pair")["case"]) == [names[2]]
+    # Saved without the header of its scan.
+    nib.save(nib.Nifti1Image(np.asarray(nib.load(one).dataobj), np.diag([5, 1, 1, 1])), one)
+    given = (scans, "--regions", "WT=1+2+3", "--predictions", one, "--output", tmp_path / "moved")
+    assert evaluate(*given) == 1
+    assert "--placement voxels" in capsys.readouterr().err
+    (tmp_path / "moved/left_out.tsv").unlink()
+    assert evaluate(*given, "--placement", "voxels") == 0
+    assert set(scores(tmp_path / "moved")["dice"]) == {1}
+    shutil.copy(one, maps / f"{names[0]}.nii.gz")
+    given = (scans, "--regions", "WT=1+2+3", "--output", tmp_path / "two")
+    assert evaluate(*given, "--predictions", maps) == 1
+    assert f"holds both {names[0]}.nii.gz and {names[0]}_0000.nii.gz" in capsys.readouterr().err
+
+
 def test_regions_follow_the_names_that_the_data_set_gives_its_values(
     scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -482,24 +482,29 @@ def test_real_scans_are_predicted_in_their_own_grid(
     np.testing.assert_allclose(found.affine, first.affine, atol=1e-5)
 
 
-def test_a_missing_channel_and_nan_are_accepted_by_name(
+def test_a_missing_channel_nan_and_other_headers_are_accepted_by_name(
     model: ModelFile, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    first, second, _ = sorted(names(scans))
+    first, second, third = sorted(names(scans))
     (scans / first / f"{first}-t2w.nii.gz").unlink()
     file = scans / second / f"{second}-t1c.nii.gz"
     image = nib.load(file)
     holes = np.asarray(image.dataobj, np.float32)
     holes[:2] = np.nan
     nib.save(nib.Nifti1Image(holes, image.affine), file)
+    file = scans / third / f"{third}-t2f.nii.gz"
+    nib.save(nib.Nifti1Image(np.asarray(nib.load(file).dataobj), np.diag([1, 1, 2, 1])), file)
     out = tmp_path / "out"
     assert predict(model.path, scans, out) == 1
     printed = capsys.readouterr().err
     assert "--missing zeros" in printed and "--nan background" in printed
-    assert predict(model.path, scans, out, "--missing", "zeros", "--nan", "background") == 0
+    assert "--placement voxels" in printed
+    accept = ("--missing", "zeros", "--nan", "background", "--placement", "voxels")
+    assert predict(model.path, scans, out, *accept) == 0
     printed = capsys.readouterr().err
     assert f"{first}: t2w: is missing: filled with zeros" in printed
     assert f"{second}: t1c: NaN in" in printed
+    assert f"{third}: t2f: taken voxel by voxel" in printed
     assert len(list(out.glob("*.nii.gz"))) == 3
 
     # The same from a folder of plain files.

@@ -1,4 +1,4 @@
-"""Findings that a study accepts by name: NaN, labels outside of the scan, missing channels."""
+"""Findings that a study accepts by name: NaN, missing channels, headers that disagree, ..."""
 
 from __future__ import annotations
 
@@ -129,6 +129,51 @@ def test_labels_outside_of_a_stripped_scan_need_the_study_to_accept_them(tmp_pat
         index(root)
     (case,) = index(root, labels_outside=True).values()
     assert "24 of 48 labelled voxels" in case.accepted["labels_outside"][0]
+
+
+def test_files_of_one_shape_are_taken_voxel_by_voxel_where_a_study_accepts_it(
+    tmp_path: Path,
+) -> None:
+    root = tmp_path / "scans"
+    save(root, "a-0001")
+    save(root, "b-0001")
+    usual = {name: arrays(case, root) for name, case in index(root).items()}
+    # A label map, and a channel, that were saved with other headers; one is mirrored by its own.
+    for file, affine in (("seg", np.diag([-1.0, 1, 1, 1])), ("t1c", np.diag([1.0, 1, 2, 1]))):
+        place = root / f"a-0001/a-0001-{file}.nii.gz"
+        nib.save(nib.Nifti1Image(np.asarray(nib.load(place).dataobj), affine), place)
+    with pytest.raises(BadCases, match=r"accept: \{placement: voxels\}") as found:
+        index(root)
+    assert list(found.value.problems) == ["a-0001"]
+    cases = index(root, placement="voxels")
+    assert cases["a-0001"].accepted == {"placement": ["t1c", "label"]}
+    assert cases["b-0001"].accepted == {}
+    assert any(n.startswith("t1c: taken voxel by voxel") for n in cases["a-0001"].notes)
+    for name, case in cases.items():
+        np.testing.assert_array_equal(arrays(case, root), usual[name])
+    # Another shape is on no common grid, whatever is accepted.
+    place = root / "b-0001/b-0001-t2f.nii.gz"
+    nib.save(nib.Nifti1Image(scan(3)[1:], np.eye(4)), place)
+    with pytest.raises(BadCases, match="shape 11x10x8") as found:
+        index(root, placement="voxels")
+    assert "accept" not in found.value.problems["b-0001"].fix
+
+
+def test_cases_of_one_patient_may_share_scans_where_a_study_accepts_it(tmp_path: Path) -> None:
+    root = tmp_path / "scans"
+    for case in ("p-01-000", "p-01-001", "q-01-000"):
+        save(root, case, t1n=scan(1 if case[0] == "p" else 2))
+    with pytest.raises(BadCases, match=r"accept: \{shared_scans: true\}") as found:
+        index(root)
+    assert list(found.value.problems) == ["p-01-001"]
+    cases = index(root, shared_scans=True)
+    assert cases["p-01-001"].accepted == {"shared_scans": ["t1n of p-01-000"]}
+    assert cases["p-01-000"].accepted == {"shared_scans": ["t1n of p-01-001"]}
+    assert cases["q-01-000"].accepted == {}
+    # Of two patients they could be a training and a test case.
+    save(root, "r-01-000", t2f=scan(2))
+    with pytest.raises(BadCases, match="holds as t2f the voxels that q-01-000 holds as t1n"):
+        index(root, shared_scans=True)
 
 
 def test_what_is_accepted_stands_in_the_report(tmp_path: Path) -> None:

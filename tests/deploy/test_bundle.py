@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from monai.bundle import ConfigParser
+from monai.data import MetaTensor
 from monai.data.folder_layout import FolderLayout
 
 from support.bundled_studies import (
@@ -42,6 +43,7 @@ from voxelsoup.deploy.bundle.inference_config import (
     components,
     names_of_label_maps,
     rescaled_networks,
+    scans_without_label_maps,
     to_labels_expression,
     written_order,
 )
@@ -385,6 +387,71 @@ def test_every_case_of_a_bundle_has_a_label_map_of_its_own(
     assert found == [f"out/{name}.nii.gz" for name in names]
 
 
+def searching(folder: Path, ends: list[str]) -> ConfigParser:
+    """The bundle's own expressions that say which files in a folder are scans."""
+    return ConfigParser(
+        {
+            "imports": ["$import os", "$import re", "$import sys", "$import pathlib"],
+            "channel_files": ends,
+            "dataset_dir": str(folder),
+            "found": "$sorted(map(str, pathlib.Path(@dataset_dir).rglob('*' + @channel_files[0])))",
+            **scans_without_label_maps(len(ends) == 1),
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("files", "label_maps"),
+    [
+        (["p_1.nii.gz", "p_2.nii.gz"], ["p_1_gt.nii.gz", "p_2-Seg.nii.gz"]),
+        (["volume-0.nii.gz"], ["segmentation-0.nii.gz"]),
+        # KiTS; the Decathlon.
+        (["k/1/imaging.nii.gz", "k/2/imaging.nii.gz"], ["k/1/segmentation.nii.gz"]),
+        (["imagesTr/a.nii.gz", "imagesTs/b.nii.gz"], ["labelsTr/a.nii.gz", "labelsTs/b.nii.gz"]),
+        # Scans that have such words themselves, and a label map of no scan there.
+        (["seg/p_1_seg.nii.gz", "seg/p_2_seg.nii.gz"], []),
+        (["p_1.nii.gz", "p_9_mask.nii.gz"], []),
+    ],
+)
+def test_label_maps_beside_scans_are_no_scans_of_a_bundle(
+    files: list[str],
+    label_maps: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for file in (*files, *label_maps):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).touch()
+    parser = searching(tmp_path, [".nii.gz"])
+    assert parser.get_parsed_content("scans") == [str(tmp_path / file) for file in files]
+    parser.get_parsed_content("report")
+    printed = capsys.readouterr().out
+    assert bool(printed) == bool(label_maps)
+    assert all(name in printed for name in label_maps)
+    # Where names end in channels, they alone say what is a scan.
+    parser = searching(tmp_path, [".nii.gz", "-t2.nii.gz"])
+    assert len(parser.get_parsed_content("scans")) == len(files) + len(label_maps)
+
+
+def test_a_bundle_refuses_what_looks_like_a_label_map(tmp_path: Path) -> None:
+    file = tmp_path / "p_1.nii.gz"
+    file.touch()
+    label = MetaTensor(torch.zeros(1, 4, 5, 6), meta={"filename_or_obj": str(file)})
+    label[:, 1:3] = 2
+    check = searching(tmp_path, [".nii.gz"]).get_parsed_content("check_content")
+    with pytest.raises(SystemExit, match=r"p_1\.nii\.gz looks like a label map"):
+        check(label)
+    scan = label + torch.rand(label.shape)
+    assert check(scan) is scan
+    # What a datalist names outside of the folder, and where the user says so.
+    label.meta["filename_or_obj"] = "elsewhere/p_1.nii.gz"
+    assert check(label) is label
+    parser = searching(tmp_path, [".nii.gz"])
+    parser.update({"refuse_label_maps": False})
+    label.meta["filename_or_obj"] = str(file)
+    assert parser.get_parsed_content("check_content")(label) is label
+
+
 def test_regions_without_an_order_are_written_as_masks(tmp_path: Path) -> None:
     regions = {"a": [1], "b": [1, 2], "c": [2, 3]}
     assert written_order(regions, None) is None
@@ -423,8 +490,9 @@ def test_the_hippocampus_by_monai(hippocampus_folder: Path, tmp_path: Path) -> N
         regions={"anterior": [1], "posterior": [2], "whole": [1, 2]},
         predict={"label_order": {"whole": 1, "anterior": 1, "posterior": 2}},
     )
-    run_by_monai(bundled(finished).bundle, scans / "imagesTr", tmp_path / "output")
-    assert len(finished.cases) == 3
+    # The label maps in labelsTr are no scans.
+    run_by_monai(bundled(finished).bundle, scans, tmp_path / "output")
+    assert len(finished.cases) == len([*(tmp_path / "output").rglob("*.nii.gz")]) == 3
     assert_predict_agrees(finished, scans, tmp_path / "output", tmp_path / "by voxelsoup")
 
 

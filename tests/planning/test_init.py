@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
+from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -13,6 +16,7 @@ from support.scans import label_with, write_nnunet
 from voxelsoup.commands.cli import main
 from voxelsoup.common.errors import InputError
 from voxelsoup.study.loading import load, read
+from voxelsoup.study.sections.data import Accept
 
 
 def test_init_proposes_a_study_for_the_phantom(phantom_folder: Path, tmp_path: Path) -> None:
@@ -89,6 +93,46 @@ def test_init_proposes_a_study_for_the_hippocampus(
     assert (study.dataset.layout, study.dataset.channels) == ("decathlon", ["MRI"])
     assert study.regions == {"Anterior": [1], "Posterior": [2]}
     assert study.training.patch == [32, 48, 32]
+
+
+def test_init_writes_what_may_be_accepted_as_comments(
+    phantom_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scans, file = Path(shutil.copytree(phantom_folder, tmp_path / "scans")), tmp_path / "study.yaml"
+    first, second, third, fourth, *_ = sorted(path for path in scans.iterdir() if path.is_dir())
+    # NaN; a channel without file, and a constant one; a label map without its scan's header.
+    change(first / f"{first.name}-t1c.nii.gz", lambda voxels: voxels.__setitem__(0, np.nan))
+    (first / f"{first.name}-t2w.nii.gz").unlink()
+    change(second / f"{second.name}-t1n.nii.gz", lambda voxels: voxels.fill(7))
+    change(third / f"{third.name}-seg.nii.gz", lambda voxels: None, np.diag([9.0, 1, 1, 1]))
+    # Labels beside the head.
+    change(fourth / f"{fourth.name}-seg.nii.gz", lambda voxels: voxels[:2].fill(3))
+    assert main(["init", str(scans), "--output", str(file)]) == 0
+    printed = capsys.readouterr().out
+    assert "(`dataset.accept.nan`, there as a comment): NaN in a scan: " + first.name in printed
+    text = file.read_text()
+    assert read(file).dataset.accept == Accept()
+    assert f"(2 cases of 6: {first.name}, {second.name})" in text
+    assert main(["index", str(file)]) == 1
+    # Uncommented, the study is one that takes all cases.
+    keys = "accept|nan|missing_channels|placement|labels_outside"
+    file.write_text(re.sub(rf"(?m)^  # ( *(?:{keys}):.*)$", r"  \1", text))
+    accepted = Accept(
+        nan="background", missing_channels="zeros", placement="voxels", labels_outside=True
+    )
+    assert read(file).dataset.accept == accepted
+    assert main(["index", str(file)]) == 0
+
+
+def change(file: Path, edit: Any, affine: np.ndarray | None = None) -> None:
+    """A NIfTI file with other voxels, as floating point, or another affine."""
+    image = nib.load(file)
+    voxels = np.array(image.dataobj, np.float32)
+    edit(voxels)
+    header = None if affine is not None else image.header
+    stored = nib.Nifti1Image(voxels, image.affine if affine is None else affine, header)
+    stored.set_data_dtype(np.float32)
+    nib.save(stored, file)
 
 
 def test_init_takes_over_the_ignore_label(

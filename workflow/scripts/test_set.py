@@ -39,7 +39,9 @@ with job_log(snakemake.log[0]):
     progress = PredictionProgress(finished=log_outcome)
     outcomes = predict_cases(truth.unlabelled_cases, settings, outputs, device, progress)
     pairs, problems = predicted_pairs(truth, outputs.folder, outcomes)
-    rows, unusable = score_pairs(pairs, values, scoring_of(study.scored_metrics), snakemake.threads)
+    by_voxels = study.dataset.accept.placement is not None
+    scoring = scoring_of(study.scored_metrics)
+    rows, unusable = score_pairs(pairs, values, scoring, snakemake.threads, by_voxels)
     problems |= unusable
     if problems:
         raise BadCases(

@@ -39,7 +39,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--predictions",
         type=Path,
         metavar="FOLDER",
-        help="score the label maps in this folder (CASE.nii.gz), whoever made them",
+        help="score the label maps in this folder (CASE.nii.gz, CASE-seg.nii.gz, "
+        "CASE_0000.nii.gz, or the one in a folder CASE), whoever made them; a file is scored as "
+        "that of its case alone",
     )
     parser.add_argument(
         "--output",
@@ -107,7 +109,11 @@ def evaluate_command(asked: argparse.Namespace) -> int:
     else:
         pairs, problems = _predicted(files, truth, asked)
     rows, unusable = score_pairs(
-        pairs, values, scoring_of(judged_by.metrics), asked.threads or usable_cores()
+        pairs,
+        values,
+        scoring_of(judged_by.metrics),
+        asked.threads or usable_cores(),
+        by_voxels=asked.placement is not None,
     )
     problems |= unusable
     _write_problems(asked.output, problems)
@@ -248,7 +254,18 @@ def _existing(folder: Path, truth: GroundTruth) -> tuple[list[ScoredPair], Probl
 
     found = label_maps_in(folder, [case.name for case in truth.cases])
     pairs, problems = [], Problems()
-    for case in truth.cases:
+    cases = truth.cases
+    if folder.is_file():
+        cases = [case for case in cases if case.name in found]
+        if not cases:
+            raise InputError(
+                folder,
+                "has the name of no case with ground truth",
+                f"the name of one of {_some([case.name for case in truth.cases])}",
+                "rename the file",
+            )
+        print(f"{folder}: the one case that is scored is {cases[0].name}")
+    for case in cases:
         if case.problem is not None:
             problems[case.name] = case.problem
         elif case.name not in found:

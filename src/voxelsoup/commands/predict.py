@@ -97,6 +97,12 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         choices=("background",),
         help="voxels of a scan that are NaN: read them as background (otherwise refused)",
     )
+    parser.add_argument(
+        "--placement",
+        choices=("voxels",),
+        help="files of a case of one shape that their headers place elsewhere: take them voxel by "
+        "voxel, with the header of the first one (otherwise refused)",
+    )
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--precision", choices=get_args(PrecisionName), default="float32")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all)")
@@ -160,7 +166,7 @@ def predict_with(
         every_window=asked.every_window,
         precision=asked.precision,
         postprocessing=shared_postprocessing(files) if asked.postprocess else None,
-        accept=Accept(nan=asked.nan, missing_channels=asked.missing),
+        accept=Accept(nan=asked.nan, missing_channels=asked.missing, placement=asked.placement),
     )
     if asked.flips and len(settings.flip_axes) < len(ALL_AXES):
         along = listed(settings.flip_axes) or "no axis"

@@ -48,8 +48,12 @@ class RegionValues:
     ignored: int | None = None
 
 
-def score_pair(pair: ScoredPair, values: RegionValues, scoring: Scoring) -> list[Row]:
+def score_pair(
+    pair: ScoredPair, values: RegionValues, scoring: Scoring, by_voxels: bool = False
+) -> list[Row]:
     """Per-case scores of one label map, in the voxels of the ground truth: a row per region.
+
+    ``by_voxels``: of the same shape, they may be placed apart by their headers (``align``).
 
     Raises:
         InputError: if a file cannot be read, the two lie on different grids, or one of them holds
@@ -60,7 +64,7 @@ def score_pair(pair: ScoredPair, values: RegionValues, scoring: Scoring) -> list
     _check_values(truth, pair.truth, values.truth, values.background | ignored)
     stored = read_label(pair.predicted)
     _check_values(stored, pair.predicted, values.predicted, values.background)
-    predicted, _ = align(stored, truth, pair.predicted.file, pair.truth.file)
+    predicted, _ = align(stored, truth, pair.predicted.file, pair.truth.file, by_voxels)
     annotated = ~np.isin(truth.data, [*ignored])
     scores = score_regions(
         to_regions(predicted.data, label_table(values.predicted)) & annotated,
@@ -75,13 +79,17 @@ def score_pair(pair: ScoredPair, values: RegionValues, scoring: Scoring) -> list
 
 
 def score_pairs(
-    pairs: Sequence[ScoredPair], values: RegionValues, scoring: Scoring, workers: int
+    pairs: Sequence[ScoredPair],
+    values: RegionValues,
+    scoring: Scoring,
+    workers: int,
+    by_voxels: bool = False,
 ) -> tuple[pd.DataFrame, dict[str, InputError]]:
     """Per-case scores of label maps (``case_scores``, without a loss), in ``workers`` processes.
 
     Returns also case name -> what is wrong, of those that cannot be scored: they stop no other.
     """
-    work = partial(_rows_or_problem, values=values, scoring=scoring)
+    work = partial(_rows_or_problem, values=values, scoring=scoring, by_voxels=by_voxels)
     rows: list[Row] = []
     problems: dict[str, InputError] = {}
     for pair, found in zip(pairs, in_processes(work, workers, pairs), strict=True):
@@ -94,10 +102,10 @@ def score_pairs(
 
 
 def _rows_or_problem(
-    pair: ScoredPair, values: RegionValues, scoring: Scoring
+    pair: ScoredPair, values: RegionValues, scoring: Scoring, by_voxels: bool
 ) -> list[Row] | InputError:
     try:
-        return score_pair(pair, values, scoring)
+        return score_pair(pair, values, scoring, by_voxels)
     except InputError as problem:
         return problem
 

@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from voxelsoup.common.errors import InputError
 from voxelsoup.common.machine import in_processes
 from voxelsoup.data.case import Case, Source
+from voxelsoup.data.index.checks import OUTSIDE_SHARE, STRIPPED_SHARE, without_absent
 from voxelsoup.data.preprocessing.crop import box_of, everything
 from voxelsoup.data.volumes import volume
-from voxelsoup.data.volumes.alignment import align
+from voxelsoup.data.volumes.alignment import align, is_by_voxels
 from voxelsoup.data.volumes.volume import Volume, read_label, read_volumes
 
 Sides = tuple[int, int, int]
@@ -39,12 +40,14 @@ class Contents:
         zeros: share of voxels, before cropping, that are 0 in all channels.
         volumes: label value above 0 -> mm³.
         ranges: lowest and highest intensity of each channel.
+        findings: keys of ``dataset.accept`` without which the case is refused.
     """
 
     cropped: Sides
     zeros: float
     volumes: dict[int, float]
     ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
+    findings: tuple[str, ...] = ()
 
     def volume_of(self, labels: Iterable[int]) -> float:
         """Volume in mm³ of a region."""
@@ -61,6 +64,7 @@ class CaseFingerprint:
         orientation: of the first channel as stored, such as LPS.
         contents: None where only the header was read.
         patient: whom it shows, where the data set itself says so.
+        lacks_channel: whether a channel has no file, without which the case is refused.
     """
 
     name: str
@@ -71,6 +75,13 @@ class CaseFingerprint:
     orientation: str
     contents: Contents | None = None
     patient: str | None = None
+    lacks_channel: bool = False
+
+    @property
+    def findings(self) -> set[str]:
+        """Keys of ``dataset.accept`` without which the case is refused, of what was looked at."""
+        found = set(self.contents.findings) if self.contents else set()
+        return found | ({"missing_channels"} if self.lacks_channel else set())
 
 
 @dataclass(frozen=True)
@@ -143,7 +154,8 @@ def _look(case: Case, chosen: set[str]) -> CaseFingerprint | InputError:
     if case.problem is not None:
         return case.problem
     try:
-        header = read_header(case)
+        case = without_absent(case)
+        header = replace(read_header(case), lacks_channel=bool(case.missing))
         if case.name not in chosen:
             return header
         return replace(header, contents=read_contents(case))
@@ -152,31 +164,45 @@ def _look(case: Case, chosen: set[str]) -> CaseFingerprint | InputError:
 
 
 def read_contents(case: Case) -> Contents:
-    """Read all voxels of a case, one channel at a time.
+    """Read all voxels of a case, one channel at a time; what a study could accept is described
+    as if it did.
 
     Raises InputError if a file cannot be read, or the files lie on different grids.
     """
     first: tuple[Source, Volume] | None = None
     present: NDArray[np.bool_] | None = None
     ranges: dict[str, tuple[float, float]] = {}
-    stream = read_volumes(case.channels.values())
+    findings: set[str] = set()
+    stream = read_volumes(case.channels.values(), nan_as_background=True)
     for (name, source), stored in zip(case.channels.items(), stream, strict=True):
         first = first or (source, stored)
-        voxels = align(stored, first[1], source.file, first[0].file)[0].data
+        volume, note = align(stored, first[1], source.file, first[0].file, by_voxels=True)
+        voxels = volume.data
         ranges[name] = float(voxels.min()), float(voxels.max())
+        several = len(case.channels) + len(case.missing) > 1
+        findings |= {"nan"} if stored.nan else set()
+        findings |= {"placement"} if is_by_voxels(note) else set()
+        findings |= {"missing_channels"} if several and voxels.min() == voxels.max() else set()
         present = voxels != 0 if present is None else present | (voxels != 0)
     assert first is not None and present is not None
     zeros = 1 - float(present.mean())
     sizes: dict[int, float] = {}
     if case.label is not None:
-        label, _ = align(read_label(case.label), first[1], case.label.file, first[0].file)
-        present = present | (label.data != 0)
+        label, note = align(
+            read_label(case.label), first[1], case.label.file, first[0].file, by_voxels=True
+        )
+        findings |= {"placement"} if is_by_voxels(note) else set()
+        labelled = label.data != 0
+        outside = np.count_nonzero(labelled & ~present)
+        if zeros >= STRIPPED_SHARE and outside > OUTSIDE_SHARE * np.count_nonzero(labelled):
+            findings.add("labels_outside")
+        present = present | labelled
         sizes = label_volumes(label)
     box = box_of(present) or everything(present.shape)
     cropped = _to_ras(
         [stop - start for start, stop in box], nib.orientations.io_orientation(first[1].affine)
     )
-    return Contents(_sides(cropped), zeros, sizes, ranges)
+    return Contents(_sides(cropped), zeros, sizes, ranges, tuple(sorted(findings)))
 
 
 def label_volumes(label: Volume) -> dict[int, float]:

@@ -62,7 +62,7 @@ def write_first_study(
         f"{len(fingerprint.contents)} were read completely. Every key is explained in "
         "docs/configuration.md.",
     ]
-    text = study_text(proposal.study, proposal.reasons, heading)
+    text = study_text(proposal.study, proposal.reasons, heading, proposal.choices)
     stand_in = {"regions": {"open": [1]}} if meaning.choices else {}
     load(proposal.study | stand_in, f"the study proposed for {folder}")
     write_text(output, text)

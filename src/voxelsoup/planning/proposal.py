@@ -43,15 +43,26 @@ FEWEST_PATIENTS = 3
 SITE = "site"
 # Copies of a case in float32 that a preprocessing process holds at its peak, by the code.
 COPIES = 6
+# Keys of `dataset.accept` that can be seen in the cases that are read -> a value, and what it is.
+ACCEPTABLE = {
+    "nan": ("background", "NaN in a scan"),
+    "missing_channels": ("zeros", "a channel without a file, or with one value everywhere"),
+    "placement": ("voxels", "headers that place files of the same shape apart"),
+    "labels_outside": ("true", "labels where every channel is 0"),
+}
+NAMED = 3
 
 
 @dataclass
 class Proposal:
-    """A study (section -> settings), dotted key -> why it is like that, and what needs a look."""
+    """A study (section -> settings), dotted key -> why it is like that, what needs a look, and
+    lines that a section has as comments, for the user to choose.
+    """
 
     study: dict[str, Any] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    choices: dict[str, list[str]] = field(default_factory=dict)
 
 
 def propose(guess: Guess, fingerprint: Fingerprint, meaning: Meaning) -> Proposal:
@@ -159,6 +170,7 @@ def _add_data(proposal: Proposal, guess: Guess, fingerprint: Fingerprint, meanin
             "left out of loss and scores (`dataset.ignore_label`)"
         )
     proposal.warnings += [*guess.remarks, *meaning.remarks]
+    _add_what_may_be_accepted(proposal, fingerprint, guess.dataset.is_skull_stripped)
     if fingerprint.unreadable:
         proposal.study["dataset"]["on_bad_case"] = "stop"
         bad = counted(len(fingerprint.unreadable), "case")
@@ -169,6 +181,26 @@ def _add_data(proposal: Proposal, guess: Guess, fingerprint: Fingerprint, meanin
         proposal.warnings.append(
             f"{bad} cannot be used{which} {name}: {problem.where}: {problem.found}"
         )
+
+
+def _add_what_may_be_accepted(proposal: Proposal, fingerprint: Fingerprint, stripped: bool) -> None:
+    """Keys of ``dataset.accept``, as comments: what is right in a data set, its user knows."""
+    keys = []
+    for key, (value, meaning) in ACCEPTABLE.items():
+        names = [case.name for case in fingerprint.cases if key in case.findings]
+        if not names or (key == "labels_outside" and not stripped):
+            continue
+        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+        cases = f"{counted(len(names), 'case')} of {len(fingerprint.cases)}"
+        which = f"{', '.join(names[:NAMED])}{more}"
+        keys += [f"  # {meaning[0].upper()}{meaning[1:]} ({cases}: {which}).", f"  {key}: {value}"]
+        proposal.warnings.append(
+            f"{cases} are refused unless the study accepts it (`dataset.accept.{key}`, there as a "
+            f"comment): {meaning}: {which}"
+        )
+    if keys:
+        ask = "Cases that are refused as it is; where it is right, uncomment `accept` and the key."
+        proposal.choices["dataset"] = [ask, "accept:", *keys]
 
 
 def _add_what_was_seen(proposal: Proposal, fingerprint: Fingerprint) -> None:

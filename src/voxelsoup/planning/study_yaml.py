@@ -6,6 +6,7 @@ import os
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -18,15 +19,22 @@ SHORT = 70
 
 
 def study_text(
-    study: Mapping[str, Any], reasons: Mapping[str, str], heading: Sequence[str] = ()
+    study: Mapping[str, Any],
+    reasons: Mapping[str, str],
+    heading: Sequence[str] = (),
+    choices: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> str:
-    """Write a study down, with the reason of a setting (dotted key -> why) above it."""
+    """Write a study down, with the reason of a setting (dotted key -> why) above it.
+
+    ``choices``: section -> lines that stand at its end as comments, for the user to uncomment.
+    """
     lines = [line for text in heading for line in _comment(text, 0)]
     for section, settings in study.items():
         if isinstance(settings, dict):
             opened = f"{section}:" if settings else f"{section}: {{}}"
             lines += ["", *_comment(reasons.get(section), 0), opened]
             lines += _settings(settings, reasons, (section,))
+            lines += [f"  # {line}" for line in choices.get(section, ())]
         else:
             lines += [*_comment(reasons.get(section), 0), f"{section}: {_inline(settings)}"]
     return "\n".join(lines).lstrip("\n") + "\n"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from voxelsoup.data.layouts import find_cases
 from voxelsoup.data.layouts.case_names import check_case_names
 from voxelsoup.data.layouts.detect import clean_names, guess
 from voxelsoup.data.layouts.label_names import LabelNames
-from voxelsoup.data.volumes.volume import SUFFIXES, without_suffix
+from voxelsoup.data.volumes.volume import SUFFIXES, is_volume, without_suffix
 from voxelsoup.evaluation.label_maps import ScoredPair
 from voxelsoup.prediction.outcomes import CaseOutcome, files_of_prediction
 from voxelsoup.prediction.scans import DESCRIPTIONS, find_scans, volumes_in
@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 # The endings of the BraTS challenges' label maps.
 LABEL_ENDINGS = ("", "-seg", "_seg")
+# Label maps that are called like the one channel of their scan, in nnU-Net's way.
+KNOWN_ENDINGS = (*LABEL_ENDINGS, "_0000")
 
 
 @dataclass(frozen=True)
@@ -70,13 +72,13 @@ def labelled_scans(
 
 
 def label_maps(given: str) -> GroundTruth:
-    """The label maps of a labelled data set, or of a folder that holds nothing but label maps.
+    """The label maps of a labelled data set, of a folder that holds nothing but label maps, or one.
 
     Raises:
         InputError: if there is no such folder, or none of its cases has a label map.
     """
     folder = Path(given)
-    plain = volumes_in(folder)
+    plain = [folder] if folder.is_file() and is_volume(given) else volumes_in(folder)
     if plain and not any((folder / name).is_file() for name in DESCRIPTIONS):
         cases = [Case(_case_of(path), {}, Source(path)) for path in plain]
         check_case_names(cases, folder)
@@ -132,29 +134,47 @@ def parse_regions(text: str) -> dict[str, list[int]]:
     return {name: [int(value) for value in values] for name, values in regions.items()}
 
 
-def label_maps_in(folder: Path, cases: Iterable[str]) -> dict[str, Source]:
-    """Case -> its label map in a folder: ``CASE.nii.gz`` or another format, or ``CASE-seg.nii.gz``.
+def label_maps_in(place: Path, cases: Iterable[str]) -> dict[str, Source]:
+    """Case -> its label map in a folder, or in the folder below that is called like the case.
 
-    Raises InputError if there is no such folder, or it holds two label maps of one case.
+    It is called ``CASE.nii.gz`` (or another format), ``CASE-seg`` or ``CASE_0000``; in a folder of
+    its own, the only volume is it whatever it is called. A file in the folder's place is the label
+    map of the case whose name it has, or of the only case.
+
+    Raises InputError if there is no such folder or file, or it holds two label maps of one case.
     """
-    if not folder.is_dir():
-        raise InputError(folder, "no such folder", "a folder of label maps", "check the path")
-    files: dict[str, list[Path]] = {}
-    for path in volumes_in(folder):
-        files.setdefault(without_suffix(path.name), []).append(path)
+    if not place.is_dir() and not (place.is_file() and is_volume(place.name)):
+        raise InputError(
+            place, "no such folder", "a folder of label maps, or one", "check the path"
+        )
+    names = list(cases)
+    shared = [place] if place.is_file() else volumes_in(place)
+    only = shared if place.is_file() and len(names) == 1 else []
     found = {}
-    for case in cases:
-        paths = [path for ending in LABEL_ENDINGS for path in files.get(case + ending, [])]
+    for case in names:
+        inside = volumes_in(place / case)
+        paths = _called(case, shared, names) + (_called(case, inside, names) or _single(inside))
+        paths = paths or only
         if len(paths) > 1:
             raise InputError(
-                folder,
-                f"holds both {paths[0].name} and {paths[1].name}",
+                place,
+                f"holds both {paths[0].relative_to(place)} and {paths[1].relative_to(place)}",
                 "one label map per case",
                 "move one of them away",
             )
         if paths:
             found[case] = Source(paths[0])
     return found
+
+
+def _called(case: str, volumes: Iterable[Path], cases: Collection[str]) -> list[Path]:
+    """Volumes that are called like a case, and not like another one."""
+    names = {case + ending for ending in KNOWN_ENDINGS} - {*cases} | {case}
+    return [path for path in volumes if without_suffix(path.name) in names]
+
+
+def _single(volumes: list[Path]) -> list[Path]:
+    return volumes if len(volumes) == 1 else []
 
 
 def predicted_pairs(
@@ -171,9 +191,15 @@ def predicted_pairs(
 
 
 def strays(folder: Path, found: Mapping[str, Source]) -> list[str]:
-    """Names of the label maps in a folder that belong to no case."""
+    """The label maps in a folder, and in folders below it, that belong to no case."""
+    if not folder.is_dir():
+        return []
     taken = {source.file for source in found.values()}
-    return [path.name for path in volumes_in(folder) if path not in taken]
+    own = {file.parent for file in taken}
+    below = [path for path in sorted(folder.iterdir()) if path.is_dir() and path.name[0] != "."]
+    others = [path for path in volumes_in(folder) if path not in taken]
+    others += [path for inner in below if inner not in own for path in volumes_in(inner)]
+    return [str(path.relative_to(folder)) for path in others]
 
 
 def missing(folder: Path, case: str) -> InputError:
@@ -181,7 +207,8 @@ def missing(folder: Path, case: str) -> InputError:
     return InputError(
         folder,
         f"holds no label map of the case {case}",
-        f"{case}.nii.gz (or {', '.join(s for s in SUFFIXES if s != '.nii.gz')}, or {case}-seg)",
+        f"{case}.nii.gz (or {', '.join(s for s in SUFFIXES if s != '.nii.gz')}), {case}-seg or "
+        f"{case}_0000, in the folder or in a folder {case} in it",
         "add or rename the file",
     )
 

@@ -189,9 +189,15 @@ class Predictor:
             image = Path(folder, "image.npy")
             # Volumes of many sizes first, then windows of one.
             devices.keep_freed_memory(False)
-            nan = self.settings.accept.nan == "background"
+            accept = self.settings.accept
             geometry = preprocess_image(
-                channels, model.preprocess, model.patch, image, missing, nan
+                channels,
+                model.preprocess,
+                model.patch,
+                image,
+                missing,
+                nan_as_background=accept.nan is not None,
+                by_voxels=accept.placement is not None,
             )
             devices.keep_freed_memory(self.device.type == "cpu")
             covered: list[Covered] = []

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from voxelsoup.common.errors import InputError
 from voxelsoup.common.text import listed
 from voxelsoup.data.case import Case, Source
-from voxelsoup.data.volumes.alignment import align, disagreement
+from voxelsoup.data.volumes.alignment import align, disagreement, is_by_voxels
 from voxelsoup.data.volumes.volume import Volume, joint_hash, read_label, read_volumes
 from voxelsoup.study.sections.data import Accept
 
@@ -41,6 +41,10 @@ MOST_LABELS = 32
 MISSING = (
     "; if cases may lack a channel, accept it: `dataset.accept: {missing_channels: zeros}` in a "
     "study, `--missing zeros` at prediction"
+)
+SHARED = (
+    "; if both are right, and of one patient (`dataset.patients`), accept it: `dataset.accept: "
+    "{shared_scans: true}`"
 )
 Array = NDArray[Any]
 
@@ -106,6 +110,7 @@ def check_case(case: Case, expected: Expected) -> tuple[Findings, str]:
     handled: dict[str | None, list[str]] = defaultdict(list)
     accept, several = expected.accept, len(case.channels) + len(case.missing) > 1
     accepted: defaultdict[str, list[str]] = defaultdict(list)
+    by_voxels = accept.placement is not None
     for name in case.missing:
         accepted["missing_channels"].append(name)
         handled["is missing: filled with zeros"].append(name)
@@ -123,7 +128,9 @@ def check_case(case: Case, expected: Expected) -> tuple[Findings, str]:
         first = first or (source, stored)
         files.setdefault(source.file, stored.sha256)
         _check_components(case, source, stored)
-        volume, note = align(stored, first[1], source.file, first[0].file)
+        volume, note = align(stored, first[1], source.file, first[0].file, by_voxels)
+        if is_by_voxels(note):
+            accepted["placement"].append(channel)
         handled[note].append(channel)
         handled[disagreement(stored)].append(channel)
         _check_contrast(source, volume.data, several)
@@ -141,7 +148,9 @@ def check_case(case: Case, expected: Expected) -> tuple[Findings, str]:
     on_labels = [UNLABELLED]
     if case.label is not None:
         stored = read_label(case.label)
-        label, note = align(stored, first[1], case.label.file, first[0].file)
+        label, note = align(stored, first[1], case.label.file, first[0].file, by_voxels)
+        if is_by_voxels(note):
+            accepted["placement"].append("label")
         handled[note].append("label")
         handled[disagreement(stored)].append("label")
         del stored
@@ -336,23 +345,50 @@ def _notes_on_place(
 
 
 def find_duplicates(
-    cases: Iterable[Case], voxels: Mapping[str, Mapping[str, str]]
+    cases: Iterable[Case],
+    voxels: Mapping[str, Mapping[str, str]],
+    patients: Mapping[str, str] | None = None,
 ) -> dict[str, InputError]:
     """Usable cases that hold a scan of another one, all but the first by name -> what is wrong.
 
     A labelled case comes before an unlabelled one, so that a copy without labels never replaces
-    the case to train on. ``voxels``: case name -> channel name -> hash of its voxels.
+    the case to train on. ``voxels``: case name -> channel name -> hash of its voxels; ``patients``:
+    case name -> patient, where cases of one patient may share scans.
     """
     first: dict[str, tuple[str, str]] = {}
     problems: dict[str, InputError] = {}
     for case in sorted(cases, key=lambda case: (case.label is None, case.name)):
         own = voxels[case.name]
-        known = {channel: first[digest] for channel, digest in own.items() if digest in first}
+        known = {
+            channel: first[digest]
+            for channel, digest in own.items()
+            if digest in first
+            and (patients is None or patients[first[digest][0]] != patients[case.name])
+        }
         if known:
             problems[case.name] = _problem(case, known)
         else:
-            first |= {digest: (case.name, channel) for channel, digest in own.items()}
+            first = {digest: (case.name, channel) for channel, digest in own.items()} | first
     return dict(sorted(problems.items()))
+
+
+def shared_scans(
+    cases: Sequence[str], voxels: Mapping[str, Mapping[str, str]]
+) -> dict[str, list[str]]:
+    """Case -> the scans that it shares with others, in words: of cases in which they may."""
+    owners: dict[str, list[str]] = defaultdict(list)
+    for case in cases:
+        for digest in voxels[case].values():
+            owners[digest].append(case)
+    found = {
+        case: [
+            f"{channel} of {listed(others)}"
+            for channel, digest in voxels[case].items()
+            if (others := [other for other in owners[digest] if other != case])
+        ]
+        for case in cases
+    }
+    return {case: shared for case, shared in found.items() if shared}
 
 
 def _problem(case: Case, known: Mapping[str, tuple[str, str]]) -> InputError:
@@ -369,5 +405,5 @@ def _problem(case: Case, known: Mapping[str, tuple[str, str]]) -> InputError:
         case.channels[channel].file,
         found + also,
         "every scan once: under two names it could be a training and a test case at once",
-        f"remove {case.name} or {other}, or put the right scan in its place",
+        f"remove {case.name} or {other}, or put the right scan in its place{SHARED}",
     )

@@ -27,7 +27,13 @@ from voxelsoup.data.index.check_cache import (
     read_results,
     write_results,
 )
-from voxelsoup.data.index.checks import Expected, Findings, find_duplicates, without_absent
+from voxelsoup.data.index.checks import (
+    Expected,
+    Findings,
+    find_duplicates,
+    shared_scans,
+    without_absent,
+)
 from voxelsoup.data.index.passed_over import (
     notes_on_passed_over,
     notes_on_strays,
@@ -39,7 +45,7 @@ from voxelsoup.data.index.raters import KEY, groups_of_raters, with_raters
 from voxelsoup.data.layouts import find_cases
 from voxelsoup.data.layouts.label_names import names_of_labels
 from voxelsoup.data.volumes.volume import shape_text
-from voxelsoup.study.sections.data import Dataset
+from voxelsoup.study.sections.data import Accept, Dataset
 
 log = logging.getLogger(__name__)
 
@@ -89,12 +95,15 @@ def index_cases(
     voxels = {n: r.outcome.voxels for n, r in found.items() if isinstance(r.outcome, Findings)}
     checked = [case for case in readable if case.name in voxels]
     raters = groups_of_raters(checked, voxels, patients)
-    rejected |= _duplicates(checked, voxels, raters, accept.raters is not None)
+    rejected |= _duplicates(checked, voxels, raters, patients, accept)
     usable = [
         _indexed(case, patients[case.name], found[case.name], root)
         for case in cases
         if case.name not in rejected
     ]
+    if accept.shared_scans:
+        shared = shared_scans([one.name for one in usable], voxels)
+        usable = [_sharing(one, shared.get(one.name, [])) for one in usable]
     if accept.raters is not None:
         usable = [_hashed(case, root) for case in with_raters(usable, raters, accept.raters)]
     usable = _with_notes_on_extras(usable, {case.name: case.extra for case in cases})
@@ -121,19 +130,32 @@ def _duplicates(
     cases: Sequence[Case],
     voxels: Mapping[str, Mapping[str, str]],
     raters: Sequence[Sequence[str]],
-    accepted: bool,
+    patients: Mapping[str, str],
+    accept: Accept,
 ) -> dict[str, InputError]:
-    """Copies among cases, but for labels of several raters where these are accepted."""
+    """Copies among cases, but for labels of several raters, and scans that cases of one patient
+    share, where these are accepted.
+    """
     others = {name for names in raters for name in names[1:]}
-    if accepted:
-        return find_duplicates([case for case in cases if case.name not in others], voxels)
-    found = find_duplicates(cases, voxels)
+    alike = patients if accept.shared_scans else None
+    if accept.raters is not None:
+        return find_duplicates([case for case in cases if case.name not in others], voxels, alike)
+    found = find_duplicates(cases, voxels, alike)
     return {
         name: InputError(one.where, one.found, one.expected, one.fix + KEY)
         if name in others
         else one
         for name, one in found.items()
     }
+
+
+def _sharing(case: IndexedCase, shared: list[str]) -> IndexedCase:
+    """A case with what it shares with others of its patient, which a study has accepted."""
+    if not shared:
+        return case
+    note = f"shares with other cases of its patient: {', '.join(shared)}"
+    accepted = {**case.accepted, "shared_scans": shared}
+    return replace(case, notes=(*case.notes, note), accepted=accepted)
 
 
 def _hashed(case: IndexedCase, root: Path) -> IndexedCase:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -159,6 +159,7 @@ def preprocess_case(
             ignored,
             case.missing,
             nan_as_background="nan" in case.accepted,
+            by_voxels="placement" in case.accepted,
             raters=case.consensus
             and (case.consensus[0], [s.below(root) for s in case.consensus[1]]),
         )
@@ -209,6 +210,7 @@ def preprocess_image(
     path: Path,
     missing: Mapping[str, int] = NONE_MISSING,
     nan_as_background: bool = False,
+    by_voxels: bool = False,
 ) -> Geometry:
     """Turn a case into an array as ``preprocess_case`` does, without a label map.
 
@@ -217,6 +219,7 @@ def preprocess_image(
         path: the .npy file to write, (channel, x, y, z).
         missing: channel without a volume, which is filled with zeros -> its place among all.
         nan_as_background: read voxels that are NaN as 0.
+        by_voxels: where headers place channels of one shape elsewhere, take them as they are.
 
     Returns:
         The geometry that ``restore`` and ``to_scanner`` need.
@@ -230,6 +233,7 @@ def preprocess_image(
             pool,
             missing=missing,
             nan_as_background=nan_as_background,
+            by_voxels=by_voxels,
         )
         geometry = dict(scan.geometry)
         volumes, _ = _turned_to_ras(scan, geometry)
@@ -322,6 +326,7 @@ def _read(
     ignored: int | None = None,
     missing: Mapping[str, int] = NONE_MISSING,
     nan_as_background: bool = False,
+    by_voxels: bool = False,
     raters: tuple[str, list[Source]] | None = None,
 ) -> _Scan:
     """Read a case; large volumes wait on the disk, in ``folder``, until they are used."""
@@ -330,21 +335,20 @@ def _read(
     header = read_header(first)
     shape, affine = header.shape[:3], header.affine
     grid = Volume(np.broadcast_to(np.uint8(0), shape), affine, forms=header.forms)
-    read = partial(
-        _crops, crop=crop, grid=grid, first=first.file, folder=folder, nan=nan_as_background
-    )
+    on_grid = partial(align, reference=grid, first=first.file, by_voxels=by_voxels)
+    read = partial(_crops, crop=crop, on_grid=on_grid, folder=folder, nan=nan_as_background)
     reading = pool.map(read, by_file)
     shown, hashes = Crop(np.zeros((0, 0, 0), np.uint8), None), {}
     labelled: Box | None = None
     if label is not None:
         stored = read_label(label)
         hashes[label.file] = stored.sha256
-        values = align(stored, grid, label.file, first.file)[0].data
+        values = on_grid(stored, file=label.file)[0].data
         if raters is not None:
             others = [read_label(source) for source in raters[1]]
             hashes |= {s.file: one.sha256 for s, one in zip(raters[1], others, strict=True)}
             turned = [
-                align(one, grid, source.file, first.file)[0].data
+                on_grid(one, file=source.file)[0].data
                 for source, one in zip(raters[1], others, strict=True)
             ]
             values = consensus([values, *turned], raters[0])
@@ -372,16 +376,23 @@ def _read(
 
 
 def _crops(
-    sources: list[Source], crop: bool, grid: Volume, first: Path, folder: Path, nan: bool
+    sources: list[Source],
+    crop: bool,
+    on_grid: Callable[..., tuple[Volume, str | None]],
+    folder: Path,
+    nan: bool,
 ) -> tuple[list[Crop], str]:
-    """The volumes of one file, cropped if wanted, and the file's hash."""
+    """The volumes of one file, cropped if wanted, and the file's hash.
+
+    ``on_grid`` turns a volume onto the grid of the case (``align``).
+    """
     volumes = read_volumes(sources, nan)
     crops, digest = [], ""
     # Not by zip, which would keep each volume until the next one is read.
     for source in sources:
         volume = next(volumes)
         digest = volume.sha256
-        data = align(volume, grid, source.file, first)[0].data
+        data = on_grid(volume, file=source.file)[0].data
         del volume
         crops.append((cropped(data) if crop else uncropped(data)).parked(folder))
         del data

@@ -19,9 +19,17 @@ from voxelsoup.data.volumes.voxel_layout import shape_text
 LARGEST_SHIFT = 0.05
 # In mm: rounding that needs no message.
 NOTED_SHIFT = 1e-3
+# How the note of a volume begins whose own header does not count.
+BY_VOXELS = "taken voxel by voxel, without its header"
+PLACEMENT = (
+    "; if the voxels are on one grid whatever the headers say, accept it: `dataset.accept: "
+    "{placement: voxels}` in a study, `--placement voxels` to predict and to evaluate"
+)
 
 
-def align(volume: Volume, reference: Volume, file: Path, first: Path) -> tuple[Volume, str | None]:
+def align(
+    volume: Volume, reference: Volume, file: Path, first: Path, by_voxels: bool = False
+) -> tuple[Volume, str | None]:
     """Turn a volume's voxels onto the grid of another.
 
     Axes are permuted and flipped, no voxel is interpolated or copied. Which axis is which is read
@@ -35,6 +43,7 @@ def align(volume: Volume, reference: Volume, file: Path, first: Path) -> tuple[V
     Args:
         volume: from ``file``.
         reference: from ``first``, the case's first file.
+        by_voxels: where headers do not agree, take a volume of the same shape as it is stored.
 
     Returns:
         The volume (x, y, z as in the reference, with the reference's affine), and in words what
@@ -45,6 +54,24 @@ def align(volume: Volume, reference: Volume, file: Path, first: Path) -> tuple[V
             the smallest voxel side whichever forms are taken, or two forms would turn the voxels in
             different ways.
     """
+    try:
+        return _aligned(volume, reference, file, first)
+    except InputError as error:
+        if volume.data.shape != reference.data.shape:
+            raise
+        if by_voxels:
+            return replace(volume, affine=reference.affine), f"{BY_VOXELS}, which {error.found}"
+        raise InputError(error.where, error.found, error.expected, error.fix + PLACEMENT) from error
+
+
+def is_by_voxels(note: str | None) -> bool:
+    """Whether a note of ``align`` says that a volume's own header did not count."""
+    return note is not None and note.startswith(BY_VOXELS)
+
+
+def _aligned(
+    volume: Volume, reference: Volume, file: Path, first: Path
+) -> tuple[Volume, str | None]:
     pairs = list(product(_named(volume), _named(reference)))
     fits = [_fit(volume.data.shape, one, reference.data.shape, two) for (_, one), (_, two) in pairs]
     taken = next((number for number, fit in enumerate(fits) if fit.refusal is None), None)

@@ -8,6 +8,8 @@ from typing import Any
 
 from voxelsoup.common.errors import InputError
 from voxelsoup.data.case import IndexedCase
+from voxelsoup.data.index.checks import MOST_LABELS
+from voxelsoup.data.layouts.channel_names import MASKS, says_nothing
 from voxelsoup.data.preprocessing.normalise import KEEPS_ZEROS, PERCENTILES
 from voxelsoup.data.regions import LabelOrder, check_label_order, label_order
 from voxelsoup.data.volumes.nifti import PLACE
@@ -23,6 +25,8 @@ Config = dict[str, Any]
 NIFTI = ".nii.gz"
 # Beyond all intensities.
 FAR = 3e38
+# Folders of label maps in the layouts of the Decathlon and nnU-Net, as words of a path.
+LABEL_FOLDERS = ("labelstr", "labelsts")
 HASHES = "@_meta_#voxelsoup#sha256"
 
 
@@ -90,6 +94,7 @@ def inference_config(
     several = len(weights) > 1
     predictions = [f"pred{number}" for number in range(len(weights))] if several else ["pred"]
     rescaled = rescaled_networks(constants)
+    one_file = _is_any_volume(files)
     return {
         "imports": [
             "$import collections",
@@ -107,10 +112,14 @@ def inference_config(
         "output_dir": "$@bundle_root + '/eval'",
         "device": "$torch.device('cuda' if torch.cuda.is_available() else 'cpu')",
         "channel_files": list(files),
+        "found": (
+            "$sorted(glob.glob(os.path.join(@dataset_dir, '**', '*' + @channel_files[0]), "
+            "recursive=True))"
+        ),
+        **scans_without_label_maps(one_file),
         "datalist": (
             "$[{'image': [first[:-len(@channel_files[0])] + end for end in @channel_files]} "
-            "for first in sorted(glob.glob(os.path.join(@dataset_dir, '**', '*' + "
-            "@channel_files[0]), recursive=True))]"
+            "for first in @scans]"
         ),
         **names_of_label_maps(),
         "weights": list(weights),
@@ -128,7 +137,10 @@ def inference_config(
             "name))) for network, name in zip(@networks, @weights)]"
         ),
         **rescaled,
-        "preprocessing": {"_target_": "Compose", "transforms": _preprocessing(description, parts)},
+        "preprocessing": {
+            "_target_": "Compose",
+            "transforms": _preprocessing(description, parts, one_file),
+        },
         "dataset": {"_target_": "Dataset", "data": "@datalist", "transform": "@preprocessing"},
         "dataloader": {
             "_target_": "DataLoader",
@@ -155,8 +167,56 @@ def inference_config(
             "for field in @header_fields], nib.save(label, label.get_filename()))"
         ),
         "evaluator": _evaluator(predictions, "applied" if rescaled else "networks"),
-        "initialize": ["$@each_once", "$@check", "$@load"],
+        "initialize": [*(["$@report"] if one_file else []), "$@each_once", "$@check", "$@load"],
         "run": ["$@evaluator.run()"],
+    }
+
+
+def _is_any_volume(files: Sequence[str]) -> bool:
+    """Whether nothing in the name of a case's one file says that it is a scan: `CASE.nii.gz`."""
+    end = without_suffix(files[0]).strip("-_")
+    return len(files) == 1 and (not end or says_nothing(end))
+
+
+def scans_without_label_maps(one_file: bool) -> Config:
+    """Which of the files ``found`` are scans, as `voxelsoup predict` has it.
+
+    Where any volume may be one, the label maps of others are left out by their names, with those of
+    folders: words such as `gt` or `mask`, and all other words those of a scan. What is left out is
+    printed (``report``). ``check_content`` refuses what looks like a label map although its name
+    does not say so, unless ``refuse_label_maps`` is false; what a ``datalist`` names is a scan.
+    """
+    if not one_file:
+        return {"scans": "$@found"}
+    return {
+        "mask_words": sorted({*MASKS, *LABEL_FOLDERS}),
+        "refuse_label_maps": True,
+        "words": (
+            "${file: {re.sub('[^a-z0-9]', '', word) for word in re.split(r'[-_. /\\\\]+', "
+            "os.path.relpath(file, @dataset_dir)[:-len(@channel_files[0])].lower())} "
+            "for file in @found}"
+        ),
+        "words_of_scans": ("$[words for words in @words.values() if not words & set(@mask_words)]"),
+        "left_out": (
+            "$[file for file, words in @words.items() if words & set(@mask_words) and "
+            "any(words - set(@mask_words) and words - set(@mask_words) <= scan "
+            "for scan in @words_of_scans)]"
+        ),
+        "scans": "$[file for file in @found if file not in set(@left_out)]",
+        "report": (
+            "$print('left out as label maps of the scans beside them, by their names: ' + "
+            "', '.join(@left_out[:3]) + (' and ' + str(len(@left_out) - 3) + ' more' "
+            "if len(@left_out) > 3 else '')) if @left_out else None"
+        ),
+        "check_content": (
+            "$lambda image: [sys.exit(f'{file} looks like a label map: it holds a few whole "
+            "numbers alone. Move the label maps into another folder, or add --refuse_label_maps "
+            "False') if @refuse_label_maps and file in map(os.path.abspath, @scans) and "
+            f"all(len(torch.unique(part)) <= {MOST_LABELS} for part in "
+            "(image[..., image.shape[-1] // 2], image)) and "
+            "bool(((image >= 0) & (image == image.round())).all()) else image "
+            "for file in [os.path.abspath(str(image.meta['filename_or_obj']))]][0]"
+        ),
     }
 
 
@@ -197,9 +257,13 @@ def names_of_label_maps() -> Config:
     }
 
 
-def _preprocessing(description: Description, parts: Sequence[int] | None) -> list[Config]:
+def _preprocessing(
+    description: Description, parts: Sequence[int] | None, one_file: bool
+) -> list[Config]:
     settings = description.preprocess
     steps = [_step("LoadImaged", "image"), _step("EnsureChannelFirstd", "image")]
+    if one_file and parts is None:
+        steps.append(_step("Lambdad", "image", func="@check_content", track_meta=True))
     if parts is not None:
         chosen = f"$lambda image: image[{list(parts)}]"
         steps.append(_step("Lambdad", "image", func=chosen, track_meta=True))

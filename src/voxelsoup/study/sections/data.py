@@ -62,6 +62,22 @@ class Accept(Section):
         "drawn at random, is filled with zeros.",
     )
 
+    placement: Literal["voxels"] | None = Field(
+        None,
+        exclude_if=only_if_not(None),
+        description="Files of a case with the same number of voxels along each axis that their "
+        "headers place elsewhere (a label map that was saved without its scan's header, qform and "
+        "sform that disagree in two ways): `voxels` takes them voxel by voxel, with the header of "
+        "the case's first channel.",
+    )
+
+    shared_scans: bool = Field(
+        False,
+        exclude_if=only_if_not(False),
+        description="Cases of one patient that hold the same scan (two visits with one T1, labels "
+        "of several raters as cases of their own): folds never split them.",
+    )
+
     @property
     def dropout(self) -> float:
         """The share of training patches that lose a channel: none unless cases may lack one."""
