@@ -188,3 +188,21 @@ def test_balance_that_cannot_be_is_refused_when_the_study_is_read() -> None:
         load(study | {"folds": {"balance": ["site"]}})
     with pytest.raises(ValidationError, match="`file` gives them"):
         Folds(balance=["regions"], file="splits.json")
+
+
+def test_folds_hold_equal_shares_of_the_cases_in_which_a_region_is_annotated() -> None:
+    names = [f"B_{n}" if n % 4 else f"A_{n}" for n in range(24)]
+    # Everything holds the label value of ET, which means nothing where it is not annotated.
+    cases = [indexed(name, [1, 2, 3]) for name in names]
+    dataset = Dataset(
+        layout="brats", root="x", channels=["t1"], not_annotated={"B_*": ["ET"], "B_1": ["TC"]}
+    )
+    folds = Folds(count=3, balance=["regions"])
+    regions = {"WT": [1, 2, 3], "ET": [3]}
+    kinds = kinds_of_cases(dataset, regions, folds, Path("x"), cases)
+    assert kinds is not None
+    assert kinds["A_0"] == ["region WT", "region ET", "annotated ET"]
+    assert kinds["B_1"] == ["region WT"]
+    made = make_folds({name: name for name in names}, folds, "held-out", kinds=kinds)
+    for parts in made["folds"].values():
+        assert sum(name.startswith("A") for name in parts["test"]) == 2

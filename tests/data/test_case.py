@@ -188,6 +188,8 @@ def test_what_is_accepted_stands_in_the_report(tmp_path: Path) -> None:
         "nan in one case: a-0001 (t1c)",
         "missing_channels in one case: b-0001 (t2f)",
     ]
+    said = account(cases, {}, ["ET in 1 of 2 cases"])
+    assert "Not annotated, and neither trained nor scored there: ET in 1 of 2 cases." in said
     assert "Accepted:\n\n- ``nan in one case``: ``a-0001 (t1c)``" in account(cases, {})
     assert accepted_in_words([]) == []
 

@@ -277,3 +277,14 @@ def test_a_straddling_patient_matters_only_where_the_fold_tests_on_it(given_spli
     folds = make_folds(patients, given_split(content, count=3, run=[2]), "held-out")["folds"]
     assert folds["2"]["test"] == ["case_1"]
     assert ("left" in folds["2"]["selection"]) == ("right" in folds["2"]["selection"])
+
+
+def test_a_fold_without_an_annotation_of_a_region_is_refused() -> None:
+    patients, folds = singles(20), Folds(count=5)
+    parts = parts_of(make_folds(patients, folds, "held-out"))
+    annotated = set(patients) - set(parts[3]["test"])
+    with pytest.raises(InputError, match="fold 3 has no test case in which region ET is") as caught:
+        make_folds(patients, folds, "held-out", annotated={"ET": annotated})
+    assert "folds.balance: [regions]" in caught.value.fix
+    found = make_folds(patients, folds, "held-out", annotated={"ET": set(patients)})
+    assert found == make_folds(patients, folds, "held-out")

@@ -21,6 +21,7 @@ from voxelsoup.data.index.index import (
     write_cases,
     write_rejected,
 )
+from voxelsoup.data.index.not_annotated import annotated_cases, not_annotated_in_words
 from voxelsoup.data.layouts.brats import PATIENT_PATTERN
 from voxelsoup.study.sections.data import Dataset
 
@@ -308,3 +309,35 @@ def test_labels_on_zeros_are_noted_unless_the_scans_are_skull_stripped(
         assert "skull_stripped: false" in str(error)
     assert len(cases) == usable
     assert all("where every channel is 0" in case.notes[0] for case in cases)
+
+
+def test_regions_that_are_not_annotated_are_noted(phantom_folder: Path) -> None:
+    hidden = {"Phantom-0000*": ["ET", "TC"], "Phantom-0001-000": ["ET"]}
+    asked = dataset(layout="phantom", not_annotated=hidden)
+    cases, _ = index_cases(asked, REGIONS, phantom_folder, workers=1)
+    notes = {case.name: "; ".join(case.notes) for case in cases}
+    assert notes["Phantom-0000-000"].count("is not annotated") == 2
+    assert "TC is not annotated, though its label map holds 1" in notes["Phantom-0000-000"]
+    assert "TC is not" not in notes["Phantom-0001-000"]
+    assert all("annotated" not in note for name, note in notes.items() if name > "Phantom-0002")
+    found = annotated_cases(cases, hidden, REGIONS)
+    assert set(found) == {"TC", "ET"} and len(found["TC"]) > len(found["ET"])
+    words = not_annotated_in_words(cases, {"Phantom-0001-000": ["ET"]}, REGIONS)
+    assert words == [f"ET in 1 of {len(cases)} cases"]
+
+
+@pytest.mark.parametrize(
+    ("hidden", "said"),
+    [
+        ({"phantom-0001-000": ["ET"]}, "no case of the data set is called.*Phantom-0001-000"),
+        ({"SITE_*": ["ET"]}, "names `SITE_\\*`, which no case"),
+        ({BAD: ["ET", "TC"], "Phantom-0001*": ["WT"]}, f"leaves no region of {BAD}"),
+        ({"*": ["ET"]}, "region ET that it is annotated in no case"),
+    ],
+)
+def test_what_is_said_to_be_not_annotated_must_fit_the_cases(
+    phantom_folder: Path, hidden: dict[str, list[str]], said: str
+) -> None:
+    asked = dataset(layout="phantom", not_annotated=hidden)
+    with pytest.raises(InputError, match=said):
+        index_cases(asked, REGIONS, phantom_folder, workers=1)

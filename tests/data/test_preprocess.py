@@ -530,3 +530,22 @@ def test_a_study_without_an_ignored_value_has_the_fingerprints_of_before(tmp_pat
     one = fingerprint(case, Preprocess(), PATCH)
     assert one == fingerprint(case, Preprocess(), PATCH, None)
     assert one != fingerprint(case, Preprocess(), PATCH, 9)
+
+
+def test_only_the_manifest_says_what_is_not_annotated(tmp_path: Path) -> None:
+    case = make_case(tmp_path)
+    folder, manifest = tmp_path / "out", tmp_path / "manifest.tsv"
+
+    def listed(hidden: list[str]) -> str:
+        asked = (tmp_path, Preprocess(), PATCH, folder, manifest, 1)
+        preprocess_all([case], *asked, not_annotated={case.name: hidden, "another": ["WT"]})
+        return read_manifest(manifest)[case.name]
+
+    before = listed([])
+    assert before == fingerprint(case, Preprocess(), PATCH)
+    dates = {file: file.stat().st_mtime_ns for file in folder.iterdir()}
+    one, two = listed(["ET"]), listed(["ET", "TC"])
+    assert len({before, one, two}) == 3
+    assert listed(["TC", "ET"]) == two and listed([]) == before
+    # Nothing was preprocessed again.
+    assert {file: file.stat().st_mtime_ns for file in folder.iterdir()} == dates

@@ -301,3 +301,41 @@ def test_the_loss_leaves_out_what_nobody_annotated(
     unknown = torch.from_numpy(np.asarray(case.label) == 2)
     assert in_the_scan(logits.masked_fill(unknown, 7), case, folder, study).loss == before
     assert in_the_scan(logits.masked_fill(~unknown, 7), case, folder, study).loss != before
+
+
+def test_regions_that_are_not_annotated_have_no_rows_and_change_no_other(
+    model: nn.Module, cases: tuple[Path, list[str]]
+) -> None:
+    folder, names = cases
+    study, first = study_with(metrics=METRICS_ASKED), names[0]
+    partly = study_with(
+        metrics=METRICS_ASKED, dataset={"not_annotated": {first: ["TC", "ET"], "x*": ["WT"]}}
+    )
+    before, after = (
+        score_cases(model.eval(), names, folder, one, CPU, measured=names)
+        for one in (study, partly)
+    )
+    hidden = (before["case"] == first) & before["region"].isin(["TC", "ET"])
+    assert hidden.sum() == 2
+    # The loss of the case alone is another one; it is over the regions that are annotated.
+    expected = before[~hidden].reset_index(drop=True)
+    assert_same_scores(after, expected.drop(columns="loss"))
+    others = expected["case"] != first
+    assert after.loc[others, "loss"].equals(expected.loc[others, "loss"])
+    assert (after.loc[~others, "loss"] != expected.loc[~others, "loss"]).all()
+    scan = prediction_in_the_scan(model, first, folder, partly, CPU)
+    assert not scan.truth[[0, 2]].any() and scan.truth[1].any()
+
+
+def test_what_is_predicted_of_a_region_that_is_not_annotated_changes_no_loss(
+    model: nn.Module, cases: tuple[Path, list[str]]
+) -> None:
+    folder, (name, *_) = cases
+    study = study_with(dataset={"not_annotated": {name: ["ET"]}})
+    case = load_case(folder, name)
+    logits = predict(model.eval(), case, study, CPU)
+    before = in_the_scan(logits, case, folder, study).loss
+    for region, changes in enumerate([True, True, False]):
+        other = logits.clone()
+        other[region] = 7
+        assert (in_the_scan(other, case, folder, study).loss != before) == changes

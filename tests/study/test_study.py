@@ -10,6 +10,7 @@ import jsonschema
 import pytest
 import yaml
 
+from support.runs import small_study
 from voxelsoup.common.errors import InputError
 from voxelsoup.study.loading import load, read
 from voxelsoup.study.reference import json_schema
@@ -176,3 +177,25 @@ def test_a_file_without_a_study_is_refused(tmp_path: Path) -> None:
             file.write_text(content)
         with pytest.raises(InputError, match=said):
             read(file)
+
+
+@pytest.mark.parametrize(
+    ("hidden", "said"),
+    [
+        ({"SITE_*": ["Et"]}, "names `Et`, which is no region; did you mean `ET`"),
+        ({"SITE_*": ["TC", "WT", "ET"]}, "names every region"),
+        ({"SITE_*": []}, "names no region for `SITE_\\*`"),
+        ({"SITE_*": ["ET", "ET"]}, "names a region twice"),
+    ],
+)
+def test_regions_that_are_not_annotated_are_some_of_the_studys(
+    hidden: dict[str, list[str]], said: str
+) -> None:
+    with pytest.raises(InputError, match=said):
+        small_study(dataset={"not_annotated": hidden})
+
+
+def test_a_study_in_which_all_is_annotated_is_written_down_as_before() -> None:
+    content = small_study(dataset={"not_annotated": {}}).model_dump(mode="json")
+    assert content == small_study().model_dump(mode="json")
+    assert "not_annotated" not in content["dataset"]

@@ -111,3 +111,48 @@ def test_a_share_of_the_patches_loses_one_channel_by_the_seed_alone() -> None:
     # Each channel is lost about as often.
     assert (sums == 0).sum(0).min() > 10
     assert torch.equal(sums, dropped(0)) and not torch.equal(sums, dropped(1))
+
+
+def test_a_region_that_is_not_annotated_in_a_case_is_unknown_in_its_patches_alone(
+    source: PatchSource,
+) -> None:
+    hidden = {case: ["ET"] for case in source.cases[::2]}
+    partly = replace(source, not_annotated=hidden)
+    plain, masked = (list(batches(one, 0, 6, CPU)) for one in (source, partly))
+    kinds = set()
+    for step, ((image, regions), (same_image, known)) in enumerate(zip(plain, masked, strict=True)):
+        assert torch.equal(image, same_image)
+        # WT and TC, which hold the label value of ET as well, are as they were.
+        assert torch.equal(regions[:, :2], known[:, :2])
+        for sample, number in enumerate(range(3 * step, 3 * step + 3)):
+            case, _ = partly.case_of(number)
+            et = known[sample, 2]
+            kinds.add(case in hidden)
+            assert (et == UNKNOWN).all() if case in hidden else torch.equal(et, regions[sample, 2])
+    assert kinds == {True, False}
+    # A process of several reads its own part of each batch.
+    ((_, own),) = batches(partly, 1, 2, CPU, range(1, 3))
+    assert torch.equal(own, masked[1][1][1:])
+
+
+def test_values_of_regions_that_are_not_annotated_alone_are_no_foreground(
+    source: PatchSource,
+) -> None:
+    training = source.training.model_copy(update={"foreground_share": 1.0, "patch": [1, 1, 1]})
+    regions = {"edema": [2], "ET": [3]}
+    hidden = {case: ["edema"] for case in source.cases}
+    some = replace(source, training=training, regions=regions, not_annotated=hidden)
+    _, labels = Patches(some).__getitems__(list(range(40)))
+    assert 2 not in labels.flatten().tolist()
+    # Of a nested region, the values belong to the region around it as well.
+    nested = replace(some, regions={"WT": [2, 3], "ET": [3]}, not_annotated={"x": ["ET"]})
+    _, labels = Patches(nested).__getitems__(list(range(40)))
+    assert set(labels.flatten().tolist()) == {2, 3}
+
+
+def test_a_study_says_which_regions_are_not_annotated(source: PatchSource) -> None:
+    first, second = source.cases[:2]
+    study = small_study(dataset={"not_annotated": {first: ["ET"], "Phantom-0000*": ["TC"]}})
+    made = PatchSource.of(study, source.cases, source.folder, (5,))
+    assert made.not_annotated == {first: ["TC", "ET"]}
+    assert study.some_unknown([first, second]) and not study.some_unknown([second])

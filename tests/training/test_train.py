@@ -17,7 +17,7 @@ from voxelsoup.study.sections.training import Network
 from voxelsoup.study.trials import trials
 from voxelsoup.training.augment import Drawn, apply
 from voxelsoup.training.optimizers import RunOptimizer
-from voxelsoup.training.patches import regions_of
+from voxelsoup.training.patches import PatchSource, batches, regions_of
 from voxelsoup.training.run import stem_run, trial_run
 from voxelsoup.training.train import Trainer, initial_model, train
 
@@ -212,3 +212,39 @@ def test_batch_norm_of_a_soup_is_re_estimated(
     means = [value for name, value in trained.weights.items() if name.endswith("running_mean")]
     assert means
     assert all(value.abs().sum() > 0 for value in means)
+
+
+def test_a_region_that_no_case_annotates_here_teaches_nothing(
+    cases: tuple[Path, list[str]],
+) -> None:
+    """The outputs of a region that is not annotated get no gradient; those of the others do."""
+    folder, names = cases
+    study = small_study(dataset={"not_annotated": {"*": ["ET"]}})
+    trainer = Trainer(small_run(study, folder, names), CPU)
+    source = PatchSource.of(study, names, folder, (0,))
+    ((images, regions),) = batches(source, 0, 1, CPU)
+    logits = trainer.model(images)
+    outputs = [logits] if isinstance(logits, torch.Tensor) else list(logits)
+    for output in outputs:
+        output.retain_grad()
+    trainer.loss_function(logits, regions).backward()
+    for output in outputs:
+        assert output.grad is not None
+        assert not output.grad[:, 2].any() and output.grad[:, :2].any()
+
+
+def test_annotations_of_some_cases_are_learned_from(cases: tuple[Path, list[str]]) -> None:
+    folder, names = cases
+    study = small_study(dataset={"not_annotated": {name: ["ET"] for name in names[::2]}})
+    run = small_run(study, folder, names)
+    partly = train(run, CPU).weights
+    every = train(small_run(small_study(), folder, names), CPU).weights
+    for name, value in partly.items():
+        assert torch.isfinite(value).all(), name
+    assert any(not torch.equal(value, every[name]) for name, value in partly.items())
+    # A run without such a case is what it was.
+    others = small_run(study, folder, names[1::2])
+    same = small_run(small_study(), folder, names[1::2])
+    expected = train(same, CPU).weights
+    for name, value in train(others, CPU).weights.items():
+        assert torch.equal(value, expected[name])

@@ -7,6 +7,7 @@ from voxelsoup.common.logs import job_log
 from voxelsoup.data.balance import kinds_of_cases
 from voxelsoup.data.folds import make_folds
 from voxelsoup.data.index.index import read_cases, read_rejected
+from voxelsoup.data.index.not_annotated import annotated_cases
 from voxelsoup.study.loading import load
 
 with job_log(snakemake.log[0]):
@@ -21,5 +22,6 @@ with job_log(snakemake.log[0]):
         kinds=kinds_of_cases(
             study.dataset, study.regions, study.folds, Path(snakemake.params.root), cases
         ),
+        annotated=annotated_cases(cases, study.dataset.not_annotated, study.regions),
     )
     write_json(Path(snakemake.output[0]), folds)

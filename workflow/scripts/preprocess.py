@@ -20,4 +20,5 @@ with job_log(snakemake.log[0]):
         manifest=Path(snakemake.output.manifest),
         workers=snakemake.threads,
         ignored=study.dataset.ignore_label,
+        not_annotated={case.name: study.not_annotated_in(case.name) for case in cases},
     )

@@ -23,6 +23,7 @@ from voxelsoup.data.balance import kinds_of_cases
 from voxelsoup.data.case import Case
 from voxelsoup.data.folds import make_folds
 from voxelsoup.data.index.index import IndexedCase, index_cases
+from voxelsoup.data.index.not_annotated import annotated_cases
 from voxelsoup.data.index.passed_over import notes_on_strays
 from voxelsoup.data.index.patients import describe_patients
 from voxelsoup.data.layouts.detect import LAYOUTS, Guess, guess
@@ -161,11 +162,12 @@ def _problem_with_folds(study: Study, listing: Listing) -> InputError | None:
         return None
     patients = {case.name: case.patient for case in listing.usable if case.label is not None}
     unlabelled = [case.name for case in listing.usable if case.label is None]
+    dataset, regions, folds = study.dataset, study.regions, study.folds
+    annotated = annotated_cases(listing.usable, dataset.not_annotated, regions)
     try:
-        kinds = kinds_of_cases(
-            study.dataset, study.regions, study.folds, listing.root, listing.usable
-        )
-        make_folds(patients, study.folds, study.evaluation.protocol, listing.bad, unlabelled, kinds)
+        kinds = kinds_of_cases(dataset, regions, folds, listing.root, listing.usable)
+        protocol = study.evaluation.protocol
+        make_folds(patients, folds, protocol, listing.bad, unlabelled, kinds, annotated)
     except InputError as problem:
         return problem
     return None

@@ -18,9 +18,9 @@ from voxelsoup.common.errors import InputError
 from voxelsoup.common.text import listed
 from voxelsoup.data.case import IndexedCase
 from voxelsoup.data.layouts.table import CASE, Row, read_rows
-from voxelsoup.study.sections.data import BY_REGIONS, Dataset, Folds
+from voxelsoup.study.sections.data import BY_REGIONS, Dataset, Folds, regions_not_annotated
 
-# Case -> what it counts as: regions that it holds, its site.
+# Case -> what it counts as: regions that it holds or in which they are annotated, its site.
 Kinds = Mapping[str, Sequence[str]]
 # Shares that differ by less are equal.
 EQUAL = 1e-9
@@ -44,9 +44,14 @@ def kinds_of_cases(
     kinds: dict[str, list[str]] = {case.name: [] for case in labelled}
     for by in folds.balance:
         if by == BY_REGIONS:
+            partly = {region for p in dataset.not_annotated.values() for region in p}
             for case in labelled:
-                held = (r for r, labels in regions.items() if set(labels) & set(case.labels))
+                hidden = regions_not_annotated(dataset.not_annotated, case.name)
+                seen = {r: labels for r, labels in regions.items() if r not in hidden}
+                held = (r for r, labels in seen.items() if set(labels) & set(case.labels))
                 kinds[case.name] += [f"region {region}" for region in held]
+                # Also where an annotated region is empty: each fold needs cases to score it on.
+                kinds[case.name] += [f"annotated {region}" for region in seen if region in partly]
             continue
         path, entries = _column(dataset, root, by)
         for case in labelled:

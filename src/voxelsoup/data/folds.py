@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from voxelsoup.common.errors import InputError
+from voxelsoup.common.text import counted
 from voxelsoup.data.balance import Kinds, choose, counts_of, deal
 from voxelsoup.data.layouts.json_files import read_json
 from voxelsoup.data.layouts.monai import describe, known_case
@@ -22,6 +24,8 @@ log = logging.getLogger(__name__)
 
 # The fold of a datalist's entries that no fold tests on.
 TRAINING_ONLY = -1
+# No region that is annotated in some of the cases only.
+EVERYWHERE: Mapping[str, Collection[str]] = MappingProxyType({})
 FORMS = "a MONAI datalist (object with `training`) or nnU-Net's splits_final.json (list of folds)"
 
 
@@ -44,6 +48,7 @@ def make_folds(
     left_out: Collection[str] = (),
     unlabelled: Collection[str] = (),
     kinds: Kinds | None = None,
+    annotated: Mapping[str, Collection[str]] = EVERYWHERE,
 ) -> dict[str, Any]:
     """Split cases into cross-validation folds, by patient.
 
@@ -55,6 +60,7 @@ def make_folds(
         left_out: cases that cannot be used; a given split may name them all the same.
         unlabelled: cases for prediction only, which no given split may name.
         kinds: what the folds are balanced by besides numbers of cases (``kinds_of_cases``).
+        annotated: region -> the cases in which it is annotated, of the regions that are not in all.
 
     Returns:
         The content of folds.json: ``{"protocol": ..., "folds": {"0": {"training": [...],
@@ -62,7 +68,8 @@ def make_folds(
 
     Raises:
         InputError: if there are too few patients, if a fold lacks training, selection or test
-            cases, or if the file with the split is unusable.
+            cases, or any of these with annotations of a region, or if the file with the split is
+            unusable.
     """
     if not patients:
         raise InputError(
@@ -78,13 +85,38 @@ def make_folds(
     else:
         splits = _given_splits(Path(folds.file), patients, folds, left_out, unlabelled)
         where = folds.file
-    return {
-        "protocol": protocol,
-        "folds": {
-            str(number): _parts(split, number, patients, folds, protocol, where, kinds)
-            for number, split in splits.items()
-        },
+    made = {
+        str(number): _parts(split, number, patients, folds, protocol, where, kinds)
+        for number, split in splits.items()
     }
+    for number, parts in made.items():
+        _check_annotated(number, parts, annotated, where)
+    return {"protocol": protocol, "folds": made}
+
+
+def _check_annotated(
+    number: str,
+    parts: Mapping[str, Sequence[str]],
+    annotated: Mapping[str, Collection[str]],
+    where: str,
+) -> None:
+    """Refuse a fold of which some part cannot train or score a region: means would lack it."""
+    for region, cases in annotated.items():
+        for part, names in parts.items():
+            if not set(names) & set(cases):
+                raise InputError(
+                    where,
+                    f"fold {number} has no {part} case in which region {region} is annotated: it "
+                    f"is in {counted(len(cases), 'case')} alone (`dataset.not_annotated`)",
+                    "training, selection and test cases with every region in every fold",
+                    (
+                        "balance the folds (`folds.balance: [regions]`), or change their number, "
+                        "`folds.seed` or `folds.selection_share`"
+                        if where == "folds"
+                        else "change the split"
+                    )
+                    + ", or take the region out of `regions`",
+                )
 
 
 def _parts(

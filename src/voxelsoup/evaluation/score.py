@@ -140,6 +140,8 @@ class ScanPrediction:
         diagonal: of the whole scan, in mm; the voxels may be those of a crop.
         known: where somebody annotated: booleans (x, y, z), or None: everywhere. Nothing else is
             scored, as if neither model nor annotator had seen the rest.
+        not_annotated: regions that nobody annotated in this case: they are empty in ``truth``, and
+            have no scores.
     """
 
     case: str
@@ -149,6 +151,7 @@ class ScanPrediction:
     diagonal: float
     loss: float
     known: NDArray[np.bool_] | None = None
+    not_annotated: Collection[str] = ()
 
     def mask(self, postprocessing: Postprocessing | None = None) -> NDArray[np.bool_]:
         """The predicted regions (region, x, y, z)."""
@@ -159,21 +162,23 @@ class ScanPrediction:
     def rows(
         self, study: Study, scoring: Scoring, postprocessing: Postprocessing | None = None
     ) -> Rows:
-        """Its per-case scores, one per region."""
+        """Its per-case scores, one per region that is annotated."""
         if scoring.penalty is None:
             scoring = replace(scoring, penalty=self.diagonal)
-        predicted = self.mask(postprocessing)
+        predicted, truth = self.mask(postprocessing), self.truth
         if self.known is not None:
             predicted = predicted & self.known
-        scores = score_regions(
-            predicted, self.truth, self.spacing, scoring, torch.get_num_threads()
-        )
+        regions = [region for region in study.regions if region not in self.not_annotated]
+        if self.not_annotated:
+            annotated = [region in regions for region in study.regions]
+            predicted, truth = predicted[annotated], truth[annotated]
+        scores = score_regions(predicted, truth, self.spacing, scoring, torch.get_num_threads())
         mean = sum(score["dice"] for score in scores) / len(scores)
         after = " after post-processing" if postprocessing else ""
         log.info("%s: mean Dice %.4f%s", self.case, mean, after)
         return [
             {"case": self.case, "region": region, "dice": score["dice"], "loss": self.loss} | score
-            for region, score in zip(study.regions, scores, strict=True)
+            for region, score in zip(regions, scores, strict=True)
         ]
 
 
@@ -197,14 +202,18 @@ def in_the_scan(
 ) -> ScanPrediction:
     """A prediction in the scan, from logits (region, x, y, z) on the preprocessed grid."""
     truth, ignored = load_ground_truth(folder, case.name), study.dataset.ignore_label
+    hidden = study.not_annotated_in(case.name)
+    regions = to_regions(truth, label_table(study.regions))
+    regions[[region in hidden for region in study.regions]] = False
     return ScanPrediction(
         case.name,
         restore(torch.sigmoid(logits).cpu().numpy(), case.geometry),
-        to_regions(truth, label_table(study.regions)),
+        regions,
         case.geometry["spacing_before"],
         diagonal(case.geometry["ras_shape"], case.geometry["spacing_before"]),
-        _loss(logits, np.asarray(case.label), study),
+        _loss(logits, case, study),
         None if ignored is None else truth != ignored,
+        hidden,
     )
 
 
@@ -237,14 +246,18 @@ def _windows_at_once(study: Study, device: torch.device) -> int:
     return max(1, min(most, VOXELS_AT_ONCE // math.prod(study.training.patch)))
 
 
-def _loss(logits: torch.Tensor, label: NDArray[np.uint8], study: Study) -> float:
-    """The evaluation loss against a label map (x, y, z) on the grid of the logits."""
+def _loss(logits: torch.Tensor, case: PreprocessedCase, study: Study) -> float:
+    """The evaluation loss against the label map of a case, on the grid of the logits."""
+    label = np.asarray(case.label)
     # Booleans, which are a quarter as much to bring to a GPU.
     target = torch.from_numpy(to_regions(label, label_table(study.regions)))
     regions = target.to(logits.device).float()
     if study.dataset.ignore_label is not None:
         unknown = torch.from_numpy(label == study.dataset.ignore_label)
         regions.masked_fill_(unknown.to(logits.device), UNKNOWN)
-    loss = make_loss(study.evaluation.loss, some_unknown=study.some_unknown)
+    hidden = study.not_annotated_in(case.name)
+    for place in (place for place, region in enumerate(study.regions) if region in hidden):
+        regions[place] = UNKNOWN
+    loss = make_loss(study.evaluation.loss, some_unknown=study.some_unknown([case.name]))
     with torch.no_grad():
         return float(loss(logits[None], regions[None]))

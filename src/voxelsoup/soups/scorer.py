@@ -62,7 +62,7 @@ class WeightsScorer:
         with devices.autocast(self.device, precision):
             logits = self.model(images)
         self.model.zero_grad(set_to_none=True)
-        loss = make_loss(study.evaluation.loss, some_unknown=study.some_unknown)
+        loss = make_loss(study.evaluation.loss, some_unknown=study.some_unknown(cases))
         loss(logits.float(), regions).backward()
         return {
             name: parameter.grad.cpu()

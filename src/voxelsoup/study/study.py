@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from pydantic import Field, field_validator
 
 from voxelsoup.common.errors import InputError
 from voxelsoup.common.text import did_you_mean
 from voxelsoup.study.sections.base import Name, Section, only_if_not
 from voxelsoup.study.sections.bundle import Bundle, Predict
-from voxelsoup.study.sections.data import BY_REGIONS, Dataset, Folds, Preprocess
+from voxelsoup.study.sections.data import (
+    BY_REGIONS,
+    Dataset,
+    Folds,
+    Preprocess,
+    regions_not_annotated,
+)
 from voxelsoup.study.sections.evaluation import (
     Comparison,
     Evaluation,
@@ -95,10 +103,14 @@ class Study(Section):
             raise ValueError("`avg`, `loss` and `mean` are rows of tables and cannot name a region")
         return value
 
-    @property
-    def some_unknown(self) -> bool:
-        """Whether the ground truth of some voxels is not known."""
-        return self.dataset.ignore_label is not None
+    def not_annotated_in(self, case: str) -> list[str]:
+        """Regions that nobody annotated in a case (``dataset.not_annotated``), in their order."""
+        hidden = regions_not_annotated(self.dataset.not_annotated, case)
+        return [region for region in self.regions if region in hidden]
+
+    def some_unknown(self, cases: Iterable[str]) -> bool:
+        """Whether the ground truth of some voxels of these cases is not known."""
+        return self.dataset.ignore_label is not None or any(map(self.not_annotated_in, cases))
 
     @property
     def penalty_distance(self) -> float | None:
@@ -122,6 +134,7 @@ def check_across_sections(study: Study, where: str) -> None:
     """Raise an InputError that names settings of different sections that do not go together."""
     _check_normalisation(study, where)
     _check_ignored(study, where)
+    _check_not_annotated(study, where)
     _check_divisible(study, where)
     _check_ensemble(study, where)
     _check_replacement(study, where)
@@ -169,6 +182,26 @@ def _check_ignored(study: Study, where: str) -> None:
             "an ignored value that no region names: nothing is known of its voxels",
             f"take {ignored} out of `regions`, or leave `dataset.ignore_label` out",
         )
+
+
+def _check_not_annotated(study: Study, where: str) -> None:
+    for pattern, regions in study.dataset.not_annotated.items():
+        unknown = [region for region in regions if region not in study.regions]
+        if unknown:
+            raise InputError(
+                where,
+                f"`dataset.not_annotated.{pattern}` names `{unknown[0]}`, which is no region"
+                + did_you_mean(unknown[0], study.regions),
+                f"some of {', '.join(study.regions)}",
+                "name some of those",
+            )
+        if len(regions) == len(study.regions):
+            raise InputError(
+                where,
+                f"`dataset.not_annotated.{pattern}` names every region",
+                "cases in which at least one region is annotated",
+                "take the cases out of the data set, or the annotated region out of the list",
+            )
 
 
 def _check_divisible(study: Study, where: str) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -32,7 +32,8 @@ class PatchSource:
 
     ``ignored`` is the label value of voxels that nobody annotated, ``dropout`` the share of patches
     of which one channel is filled with zeros; ``constants`` are what a channel's voxels are
-    normalised by when they are read, if it has any.
+    normalised by when they are read, if it has any. ``not_annotated`` are the regions that nobody
+    annotated in a case, of the cases that have such regions.
     """
 
     folder: Path
@@ -43,6 +44,7 @@ class PatchSource:
     ignored: int | None = None
     dropout: float = 0.0
     constants: tuple[Intensities | None, ...] = ()
+    not_annotated: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, study: Study, cases: Iterable[str], folder: Path, seed: tuple[int, ...]) -> Self:
@@ -51,7 +53,19 @@ class PatchSource:
         dropout = study.dataset.accept.dropout
         constants = tuple(study.preprocess.constants(study.dataset.channels))
         drawn = cls(folder, sorted(cases), study.regions, study.training, seed)
-        return replace(drawn, ignored=ignored, dropout=dropout, constants=constants)
+        hidden = {case: study.not_annotated_in(case) for case in drawn.cases}
+        return replace(
+            drawn,
+            ignored=ignored,
+            dropout=dropout,
+            constants=constants,
+            not_annotated={case: regions for case, regions in hidden.items() if regions},
+        )
+
+    def case_of(self, number: int) -> tuple[str, np.random.Generator]:
+        """The case of a patch, and what the rest of the patch is drawn with."""
+        random = np.random.default_rng([*self.seed, number])
+        return self.cases[random.integers(len(self.cases))], random
 
 
 class Patches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
@@ -88,16 +102,18 @@ class Patches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         return torch.from_numpy(images), torch.from_numpy(labels)
 
     def _drawn(self, number: int) -> tuple[PreprocessedCase, tuple[slice, ...]]:
-        random = np.random.default_rng([*self.source.seed, number])
-        case = self._case(self.source.cases[random.integers(len(self.source.cases))])
+        name, random = self.source.case_of(number)
+        case = self._case(name)
         return case, self._window(case, random)
 
     def _case(self, name: str) -> PreprocessedCase:
         # Opened when first drawn: the first step need not wait for hundreds of files.
         if name not in self._opened:
             case = load_case(self.source.folder, name)
-            # Values that are ignored or declared background are no foreground.
-            named = sorted({value for values in self.source.regions.values() for value in values})
+            # Values that are ignored or declared background are no foreground, nor are those that
+            # only regions that nobody annotated in this case have.
+            hidden, regions = self.source.not_annotated.get(name, ()), self.source.regions.items()
+            named = sorted({value for n, values in regions if n not in hidden for value in values})
             case.foreground = case.foreground[np.isin(case.foreground[:, 0], named)]
             self._opened[name] = case
         return self._opened[name]
@@ -161,7 +177,21 @@ def batches(
         regions = regions_of(labels[kept], list(source.regions.values()))
         if source.ignored is not None:
             regions.masked_fill_(labels[kept] == source.ignored, UNKNOWN)
+        if source.not_annotated:
+            hide_regions(regions, source, [step * size + place for place in own])
         yield images[kept], regions
+
+
+def hide_regions(regions: torch.Tensor, source: PatchSource, numbers: Iterable[int]) -> None:
+    """Make regions that nobody annotated ``UNKNOWN`` in all of their case's patches, in place.
+
+    ``regions`` (batch, region, x, y, z) are those of the patches of these ``numbers``.
+    """
+    places = {region: place for place, region in enumerate(source.regions)}
+    for sample, number in enumerate(numbers):
+        case, _ = source.case_of(number)
+        for region in source.not_annotated.get(case, ()):
+            regions[sample, places[region]] = UNKNOWN
 
 
 def drop_channels(images: torch.Tensor, share: float, seed: Sequence[int]) -> None:

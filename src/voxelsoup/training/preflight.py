@@ -6,6 +6,8 @@ from pathlib import Path
 
 from voxelsoup.common.errors import InputError
 from voxelsoup.data.index.folder_hash import check_root
+from voxelsoup.data.index.not_annotated import check_patterns
+from voxelsoup.data.layouts import find_cases
 from voxelsoup.data.regions import check_label_order
 from voxelsoup.models import weight_files
 from voxelsoup.models.networks import check_outputs, outline
@@ -21,6 +23,7 @@ def check_start(study: Study) -> None:
         InputError: with the first thing that is wrong.
     """
     check_root(study.dataset)
+    _check_not_annotated(study)
     _check_named_files(study)
     _check_test_sets(study)
     if study.predict.label_order is not None:
@@ -34,6 +37,13 @@ def check_start(study: Study) -> None:
         weights, _ = weight_files.load(path)
         weight_files.check_fit(model, weights, path)
     check_outputs(model, channels, regions, study.training.patch)
+
+
+def _check_not_annotated(study: Study) -> None:
+    # The phantom may not be generated yet; its index says the same.
+    if study.dataset.not_annotated and study.dataset.layout != "phantom":
+        cases = find_cases(study.dataset, Path(study.dataset.root or ""))
+        check_patterns(study.dataset.not_annotated, (case.name for case in cases))
 
 
 def _check_test_sets(study: Study) -> None:

@@ -143,7 +143,7 @@ class Trainer:
         forward = ranks.parallel(self.model) if ranks else self.model
         self.forward = devices.compiled(forward) if self.settings.compile else forward
         self.optimizer = RunOptimizer(self.model, run.optimizer, run.steps)
-        loss_function = training_loss(self.settings, run.study.some_unknown)
+        loss_function = training_loss(self.settings, run.study.some_unknown(run.cases))
         self.loss_function = ranks.over_the_batch(loss_function) if ranks else loss_function
         precise = devices.precision_on(device, self.settings.precision) != "float16"
         self.scaler = torch.amp.GradScaler(device.type, enabled=not precise)

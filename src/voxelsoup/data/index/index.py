@@ -34,6 +34,7 @@ from voxelsoup.data.index.checks import (
     shared_scans,
     without_absent,
 )
+from voxelsoup.data.index.not_annotated import check_patterns, with_not_annotated
 from voxelsoup.data.index.passed_over import (
     notes_on_passed_over,
     notes_on_strays,
@@ -75,7 +76,8 @@ def index_cases(
 
     Raises:
         BadCases: naming all bad cases, if they are to stop the study or no usable case is left.
-        InputError: if the folder holds no cases, or a case's patient is not known.
+        InputError: if the folder holds no cases, a case's patient is not known, or
+            `dataset.not_annotated` does not fit the cases.
     """
     cases = find_cases(dataset, root)
     patient_of = patient_finder(dataset)
@@ -123,6 +125,8 @@ def index_cases(
             dict(sorted(rejected.items())),
             "or set `dataset.on_bad_case: skip` to continue without these cases",
         )
+    check_patterns(dataset.not_annotated, [*(case.name for case in usable), *rejected])
+    usable = with_not_annotated(usable, dataset.not_annotated, regions)
     return usable, dict(sorted(rejected.items()))
 
 

@@ -47,6 +47,7 @@ from voxelsoup.study.sections.data import Normalisation, Preprocess
 VERSION = 2
 FOREGROUND_VOXELS = 1000
 NONE_MISSING: Mapping[str, int] = MappingProxyType({})
+NONE_HIDDEN: Mapping[str, Sequence[str]] = MappingProxyType({})
 
 
 def preprocess_all(
@@ -58,6 +59,7 @@ def preprocess_all(
     manifest: Path,
     workers: int,
     ignored: int | None = None,
+    not_annotated: Mapping[str, Sequence[str]] = NONE_HIDDEN,
 ) -> None:
     """Preprocess the cases that have changed, and list all of them.
 
@@ -68,6 +70,8 @@ def preprocess_all(
         manifest: the table ``case fingerprint`` to write.
         workers: processes; 1 works in this process.
         ignored: label value of voxels that nobody annotated.
+        not_annotated: case -> regions that nobody annotated in it. No array depends on them, but
+            what is trained and scored on the case does: they are part of what the manifest lists.
 
     Raises InputError if a case's file is unusable; cases that are done stay done.
     """
@@ -87,9 +91,19 @@ def preprocess_all(
     )
     list(in_processes(work, workers, todo))
     lines = sorted(
-        f"{case.name}\t{fingerprint(case, settings, patch, ignored)}\n" for case in cases
+        f"{case.name}\t{_listed(fingerprint(case, settings, patch, ignored), hidden)}\n"
+        for case in cases
+        for hidden in [not_annotated.get(case.name, ())]
     )
     files.write_text(manifest, "case\tfingerprint\n" + "".join(lines))
+
+
+def _listed(fingerprint: str, not_annotated: Sequence[str]) -> str:
+    """A case in the manifest: the fingerprint of its arrays alone where all is annotated."""
+    if not not_annotated:
+        return fingerprint
+    content = {"fingerprint": fingerprint, "not_annotated": sorted(not_annotated)}
+    return files.json_sha256(content)
 
 
 def _is_current(folder: Path, name: str, current: str) -> bool:

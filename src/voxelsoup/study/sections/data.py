@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -84,6 +85,16 @@ class Accept(Section):
         return self.channel_dropout if self.missing_channels else 0.0
 
 
+def regions_not_annotated(patterns: Mapping[str, Sequence[str]], case: str) -> frozenset[str]:
+    """Regions that nobody annotated in a case, by ``dataset.not_annotated``."""
+    return frozenset(
+        region
+        for pattern, regions in patterns.items()
+        if case == pattern or fnmatchcase(case, pattern)
+        for region in regions
+    )
+
+
 class Dataset(Section):
     """Where the labelled scans are, and their layout."""
 
@@ -150,6 +161,14 @@ class Dataset(Section):
         description="Label value of voxels that nobody annotated (nnU-Net's `ignore`): left out of "
         "loss and scores, never sampled as foreground, never predicted.",
     )
+    not_annotated: dict[str, list[Name]] = Field(
+        {},
+        exclude_if=only_if_not({}),
+        description="Regions that nobody annotated in some cases (partial labels): the name of a "
+        "case, or a shell pattern of names (`SITE_B_*`), to the names of those regions. They are "
+        "left out of the loss and the scores of these cases alone; test sets and `voxelsoup "
+        "evaluate --study` go by it too.",
+    )
     on_bad_case: Literal["stop", "skip"] = Field(
         "stop",
         description="What to do with a case that cannot be used: `stop` lists all of them and "
@@ -193,6 +212,16 @@ class Dataset(Section):
                 f"has {groups} groups in parentheses; exactly one names the patient "
                 f"(`{NO_PATTERN}`: no pattern)"
             )
+        return value
+
+    @field_validator("not_annotated")
+    @classmethod
+    def _regions_are_named_once(cls, value: dict[str, list[str]]) -> dict[str, list[str]]:
+        for pattern, regions in value.items():
+            if not regions:
+                raise ValueError(f"names no region for `{pattern}`: leave the pattern out")
+            if len(set(regions)) != len(regions):
+                raise ValueError(f"names a region twice for `{pattern}`")
         return value
 
     @field_validator("channels")
@@ -270,9 +299,9 @@ class Folds(Section):
         [],
         description="What every fold's test cases, and the selection set, hold an equal share of, "
         "as far as patients can be dealt out: `regions` (cases in which each region is present, "
-        "rare ones first) and columns, such as `site`, of the table `dataset.patients` or of the "
-        "layout `table`. By default only the numbers of cases are equal. It moves folds: for new "
-        "studies.",
+        "rare ones first, or annotated where it is not in all) and columns, such as `site`, of the "
+        "table `dataset.patients` or of the layout `table`. By default only the numbers of cases "
+        "are equal. It moves folds: for new studies.",
     )
 
     @model_validator(mode="after")
