@@ -18,12 +18,19 @@ from voxelsoup.common.errors import InputError
 from voxelsoup.evaluation.case_scores import (
     ALL_REGIONS,
     COLUMNS,
+    LOSS,
     by_case,
+    case_mean,
+    cases_of_regions,
     mean_dice,
+    mean_score,
     measured_by,
     read_rows,
     region_means,
+    region_weights,
+    scores_of,
     summary,
+    weighted_mean,
     write_rows,
 )
 
@@ -126,3 +133,28 @@ def test_unusable_rows_name_the_file(tmp_path: Path, content: str | None) -> Non
         path.write_text(content)
     with pytest.raises(InputError, match=r"rows\.csv: cannot be used"):
         read_rows(path)
+
+
+def test_means_are_over_the_cases_in_which_a_region_is_annotated() -> None:
+    rows = rows_of(
+        {
+            "a": ({"WT": 0.5}, 0.5),
+            "b": ({"TC": 0.25, "WT": 0.75}, 0.25),
+            "c": ({"TC": 0.5, "WT": 0.25, "ET": 1.0}, 0.0),
+        }
+    )
+    # In the order of the case with most of them.
+    assert list(region_means(rows).items()) == [("TC", 0.375), ("WT", 0.5), ("ET", 1.0)]
+    assert mean_dice(rows) == pytest.approx((0.375 + 0.5 + 1) / 3)
+    assert by_case(rows).to_dict() == {"a": 0.5, "b": 0.5, "c": pytest.approx(1.75 / 3)}
+    assert list(by_case(rows, region="ET").index) == ["c"]
+    assert cases_of_regions([rows, rows]) == {"mean": 6, "TC": 4, "WT": 6, "ET": 2}
+    assert summary(rows)["test_loss"] == 0.25
+    scores = scores_of(rows)
+    assert mean_score(scores) == mean_dice(rows)
+    # A case's part in the mean over the regions.
+    weights = region_weights(scores)
+    parts = [weighted_mean(score, weights) for score in scores.values()]
+    assert statistics.fmean(parts) == pytest.approx(mean_dice(rows))
+    everywhere = {case: {"TC": 0.3, "WT": 0.6, LOSS: 0.1} for case in "ab"}
+    assert weighted_mean(everywhere["a"], region_weights(everywhere)) == case_mean(everywhere["a"])

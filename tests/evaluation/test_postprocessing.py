@@ -504,3 +504,27 @@ def test_components_are_dropped_whole_and_scored_where_annotated() -> None:
         RegionRule(0.5, 10): 1,
         RegionRule(0.5, 28): 0,
     }
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 2**32))
+def test_search_leaves_out_regions_that_are_not_annotated_in_a_case(seed: int) -> None:
+    """As if a region had the cases alone in which it is annotated."""
+    whole = random_predictions(seed)
+    other = {(model, "more"): random_prediction(np.random.default_rng(0)) for model, _ in whole}
+    found = choose(cropped(whole | other), SEARCH, REGIONS, {"more": {"ET", "WT"}})
+    tried = score_rules(cropped(whole), SEARCH, REGIONS)
+    everywhere = score_rules(cropped(whole | other), SEARCH, REGIONS)
+    for number, region in enumerate(REGIONS):
+        expected = everywhere if region == "TC" else tried
+        listed = found.record["regions"][region]["tried"]
+        assert [one["score"] for one in listed] == list(expected[region].values()), number
+    rules = found.postprocessing.regions
+    counts = {
+        len(values)
+        for dice in dice_scores_of_replacements(
+            cropped(whole | other), SEARCH.replace, rules, {"more": {"ET"}}
+        ).values()
+        for values in dice.values()
+    }
+    assert counts == {len(whole), len(whole | other)}

@@ -271,3 +271,15 @@ def test_a_model_of_another_network_is_refused(
     models.append(Ingredient("other", path, sha256(path), models[0].scores))
     with pytest.raises(InputError, match="does not fit the network"):
         score(models, study, folder, names, Cache(None, ""))
+
+
+def test_an_ensemble_has_no_rows_of_regions_that_are_not_annotated(
+    cases: tuple[Path, list[str]], tmp_path: Path
+) -> None:
+    folder, names = cases
+    study = study_with(dataset={"not_annotated": {names[1]: ["ET"]}})
+    (model,) = write_models(study, tmp_path, [1])
+    alone = score_cases(load_model(model.path, study, CPU), names, folder, study, CPU, names[1:])
+    scored = score([model], study, folder, names, Cache(tmp_path / "cache.jsonl", ""))
+    pd.testing.assert_frame_equal(scored.rows, alone, rtol=1e-6)
+    assert len(scored.rows) == 3 * 3 - 1 and len(scored.postprocessed) == 2 * 3 - 1

@@ -142,3 +142,34 @@ def test_the_race_needs_a_difference(shift: float, lost: bool) -> None:
     incumbent = scores_of([(v, v) for v in values])
     seen = scores_of([(v + shift + w, v + shift + w) for v, w in zip(values, wobble, strict=False)])
     assert loses(seen, incumbent, 0.01) == lost
+
+
+def partly(scores: Scores, hidden: dict[str, set[str]]) -> Scores:
+    return {
+        case: {name: v for name, v in score.items() if name not in hidden.get(case, ())}
+        for case, score in scores.items()
+    }
+
+
+@given(pairs, st.lists(st.sets(st.sampled_from(REGIONS), max_size=1), min_size=12, max_size=12))
+def test_bound_decides_as_all_cases_would_where_regions_are_not_annotated(
+    rows: list[tuple[float, ...]], sets: list[set[str]]
+) -> None:
+    hidden = {f"case{n}": regions for n, regions in enumerate(sets)}
+    mine = partly(scores_of([r[:2] for r in rows]), hidden)
+    incumbent = partly(scores_of([r[2:] for r in rows]), hidden)
+    selection, _ = selection_of(mine)
+    (outcome,) = selection.challenge([candidate()], incumbent)
+    assert outcome.beats(incumbent) == (mean_score(mine) > mean_score(incumbent))
+    assert outcome.stopped is None or outcome.at_most >= mean_score(mine)
+
+
+def test_the_race_is_run_by_each_cases_part_in_the_mean_over_the_regions() -> None:
+    # ET is annotated in few cases, in which the candidate is much better, and a little worse in WT.
+    names = [f"case{n}" for n in range(20)]
+    hidden = {name: {REGIONS[1]} for name in names[4:]}
+    incumbent = partly(scores_of([(0.8, 0.4)] * 20), hidden)
+    wobble = np.tile([-0.001, 0.001], 10)
+    mine = partly(scores_of([(0.79 + w, 0.7 + w) for w in wobble]), hidden)
+    assert mean_score(mine) > mean_score(incumbent)
+    assert not loses(mine, incumbent, 0.01)

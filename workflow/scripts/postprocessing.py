@@ -39,7 +39,10 @@ with job_log(snakemake.log[0]):
         cases, digest = sorted(fold["selection"]), sha256(Path(path))
         predictions += predictions_of(name, digest, cases, predict, kept, context, search)
     regions = list(study.regions)
-    chosen = choose(predictions, search, regions) if predictions else nothing_to_choose(regions)
+    hidden = {case: study.not_annotated_in(case) for case in fold["selection"]}
+    chosen = (
+        choose(predictions, search, regions, hidden) if predictions else nothing_to_choose(regions)
+    )
     about = {"fold": int(number), "protocol": study.evaluation.protocol}
     write_json(Path(snakemake.output[0]), about | chosen.record)
     shutil.rmtree(kept)

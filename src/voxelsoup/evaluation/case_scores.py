@@ -6,6 +6,8 @@ disagree. Recipes of soups compare the same scores as mappings (`Scores`).
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -80,10 +82,28 @@ def measured_by(rows: pd.DataFrame) -> list[str]:
     return [name for name in METRICS if name in rows.columns and name not in COLUMNS]
 
 
+def regions_of(rows: pd.DataFrame) -> list[str]:
+    """The regions of rows in their order: that of a case in which as many as possible are scored.
+
+    A case has no row for a region that nobody annotated in it.
+    """
+    counts = rows["case"].value_counts(sort=False)
+    fullest = rows.loc[rows["case"] == counts.idxmax(), "region"]
+    return [str(region) for region in dict.fromkeys([*fullest, *rows["region"]])]
+
+
+def cases_of_regions(folds: Sequence[pd.DataFrame]) -> dict[str, int]:
+    """Region (`mean`: any) -> number of cases in which it is annotated, of all folds' rows."""
+    rows = pd.concat(folds)
+    everything = sum(part["case"].nunique() for part in folds)
+    counts = rows["region"].value_counts()
+    return {ALL_REGIONS: everything} | {name: int(counts[name]) for name in regions_of(rows)}
+
+
 def region_means(rows: pd.DataFrame, metric: str = "dice") -> dict[str, float]:
-    """Region -> mean over the cases, the regions in the order of the rows."""
-    groups = rows.groupby("region", sort=False)
-    return {str(region): fmean(group[metric]) for region, group in groups}
+    """Region -> mean over the cases in which it is annotated, in the order of ``regions_of``."""
+    groups = {str(region): group for region, group in rows.groupby("region", sort=False)}
+    return {region: fmean(groups[region][metric]) for region in regions_of(rows)}
 
 
 def mean_dice(rows: pd.DataFrame) -> float:
@@ -92,7 +112,10 @@ def mean_dice(rows: pd.DataFrame) -> float:
 
 
 def by_case(rows: pd.DataFrame, metric: str = "dice", region: str = ALL_REGIONS) -> pd.Series:
-    """Case -> value of a metric in a region, or the mean of the case's regions; sorted by case."""
+    """Case -> value of a metric in a region, or the mean of the case's regions; sorted by case.
+
+    Regions that nobody annotated in a case have no part in it.
+    """
     if region != ALL_REGIONS:
         rows = rows[rows["region"] == region]
     values = {str(case): fmean(group[metric]) for case, group in rows.groupby("case", sort=True)}
@@ -139,8 +162,26 @@ def rows_of(scores: Scores) -> pd.DataFrame:
 
 def mean_score(scores: Scores) -> float:
     """Mean over the regions of the mean Dice over the cases, as in all tables."""
-    regions = [name for name in next(iter(scores.values())) if name != LOSS]
-    return fmean(fmean(case[region] for case in scores.values()) for region in regions)
+    regions = dict.fromkeys(name for case in scores.values() for name in case if name != LOSS)
+    return fmean(
+        fmean(case[region] for case in scores.values() if region in case) for region in regions
+    )
+
+
+def region_weights(scores: Scores) -> dict[str, float]:
+    """Region -> what its Dice counts in a case, by number of cases over that of those with it.
+
+    So that the mean of ``weighted_mean`` over the cases is ``mean_score``; 1 for all regions where
+    each is annotated in all cases.
+    """
+    counts = Counter(name for case in scores.values() for name in case if name != LOSS)
+    return {region: len(scores) / count for region, count in counts.items()}
+
+
+def weighted_mean(score: CaseScore, weights: Mapping[str, float]) -> float:
+    """A case's part in the mean over the regions of the mean over the cases."""
+    values = (value * weights[name] for name, value in score.items() if name != LOSS)
+    return math.fsum(values) / len(weights)
 
 
 def case_mean(score: CaseScore) -> float:

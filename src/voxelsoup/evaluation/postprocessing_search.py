@@ -10,10 +10,11 @@ import hashlib
 import json
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
+from types import MappingProxyType
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -161,6 +162,9 @@ class StoredPrediction:
 
 # In memory or on the disk, one of each model and case.
 Predictions = Sequence[CroppedPrediction] | Sequence[StoredPrediction]
+# Case -> regions that nobody annotated in it.
+NotAnnotated = Mapping[str, Collection[str]]
+EVERYTHING_ANNOTATED: NotAnnotated = MappingProxyType({})
 
 
 def predictions_of(
@@ -207,7 +211,10 @@ class Chosen:
 
 
 def choose(
-    predictions: Predictions, search: PostprocessingSearch, regions: Sequence[str]
+    predictions: Predictions,
+    search: PostprocessingSearch,
+    regions: Sequence[str],
+    not_annotated: NotAnnotated = EVERYTHING_ANNOTATED,
 ) -> Chosen:
     """Choose what has the highest mean Dice, over the models, of the mean over the cases.
 
@@ -218,18 +225,20 @@ def choose(
     Args:
         predictions: of the compared models, each on the same cases, in any order.
         regions: names, in the order of the probabilities.
+        not_annotated: regions that nobody annotated in a case, and that are not scored there; each
+            is annotated in some case.
 
     Raises:
         ValueError: if there are none, models differ in their cases, or a prediction was cropped
             above the lowest threshold that is tried.
     """
     models, cases = _models_and_cases(predictions)
-    tried = score_rules(predictions, search, regions)
+    tried = score_rules(predictions, search, regions, not_annotated)
     rules = {region: best_rule(scores) for region, scores in tried.items()}
     scores = {region: tried[region][rule] for region, rule in rules.items()}
     replacement, replacements = None, None
     if search.replace is not None:
-        dice = dice_scores_of_replacements(predictions, search.replace, rules)
+        dice = dice_scores_of_replacements(predictions, search.replace, rules, not_annotated)
         replacement = best_replacement(dice)
         scores.update({region: fmean(values) for region, values in dice[replacement].items()})
         replacements = _replacement_record(dice, search.replace, replacement)
@@ -269,9 +278,14 @@ def _models_and_cases(predictions: Predictions) -> tuple[list[str], list[str]]:
 
 
 def score_rules(
-    predictions: Predictions, search: PostprocessingSearch, regions: Sequence[str]
+    predictions: Predictions,
+    search: PostprocessingSearch,
+    regions: Sequence[str],
+    not_annotated: NotAnnotated = EVERYTHING_ANNOTATED,
 ) -> dict[str, dict[RegionRule, float]]:
     """Mean Dice of each region by each rule of the grid, without any replacement.
+
+    Over the cases in which the region is annotated.
 
     Raises:
         ValueError: if a prediction was cropped above the lowest threshold that is tried.
@@ -284,6 +298,8 @@ def score_rules(
         if cropped.lowest > search.thresholds_tried[0]:
             raise ValueError(f"{cropped.case}: was cropped above the lowest threshold")
         for number, region in enumerate(regions):
+            if region in not_annotated.get(cropped.case, ()):
+                continue
             for rule, value in _dice_of_region(cropped, number, search):
                 dice_scores[region][rule].append(value)
     # Correctly rounded sums, so that the order of the predictions decides no tie.
@@ -317,9 +333,14 @@ def best_rule(scores: Mapping[RegionRule, float]) -> RegionRule:
 
 
 def dice_scores_of_replacements(
-    predictions: Predictions, replace: Replacement, rules: Mapping[str, RegionRule]
+    predictions: Predictions,
+    replace: Replacement,
+    rules: Mapping[str, RegionRule],
+    not_annotated: NotAnnotated = EVERYTHING_ANNOTATED,
 ) -> dict[ReplacementRule | None, dict[str, list[float]]]:
     """Dice scores of the two regions that a replacement changes, by each volume and without any.
+
+    Of each region in the cases in which it is annotated.
 
     Args:
         rules: region -> its chosen rule, in the order of the probabilities.
@@ -343,7 +364,8 @@ def dice_scores_of_replacements(
         for rule in tried:
             too_small = rule is not None and left < fewest_voxels(rule.below, cropped.spacing)
             for region, value in zip(pair, moved if too_small else kept, strict=True):
-                dice_scores[rule][region].append(value)
+                if region not in not_annotated.get(cropped.case, ()):
+                    dice_scores[rule][region].append(value)
     return dice_scores
 
 
@@ -372,6 +394,10 @@ def best_replacement(
 
 
 def _mean_of_both(dice_scores: Mapping[str, Sequence[float]]) -> float:
+    if len({len(values) for values in dice_scores.values()}) > 1:
+        # Annotated in different numbers of cases; the regions count the same.
+        return fmean(map(fmean, dice_scores.values()))
+    # A correctly rounded sum of all: what one region gains and the other loses is a tie.
     return fmean(value for values in dice_scores.values() for value in values)
 
 

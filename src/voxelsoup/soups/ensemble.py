@@ -180,13 +180,15 @@ def _flat(kind: str, rows: Rows) -> dict[str, float]:
 def _table(
     kind: str, known: Mapping[str, CaseScore], cases: Sequence[str], study: Study
 ) -> pd.DataFrame:
-    """The per-case scores that were kept."""
+    """The per-case scores that were kept, a row per case and annotated region."""
     measures = [*COLUMNS[2:], *study.metrics.names]
     rows = [
         {"case": case, "region": region}
         | {metric: known[case].get(f"{kind} {region} {metric}", math.nan) for metric in measures}
         for case in cases
         for region in study.regions
+        # What nobody annotated was not scored.
+        if f"{kind} {region} dice" in known[case]
     ]
     return pd.DataFrame(rows, columns=[*COLUMNS, *study.metrics.names])
 

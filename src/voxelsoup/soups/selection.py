@@ -23,7 +23,14 @@ from typing import Protocol
 
 from scipy import stats
 
-from voxelsoup.evaluation.case_scores import CaseScore, Scores, case_mean, mean_score
+from voxelsoup.evaluation.case_scores import (
+    CaseScore,
+    Scores,
+    case_mean,
+    mean_score,
+    region_weights,
+    weighted_mean,
+)
 from voxelsoup.models.weight_files import Weights
 from voxelsoup.soups.averaging import WeightedAverage
 
@@ -179,9 +186,12 @@ class Selection:
                 self.cache.keep(key, case, scorer.score(case))
                 inferences += 1
             seen[case] = known[case]
-            stopped = None if incumbent is None else self._stop(seen, incumbent)
-            if stopped and len(seen) < len(self.cases):
-                return Outcome(seen, None, self._at_most(seen), stopped, inferences)
+            if incumbent is None or len(seen) == len(self.cases):
+                continue
+            at_most = self._at_most(seen, incumbent)
+            stopped = self._stop(seen, incumbent, at_most)
+            if stopped:
+                return Outcome(seen, None, at_most, stopped, inferences)
         complete = {case: seen[case] for case in self.cases}
         score = mean_score(complete)
         return Outcome(complete, score, score, None, inferences)
@@ -196,18 +206,22 @@ class Selection:
         # The bound falls by what a case lacks to a perfect score: the worst cases first.
         return sorted(self.cases, key=lambda case: (case_mean(incumbent[case]), case))
 
-    def _stop(self, seen: Scores, incumbent: Scores) -> str | None:
-        if self._at_most(seen) <= mean_score(incumbent):
+    def _stop(self, seen: Scores, incumbent: Scores, at_most: float) -> str | None:
+        if at_most <= mean_score(incumbent):
             return "bound"
         if self.race is not None and loses(seen, incumbent, self.race):
             return "race"
         return None
 
-    def _at_most(self, seen: Scores) -> float:
-        """The mean Dice if all cases that were not seen were perfect."""
-        perfect = dict.fromkeys(next(iter(seen.values())), PERFECT)
+    def _at_most(self, seen: Scores, incumbent: Scores) -> float:
+        """The mean Dice if all cases that were not seen were perfect.
+
+        Their annotated regions are those that the ``incumbent`` was scored on.
+        """
         # Means are correctly rounded sums, so that this is never below the true score.
-        return mean_score({case: seen.get(case, perfect) for case in self.cases})
+        return mean_score(
+            {c: seen.get(c) or dict.fromkeys(incumbent[c], PERFECT) for c in self.cases}
+        )
 
 
 def loses(seen: Scores, incumbent: Scores, error_rate: float) -> bool:
@@ -224,7 +238,11 @@ def loses(seen: Scores, incumbent: Scores, error_rate: float) -> bool:
     count, total = len(seen), len(incumbent)
     if count < min(FEWEST_RACED, total):
         return False
-    differences = [case_mean(score) - case_mean(incumbent[case]) for case, score in seen.items()]
+    weights = region_weights(incumbent)
+    differences = [
+        weighted_mean(score, weights) - weighted_mean(incumbent[case], weights)
+        for case, score in seen.items()
+    ]
     mean = fmean(differences)
     spread = math.sqrt(sum((d - mean) ** 2 for d in differences) / (count - 1))
     looks = max(1, total - FEWEST_RACED)
