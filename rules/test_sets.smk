@@ -29,6 +29,8 @@ rule test_set:
     resources:
         **needs("test_set"),
     params:
+        # Only where there are any: scores of other studies stay as they are.
+        **({"not_annotated": study.dataset.not_annotated} if study.dataset.not_annotated else {}),
         # No output, which Snakemake would delete before each attempt: finished label maps are kept.
         predictions=f"{study.results}/test_sets/{{test_set}}/fold{{fold}}/{{model}}/predictions",
         scans=lambda wildcards: TEST_SETS[wildcards.test_set],

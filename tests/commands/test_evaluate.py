@@ -244,6 +244,34 @@ def test_values_that_a_study_ignores_or_counts_as_background_are_so_here(
     assert set(scores(tmp_path / "out")["dice"]) == {1}
 
 
+@pytest.mark.parametrize("named", [True, False], ids=["--study", "the model's study"])
+def test_regions_that_a_study_calls_not_annotated_are_not_scored(
+    model: ModelFile, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], named: bool
+) -> None:
+    study = tmp_path / "results/report/study.yaml"
+    content = {
+        "dataset": {
+            "channels": ["t1n", "t1c", "t2w", "t2f"],
+            "not_annotated": {"Phantom-000[01]-*": ["ET"]},
+        },
+        "regions": {"TC": [1, 3], "WT": [1, 2, 3], "ET": [3]},
+        "metrics": {"names": []},
+    }
+    study.parent.mkdir(parents=True)
+    study.write_text(json.dumps(content))
+    own = tmp_path / "results/fold0/best/model.safetensors"
+    own.parent.mkdir(parents=True)
+    shutil.copy(model.path, own)
+    maps = label_maps(scans, tmp_path / "maps")
+    given = (scans, "--predictions", maps, "--output", tmp_path / "out")
+    assert evaluate(*(() if named else (own,)), *given, *(("--study", study) if named else ())) == 0
+    found = scores(tmp_path / "out")
+    hidden = found["case"].str.match("Phantom-000[01]")
+    assert set(found.loc[hidden, "region"]) == {"TC", "WT"} and hidden.sum() == 4
+    assert set(found.loc[~hidden, "region"]) == {"TC", "WT", "ET"}
+    assert "Of 4 cases, ET is annotated in 2" in capsys.readouterr().out
+
+
 def test_scans_beside_a_folder_of_their_label_maps(
     model: ModelFile, scans: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

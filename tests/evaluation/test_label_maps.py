@@ -103,3 +103,17 @@ def test_a_label_map_on_another_grid_stops_no_other_case(tmp_path: Path) -> None
     assert set(rows["case"]) == {"right"} and set(rows["dice"]) == {1}
     assert "has shape 8x8x7 instead of 9x8x7" in str(problems["short"])
     assert "no such file" in str(problems["lost"])
+
+
+def test_a_region_that_is_not_annotated_in_a_case_has_no_row(tmp_path: Path) -> None:
+    labels = random_labels(0)
+    truth = save(tmp_path / "t.nii.gz", labels)
+    wrong = np.where(labels == 3, 1, labels).astype(np.uint8)
+    predicted = save(tmp_path / "p.nii.gz", wrong)
+    pairs = [ScoredPair(case, truth, predicted) for case in ("A_1", "B_1", "B_2")]
+    values = RegionValues(NESTED, NESTED, not_annotated={"B_*": ["ET"], "B_2": ["WT", "TC"]})
+    rows, problems = score_pairs(pairs, values, SIMPLE, 1)
+    found = rows.groupby("case")["region"].agg(list).to_dict()
+    assert found == {"A_1": ["WT", "TC", "ET"], "B_1": ["WT", "TC"]}
+    assert dict(zip(rows["region"], rows["dice"], strict=True)) == {"WT": 1, "TC": 1, "ET": 0}
+    assert "no region that is annotated" in str(problems["B_2"])

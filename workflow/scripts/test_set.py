@@ -25,6 +25,7 @@ with job_log(snakemake.log[0]):
         regions,
         frozenset(study.dataset.background),
         truth.ignored or study.dataset.ignore_label,
+        study.dataset.not_annotated,
     )
     settings = PredictionSettings(
         models,

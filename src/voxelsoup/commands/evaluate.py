@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,8 +60,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--study",
         type=Path,
         metavar="FILE",
-        help="the study whose metrics, regions, background and ignored label value count "
-        "(default: the metrics of the one that made the model)",
+        help="the study whose metrics, regions, background, ignored label value and regions that "
+        "are not annotated in some cases count (default: the metrics, and these regions, of the "
+        "one that made the model)",
     )
     parser.add_argument(
         "--regions",
@@ -120,12 +121,13 @@ def evaluate_command(asked: argparse.Namespace) -> int:
     if rows.empty:
         _print_problems(problems)
         return 1
-    from voxelsoup.comparison.score_summary import means_of, write_means
+    from voxelsoup.comparison.score_summary import means_of, note_on_regions, write_means
     from voxelsoup.evaluation.case_scores import write_rows
 
     write_rows(asked.output / SCORES, rows)
     means = means_of([rows])
     caption = _caption(given, rows["case"].nunique(), len(problems), judged_by)
+    caption += note_on_regions(means)
     write_means(means, asked.output / SUMMARY, caption)
     _print(caption, means, asked.output, truth)
     _print_problems(problems)
@@ -140,6 +142,7 @@ class _Judgement:
         source: where the metrics' settings come from, in words.
         background: label values that the study counts as background.
         ignored: its label value of voxels that nobody has annotated.
+        not_annotated: its regions that nobody has annotated in some cases, which it names.
     """
 
     metrics: Metrics
@@ -147,6 +150,7 @@ class _Judgement:
     source: str
     background: frozenset[int] = frozenset()
     ignored: int | None = None
+    not_annotated: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 def _check_arguments(asked: argparse.Namespace, models: Sequence[str], given: str) -> None:
@@ -170,7 +174,7 @@ def _check_arguments(asked: argparse.Namespace, models: Sequence[str], given: st
 
 
 def _judgement(asked: argparse.Namespace, files: Sequence[ModelFile]) -> _Judgement:
-    from voxelsoup.prediction.study_of_model import metrics_of
+    from voxelsoup.prediction.study_of_model import study_of
     from voxelsoup.study.loading import read
     from voxelsoup.study.sections.evaluation import Metrics
 
@@ -184,14 +188,21 @@ def _judgement(asked: argparse.Namespace, files: Sequence[ModelFile]) -> _Judgem
                 f"those of {files[0].path}: {listed(regions)}",
                 "name the study that the model was made by, or leave --study out",
             )
-        background, ignored = frozenset(study.dataset.background), study.dataset.ignore_label
         regions = regions or study.regions
-        source = str(asked.study)
-        return _Judgement(study.scored_metrics, regions, source, background, ignored)
+        return _Judgement(
+            study.scored_metrics,
+            regions,
+            str(asked.study),
+            frozenset(study.dataset.background),
+            study.dataset.ignore_label,
+            study.dataset.not_annotated,
+        )
     for file in files[:1]:
-        found = metrics_of(file.path)
+        found = study_of(file.path)
         if found is not None:
-            return _Judgement(found[0], regions, str(found[1]))
+            # Its label values may mean other things here, which the names of cases do not.
+            hidden = found.not_annotated
+            return _Judgement(found.metrics, regions, str(found.source), not_annotated=hidden)
     return _Judgement(Metrics(), regions, "the defaults; --study FILE takes those of a study")
 
 
@@ -225,7 +236,7 @@ def _values(
     of_model = of_truth if model is None or asked.predictions is not None else model
     # What the data set says of itself comes first.
     ignored = judged_by.ignored if truth.ignored is None else truth.ignored
-    return RegionValues(of_truth, of_model, background, ignored)
+    return RegionValues(of_truth, of_model, background, ignored, judged_by.not_annotated)
 
 
 def _check_regions(stated: Mapping[str, object], model: Mapping[str, object] | None) -> None:

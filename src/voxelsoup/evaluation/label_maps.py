@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -16,6 +16,7 @@ from voxelsoup.data.regions import label_table, to_regions
 from voxelsoup.data.volumes.alignment import align
 from voxelsoup.data.volumes.volume import Volume, read_label
 from voxelsoup.evaluation.metrics import METRICS, Scoring, score_regions
+from voxelsoup.study.sections.data import regions_not_annotated
 
 Regions = dict[str, list[int]]
 Row = dict[str, object]
@@ -40,25 +41,47 @@ class RegionValues:
             order.
         background: values that count as background in both.
         ignored: the ground truth's value of voxels that nobody has annotated: not scored.
+        not_annotated: name or pattern of a case -> regions that nobody has annotated in it, which
+            have no scores there (``dataset.not_annotated``).
     """
 
     truth: Regions
     predicted: Regions
     background: frozenset[int] = frozenset()
     ignored: int | None = None
+    not_annotated: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    def of_case(self, case: str) -> RegionValues:
+        """The same, of the regions that are annotated in a case."""
+        hidden = regions_not_annotated(self.not_annotated, case)
+        if not hidden:
+            return self
+        truth = {name: values for name, values in self.truth.items() if name not in hidden}
+        if not truth:
+            raise InputError(
+                case,
+                "has no region that is annotated (`dataset.not_annotated`)",
+                "at least one region to score",
+                "leave the case out, or correct the setting",
+            )
+        predicted = {name: self.predicted[name] for name in truth}
+        return replace(self, truth=truth, predicted=predicted)
 
 
 def score_pair(
     pair: ScoredPair, values: RegionValues, scoring: Scoring, by_voxels: bool = False
 ) -> list[Row]:
-    """Per-case scores of one label map, in the voxels of the ground truth: a row per region.
+    """Per-case scores of one label map, in the voxels of the ground truth.
+
+    A row per region that is annotated in the case.
 
     ``by_voxels``: of the same shape, they may be placed apart by their headers (``align``).
 
     Raises:
-        InputError: if a file cannot be read, the two lie on different grids, or one of them holds
-            a label value that no region names.
+        InputError: if a file cannot be read, the two lie on different grids, one of them holds
+            a label value that no region names, or no region is annotated.
     """
+    scored = values.of_case(pair.case)
     truth = read_label(pair.truth)
     ignored = frozenset([] if values.ignored is None else [values.ignored])
     _check_values(truth, pair.truth, values.truth, values.background | ignored)
@@ -67,14 +90,14 @@ def score_pair(
     predicted, _ = align(stored, truth, pair.predicted.file, pair.truth.file, by_voxels)
     annotated = ~np.isin(truth.data, [*ignored])
     scores = score_regions(
-        to_regions(predicted.data, label_table(values.predicted)) & annotated,
-        to_regions(truth.data, label_table(values.truth)) & annotated,
+        to_regions(predicted.data, label_table(scored.predicted)) & annotated,
+        to_regions(truth.data, label_table(scored.truth)) & annotated,
         truth.spacing,
         scoring,
     )
     return [
         {"case": pair.case, "region": region, **score}
-        for region, score in zip(values.truth, scores, strict=True)
+        for region, score in zip(scored.truth, scores, strict=True)
     ]
 
 

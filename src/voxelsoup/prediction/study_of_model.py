@@ -1,7 +1,9 @@
-"""The metrics of the study that made a model, as found in its results folder or its bundle."""
+"""The study that made a model, as found in its results folder or its bundle."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -10,13 +12,30 @@ from voxelsoup.prediction.bundle_files import METADATA, bundle_metrics
 from voxelsoup.runs.invocation import recorded_studies
 from voxelsoup.study.loading import read, wrong_settings
 from voxelsoup.study.sections.evaluation import Metrics
+from voxelsoup.study.study import Study
 
 # Written by the workflow: the study with all defaults.
 COMPLETE_STUDY = Path("report", "study.yaml")
 
 
-def metrics_of(model: Path) -> tuple[Metrics, Path] | None:
-    """The metrics of a model's study, and the file that says so; None for a model on its own.
+@dataclass(frozen=True)
+class StudyOfModel:
+    """What is known of the study that made a model.
+
+    Attributes:
+        metrics: what it scores by.
+        not_annotated: name or pattern of a case -> regions that are not annotated in it; nothing of
+            a bundle, which names no cases.
+        source: the file that says so.
+    """
+
+    metrics: Metrics
+    not_annotated: Mapping[str, Sequence[str]]
+    source: Path
+
+
+def study_of(model: Path) -> StudyOfModel | None:
+    """The study of a model; None for a model on its own.
 
     Raises:
         InputError: if a bundle names metrics that cannot be.
@@ -26,12 +45,16 @@ def metrics_of(model: Path) -> tuple[Metrics, Path] | None:
             found = bundle_metrics(folder)
             if found is not None:
                 try:
-                    return Metrics.model_validate(found), folder / METADATA
+                    return StudyOfModel(Metrics.model_validate(found), {}, folder / METADATA)
                 except ValidationError as error:
                     raise wrong_settings(error, str(folder / METADATA), "metrics") from error
         if (folder / COMPLETE_STUDY).is_file():
-            return read(folder / COMPLETE_STUDY).scored_metrics, folder / COMPLETE_STUDY
+            return _known(read(folder / COMPLETE_STUDY), folder / COMPLETE_STUDY)
         for files in reversed(recorded_studies(folder)):
             if all(file.is_file() for file in files):
-                return read(*files).scored_metrics, files[-1]
+                return _known(read(*files), files[-1])
     return None
+
+
+def _known(study: Study, source: Path) -> StudyOfModel:
+    return StudyOfModel(study.scored_metrics, study.dataset.not_annotated, source)
