@@ -12,7 +12,9 @@ from support.compared_folds import scored
 from voxelsoup.common.errors import InputError
 from voxelsoup.comparison.folds import FoldComparison, compare_study, points
 from voxelsoup.comparison.names import OPTIMISTIC, protocol_mark, soup_title
-from voxelsoup.evaluation.case_scores import write_rows
+from voxelsoup.comparison.overview import overview, write_fold_table, write_overview
+from voxelsoup.comparison.postprocessing_effect import write_without_and_with
+from voxelsoup.evaluation.case_scores import mean_dice, read_rows, write_rows
 
 TRIALS = {
     # Better on the test cases, but not on those that choose.
@@ -157,3 +159,32 @@ def test_a_fold_may_have_no_soups(tmp_path: Path) -> None:
     write_fold(tmp_path)
     (fold,) = compare_study(tmp_path, {0: list(TRIALS)}, [], "held-out")
     assert list(fold.rows) == ["Best Model"]
+
+
+def test_folds_are_compared_where_regions_are_not_annotated(tmp_path: Path) -> None:
+    write_fold(tmp_path)
+    for file in tmp_path.rglob("*.csv"):
+        rows = read_rows(file)
+        first = rows["case"].iloc[0]
+        write_rows(file, rows[(rows["case"] != first) | (rows["region"] != "TC")])
+    fold = read_fold(tmp_path)
+    after = fold.rows["Greedy Soup"]
+    assert list(fold.columns["Greedy Soup"]) == [
+        "test_avg",
+        "test_tc",
+        "test_wt",
+        "test_et",
+        "test_loss",
+    ]
+    tested = points([fold]).set_index("name")["test"]
+    assert tested["Greedy Soup"] == mean_dice(after) == fold.columns["Greedy Soup"]["test_avg"]
+    frame = overview([fold]).set_index(["model", "region"])
+    assert frame.loc[("Greedy Soup", "TC"), "cases"] == 1
+    assert frame.loc[("Greedy Soup", "mean"), "cases"] == 2
+    assert frame.loc[("Greedy Soup", "mean"), "dice_mean"] == mean_dice(after)
+    write_overview(overview([fold]), tmp_path / "overview", 1.0)
+    write_without_and_with([fold], [], tmp_path / "postprocessing")
+    write_fold_table(fold, tmp_path / "fold0")
+    for name in ("overview", "fold0", "postprocessing"):
+        shown = (tmp_path / f"{name}.md").read_text()
+        assert "Of 2 cases, TC is annotated in 1: the mean of a region is over those cases" in shown

@@ -76,3 +76,17 @@ def test_models_that_were_scored_on_other_cases_are_refused(tmp_path: Path) -> N
     write_rows(tmp_path / "fold1/best/scores.csv", other)
     with pytest.raises(InputError, match="has other cases or regions"):
         read_test_set(tmp_path, [0, 1], MODELS)
+
+
+def test_regions_that_are_not_annotated_in_a_test_set_are_left_out_of_its_means(
+    tmp_path: Path,
+) -> None:
+    for (fold, model), rows in write_scores(tmp_path).items():
+        some = rows[(rows["region"] != "ET") | rows["case"].isin(CASES[:3])]
+        write_rows(tmp_path / f"fold{fold}" / model / "scores.csv", some)
+    found = read_test_set(tmp_path, [0, 1], MODELS)
+    dice = found["Greedy Soup"].means["dice"]
+    assert list(dice) == ["mean", "WT", "ET"]
+    assert [dice[region].cases for region in dice] == [8, 8, 3]
+    write_test_set(found, tmp_path / "comparison", "other")
+    assert "Of 8 cases, ET is annotated in 3" in (tmp_path / "comparison.md").read_text()

@@ -76,6 +76,16 @@ def test_slices_name_case_channel_and_scores(tmp_path):
     assert len(titles) == 2 * 3 * 9
 
 
+def test_a_region_that_is_not_annotated_is_said_to_be_so(tmp_path):
+    shown, *others = invented.slices(3)
+    scores = {region: dice for region, dice in shown.dice.items() if region != "ET"}
+    slices = [replace(shown, dice=scores), *others]
+    figures.case_slices(slices, tmp_path / "slices.svg", "held-out", "Greedy Soup")
+    words = invented.words(tmp_path / "slices.svg")
+    assert words.count("not annotated") == 1
+    assert words.count("Dice: best model 0.700, soup 0.750") == 8
+
+
 def test_outlines_are_vectors_on_an_embedded_image(tmp_path):
     figures.case_slices(invented.slices(1), tmp_path / "slices.svg", "held-out")
     tree = ElementTree.parse(tmp_path / "slices.svg")

@@ -327,3 +327,12 @@ def test_methods_write_numbers_and_lists_as_prose() -> None:
     assert counted_range([9, 5, 6], "case") == "5 to 9 cases"
     assert [listed(parts) for parts in ("a", "ab", "abc")] == ["a", "a and b", "a, b and c"]
     assert [magnitude(n) for n in (950, 12_345, 10_520_000)] == ["950", "12,345", "10.5 million"]
+
+
+def test_what_is_not_annotated_is_stated_with_the_data() -> None:
+    hidden = "ET in 4 of 30 cases"
+    assert (
+        f"Not annotated were {hidden}: there"
+        in written(replace(FACTS, not_annotated=[hidden])).parts["Data"]
+    )
+    assert "annotated" not in written().parts["Data"]

@@ -461,6 +461,26 @@ def test_the_score_is_the_mean_dice_of_the_best_model_so_far(
     assert study.row(study.names[2]).selection_score is None
 
 
+def test_the_score_is_over_the_cases_in_which_a_region_is_annotated(
+    tmp_path: Path, cases: tuple[Path, list[str]]
+) -> None:
+    study = Study(tmp_path, cases, dataset=SETTINGS["dataset"] | {"not_annotated": {"b": ["TC"]}})
+    rows = pd.DataFrame(
+        [
+            {"case": case, "region": region, "dice": dice, "loss": loss}
+            for case, loss, dice_scores in (
+                ("a", 0.5, {"TC": 0.25, "WT": 0.5, "ET": 1.0}),
+                ("b", 0.25, {"WT": 0.75, "ET": 0.5}),
+            )
+            for region, dice in dice_scores.items()
+        ]
+    )
+    write_rows(Path(study.known(study.names[1]).folder, "selection.csv"), rows)
+    row = study.row(study.names[1])
+    assert row.selection_score == pytest.approx(mean_dice(rows), abs=1e-12)
+    assert row.selection_loss == pytest.approx(0.375, abs=1e-12)
+
+
 # --- failures ---------------------------------------------------------------------------------
 
 

@@ -72,6 +72,7 @@ def compared(
         ingredients={BEST_MODEL: 1} | dict.fromkeys(rows, 2) | dict(ingredients or {}),
         models_per_prediction={BEST_MODEL: 1} | dict.fromkeys(rows, 1) | dict(costs or {}),
         selection_scores=selection | {BEST_TRIAL: 0.6},
+        test_scores={name: mean_dice(r) for name, r in {**singles, **rows}.items()},
         case_scores={name: by_case(r) for name, r in {**singles, **rows}.items()},
     )
 

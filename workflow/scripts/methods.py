@@ -10,6 +10,7 @@ from voxelsoup.common.files import read_json, sha256, write_text
 from voxelsoup.common.logs import job_log
 from voxelsoup.comparison.pages import write_section, write_text_table
 from voxelsoup.data.index.index import read_cases, read_rejected
+from voxelsoup.data.index.not_annotated import not_annotated_in_words
 from voxelsoup.report.cases import account
 from voxelsoup.report.methods.methods import FoldSize, StudyFacts, methods, trials_sentence
 from voxelsoup.report.provenance import CAPTION, provenance_table
@@ -22,6 +23,7 @@ with job_log(snakemake.log[0]):
     folds = read_json(Path(given.folds))["folds"]
     indexed = read_cases(Path(given.cases))
     cases = [case for case in indexed if case.label is not None]
+    not_annotated = not_annotated_in_words(cases, study.dataset.not_annotated, study.regions)
     results = Path(snakemake.params.results)
     trained = models_of_folds(results, study.folds.numbers)
     folders = runs_of_folds(results, trained, study.stem.source == "train")
@@ -42,6 +44,7 @@ with job_log(snakemake.log[0]):
             parameter_count=runs[0]["parameter_count"],
             devices=list(dict.fromkeys(run["device"] for run in runs)),
             commits=list(dict.fromkeys(run["commit"][:12] for run in runs)),
+            not_annotated=not_annotated,
         ),
     )
     write_section(
@@ -53,7 +56,8 @@ with job_log(snakemake.log[0]):
     )
 
     write_text(Path(made_of.trials), trials_sentence(study, len(folds)) + "\n")
-    write_text(Path(made_of.cases), account(indexed, read_rejected(Path(given.rejected))))
+    rejected = read_rejected(Path(given.rejected))
+    write_text(Path(made_of.cases), account(indexed, rejected, not_annotated))
 
     settings = yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False)
     write_text(Path(made_of.study), settings)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
 
 import pandas as pd
 
@@ -28,6 +27,7 @@ class FoldComparison:
         ingredients: title -> number of trials in the model.
         models_per_prediction: title -> networks that run for one prediction: the inference cost.
         selection_scores: trial id or title of a soup -> mean Dice on the selection cases.
+        test_scores: trial id or title of a soup -> mean Dice on the test cases.
         case_scores: trial id or title of a soup -> test case -> mean Dice over its regions.
     """
 
@@ -39,6 +39,7 @@ class FoldComparison:
     ingredients: dict[str, int]
     models_per_prediction: dict[str, int]
     selection_scores: dict[str, float]
+    test_scores: dict[str, float]
     case_scores: dict[str, pd.Series]
 
     @property
@@ -101,6 +102,7 @@ def compare_fold(
         | {title: int(record.get("models_per_prediction", 1)) for title, record in records.items()},
         selection_scores=selection_scores
         | {title: float(record["score"]) for title, record in records.items()},
+        test_scores={name: mean_dice(rows) for name, rows in tests.items()},
         case_scores={name: by_case(rows) for name, rows in tests.items()},
     )
 
@@ -161,7 +163,7 @@ def points(comparisons: Iterable[FoldComparison]) -> pd.DataFrame:
     for c in comparisons:
         kinds = {c.best_trial: BEST_MODEL} | {title: title for title in c.rows}
         rows += [
-            (c.fold, name, kinds.get(name, "Trial"), selection, fmean(c.case_scores[name]))
+            (c.fold, name, kinds.get(name, "Trial"), selection, c.test_scores[name])
             for name, selection in c.selection_scores.items()
         ]
     return pd.DataFrame(rows, columns=["fold", "name", "kind", "selection", "test"])

@@ -14,8 +14,22 @@ from voxelsoup.common.text import counted, listed
 from voxelsoup.comparison.folds import FoldComparison
 from voxelsoup.comparison.names import BEST_MODEL, protocol_mark
 from voxelsoup.comparison.statistics import paired_difference
-from voxelsoup.comparison.tables import decimals, heading, shown_interval, spread, write_table
-from voxelsoup.evaluation.case_scores import ALL_REGIONS, by_case, measured_by, region_means
+from voxelsoup.comparison.tables import (
+    OVER_REGIONS,
+    decimals,
+    heading,
+    partly_annotated,
+    shown_interval,
+    spread,
+    write_table,
+)
+from voxelsoup.evaluation.case_scores import (
+    ALL_REGIONS,
+    by_case,
+    cases_of_regions,
+    measured_by,
+    region_means,
+)
 from voxelsoup.study.trials import NO_LABELS, named
 
 COST = "models_per_prediction"
@@ -75,6 +89,7 @@ def write_fold_table(
         f"Fold {comparison.fold}: Dice (0 to 1) and loss on the test cases. "
         f"Best Model is trial {named(comparison.best_trial, labels)}, whose mean Dice on "
         f"the selection cases is the highest of {len(comparison.trials)} {kind}.{''.join(parts)}"
+        + partly_annotated(cases_of_regions([comparison.rows[BEST_MODEL]]), OVER_REGIONS)
     )
     write_table(table, table.map(repr), stem, caption, comparison.protocol == "published")
 
@@ -89,22 +104,22 @@ def overview(
         ``<metric>_std`` over the folds (sample standard deviation; NaN for one fold),
         ``<metric>_difference`` to the best single model over all cases with the ends of its 95 %
         interval ``<metric>_low`` and ``<metric>_high``; the same of ``loss`` where the region is
-        ``mean``; ``cases``; ``folds``, ``ingredients`` and ``models_per_prediction`` (per fold, in
-        the order of ``folds``); ``protocol``.
+        ``mean``; ``cases`` in which it is annotated; ``folds``, ``ingredients`` and
+        ``models_per_prediction`` (per fold, in the order of ``folds``); ``protocol``.
     """
     ordered = sorted(comparisons, key=lambda comparison: comparison.fold)
     scored = [c.postprocessed if after_postprocessing else c.rows for c in ordered]
     first = scored[0][BEST_MODEL]
-    regions = [ALL_REGIONS, *dict.fromkeys(first["region"])]
+    cases = cases_of_regions([rows[BEST_MODEL] for rows in scored])
     rows = []
     for title in scored[0]:
-        for region in regions:
+        for region, number in cases.items():
             row: dict[str, object] = {"model": title, "region": region}
             for metric in ["dice", *measured_by(first), "loss"]:
                 if metric != "loss" or region == ALL_REGIONS:
                     row |= _cells(scored, title, metric, region)
             row |= {
-                "cases": sum(len(c.case_scores[c.best_trial]) for c in ordered),
+                "cases": number,
                 "folds": ", ".join(str(c.fold) for c in ordered),
                 "ingredients": ", ".join(str(c.ingredients[title]) for c in ordered),
                 COST: ", ".join(str(c.models_per_prediction[title]) for c in ordered),
@@ -180,6 +195,8 @@ def write_overview(
         "that run for one prediction, which is the inference cost, in each fold. Ingredients: "
         "models that are averaged, in each fold."
     )
+    counts = frame.drop_duplicates("region").set_index("region")["cases"].astype(int)
+    caption += partly_annotated(counts.to_dict(), OVER_REGIONS)
     if "nsd_mean" in frame:
         caption += f" Surface Dice: at a tolerance of {tolerance:g} mm."
     optimistic = protocol.startswith("published")

@@ -12,8 +12,13 @@ import pandas as pd
 from voxelsoup.comparison.folds import FoldComparison
 from voxelsoup.comparison.names import protocol_mark
 from voxelsoup.comparison.statistics import paired_difference
-from voxelsoup.comparison.tables import shown_interval, write_table
-from voxelsoup.evaluation.case_scores import ALL_REGIONS, by_case
+from voxelsoup.comparison.tables import (
+    OVER_CASES,
+    partly_annotated,
+    shown_interval,
+    write_table,
+)
+from voxelsoup.evaluation.case_scores import by_case, cases_of_regions
 
 
 def without_and_with(comparisons: Sequence[FoldComparison]) -> pd.DataFrame:
@@ -24,7 +29,7 @@ def without_and_with(comparisons: Sequence[FoldComparison]) -> pd.DataFrame:
         ends ``low`` and ``high`` of its 95 % interval, ``cases``, ``protocol``.
     """
     first = comparisons[0]
-    regions = [ALL_REGIONS, *dict.fromkeys(next(iter(first.rows.values()))["region"])]
+    regions = list(cases_of_regions([next(iter(c.rows.values())) for c in comparisons]))
     rows = []
     for title in first.postprocessed:
         for region in regions:
@@ -65,6 +70,8 @@ def write_without_and_with(
         "Mean Dice over all test cases without and with post-processing, which was chosen in each "
         "fold on the selection cases alone and is the same for all models."
     )
+    counts = cases_of_regions([next(iter(c.rows.values())) for c in comparisons])
+    caption += partly_annotated(counts, OVER_CASES)
     chosen = "\n\n".join(f"Fold {record['fold']}: {choice_in_words(record)}" for record in records)
     optimistic = comparisons[0].protocol == "published"
     write_table(frame, shown, stem, f"{caption}\n\n{chosen}", optimistic)

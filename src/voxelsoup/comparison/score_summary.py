@@ -8,8 +8,15 @@ from pathlib import Path
 import pandas as pd
 
 from voxelsoup.comparison.statistics import Difference, paired_difference
-from voxelsoup.comparison.tables import UNKNOWN, decimals, heading, write_table
-from voxelsoup.evaluation.case_scores import ALL_REGIONS, by_case, measured_by
+from voxelsoup.comparison.tables import (
+    OVER_CASES,
+    UNKNOWN,
+    decimals,
+    heading,
+    partly_annotated,
+    write_table,
+)
+from voxelsoup.evaluation.case_scores import ALL_REGIONS, by_case, measured_by, regions_of
 
 # Metric -> region (`mean`: of all) -> mean over the cases with its 95 % interval.
 Means = dict[str, dict[str, Difference]]
@@ -20,7 +27,7 @@ def means_of(folds: Sequence[pd.DataFrame]) -> Means:
 
     Cases are resampled within their fold (``paired_difference``).
     """
-    regions = [ALL_REGIONS, *dict.fromkeys(folds[0]["region"])]
+    regions = [ALL_REGIONS, *regions_of(pd.concat(folds))]
     return {
         metric: {
             region: paired_difference([by_case(rows, metric, region).to_numpy() for rows in folds])
@@ -28,6 +35,12 @@ def means_of(folds: Sequence[pd.DataFrame]) -> Means:
         }
         for metric in ["dice", *measured_by(folds[0])]
     }
+
+
+def note_on_regions(means: Means) -> str:
+    """What a caption adds where regions are not annotated in all cases (``partly_annotated``)."""
+    cases = {region: value.cases for region, value in means["dice"].items()}
+    return partly_annotated(cases, OVER_CASES)
 
 
 def shown_mean(value: Difference, metric: str) -> str:

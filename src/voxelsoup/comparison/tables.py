@@ -6,14 +6,17 @@ from __future__ import annotations
 
 import html
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
 
 from voxelsoup.common.files import write_text
+from voxelsoup.common.text import counted, listed
 from voxelsoup.comparison.names import OPTIMISTIC, POINTS
 from voxelsoup.comparison.pages import page
 from voxelsoup.comparison.statistics import Difference
+from voxelsoup.evaluation.case_scores import ALL_REGIONS
 from voxelsoup.evaluation.metrics import METRICS
 
 # Columns of words are set flush left, numbers flush right; sentences may break.
@@ -116,6 +119,30 @@ def _html(shown: pd.DataFrame, caption: str, mark: str | None) -> str:
     opening = '<table class="dataframe">'
     head, _, body = flat.to_html(border=0).partition(opening)
     return f"{head}{opening}\n<caption>{text}</caption>{body}"
+
+
+# What the mean of a caption is where cases differ in the regions that are annotated.
+OVER_REGIONS = (
+    "The overall mean is that of these means; a difference is over the cases, each with "
+    "the mean of its annotated regions."
+)
+OVER_CASES = "The overall mean is over the cases, each with the mean of its annotated regions."
+
+
+def partly_annotated(cases: Mapping[str, int], mean: str) -> str:
+    """What a caption adds where regions are not annotated in all cases; nothing elsewhere.
+
+    ``cases``: region (`mean`: any) -> number of cases in which it is annotated; ``mean``: one of
+    ``OVER_REGIONS`` and ``OVER_CASES``.
+    """
+    every = cases[ALL_REGIONS]
+    fewer = [f"{region} is annotated in {n}" for region, n in cases.items() if n < every]
+    if not fewer:
+        return ""
+    return (
+        f" Of {counted(every, 'case')}, {listed(fewer)}: the mean of a region is over those cases. "
+        + mean
+    )
 
 
 def heading(metric: str) -> str:

@@ -11,7 +11,7 @@ import pandas as pd
 from voxelsoup.common.errors import InputError
 from voxelsoup.common.text import counted
 from voxelsoup.comparison.names import BEST_MODEL, soup_title
-from voxelsoup.comparison.score_summary import Means, means_of, shown_mean
+from voxelsoup.comparison.score_summary import Means, means_of, note_on_regions, shown_mean
 from voxelsoup.comparison.statistics import Difference, holm, paired_difference
 from voxelsoup.comparison.tables import heading, shown_difference, shown_p, write_table
 from voxelsoup.evaluation.case_scores import ALL_REGIONS, by_case, measured_by, read_rows
@@ -99,12 +99,13 @@ def write_test_set(models: Mapping[str, OnTestSet], stem: Path, name: str) -> No
             shown.append({"model": title, "region": region, **cells})
             for metric, by_region in one.means.items():
                 rows.append(_row(title, region, metric, by_region[region], one))
-    cases = next(iter(models.values())).means["dice"][ALL_REGIONS].cases
+    means = next(iter(models.values())).means
+    cases = means["dice"][ALL_REGIONS].cases
     caption = (
         f"Test set {name}: mean over {counted(cases, 'case')} with 95 % bootstrap intervals. A "
         "case's scores are the mean over the models of all folds. Difference: from the best single "
         "model, in Dice points (hundredths), paired over the cases; p: Wilcoxon signed-rank test, "
-        "adjusted for the models of the table (Holm)."
+        "adjusted for the models of the table (Holm)." + note_on_regions(means)
     )
     table, readable = pd.DataFrame(rows).set_index("model"), pd.DataFrame(shown).set_index("model")
     write_table(table, readable, stem, caption, optimistic=False)

@@ -5,17 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from voxelsoup.common.errors import InputError
-from voxelsoup.common.text import counted
+from voxelsoup.common.text import counted, listed
 from voxelsoup.data.case import IndexedCase
 
 # More of a kind are only counted here: the tables have all.
 LONGEST_LIST = 10
 
 
-def account(cases: Sequence[IndexedCase], rejected: Mapping[str, InputError]) -> str:
+def account(
+    cases: Sequence[IndexedCase],
+    rejected: Mapping[str, InputError],
+    not_annotated: Sequence[str] = (),
+) -> str:
     """The cases in words, as reStructuredText: one sentence, and lists where something is noted.
 
-    ``rejected``: case name -> why it was left out; ``cases``: those that are usable.
+    ``rejected``: case name -> why it was left out; ``cases``: those that are usable;
+    ``not_annotated``: regions that are not annotated in all of these (``not_annotated_in_words``).
     """
     labelled = [case for case in cases if case.label is not None]
     patients = len({case.patient for case in labelled})
@@ -24,6 +29,8 @@ def account(cases: Sequence[IndexedCase], rejected: Mapping[str, InputError]) ->
         text += f", and {counted(len(cases) - len(labelled), 'case')} for prediction only"
     if rejected:
         text += f"; {counted(len(rejected), 'case')} left out"
+    if not_annotated:
+        text += f". Not annotated, and neither trained nor scored there: {listed(not_annotated)}"
     reasons = {name: f"{problem.where}: {problem.found}" for name, problem in rejected.items()}
     notes = {case.name: "; ".join(case.notes) for case in labelled if case.notes}
     accepted = dict(line.split(": ", 1) for line in accepted_in_words(cases))

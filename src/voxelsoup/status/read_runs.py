@@ -9,10 +9,12 @@ from __future__ import annotations
 import csv
 import math
 import os
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 from voxelsoup.common.logs import read_error
 from voxelsoup.runs.invocation import read_invocation
@@ -131,9 +133,12 @@ def read_losses(run: KnownRun) -> list[float]:
 
 
 class Scores:
-    """Selection scores of models, each file read once as long as it does not change."""
+    """Selection scores of models, each file read once as long as it does not change.
 
-    def __init__(self, regions: int) -> None:
+    ``regions``: their number; None where some are not annotated in all cases.
+    """
+
+    def __init__(self, regions: int | None) -> None:
         self._regions = regions
         self._known: dict[str, tuple[int, tuple[float, float] | None]] = {}
 
@@ -155,18 +160,29 @@ class Scores:
         return self._known[path][1]
 
 
-def _mean_scores(text: str, regions: int) -> tuple[float, float] | None:
+def _mean_scores(text: str, regions: int | None) -> tuple[float, float] | None:
     """Mean Dice and mean loss of per-case scores.
 
     Every case has a row for every region, one after the other, so that the mean over the rows is
     the mean over the regions of the mean over the cases (``case_scores.mean_dice``), and a case's
-    loss stands in each of its rows.
+    loss stands in each of its rows. ``regions`` is their number; None where some cases have fewer.
     """
     columns = _columns(text)
     if not columns.get("dice") or not columns.get("loss"):
         return None
+    if regions is None:
+        return _means_by_region(columns)
     dice, losses = columns["dice"], columns["loss"][::regions]
     return math.fsum(map(float, dice)) / len(dice), math.fsum(map(float, losses)) / len(losses)
+
+
+def _means_by_region(columns: Mapping[str, Sequence[str]]) -> tuple[float, float]:
+    """The same where some regions are not annotated in some cases, and have no row there."""
+    by_region: defaultdict[str, list[float]] = defaultdict(list)
+    for region, value in zip(columns["region"], columns["dice"], strict=True):
+        by_region[region].append(float(value))
+    by_case = dict(zip(columns["case"], map(float, columns["loss"]), strict=True))
+    return fmean(map(fmean, by_region.values())), fmean(by_case.values())
 
 
 def _columns(text: str) -> dict[str, Sequence[str]]:

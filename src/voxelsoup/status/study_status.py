@@ -36,7 +36,7 @@ class StatusReader:
         self._parameters = parameters_of(found)
         # Swept keys in which the trials differ.
         self.keys = differing_keys(found)
-        self._scores = Scores(len(self.study.regions))
+        self._scores = Scores(None if self.study.dataset.not_annotated else len(self.study.regions))
 
     def look(self, curves: bool = False) -> StudyStatus:
         """All runs as they are now, for ``curves`` with the losses of all epochs."""

@@ -15,6 +15,7 @@ from voxelsoup.common.errors import InputError
 from voxelsoup.common.files import atomic_folder, read_json, sha256, write_json, write_text
 from voxelsoup.comparison.score_summary import Means, means_of
 from voxelsoup.data.case import IndexedCase
+from voxelsoup.data.index.not_annotated import not_annotated_in_words
 from voxelsoup.deploy.bundle import inference_config
 from voxelsoup.deploy.bundle.metadata import BundleFacts, metadata
 from voxelsoup.deploy.bundle.model_card import model_card
@@ -70,6 +71,7 @@ def write_bundle(
         ingredients={fold: _ingredients(results, won, fold) for fold in folds},
         runs_with_monai_alone=not inference_config.needs_voxelsoup(inference),
         accepted=accepted_in_words(cases),
+        not_annotated=not_annotated_in_words(cases, study.dataset.not_annotated, study.regions),
     )
     with atomic_folder(folder) as bundle:
         write_json(bundle / INFERENCE, inference)

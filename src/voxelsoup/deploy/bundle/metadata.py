@@ -37,6 +37,7 @@ class BundleFacts:
         results: on the test cases of all folds.
         cases: number of labelled cases.
         accepted: what the study accepted in its cases, in words.
+        not_annotated: regions that are not annotated in all cases, in words.
         order: label value that each region writes; None where regions are written as masks.
         ingredients: fold -> number of models that its model was averaged from.
     """
@@ -50,6 +51,7 @@ class BundleFacts:
     ingredients: Mapping[int, int]
     runs_with_monai_alone: bool
     accepted: Sequence[str] = ()
+    not_annotated: Sequence[str] = ()
 
 
 def metadata(

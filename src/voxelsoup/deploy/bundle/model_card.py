@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from voxelsoup.common.text import counted, listed
 from voxelsoup.comparison.names import OPTIMISTIC
-from voxelsoup.comparison.score_summary import Means, shown_mean
+from voxelsoup.comparison.score_summary import Means, note_on_regions, shown_mean
 from voxelsoup.comparison.tables import heading
 from voxelsoup.deploy.bundle.metadata import BundleFacts, label_classes
 from voxelsoup.evaluation.case_scores import ALL_REGIONS
@@ -105,6 +105,7 @@ def _results(study: Study, facts: BundleFacts) -> str:
         lead = f"Mean over {counted(scored.cases, 'test case')} with 95 % bootstrap intervals."
     if study.evaluation.protocol == "published":
         lead += f" All numbers are {OPTIMISTIC}."
+    lead += note_on_regions(facts.results)
     return f"{lead}\n\n{_table(facts.results)}"
 
 
@@ -155,6 +156,11 @@ def _limits(study: Study, description: Description, facts: BundleFacts) -> str:
         "single case will be.",
         "- No post-processing is applied when it runs with MONAI.",
     ]
+    if facts.not_annotated:
+        lines.append(
+            "- Not annotated (`dataset.not_annotated`), and neither trained nor scored there: "
+            f"{listed(facts.not_annotated)}."
+        )
     lines += [f"- Accepted in the training data (`dataset.accept`): {a}." for a in facts.accepted]
     if study.dataset.layout == "phantom":
         lines.insert(0, "- Trained on generated phantoms: it cannot segment real scans.")

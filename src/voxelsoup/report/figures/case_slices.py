@@ -69,7 +69,8 @@ class CaseSlice:
         spacing: size of a voxel along both axes of the image, in mm.
         image: one channel, (x, y) from left to right and from back to front of the patient.
         regions: region -> ground truth, prediction of the best model and of the soup: masks (x, y).
-        dice: region -> Dice of the best model and of the soup, on the whole volume.
+        dice: region -> Dice of the best model and of the soup, on the whole volume; not of regions
+            that nobody annotated in the case.
     """
 
     rank: str
@@ -125,7 +126,7 @@ def _panel(axes: Axes, case: CaseSlice, region: str, tooltips: Tooltips) -> None
         origin="lower",
         extent=(0, width, 0, height),
     )
-    best, soup = case.dice[region]
+    best, soup = case.dice.get(region, (None, None))
     scores = dict(zip([outline.label for outline in OUTLINES], (None, best, soup), strict=True))
     for outline, mask in zip(OUTLINES, case.regions[region], strict=True):
         drawn = _outline(axes, mask, case.spacing, outline)
@@ -133,9 +134,10 @@ def _panel(axes: Axes, case: CaseSlice, region: str, tooltips: Tooltips) -> None
         score_text = "" if score is None else f", Dice {_score(score, 4)}"
         if drawn is not None:
             tooltips.curve(drawn, f"{case.case}: {outline.label}, {region}{score_text}")
-    axes.set_xlabel(
-        f"{region}\nDice: best model {_score(best, 3)}, soup {_score(soup, 3)}", fontsize=8
-    )
+    below = "not annotated"
+    if best is not None and soup is not None:
+        below = f"Dice: best model {_score(best, 3)}, soup {_score(soup, 3)}"
+    axes.set_xlabel(f"{region}\n{below}", fontsize=8)
     _frame(axes, case)
 
 

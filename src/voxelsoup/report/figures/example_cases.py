@@ -63,7 +63,10 @@ def slice_of(
     ]
     masks = [scans[0].truth, *(scan.mask() for scan in scans)]
     z = densest_slice(masks[0], masks[2])
-    dice = [[float(str(row["dice"])) for row in scan.rows(study, DICE_ALONE)] for scan in scans]
+    dice = [
+        {str(row["region"]): float(str(row["dice"])) for row in scan.rows(study, DICE_ALONE)}
+        for scan in scans
+    ]
     case = load_case(folder, name)
     image = restore(np.array(case.image, dtype=np.float32), case.geometry)[_shown_channel(study)]
     return CaseSlice(
@@ -76,7 +79,7 @@ def slice_of(
             region: (masks[0][i, ..., z], masks[1][i, ..., z], masks[2][i, ..., z])
             for i, region in enumerate(study.regions)
         },
-        dice={region: (dice[0][i], dice[1][i]) for i, region in enumerate(study.regions)},
+        dice={region: (dice[0][region], dice[1][region]) for region in dice[0]},
     )
 
 

@@ -46,6 +46,7 @@ class StudyFacts:
     Attributes:
         folds: number of the fold -> how many cases it has of each kind.
         parameter_count: trained weights of the network.
+        not_annotated: regions that are not annotated in all cases, in words.
     """
 
     cases: int
@@ -54,6 +55,7 @@ class StudyFacts:
     parameter_count: int | None = None
     devices: Sequence[str] = ()
     commits: Sequence[str] = ()
+    not_annotated: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
