@@ -170,6 +170,65 @@ def test_a_study_is_read_as_windows_saves_it(tmp_path: Path) -> None:
     assert read(tmp_path / "study.yaml") == read(REPOSITORY / "config.yaml")
 
 
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home folder with a symbolic link in it, and a variable that leads there."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("SCRATCH", str(tmp_path / "scratch"))
+    monkeypatch.delenv("NOWHERE", raising=False)
+    (tmp_path / "large" / "disk").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "large" / "disk")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("written", "used"),
+    [
+        ("results/", "results"),
+        ("./a//b/../results", "a/results"),
+        ("../shared/", "../shared"),
+        ("~/study", "{home}/study"),
+        ("$SCRATCH/study", "{home}/scratch/study"),
+        ("${SCRATCH}/../study/", "{home}/study"),
+        # As for every program: out of the folder that the link names.
+        ("~/link/../study", "{home}/large/study"),
+        ("~/link/study", "{home}/link/study"),
+        ("a~b", "a~b"),
+    ],
+)
+def test_paths_are_used_as_the_shell_would_take_them(home: Path, written: str, used: str) -> None:
+    used = used.format(home=home)
+    study = load(
+        {
+            **SMALLEST,
+            "results": written,
+            "dataset": {"channels": ["t1n"], "layout": "table", "root": written, "file": written},
+            "folds": {"file": written},
+            "stem": written,
+            "predict": {"input": written, "output": written, "models": [written]},
+            "comparison": {"test_sets": {"outside": written}},
+        }
+    )
+    assert study.results == used
+    assert (study.dataset.root, study.dataset.file, study.folds.file) == (used, used, used)
+    assert study.stem.checkpoint == used
+    assert (study.predict.input, study.predict.output, study.predict.models) == (used, used, [used])
+    assert study.comparison.test_sets == {"outside": used}
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("$NOWHERE/study", "`results`: the variable $NOWHERE is not set here: set it before"),
+        ("a/${NOWHERE}", "`results`: the variable ${NOWHERE} is not set here"),
+        ("a/~/b", "`results`: `~` is the home folder at the beginning alone"),
+        ("~no-such-user/b", "`results`: `~no-such-user` is nobody's home folder here"),
+    ],
+)
+def test_a_path_that_leads_nowhere_is_refused(home: Path, path: str, said: str) -> None:
+    assert said in refused(results=path)
+
+
 def test_a_file_without_a_study_is_refused(tmp_path: Path) -> None:
     for content, said in ((None, "no such file"), ("a: [", "is not YAML"), ("7", "no settings")):
         file = tmp_path / "study.yaml"

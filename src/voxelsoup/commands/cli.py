@@ -164,6 +164,7 @@ def _check(asked: argparse.Namespace) -> int:
     stems = folds if study.stem.source == "train" else 0
     runs = stems + folds * len(found)
     print(f"{asked.study}: {len(found)} trials x {folds} folds + {stems} stems = {runs} runs")
+    print(f"results: {study.results}; data set: {study.dataset.root or 'phantoms, made there'}")
     return 0
 
 

@@ -8,7 +8,7 @@ from pydantic import Field, field_validator
 
 from voxelsoup.common.errors import InputError
 from voxelsoup.common.text import did_you_mean
-from voxelsoup.study.sections.base import Name, Section, only_if_not
+from voxelsoup.study.sections.base import Name, PathText, Section, only_if_not
 from voxelsoup.study.sections.bundle import Bundle, Predict
 from voxelsoup.study.sections.data import (
     BY_REGIONS,
@@ -35,7 +35,12 @@ BRATS_PENALTY = 374.0
 class Study(Section):
     """A declared study: from a folder of scans to one model."""
 
-    results: str = Field("results", min_length=1, description="Folder for all results.")
+    results: PathText = Field(
+        "results",
+        min_length=1,
+        description="Folder for all results. In all paths of a study `~`, `$VAR` and `${VAR}` are "
+        "replaced, and `results/` is the same as `results`.",
+    )
     dataset: Dataset = Field(..., description="The labelled scans.")
     regions: dict[Name, list[int]] = Field(
         ...,

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from voxelsoup.study.sections.base import Name, Section
+from voxelsoup.study.sections.base import Name, PathText, Section
 
 
 class Bundle(Section):
@@ -35,17 +35,17 @@ class Bundle(Section):
 class Predict(Section):
     """Scans to segment with the study's models: `snakemake predict`, which `all` leaves out."""
 
-    input: str | None = Field(
+    input: PathText | None = Field(
         None,
         description="Folder of scans, with or without label maps, in any layout; null: nothing is "
         "predicted. Relative paths count from the working directory.",
     )
-    output: str | None = Field(
+    output: PathText | None = Field(
         None,
         description="Folder for the label maps, `CASE.nii.gz` in the scan's own geometry; null: "
         "`predictions` in the results folder.",
     )
-    models: list[str] | None = Field(
+    models: list[PathText] | None = Field(
         None,
         min_length=1,
         description="Model files or bundles, whose probabilities are averaged; null: the first "

@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from voxelsoup.study.sections.base import Name, Section, Spacing, Triple, only_if_not
+from voxelsoup.study.sections.base import Name, PathText, Section, Spacing, Triple, only_if_not
 
 Layout = Literal["phantom", "brats", "decathlon", "nnunet", "monai", "table"]
 # What switches patterns of patients off.
@@ -106,12 +106,12 @@ class Dataset(Section):
             "v2 raw), `monai` (a MONAI datalist) or `table` (a CSV file that names the files)."
         ),
     )
-    root: str | None = Field(
+    root: PathText | None = Field(
         None,
         description="Folder of the data set; not needed for `phantom`, which is generated "
         "into the results folder. Relative paths count from the working directory.",
     )
-    file: str | None = Field(
+    file: PathText | None = Field(
         None,
         description="The list of cases of the layouts `monai` (JSON, by default dataset.json in "
         "`root`) and `table` (.csv with commas or .tsv with tabs, by default "
@@ -142,7 +142,7 @@ class Dataset(Section):
         "BraTS-GLI-00005-101 (BraTS), and sub-01 that of sub-01_ses-2 (BIDS). `none`: each "
         "case is a patient of its own, unless the data set itself names its patients.",
     )
-    patients: str | None = Field(
+    patients: PathText | None = Field(
         None,
         description="CSV or TSV file with the columns `case` and `patient`; overrides the pattern.",
     )
@@ -288,7 +288,7 @@ class Folds(Section):
         "training as the selection set, on which models and soups are chosen (unused "
         "by the `published` protocol).",
     )
-    file: str | None = Field(
+    file: PathText | None = Field(
         None,
         description="A given split instead: a MONAI datalist (JSON with `fold` in each case of "
         "`training`; fold -1 or none means training only) or nnU-Net's splits_final.json. Cases "

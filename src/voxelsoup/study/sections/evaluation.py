@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from voxelsoup.study.sections.base import Name, Section
+from voxelsoup.study.sections.base import Name, PathText, Section
 from voxelsoup.study.sections.training import LossName
 
 Protocol = Literal["held-out", "published"]
@@ -45,7 +45,7 @@ class Evaluation(Section):
 class Comparison(Section):
     """What models are compared on, beside the test cases of their folds."""
 
-    test_sets: dict[Name, str] = Field(
+    test_sets: dict[Name, PathText] = Field(
         {},
         description="Further labelled data sets, in any layout: name -> folder. The best single "
         "model and every recipe of every fold predict all of their cases, which no fold may have; "

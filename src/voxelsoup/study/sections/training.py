@@ -9,7 +9,7 @@ from pydantic import Field, GetJsonSchemaHandler, field_validator, model_validat
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-from voxelsoup.study.sections.base import Section, Triple, only_if_not
+from voxelsoup.study.sections.base import PathText, Section, Triple, only_if_not
 
 AugmentationPreset = Literal["none", "flips-intensity", "affine-contrast", "full"]
 Axis = Literal["x", "y", "z"]
@@ -280,7 +280,7 @@ class Stem(Section):
     optimizer: Optimizer | None = Field(
         None, description="The stem's optimizer; by default the study's."
     )
-    checkpoint: str | None = Field(
+    checkpoint: PathText | None = Field(
         None, description="Weights to fine-tune from (.safetensors), for `source: checkpoint`."
     )
 
