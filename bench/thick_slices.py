@@ -30,7 +30,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from machine import keep_result
 from rich.console import Console
 from rich.table import Table
 
@@ -162,8 +161,6 @@ def main() -> None:
     for key, value in result.items():
         table.add_row(key, str(value))
     Console().print(table)
-    if REAL.is_dir():
-        keep_result("thick_slices", result)
     print(json.dumps(result))
 
 
