@@ -52,7 +52,7 @@ class Batches:
         """Start `snakemake predict`."""
         self.process = self.cluster.snakemake(self.folder, self.profile, self.study, "predict")
 
-    def ends(self, seconds: float = 200) -> int:
+    def ends(self, seconds: float = 600) -> int:
         """The exit status, once it ends."""
         assert self.process is not None
         return self.process.wait(timeout=seconds)

@@ -77,7 +77,7 @@ class OnCluster:
             rows.append(self.rows()[trial])
             return rows[-1]["state"] == state
 
-        wait_for(reached, seconds=90)
+        wait_for(reached)
         return rows[-1]
 
     def working(self) -> list[str]:

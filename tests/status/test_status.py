@@ -873,7 +873,7 @@ def test_watching_without_a_terminal_prints_again_and_again(study: Study) -> Non
     for _ in range(3):
         assert json.loads(process.stdout.readline())["counts"] == {"waiting": 3}
     process.terminate()
-    assert process.wait(timeout=20) == 0
+    assert process.wait(timeout=60) == 0
 
 
 def test_status_survives_a_closed_pipe_and_an_ascii_terminal(study: Study) -> None:

@@ -152,7 +152,7 @@ def test_a_signal_to_any_process_ends_all_after_the_same_step(
     ranks = ranks_of(process.pid)
     assert ranks.keys() == {0, 1}
     os.kill(process.pid if whom == "parent" else ranks[1], signal.SIGUSR1)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=120)
     assert "stopped by SIGUSR1" in errors, errors
     assert not any(Path(f"/proc/{number}").exists() for number in ranks.values())
     # The state is that of the last step.
@@ -168,7 +168,7 @@ def test_a_killed_process_ends_the_job_and_the_next_one_resumes(
     process = start_in_two(folder, tmp_path)
     wait_for_epoch(tmp_path, 5)
     os.kill(ranks_of(process.pid)[1], signal.SIGKILL)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=120)
     assert ProcessLost.__name__ in errors, errors
     assert "process 1 of the 2 that train this run was ended by SIGKILL" in errors
     run = long_run(folder)
@@ -185,7 +185,7 @@ def test_a_successor_in_one_process_takes_over_from_two(
     process = start_in_two(folder, tmp_path)
     wait_for_epoch(tmp_path, 2)
     trained = finish(long_run(folder), tmp_path)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=120)
     assert "handed over after step" in errors, errors
     assert_close(trained, undisturbed, tolerance=1e-5)
 
