@@ -8,7 +8,7 @@ import signal
 
 from support import slurm
 from support.disturbed_studies import EPOCHS, Disturbed
-from support.studies import TARGET, epochs_trained, run_locally, wait_for, wait_for_epoch
+from support.studies import TARGET, epochs_trained, wait_for, wait_for_epoch
 from voxelsoup.runs.resume_state import newest_state
 
 
@@ -21,9 +21,6 @@ def test_a_run_whose_node_dies_resumes_elsewhere(study: Disturbed, cluster: slur
     cluster.kill_node(job.node)
     try:
         study.ends_well()
-        # Done here, where it is sooner done.
-        run_locally(study.folder, TARGET)
-        study.is_complete()
         first, second = study.jobs("rule_stem")
         assert (first.state, second.state) == ("NODE_FAIL", "COMPLETED")
         assert first.node != second.node
