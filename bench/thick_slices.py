@@ -9,7 +9,8 @@ side on one core each:
   that the patch has to be 16 slices deep; resampling and rotation in all three axes. As the
   example does for DynUNet, it has a quarter of the proposed channels.
 
-`--minutes` is the time of each training (default 10; a quarter of an hour in all). The last line is one JSON object:
+`--minutes` is the time of each training (default 10; a quarter of an hour in all). The last line is
+one JSON object:
 
     dice_planned, dice_alike    mean test Dice over the three structures
     gain_dice, ci_low, ci_high  planned minus alike, with the 95 % interval over the test cases
