@@ -20,7 +20,6 @@ cores. The last line is one JSON object:
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import subprocess
 import sys
@@ -29,8 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from rich.console import Console
-from rich.table import Table
+from printing import print_figures
 
 REPOSITORY = Path(__file__).parents[1]
 sys.path.insert(0, str(REPOSITORY / "src"))
@@ -130,13 +128,7 @@ def main() -> None:
     print("Hippocampus, real scans" if REAL.is_dir() else "Phantom: no real scans are at hand")
     with tempfile.TemporaryDirectory() as name:
         result = measure(Path(name), whole)
-    table = Table(title="Halved against the full grid")
-    table.add_column("what")
-    table.add_column("figure", justify="right")
-    for key, value in result.items():
-        table.add_row(key, str(value))
-    Console().print(table)
-    print(json.dumps(result))
+    print_figures("Halved against the full grid", result)
 
 
 if __name__ == "__main__":

@@ -28,8 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from rich.console import Console
-from rich.table import Table
+from printing import print_figures
 
 REPOSITORY = Path(__file__).parents[1]
 sys.path.insert(0, str(REPOSITORY / "src"))
@@ -199,13 +198,7 @@ def main() -> None:
         "saving_overhead": round(report["saving_s"] / report["training_s"], 5),
         "saving_overhead_storm": round(stormy["saving_s"] / stormy["training_s"], 5),
     }
-    table = Table(title=f"A run of {report['training_s']:.0f} s on {count} cases ({data})")
-    table.add_column("measure")
-    table.add_column("value", justify="right")
-    for key, value in result.items():
-        table.add_row(key, str(value))
-    Console().print(table)
-    print(json.dumps(result))
+    print_figures(f"A run of {report['training_s']:.0f} s on {count} cases ({data})", result)
 
 
 if __name__ == "__main__":

@@ -42,8 +42,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
+from printing import print_figures
 
 REPOSITORY = Path(__file__).parents[1]
 sys.path[:0] = [str(REPOSITORY / "src"), str(REPOSITORY)]
@@ -275,17 +274,11 @@ def main() -> None:
     print("A real BraTS case" if REAL.is_dir() else "A phantom: no real scans are at hand")
     with tempfile.TemporaryDirectory() as name:
         result = measure(Path(name))
-    table = Table(title="Preprocessing a case")
-    table.add_column("what")
-    table.add_column("figure", justify="right")
-    for key, value in result.items():
-        table.add_row(key, str(value))
-    Console().print(table)
     # It imports torch, which would count as memory of the processes that are measured.
     from bench.machine import keep_result
 
     keep_result("preprocess", result)
-    print(json.dumps(result))
+    print_figures("Preprocessing a case", result)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,6 @@ object:
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import tempfile
@@ -41,6 +40,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from printing import print_figures
 from rich.console import Console
 from rich.table import Table
 
@@ -402,13 +402,7 @@ def main() -> None:
     """Measure both, and print."""
     with tempfile.TemporaryDirectory() as name:
         result = {**measure_greedy(Path(name)), **measure_average(Path(name))}
-    table = Table()
-    table.add_column("measure")
-    table.add_column("value", justify="right")
-    for key, value in result.items():
-        table.add_row(key, str(value))
-    Console().print(table)
-    print(json.dumps(result))
+    print_figures(None, result)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
 import subprocess
 import sys
 import tempfile
@@ -31,8 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from rich.console import Console
-from rich.table import Table
+from printing import print_figures
 
 REPOSITORY = Path(__file__).parents[1]
 sys.path.insert(0, str(REPOSITORY / "src"))
@@ -156,13 +154,7 @@ def main() -> None:
     minutes = parser.parse_args().minutes
     with tempfile.TemporaryDirectory() as name:
         result = measure(Path(name), minutes)
-    table = Table(title="Planned per axis, and every axis alike")
-    table.add_column("what")
-    table.add_column("figure", justify="right")
-    for key, value in result.items():
-        table.add_row(key, str(value))
-    Console().print(table)
-    print(json.dumps(result))
+    print_figures("Planned per axis, and every axis alike", result)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ def usable_path(text: str) -> str:
     """A path as it is used: ``~``, ``$VAR`` and ``${VAR}`` replaced, with no ``..`` or last slash.
 
     Relative paths stay relative. A ``..`` behind a symbolic link leads out of the folder that the
-    link names, as it does for every program.
+    link names, as it does for every program; such a path becomes absolute.
 
     Raises:
         ValueError: if a variable is not set, or ``~`` is left: no folder of that name is ever made.
