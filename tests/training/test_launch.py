@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from voxelsoup.runs.guard import RunGuard
 from voxelsoup.runs.record import read_record
 from voxelsoup.study.sections.resources import Recovery
 from voxelsoup.training.data_parallel import check_network
-from voxelsoup.training.launch import ProcessLost, train_together
+from voxelsoup.training.launch import ProcessLost, _lost, train_together
 from voxelsoup.training.run import Job, Run
 from voxelsoup.training.train import Trained, train
 
@@ -177,6 +178,22 @@ def test_a_killed_process_ends_the_job_and_the_next_one_resumes(
     record = read_record(tmp_path)
     assert record is not None
     assert record.attempts[1].from_step > 0
+
+
+@pytest.mark.parametrize(
+    ("exit_codes", "named"),
+    [
+        ({0: -signal.SIGTERM, 1: -signal.SIGKILL}, "process 1 of the 2 .* by SIGKILL"),
+        ({0: 1, 1: -signal.SIGKILL}, "process 1 of the 2 .* by SIGKILL"),
+        ({0: -signal.SIGSEGV, 1: 1}, "process 0 of the 2 .* by SIGSEGV"),
+        ({0: -signal.SIGTERM, 1: 3}, "process 1 of the 2 .* exit code 3"),
+        ({1: -signal.SIGTERM}, "process 1 of the 2 .* by SIGTERM"),
+    ],
+)
+def test_the_process_that_died_is_named_not_those_that_ended_because_of_it(
+    exit_codes: dict[int, int], named: str
+) -> None:
+    assert re.search(named, str(_lost(exit_codes, 2)))
 
 
 def test_a_successor_in_one_process_takes_over_from_two(

@@ -98,17 +98,22 @@ def _launch(folder: Path, count: int) -> None:
             report = _read_report(folder)
             raise report or Stopped(f"stopped by {signal.Signals(error.sigval).name}") from None
         except ChildFailedError as error:
-            killed = [failure for failure in error.failures.values() if failure.exitcode < 0]
-            raise (_read_report(folder, killed=bool(killed)) or _lost(error, count)) from None
+            exit_codes = {rank: failure.exitcode for rank, failure in error.failures.items()}
+            killed = min(exit_codes.values()) < 0
+            raise (_read_report(folder, killed=killed) or _lost(exit_codes, count)) from None
 
 
-def _lost(error: Any, count: int) -> ProcessLost:
-    failures = sorted(error.failures.items(), key=lambda item: item[1].exitcode)
-    rank, failure = failures[0]
+def _lost(exit_codes: dict[int, int], count: int) -> ProcessLost:
+    """Name the process that died first.
+
+    When one has died, the others fail in their next exchange, and the agent ends them by SIGTERM.
+    """
+    ended_by_the_agent = -signal.SIGTERM
+    rank, code = min(
+        exit_codes.items(), key=lambda item: (item[1] == ended_by_the_agent, item[1] > 0)
+    )
     how = (
-        f"was ended by {signal.Signals(-failure.exitcode).name}"
-        if failure.exitcode < 0
-        else f"ended with exit code {failure.exitcode}"
+        f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
     )
     return ProcessLost(
         f"process {rank} of the {count} that train this run {how}; started again, the run "
