@@ -42,7 +42,6 @@ TRIALS = config["trials"]
 FOLDS = range(5)
 wildcard_constraints:
     fold=r"[0-9]+",
-    run=r"stem|trials/[0-9a-f]+",
 rule all:
     input: "results/report.html"
 rule cases:
@@ -72,8 +71,16 @@ rule trial:
 rule evaluate:
     input:
         "results/folds.json", "results/preprocessed.tsv",
-        "results/fold{fold}/{run}/model.safetensors",
-    output: "results/fold{fold}/{run}/selection.csv", "results/fold{fold}/{run}/test.csv"
+        "results/fold{fold}/trials/{trial}/model.safetensors",
+    output:
+        "results/fold{fold}/trials/{trial}/selection.csv",
+        "results/fold{fold}/trials/{trial}/test.csv",
+    shell: "touch {output}"
+rule evaluate_stem:
+    input:
+        "results/folds.json", "results/preprocessed.tsv",
+        "results/fold{fold}/stem/model.safetensors",
+    output: "results/fold{fold}/stem/selection.csv", "results/fold{fold}/stem/test.csv"
     shell: "touch {output}"
 rule candidates:
     input:

@@ -1,10 +1,12 @@
 # Models scored on full cases.
-from voxelsoup.study.ingredients import INGREDIENT_PATTERN, ingredients_of, models_of
+from voxelsoup.study.ingredients import ingredients_of, models_of, written_beside
 
 # Models of the trials, as folders below trials/: those that go into soups, and those that the
 # best single one is chosen among.
 INGREDIENTS = [model for trial in TRIALS for model in ingredients_of(trial)]
 CANDIDATES = [model for trial in TRIALS for model in models_of(trial)]
+# What every trial writes, as folders below its own, which its own model lies in.
+OF_A_TRIAL = ["", *(f"{name}/" for name in written_beside(study))]
 
 
 localrules:
@@ -12,20 +14,22 @@ localrules:
 
 
 rule evaluate:
-    """Score a run's model on the selection and the test cases of its fold."""
+    """Score all models of a trial on the selection and the test cases of its fold."""
     input:
         folds="<results>/folds.json",
         manifest="<results>/preprocessed.tsv",
-        model="<results>/fold{fold}/{run}/model.safetensors",
+        models=expand(
+            "<results>/fold{{fold}}/trials/{{trial}}/{model}model.safetensors", model=OF_A_TRIAL
+        ),
     output:
-        selection="<results>/fold{fold}/{run}/selection.csv",
-        test="<results>/fold{fold}/{run}/test.csv",
+        selections=expand(
+            "<results>/fold{{fold}}/trials/{{trial}}/{model}selection.csv", model=OF_A_TRIAL
+        ),
+        tests=expand("<results>/fold{{fold}}/trials/{{trial}}/{model}test.csv", model=OF_A_TRIAL),
     log:
-        "<logs>/fold{fold}/{run}-evaluate.log",
+        "<logs>/fold{fold}/trials/{trial}-evaluate.log",
     benchmark:
-        "<benchmarks>/fold{fold}/{run}-evaluate.tsv"
-    wildcard_constraints:
-        run=f"stem|trials/[0-9a-f]{{8}}(/{INGREDIENT_PATTERN})?",
+        "<benchmarks>/fold{fold}/trials/{trial}-evaluate.tsv"
     conda:
         "../envs/voxelsoup.yaml"
     threads: threads_of("evaluate")
@@ -36,7 +40,35 @@ rule evaluate:
         metrics=SETTINGS["metrics"],
         folder=preprocessed_folder,
     message:
-        "Scores of {wildcards.run} of fold {wildcards.fold}."
+        "Scores of trial {wildcards.trial} of fold {wildcards.fold}."
+    script:
+        "../workflow/scripts/evaluate.py"
+
+
+rule evaluate_stem:
+    """Score the stem of a fold on its selection and test cases."""
+    input:
+        folds="<results>/folds.json",
+        manifest="<results>/preprocessed.tsv",
+        models=["<results>/fold{fold}/stem/model.safetensors"],
+    output:
+        selections=["<results>/fold{fold}/stem/selection.csv"],
+        tests=["<results>/fold{fold}/stem/test.csv"],
+    log:
+        "<logs>/fold{fold}/stem-evaluate_stem.log",
+    benchmark:
+        "<benchmarks>/fold{fold}/stem-evaluate_stem.tsv"
+    conda:
+        "../envs/voxelsoup.yaml"
+    threads: threads_of("evaluate_stem")
+    resources:
+        **needs("evaluate_stem"),
+    params:
+        evaluation=SETTINGS["evaluation"],
+        metrics=SETTINGS["metrics"],
+        folder=preprocessed_folder,
+    message:
+        "Scores of the stem of fold {wildcards.fold}."
     script:
         "../workflow/scripts/evaluate.py"
 

@@ -68,8 +68,8 @@ def test_one_more_trial_plans_its_runs_the_soups_the_tables_and_the_report(
     finished: Path, tmp_path: Path
 ) -> None:
     more = large_study(tmp_path / "more.yaml", trials=[{"optimizer.lr": 0.05}])
-    # The study keeps two checkpoints of each run, both of which are scored.
-    counts = FOLLOWS | {"trial": FOLDS, "evaluate": 2 * FOLDS}
+    # The study keeps two checkpoints of each run, which one job scores.
+    counts = FOLLOWS | {"trial": FOLDS, "evaluate": FOLDS}
     assert planned(plan(finished, more)) == counts | {"total": sum(counts.values())}
 
 

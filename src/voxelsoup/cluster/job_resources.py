@@ -54,6 +54,7 @@ RULES = {
     "halve": RuleJobs("tables", "rung", local=True),
     "trial": RuleJobs("training", "run"),
     "evaluate": RuleJobs("evaluation", "run", ("trial",)),
+    "evaluate_stem": RuleJobs("evaluation", "fold", ("stem",)),
     "soup": RuleJobs("evaluation", "recipe"),
     "candidates": RuleJobs("tables", "fold", local=True),
     "best": RuleJobs("tables", "fold"),

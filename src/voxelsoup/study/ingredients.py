@@ -12,8 +12,6 @@ from voxelsoup.study.sections.soup import WeightsKind
 from voxelsoup.study.study import Study
 from voxelsoup.study.trials import Trial
 
-INGREDIENT_PATTERN = r"(averaged|raw)-[0-9]+"
-
 
 def checkpoint_steps(steps: int, count: int) -> list[int]:
     """Optimizer steps after which a run's checkpoints are taken, the last one at its end."""
