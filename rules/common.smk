@@ -34,7 +34,8 @@ except InputError as error:
     raise WorkflowError(str(error))
 
 # Sections of the study with all defaults: a rule names those that its results depend on.
-SETTINGS = study.model_dump(mode="json")
+# How code is compared decides no result.
+SETTINGS = study.model_dump(mode="json", exclude={"on_code_change"})
 
 FOLDS = study.folds.numbers
 # By their ids: a sweep in another order repeats nothing that is made of its trials.
@@ -58,6 +59,14 @@ SECTIONS = {
     "run_times": "7 Run times",
     "data": "8 Data and models",
     "test_sets": "9 Test sets",
+}
+
+# What folders are called in the records of what results were made from: they may be moved.
+PLACES = {
+    study.results: "<results>",
+    str(REPOSITORY): "<project>",
+    study.dataset.root: "<scans>",
+    study.stem.checkpoint: "<checkpoint>",
 }
 
 

@@ -1,7 +1,10 @@
 # What happens before the first job starts and after the last one has ended.
 from voxelsoup.common.errors import Stopped
+from voxelsoup.common.logs import START_RECORD
+from voxelsoup.runs import snakemake_records
 from voxelsoup.runs.invocation import remember_study, write_invocation
 from voxelsoup.runs.lease import Lease
+from voxelsoup.runs.snapshot import RECORD, record_beside, write_snapshot
 
 # One Snakemake at a time; the lease of one that was killed is free at once on the same host.
 study_lease = Lease(Path(study.results, ".state"), study.recovery.lease_seconds, wait=False)
@@ -16,6 +19,34 @@ def count_shares_of_gpus() -> None:
 
 if study.resources.runs_per_gpu > 1:
     count_shares_of_gpus()
+
+
+def read_snapshot() -> None:
+    """Let the jobs of this start read the study as it is now, whatever becomes of its file."""
+    content = study.model_dump(mode="json", exclude_unset=True)
+    snapshot = write_snapshot(Path(study.results), content, workflow.configfiles)
+    workflow.config_settings.configfiles = [snapshot.absolute()]
+    os.environ[START_RECORD] = str(snapshot.with_name(RECORD).absolute())
+
+
+def show_plan(dag) -> None:
+    """Before Snakemake's own list (`-n`): what is to be done, and why."""
+    if workflow.dryrun and "all" not in map(str, workflow.output_settings.quiet or ()):
+        snakemake_records.print_plan(dag)
+
+
+if not workflow.is_main_process and record_beside(Path(STUDY_FILE)):
+    os.environ[START_RECORD] = str(record_beside(Path(STUDY_FILE)))
+
+snakemake_records.keep_records_with_results(
+    snakemake_records.Records(
+        results=study.results,
+        places={str(path): name for path, name in PLACES.items() if path},
+        on_code_change=study.on_code_change,
+        name_of_rule=str,
+        plan_is_made=show_plan,
+    ),
+)
 
 
 onstart:
@@ -43,6 +74,11 @@ def check_start() -> None:
         # Kept until this process ends, also where Snakemake's own lock is switched off.
         study_lease.acquire(say_once_what_is_waited_for())
         remember_study(Path(study.results), workflow.configfiles)
+        read_snapshot()
+        if study.on_code_change == "keep":
+            workflow.persistence.adopt(
+                [job for job in workflow.dag.jobs if job.output and not workflow.dag.needrun(job)]
+            )
         write_invocation(
             study_lease.folder,
             STUDY_FILE,

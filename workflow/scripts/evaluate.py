@@ -1,4 +1,4 @@
-"""Score a run's models: on the selection cases of its fold, and by all metrics on the test cases."""
+"""Score a run's models on its selection cases, and by all metrics on its test cases."""
 
 from pathlib import Path
 

@@ -42,6 +42,10 @@ class InputError(Exception):
         return InputError, (self.where, self.found, self.expected, self.fix)
 
 
+class CodeChanged(InputError):
+    """The code was changed under a running study; another attempt would end the same."""
+
+
 class Stopped(Exception):
     """Work that ends early although nothing is wrong: it is to be done again later.
 

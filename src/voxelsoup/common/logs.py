@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Iterator
@@ -10,10 +11,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 
+from voxelsoup.common.code_version import check_started_with
 from voxelsoup.common.errors import EXIT_STOPPED, ErrorDescription, InputError, Stopped, describe
 from voxelsoup.common.files import read_json, write_json
 
 FORMAT = "%(asctime)s %(message)s"
+# Where the jobs of a study find what it was when it was started.
+START_RECORD = "VOXELSOUP_START"
 
 
 @contextmanager
@@ -29,6 +33,8 @@ def job_log(path: str | Path) -> Iterator[None]:
     _error_file(path).unlink(missing_ok=True)
     with appended_log(path):
         try:
+            if START_RECORD in os.environ:
+                check_started_with(Path(os.environ[START_RECORD]))
             yield
         except Exception as error:
             # A full disk is reported nevertheless.

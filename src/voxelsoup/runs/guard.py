@@ -8,13 +8,14 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
-from voxelsoup.common.errors import Stopped
+from voxelsoup.common.errors import InputError, Stopped
 from voxelsoup.common.files import write_text
 from voxelsoup.runs.lease import Lease, LeaseLost
+from voxelsoup.runs.origins import changed_code
 from voxelsoup.runs.record import Recorder, first_difference
 from voxelsoup.runs.resume_state import State, newest_state, prune_states, save_state
 from voxelsoup.runs.signals import Interruption
@@ -40,13 +41,20 @@ class RunGuard:
     """
 
     def __init__(
-        self, folder: Path, identity: dict[str, Any], steps: int, settings: Recovery
+        self,
+        folder: Path,
+        identity: dict[str, Any],
+        steps: int,
+        settings: Recovery,
+        on_code_change: Literal["keep", "redo"] | None = None,
     ) -> None:
         """Guard the run whose lease, states and record lie in ``folder``.
 
         Its result depends on ``identity``: a state of another identity is of no use. ``steps`` are
-        the optimizer steps of the whole run.
+        the optimizer steps of the whole run. ``on_code_change`` says what becomes of a state
+        that another version of the code has trained.
         """
+        self.on_code_change = on_code_change
         self.folder, self.identity, self.steps, self.settings = folder, identity, steps, settings
         self.interruption = Interruption()
         self.lease = Lease(folder, settings.lease_seconds)
@@ -81,7 +89,8 @@ class RunGuard:
         state = newest_state(self.folder)
         if state is None:
             return None
-        changed = first_difference(state["identity"], self.identity)
+        changed = first_difference(_without_code(state), _without_code({"identity": self.identity}))
+        changed = changed or self._change_of_code(state)
         if changed is None and state["step"] > self.steps:
             changed = f"it was trained for {state['step']} steps and is to have {self.steps}"
         if changed:
@@ -91,6 +100,26 @@ class RunGuard:
             return None
         log.info("resuming after step %d of %d", state["step"], self.steps)
         return state
+
+    def _change_of_code(self, state: State) -> str | None:
+        """Why a state of other code is of no use, if the user has said so.
+
+        Raises:
+            InputError: if nobody has said what is to become of it.
+        """
+        before, now = state["identity"].get("code"), self.identity.get("code")
+        if before == now or self.on_code_change == "keep":
+            return None
+        changed = changed_code(before, now or {})
+        if self.on_code_change is None:
+            raise InputError(
+                self.folder,
+                f"the run's state was trained by another version of the code ({changed})",
+                "a state of this version, or a decision",
+                "--config on_code_change=keep continues it, --config on_code_change=redo starts "
+                "over",
+            )
+        return changed
 
     def after_step(self, step: int, capture: Capture) -> None:
         """To be called after every step: saves when it is time, and ends the run if it has to.
@@ -182,3 +211,7 @@ class RunGuard:
         if error is not None and not isinstance(error, LeaseLost):
             self.recorder.ended(error)
         self._exits.close()
+
+
+def _without_code(state: State) -> dict[str, Any]:
+    return {key: value for key, value in state["identity"].items() if key != "code"}

@@ -12,6 +12,7 @@ from voxelsoup.runs.lease import server_time
 from voxelsoup.runs.record import Attempt, RunRecord, read_result
 from voxelsoup.runs.run_state import AT_WORK, Circumstances, RunCondition, RunFacts, run_condition
 from voxelsoup.runs.rungs import dropped_trials
+from voxelsoup.runs.snapshot import last_start
 from voxelsoup.status.read_runs import (
     KnownRun,
     Scores,
@@ -57,7 +58,7 @@ class StatusReader:
         rows = [self._row(run, fact, around, curves) for run, fact in zip(runs, facts, strict=True)]
         now = datetime.now(UTC).astimezone()
         gpus_per_run = max(1, self.study.resources.training.gpu)
-        note = around.queue.note
+        note = "; ".join(filter(None, (around.queue.note, self._edited())))
         if not Path(self.study.results).is_dir():
             note = f"there is no folder {self.study.results} here yet"
         status = StudyStatus(
@@ -71,6 +72,17 @@ class StatusReader:
             note=note,
         )
         return status, facts, around
+
+    def _edited(self) -> str:
+        """That the study was changed after its last start, whose jobs go by what it was."""
+        start, file = last_start(Path(self.study.results)), str(self.file.absolute())
+        if start is None or file not in start.files or not start.edited_since():
+            return ""
+        began = datetime.fromisoformat(start.time).astimezone()
+        return (
+            f"{self.file.name} was changed after the start of {began:%d %b, %H:%M}, whose "
+            "jobs go by the study as it was"
+        )
 
     def _row(self, run: KnownRun, facts: RunFacts, around: Circumstances, curves: bool) -> RunRow:
         condition = run_condition(facts, around)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Literal
 
 from pydantic import Field, field_validator
 
@@ -80,6 +81,14 @@ class Study(Section):
         default_factory=Resources, description="What jobs need from the machine."
     )
     recovery: Recovery = Field(default_factory=Recovery, description="What a crash may cost.")
+    on_code_change: Literal["keep", "redo"] | None = Field(
+        None,
+        exclude_if=only_if_not(None),
+        description="What a start does with results of another version of the code, where the "
+        "difference may change numbers: `keep` takes them as they are, `redo` makes them again. "
+        "Without it the start names them and stops. Meant for one start: "
+        "`snakemake --config on_code_change=keep`.",
+    )
 
     @field_validator("regions", mode="before")
     @classmethod

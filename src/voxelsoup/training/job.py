@@ -49,7 +49,9 @@ def run_job(job: Job) -> Iterator[JobDone]:
     if job.processes > 1:
         # Afterwards the run is trained: this process resumes from its last state.
         train_together(job, job.processes)
-    with RunGuard(job.states, job.identity, run.steps, run.study.recovery) as guard:
+    with RunGuard(
+        job.states, job.identity, run.steps, run.study.recovery, run.study.on_code_change
+    ) as guard:
         device = devices.prepare(
             run.study.training.device, job.threads, runs_per_gpu=resources.runs_per_gpu
         )

@@ -242,7 +242,13 @@ def _train_share(folder: Path, rank: int, count: int) -> None:
         if rank == 0:
             exits.enter_context(appended_log(job.log))
             guard = exits.enter_context(
-                RunGuard(job.states, job.identity, run.steps, run.study.recovery)
+                RunGuard(
+                    job.states,
+                    job.identity,
+                    run.steps,
+                    run.study.recovery,
+                    run.study.on_code_change,
+                )
             )
         threads = max(1, job.threads // count)
         gpu = gpus[rank] if gpus else None

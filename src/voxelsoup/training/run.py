@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from voxelsoup.common.code_version import module_hashes
 from voxelsoup.common.provenance import data_fingerprint, hash_of_weights
 from voxelsoup.common.text import counted, times
 from voxelsoup.data.preprocessing.intensities import with_intensities
@@ -164,6 +165,7 @@ def run_identity(run: Run, fingerprints: dict[str, str]) -> dict[str, Any]:
         "initial": hash_of_weights(run.initial) if run.initial else None,
         "data": data_fingerprint(fingerprints, run.cases),
         "seed": list(run.seed),
+        "code": module_hashes(["training"]),
     }
 
 
