@@ -75,10 +75,6 @@ def check_start() -> None:
         study_lease.acquire(say_once_what_is_waited_for())
         remember_study(Path(study.results), workflow.configfiles)
         read_snapshot()
-        if study.on_code_change == "keep":
-            workflow.persistence.adopt(
-                [job for job in workflow.dag.jobs if job.output and not workflow.dag.needrun(job)]
-            )
         write_invocation(
             study_lease.folder,
             STUDY_FILE,

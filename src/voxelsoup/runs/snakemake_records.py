@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -122,7 +122,7 @@ class _Persistence(FilePersistence):
         super().__init__(*arguments, **options)
         # All else that Snakemake would look at belongs to its own records.
         self.dag.workflow.dag_settings.rerun_triggers = frozenset({RerunTrigger.PARAMS})
-        self.stored = cache(read_origin)
+        self._stored: dict[str, Origin | None] = {}
         self.now = cache(self._now)
         self.content = cache(sha256)
         lock: Callable[[], Any] = vars(self).get("lock", super().lock)
@@ -177,9 +177,11 @@ class _Persistence(FilePersistence):
             outputs = sizes([str(path) for path in job.output], self.records.results)
             self._write(job, Origin(now.rule, now.settings, now.inputs, now.code, outputs))
 
-    def adopt(self, jobs: Sequence[Any]) -> None:
+    def _adopt(self) -> None:
         """Declare what exists current for this version of the code, as the user asked for."""
-        for job in jobs:
+        for job in self.dag.jobs:
+            if not job.output or self.dag.needrun(job):
+                continue
             before, now = self.stored(self.path_of(job)), self.now(job)
             assert now.code is not None
             if before is None:
@@ -198,8 +200,15 @@ class _Persistence(FilePersistence):
 
     def _write(self, job: Any, origin: Origin) -> None:
         write_origin(self.path_of(job), origin)
-        self.stored.cache_clear()
+        self._stored[self.path_of(job)] = origin
+        # Of what is made from it.
         self.now.cache_clear()
+
+    def stored(self, path: str) -> Origin | None:
+        """An origin as it lies beside the results."""
+        if path not in self._stored:
+            self._stored[path] = read_origin(path)
+        return self._stored[path]
 
     def _now(self, job: Any) -> Origin:
         """What a job's outputs would be made from now."""
@@ -254,6 +263,8 @@ class _Persistence(FilePersistence):
             if self.dag.workflow.is_main_process:
                 self._refuse_undecided()
                 self.records.plan_is_made(self.dag)
+                if self.records.on_code_change == "keep" and not self.dag.workflow.dryrun:
+                    self._adopt()
             with lock():
                 yield
 
