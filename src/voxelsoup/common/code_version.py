@@ -19,8 +19,8 @@ from voxelsoup.common.files import read_json
 
 SOURCE = Path(voxelsoup.__file__).parent
 
-# Kind of result -> the modules that decide its numbers. What else its rule imports is listed in
-# `DECIDES_NOTHING`; a test compares both with the imports.
+# Kind of result -> the modules that decide its numbers. A test compares them with what the scripts
+# of the rules import, and lists what decides none.
 DECIDING: dict[str, tuple[str, ...]] = {
     "folds": ("data.folds", "data.balance"),
     "preprocessing": (
@@ -82,14 +82,20 @@ DECIDING: dict[str, tuple[str, ...]] = {
         "soups.scorer",
         "soups.selection",
         "soups.soup",
+        "training.affine",
+        "training.augment",
         "training.batch_norm",
+        "training.patches",
     ),
+    # Beside that of preprocessing.
     "predictions": (
-        "data.preprocessing.crop",
-        "data.preprocessing.normalise",
-        "data.preprocessing.preprocess",
+        "data.regions",
         "evaluation.postprocessing",
         "evaluation.sliding_window",
+        "evaluation.surfaces",
+        "models.mednext",
+        "models.networks",
+        "prediction.ground_truth",
         "prediction.predictor",
     ),
     "tables": (

@@ -11,11 +11,11 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from voxelsoup.common.code_version import changed_modules
+from voxelsoup.common.code_version import changed_modules, module_hashes
 from voxelsoup.common.files import json_sha256, write_text
 
 ORIGINS = Path(".state", "origins")
@@ -23,6 +23,28 @@ ORIGINS = Path(".state", "origins")
 RESULTS = "<results>"
 SHOWN_AT_ONCE = 3
 SHOWN_LENGTH = 40
+# What decides the numbers that a rule writes (see ``code_version``); pages and pictures, which are
+# made again in seconds, have no such numbers.
+KINDS: dict[str, tuple[str, ...]] = {
+    "folds": ("folds",),
+    "preprocess": ("preprocessing",),
+    "stem": ("training",),
+    "trial": ("training",),
+    "rung": ("training", "scores"),
+    "evaluate": ("scores",),
+    "evaluate_stem": ("scores",),
+    "soup": ("scores", "soups"),
+    "ensemble": ("scores", "post-processing", "soups"),
+    "basin": ("scores", "soups"),
+    "best": ("soups",),
+    "postprocessing": ("scores", "post-processing"),
+    "evaluate_soups": ("scores", "post-processing"),
+    "test_set": ("preprocessing", "predictions", "scores"),
+    "predict_batch": ("preprocessing", "predictions"),
+    "compare": ("tables",),
+    "basins": ("tables",),
+    "test_sets": ("tables",),
+}
 
 
 @dataclass(frozen=True)
@@ -174,3 +196,9 @@ def changed_code(before: dict[str, str] | None, now: dict[str, str]) -> str:
     if before is None:
         return "made by a version of voxelsoup that did not write down its code"
     return f"code changed: {', '.join(changed_modules(before, now))}"
+
+
+@cache
+def code_of(rule: str) -> dict[str, str]:
+    """Module -> hash of the code that decides the numbers of a rule."""
+    return module_hashes(KINDS.get(rule, ()))

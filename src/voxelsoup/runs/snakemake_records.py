@@ -24,12 +24,12 @@ from snakemake.io import is_flagged
 from snakemake.persistence.file import FilePersistence
 from snakemake.settings.enums import RerunTrigger
 
-from voxelsoup.common.code_version import module_hashes
 from voxelsoup.common.files import sha256
 from voxelsoup.common.text import counted
 from voxelsoup.runs.origins import (
     Origin,
     changed_code,
+    code_of,
     path_of_origin,
     placed,
     read_origin,
@@ -40,28 +40,6 @@ from voxelsoup.runs.origins import (
 from voxelsoup.runs.plan_table import FOLLOWS, Planned, plan_table
 
 OnCodeChange = Literal["keep", "redo"]
-# What decides the numbers that a rule writes (see ``code_version``); pages and pictures, which are
-# made again in seconds, have no such numbers.
-KINDS: dict[str, tuple[str, ...]] = {
-    "folds": ("folds",),
-    "preprocess": ("preprocessing",),
-    "stem": ("training",),
-    "trial": ("training",),
-    "rung": ("training", "scores"),
-    "evaluate": ("scores",),
-    "evaluate_stem": ("scores",),
-    "soup": ("scores", "soups"),
-    "ensemble": ("scores", "post-processing", "soups"),
-    "basin": ("scores", "soups"),
-    "best": ("soups",),
-    "postprocessing": ("scores", "post-processing"),
-    "evaluate_soups": ("scores", "post-processing"),
-    "test_set": ("predictions", "scores"),
-    "predict_batch": ("predictions",),
-    "compare": ("tables",),
-    "basins": ("tables",),
-    "test_sets": ("tables",),
-}
 NAMED_AT_ONCE = 5
 
 
@@ -298,12 +276,6 @@ class _Persistence(FilePersistence):
 def vars_of(origin: Origin) -> dict[str, Any]:
     """The fields of an origin."""
     return {name: getattr(origin, name) for name in origin.__dataclass_fields__}
-
-
-@cache
-def code_of(rule: str) -> dict[str, str]:
-    """Module -> hash of the code that decides the numbers of a rule."""
-    return module_hashes(KINDS.get(rule, ()))
 
 
 def settings_of(job: Any) -> dict[str, Any]:

@@ -1,0 +1,134 @@
+"""Which modules decide the numbers of which results, against what the scripts import."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from support.workflows import REPOSITORY
+from voxelsoup.cluster.job_resources import RULES
+from voxelsoup.common.code_version import DECIDING
+from voxelsoup.runs.origins import KINDS
+
+SOURCE = REPOSITORY / "src" / "voxelsoup"
+# Packages and modules that change no number of a result, and why.
+DECIDE_NOTHING = {
+    "common": "files, errors, logs, words",
+    "study": "settings, which are compared themselves",
+    "runs": "leases, states and records",
+    "cluster": "what jobs request",
+    "data.case": "what a case is called and where its files lie",
+    "data.index": "findings, which every start shows; the hashes of scans are compared",
+    "data.layouts": "which files belong to a case, which the index shows",
+    "data.preprocessing.store": "files of arrays",
+    "data.volumes.gzip": "unpacks, with a checksum",
+    "evaluation.case_scores": "files of scores",
+    "evaluation.tensorboard": "events",
+    "models.devices": "where it is computed",
+    "models.weight_files": "files of weights",
+    "prediction": "files and outcomes; the numbers are those of `prediction.predictor`",
+    "training.epochs": "speed",
+    "training.job": "files of a run",
+    "training.launch": "processes",
+    "training.run": "settings of a run, which are compared themselves",
+    "training.tensorboard": "events",
+    "comparison.answer": "sentences",
+    "comparison.conclusions": "sentences",
+    "comparison.names": "names",
+    "comparison.pages": "layout of tables",
+    "comparison.tables": "layout of tables",
+    "report": "pictures and pages",
+    "soups.recipes": "the list of recipes",
+}
+# Kind -> what its rules import for parts that do not decide its numbers, or that are compared as
+# those of the results that they read.
+NOT_OF_THE_KIND: dict[str, set[str]] = {
+    "folds": {"data.volumes"},
+    "preprocessing": {"models.losses"},
+    "training": {"data.preprocessing.geometry", "data.preprocessing.resample"},
+    "scores": {"evaluation.postprocessing"},
+    "post-processing": {"soups.scorer", "training"},
+    "soups": {"evaluation.lesions", "evaluation.metrics", "evaluation.surfaces"},
+    "predictions": set(),
+    "tables": {"evaluation", "models.weight_files", "soups"},
+}
+
+
+def file_of(module: str) -> Path | None:
+    """The file of a module of the project, by its name below ``voxelsoup``."""
+    path = SOURCE.joinpath(*module.split("."))
+    candidates = (path / "__init__.py", path.with_suffix(".py"))
+    return next((file for file in candidates if file.is_file()), None)
+
+
+def imported(file: Path) -> set[str]:
+    """Modules of the project that a file imports, by their names below ``voxelsoup``."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("voxelsoup."):
+            package = str(node.module).removeprefix("voxelsoup.")
+            for name in node.names:
+                inner = f"{package}.{name.name}"
+                found.add(inner if file_of(inner) else package)
+    return found
+
+
+@cache
+def closure(file: Path) -> frozenset[str]:
+    """All modules of the project that a file imports, directly or not."""
+    todo, seen = list(imported(file)), set()
+    while todo:
+        module = todo.pop()
+        if module not in seen:
+            seen.add(module)
+            todo += imported(file_of(module))  # type: ignore[arg-type]
+    return frozenset(seen)
+
+
+def scripts() -> dict[str, Path]:
+    """Rule -> its script."""
+    found = {}
+    for chapter in (REPOSITORY / "rules").glob("*.smk"):
+        for rule, body in re.findall(
+            r"^(?:rule|checkpoint) (\w+):\n((?:[ ]+.*\n|\n)+)", chapter.read_text(), re.MULTILINE
+        ):
+            script = re.search(r'"\.\./workflow/scripts/(\w+\.py)"', body)
+            if script:
+                found[rule] = REPOSITORY / "workflow" / "scripts" / script[1]
+    return found
+
+
+def is_one_of(module: str, names: Iterable[str]) -> bool:
+    return any(module == name or module.startswith(f"{name}.") for name in names)
+
+
+@pytest.mark.parametrize("rule", sorted(KINDS))
+def test_every_module_that_a_rule_imports_decides_its_numbers_or_is_listed(rule: str) -> None:
+    deciding = {module for kind in KINDS[rule] for module in DECIDING[kind]}
+    listed = set(DECIDE_NOTHING).union(*(NOT_OF_THE_KIND[kind] for kind in KINDS[rule]))
+    found = closure(scripts()[rule]) - deciding
+    assert {module for module in found if not is_one_of(module, listed)} == set()
+
+
+@pytest.mark.parametrize("kind", sorted(DECIDING))
+def test_every_module_of_the_table_is_imported_by_a_rule_of_its_kind(kind: str) -> None:
+    files = [scripts()[rule] for rule, kinds in KINDS.items() if kind in kinds]
+    assert files
+    assert set(DECIDING[kind]) <= set().union(*map(closure, files))
+
+
+def test_rules_without_a_kind_compute_no_numbers_of_their_own() -> None:
+    assert set(RULES) - set(KINDS) == {
+        *("phantom", "index", "halve", "candidates", "case_slices", "figures", "collect"),
+        *("methods", "run_times", "report", "bundle", "manifest"),
+        *("scans", "predictions", "predict"),
+    }
+
+
+def test_what_is_listed_exists() -> None:
+    assert [module for module in DECIDE_NOTHING if file_of(module) is None] == []
