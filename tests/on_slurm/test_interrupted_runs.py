@@ -8,7 +8,7 @@ import signal
 
 from support import slurm
 from support.disturbed_studies import EPOCHS, Disturbed
-from support.studies import TARGET, epochs_trained, wait_for, wait_for_epoch
+from support.studies import TARGET, epochs_trained, wait_for, wait_for_epoch, write_tiny
 from voxelsoup.runs.resume_state import newest_state
 
 
@@ -30,10 +30,12 @@ def test_a_run_whose_node_dies_resumes_elsewhere(study: Disturbed, cluster: slur
         cluster.start_node(job.node)
 
 
-def test_a_cancelled_run_resumes(study: Disturbed, cluster: slurm.Cluster) -> None:
+def test_a_cancelled_run_resumes_as_it_began_also_if_the_study_was_edited(study: Disturbed, cluster: slurm.Cluster) -> None:
     study.start()
     wait_for_epoch(study.states, 5)
     (job,) = study.jobs("rule_stem")
+    # The next experiment is prepared in the same file: the attempts to come must not read it.
+    write_tiny(study.folder, training={"seed": 7, "steps_per_epoch": 10})
     cluster.run("scancel", str(job.id))
     study.ends_well()
     assert study.states_of("rule_stem") == ["CANCELLED", "COMPLETED"]

@@ -77,12 +77,14 @@ def run_locally(folder: Path, *arguments: str) -> str:
 
 
 def copy_data(source: Path, folder: Path) -> None:
-    """Copy what a study has made of its data, with Snakemake's records, but none of its runs."""
+    """Copy what a study has made of its data, and from what, but none of its runs."""
     shutil.copytree(source, folder, dirs_exist_ok=True, ignore=_runs)
 
 
 def _runs(folder: str, names: list[str]) -> list[str]:
-    made_of_runs = {".state", "comparison", "figures", "models", "fold0", "locks", "printed.txt"}
+    if Path(folder).name == ".state":
+        return [name for name in names if name != "origins"]
+    made_of_runs = {"comparison", "figures", "models", "fold0", "locks", "printed.txt"}
     return [name for name in names if name in made_of_runs]
 
 
