@@ -4,8 +4,9 @@ from snakemake.utils import min_version
 min_version("9.27")
 
 
-# A study is one complete file: --configfile replaces the default and is not merged with it.
-if not workflow.configfiles:
+# A study is one complete file: --configfile replaces the default and is not merged with it. Other
+# workflows hand it over as `config`.
+if not workflow.configfiles and not config.get("dataset"):
 
     configfile: "config.yaml"
 

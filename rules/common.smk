@@ -4,12 +4,15 @@ import sys
 from functools import cache
 from pathlib import Path
 
-REPOSITORY = Path(workflow.basedir)
+# Not `workflow.basedir`, which is that of a workflow that uses this one as a module.
+REPOSITORY = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parent
 
-# The library of this very checkout, here and in the jobs, also where it is not installed.
-sys.path.insert(0, str(REPOSITORY / "src"))
-SEARCHED = [str(REPOSITORY / "src"), os.environ.get("PYTHONPATH")]
-os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, SEARCHED)))
+# The library of this very checkout, here and in the jobs, also where it is not installed. What is
+# read from a URL has none: there it has to be installed.
+if (REPOSITORY / "src").is_dir():
+    sys.path.insert(0, str(REPOSITORY / "src"))
+    SEARCHED = [str(REPOSITORY / "src"), os.environ.get("PYTHONPATH")]
+    os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, SEARCHED)))
 
 from snakemake import common as snakemake_common
 from snakemake import sourcecache
@@ -25,7 +28,8 @@ from voxelsoup.study.trials import trials as trials_of
 sourcecache.parse_uri = cache(sourcecache.parse_uri)
 snakemake_common.get_function_params = cache(snakemake_common.get_function_params)
 
-STUDY_FILE = str(workflow.configfiles[-1])
+# What messages call the study; another workflow may have made it without any file.
+STUDY_FILE = str(workflow.configfiles[-1]) if workflow.configfiles else "`config` of the module"
 
 try:
     study = load(config, STUDY_FILE)

@@ -1,4 +1,5 @@
 # What happens before the first job starts and after the last one has ended.
+from voxelsoup.cluster.job_resources import RULES
 from voxelsoup.common.errors import Stopped
 from voxelsoup.common.logs import START_RECORD
 from voxelsoup.runs import snakemake_records
@@ -21,36 +22,33 @@ if study.resources.runs_per_gpu > 1:
     count_shares_of_gpus()
 
 
-def read_snapshot() -> None:
-    """Let the jobs of this start read the study as it is now, whatever becomes of its file."""
-    content = study.model_dump(mode="json", exclude_unset=True)
-    snapshot = write_snapshot(Path(study.results), content, workflow.configfiles)
-    workflow.config_settings.configfiles = [snapshot.absolute()]
-    os.environ[START_RECORD] = str(snapshot.with_name(RECORD).absolute())
-
-
-def show_plan(dag) -> None:
-    """Before Snakemake's own list (`-n`): what is to be done, and why."""
+def begin(dag) -> None:
+    """Show what is to be done and why (`-n`), or check and note that it begins."""
     if workflow.dryrun and "all" not in map(str, workflow.output_settings.quiet or ()):
-        snakemake_records.print_plan(dag)
+        snakemake_records.print_plan(dag, study.results)
+    elif not workflow.dryrun and len(dag):
+        check_start(dag)
 
-
-if not workflow.is_main_process and record_beside(Path(STUDY_FILE)):
-    os.environ[START_RECORD] = str(record_beside(Path(STUDY_FILE)))
 
 snakemake_records.keep_records_with_results(
     snakemake_records.Records(
         results=study.results,
         places={str(path): name for path, name in PLACES.items() if path},
         on_code_change=study.on_code_change,
-        name_of_rule=str,
-        plan_is_made=show_plan,
-    ),
+        rules={
+            workflow.modifier.modify_rulename(name): name for name in [*RULES, "all", "findings"]
+        },
+        plan_is_made=begin,
+    )
 )
+
+# A job of a cluster reads the study as it was when it was started, and compares the code.
+if not workflow.is_main_process and record_beside(Path(STUDY_FILE)):
+    os.environ[START_RECORD] = str(record_beside(Path(STUDY_FILE)))
 
 
 onstart:
-    check_start()
+    note_invocation()
 
 
 onsuccess:
@@ -62,28 +60,41 @@ onerror:
     study_lease.release()
 
 
-def check_start() -> None:
+def check_start(dag) -> None:
     """Stop before the first job if the study cannot work on this machine or with these data."""
     from voxelsoup.training import preflight
 
-    executor = workflow.executor_plugin.name
     try:
         preflight.check_start(study)
-        if executor == "slurm":
-            check_cluster()
+        if workflow.executor_plugin.name == "slurm":
+            check_cluster(dag)
         # Kept until this process ends, also where Snakemake's own lock is switched off.
         study_lease.acquire(say_once_what_is_waited_for())
         remember_study(Path(study.results), workflow.configfiles)
         read_snapshot()
-        write_invocation(
-            study_lease.folder,
-            STUDY_FILE,
-            executor,
-            workflow.execution_settings.retries,
-            getattr(workflow.scheduler._executor, "run_uuid", None),
-        )
+        note_invocation()
     except (InputError, Stopped) as error:
         raise WorkflowError(str(error))
+
+
+def note_invocation() -> None:
+    """Write down how Snakemake was started, for the status."""
+    write_invocation(
+        study_lease.folder,
+        STUDY_FILE,
+        workflow.executor_plugin.name,
+        workflow.execution_settings.retries,
+        # There is none before the plan.
+        getattr(getattr(workflow.scheduler, "_executor", None), "run_uuid", None),
+    )
+
+
+def read_snapshot() -> None:
+    """Let the jobs of this start read the study as it is now, whatever becomes of its file."""
+    content = study.model_dump(mode="json", exclude_unset=True)
+    snapshot = write_snapshot(Path(study.results), content, workflow.configfiles)
+    workflow.config_settings.configfiles = [snapshot.absolute()]
+    os.environ[START_RECORD] = str(snapshot.with_name(RECORD).absolute())
 
 
 def say_once_what_is_waited_for():
@@ -97,7 +108,7 @@ def say_once_what_is_waited_for():
     return say
 
 
-def check_cluster() -> None:
+def check_cluster(dag) -> None:
     """On a Slurm cluster: refuse what no partition can serve, before anything is submitted."""
     from voxelsoup.cluster import slurm_plugin
 
@@ -116,7 +127,7 @@ def check_cluster() -> None:
         components=dict(workflow.group_settings.group_components),
         overridden=overridden_rules(asked.overwrite_resources, asked.default_resources or {}),
     )
-    refuse_unservable(study, site, {job.rule.name for job in workflow.dag.needrun_jobs()})
+    refuse_unservable(study, site, {job.rule.name for job in dag.needrun_jobs()})
 
 
 def show_findings() -> None:

@@ -30,7 +30,9 @@ def test_a_run_whose_node_dies_resumes_elsewhere(study: Disturbed, cluster: slur
         cluster.start_node(job.node)
 
 
-def test_a_cancelled_run_resumes_as_it_began_also_if_the_study_was_edited(study: Disturbed, cluster: slurm.Cluster) -> None:
+def test_a_cancelled_run_resumes_as_it_began_also_if_the_study_was_edited(
+    study: Disturbed, cluster: slurm.Cluster
+) -> None:
     study.start()
     wait_for_epoch(study.states, 5)
     (job,) = study.jobs("rule_stem")

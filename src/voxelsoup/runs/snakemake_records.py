@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +22,6 @@ from snakemake import workflow as snakemake_workflow
 from snakemake.exceptions import WorkflowError
 from snakemake.io import is_flagged
 from snakemake.persistence.file import FilePersistence
-from snakemake.settings.enums import RerunTrigger
 
 from voxelsoup.common.files import sha256
 from voxelsoup.common.text import counted
@@ -38,6 +37,7 @@ from voxelsoup.runs.origins import (
     write_origin,
 )
 from voxelsoup.runs.plan_table import FOLLOWS, Planned, plan_table
+from voxelsoup.runs.record import read_saved
 
 OnCodeChange = Literal["keep", "redo"]
 NAMED_AT_ONCE = 5
@@ -45,13 +45,13 @@ NAMED_AT_ONCE = 5
 
 @dataclass
 class Records:
-    """What the class below is told of the study.
+    """What is told here of one study of a workflow, which may use several as modules.
 
     Attributes:
         results: their folder, as jobs name it.
         places: folders -> what they are called in origins.
         on_code_change: what is done with results of other code; None: the user is asked.
-        name_of_rule: the project's name of a rule, which a module may have under another one.
+        rules: name of a rule in the workflow -> the project's name of it.
         plan_is_made: called with Snakemake's plan before anything is listed or started.
         undecided: output -> why it is not known whether it is current.
     """
@@ -59,7 +59,7 @@ class Records:
     results: str
     places: dict[str, str]
     on_code_change: OnCodeChange | None
-    name_of_rule: Callable[[str], str]
+    rules: dict[str, str]
     plan_is_made: Callable[[Any], None]
     undecided: dict[str, str] = field(default_factory=dict)
 
@@ -75,31 +75,38 @@ class Reason:
         return self.words
 
 
+# Name of a rule in the workflow -> the study that it is of. Other rules of a workflow that uses
+# this one as a module stay Snakemake's.
+STUDIES: dict[str, Records] = {}
+
+
 def keep_records_with_results(records: Records) -> None:
     """Let Snakemake decide by the origins of results from now on."""
-
-    class Persistence(_Persistence):
-        pass
-
-    Persistence.records = records
+    STUDIES.update(dict.fromkeys(records.rules, records))
     snakemake_workflow.FilePersistence = Persistence
-    # Dates say when something was copied.
-    snakemake_jobs.Job.output_mintime = property(_no_date)
+    if not hasattr(snakemake_jobs.Job, "_dates"):
+        job = snakemake_jobs.Job
+        job._dates = (job.output_mintime, job.outputs_older_than_script_or_notebook)
+        # Dates say when something was copied.
+        job.output_mintime = property(_date_of_others)
+        job.outputs_older_than_script_or_notebook = _older_of_others
 
 
-async def _no_date(job: Any) -> None:
-    return None
+async def _date_of_others(job: Any) -> Any:
+    return None if job.rule.name in STUDIES else await job._dates[0].fget(job)
 
 
-class _Persistence(FilePersistence):
-    """Snakemake's records of finished jobs."""
+async def _older_of_others(job: Any) -> Any:
+    if job.rule.name not in STUDIES:
+        async for output in job._dates[1](job):
+            yield output
 
-    records: Records
+
+class Persistence(FilePersistence):
+    """Snakemake's records of finished jobs, beside the results of each study."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        # All else that Snakemake would look at belongs to its own records.
-        self.dag.workflow.dag_settings.rerun_triggers = frozenset({RerunTrigger.PARAMS})
         self._stored: dict[str, Origin | None] = {}
         self.now = cache(self._now)
         self.content = cache(sha256)
@@ -107,80 +114,82 @@ class _Persistence(FilePersistence):
         self.lock = self._with_plan(lock)
 
     def has_metadata(self, job: Any) -> bool:
-        """Whatever is known is asked by ``params_changed``."""
-        return True
+        """Of studies, whatever is known is asked by ``params_changed``."""
+        return job.rule.name in STUDIES or super().has_metadata(job)
 
     def has_outdated_metadata(self, job: Any) -> bool:
         """Likewise."""
-        return False
+        return job.rule.name not in STUDIES and super().has_outdated_metadata(job)
 
-    def params_changed(self, job: Any, file: object = None) -> Reason | bool:
+    def code_changed(self, job: Any, file: object = None) -> Any:
+        """Likewise."""
+        return [] if job.rule.name in STUDIES else super().code_changed(job, file)
+
+    def input_changed(self, job: Any, file: object = None) -> Any:
+        """Likewise."""
+        return [] if job.rule.name in STUDIES else super().input_changed(job, file)
+
+    def software_stack_changed(self, job: Any, file: object = None) -> Any:
+        """Likewise."""
+        return [] if job.rule.name in STUDIES else super().software_stack_changed(job, file)
+
+    def params_changed(self, job: Any, file: object = None) -> Any:
         """Why a job whose outputs exist has to run again; false if it has not."""
+        if job.rule.name not in STUDIES:
+            return super().params_changed(job, file)
         missing = [path for path in job.output if not os.path.exists(path)]  # noqa: PTH110
         if missing:
             # Also where nothing that exists has to be made from them: a deleted trial comes again.
             self.dag.reason(job).missing_output.update(missing)
         if missing or not job.output:
             return False
+        return self._why_again(job, STUDIES[job.rule.name])
+
+    def _why_again(self, job: Any, study: Records) -> Reason | bool:
         before, now = self.stored(self.path_of(job)), self.now(job)
-        if before is not None:
-            words = why_outdated(before, now, self.records.results)
-            if words is not None:
-                return Reason(words)
         assert now.code is not None
         if before is None:
             unknown = "nothing is written down of what it was made from"
+        elif words := why_outdated(before, now, study.results):
+            return Reason(words)
         elif not before.is_by(now.code):
             unknown = changed_code(before.code, now.code)
         else:
             return False
-        if self.records.on_code_change == "redo":
+        if study.on_code_change == "redo":
             return Reason(unknown)
-        if self.records.on_code_change is None:
-            self.records.undecided[str(job.output[0])] = unknown
+        if study.on_code_change is None:
+            study.undecided[str(job.output[0])] = unknown
         return False
 
     def started(self, job: Any, external_jobid: str | None = None) -> None:
         """Before a job writes anything: what it leaves if it is killed may be of both kinds."""
         super().started(job, external_jobid)
-        before = self.stored(self.path_of(job)) if job.output else None
+        before = self.stored(self.path_of(job)) if self._is_of_study(job) else None
         if before is not None:
-            self._write(job, Origin(**{**vars_of(before), "finished": False}))
+            self._write(job, replace(before, finished=False))
 
     async def finished(self, job: Any) -> None:
         """Write down what a job's outputs were made from, in whichever process it ended."""
         await super().finished(job)
-        if job.output:
-            now = self._now(job)
-            outputs = sizes([str(path) for path in job.output], self.records.results)
-            self._write(job, Origin(now.rule, now.settings, now.inputs, now.code, outputs))
+        if self._is_of_study(job):
+            self._write(job, replace(self._now(job), outputs=self._sizes(job)))
 
-    def _adopt(self) -> None:
+    def _adopt(self, study: Records) -> None:
         """Declare what exists current for this version of the code, as the user asked for."""
         for job in self.dag.jobs:
-            if not job.output or self.dag.needrun(job):
+            if STUDIES.get(job.rule.name) is not study or not job.output or self.dag.needrun(job):
                 continue
             before, now = self.stored(self.path_of(job)), self.now(job)
             assert now.code is not None
             if before is None:
-                outputs = sizes([str(path) for path in job.output], self.records.results)
-                before = Origin(now.rule, now.settings, now.inputs, None, outputs)
+                before = replace(now, code=None, outputs=self._sizes(job))
             if not before.is_by(now.code):
                 self._write(job, before.keeping(now.code))
 
     def path_of(self, job: Any) -> str:
         """Where the origin of a job lies."""
-        return self._path_of(str(job.output[0]))
-
-    def _path_of(self, output: str) -> str:
-        name = placed(output, {self.records.results: ""}).lstrip("/")
-        return path_of_origin(self.records.results, name)
-
-    def _write(self, job: Any, origin: Origin) -> None:
-        write_origin(self.path_of(job), origin)
-        self._stored[self.path_of(job)] = origin
-        # Of what is made from it.
-        self.now.cache_clear()
+        return self._path_of(str(job.output[0]), STUDIES[job.rule.name])
 
     def stored(self, path: str) -> Origin | None:
         """An origin as it lies beside the results."""
@@ -188,30 +197,47 @@ class _Persistence(FilePersistence):
             self._stored[path] = read_origin(path)
         return self._stored[path]
 
+    def _is_of_study(self, job: Any) -> bool:
+        return job.rule.name in STUDIES and bool(job.output)
+
+    def _sizes(self, job: Any) -> dict[str, int]:
+        return sizes([str(path) for path in job.output], STUDIES[job.rule.name].results)
+
+    def _path_of(self, output: str, study: Records) -> str:
+        return path_of_origin(study.results, placed(output, {study.results: ""}).lstrip("/"))
+
+    def _write(self, job: Any, origin: Origin) -> None:
+        write_origin(self.path_of(job), origin)
+        self._stored[self.path_of(job)] = origin
+        # Of what is made from it.
+        self.now.cache_clear()
+
     def _now(self, job: Any) -> Origin:
         """What a job's outputs would be made from now."""
-        rule = self.records.name_of_rule(job.rule.name)
-        settings = settings_of(job)
+        study = STUDIES[job.rule.name]
+        rule, settings = study.rules[job.rule.name], settings_of(job)
         if "run" in settings:
             # Epochs, and the settings that a run's result depends on.
             epochs, others = settings.pop("run")
             settings |= others
             section = "stem" if rule == "stem" else "training"
             settings[section] = {"epochs": epochs, **settings.get(section, {})}
-        settings = placed(settings, self.records.places)
-        return Origin(rule, settings, self._inputs(job), dict(code_of(rule)))
+        return Origin(
+            rule, placed(settings, study.places), self._inputs(job, study), dict(code_of(rule))
+        )
 
-    def _inputs(self, job: Any) -> dict[str, str]:
+    def _inputs(self, job: Any, study: Records) -> dict[str, str]:
         made = {
             str(path): maker
             for maker, paths in self.dag.dependencies[job].items()
             for path in paths
+            if self._is_of_study(maker)
         }
         found = {}
         for path in map(str, (file for file in job.input if not is_flagged(file, "ancient"))):
             maker = made.get(path)
-            name = placed(path, self.records.places)
-            stored = None if maker is not None else self._stored_for(path)
+            name = placed(path, study.places)
+            stored = None if maker is not None else self._stored_for(path, study)
             if maker is not None:
                 found[name] = self._id(maker)
             elif stored is not None:
@@ -220,12 +246,12 @@ class _Persistence(FilePersistence):
                 found[name] = self.content(Path(path))
         return found
 
-    def _stored_for(self, path: str) -> Origin | None:
+    def _stored_for(self, path: str, study: Records) -> Origin | None:
         """The origin of an input whose maker is not in the plan, as in a job of a cluster."""
         for rule in self.dag.workflow.rules:
-            if rule.output and rule.is_producer(path):
+            if rule.name in study.rules and rule.output and rule.is_producer(path):
                 outputs, _ = rule.expand_output(rule.get_wildcards(path))
-                return self.stored(self._path_of(str(outputs[0])))
+                return self.stored(self._path_of(str(outputs[0]), study))
         return None
 
     def _id(self, job: Any) -> str:
@@ -239,43 +265,54 @@ class _Persistence(FilePersistence):
         @contextmanager
         def locked() -> Iterator[None]:
             if self.dag.workflow.is_main_process:
-                self._refuse_undecided()
-                self.records.plan_is_made(self.dag)
-                if self.records.on_code_change == "keep" and not self.dag.workflow.dryrun:
-                    self._adopt()
+                for study in {id(study): study for study in STUDIES.values()}.values():
+                    self._compare_states(study)
+                    refuse_undecided(study)
+                    study.plan_is_made(self.dag)
+                    if study.on_code_change == "keep" and not self.dag.workflow.dryrun:
+                        self._adopt(study)
             with lock():
                 yield
 
         return locked
 
-    def _refuse_undecided(self) -> None:
-        """Ask about results of which it is not known whether they are current."""
-        undecided = self.records.undecided
-        if not undecided:
+    def _compare_states(self, study: Records) -> None:
+        """Runs that are to continue from a state of other code are undecided too."""
+        if study.on_code_change is not None:
             return
-        reasons: dict[str, list[str]] = {}
-        for output, why in undecided.items():
-            reasons.setdefault(why, []).append(output)
-        lines = []
-        for why, outputs in reasons.items():
-            shown = ", ".join(outputs[:NAMED_AT_ONCE])
-            more = (
-                f" and {len(outputs) - NAMED_AT_ONCE} more" if len(outputs) > NAMED_AT_ONCE else ""
-            )
-            lines.append(f"  - {why}: {shown}{more}")
-        raise WorkflowError(
-            f"{self.records.results}: {counted(len(undecided), 'result')} may not be what this "
-            "version of the code computes\n"
-            + "\n".join(lines)
-            + "\n  expected: results of this version of the code, or a decision\n"
-            "  fix: --config on_code_change=keep takes them as they are, "
-            "--config on_code_change=redo makes them again"
-        )
+        for job in self.dag.needrun_jobs():
+            if STUDIES.get(job.rule.name) is not study or not hasattr(job.params, "states"):
+                continue
+            code = code_of(study.rules[job.rule.name])
+            saved = read_saved(job.params.states)
+            before = saved.identity.get("code") if saved else None
+            if saved and any(code.get(name) != made for name, made in (before or {"": ""}).items()):
+                study.undecided[job.params.states] = changed_code(before, code)
 
 
-def vars_of(origin: Origin) -> dict[str, Any]:
-    """The fields of an origin."""
-    return {name: getattr(origin, name) for name in origin.__dataclass_fields__}
+def refuse_undecided(study: Records) -> None:
+    """Ask about results of which it is not known whether they are current.
+
+    Raises:
+        WorkflowError: naming them, and both answers.
+    """
+    reasons: dict[str, list[str]] = {}
+    for output, why in study.undecided.items():
+        reasons.setdefault(why, []).append(output)
+    if not reasons:
+        return
+    lines = []
+    for reason, outputs in reasons.items():
+        more = len(outputs) - NAMED_AT_ONCE
+        shown = ", ".join(outputs[:NAMED_AT_ONCE]) + (f" and {more} more" if more > 0 else "")
+        lines.append(f"  - {reason}: {shown}\n")
+    raise WorkflowError(
+        f"{study.results}: {counted(len(study.undecided), 'result')} may not be what this version "
+        f"of the code computes\n{''.join(lines)}"
+        "  expected: results of this version of the code, or a decision\n"
+        "  fix: --config on_code_change=keep takes them as they are, "
+        "--config on_code_change=redo makes them again"
+    )
 
 
 def settings_of(job: Any) -> dict[str, Any]:
@@ -290,10 +327,17 @@ def _derived(rule: Any) -> set[str]:
     return {name for name, item in items if callable(item) and rule._is_deriving_function(item)}
 
 
-def print_plan(dag: Any) -> None:
-    """Print what a start will do and why."""
-    jobs = [job for job in dag.needrun_jobs() if not job.rule.norun]
-    table = plan_table(Planned(job.rule.name, why(job, dag)) for job in jobs)
+def print_plan(dag: Any, study: str) -> None:
+    """Print what a start will do and why, of the jobs of one study (its results folder)."""
+    jobs = [
+        job
+        for job in dag.needrun_jobs()
+        if job.rule.name in STUDIES and STUDIES[job.rule.name].results == study
+    ]
+    rules = [STUDIES[job.rule.name].rules[job.rule.name] for job in jobs]
+    table = plan_table(
+        Planned(rule, why(job, dag)) for rule, job in zip(rules, jobs, strict=True) if job.output
+    )
     if table:
         # Apart from what programs read.
         print(f"\n{table}\n", file=sys.stderr, flush=True)
@@ -309,6 +353,4 @@ def why(job: Any, dag: Any) -> str:
     if reason.missing_output:
         stored = dag.workflow.persistence.stored(dag.workflow.persistence.path_of(job))
         return "new" if stored is None else "files missing"
-    if reason.updated_input_run:
-        return FOLLOWS
-    return "incomplete" if reason._incomplete_output else str(reason) or FOLLOWS
+    return FOLLOWS if reason.updated_input_run or not str(reason) else "incomplete"
