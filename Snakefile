@@ -1,12 +1,21 @@
 # voxelsoup: from one declared study to one model. Each chapter is a file in rules/.
+import os
+
+from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
 min_version("9.27")
 
 
-# A study is one complete file: --configfile replaces the default and is not merged with it. Other
-# workflows hand it over as `config`.
-if not workflow.configfiles and not config.get("dataset"):
+# A study is one complete file: --configfile replaces the default and is not merged with it. Another
+# workflow may hand it over as the `config` of this module.
+if not workflow.configfiles and "dataset" not in config:
+    if not os.path.exists("config.yaml"):
+        raise WorkflowError(
+            f"{os.getcwd()}: no study is given\n"
+            "  expected: --configfile STUDY.yaml, config.yaml here, or `config:` of the module\n"
+            "  fix: name the study; `voxelsoup init SCANS` writes one for a folder of scans"
+        )
 
     configfile: "config.yaml"
 

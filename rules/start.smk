@@ -22,12 +22,16 @@ if study.resources.runs_per_gpu > 1:
     count_shares_of_gpus()
 
 
-def begin(dag) -> None:
+# A workflow that uses this one as a module may give its rules other names.
+OWN_NAMES = {workflow.modifier.modify_rulename(name): name for name in [*RULES, "all", "findings"]}
+
+
+def begin(jobs) -> None:
     """Show what is to be done and why (`-n`), or check and note that it begins."""
-    if workflow.dryrun and "all" not in map(str, workflow.output_settings.quiet or ()):
-        snakemake_records.print_plan(dag, study.results)
-    elif not workflow.dryrun and len(dag):
-        check_start(dag)
+    if not workflow.dryrun:
+        check_start({OWN_NAMES[job.rule.name] for job in jobs})
+    elif "all" not in map(str, workflow.output_settings.quiet or ()):
+        snakemake_records.print_plan(jobs)
 
 
 snakemake_records.keep_records_with_results(
@@ -35,9 +39,7 @@ snakemake_records.keep_records_with_results(
         results=study.results,
         places={str(path): name for path, name in PLACES.items() if path},
         on_code_change=study.on_code_change,
-        rules={
-            workflow.modifier.modify_rulename(name): name for name in [*RULES, "all", "findings"]
-        },
+        rules=OWN_NAMES,
         plan_is_made=begin,
     )
 )
@@ -60,14 +62,14 @@ onerror:
     study_lease.release()
 
 
-def check_start(dag) -> None:
+def check_start(asked_for) -> None:
     """Stop before the first job if the study cannot work on this machine or with these data."""
     from voxelsoup.training import preflight
 
     try:
         preflight.check_start(study)
         if workflow.executor_plugin.name == "slurm":
-            check_cluster(dag)
+            check_cluster(asked_for)
         # Kept until this process ends, also where Snakemake's own lock is switched off.
         study_lease.acquire(say_once_what_is_waited_for())
         remember_study(Path(study.results), workflow.configfiles)
@@ -108,7 +110,7 @@ def say_once_what_is_waited_for():
     return say
 
 
-def check_cluster(dag) -> None:
+def check_cluster(asked_for) -> None:
     """On a Slurm cluster: refuse what no partition can serve, before anything is submitted."""
     from voxelsoup.cluster import slurm_plugin
 
@@ -127,7 +129,7 @@ def check_cluster(dag) -> None:
         components=dict(workflow.group_settings.group_components),
         overridden=overridden_rules(asked.overwrite_resources, asked.default_resources or {}),
     )
-    refuse_unservable(study, site, {job.rule.name for job in dag.needrun_jobs()})
+    refuse_unservable(study, site, asked_for)
 
 
 def show_findings() -> None:

@@ -52,7 +52,8 @@ class Records:
         places: folders -> what they are called in origins.
         on_code_change: what is done with results of other code; None: the user is asked.
         rules: name of a rule in the workflow -> the project's name of it.
-        plan_is_made: called with Snakemake's plan before anything is listed or started.
+        plan_is_made: called with the jobs that are to run, if there are any, before Snakemake
+            lists or starts them.
         undecided: output -> why it is not known whether it is current.
     """
 
@@ -60,7 +61,7 @@ class Records:
     places: dict[str, str]
     on_code_change: OnCodeChange | None
     rules: dict[str, str]
-    plan_is_made: Callable[[Any], None]
+    plan_is_made: Callable[[list[Any]], None]
     undecided: dict[str, str] = field(default_factory=dict)
 
 
@@ -266,9 +267,11 @@ class Persistence(FilePersistence):
         def locked() -> Iterator[None]:
             if self.dag.workflow.is_main_process:
                 for study in {id(study): study for study in STUDIES.values()}.values():
-                    self._compare_states(study)
+                    jobs = self._jobs_to_run(study)
+                    self._compare_states(jobs, study)
                     refuse_undecided(study)
-                    study.plan_is_made(self.dag)
+                    if jobs:
+                        study.plan_is_made(jobs)
                     if study.on_code_change == "keep" and not self.dag.workflow.dryrun:
                         self._adopt(study)
             with lock():
@@ -276,13 +279,16 @@ class Persistence(FilePersistence):
 
         return locked
 
-    def _compare_states(self, study: Records) -> None:
+    def _jobs_to_run(self, study: Records) -> list[Any]:
+        """Those that do anything."""
+        jobs = self.dag.needrun_jobs()
+        return [job for job in jobs if STUDIES.get(job.rule.name) is study and not job.rule.norun]
+
+    def _compare_states(self, jobs: list[Any], study: Records) -> None:
         """Runs that are to continue from a state of other code are undecided too."""
         if study.on_code_change is not None:
             return
-        for job in self.dag.needrun_jobs():
-            if STUDIES.get(job.rule.name) is not study or not hasattr(job.params, "states"):
-                continue
+        for job in (job for job in jobs if hasattr(job.params, "states")):
             code = code_of(study.rules[job.rule.name])
             saved = read_saved(job.params.states)
             before = saved.identity.get("code") if saved else None
@@ -327,24 +333,16 @@ def _derived(rule: Any) -> set[str]:
     return {name for name, item in items if callable(item) and rule._is_deriving_function(item)}
 
 
-def print_plan(dag: Any, study: str) -> None:
-    """Print what a start will do and why, of the jobs of one study (its results folder)."""
-    jobs = [
-        job
-        for job in dag.needrun_jobs()
-        if job.rule.name in STUDIES and STUDIES[job.rule.name].results == study
-    ]
-    rules = [STUDIES[job.rule.name].rules[job.rule.name] for job in jobs]
-    table = plan_table(
-        Planned(rule, why(job, dag)) for rule, job in zip(rules, jobs, strict=True) if job.output
-    )
-    if table:
-        # Apart from what programs read.
-        print(f"\n{table}\n", file=sys.stderr, flush=True)
+def print_plan(jobs: list[Any]) -> None:
+    """Print what the jobs of a study will do and why."""
+    planned = [Planned(STUDIES[job.rule.name].rules[job.rule.name], why(job)) for job in jobs]
+    # Apart from what programs read.
+    print(f"\n{plan_table(planned)}\n", file=sys.stderr, flush=True)
 
 
-def why(job: Any, dag: Any) -> str:
+def why(job: Any) -> str:
     """Why a job runs, in the words of the study."""
+    dag = job.dag
     reason = dag.reason(job)
     if reason.forced:
         return "forced"
