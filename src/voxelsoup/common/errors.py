@@ -43,7 +43,11 @@ class InputError(Exception):
 
 
 class CodeChanged(InputError):
-    """The code was changed under a running study; another attempt would end the same."""
+    """The code was changed under a running study."""
+
+
+# Errors by their names, as they are written down, that another attempt would end with too.
+FINAL = (CodeChanged.__name__,)
 
 
 class Stopped(Exception):

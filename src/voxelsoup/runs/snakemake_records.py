@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +23,9 @@ from snakemake.exceptions import WorkflowError
 from snakemake.io import is_flagged
 from snakemake.persistence.file import FilePersistence
 
+from voxelsoup.common.errors import FINAL
 from voxelsoup.common.files import sha256
+from voxelsoup.common.logs import read_error
 from voxelsoup.common.text import counted
 from voxelsoup.runs.origins import (
     Origin,
@@ -91,6 +93,8 @@ def keep_records_with_results(records: Records) -> None:
         # Dates say when something was copied.
         job.output_mintime = property(_date_of_others)
         job.outputs_older_than_script_or_notebook = _older_of_others
+        for kind in (job, snakemake_jobs.GroupJob):
+            kind.restart_times = property(partial(_retries, kind.restart_times.fget))
 
 
 async def _date_of_others(job: Any) -> Any:
@@ -101,6 +105,14 @@ async def _older_of_others(job: Any) -> Any:
     if job.rule.name not in STUDIES:
         async for output in job._dates[1](job):
             yield output
+
+
+def _retries(planned: Callable[[Any], int], job: Any) -> int:
+    """As planned; none after an error that another attempt would end with too."""
+    jobs = job.jobs if job.is_group() else [job]
+    logs = [str(one.log[0]) for one in jobs if one.rule.name in STUDIES and one.log]
+    errors = [error for error in map(read_error, logs) if error is not None]
+    return 0 if any(error.kind in FINAL for error in errors) else planned(job)
 
 
 class Persistence(FilePersistence):
