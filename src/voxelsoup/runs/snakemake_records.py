@@ -81,6 +81,8 @@ class Reason:
 # Name of a rule in the workflow -> the study that it is of. Other rules of a workflow that uses
 # this one as a module stay Snakemake's.
 STUDIES: dict[str, Records] = {}
+# Jobs that end with an error.
+FAILED: set[Any] = set()
 
 
 def keep_records_with_results(records: Records) -> None:
@@ -93,6 +95,7 @@ def keep_records_with_results(records: Records) -> None:
         # Dates say when something was copied.
         job.output_mintime = property(_date_of_others)
         job.outputs_older_than_script_or_notebook = _older_of_others
+        job.postprocess = _noting_errors(job.postprocess)
         for kind in (job, snakemake_jobs.GroupJob):
             kind.restart_times = property(partial(_retries, kind.restart_times.fget))
 
@@ -105,6 +108,16 @@ async def _older_of_others(job: Any) -> Any:
     if job.rule.name not in STUDIES:
         async for output in job._dates[1](job):
             yield output
+
+
+def _noting_errors(postprocess: Callable[..., Any]) -> Callable[..., Any]:
+    """Snakemake calls ``Persistence.finished`` after errors too, and does not tell."""
+
+    async def noting(job: Any, *arguments: Any, error: bool = False, **options: Any) -> None:
+        (FAILED.add if error else FAILED.discard)(job)
+        await postprocess(job, *arguments, error=error, **options)
+
+    return noting
 
 
 def _retries(planned: Callable[[Any], int], job: Any) -> int:
@@ -185,7 +198,7 @@ class Persistence(FilePersistence):
     async def finished(self, job: Any) -> None:
         """Write down what a job's outputs were made from, in whichever process it ended."""
         await super().finished(job)
-        if self._is_of_study(job):
+        if self._is_of_study(job) and job not in FAILED:
             self._write(job, replace(self._now(job), outputs=self._sizes(job)))
 
     def _adopt(self, study: Records) -> None:
