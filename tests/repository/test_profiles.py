@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -131,3 +132,16 @@ def test_the_shipped_partitions_serve_the_full_size_example_in_every_attempt() -
         "compare, figures, basins, collect (group tables)": ["cpu", "cpu", "cpu"],
         "bundle": ["cpu", "cpu", "cpu"],
     }
+
+
+def test_a_profile_is_found_as_snakemake_finds_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    own = tmp_path / "snakemake" / "our-cluster"
+    shutil.copytree(SLURM, own)
+    (own / "config.yaml").rename(own / "config.v9+.yaml")
+    monkeypatch.chdir(tmp_path)
+    by_name, by_file = read_site(Path("our-cluster")), read_site(SLURM / "config.yaml")
+    assert by_name.partition_file == own / "partitions.yaml"
+    assert by_file.partition_file == SLURM / "partitions.yaml"

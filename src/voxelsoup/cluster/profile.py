@@ -53,12 +53,12 @@ class Site:
 
 
 def read_site(profile: Path) -> Site:
-    """Read a profile folder with the executor `slurm`.
+    """Read a profile with the executor `slurm`, by its folder, its file or its name.
 
     Raises:
         InputError: if it is not there, not readable, for another executor, or without partitions.
     """
-    file = profile / "config.yaml"
+    file = _file_of(profile)
     settings = _read_profile(file)
     if settings.get("executor") != "slurm":
         raise InputError(
@@ -112,6 +112,14 @@ def overridden_rules(by_rule: Any, defaults: Any) -> frozenset[str]:
     if "slurm_partition" in defaults:
         return frozenset(RULES)
     return frozenset(rule for rule, values in by_rule.items() if DECIDING & set(values))
+
+
+def _file_of(profile: Path) -> Path:
+    """The file that Snakemake would read: names are those of folders in its own places."""
+    from snakemake.cli import get_profile_dir
+
+    found = get_profile_dir(str(profile))
+    return profile / "config.yaml" if found is None else Path(found[1])
 
 
 def _read_profile(file: Path) -> dict[str, Any]:
