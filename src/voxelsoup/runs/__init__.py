@@ -18,6 +18,9 @@ record and ends the run when it is asked to. Below it:
 - ``signals``: requests to end, noted until the next step.
 - ``rungs``: what a successive halving leaves on disk.
 - ``invocation``: how Snakemake was started, and the study files of a results folder.
+- ``snapshot``: the study as it was when it was started, which all of its jobs read.
+- ``origins``: what results were made from; ``snakemake_records`` lets Snakemake decide by them what
+  is current, and ``plan_table`` shows what will be done and why.
 
 ``run_state`` decides what a run is doing, for the plan, ``trials``, ``status`` and ``prune`` alike;
 ``failures`` says why it ended and what to do about it. Both take what Slurm says as plain data.

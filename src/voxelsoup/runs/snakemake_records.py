@@ -17,6 +17,8 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
+# Snakemake's modules import each other: this one has to be the first.
+import snakemake.api  # noqa: F401
 from snakemake import jobs as snakemake_jobs
 from snakemake import workflow as snakemake_workflow
 from snakemake.exceptions import WorkflowError
