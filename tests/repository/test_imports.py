@@ -74,7 +74,8 @@ def test_the_package_itself_imports_nothing_heavy() -> None:
 def test_reading_the_rules_imports_nothing_heavy() -> None:
     statements = of_the_rules()
     assert len(statements) > 10
-    assert heavy_after(statements) == set()
+    # Snakemake, which reads them, has imported pandas before.
+    assert heavy_after(statements) == heavy_after(["import snakemake.api"]) == {"pandas"}
 
 
 def test_the_status_and_the_command_line_import_nothing_heavy() -> None:
