@@ -49,6 +49,7 @@ def finish(results: Path, fold: int, trial: Trial) -> None:
     for name in (f"{trial.id}.log", f"{trial.id}-evaluate.log", f"{trial.id}/raw-1-evaluate.log"):
         write(results / "logs" / of_fold / "trials" / name)
     write(results / "benchmarks" / of_fold / "trials" / f"{trial.id}.tsv")
+    write(results / ".state" / "origins" / of_fold / "trials" / trial.id / "selection.csv.json")
     write(results / of_fold / "rungs" / "1" / trial.id / "selection.csv")
     write(results / "logs" / of_fold / "rungs" / "1" / f"{trial.id}.log")
 

@@ -25,7 +25,7 @@ from voxelsoup.study.study import Study
 from voxelsoup.study.trials import trials
 
 STATES = ".state"
-ROOTS = (".", "logs", "benchmarks", STATES)
+ROOTS = (".", "logs", "benchmarks", STATES, f"{STATES}/origins")
 FOLD = re.compile(r"fold(\d+)")
 # What follows a name in the files about it, as in stem-evaluate.log.
 ABOUT = r"(?:[-.].*)?"
