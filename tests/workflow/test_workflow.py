@@ -20,7 +20,7 @@ from voxelsoup.common.files import sha256
 from voxelsoup.evaluation.case_scores import mean_dice, read_rows
 from voxelsoup.models import weight_files
 from voxelsoup.runs.invocation import recorded_studies
-from voxelsoup.soups.candidates import ranking
+from voxelsoup.soups.candidates import ranking, read_candidates
 from voxelsoup.study.loading import read
 from voxelsoup.study.trials import trials
 
@@ -32,9 +32,8 @@ def trials_of(demo: Path) -> list[str]:
 
 
 def models_of(demo: Path) -> list[str]:
-    """All ingredients: the trials' models and what lies beside them."""
-    trials = demo / FOLD / "trials"
-    return sorted(str(path.parent.relative_to(trials)) for path in trials.rglob("selection.csv"))
+    """All ingredients, each once: a scheduled optimizer has one kind of weights."""
+    return sorted(candidate.model for candidate in read_candidates(demo / FOLD / "candidates.tsv"))
 
 
 def test_the_demo_ends_with_the_comparison_and_the_report(demo: Path) -> None:

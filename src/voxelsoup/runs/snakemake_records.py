@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -205,7 +206,8 @@ class Persistence(FilePersistence):
 
     def _adopt(self, study: Records) -> None:
         """Declare what exists current for this version of the code, as the user asked for."""
-        for job in self.dag.jobs:
+        # In the order in which they were made: each is known by what it was made from.
+        for job in chain.from_iterable(self.dag.toposorted()):
             if STUDIES.get(job.rule.name) is not study or not job.output or self.dag.needrun(job):
                 continue
             before, now = self.stored(self.path_of(job)), self.now(job)
