@@ -64,6 +64,11 @@ def test_of_many_changed_settings_some_are_named() -> None:
     assert in_words(list(differences(before, now))).endswith("`2` 2 -> 3 and 6 more")
 
 
+def test_changed_scans_are_called_so() -> None:
+    before, now = (replace(MADE, settings={"listing": text}) for text in ("a1", "b2"))
+    assert why_outdated(before, now, "results") == "the scans changed"
+
+
 @pytest.mark.parametrize(
     ("inputs", "named"),
     [

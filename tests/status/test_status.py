@@ -44,6 +44,7 @@ from voxelsoup.runs.record import RECORD, Attempt, Recorder, RunRecord, read_rec
 from voxelsoup.runs.resume_state import State
 from voxelsoup.runs.run_state import Circumstances, Queue, RunFacts, plan, run_condition
 from voxelsoup.runs.signals import Interrupted
+from voxelsoup.runs.snapshot import write_snapshot
 from voxelsoup.status import terminal
 from voxelsoup.status.filters import checked
 from voxelsoup.status.rows import RunRow, StudyStatus
@@ -912,3 +913,16 @@ def test_the_help_names_all_options() -> None:
     add_options(parser)
     for option in ("--sort", "--state", "--fold", "--where", "--limit", "--watch", "--json"):
         assert option in parser.format_help()
+
+
+def test_a_study_that_was_edited_after_its_start_is_said(
+    cases: tuple[Path, list[str]], tmp_path: Path
+) -> None:
+    study = Study(tmp_path, cases)
+    write_snapshot(Path(study.settings.results), {}, [study.file])
+    assert study.reader.look().note == ""
+    study.file.write_text(study.file.read_text() + "# the next experiment\n")
+    assert re.match(
+        "study.yaml was changed after the start of .*, whose jobs go by the study as it was",
+        study.reader.look().note,
+    )

@@ -21,6 +21,8 @@ from voxelsoup.common.files import json_sha256, write_text
 ORIGINS = Path(".state", "origins")
 # Inputs and settings lie below these wherever the study lies.
 RESULTS = "<results>"
+# The parameter that stands for sizes and dates of scans.
+SCANS = "listing"
 SHOWN_AT_ONCE = 3
 SHOWN_LENGTH = 40
 # What decides the numbers that a rule writes (see ``code_version``); pages and pictures, which are
@@ -173,6 +175,8 @@ def why_outdated(before: Origin, now: Origin, results: str) -> str | None:
     if not before.finished:
         return "interrupted before they were complete"
     changes = list(differences(before.settings, now.settings))
+    if SCANS in (key for key, _, _ in changes):
+        return "the scans changed"
     if changes:
         return in_words(changes)
     others = [name for name, made in now.inputs.items() if before.inputs.get(name) != made]
