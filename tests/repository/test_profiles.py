@@ -74,18 +74,19 @@ def test_a_study_of_500_runs_makes_one_submission_per_run_and_a_few(tmp_path: Pa
     groups = re.findall(r"^\[.*\] Group job (\w+) ", printed, re.MULTILINE)
     # What stands alone is announced by its rule's message.
     said = {"Stem": "stem", "Soup": "soup", "Barriers": "basin", "Slices": "case_slices"}
-    said |= {"Bundle": "bundle"}
+    said |= {"Bundle": "bundle", "Scores": "evaluate_stem"}
     # The report and what it is made of are made beside Snakemake.
     said |= {"Models": "candidates", "Methods": "methods", "Run": "run_times"}
     said |= {"Report": "report", "Manifest": "manifest"}
     first_words = re.findall(r"^Job \d+: (\w+)", printed, re.MULTILINE)
     alone = [rule for word in first_words if not RULES[rule := said[word]].local]
     counts = Counter([*groups, *alone])
-    # A run is a trial and its scores; the scores of the five stems are five more of them.
+    # A run is a trial and its scores.
     assert counts == {
         "data": 1,
         "stem": 5,
-        "run": 5 * 100 + 5,
+        "run": 5 * 100,
+        "evaluate_stem": 5,
         "soup": 5 * 2,
         "scores": 5,
         "basin": 5,
