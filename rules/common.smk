@@ -14,19 +14,14 @@ if (REPOSITORY / "src").is_dir():
     SEARCHED = [str(REPOSITORY / "src"), os.environ.get("PYTHONPATH")]
     os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, SEARCHED)))
 
-from snakemake import common as snakemake_common
-from snakemake import sourcecache
 from snakemake.exceptions import WorkflowError
 
-from voxelsoup.cluster import job_resources
+from voxelsoup.cluster import job_resources, upstream_patches
 from voxelsoup.common.errors import InputError
 from voxelsoup.study.loading import load
 from voxelsoup.study.trials import trials as trials_of
 
-# Snakemake (9.27.1) takes the names of scripts and the signatures of functions apart several times
-# for every job, with ten thousand jobs for seconds; they are the same each time.
-sourcecache.parse_uri = cache(sourcecache.parse_uri)
-snakemake_common.get_function_params = cache(snakemake_common.get_function_params)
+upstream_patches.plan_quickly()
 
 # What messages call the study; another workflow may have made it without any file.
 STUDY_FILE = str(workflow.configfiles[-1]) if workflow.configfiles else "`config` of the module"

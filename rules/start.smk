@@ -1,9 +1,11 @@
 # What happens before the first job starts and after the last one has ended.
+from functools import partial
+
 from voxelsoup.cluster.job_resources import RULES
 from voxelsoup.common.errors import Stopped
 from voxelsoup.common.logs import START_RECORD
 from voxelsoup.runs import snakemake_records
-from voxelsoup.runs.invocation import remember_study, write_invocation
+from voxelsoup.runs.invocation import note_submissions, remember_study, write_invocation
 from voxelsoup.runs.lease import Lease
 from voxelsoup.runs.snapshot import RECORD, record_beside, write_snapshot
 
@@ -50,6 +52,10 @@ if not workflow.is_main_process and record_beside(Path(STUDY_FILE)):
 
 
 onstart:
+    if workflow.executor_plugin.name == "slurm":
+        upstream_patches.patch_slurm_plugin(
+            workflow.scheduler._executor, partial(note_submissions, study_lease.folder)
+        )
     note_invocation()
 
 
@@ -72,6 +78,8 @@ def check_start(asked_for) -> None:
             check_cluster(asked_for)
         # Kept until this process ends, also where Snakemake's own lock is switched off.
         study_lease.acquire(say_once_what_is_waited_for())
+        # What a former Snakemake was waiting for.
+        note_submissions(study_lease.folder, "", False)
         remember_study(Path(study.results), workflow.configfiles)
         read_snapshot()
         note_invocation()
@@ -112,10 +120,6 @@ def say_once_what_is_waited_for():
 
 def check_cluster(asked_for) -> None:
     """On a Slurm cluster: refuse what no partition can serve, before anything is submitted."""
-    from voxelsoup.cluster import slurm_plugin
-
-    slurm_plugin.remember_job_age()
-    slurm_plugin.name_runs_in_comments()
     if not workflow.executor_settings.partition_config:
         return
     from voxelsoup.cluster.partitions import refuse_unservable

@@ -32,6 +32,7 @@ LONGEST = (
     "workflow/test_workflow.py",
     "workflow/test_studies.py",
     "on_slurm/test_interrupted_runs.py",
+    "on_slurm/test_submissions.py",
     "on_slurm/test_status_on_slurm.py",
     "workflow/test_recovery.py",
     "workflow/test_halving.py",
@@ -102,11 +103,21 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[slurm.Cluster]:
     """A real Slurm cluster; one per worker of a parallel test run."""
-    reason = slurm.missing()
+    yield from _running_cluster(accounting=False)
+
+
+@pytest.fixture(scope="session")
+def accounting_cluster() -> Iterator[slurm.Cluster]:
+    """A real Slurm cluster with accounts and their limits."""
+    yield from _running_cluster(accounting=True)
+
+
+def _running_cluster(accounting: bool) -> Iterator[slurm.Cluster]:
+    reason = slurm.missing(accounting)
     if reason is not None:
         assert "CI" not in os.environ, f"CI has to run the tests on Slurm: {reason}"
         pytest.skip(reason)
-    cluster = slurm.start()
+    cluster = slurm.start(accounting)
     try:
         yield cluster
     finally:

@@ -8,6 +8,10 @@ that several clusters (one per test worker, or beside a real one) do not see eac
     gpu-b1          8 CPUs, 16000 MB, 1 x h100   partition gpu-long, 120 minutes
 
 The GPUs are fake: character devices that Slurm hands out; torch finds none.
+
+With accounting (a database of its own, which takes ten seconds to come up) the account `test` is
+yours, its limits are enforced, GPUs of gpu-short have the name that NVML gives them, and two
+further partitions share gpu-b1: jobs in `scavenger` are cancelled for those in `urgent`.
 """
 
 from __future__ import annotations
@@ -30,8 +34,11 @@ import yaml
 
 REPOSITORY = Path(__file__).parents[2]
 COMMANDS = ("slurmctld", "slurmd", "munged", "sinfo", "squeue", "sbatch", "srun", "scontrol")
+ACCOUNTING_COMMANDS = ("slurmdbd", "sacctmgr", "mariadbd", "mariadb", "mariadb-install-db")
 NODES = {"cpu1": 11, "gpu-a1": 12, "gpu-a2": 13, "gpu-b1": 14}
 GPU_FILES = 2
+DATABASE, ACCOUNTING = 2, 3
+A100, A100_BY_NVML = "a100", "nvidia_a100-sxm4-80gb"
 
 PARTITIONS = {
     "cpu": {"max_runtime": 60, "max_mem_mb": 8000, "max_threads": 8},
@@ -103,7 +110,7 @@ MpiDefault=none
 JobAcctGatherType=jobacct_gather/linux
 JobAcctGatherFrequency=task=1
 JobAcctGatherParams=OverMemoryKill
-AccountingStorageType=accounting_storage/none
+{accounting}
 NodeName=cpu1 NodeHostname={host} NodeAddr=127.0.0.1 Port={cpu1} CPUs=8 RealMemory=8000
 NodeName=gpu-a1 NodeHostname={host} NodeAddr=127.0.0.1 Port={gpu_a1} CPUs=8 RealMemory=8000 \
 Gres=gpu:a100:2
@@ -114,6 +121,45 @@ Gres=gpu:h100:1
 PartitionName=cpu Nodes=cpu1 Default=YES MaxTime=60 DefaultTime=10 State=UP
 PartitionName=gpu-short Nodes=gpu-a[1-2] MaxTime=2 DefaultTime=1 State=UP
 PartitionName=gpu-long Nodes=gpu-b1 MaxTime=120 DefaultTime=10 State=UP
+"""
+
+NO_ACCOUNTING = "AccountingStorageType=accounting_storage/none"
+WITH_ACCOUNTING = """\
+AccountingStorageType=accounting_storage/slurmdbd
+AccountingStorageHost=127.0.0.1
+AccountingStoragePort={accounting_port}
+AccountingStoragePass={folder}/munge/socket
+AccountingStorageTRES=gres/gpu
+AccountingStorageEnforce=associations,limits,qos
+AccountingStoreFlags=job_comment
+PreemptType=preempt/partition_prio
+PreemptMode=CANCEL"""
+PREEMPTION = """\
+PartitionName=scavenger Nodes=gpu-b1 MaxTime=120 State=UP PriorityTier=1
+PartitionName=urgent Nodes=gpu-b1 MaxTime=120 State=UP PriorityTier=10
+"""
+DATABASE_DAEMON = """\
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge/socket
+DbdHost=localhost
+DbdAddr=127.0.0.1
+DbdPort={accounting_port}
+SlurmUser=root
+LogFile={folder}/log/slurmdbd.log
+PidFile={folder}/pid/slurmdbd
+StorageType=accounting_storage/mysql
+StorageHost=127.0.0.1
+StoragePort={database_port}
+StorageUser=slurm
+StoragePass=slurm
+StorageLoc=slurm
+"""
+DATABASE_USER = """\
+create database slurm;
+create user 'slurm'@'127.0.0.1' identified by 'slurm';
+create user 'slurm'@'localhost' identified by 'slurm';
+grant all on slurm.* to 'slurm'@'127.0.0.1';
+grant all on slurm.* to 'slurm'@'localhost';
 """
 
 
@@ -201,6 +247,11 @@ class Cluster:
         """Lose the controller; what runs on the nodes runs on."""
         self._signal(self.folder / "pid" / "slurmctld", signal.SIGKILL)
 
+    def limit(self, **limits: object) -> None:
+        """Set limits of the association of the user who runs the tests; -1 takes one away."""
+        changes = [f"{name}={value}" for name, value in limits.items()]
+        self.run("sacctmgr", "-i", "modify", "user", "root", "set", *changes)
+
     def start_controller(self) -> None:
         """Bring the controller (back) up, with what it had saved of its jobs."""
         self.run("slurmctld", "-i")
@@ -248,7 +299,8 @@ class Cluster:
             self._signal(self.folder / "pid" / node, signal.SIGTERM)
             self._kill_jobs_on(node)
         # An orderly stop saves a state that is not needed, slowly.
-        self._signal(self.folder / "pid" / "slurmctld", signal.SIGKILL)
+        for daemon in ("slurmctld", "slurmdbd", "mariadbd"):
+            self._signal(self.folder / "pid" / daemon, signal.SIGKILL)
         self._signal(self.folder / "munge" / "pid", signal.SIGTERM)
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -282,28 +334,29 @@ class Cluster:
         return found
 
 
-def missing() -> str | None:
+def missing(accounting: bool = False) -> str | None:
     """Why a cluster cannot be brought up here, or nothing."""
     path = os.pathsep.join([os.environ["PATH"], "/usr/sbin"])
-    absent = [command for command in COMMANDS if shutil.which(command, path=path) is None]
+    needed = COMMANDS + (ACCOUNTING_COMMANDS if accounting else ())
+    absent = [command for command in needed if shutil.which(command, path=path) is None]
     if absent:
         return (
-            f"no {', '.join(absent)} here: apt-get install --no-install-recommends "
-            "slurmctld slurmd slurm-client munge"
+            f"no {', '.join(absent)} here: apt-get install --no-install-recommends slurmctld "
+            "slurmd slurm-client munge slurmdbd mariadb-server-core mariadb-client-core"
         )
     if os.getuid() != 0:
         return "the test cluster's daemons and fake GPUs need root"
     return None
 
 
-def start() -> Cluster:
+def start(accounting: bool = False) -> Cluster:
     """Bring up the cluster, in about a second; another one may take its ports meanwhile."""
     for attempt in range(3):
         # A socket's path may have about 100 characters; pytest's folders are longer.
         cluster = Cluster(Path(tempfile.mkdtemp(prefix="voxelsoup-slurm-", dir="/tmp")))
         try:
-            _write_files(cluster.folder, _free_ports())
-            _start_daemons(cluster)
+            _write_files(cluster.folder, _free_ports(), accounting)
+            _start_daemons(cluster, accounting)
             return cluster
         except (AssertionError, subprocess.TimeoutExpired):
             log = cluster.folder / "log" / "slurmctld.log"
@@ -317,7 +370,7 @@ def start() -> Cluster:
     raise AssertionError("unreachable")
 
 
-def _start_daemons(cluster: Cluster) -> None:
+def _start_daemons(cluster: Cluster, accounting: bool) -> None:
     munge = cluster.folder / "munge"
     files = {
         "--key-file": munge / "key",
@@ -327,6 +380,8 @@ def _start_daemons(cluster: Cluster) -> None:
         "--seed-file": munge / "seed",
     }
     cluster.run("munged", "--force", *(f"{key}={value}" for key, value in files.items()))
+    if accounting:
+        _start_accounting(cluster)
     cluster.start_controller()
     for node in NODES:
         (cluster.folder / "spool" / node).mkdir(parents=True)
@@ -335,7 +390,41 @@ def _start_daemons(cluster: Cluster) -> None:
         cluster.wait_for(node, "idle")
 
 
-def _write_files(folder: Path, port: int) -> None:
+def _start_accounting(cluster: Cluster) -> None:
+    """The database, the daemon that Slurm asks, one cluster, one account, one user."""
+    data, socket_file = f"--datadir={cluster.folder}/database", f"--socket={cluster.folder}/sql"
+    normal = "--auth-root-authentication-method=normal"
+    given = ("--no-defaults", "--user=root", data)
+    cluster.run("mariadb-install-db", *given, normal, "--skip-test-db", timeout=120)
+    port = int((cluster.folder / "slurmdbd.conf").read_text().split("StoragePort=")[1].split()[0])
+    options = [f"--port={port}", "--bind-address=127.0.0.1", socket_file]
+    options += [f"--pid-file={cluster.folder}/pid/mariadbd", "--innodb-flush-log-at-trx-commit=0"]
+    with (cluster.folder / "log" / "mariadbd.log").open("w") as log:
+        subprocess.Popen(
+            ["mariadbd", *given, *options],
+            env=cluster.environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    _until_it_succeeds(cluster, "mariadb", "--no-defaults", socket_file, "-e", DATABASE_USER)
+    cluster.run("slurmdbd")
+    _until_it_succeeds(cluster, "sacctmgr", "-i", "add", "cluster", "voxelsoup")
+    cluster.run("sacctmgr", "-i", "add", "account", "test", "Cluster=voxelsoup")
+    cluster.run("sacctmgr", "-i", "add", "user", "root", "Account=test")
+    # Slurm makes an account `root` by itself.
+    cluster.run("sacctmgr", "-i", "modify", "user", "root", "set", "DefaultAccount=test")
+
+
+def _until_it_succeeds(cluster: Cluster, *command: str, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while subprocess.run(
+        command, env=cluster.environment, capture_output=True, timeout=seconds
+    ).returncode:
+        assert time.monotonic() < end, f"in vain for {seconds:.0f} s: {' '.join(command)}"
+        time.sleep(0.1)
+
+
+def _write_files(folder: Path, port: int, accounting: bool) -> None:
     for name in ("log", "state", "munge", "dev", "pid", "bin", "spool"):
         (folder / name).mkdir()
     (folder / "munge").chmod(0o700)
@@ -345,11 +434,20 @@ def _write_files(folder: Path, port: int) -> None:
         # Slurm sets CUDA_VISIBLE_DEVICES for character devices only; this is another /dev/null.
         device = folder / "dev" / f"nvidia{number}"
         os.mknod(device, 0o666 | stat.S_IFCHR, os.makedev(1, 3))
-    (folder / "gres.conf").write_text(GRES.format(folder=folder))
+    model = A100_BY_NVML if accounting else A100
+    (folder / "gres.conf").write_text(GRES.format(folder=folder).replace(A100, model))
     ports = {node.replace("-", "_"): port + offset for node, offset in NODES.items()}
     host = socket.gethostname().split(".")[0]
-    text = CONFIGURATION.format(folder=folder, host=host, port=port, **ports)
-    (folder / "slurm.conf").write_text(text)
+    places = {"folder": folder, "accounting_port": port + ACCOUNTING}
+    accounted = WITH_ACCOUNTING.format(**places) if accounting else NO_ACCOUNTING
+    text = CONFIGURATION.format(
+        folder=folder, host=host, port=port, accounting=accounted, **ports
+    ).replace(A100, model)
+    (folder / "slurm.conf").write_text(text + (PREEMPTION if accounting else ""))
+    if accounting:
+        daemon = folder / "slurmdbd.conf"
+        daemon.write_text(DATABASE_DAEMON.format(**places, database_port=port + DATABASE))
+        daemon.chmod(0o600)
     # The plugin's job step drops SLURM_CONF before its srun, which would look for /etc/slurm.
     wrapper = folder / "bin" / "srun"
     real = shutil.which("srun")
@@ -362,7 +460,7 @@ def _free_ports() -> int:
     chooser = random.SystemRandom()
     while True:
         first = chooser.randrange(20000, 32000, 20)
-        if all(_is_free(first + offset) for offset in (0, *NODES.values())):
+        if all(_is_free(first + offset) for offset in (0, DATABASE, ACCOUNTING, *NODES.values())):
             return first
 
 

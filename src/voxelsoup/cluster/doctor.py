@@ -5,15 +5,20 @@ Every check says what it looked at, and the problem if there is one.
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 from snakemake_executor_plugin_slurm.job_status_query import get_min_job_age
 from snakemake_executor_plugin_slurm.partitions import Partition
+from snakemake_executor_plugin_slurm.validation import validate_slurm_extra
+from snakemake_interface_common.exceptions import WorkflowError
 
 from voxelsoup.cluster import node_probe
+from voxelsoup.cluster.associations import check_associations
 from voxelsoup.cluster.partitions import (
     Check,
     Submission,
@@ -24,6 +29,7 @@ from voxelsoup.cluster.partitions import (
 )
 from voxelsoup.cluster.profile import Site
 from voxelsoup.cluster.slurm import ask, no_commands, read_nodes
+from voxelsoup.cluster.submission_errors import EXTRA
 from voxelsoup.common.errors import InputError
 from voxelsoup.study.study import Study
 
@@ -51,6 +57,9 @@ def examine(
         return
     yield Check(f"the controller answers: {len({node.name for node in nodes})} nodes")
     yield check_status_command(site)
+    if site.extra:
+        yield check_extra(site)
+    yield from check_associations(site, planned)
     yield from check_partitions(site, nodes)
     yield from check_requests(study, site, nodes)
     for rule in sorted(site.overridden):
@@ -99,6 +108,17 @@ def check_status_command(site: Site) -> Check:
     return Check(what, problem)
 
 
+def check_extra(site: Site) -> Check:
+    """Whether the plugin takes the profile's `slurm_extra`."""
+    what = f"slurm_extra: {site.extra}"
+    try:
+        validate_slurm_extra(SimpleNamespace(resources=SimpleNamespace(slurm_extra=site.extra)))
+    except WorkflowError as error:
+        problem = InputError("slurm_extra", str(error), "options without settings", EXTRA)
+        return Check(what, problem)
+    return Check(what)
+
+
 def _first_served(
     planned: list[list[Submission]], partitions: list[Partition]
 ) -> dict[str, Submission]:
@@ -118,7 +138,8 @@ def _first_served(
 def _options(site: Site, partition: str) -> list[str]:
     options = [f"--partition={partition}"]
     options += [f"--account={site.account}"] if site.account else []
-    return options + ([f"--qos={site.qos}"] if site.qos else [])
+    options += [f"--qos={site.qos}"] if site.qos else []
+    return options + shlex.split(site.extra)
 
 
 def check_acceptance(site: Site, partition: str, submission: Submission) -> Check:

@@ -30,6 +30,8 @@ class Site:
     overridden: frozenset[str] = frozenset()
     account: str | None = None
     qos: str | None = None
+    extra: str = ""
+    jobs: int | None = None
     status_command: str | None = None
     first_look_s: int = 40
     latency_s: int = 5
@@ -84,6 +86,8 @@ def read_site(profile: Path) -> Site:
         overridden=overridden_rules(settings.get("set-resources") or {}, defaults),
         account=_text(defaults.get("slurm_account")),
         qos=_text(settings.get("slurm-qos")),
+        extra=_text(defaults.get("slurm_extra")) or "",
+        jobs=_number(settings.get("jobs")),
         status_command=_text(settings.get("slurm-status-command")),
         first_look_s=int(settings.get("slurm-init-seconds-before-status-checks", 40)),
         latency_s=int(settings.get("latency-wait", 5)),
@@ -147,3 +151,8 @@ def _mapping(value: Any) -> dict[str, Any]:
 def _text(value: Any) -> str | None:
     # Snakemake evaluates resources as expressions, so that a text may carry quotes of its own.
     return None if value is None else str(value).strip("'\"")
+
+
+def _number(value: Any) -> int | None:
+    # `unlimited` is one of the words that Snakemake takes.
+    return int(value) if str(value).isdecimal() else None

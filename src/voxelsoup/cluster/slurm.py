@@ -76,12 +76,12 @@ def parse_nodes(printed: str) -> list[Node]:
     for line in printed.splitlines():
         partition, name, cpus, memory, gres, limit = line.strip().split("|")
         cores, mem_mb = int(cpus.rstrip("+")), int(memory.rstrip("+"))
-        nodes.append(Node(partition, name, cores, mem_mb, _gpus(gres), _minutes(limit)))
+        nodes.append(Node(partition, name, cores, mem_mb, _gpus(gres), minutes_of(limit)))
     return nodes
 
 
-def _minutes(limit: str) -> float:
-    """What sinfo prints: infinite, or days-hours:minutes:seconds without its leading parts.
+def minutes_of(limit: str) -> float:
+    """A time as Slurm prints it: infinite, or days-hours:minutes:seconds without leading parts.
 
     The Slurm plugin would read 30:00, half an hour, as thirty hours.
     """

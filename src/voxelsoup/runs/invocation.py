@@ -48,6 +48,7 @@ def recorded_studies(results: Path) -> list[tuple[Path, ...]]:
 log = logging.getLogger(__name__)
 
 INVOCATION = "snakemake.json"
+SUBMISSIONS = "submissions.json"
 # Jobs of a Snakemake that was killed run on under its name, and so may those of the one before.
 SLURM_NAMES_KEPT = 10
 
@@ -99,3 +100,28 @@ def read_invocation(folder: Path) -> Invocation | None:
         return Invocation(**content)
     except (OSError, ValueError, TypeError):
         return None
+
+
+def note_submissions(folder: Path, text: str, ends: bool) -> None:
+    """Write down why Slurm does not take jobs, for the status; an empty text: it does.
+
+    ``ends``: whether Snakemake ends because of it. A full disk loses the note, not the study.
+    """
+    note = folder / SUBMISSIONS
+    try:
+        if text:
+            write_json(note, {"text": text, "ends": ends, "at": provenance.now()})
+        else:
+            note.unlink(missing_ok=True)
+    except (InputError, OSError) as error:
+        log.warning("%s could not be written: %s", note, error)
+
+
+def read_submissions(folder: Path, snakemake_lives: bool) -> str:
+    """Why Slurm does not take jobs, or why it ended the last Snakemake; empty if it does."""
+    try:
+        note: dict[str, Any] = read_json(folder / SUBMISSIONS)
+        # One that was killed while it waited submits nothing any more.
+        return f"Slurm: {note['text']}" if snakemake_lives or note["ends"] else ""
+    except (OSError, ValueError, TypeError, KeyError):
+        return ""

@@ -82,7 +82,8 @@ class StudyStatus:
         gpu_hours: hours of GPUs that all attempts have taken; 0 where runs train on CPUs.
         hours: the same of any device.
         estimated_end: when all runs will be done, at the present pace; None if nothing runs.
-        note: what could not be found out, such as from a Slurm controller that does not answer.
+        note: why nothing is submitted, and what could not be found out, such as from a Slurm
+            controller that does not answer.
     """
 
     study: str

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from voxelsoup.runs.failures import SlurmJob
+from voxelsoup.runs.invocation import read_submissions
 from voxelsoup.runs.lease import server_time
 from voxelsoup.runs.record import Attempt, RunRecord, read_result
 from voxelsoup.runs.run_state import AT_WORK, Circumstances, RunCondition, RunFacts, run_condition
@@ -51,14 +52,16 @@ class StatusReader:
     def _look(
         self, runs: Sequence[KnownRun], curves: bool
     ) -> tuple[StudyStatus, list[RunFacts], Circumstances]:
-        before = server_time(Path(self.study.results, ".state"))
+        folder = Path(self.study.results, ".state")
+        before = server_time(folder)
         dropped = dropped_trials(self.study)
         facts = [read_facts(run, dropped[run.fold].get(run.run)) for run in runs]
         around = circumstances(self.study, facts, before)
         rows = [self._row(run, fact, around, curves) for run, fact in zip(runs, facts, strict=True)]
         now = datetime.now(UTC).astimezone()
         gpus_per_run = max(1, self.study.resources.training.gpu)
-        note = "; ".join(filter(None, (around.queue.note, self._edited())))
+        waiting = read_submissions(folder, around.snakemake_lives)
+        note = "; ".join(filter(None, (waiting, around.queue.note, self._edited())))
         if not Path(self.study.results).is_dir():
             note = f"there is no folder {self.study.results} here yet"
         status = StudyStatus(

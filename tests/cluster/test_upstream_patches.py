@@ -1,0 +1,105 @@
+"""The code of Snakemake and its Slurm plugin that voxelsoup patches is what the patches are for."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import snakemake_executor_plugin_slurm as plugin
+from snakemake import common, sourcecache
+from snakemake.jobs import GroupJob
+from snakemake.scheduling.job_scheduler import JobScheduler
+from snakemake_interface_common.exceptions import WorkflowError
+from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
+
+from voxelsoup.cluster import upstream_patches
+
+REPORTS = Path(__file__).parents[2] / "docs/upstream"
+
+# What is replaced, wrapped or relied upon -> the beginning of the SHA-256 of its source.
+UPSTREAM: dict[Callable[..., Any], str] = {
+    sourcecache.parse_uri: "098465b589f0",
+    common.get_function_params: "ffd80f636452",
+    GroupJob.log_error: "06f181dd9ac4",
+    plugin.get_min_job_age: "26dc8de45ece",
+    plugin.get_submit_command: "8ec37eca0a8f",
+    plugin.set_gres_string: "4fd3bc7c49c8",
+    plugin.query_job_status: "e0a595a37ef2",
+    plugin.Executor.run_jobs: "237137067302",
+    plugin.Executor._submit_job: "9220e03682ba",
+    plugin.Executor._report_job_error_threadsafe: "bccc14fdfb49",
+    plugin.Executor.run_job: "d8a8af5d4605",
+    plugin.Executor.check_active_jobs: "a15ec905e07e",
+    plugin.Executor.shutdown: "67e48b94f0bc",
+    RemoteExecutor.cancel: "7f232b7a6371",
+    RemoteExecutor.report_job_submission: "d85e8b031315",
+    RemoteExecutor._wait_for_jobs: "7b4ab4f49ea0",
+    JobScheduler.schedule: "9f32db93a39b",
+    JobScheduler._handle_error: "255b52a98a34",
+    JobScheduler.error_callback: "f82ebb2d9974",
+    JobScheduler.exit_gracefully: "71dc8bb2df12",
+}
+
+
+def test_the_patches_say_which_versions_they_are_for() -> None:
+    assert upstream_patches.__doc__ is not None
+    made_for = " ".join(upstream_patches.__doc__.split())
+    assert f"Snakemake {version('snakemake')}," in made_for
+    for package in ("snakemake-executor-plugin-slurm", "snakemake-interface-executor-plugins"):
+        assert f"{package} {version(package)}" in made_for
+
+
+@pytest.mark.parametrize("code", UPSTREAM, ids=lambda code: code.__qualname__)
+def test_the_patched_code_is_that_which_the_patches_were_made_for(code: Any) -> None:
+    found = hashlib.sha256(inspect.getsource(code).encode()).hexdigest()
+    assert found.startswith(UPSTREAM[code]), (
+        f"{code.__module__}.{code.__qualname__} is another one: is its patch in "
+        "cluster/upstream_patches.py still needed, and does it still fit?"
+    )
+
+
+def test_every_patch_has_a_report_for_upstream_and_every_report_a_patch() -> None:
+    source = inspect.getsource(upstream_patches)
+    reports = {path.name for path in REPORTS.glob("*.md")} - {"README.md"}
+    assert reports == {name for name in reports if f"docs/upstream/{name}" in source}
+    assert source.count("docs/upstream/") - 1 >= len(reports)
+    for word in source.split():
+        if word.startswith("docs/upstream/") and word.endswith(".md"):
+            assert (REPORTS.parents[1] / word).is_file()
+
+
+def job(**resources: Any) -> SimpleNamespace:
+    """What the plugin looks at of a job."""
+    return SimpleNamespace(resources=resources)
+
+
+@pytest.mark.parametrize(
+    ("resources", "options"),
+    [
+        ({}, ""),
+        ({"gpu": 2}, " --gpus=2"),
+        ({"gpu": 2, "gpu_model": "nvidia_a100-sxm4-80gb"}, " --gpus=nvidia_a100-sxm4-80gb:2"),
+        ({"gpu": 1, "gpu_model": "a100_3g.20gb"}, " --gpus=a100_3g.20gb:1"),
+        ({"gpu_model": "a100"}, " --gpus=a100:1"),
+        ({"gres": "gpu:nvidia_h100-nvl:1"}, " --gres=gpu:nvidia_h100-nvl:1"),
+        ({"gres": "shard:2", "gpu": 0}, " --gres=shard:2"),
+    ],
+)
+def test_gres_options_take_every_name_that_slurm_has(
+    resources: dict[str, Any], options: str
+) -> None:
+    assert upstream_patches.gres_options(job(**resources)) == options
+
+
+@pytest.mark.parametrize(
+    "resources", [{"gres": "'gpu:1'"}, {"gres": "gpu:1; rm x"}, {"gpu_model": "a100 --wrap=x"}]
+)
+def test_gres_options_refuse_what_a_shell_would_take_apart(resources: dict[str, Any]) -> None:
+    with pytest.raises(WorkflowError, match="Invalid"):
+        upstream_patches.gres_options(job(**resources))
