@@ -56,8 +56,8 @@ rule work:
     output: "{{n}}.txt"
     shell: "echo $$ >> {{wildcards.n}}.runs; {{config[command]}}; touch {{output}}"
 """
-# All of them end Snakemake by themselves.
-PATIENCE_S = 120
+# Each of them ends by itself, within seconds on an idle machine.
+PATIENCE_S = 300
 
 
 class Workflow:
@@ -145,14 +145,14 @@ def one_job_at_a_time(accounting_cluster: slurm.Cluster) -> Iterator[None]:
 
 @pytest.mark.usefixtures("one_job_at_a_time")
 def test_a_limit_of_submitted_jobs_is_waited_for(workflow: Workflow) -> None:
-    workflow.start(jobs=3)
+    workflow.start(jobs=2)
     assert workflow.ends() == 0, workflow.printed()
     printed = workflow.printed()
     # Said once, and no attempt used up.
     assert printed.count("AssocMaxSubmitJobLimit") == 1
     assert "Slurm takes jobs again" in printed
     assert "Trying to restart" not in printed and "Error in" not in printed
-    assert workflow.states() == ["COMPLETED"] * 3
+    assert workflow.states() == ["COMPLETED"] * 2
     assert "AssocMaxSubmitJobLimit" in workflow.notes()[0]
     assert workflow.notes()[-1] == ""
 
@@ -167,32 +167,25 @@ def test_ctrl_c_ends_a_study_whose_jobs_wait_to_be_submitted(workflow: Workflow)
     wait_for(lambda: workflow.states() == ["CANCELLED"], PATIENCE_S)
 
 
-@pytest.mark.parametrize(
-    ("asked", "group", "said", "fix"),
-    [
-        ({"slurm_account": "nobody"}, True, "nobody appears to be invalid", "slurm_account"),
-        ({"slurm_extra": "--no-such-option"}, False, "unrecognized option", "slurm_extra"),
-    ],
-)
-def test_what_slurm_can_never_accept_ends_the_study_with_the_fix(
-    workflow: Workflow, asked: dict[str, Any], group: bool, said: str, fix: str
-) -> None:
-    workflow.start(jobs=2, group=group, **asked)
+def test_what_slurm_can_never_accept_ends_the_study_with_the_fix(workflow: Workflow) -> None:
+    workflow.start(jobs=2, group=False, slurm_extra="--no-such-option")
     assert workflow.ends() == 1
     printed = workflow.printed()
-    assert printed.count(said) == 1, printed
-    assert re.search(f"fix: .*{fix}", printed)
+    assert printed.count("unrecognized option '--no-such-option'") == 1
+    assert re.search("fix: .*slurm_extra", printed)
     assert "Trying to restart" not in printed and "Traceback" not in printed
     assert workflow.jobs() == []
     assert workflow.notes()[-1].startswith("ended: ")
 
 
-def test_jobs_that_run_are_finished_before_a_refused_one_ends_the_study(
-    workflow: Workflow,
-) -> None:
-    of_each = "'no_such_project' if wildcards.n == '1' else 'test'"
-    workflow.start("--set-resources", f"work:slurm_account={of_each}", jobs=2, command="sleep 3")
+def test_a_refused_group_ends_the_study_once_running_jobs_are_done(workflow: Workflow) -> None:
+    of_each = "'nobody' if wildcards.n == '1' else 'test'"
+    workflow.start("--set-resources", f"work:slurm_account={of_each}", jobs=2)
     assert workflow.ends() == 1
+    printed = workflow.printed()
+    assert printed.count("The given account nobody appears to be invalid") == 1
+    assert re.search("fix: .*slurm_account", printed)
+    assert "Trying to restart" not in printed and "Traceback" not in printed
     assert workflow.states() == ["COMPLETED"]
     assert (workflow.folder / "0.txt").exists()
 

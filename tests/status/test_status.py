@@ -38,7 +38,12 @@ from voxelsoup.evaluation.case_scores import mean_dice, read_rows, write_rows
 from voxelsoup.runs import record as record_module
 from voxelsoup.runs.failures import SlurmJob, end_of_attempt
 from voxelsoup.runs.guard import RunGuard
-from voxelsoup.runs.invocation import INVOCATION, Invocation, write_invocation
+from voxelsoup.runs.invocation import (
+    INVOCATION,
+    Invocation,
+    note_submissions,
+    write_invocation,
+)
 from voxelsoup.runs.lease import Lease, LeaseTaken, LeaseView, Owner
 from voxelsoup.runs.record import RECORD, Attempt, Recorder, RunRecord, read_record
 from voxelsoup.runs.resume_state import State
@@ -614,6 +619,9 @@ def test_a_newer_job_of_a_run_counts_more_than_its_last_attempt() -> None:
     requeued = replace(pending, id="7", waits_for="its start time has not come")
     assert described(requeued) == ("queued", "attempt 2 of 3, its start time has not come")
     assert described(timeout, replace(pending, state="RUNNING")) == ("retrying", "2 of 3, starting")
+    # No failure of the run: it goes on beyond the attempts that are allowed.
+    preempted = SlurmJob("7", "PREEMPTED")
+    assert described(preempted) == ("waiting", "preempted by another job; it is submitted again")
     failed = replace(pending, state="NODE_FAIL")
     assert described(timeout, failed) == ("waiting", "node failure; attempt 3 of 3 follows")
 
@@ -904,6 +912,20 @@ def test_snakemakes_start_is_written_down_with_the_names_of_its_jobs(tmp_path: P
     written = read_json(tmp_path / INVOCATION)
     assert written["slurm_names"] == [f"name{number}" for number in range(2, 12)]
     assert (written["retries"], written["process"]) == (2, os.getpid())
+
+
+def test_what_slurm_refuses_is_shown_as_long_as_it_holds_the_study_up(study: Study) -> None:
+    states = Path(study.settings.results, ".state")
+    lease = study.snakemake_lives(retries=2)
+    note_submissions(states, "3 waiting to be submitted: QOSMaxSubmitJobPerUserLimit", False)
+    assert study.reader.look().note.endswith("submitted: QOSMaxSubmitJobPerUserLimit")
+    # One that was killed while it waited submits nothing any more.
+    lease.release()
+    assert study.reader.look().note == ""
+    note_submissions(states, "ended: Invalid qos specification", True)
+    assert study.reader.look().note == "Slurm: ended: Invalid qos specification"
+    note_submissions(states, "", False)
+    assert study.reader.look().note == ""
 
 
 def test_the_help_names_all_options() -> None:

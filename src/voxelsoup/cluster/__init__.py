@@ -12,7 +12,10 @@ Begin with ``job_resources``: its table ``RULES`` says of every rule which part 
 - ``partitions``: where each submission will go, or that no partition serves it.
 - ``doctor``: all checks in order, for ``voxelsoup doctor``; ``node_probe`` runs on a node and
   reports whether files travel, torch imports and GPUs are seen.
-- ``slurm_plugin``: what Snakemake's Slurm plugin lacks.
+- ``associations``: your account and QOS, and what they limit.
+- ``submissions``: jobs handed to Slurm, and what becomes of those that it refuses;
+  ``submission_errors`` tells what passes from what can never be accepted, by Slurm's words.
+- ``upstream_patches``: what Snakemake and its Slurm plugin lack, all of it in this module.
 
 Decisions:
 
@@ -25,6 +28,11 @@ Decisions:
   as many as may share it (``job_request``). On a cluster the site decides.
 - **Refused before submission**: a job that no partition serves would pend for ever, so it ends the
   study before its first submission. Drained nodes are no reason to refuse (``partitions``).
+- **What passes is waited for**, and uses up no attempt of a job: a limit of submitted jobs, a
+  controller that is away, a full disk, preemption. What can never be accepted ends the study:
+  what runs is finished (a training of hours is worth more than a quick end), and nothing more is
+  submitted.
+- **Patches are for one version of upstream**, which ``pyproject.toml`` requires.
 - Only this package, the rules and the scripts know Snakemake: its Slurm plugin decides where
   a job will run, and ``partitions``, ``profile`` and ``doctor`` ask it.
 """

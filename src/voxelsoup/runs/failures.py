@@ -62,6 +62,9 @@ class Failure:
     message: str = ""
 
 
+PREEMPTED = Failure(
+    "preempted by another job", "start again, or use a partition that is not preempted"
+)
 # What Slurm calls the end of a job.
 SLURM_ENDS = {
     "TIMEOUT": Failure("time limit", f"{RESUMES}; raise `resources.training.runtime`"),
@@ -69,9 +72,7 @@ SLURM_ENDS = {
     "NODE_FAIL": Failure("node failure", RESUMES),
     "BOOT_FAIL": Failure("node failure", RESUMES),
     "CANCELLED": Failure("cancelled", RESUMES),
-    "PREEMPTED": Failure(
-        "preempted by another job", "start again, or use a partition that is not preempted"
-    ),
+    "PREEMPTED": PREEMPTED,
     "DEADLINE": Failure("deadline of its job", "start again without the deadline"),
 }
 KILLED = Failure(

@@ -16,6 +16,7 @@ from voxelsoup.common.errors import ErrorDescription
 from voxelsoup.runs.failures import (
     BEFORE_TRAINING,
     KILLED,
+    PREEMPTED,
     Failure,
     SlurmJob,
     end_by_error,
@@ -191,7 +192,8 @@ def _of_newer_job(job: SlurmJob, facts: RunFacts, around: Circumstances) -> RunC
     """A job was submitted for the run that has not trained it yet."""
     tried = around.tried(facts)
     if job.waits:
-        again = f"attempt {tried + 1} of {around.allowed}, " if tried else ""
+        # What was preempted is submitted again beyond what is allowed.
+        again = f"attempt {tried + 1} of {max(tried + 1, around.allowed)}, " if tried else ""
         return RunCondition("queued", again + job.waits_for)
     if job.is_running:
         return _beginning(tried + 1, around)
@@ -222,6 +224,8 @@ def _ended(facts: RunFacts, job: SlurmJob | None, around: Circumstances) -> RunC
 
 def _failed(failure: Failure, tried: int, around: Circumstances) -> RunCondition:
     """Its last attempt failed; Snakemake may give it another one."""
+    if around.snakemake_lives and failure.words == PREEMPTED.words:
+        return RunCondition("waiting", f"{failure.words}; it is submitted again", failure)
     if around.snakemake_lives and tried < around.allowed:
         if tried == 0:
             return RunCondition("waiting", f"earlier: {failure.words}", failure)
