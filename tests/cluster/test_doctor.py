@@ -15,8 +15,9 @@ import torch
 import yaml
 
 from support import slurm
+from voxelsoup.cluster.doctor import check_extra
 from voxelsoup.cluster.partitions import refuse_unservable
-from voxelsoup.cluster.profile import read_site
+from voxelsoup.cluster.profile import Site, read_site
 from voxelsoup.cluster.slurm import Node, ask, parse_nodes
 from voxelsoup.commands.cli import main
 from voxelsoup.common.errors import InputError
@@ -328,6 +329,13 @@ def test_a_profile_is_read_as_windows_saves_it(tmp_path: Path) -> None:
 def test_a_profile_for_another_executor_is_refused() -> None:
     with pytest.raises(InputError, match="its executor is not given"):
         read_site(REPOSITORY / "profiles" / "local")
+
+
+def test_an_option_that_the_plugin_sets_itself_is_refused_in_slurm_extra() -> None:
+    partitions = Path("partitions.yaml")
+    assert check_extra(Site(partitions, extra="--signal=USR1@60")).problem is None
+    problem = check_extra(Site(partitions, extra="--account=test")).problem
+    assert problem is not None and "account" in problem.found
 
 
 def test_parse_nodes_reads_what_sinfo_prints() -> None:

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -92,6 +93,8 @@ class Workflow:
                 stdout=printed,
                 stderr=subprocess.STDOUT,
                 text=True,
+                # Tests that run in the background of a shell ignore Ctrl-C, and so would this.
+                preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
             )
 
     def ends(self) -> int:
@@ -190,23 +193,6 @@ def test_a_refused_group_ends_the_study_once_running_jobs_are_done(workflow: Wor
     assert (workflow.folder / "0.txt").exists()
 
 
-def test_a_controller_that_is_away_is_waited_for(
-    workflow: Workflow, accounting_cluster: slurm.Cluster
-) -> None:
-    (workflow.folder / "may_go").unlink()
-    workflow.start()
-    wait_for(lambda: "rule go" in workflow.printed(), PATIENCE_S)
-    accounting_cluster.kill_controller()
-    try:
-        (workflow.folder / "may_go").touch()
-        wait_for(lambda: "Slurm takes no job for now" in workflow.printed(), PATIENCE_S)
-    finally:
-        accounting_cluster.start_controller()
-    assert workflow.ends() == 0, workflow.printed()
-    assert workflow.printed().count("Unable to contact slurm controller") == 1
-    assert workflow.states() == ["COMPLETED"]
-
-
 def test_an_unknown_failure_is_shown_and_counts_as_an_attempt(workflow: Workflow) -> None:
     (workflow.folder / "bin").mkdir()
     sbatch = workflow.folder / "bin" / "sbatch"
@@ -264,25 +250,44 @@ def test_gpu_models_as_nvml_names_them_are_requested(accounting_cluster: slurm.C
 def test_what_sbatch_says_of_a_job_that_can_never_run_is_understood(
     accounting_cluster: slurm.Cluster, options: str
 ) -> None:
+    said = refusal(accounting_cluster, "--partition=cpu", options)
+    assert classify(said).kind == "for good", said
+
+
+def refusal(cluster: slurm.Cluster, *options: str) -> str:
+    """What `sbatch` says of a job that it does not submit."""
     answer = subprocess.run(
-        ["sbatch", "--partition=cpu", options, "--wrap=true"],
-        env=accounting_cluster.environment,
+        ["sbatch", *options, "--wrap=true"],
+        cwd=cluster.folder,
+        env=cluster.environment,
         capture_output=True,
         text=True,
+        timeout=PATIENCE_S,
     )
-    assert classify(answer.stderr).kind == "for good", answer.stderr
+    assert answer.returncode != 0
+    return answer.stderr
 
 
-def test_a_partition_that_is_drained_is_waited_for(accounting_cluster: slurm.Cluster) -> None:
+def test_what_sbatch_says_of_a_partition_that_is_drained_is_waited_for(
+    accounting_cluster: slurm.Cluster,
+) -> None:
     accounting_cluster.run("scontrol", "update", "PartitionName=cpu", "State=DRAIN")
     try:
-        command = ["sbatch", "--partition=cpu", "--wrap=true"]
-        answer = subprocess.run(
-            command, env=accounting_cluster.environment, capture_output=True, text=True
-        )
+        said = refusal(accounting_cluster, "--partition=cpu")
     finally:
         accounting_cluster.run("scontrol", "update", "PartitionName=cpu", "State=UP")
-    assert classify(answer.stderr).kind == "for now", answer.stderr
+    assert classify(said).kind == "for now", said
+
+
+def test_what_sbatch_says_of_a_controller_that_is_away_is_waited_for(
+    accounting_cluster: slurm.Cluster,
+) -> None:
+    accounting_cluster.kill_controller()
+    try:
+        said = refusal(accounting_cluster, "--partition=cpu")
+    finally:
+        accounting_cluster.start_controller()
+    assert classify(said).kind == "for now", said
 
 
 @pytest.fixture
