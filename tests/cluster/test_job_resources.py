@@ -55,6 +55,11 @@ def test_a_gpu_model_is_asked_for_only_if_one_is_set() -> None:
     assert "gpu_model" not in job_resources.request(study_with(evaluation=EVALUATION), "soup", 1)
 
 
+def test_a_gpu_model_may_have_the_name_that_nvml_gives_it() -> None:
+    study = study_with(training={"gpu": 1, "gpu_model": "nvidia_a100-sxm4-80gb"})
+    assert job_resources.request(study, "stem", 1)["gpu_model"] == "nvidia_a100-sxm4-80gb"
+
+
 def test_a_gpu_model_without_a_gpu_is_refused() -> None:
     with pytest.raises(InputError, match=r"resources\.training.*`gpu_model` goes with a `gpu`"):
         study_with(training={"gpu_model": "a100"})

@@ -14,7 +14,7 @@ class Needs(Section):
     gpu: int = Field(0, ge=0, description="GPUs.")
     gpu_model: str | None = Field(
         None,
-        pattern=r"^[A-Za-z0-9_.]+$",
+        pattern=r"^[A-Za-z0-9_.-]+$",
         description="GPU model by the cluster's name for it (`sinfo -o %G`); null: any.",
     )
     mem_mb: int = Field(
