@@ -53,6 +53,8 @@ if not workflow.is_main_process and record_beside(Path(STUDY_FILE)):
 
 onstart:
     if workflow.executor_plugin.name == "slurm":
+        from voxelsoup.cluster import upstream_patches
+
         upstream_patches.patch_slurm_plugin(
             workflow.scheduler._executor, partial(note_submissions, study_lease.folder)
         )
