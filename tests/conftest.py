@@ -59,10 +59,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def without_ignite() -> Iterator[None]:
+def searched_folders() -> Iterator[None]:
     """Processes that tests start have no pytorch-ignite, like those of users: it starts slowly."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(TESTS / "support" / "without_ignite"))
+        # Of this very checkout, also where another one is installed.
+        searched = (TESTS / "support" / "without_ignite", TESTS.parent / "src")
+        patch.setenv("PYTHONPATH", os.pathsep.join(map(str, searched)))
         yield
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from support.studies import REPOSITORY
@@ -53,6 +55,21 @@ def test_read_slice_returns_weights_end_to_end_in_the_order_of_names(tmp_path: P
         assert found.tolist() == whole[start:stop].tolist()
     with pytest.raises(InputError, match="no such file"):
         weight_files.read_slice(tmp_path / "none", 0, 1)
+
+
+@pytest.mark.parametrize(
+    "read_file",
+    [weight_files.load, weight_files.shapes, lambda path: list(weight_files.stream(path))],
+)
+def test_what_is_in_the_place_of_a_diverged_runs_weights_is_refused_as_that(
+    tmp_path: Path, read_file: Callable[[Path], object]
+) -> None:
+    weight_files.write_no_weights(tmp_path / "model.safetensors")
+    with pytest.raises(InputError, match="holds no weights: the training of its run diverged"):
+        read_file(tmp_path / "model.safetensors")
+    # Other programs do not take it for weights either.
+    with pytest.raises(SafetensorError):
+        load_file(tmp_path / "model.safetensors")
 
 
 class Harmful:

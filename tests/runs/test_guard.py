@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -21,15 +22,16 @@ import torch
 from support.runs import preprocess_phantom, small_run, small_study
 from support.studies import epochs_trained, wait_for, wait_for_epoch
 from voxelsoup.common.errors import InputError
+from voxelsoup.runs.divergence import Diverged, check_not_diverged, read_note
 from voxelsoup.runs.guard import HISTORY, HandedOver, RunGuard
 from voxelsoup.runs.lease import Lease, LeaseLost
 from voxelsoup.runs.record import Attempt, read_record
-from voxelsoup.runs.resume_state import State, newest_state
+from voxelsoup.runs.resume_state import State, newest_state, not_finite
 from voxelsoup.runs.signals import Interrupted
 from voxelsoup.study.sections.training import ScheduleName
 from voxelsoup.study.study import Study
 from voxelsoup.training.run import Run
-from voxelsoup.training.train import Trained, train
+from voxelsoup.training.train import Trained, Trainer, train
 
 CPU = torch.device("cpu")
 HERE = Path(__file__).parents[1]
@@ -350,6 +352,92 @@ def test_a_run_hands_over_when_it_is_asked(cases: tuple[Path, list[str]], tmp_pa
     other.confirm()
     other.release()
     assert_same(train_guarded(run, guard_of(run, tmp_path)), train(run, CPU))
+
+
+class Faulty:
+    """Puts NaN into the weights after a step of a run, so many times."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, step: int, times: int) -> None:
+        self.step, self.times, self.take_step = step, times, Trainer.take_step
+        monkeypatch.setattr(Trainer, "take_step", self.after_a_step)
+
+    @property
+    def after_a_step(self) -> Callable[..., None]:
+        def take_step(trainer: Trainer, *batch: torch.Tensor) -> None:
+            self.take_step(trainer, *batch)
+            if trainer.step == self.step and self.times > 0:
+                self.times -= 1
+                with torch.no_grad():
+                    next(trainer.model.parameters()).fill_(torch.nan)
+
+        return take_step
+
+
+# The state of the faulty step is due, or only that of the epoch's end and of the run's.
+@pytest.mark.parametrize("save_minutes", [1e-6, 10])
+def test_a_run_passes_a_fault_that_does_not_come_again(
+    cases: tuple[Path, list[str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    save_minutes: float,
+) -> None:
+    run = small_run(small_study(), *cases)
+    undisturbed = train(run, CPU)
+    Faulty(monkeypatch, step=4, times=1)
+    guard = guard_of(run, tmp_path, save_minutes=save_minutes)
+    assert_same(train_guarded(run, guard), undisturbed)
+    (attempt,) = attempts_of(tmp_path)
+    assert attempt.went_back is not None and "was not finite at epoch 2" in attempt.went_back
+    assert attempt.passed in (4, 5)
+    assert read_note(tmp_path, guard.identity) is None
+
+
+@pytest.mark.parametrize("step", [1, 4, 6])
+@pytest.mark.parametrize("save_minutes", [1e-6, 10])
+def test_a_run_that_is_not_finite_twice_has_diverged_and_no_state_of_it_is_not_finite(
+    cases: tuple[Path, list[str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    step: int,
+    save_minutes: float,
+) -> None:
+    run = small_run(small_study(), *cases)
+    Faulty(monkeypatch, step, times=99)
+    guard = guard_of(run, tmp_path, save_minutes=save_minutes)
+    with pytest.raises(Diverged, match=f"epoch {1 + step // 3 if step < 6 else 2}, step") as ended:
+        train_guarded(run, guard)
+    assert ended.value.step in (step, step + 1)
+    assert "lower `optimizer.lr`" in str(ended.value)
+    state = newest_state(tmp_path)
+    assert state is None or (state["step"] < step and not_finite(state) is None)
+    (attempt,) = attempts_of(tmp_path)
+    assert attempt.went_back and attempt.passed is None and attempt.diverged
+    # Known from now on, to this run alone, and as far as it is to come to that step.
+    with pytest.raises(Diverged, match=re.escape(str(ended.value))):
+        check_not_diverged(tmp_path, guard.identity, run.steps)
+    check_not_diverged(tmp_path, guard.identity, ended.value.step - 1)
+    other = small_run(small_study(optimizer={"lr": 0.001}), *cases)
+    check_not_diverged(tmp_path, {"settings": other.settings()}, run.steps)
+
+
+def test_a_run_that_was_ended_between_its_two_passes_goes_back_no_third_time(
+    cases: tuple[Path, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = small_run(small_study(), *cases)
+    Faulty(monkeypatch, step=4, times=99)
+
+    class Ended(RunGuard):
+        def go_back(self, error: Diverged) -> None:
+            super().go_back(error)
+            interrupt()
+
+    settings = small_study().recovery
+    first = Ended(tmp_path, {"settings": run.settings()}, run.steps, settings)
+    with pytest.raises(Interrupted):
+        train_guarded(run, first)
+    with pytest.raises(Diverged):
+        train_guarded(run, guard_of(run, tmp_path))
+    assert [bool(attempt.went_back) for attempt in attempts_of(tmp_path)] == [True, False]
 
 
 def test_a_removed_folder_is_reported(cases: tuple[Path, list[str]], tmp_path: Path) -> None:

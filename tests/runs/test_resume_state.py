@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from voxelsoup.runs.resume_state import KEPT, newest_state, prune_states, save_state
+from voxelsoup.runs.resume_state import KEPT, newest_state, not_finite, prune_states, save_state
 
 
 def state(step: int) -> dict[str, object]:
@@ -48,6 +48,34 @@ def test_without_states_there_is_none(tmp_path: Path) -> None:
     prune_states(tmp_path, 0)
     assert newest_state(tmp_path) is None
     assert newest_state(tmp_path / "nowhere") is None
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        ([1.0, 2.0], None),
+        ([], None),
+        ([1.0, torch.nan], "optimizer.state.0.exp_avg"),
+        ([-torch.inf, 1.0], "optimizer.state.0.exp_avg"),
+    ],
+)
+def test_the_first_tensor_that_is_not_finite_is_named(
+    value: list[float], found: str | None
+) -> None:
+    moments = {"exp_avg": torch.tensor(value), "step": torch.tensor(3)}
+    content = {
+        **state(1),
+        "optimizer": {"state": {0: moments}, "param_groups": [{"lr": 0.1, "lr_max": -torch.inf}]},
+    }
+    assert not_finite(content) == found
+
+
+def test_a_state_that_an_earlier_version_wrote_with_nan_is_passed_over(tmp_path: Path) -> None:
+    save_state(tmp_path, 1, state(1))
+    save_state(tmp_path, 2, state(2) | {"model": {"weight": torch.tensor([torch.nan])}})
+    found = newest_state(tmp_path)
+    assert found is not None
+    assert found["step"] == 1
 
 
 @given(place=st.floats(0, 1, exclude_max=True), cut=st.booleans(), flip=st.integers(1, 255))

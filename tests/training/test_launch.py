@@ -20,6 +20,7 @@ from support.studies import epochs_trained, wait_for_epoch
 from voxelsoup.common.errors import InputError
 from voxelsoup.common.logs import appended_log
 from voxelsoup.models.networks import build
+from voxelsoup.runs.divergence import Diverged
 from voxelsoup.runs.guard import RunGuard
 from voxelsoup.runs.record import read_record
 from voxelsoup.study.sections.resources import Recovery
@@ -209,8 +210,15 @@ def test_a_successor_in_one_process_takes_over_from_two(
 
 def test_a_run_that_diverges_ends_with_one_message(folder: Path, tmp_path: Path) -> None:
     run = run_with(folder, {"name": "sgd", "schedule": "constant", "lr": 1e30}, gradient_clip=None)
-    with pytest.raises(InputError, match=r"lower `optimizer\.lr`"):
+    with pytest.raises(Diverged, match=r"lower `optimizer\.lr`") as ended:
         in_two(run, tmp_path)
+    # All processes went back together, once.
+    record = read_record(tmp_path)
+    assert record is not None and record.saved is None
+    (attempt,) = record.attempts
+    assert attempt.diverged
+    assert attempt.went_back == f"the training loss was not finite at {ended.value.place}"
+    assert f"{ended.value.place}: going back" in (tmp_path / "log.txt").read_text()
 
 
 def test_gpus_that_cannot_share_a_batch_equally_are_refused() -> None:

@@ -17,7 +17,7 @@ from safetensors.torch import save as serialize
 from torch import nn
 
 from voxelsoup.common.errors import InputError
-from voxelsoup.common.files import atomic_write
+from voxelsoup.common.files import atomic_write, write_text
 from voxelsoup.common.provenance import FORMER_NAME, NAME
 from voxelsoup.study.study import Study
 
@@ -25,6 +25,8 @@ Weights = dict[str, torch.Tensor]
 
 # One key only: safetensors writes several in random order, and files would differ by it.
 METADATA_KEY, FORMER_KEY = NAME, FORMER_NAME
+# What is in the place of the weights of a run that diverged: no program takes it for weights.
+NO_WEIGHTS = f"{NAME}: no weights, the training of this run diverged"
 
 
 def describe(study: Study) -> dict[str, Any]:
@@ -63,6 +65,11 @@ def save(path: Path, weights: Weights, description: dict[str, Any]) -> str:
         content = serialize(tensors, metadata=metadata)
         temporary.write_bytes(content)
     return hashlib.sha256(content).hexdigest()
+
+
+def write_no_weights(path: Path) -> None:
+    """Write a text in the place of weights that there are none of: the run diverged."""
+    write_text(path, f"{NO_WEIGHTS}; see its run.json\n")
 
 
 def load(path: Path) -> tuple[Weights, dict[str, Any]]:
@@ -138,12 +145,27 @@ def _opened(path: Path) -> Iterator[Any]:
             path, "no such file", "a model file (.safetensors)", "check the path"
         ) from error
     except (SafetensorError, ValueError, OSError) as error:
+        if _has_no_weights(path):
+            raise InputError(
+                path,
+                "holds no weights: the training of its run diverged (its run.json says where)",
+                "the model of a run that did not diverge",
+                "take another model of the study; those of `best` and `soups` are made without it",
+            ) from error
         raise InputError(
             path,
             f"cannot be read as weights: {error}",
             "a complete safetensors file; other formats could run code when they are loaded",
             "convert the weights to safetensors, or copy the file again if it is incomplete",
         ) from error
+
+
+def _has_no_weights(path: Path) -> bool:
+    try:
+        with path.open("rb") as stream:
+            return stream.read(len(NO_WEIGHTS)) == NO_WEIGHTS.encode()
+    except OSError:
+        return False
 
 
 def _description(opened: Any) -> dict[str, Any]:

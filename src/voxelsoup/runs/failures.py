@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from voxelsoup.common.errors import ErrorDescription
-from voxelsoup.runs.record import Attempt
+from voxelsoup.runs.record import DIVERGED, Attempt
 
 # An attempt that was asked to end so shortly before its limit ended because of it, in seconds.
 NEAR_LIMIT = 120.0
@@ -114,14 +114,17 @@ def end_by_error(error: ErrorDescription | None) -> Failure | None:
         return None
     if error.kind == "HandedOver":
         return Failure("handed over to another copy", "start again: it resumes", error.message)
+    if error.kind == DIVERGED:
+        return Failure("diverged", error.fix, error.message)
     message = error.message.lower()
     if "out of memory" in message and ("cuda" in message or "gpu" in message):
         return Failure("out of memory on the GPU", GPU_MEMORY_FIX, error.message)
     no_memory = ("can't allocate memory", "cannot allocate memory", "killed by signal: killed")
     if error.kind == "MemoryError" or any(text in message for text in no_memory):
         return Failure("out of main memory", MEMORY_FIX, error.message)
+    # As earlier versions wrote it.
     if "loss is nan or infinite" in message or "loss is no number" in message:
-        return Failure("bad loss", error.fix, error.message)
+        return Failure("diverged", error.fix, error.message)
     if "no space left" in message or "quota exceeded" in message:
         fix = error.fix or "free some space, then start again"
         return Failure("disk full", fix, error.message)

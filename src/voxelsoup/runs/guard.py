@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,10 +14,11 @@ import pandas as pd
 
 from voxelsoup.common.errors import InputError, Stopped
 from voxelsoup.common.files import write_text
+from voxelsoup.runs.divergence import Diverged, NotFinite, forget_note, read_note, write_note
 from voxelsoup.runs.lease import Lease, LeaseLost
 from voxelsoup.runs.origins import changed_code
 from voxelsoup.runs.record import Recorder, first_difference
-from voxelsoup.runs.resume_state import State, newest_state, prune_states, save_state
+from voxelsoup.runs.resume_state import State, newest_state, not_finite, prune_states, save_state
 from voxelsoup.runs.signals import Interruption
 from voxelsoup.study.sections.resources import Recovery
 
@@ -37,7 +38,8 @@ class RunGuard:
 
     States are written beside the training by a thread, one at a time; the training waits only
     for the copy of its tensors. A signal, or another copy of the run that asks for it, ends the
-    run at the next step with its state saved.
+    run at the next step with its state saved. A state that holds NaN or infinity is never written:
+    the run goes back to the one before it, and is known to diverge if it comes to the same.
     """
 
     def __init__(
@@ -65,6 +67,8 @@ class RunGuard:
         self._writing: Future[None] | None = None
         self._saved_at = time.monotonic()
         self._stepped = False
+        # The step at which the run was not finite, as long as it has not passed it since.
+        self._to_pass: int | None = None
         self._exits = ExitStack()
 
     def __enter__(self) -> RunGuard:
@@ -80,6 +84,8 @@ class RunGuard:
     def newest(self) -> State | None:
         """The state to resume from, or None to start from the beginning."""
         state = self._usable_state()
+        note = read_note(self.folder, self.identity)
+        self._to_pass = note.step if note else None
         # Epochs after the state are trained again: their rows must not stand here twice.
         self._show(state["rows"] if state else [])
         self.recorder.resumes(state["step"] if state else 0, state["rows"] if state else [])
@@ -130,6 +136,7 @@ class RunGuard:
             Interrupted: a signal came; the state is saved.
             HandedOver: another copy of the run asked for it; the state is saved.
             LeaseLost: another copy has taken over.
+            NotFinite: the run's numbers are not finite; no such state is written.
             InputError: a state could not be written.
         """
         if not self._stepped:
@@ -139,6 +146,8 @@ class RunGuard:
             self._wait()
         if self.lease.lost:
             self.lease.confirm()
+        if self._to_pass is not None and step >= self._to_pass:
+            self._pass(step, capture)
         if self.interruption.signal or self.lease.wanted:
             self.save(step, capture)
             self.interruption.check()
@@ -149,6 +158,42 @@ class RunGuard:
             self._writing = self._writer.submit(self._write, step, capture())
             self._saved_at = time.monotonic()
             self.seconds_saving += self._saved_at - began
+
+    def _pass(self, step: int, capture: Capture) -> None:
+        """Save where the run was not finite before: it is now, or this raises."""
+        self.save(step, capture)
+        forget_note(self.folder)
+        self._to_pass = None
+        self.recorder.attempt.passed = step
+        log.info(
+            "all numbers are finite at step %d the second time, so that what happened there was "
+            "no property of the run: look at the GPU and its memory if this is repeated",
+            step,
+        )
+
+    def go_back(self, error: Diverged) -> None:
+        """Note that the run is not finite, for it to train again from its newest state.
+
+        Raises:
+            Diverged: it has gone back before and has not passed that step since.
+            LeaseLost: another copy has taken over; nothing is written.
+            InputError: the note could not be written.
+        """
+        with suppress(NotFinite):
+            self._wait()
+        self.lease.confirm()
+        note = read_note(self.folder, self.identity)
+        again = note is not None and error.step <= note.step
+        write_note(self.folder, self.identity, error, diverged=again)
+        if again:
+            raise error
+        self.recorder.attempt.went_back = f"{error.what} was not finite at {error.place}"
+        self.recorder.shows("running")
+        log.warning(
+            "%s is NaN or infinite at %s: going back to the last good state, once",
+            error.what,
+            error.place,
+        )
 
     def after_epoch(self, rows: list[dict[str, float]]) -> None:
         """Show the history while the run is training.
@@ -166,6 +211,7 @@ class RunGuard:
 
         Raises:
             LeaseLost: another copy has taken over; nothing is written.
+            NotFinite: it is not finite; nothing is written.
             InputError: it could not be written.
         """
         # The record of a run that another process owns by now stays as it is.
@@ -189,10 +235,14 @@ class RunGuard:
     def finish(self) -> None:
         """The run's results are written: only its last state is still of use."""
         prune_states(self.folder, 1)
+        forget_note(self.folder)
         self.recorder.ended()
 
     def _write(self, step: int, state: State) -> None:
         began = time.monotonic()
+        wrong = not_finite(state)
+        if wrong is not None:
+            raise NotFinite(step, f"the state of the run (`{wrong}`)")
         self.lease.confirm()
         save_state(self.folder, step, {**state, "step": step, "identity": self.identity})
         self.recorder.state_saved(step, self.identity)

@@ -29,6 +29,8 @@ from voxelsoup.runs.lease import Owner
 log = logging.getLogger(__name__)
 
 RECORD = "status.json"
+# What an attempt's end is called whose numbers were NaN or infinite twice.
+DIVERGED = "Diverged"
 # Earlier versions kept a part of the record in a file of its own.
 SAVED_BEFORE = "progress.json"
 Doing = Literal["running", "saving", "finished", "stopped"]
@@ -51,6 +53,8 @@ class Attempt:
         started_over: why the states that were there are of no use, if they are not.
         from_step: optimizer steps of the state that it resumed from; 0 at the beginning.
         first_step: when its first step was done.
+        went_back: what was NaN or infinite when it last went back to its newest state.
+        passed: the step after which it was finite then, where it had not been before.
         to_epoch: epochs that it had done when the record was last written.
         ended: when it ended; None if it could not be recorded.
         stop: why it ended before its time.
@@ -67,9 +71,16 @@ class Attempt:
     started_over: str | None = None
     from_step: int = 0
     first_step: str | None = None
+    went_back: str | None = None
+    passed: int | None = None
     to_epoch: int = 0
     ended: str | None = None
     stop: ErrorDescription | None = None
+
+    @property
+    def diverged(self) -> bool:
+        """Whether it ended because the run did (``divergence.Diverged``)."""
+        return self.stop is not None and self.stop.kind == DIVERGED
 
     @property
     def gpu(self) -> str | None:

@@ -1,4 +1,4 @@
-"""States of a run on disk: written atomically, checked when read, two kept.
+"""States of a run on disk: written atomically, checked when read, two kept; none is not finite.
 
 A state file is what ``torch.save`` writes, followed by the SHA-256 of it. It is read with
 ``weights_only=True``, so that it cannot run code.
@@ -65,11 +65,33 @@ def newest_state(folder: Path) -> State | None:
     """
     for path in _states(folder):
         state = _read(path)
-        if state is not None:
+        # Earlier versions wrote what is not finite.
+        wrong = None if state is None else not_finite(state)
+        if state is not None and wrong is None:
             return state
-        log.warning("%s is damaged; resuming from the state before it", path)
+        found = "is damaged" if wrong is None else f"has NaN or infinity in `{wrong}`"
+        log.warning("%s %s; resuming from the state before it", path, found)
         path.unlink(missing_ok=True)
     return None
+
+
+def not_finite(state: Any, name: str = "") -> str | None:
+    """The first tensor of a state that holds NaN or infinity, as ``model.conv.weight``; or None."""
+    if isinstance(state, torch.Tensor):
+        if not state.is_floating_point() or state.numel() == 0:
+            return None
+        # NaN is the least and the largest of numbers with a NaN; a mask as large is not needed.
+        ends = torch.stack(torch.aminmax(state))
+        return None if bool(torch.isfinite(ends).all()) else name
+    inner = (
+        state.items()
+        if isinstance(state, dict)
+        else enumerate(state)
+        if isinstance(state, list | tuple)
+        else ()
+    )
+    found = (not_finite(value, f"{name}.{key}" if name else str(key)) for key, value in inner)
+    return next((wrong for wrong in found if wrong is not None), None)
 
 
 def state_at(folder: Path, step: int) -> State | None:

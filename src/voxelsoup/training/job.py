@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import torch
 
 from voxelsoup.common import provenance
 from voxelsoup.common.files import sha256, write_json, write_text
 from voxelsoup.common.text import counted
 from voxelsoup.models import devices, weight_files
-from voxelsoup.runs.guard import RunGuard
+from voxelsoup.runs.divergence import Diverged, check_not_diverged
+from voxelsoup.runs.guard import HISTORY, RunGuard
 from voxelsoup.runs.record import read_record
 from voxelsoup.training.launch import train_together
 from voxelsoup.training.run import Job
@@ -42,8 +46,20 @@ def run_job(job: Job) -> Iterator[JobDone]:
 
     Raises:
         InputError: if the run cannot be trained with these settings.
+        Diverged: if its numbers are NaN or infinite, and were again after it went back; also if an
+            earlier attempt found that, at once.
         Stopped: if it was asked to end, or another copy of it took over.
     """
+    try:
+        check_not_diverged(job.states, job.identity, job.run.last_step)
+        with _trained(job) as done:
+            yield done
+    except Diverged as error:
+        raise error.of_run(str(job)) from None
+
+
+@contextmanager
+def _trained(job: Job) -> Iterator[JobDone]:
     run, resources = job.run, job.run.study.resources
     started = provenance.now()
     if job.processes > 1:
@@ -70,7 +86,7 @@ def write_run(job: Job, done: JobDone, model: Path, beside: list[Path]) -> None:
 
     Files of the others, ``beside``, are in folders of their names (``ingredients``).
     """
-    run, trained, record = job.run, done.trained, read_record(job.states)
+    run, trained = job.run, done.trained
     description = weight_files.describe(run.study)
     hashes = {model.name: weight_files.save(model, trained.weights, description)}
     for path in beside:
@@ -78,30 +94,57 @@ def write_run(job: Job, done: JobDone, model: Path, beside: list[Path]) -> None:
         digest = weight_files.save(path, trained.beside[name], description)
         hashes[f"{name}/{path.name}"] = digest
     write_text(model.with_name("history.csv"), trained.history.to_csv(index=False))
-    write_json(
-        model.with_name("run.json"),
-        {
-            "fold": job.fold,
-            "run": job.name,
-            "parameters": job.parameters,
-            "epochs": run.epochs,
-            "steps": run.steps,
-            "parameter_count": trained.parameter_count,
-            "models": hashes,
-            "initial": str(run.initial) if run.initial else None,
-            "initial_sha256": sha256(run.initial) if run.initial else None,
-            "settings": job.identity["settings"],
-            "seed": job.identity["seed"],
-            "data_fingerprint": job.identity["data"],
-            "training_cases": len(run.cases),
-            "device": devices.name(done.device),
-            "processes": job.processes,
-            "threads": job.threads,
-            "machine": provenance.machine(),
-            "versions": provenance.versions(),
-            "commit": provenance.commit(Path(__file__).parent),
-            "attempts": [asdict(attempt) for attempt in record.attempts] if record else [],
-            "started": done.started,
-            "ended": provenance.now(),
-        },
-    )
+    of_training = {
+        "parameter_count": trained.parameter_count,
+        "models": hashes,
+        "device": devices.name(done.device),
+        "started": done.started,
+    }
+    write_json(model.with_name("run.json"), _record(job) | of_training)
+
+
+def write_diverged(job: Job, error: Diverged, model: Path, beside: list[Path]) -> None:
+    """Write that a run has diverged in the places of its results: no file holds any weights."""
+    for path in (model, *beside):
+        weight_files.write_no_weights(path)
+    write_text(model.with_name("history.csv"), diverged_history(job, error))
+    # Where training ended; it is the one thing that tells a diverged run from another one.
+    content = _record(job) | {"diverged": {"epoch": error.epoch, "step": error.step}, "models": {}}
+    last = content["attempts"][-1:]
+    content |= {"started": last[0]["started"] if last else content["ended"]}
+    write_json(model.with_name("run.json"), content)
+
+
+def diverged_history(job: Job, error: Diverged) -> str:
+    """The epochs of a run before it diverged, and one without a loss that it did so in, as CSV."""
+    rows: list[dict[str, float]] = []
+    with suppress(OSError, ValueError):
+        rows = pd.read_csv(job.states / HISTORY).to_dict("records")
+    rows = [row for row in rows if row["epoch"] < error.epoch]
+    last = {"epoch": error.epoch, "step": error.step, "training_loss": math.nan, "lr": math.nan}
+    return pd.DataFrame([*rows, last]).to_csv(index=False, na_rep="nan")
+
+
+def _record(job: Job) -> dict[str, Any]:
+    """What ``run.json`` says of any run that has ended."""
+    run, record = job.run, read_record(job.states)
+    return {
+        "fold": job.fold,
+        "run": job.name,
+        "parameters": job.parameters,
+        "epochs": run.epochs,
+        "steps": run.steps,
+        "initial": str(run.initial) if run.initial else None,
+        "initial_sha256": sha256(run.initial) if run.initial else None,
+        "settings": job.identity["settings"],
+        "seed": job.identity["seed"],
+        "data_fingerprint": job.identity["data"],
+        "training_cases": len(run.cases),
+        "processes": job.processes,
+        "threads": job.threads,
+        "machine": provenance.machine(),
+        "versions": provenance.versions(),
+        "commit": provenance.commit(Path(__file__).parent),
+        "attempts": [asdict(attempt) for attempt in record.attempts] if record else [],
+        "ended": provenance.now(),
+    }

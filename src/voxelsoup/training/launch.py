@@ -25,6 +25,7 @@ from voxelsoup.common.errors import EXIT_STOPPED, InputError, Stopped
 from voxelsoup.common.files import read_json, write_json
 from voxelsoup.common.logs import appended_log
 from voxelsoup.models import devices
+from voxelsoup.runs.divergence import Diverged, NotFinite
 from voxelsoup.runs.guard import RunGuard
 from voxelsoup.runs.resume_state import State, state_at
 from voxelsoup.runs.signals import SIGNALS, Interruption
@@ -38,8 +39,10 @@ from voxelsoup.training.train import train
 log = logging.getLogger(__name__)
 
 PLAN = "plan.json"
-# What the first process says instead of a signal's number: it ends for a reason of its own.
+# What the first process says instead of a signal's number: it ends for a reason of its own, or the
+# run's numbers were not finite at a step that is added to this.
 OWN_REASON = 1000
+NOT_FINITE = 2000
 # Between the request to end and SIGKILL: the first process may be writing a state.
 SECONDS_TO_END = 120
 
@@ -197,15 +200,38 @@ class SharedCheckpointer:
         """Save if it is time to; end the run if any process has to.
 
         Raises:
-            Stopped: in all processes after the same step.
+            NotFinite: in all processes after the same step.
+            Stopped: likewise.
         """
         self._try(lambda guard: guard.after_step(step, capture))
-        number = self.ranks.largest(OWN_REASON if self._error else self._signal())
+        number = self._agreed(self._signal())
         if number == 0:
             return
         if self._error is None and self.guard:
             self.asked.signal = signal.Signals(number).name
             self._try(lambda guard: guard.after_step(step, capture))
+            # The others end: it was not finite where it is saved for the next attempt.
+            if isinstance(self._error, NotFinite):
+                self._error = Stopped(f"stopped by {self.asked.signal}, and {self._error}")
+        self._end()
+
+    def _agreed(self, number: int = 0) -> int:
+        """The largest of the numbers of all processes, or why the first one ends.
+
+        Raises:
+            NotFinite: if the first process found that, in all of them.
+        """
+        if isinstance(self._error, NotFinite):
+            number = NOT_FINITE + self._error.step
+        elif self._error is not None:
+            number = OWN_REASON
+        number = self.ranks.largest(number)
+        if number >= NOT_FINITE:
+            error, self._error = self._error, None
+            raise error or NotFinite(number - NOT_FINITE, "a number in the first process")
+        return number
+
+    def _end(self) -> None:
         raise self._error or EndedByTheFirst("the first process ends the run")
 
     def _signal(self) -> int:
@@ -219,9 +245,25 @@ class SharedCheckpointer:
         self._try(lambda guard: guard.after_epoch(rows))
 
     def save(self, step: int, capture: Callable[[], State]) -> None:
-        """Save now."""
-        if self.guard:
-            self.guard.save(step, capture)
+        """Save now; all processes wait for it.
+
+        Raises:
+            NotFinite: in all processes.
+            Stopped: likewise.
+        """
+        self._try(lambda guard: guard.save(step, capture))
+        if self._agreed():
+            self._end()
+
+    def go_back(self, error: Diverged) -> None:
+        """Raise the error if the run has been here before: the first process knows.
+
+        Raises:
+            Stopped: in the others.
+        """
+        self._try(lambda guard: guard.go_back(error))
+        if self._agreed():
+            self._end()
 
     def _try(self, act: Callable[[RunGuard], None]) -> None:
         """Let the guard act; why it wants to end is kept until all processes know."""
@@ -266,7 +308,9 @@ def _train_share(folder: Path, rank: int, count: int) -> None:
 def _write_report(folder: Path, rank: int, error: Exception) -> None:
     """Leave a report for the process that started this one."""
     report: dict[str, Any] = {"time": time.time(), "kind": "defect", "text": traceback.format_exc()}
-    if isinstance(error, InputError):
+    if isinstance(error, Diverged):
+        report |= {"kind": "diverged", "text": error.__reduce__()[1]}
+    elif isinstance(error, InputError):
         report |= {"kind": "input", "text": error.__reduce__()[1]}
     elif isinstance(error, Stopped):
         report |= {"kind": "stopped", "text": str(error)}
@@ -281,6 +325,7 @@ def _read_report(folder: Path, killed: bool = False) -> Exception | None:
     reports = [read_json(path) for path in folder.glob("[0-9]*.json")]
     reports.sort(key=lambda report: float(report["time"]))
     for kind, make in (
+        ("diverged", lambda text: Diverged(*text)),
         ("input", lambda text: InputError(*text)),
         ("stopped", Stopped),
         ("defect", lambda text: None if killed else RuntimeError(text)),

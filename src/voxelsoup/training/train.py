@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import random
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -15,10 +14,10 @@ import pandas as pd
 import torch
 from torch import nn
 
-from voxelsoup.common.errors import InputError
 from voxelsoup.models import devices, networks, weight_files
 from voxelsoup.models.losses import training_loss
-from voxelsoup.runs.resume_state import State
+from voxelsoup.runs.divergence import Diverged, NotFinite
+from voxelsoup.runs.resume_state import State, not_finite
 from voxelsoup.study.ingredients import checkpoint_steps, name_of
 from voxelsoup.training.batch_norm import estimate_batch_norm
 from voxelsoup.training.data_parallel import Ranks
@@ -28,6 +27,9 @@ from voxelsoup.training.patches import PatchSource, batches, mixed_seed
 from voxelsoup.training.run import Run
 
 log = logging.getLogger(__name__)
+
+# What is not finite, in messages.
+LOSS = "the training loss"
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,9 @@ class Checkpointer(Protocol):
     def save(self, step: int, capture: Callable[[], State]) -> None:
         """Save now."""
 
+    def go_back(self, error: Diverged) -> None:
+        """Raise the error if the run has been here before; else it trains again from ``newest``."""
+
 
 class Observer(Protocol):
     """An observer (see ``events.TrainingEvents``); it changes nothing in the run."""
@@ -81,9 +86,29 @@ def train(
     ``ranks`` are the processes that share its batches, of which this is one; None: it is alone.
 
     Raises:
-        InputError: if the loss is NaN or infinite, or the initial weights do not fit.
+        Diverged: if its numbers are NaN or infinite, and were again after it went back.
+        InputError: if the initial weights do not fit.
         Stopped: if the checkpointer ends the run before its time.
     """
+    while True:
+        try:
+            return _train(run, device, checkpointer, observers, ranks)
+        except NotFinite as error:
+            epoch = -(-error.step // run.study.training.steps_per_epoch)
+            diverged = Diverged(epoch, error.step, error.what)
+        # Outside, where nothing holds the weights of the first pass any more.
+        if checkpointer is None:
+            raise diverged
+        checkpointer.go_back(diverged)
+
+
+def _train(
+    run: Run,
+    device: torch.device,
+    checkpointer: Checkpointer | None,
+    observers: Sequence[Observer],
+    ranks: Ranks | None,
+) -> Trained:
     session = Trainer(run, device, ranks)
     state = checkpointer.newest() if checkpointer else None
     if state is not None:
@@ -134,7 +159,7 @@ class Trainer:
     """A run in training: everything that its next step depends on."""
 
     def __init__(self, run: Run, device: torch.device, ranks: Ranks | None = None) -> None:
-        self.run, self.device = run, device
+        self.run, self.device, self.ranks = run, device, ranks
         self.settings = run.study.training
         self.model = initial_model(run, device).train()
         self.memory_format = networks.memory_format(self.model, device, self.settings.channels_last)
@@ -190,25 +215,39 @@ class Trainer:
         return self.step % self.settings.steps_per_epoch == 0
 
     def end_epoch(self) -> dict[str, float]:
-        """Put the epoch's row into the history, and return it."""
+        """Put the epoch's row into the history, and return it.
+
+        Raises:
+            NotFinite: if the loss of a step was NaN or infinite, of any of the processes.
+        """
+        wrong = self._step_not_finite() or 0
+        wrong = self.ranks.largest(wrong) if self.ranks else wrong
+        if wrong:
+            raise NotFinite(wrong, LOSS)
         epoch = self.step // self.settings.steps_per_epoch
         mean = float(torch.stack(self.losses).double().mean())
-        if not math.isfinite(mean):
-            raise InputError(
-                f"epoch {epoch}",
-                "the training loss is NaN or infinite",
-                "a finite loss",
-                "lower `optimizer.lr`, set `training.gradient_clip`, or add "
-                "`optimizer.warmup_steps`",
-            )
         row = {"epoch": epoch, "step": self.step, "training_loss": mean, "lr": self.epoch_lr}
         self.rows.append(row)
         self.losses = []
         self.epoch_lr = self.optimizer.lr
         return row
 
+    def _step_not_finite(self) -> int | None:
+        """The first step since the last epoch ended whose loss was NaN or infinite."""
+        if not self.losses:
+            return None
+        wrong = torch.stack(self.losses).isfinite().logical_not().nonzero()
+        return self.step - len(self.losses) + 1 + int(wrong[0]) if len(wrong) else None
+
     def capture(self) -> State:
-        """A copy of everything, on the CPU, that training on does not change."""
+        """A copy of everything, on the CPU, that training on does not change.
+
+        Raises:
+            NotFinite: if the loss of a step was NaN or infinite: such a state is of no use.
+        """
+        wrong = self._step_not_finite()
+        if wrong is not None:
+            raise NotFinite(wrong, LOSS)
         copied: State = _copy(
             {
                 "model": self.model.state_dict(),
@@ -238,7 +277,11 @@ class Trainer:
         _restore_random_states(state["random"], self.device)
 
     def result(self) -> Trained:
-        """The averaged weights, those kept beside them, and the history."""
+        """The averaged weights, those kept beside them, and the history.
+
+        Raises:
+            NotFinite: if any of these weights are.
+        """
         with self.optimizer.averaged_weights():
             weights = self._settled()
         beside: dict[str, weight_files.Weights] = {}
@@ -247,6 +290,10 @@ class Trainer:
         for name, kept in self.kept.items():
             self.model.load_state_dict(kept)
             beside[name] = self._settled()
+        wrong = not_finite([weights, beside])
+        # Several processes end here one by one: the job looks at what their last state gives.
+        if wrong is not None and self.ranks is None:
+            raise NotFinite(self.step, "the weights at the end of the run")
         count = networks.count_parameters(self.model)
         return Trained(weights, pd.DataFrame(self.rows), count, beside)
 

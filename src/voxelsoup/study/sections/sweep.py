@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from voxelsoup.study.sections.base import Section
+from voxelsoup.study.sections.base import Section, only_if_not
 
+OnDiverged = Literal["stop", "skip"]
 Distribution = Literal["uniform", "log-uniform", "choice"]
 
 
@@ -182,4 +183,12 @@ class Sweep(SweepBlock):
         description="Train all trials to the first rung only, keep the best of each fold, and "
         "continue with those, rung by rung; null trains all trials to their end. For "
         "schedule-free trials.",
+    )
+    on_diverged: OnDiverged = Field(
+        "skip",
+        exclude_if=only_if_not("skip"),
+        description="What becomes of a trial whose loss or weights are NaN or infinite, and are "
+        "again after it went back to its last good state: `skip` leaves it out of "
+        "everything that is made of trials, as long as two of the fold are left, and lists it as "
+        "diverged; `stop` ends the study.",
     )
