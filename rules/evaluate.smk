@@ -84,12 +84,15 @@ rule candidates:
         "<logs>/fold{fold}/candidates.log",
     benchmark:
         "<benchmarks>/fold{fold}/candidates.tsv"
+    # It fails where too many trials have diverged, which another attempt does not change.
+    retries: 0
     conda:
         "../envs/voxelsoup.yaml"
     threads: threads_of("candidates")
     resources:
         **needs("candidates"),
     params:
+        **DIVERGED_STOP,
         models=candidates_of,
         ingredients=INGREDIENTS,
     message:

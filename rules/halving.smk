@@ -55,15 +55,18 @@ checkpoint halve:
         "<logs>/fold{fold}/rungs/{rung}.log",
     benchmark:
         "<benchmarks>/fold{fold}/rungs/{rung}.tsv"
+    # As `candidates`.
+    retries: 0
     conda:
         "../envs/voxelsoup.yaml"
     threads: threads_of("halve")
     resources:
         **needs("halve"),
     params:
+        **DIVERGED_STOP,
+        # In words for the plan: how many runs cannot be seen there yet.
         halving=SETTINGS["sweep"]["halving"],
         epochs=lambda wildcards: ENDS[int(wildcards.rung) - 1],
-        # In words for the plan: how many runs cannot be seen there yet.
         going_on=lambda wildcards: (
             f"{COUNTS[int(wildcards.rung)]} of {COUNTS[int(wildcards.rung) - 1]} trials continue, "
             f"to epoch {ENDS[int(wildcards.rung)]}"

@@ -12,6 +12,10 @@ START = {
     "none": [],
 }[study.stem.source]
 
+# What may not go on with trials that diverged is made again if it did so before. Only where that is
+# asked for: nothing of other studies is repeated.
+DIVERGED_STOP = {"on_diverged": "stop"} if study.sweep.on_diverged == "stop" else {}
+
 # Epochs of a run, and the settings that its result depends on: the same for all folds.
 target_of_stem = cache(lambda: stem_target(study))
 target_of_trial = cache(lambda trial: trial_target(trials[trial].study))

@@ -11,6 +11,7 @@ import pytest
 
 from support.fabricated_results import begin, files_of, finish, trials_in, write, write_study
 from voxelsoup.commands.cli import main
+from voxelsoup.common.files import read_json, write_json
 from voxelsoup.runs.lease import Lease
 
 GRID = {"optimizer.lr": [0.01, 0.02], "training.seed": [0, 1]}
@@ -69,6 +70,20 @@ def test_every_state_is_counted_over_all_folds(tmp_path: Path, capsys) -> None:
         f".state/fold1/trials/{running.id}/status.json",
         f".state/fold0/trials/{partly.id}/status.json",
     }
+
+
+def test_a_trial_that_diverged_is_listed_as_that_until_its_settings_change(
+    tmp_path: Path, capsys
+) -> None:
+    study = write_study(tmp_path, folds={"count": 2, "run": [0]})
+    trained, diverged = trials_in(study)
+    finish(tmp_path / "results", 0, trained)
+    finish(tmp_path / "results", 0, diverged)
+    record = tmp_path / "results/fold0/trials" / diverged.id / "run.json"
+    write_json(record, read_json(record) | {"diverged": {"epoch": 1, "step": 3}})
+    assert states(study, capsys) == ["done", "diverged"]
+    write_study(tmp_path, folds={"count": 2, "run": [0]}, training={"augmentation": "none"})
+    assert states(study, capsys) == ["outdated", "outdated"]
 
 
 @pytest.mark.parametrize(("age", "state"), [(10, "running"), (100, "lost")])

@@ -37,7 +37,7 @@ class OnCluster:
         self.earlier = {job.id for job in cluster.jobs()}
         optimizer = {"name": "sgd", "schedule": "constant"}
         changes = {"optimizer": optimizer, "training": {"epochs": 2000}, "resources": RESOURCES}
-        grid = {"grid": {"optimizer.lr": RATES}}
+        grid = {"grid": {"optimizer.lr": RATES}, "on_diverged": "stop"}
         self.file = write_tiny(folder, stem={"source": "none"}, sweep=grid, **changes)
         run_locally(folder, "results/preprocessed.tsv", "results/folds.json")
         self.ids = [trial.id for trial in trials(read(self.file))]
@@ -132,7 +132,7 @@ def test_status_distinguishes_waiting_running_failed_and_killed_runs(
     row = study.wait_for_state(killed, "failed")
     assert row["detail"] == "killed, no reason known"
     row = study.wait_for_state(bad, "failed")
-    assert row["detail"] == "bad loss"
+    assert row["detail"] == "diverged"
     cluster.cancel(jobs[running])
     row = study.wait_for_state(running, "failed")
     assert (row["detail"], row["attempt"]) == ("cancelled", 1)

@@ -226,7 +226,7 @@ def test_the_trials_alone_are_reported_as_in_the_methods_without_citations(
     seeds: dict[str, Any] = {"training.seed": [0, 1], "optimizer.name": ["adamw", "sgd"]}
     study["sweep"] = {"grid": seeds, "halving": rungs and {"rungs": rungs, "keep": 0.5}}
     study["training"]["epochs"] = 8
-    sentence = trials_sentence(load(study), len(FACTS.folds))
+    sentence = trials_sentence(load(study), FACTS)
     assert "optimizer (AdamW and stochastic gradient descent)" in sentence
     assert ("successive halving, all trials" in sentence) == (rungs is not None)
     text = re.sub(r" \[[\d, ]+\]", "", methods(load(study), VERSIONS, FACTS).paragraph)

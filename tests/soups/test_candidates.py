@@ -14,14 +14,19 @@ from hypothesis import strategies as st
 from voxelsoup.common.errors import InputError
 from voxelsoup.common.files import write_json
 from voxelsoup.evaluation.case_scores import write_rows
+from voxelsoup.runs.divergence import DivergedTrial
+from voxelsoup.runs.rungs import diverged_at_rungs, trials_at_the_end
 from voxelsoup.soups.candidates import (
     Candidate,
+    diverged_trials,
     list_candidates,
     models_of_folds,
     ranking,
     read_candidates,
+    read_diverged,
     rung_record,
     runs_of_folds,
+    scores_at_rung,
     write_candidates,
 )
 from voxelsoup.soups.soup import ingredients_of_fold
@@ -29,6 +34,7 @@ from voxelsoup.study.loading import load
 from voxelsoup.study.sections.sweep import Halving
 from voxelsoup.study.trials import trials
 
+STUDY = {"dataset": {"channels": ["t1n"]}, "regions": {"WT": [1]}}
 MODELS = ["aaaa0000", "aaaa0000/raw-1", "bbbb0000"]
 
 
@@ -62,6 +68,39 @@ def test_the_list_of_candidates_survives_a_round_trip(tmp_path: Path) -> None:
     path = tmp_path / "candidates.tsv"
     write_candidates(path, listed)
     assert read_candidates(path) == listed
+
+
+def test_a_trial_that_diverged_is_listed_as_that_and_is_no_candidate(tmp_path: Path) -> None:
+    trials = write_fold(tmp_path)
+    write_json(trials / "bbbb0000" / "run.json", {"diverged": {"epoch": 2, "step": 7}})
+    path = tmp_path / "fold0" / "candidates.tsv"
+    write_candidates(path, list_candidates(trials, MODELS, MODELS, ["bbbb0000"]), ["bbbb0000"])
+    assert [one.model for one in read_candidates(path)] == MODELS[:2]
+    assert models_of_folds(tmp_path, [0]) == {0: MODELS[:2]}
+    assert read_diverged(path) == ["bbbb0000"]
+    study = load(STUDY | {"results": str(tmp_path), "folds": {"count": 3, "run": [0]}})
+    assert diverged_trials(study) == [DivergedTrial(0, "bbbb0000", 2, 7)]
+
+
+def test_a_trial_that_diverged_before_a_rung_has_no_score_and_never_continues(
+    tmp_path: Path,
+) -> None:
+    for trial, loss in {"aaaa0000": "0.5", "bbbb0000": "nan", "cccc0000": "0.4"}.items():
+        rows = pd.DataFrame({"case": ["a"], "region": "WT", "dice": [0.3], "loss": 0.5})
+        write_rows(tmp_path / trial / "selection.csv", rows[: int(loss != "nan")])
+        history = f"epoch,step,training_loss,lr\n1,3,0.7,0.1\n2,5,{loss},0.1\n"
+        (tmp_path / trial / "history.csv").write_text(history)
+    scores, diverged = scores_at_rung(0, sorted(tmp_path.iterdir()))
+    assert scores == {"aaaa0000": 0.3, "cccc0000": 0.3}
+    assert diverged == [DivergedTrial(0, "bbbb0000", epoch=2, step=5)]
+    record = rung_record(0, 1, 2, Halving(keep=0.9), scores, diverged)
+    assert record["kept"] == ["aaaa0000", "cccc0000"]
+    assert record["diverged"] == {"bbbb0000": {"epoch": 2, "step": 5}}
+    write_json(tmp_path / "fold0" / "rungs" / "1.json", record)
+    halved = {"results": str(tmp_path), "folds": {"count": 3, "run": [0]}}
+    study = load(STUDY | halved | {"sweep": {"halving": {"keep": 0.9}}})
+    assert diverged_at_rungs(study) == diverged
+    assert trials_at_the_end(study, tmp_path / "fold0", [*scores, "bbbb0000"]) == [*scores]
 
 
 def test_the_runs_of_a_fold_are_its_stem_and_its_trials_each_once(tmp_path: Path) -> None:

@@ -498,13 +498,33 @@ def test_a_loss_that_is_nan_is_reported_with_its_fix(
     with pytest.raises(SystemExit):
         study.train(stem)
     row = study.row(stem)
-    assert (row.state, row.detail) == ("failed", "bad loss")
+    assert (row.state, row.detail) == ("failed", "diverged")
     assert "lower `optimizer.lr`" in row.fix
     capsys.readouterr()
     assert main(["status", str(study.file), "fold0/stem"]) == 0
     shown = capsys.readouterr().out
-    assert "why: bad loss" in shown and "fix: lower `optimizer.lr`" in shown
+    assert "why: diverged" in shown and "fix: lower `optimizer.lr`" in shown
     assert "the training loss is NaN or infinite" in shown
+    assert "went back once" in shown
+    epochs, settings = study.known(stem).epochs, study.run(stem).settings()
+    states = str(study.states(stem))
+    assert plan(states, epochs, settings, 60) == "is known to diverge at epoch 1, step 2"
+    settings["optimizer"] = settings["optimizer"] | {"lr": 0.01}
+    assert plan(states, epochs, settings, 60) == f"trains {epochs} epochs"
+
+
+def test_a_trial_that_the_study_goes_on_without_is_shown_as_diverged(
+    tmp_path: Path, cases: tuple[Path, list[str]]
+) -> None:
+    study = Study(tmp_path, cases, optimizer={"name": "sgd", "schedule": "constant"})
+    name = study.names[1]
+    diverged = {"epochs": study.known(name).epochs, "diverged": {"epoch": 2, "step": 5}}
+    times = dict.fromkeys(("started", "ended"), provenance.now())
+    write_json(Path(study.known(name).folder, "run.json"), diverged | times)
+    row = study.row(name)
+    assert (row.state, row.detail, row.epoch) == ("diverged", "at epoch 2, step 5", 1)
+    status = study.reader.look()
+    assert terminal.summary(status) == "0 of 3 done, 2 waiting, 1 diverged"
 
 
 def test_a_defect_is_reported_with_its_line(study: Study) -> None:

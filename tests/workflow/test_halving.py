@@ -47,19 +47,24 @@ def test_a_run_continued_from_its_rung_is_bit_identical_to_an_uninterrupted_one(
 
 
 GRID = {"optimizer.lr": [0.01, 0.02], "training.seed": [0, 1]}
-HALVED = {"halving": {"rungs": 3, "keep": 0.5}}
+# A fifth trial diverges before it has a score.
+DIVERGES = {"trials": [{"optimizer.lr": 1e30}]}
+HALVED = {"halving": {"rungs": 3, "keep": 0.4}}
 TRAINING = {"epochs": 8, "steps_per_epoch": 5}
+# Epochs at the end of the rungs.
+ENDS = [1, 3, 8]
 
 
 @pytest.fixture(scope="module")
 def halved(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A halved study of four trials, run into its report; for reading and planning only."""
+    """A halved study of five trials, run into its report; for reading and planning only."""
     folder = tmp_path_factory.mktemp("halved")
-    write_tiny(folder, stem={"epochs": 2}, training=TRAINING, sweep={"grid": GRID} | HALVED)
+    sweep = {"grid": GRID} | DIVERGES | HALVED
+    write_tiny(folder, stem={"epochs": 2}, training=TRAINING, sweep=sweep)
     plan = run_locally(folder, "-n", "--quiet", "rules")
     # What follows a rung is not known yet: the plan names the rungs and what waits for them.
-    assert planned(plan)["rung"] == 4 and planned(plan)["halve"] == 2
-    assert "2 of 4 trials continue, to epoch 4" in run_locally(folder, "-n")
+    assert planned(plan)["rung"] == 5 and planned(plan)["halve"] == 2
+    assert "2 of 5 trials continue, to epoch 3" in run_locally(folder, "-n")
     run_locally(folder)
     return folder
 
@@ -74,7 +79,7 @@ def test_only_the_best_are_trained_to_their_end(halved: Path) -> None:
     assert len(kept(halved, 1)) == 2 and len(kept(halved, 2)) == 1
     assert kept(halved, 2)[0] in kept(halved, 1)
     trained = [epochs_trained(run) for run in halved.glob("results/.state/fold0/trials/*")]
-    assert sorted(map(len, trained)) == [2, 2, 4, 8]
+    assert sorted(map(len, trained)) == [0, 1, 1, 3, 8]
     assert all(epochs == list(range(1, len(epochs) + 1)) for epochs in trained)
     models = [path.parent.name for path in halved.glob("results/fold0/trials/*/model.safetensors")]
     assert models == kept(halved, 2)
@@ -84,6 +89,9 @@ def test_the_report_and_the_tables_have_the_finalists(halved: Path) -> None:
     assert (halved / "results/report.html").is_file()
     listed = (halved / "results/fold0/candidates.tsv").read_text().splitlines()[1:]
     assert [line.split("\t")[0] for line in listed] == kept(halved, 2)
+    methods = (halved / "results/report/methods.md").read_text()
+    assert "all trials of a fold were trained to epoch 1" in methods
+    assert "One run diverged (NaN or infinite loss or weights) and is left out" in methods
 
 
 def test_the_list_of_trials_says_which_were_dropped(
@@ -95,7 +103,7 @@ def test_the_list_of_trials_says_which_were_dropped(
         trial["id"]: trial["state"] for trial in json.loads(capsys.readouterr().out)["trials"]
     }
     assert {trial for trial, state in states.items() if state == "done"} == set(kept(halved, 2))
-    assert sorted(states.values()) == ["done", "dropped", "dropped", "dropped"]
+    assert sorted(states.values()) == ["diverged", "done", "dropped", "dropped", "dropped"]
 
 
 def test_the_status_says_which_trial_was_dropped_and_where_it_stopped(
@@ -109,14 +117,17 @@ def test_the_status_says_which_trial_was_dropped_and_where_it_stopped(
         for trial, row in rows.items()
         if trial != "stem"
     }
+    (diverged,) = (trial for trial, row in rows.items() if row["state"] == "diverged")
+    assert shown.pop(diverged) == ("diverged", "at epoch 1, step 2", 0)
     after = {trial: 1 + (trial in kept(halved, 1)) for trial in shown}
     assert shown == {
         trial: ("done", "", 8)
         if trial in kept(halved, 2)
-        else ("dropped", f"after rung {after[trial]}", 2 * after[trial])
+        else ("dropped", f"after rung {after[trial]}", ENDS[after[trial] - 1])
         for trial in shown
     }
-    assert all(row["selection_score"] is not None for row in rows.values())
+    scored = {name for name, row in rows.items() if row["selection_score"] is not None}
+    assert scored == {"stem", *shown}
 
 
 def test_a_finished_study_repeats_nothing(halved: Path) -> None:
@@ -127,7 +138,8 @@ def test_a_new_trial_starts_with_the_first_rung(halved: Path) -> None:
     grid = GRID | {"training.seed": [0, 1, 2]}
     before = (halved / "study.yaml").read_text()
     try:
-        write_tiny(halved, stem={"epochs": 2}, training=TRAINING, sweep={"grid": grid} | HALVED)
+        sweep = {"grid": grid} | DIVERGES | HALVED
+        write_tiny(halved, stem={"epochs": 2}, training=TRAINING, sweep=sweep)
         plan = planned(run_locally(halved, "-n", "--quiet", "rules"))
     finally:
         (halved / "study.yaml").write_text(before)
@@ -142,8 +154,8 @@ def test_without_halving_dropped_trials_continue(halved: Path) -> None:
         printed = run_locally(halved, "-n")
     finally:
         (halved / "study.yaml").write_text(before)
-    assert printed.count("continues after epoch 2 of 8") == 2
-    assert printed.count("continues after epoch 4 of 8") == 1
+    assert printed.count("continues after epoch 1 of 8") == 2
+    assert printed.count("continues after epoch 3 of 8") == 1
 
 
 def test_a_finalist_is_bit_identical_to_a_run_without_halving(halved: Path, tmp_path: Path) -> None:

@@ -15,18 +15,26 @@ import torch
 import yaml
 
 from support.workflows import REPOSITORY, planned, snakemake, write_study
+from voxelsoup.commands.verify import verify
+from voxelsoup.common.errors import InputError
 from voxelsoup.common.files import read_json, sha256
 from voxelsoup.comparison.names import OPTIMISTIC
 from voxelsoup.data.layouts.phantom import write_phantom
+from voxelsoup.deploy.file_manifest import read_entries
 from voxelsoup.evaluation.case_scores import mean_dice, read_rows
 from voxelsoup.models import weight_files
+from voxelsoup.soups.candidates import read_candidates
 from voxelsoup.soups.soup import rebuild
+from voxelsoup.status.study_status import StatusReader
+from voxelsoup.study.loading import read
 from voxelsoup.study.sections.data import Phantom
+from voxelsoup.study.trials import trial_labels, trials
 
 PROFILE = ["--profile", str(REPOSITORY / "profiles" / "local")]
 # What BraTS called its contrasts up to 2021, when the enhancing tumour was label 4.
 CONTRASTS = {"t1n": "t1", "t1c": "t1ce", "t2w": "t2", "t2f": "flair"}
 TRAINING = {"patch": [16, 16, 16], "epochs": 1, "steps_per_epoch": 2}
+DIVERGES = {"optimizer.lr": 1e30}
 NETWORK = {"name": "UNet", "arguments": {"channels": [4, 8], "strides": [2]}}
 
 
@@ -100,7 +108,10 @@ def published(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         network=NETWORK,
         training=TRAINING,
         stem="none",
-        sweep={"grid": {"optimizer.schedule": ["schedule-free", "polynomial"]}},
+        sweep={
+            "grid": {"optimizer.schedule": ["schedule-free", "polynomial"]},
+            "trials": [DIVERGES],
+        },
         soup={"recipes": ["greedy"]},
     )
     (folder / "printed.txt").write_text(snakemake(folder, *PROFILE, config=study))
@@ -135,6 +146,35 @@ def test_every_number_of_the_published_protocol_is_marked(published: Path) -> No
     assert "All numbers are optimistic" in (results / "report.html").read_text()
 
 
+def test_a_study_goes_on_without_a_trial_that_diverges(
+    published: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(published)
+    results = published / "results"
+    found = trials(read(published / "study.yaml"))
+    *trained, diverged = (trial.id for trial in found)
+    of_fold = results / "fold0"
+    models = [one.model for one in read_candidates(of_fold / "candidates.tsv")]
+    assert models == sorted(trained)
+    folder = of_fold / "trials" / diverged
+    assert read_json(folder / "run.json")["diverged"] == {"epoch": 1, "step": 2}
+    assert pd.read_csv(folder / "selection.csv").empty
+    with pytest.raises(InputError, match="its run diverged"):
+        weight_files.load(folder / "model.safetensors")
+    # It stands where a reader looks for it.
+    label = trial_labels(found)[diverged]
+    left_out = f"{label} in fold 0 at epoch 1, step 2"
+    for file in ("comparison/answer.html", "comparison/fold0.md", "comparison/hyperparameters.md"):
+        assert left_out in (results / file).read_text(), file
+    methods = (results / "report/methods.md").read_text()
+    assert "3 trials per fold, 2 trained models in all" in methods and left_out in methods
+    rows = {row.run: row for row in StatusReader(published / "study.yaml").look().rows}
+    assert (rows[diverged].state, rows[diverged].detail) == ("diverged", "at epoch 1, step 2")
+    listed = {entry.file for entry in read_entries(results / "provenance.tsv")}
+    assert f"fold0/trials/{diverged}/model.safetensors" in listed
+    assert not verify(results, published / "data")
+
+
 def test_a_study_without_a_stem_trains_none(published: Path) -> None:
     assert not (published / "results" / "fold0" / "stem").exists()
     manifest = pd.read_csv(published / "results" / "models" / "manifest.tsv", sep="\t")
@@ -147,7 +187,7 @@ def test_only_a_scan_of_other_content_is_prepared_again_and_only_its_runs_train(
     subprocess.run(["cp", "-a", f"{published}/.", str(tmp_path)], check=True)
     results, study = tmp_path / "results", tmp_path / "study.yaml"
     fold = read_json(results / "folds.json")["folds"]["0"]
-    trials = [path.name for path in (results / "fold0" / "trials").iterdir()]
+    trials = [one.model for one in read_candidates(results / "fold0" / "candidates.tsv")]
     targets = [f"results/fold0/trials/{trial}/model.safetensors" for trial in trials]
 
     def again() -> tuple[set[str], set[str]]:

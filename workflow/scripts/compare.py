@@ -11,9 +11,10 @@ from voxelsoup.comparison.folds import compare_study
 from voxelsoup.comparison.overview import overview, write_fold_table, write_overview
 from voxelsoup.comparison.postprocessing_effect import write_without_and_with
 from voxelsoup.comparison.sweep_effects import effects, seed_spreads, write_effects, write_seeds
-from voxelsoup.soups.candidates import models_of_folds
+from voxelsoup.runs.divergence import left_out
+from voxelsoup.soups.candidates import diverged_trials, models_of_folds
 from voxelsoup.study.loading import load
-from voxelsoup.study.trials import model_labels, parameters_of, trials
+from voxelsoup.study.trials import model_labels, parameters_of, trial_labels, trials
 
 with job_log(snakemake.log[0]):
     asked, made_of = snakemake.params, snakemake.output
@@ -24,19 +25,24 @@ with job_log(snakemake.log[0]):
     results = Path(asked.results)
     models = models_of_folds(results, asked.folds)
     labels = model_labels(study, chain(*models.values()))
+    diverged, names = diverged_trials(study), trial_labels(trials(study))
+    without = left_out(diverged, names)
     comparisons = compare_study(results, models, asked.recipes, protocol)
     findings = find(comparisons, parameters)
     spreads = seed_spreads(comparisons, parameters)
     frame = overview(comparisons)
 
     headline, sentences = answer_of(findings, spreads, comparisons)
+    sentences += [without] if without else []
     answer = Path(made_of.answer_text), Path(made_of.answer)
     write_answer(*answer, sentences, headline, key_table(frame))
     write_findings(findings, protocol, folder / "comparisons")
     write_overview(frame, folder / "overview", tolerance)
     for comparison in comparisons:
-        write_fold_table(comparison, folder / f"fold{comparison.fold}", labels)
-    write_effects(effects(comparisons, parameters), protocol, folder / "hyperparameters")
+        of_fold = left_out([one for one in diverged if one.fold == comparison.fold], names)
+        write_fold_table(comparison, folder / f"fold{comparison.fold}", labels, of_fold)
+    found = effects(comparisons, parameters)
+    write_effects(found, protocol, folder / "hyperparameters", without)
     write_seeds(spreads, comparisons, folder / "seeds")
     chosen = [read_json(Path(path)) for path in snakemake.input.postprocessing]
     write_without_and_with(comparisons, chosen, folder / "postprocessing")

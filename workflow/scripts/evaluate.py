@@ -1,4 +1,4 @@
-"""Score a run's models on its selection cases, and by all metrics on its test cases."""
+"""Score a run's models: on selection cases, and by all metrics on the test cases of its fold."""
 
 from pathlib import Path
 
@@ -7,24 +7,31 @@ import pandas as pd
 from voxelsoup.common.files import read_json, sha256
 from voxelsoup.common.logs import job_log
 from voxelsoup.data.preprocessing.intensities import study_of_fold
-from voxelsoup.evaluation.case_scores import COLUMNS, write_rows
+from voxelsoup.evaluation.case_scores import COLUMNS, write_no_rows, write_rows
 from voxelsoup.evaluation.score import load_model, score_cases
 from voxelsoup.evaluation.tensorboard import write_evaluation
 from voxelsoup.models import devices
+from voxelsoup.runs.divergence import divergence_of
 
 with job_log(snakemake.log[0]):
     given, made_of = snakemake.input, snakemake.output
     folder, number = Path(snakemake.params.folder), snakemake.wildcards.fold
     study, fold = study_of_fold(snakemake.config, Path(given.folds), number, folder)
+    models = list(map(Path, given.models))
+    if divergence_of(int(number), models[0].parent) is not None:
+        # There are no models to score.
+        models = []
+        for path in (*made_of.selections, *made_of.tests):
+            write_no_rows(Path(path))
+
     sharing = study.resources.runs_per_gpu
     device = devices.prepare(study.training.device, snakemake.threads, runs_per_gpu=sharing)
     cases = sorted({*fold["selection"], *fold["test"]})
 
     # A scheduled optimizer has one kind of weights, which lie in several files.
     scores: dict[str, pd.DataFrame] = {}
-    for model, selection, test in zip(
-        map(Path, given.models), made_of.selections, made_of.tests, strict=True
-    ):
+    places = zip(made_of.selections, made_of.tests, strict=True)
+    for model, (selection, test) in zip(models, places, strict=False):
         digest = sha256(model)
         if digest not in scores:
             scored = load_model(model, study, device)

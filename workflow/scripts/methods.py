@@ -14,8 +14,10 @@ from voxelsoup.data.index.not_annotated import not_annotated_in_words
 from voxelsoup.report.cases import account
 from voxelsoup.report.methods.methods import FoldSize, StudyFacts, methods, trials_sentence
 from voxelsoup.report.provenance import CAPTION, provenance_table
-from voxelsoup.soups.candidates import models_of_folds, runs_of_folds
+from voxelsoup.runs.divergence import left_out
+from voxelsoup.soups.candidates import diverged_trials, models_of_folds, runs_of_folds, trials_of
 from voxelsoup.study.loading import load
+from voxelsoup.study.trials import trial_labels, trials
 
 with job_log(snakemake.log[0]):
     study = load(snakemake.config)
@@ -31,22 +33,22 @@ with job_log(snakemake.log[0]):
     models = pd.read_csv(given.models, sep="\t", dtype=str)
     versions = runs[0]["versions"] | {"snakemake": provenance.versions()["snakemake"]}
 
-    written = methods(
-        study,
-        versions,
-        StudyFacts(
-            cases=len(cases),
-            patients=len({case.patient for case in cases}),
-            folds={
-                int(fold): FoldSize(**{part: len(names) for part, names in parts.items()})
-                for fold, parts in folds.items()
-            },
-            parameter_count=runs[0]["parameter_count"],
-            devices=list(dict.fromkeys(run["device"] for run in runs)),
-            commits=list(dict.fromkeys(run["commit"][:12] for run in runs)),
-            not_annotated=not_annotated,
-        ),
+    diverged = diverged_trials(study)
+    facts = StudyFacts(
+        cases=len(cases),
+        patients=len({case.patient for case in cases}),
+        folds={
+            int(fold): FoldSize(**{part: len(names) for part, names in parts.items()})
+            for fold, parts in folds.items()
+        },
+        parameter_count=runs[0]["parameter_count"],
+        devices=list(dict.fromkeys(run["device"] for run in runs)),
+        commits=list(dict.fromkeys(run["commit"][:12] for run in runs)),
+        not_annotated=not_annotated,
+        diverged=left_out(diverged, trial_labels(trials(study))),
+        models=sum(len(trials_of(models)) for models in trained.values()) if diverged else None,
     )
+    written = methods(study, versions, facts)
     write_section(
         Path(made_of.methods),
         Path(made_of.methods_text),
@@ -55,7 +57,7 @@ with job_log(snakemake.log[0]):
         written.references,
     )
 
-    write_text(Path(made_of.trials), trials_sentence(study, len(folds)) + "\n")
+    write_text(Path(made_of.trials), trials_sentence(study, facts) + "\n")
     rejected = read_rejected(Path(given.rejected))
     write_text(Path(made_of.cases), account(indexed, rejected, not_annotated))
 

@@ -1,5 +1,6 @@
 """Train a trial to the end of a rung, and score it on the selection cases of its fold."""
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,12 +8,13 @@ from voxelsoup.common.files import write_text
 from voxelsoup.common.logs import job_log
 from voxelsoup.data.preprocessing.intensities import study_of_fold
 from voxelsoup.data.preprocessing.store import read_manifest
-from voxelsoup.evaluation.case_scores import write_rows
+from voxelsoup.evaluation.case_scores import write_no_rows, write_rows
 from voxelsoup.evaluation.score import model_of, score_cases
+from voxelsoup.runs.divergence import Diverged
 from voxelsoup.runs.rungs import states_of_rung
 from voxelsoup.study.loading import load
 from voxelsoup.study.trials import trial_labels, trials
-from voxelsoup.training.job import run_job
+from voxelsoup.training.job import diverged_history, run_job
 from voxelsoup.training.run import Job, run_identity, trial_run
 
 with job_log(snakemake.log[0]):
@@ -38,9 +40,17 @@ with job_log(snakemake.log[0]):
         log=Path(snakemake.log[0]),
         threads=snakemake.threads,
     )
-    with run_job(job) as done:
-        selection = Path(made_of.selection)
-        model = model_of(done.trained.weights, study, done.device, selection)
-        scores = score_cases(model, sorted(cases["selection"]), folder, study, done.device)
-        write_text(Path(made_of.history), done.trained.history.to_csv(index=False))
-        write_rows(selection, scores)
+    selection, history = Path(made_of.selection), Path(made_of.history)
+    try:
+        with run_job(job) as done:
+            model = model_of(done.trained.weights, study, done.device, selection)
+            scores = score_cases(model, sorted(cases["selection"]), folder, study, done.device)
+            write_text(history, done.trained.history.to_csv(index=False))
+            write_rows(selection, scores)
+    except Diverged as error:
+        # What the study does without, the comparison at the rung decides.
+        if study.sweep.on_diverged == "stop":
+            raise
+        logging.error("%s", error)
+        write_text(history, diverged_history(job, error))
+        write_no_rows(selection)

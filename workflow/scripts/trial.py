@@ -1,18 +1,22 @@
 """Train one trial on one fold."""
 
+import logging
 from pathlib import Path
 
 from voxelsoup.common.files import read_json
 from voxelsoup.common.logs import job_log
 from voxelsoup.data.preprocessing.store import read_manifest
+from voxelsoup.runs.divergence import Diverged, DivergedTrial, check_divergence, divergence_of
+from voxelsoup.runs.rungs import trials_at_the_end
 from voxelsoup.study.loading import load
 from voxelsoup.study.trials import trial_labels, trials
-from voxelsoup.training.job import run_job, write_run
+from voxelsoup.training.job import run_job, write_diverged, write_run
 from voxelsoup.training.run import Job, run_identity, trial_run
 
 with job_log(snakemake.log[0]):
     given, asked, model = snakemake.input, snakemake.params, Path(snakemake.output.model)
-    fold, found = int(snakemake.wildcards.fold), trials(load(snakemake.config))
+    fold, study = int(snakemake.wildcards.fold), load(snakemake.config)
+    found = trials(study)
     trial = {trial.id: trial for trial in found}[snakemake.wildcards.trial]
     cases = read_json(Path(given.folds))["folds"][str(fold)]["training"]
     initial = Path(given.stem[0]) if given.stem else None
@@ -29,5 +33,15 @@ with job_log(snakemake.log[0]):
         log=Path(snakemake.log[0]),
         threads=snakemake.threads,
     )
-    with run_job(job) as done:
-        write_run(job, done, model, beside=list(map(Path, snakemake.output.ingredients)))
+    beside = list(map(Path, snakemake.output.ingredients))
+    try:
+        with run_job(job) as done:
+            write_run(job, done, model, beside)
+    except Diverged as error:
+        # The study ends here if it cannot do without the trial.
+        rest = trials_at_the_end(study, model.parents[2], [other.id for other in found])
+        known = [divergence_of(fold, model.parents[1] / one) for one in rest if one != trial.id]
+        diverged = [DivergedTrial(fold, trial.id, error.epoch, error.step), *filter(None, known)]
+        check_divergence(study.sweep.on_diverged, diverged, rest, trial_labels(found))
+        logging.error("%s\nthe study continues without this trial", error)
+        write_diverged(job, error, model, beside)

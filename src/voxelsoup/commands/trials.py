@@ -15,19 +15,20 @@ from rich.table import Table
 from rich.text import Text
 
 from voxelsoup.common.text import counted
+from voxelsoup.runs.divergence import DivergedTrial, divergence_of
 from voxelsoup.runs.lease import look_at, server_time
 from voxelsoup.runs.record import read_record, read_result, read_saved
 from voxelsoup.runs.run_state import Circumstances, RunFacts, run_condition
-from voxelsoup.runs.rungs import dropped_trials
+from voxelsoup.runs.rungs import diverged_at_rungs, dropped_trials
 from voxelsoup.study.study import Study
 from voxelsoup.study.trials import Trial, parameters_of, swept_keys
 from voxelsoup.training.run import run_settings
 
 TRIAL = re.compile(r"[0-9a-f]{8}")
 NEW, STOPPED, RUNNING, DONE, OUTDATED = "new", "stopped", "running", "done", "outdated"
-DROPPED, LOST = "dropped", "lost"
+DROPPED, DIVERGED, LOST = "dropped", "diverged", "lost"
 # In this order they are counted, after those that are done.
-COUNTED = (RUNNING, LOST, STOPPED, OUTDATED, DROPPED)
+COUNTED = (RUNNING, LOST, STOPPED, OUTDATED, DIVERGED, DROPPED)
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,8 @@ class ListedTrial:
         parameters: dotted key -> value; None if no record has them.
         folds: number of the fold -> ``new``, ``running``, ``lost`` (its process gives no sign of
             life), ``stopped`` (resumes from a saved state), ``done``, ``outdated`` (done with
-            other settings, so trained again) or ``dropped`` (at a rung of a halving).
+            other settings, so trained again), ``diverged`` (and left out) or ``dropped`` (at a
+            rung of a halving).
     """
 
     id: str
@@ -59,12 +61,15 @@ def list_trials(study: Study, trials: Sequence[Trial]) -> list[ListedTrial]:
     """All trials of a study, in their order; its results count from the working directory."""
     parameters, around = parameters_of(trials), _circumstances(study)
     dropped = dropped_trials(study)
+    diverged = {(one.fold, one.trial): one for one in diverged_at_rungs(study)}
     listed = []
     for trial in trials:
         folds = {}
         for fold in study.folds.numbers:
-            folds[fold] = _state(study, fold, trial.id, around, dropped[fold].get(trial.id))
-            if folds[fold] == DONE and _is_outdated(Path(study.results), fold, trial):
+            at_rungs = dropped[fold].get(trial.id), diverged.get((fold, trial.id))
+            folds[fold] = _state(study, fold, trial.id, around, *at_rungs)
+            has_results = folds[fold] == DONE or (folds[fold] == DIVERGED and at_rungs[1] is None)
+            if has_results and _is_outdated(Path(study.results), fold, trial):
                 folds[fold] = OUTDATED
         listed.append(ListedTrial(trial.id, parameters[trial.id], folds))
     return listed
@@ -92,17 +97,25 @@ def _circumstances(study: Study) -> Circumstances:
 
 
 def _state(
-    study: Study, fold: int, trial: str, around: Circumstances, dropped_after: int | None = None
+    study: Study,
+    fold: int,
+    trial: str,
+    around: Circumstances,
+    dropped_after: int | None = None,
+    diverged: DivergedTrial | None = None,
 ) -> str:
     states = Path(study.results, ".state", f"fold{fold}", "trials", trial)
+    results, record = Path(study.results, f"fold{fold}", "trials", trial), read_record(states)
     # It is written last.
-    done = Path(study.results, f"fold{fold}", "trials", trial, "run.json").exists()
-    seen = (read_record(states), look_at(states))
-    facts = RunFacts(f"fold{fold}/{trial}", 0, done, *seen, dropped_after=dropped_after)
+    done = (results / "run.json").exists()
+    if done and (record is None or record.state != "finished"):
+        diverged = divergence_of(fold, results) or diverged
+    lease, name = look_at(states), f"fold{fold}/{trial}"
+    facts = RunFacts(name, 0, done, record, lease, False, None, dropped_after, diverged)
     condition = run_condition(facts, around)
     if condition.at_work:
         return RUNNING
-    if condition.state in (DONE, DROPPED, LOST):
+    if condition.state in (DONE, DIVERGED, DROPPED, LOST):
         return condition.state
     return STOPPED if read_saved(states) else NEW
 

@@ -73,9 +73,15 @@ def fold_table(
 
 
 def write_fold_table(
-    comparison: FoldComparison, stem: Path, labels: Mapping[str, str] = NO_LABELS
+    comparison: FoldComparison,
+    stem: Path,
+    labels: Mapping[str, str] = NO_LABELS,
+    left_out: str = "",
 ) -> None:
-    """Write a fold's table as ``stem``.csv, .md, .tex and .html: the same digits in all."""
+    """Write a fold's table as ``stem``.csv, .md, .tex and .html: the same digits in all.
+
+    ``left_out`` is a sentence about the trials that diverged.
+    """
     columns = published_columns(comparison)
     table = fold_table(comparison.fold, columns, comparison.protocol)
     parts = [
@@ -89,6 +95,7 @@ def write_fold_table(
         f"Fold {comparison.fold}: Dice (0 to 1) and loss on the test cases. "
         f"Best Model is trial {named(comparison.best_trial, labels)}, whose mean Dice on "
         f"the selection cases is the highest of {len(comparison.trials)} {kind}.{''.join(parts)}"
+        + (f" {left_out}" if left_out else "")
         + partly_annotated(cases_of_regions([comparison.rows[BEST_MODEL]]), OVER_REGIONS)
     )
     write_table(table, table.map(repr), stem, caption, comparison.protocol == "published")

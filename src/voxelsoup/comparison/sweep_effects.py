@@ -27,8 +27,11 @@ def effects(comparisons: Sequence[FoldComparison], parameters: Parameters) -> li
     return [effect for effect in found if effect.key != SEED]
 
 
-def write_effects(effects: Sequence[Effect], protocol: str, stem: Path) -> None:
-    """Write what each value of each swept key does, beside the first value of the same key."""
+def write_effects(effects: Sequence[Effect], protocol: str, stem: Path, left_out: str = "") -> None:
+    """Write what each value of each swept key does, beside the first value of the same key.
+
+    ``left_out`` is a sentence about the trials that diverged.
+    """
     adjusted = iter(holm([effect.difference.p for effect in effects if effect.difference]))
     frame = pd.DataFrame(
         [
@@ -63,6 +66,7 @@ def write_effects(effects: Sequence[Effect], protocol: str, stem: Path) -> None:
     )
     if not effects:
         caption = "No hyperparameter is swept."
+    caption += f" {left_out}" if left_out else ""
     write_table(frame, shown, stem, caption, protocol == "published")
 
 

@@ -19,7 +19,7 @@ from voxelsoup.common.files import decoded, sha256, write_tsv
 from voxelsoup.data.index.index import read_cases
 from voxelsoup.data.preprocessing.store import read_manifest
 from voxelsoup.prediction.bundle_files import METADATA, bundle_hashes, collected_models
-from voxelsoup.soups.candidates import CANDIDATES, OWN, read_candidates
+from voxelsoup.soups.candidates import CANDIDATES, OWN, read_candidates, read_diverged, trials_of
 
 MANIFEST = "provenance.tsv"
 COLUMNS = ["part", "file", "sha256"]
@@ -57,8 +57,11 @@ class HashedFile:
 
 def list_files(results: Path, folds: Sequence[int]) -> list[str]:
     """The files of a study below its results folder, sorted; none of trials that it has left."""
-    candidates = {fold: read_candidates(results / f"fold{fold}" / CANDIDATES) for fold in folds}
-    kept = {f: {c.model.partition("/")[0] for c in found} for f, found in candidates.items()}
+    kept = {}
+    for fold in folds:
+        of_fold = results / f"fold{fold}" / CANDIDATES
+        models = [candidate.model for candidate in read_candidates(of_fold)]
+        kept[fold] = {*trials_of(models), *read_diverged(of_fold)}
     cases = set(read_manifest(results / "preprocessed.tsv"))
     return sorted(name for name in _walk(results) if _belongs(name, kept, cases))
 

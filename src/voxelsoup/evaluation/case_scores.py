@@ -66,6 +66,11 @@ def write_rows(path: Path, rows: pd.DataFrame) -> None:
     write_text(path, rows[columns].to_csv(index=False, na_rep="nan", lineterminator="\n"))
 
 
+def write_no_rows(path: Path) -> None:
+    """Write the file of a model that there is none of, for its run diverged."""
+    write_rows(path, pd.DataFrame(columns=COLUMNS))
+
+
 def _unusable(path: Path, found: str) -> InputError:
     return InputError(
         path,

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from voxelsoup.common.errors import ErrorDescription
+from voxelsoup.runs.divergence import DivergedTrial, newest_note
 from voxelsoup.runs.failures import (
     BEFORE_TRAINING,
     KILLED,
@@ -35,11 +36,13 @@ from voxelsoup.runs.record import (
 )
 
 RunState = Literal[
-    "waiting", "queued", "running", "saving", "retrying", "resumed", "done", "dropped", "failed",
-    "lost",
+    "waiting", "queued", "running", "saving", "retrying", "resumed", "done", "diverged", "dropped",
+    "failed", "lost",
 ]  # fmt: skip
 # Of these a process is at work.
 AT_WORK: tuple[RunState, ...] = ("running", "saving", "retrying", "resumed")
+# Of these no more is to come, unless the study is started again.
+OVER: tuple[RunState, ...] = ("done", "diverged", "dropped", "failed", "lost")
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ class RunFacts:
         job_began: whether its job wrote a log; asked only where there is no record.
         error: what ended that job.
         dropped_after: the rung of a halving after which its fold continues without it.
+        diverged: where it diverged, if the study goes on without it.
     """
 
     name: str
@@ -63,6 +67,7 @@ class RunFacts:
     job_began: bool = False
     error: ErrorDescription | None = None
     dropped_after: int | None = None
+    diverged: DivergedTrial | None = None
 
     @property
     def last(self) -> Attempt | None:
@@ -146,6 +151,8 @@ def run_condition(facts: RunFacts, around: Circumstances) -> RunCondition:
     ended = job is not None and not (job.is_running or job.waits)
     if is_alive(facts.lease, around.now, around.lease_seconds) and not ended:
         return _at_work(facts, around)
+    if facts.diverged is not None:
+        return RunCondition("diverged", f"at {facts.diverged.place}")
     if facts.dropped_after is not None:
         return RunCondition("dropped", f"after rung {facts.dropped_after}")
     if facts.done:
@@ -251,6 +258,10 @@ def plan(folder: str, epochs: int, settings: dict[str, Any], lease_seconds: floa
     record = read_record(folder)
     saved = record.saved if record else read_saved(folder)
     todo = _to_train(saved, epochs, settings)
+    if record is not None and record.attempts and record.attempts[-1].diverged:
+        note = newest_note(Path(folder))
+        if note and note.diverged and not first_difference(note.identity["settings"], settings):
+            return f"is known to diverge at {note.error.place}"
     # Of thousands of runs few are at work.
     if record is None or record.state not in ("running", "saving"):
         return todo

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from voxelsoup.common.files import read_json
+from voxelsoup.runs.divergence import DivergedTrial
 from voxelsoup.runs.record import read_saved
 from voxelsoup.study.study import Study
+
+# The key of a rung's record for those that have no score; only where there are any.
+DIVERGED = "diverged"
 
 
 def dropped_trials(study: Study) -> dict[int, dict[str, int]]:
@@ -26,6 +31,28 @@ def _dropped(folder: Path, rungs: range) -> dict[str, int]:
         kept = set(record["kept"])
         dropped |= {trial: rung for trial in record["scores"] if trial not in kept}
     return dropped
+
+
+def trials_at_the_end(study: Study, of_fold: Path, trials: Sequence[str]) -> list[str]:
+    """Those of a fold's trials, by their ids, that train to their end; all without any rungs."""
+    last = of_fold / "rungs" / f"{study.sweep.halving.rungs - 1 if study.sweep.halving else 0}.json"
+    kept = read_json(last)["kept"] if last.exists() else trials
+    return [trial for trial in trials if trial in kept]
+
+
+def diverged_at_rungs(study: Study) -> list[DivergedTrial]:
+    """Trials that diverged on the way to a rung, as far as the rungs have ended; by fold."""
+    rungs = range(1, study.sweep.halving.rungs if study.sweep.halving else 1)
+    found = []
+    for fold in study.folds.numbers:
+        for rung in rungs:
+            try:
+                record = read_json(Path(study.results, f"fold{fold}", "rungs", f"{rung}.json"))
+            except (OSError, ValueError):
+                break
+            diverged = record.get(DIVERGED, {})
+            found += [DivergedTrial(fold, trial, **where) for trial, where in diverged.items()]
+    return found
 
 
 def states_of_rung(states: Path, rung: int, steps: int) -> Path:

@@ -16,8 +16,11 @@ from typing import Any
 from voxelsoup.common.errors import InputError
 from voxelsoup.common.files import decoded, read_json, write_text
 from voxelsoup.evaluation.case_scores import mean_dice, read_rows
+from voxelsoup.runs.divergence import DivergedTrial, divergence_of
+from voxelsoup.runs.rungs import DIVERGED, diverged_at_rungs
 from voxelsoup.study.halving import kept_of
 from voxelsoup.study.sections.sweep import Halving
+from voxelsoup.study.study import Study
 
 CANDIDATES = "candidates.tsv"
 COLUMNS = ["model", "ingredient", "selection_score", "sha256"]
@@ -52,15 +55,41 @@ def ranking(scores: Mapping[str, float]) -> list[str]:
     return sorted(scores, key=place)
 
 
+def scores_at_rung(
+    fold: int, folders: Sequence[Path]
+) -> tuple[dict[str, float], list[DivergedTrial]]:
+    """Trial -> mean selection Dice at a rung, and those that have none because they diverged.
+
+    Each trial's selection.csv and history.csv lie in a folder of its name.
+    """
+    scores, diverged = {}, []
+    for folder in folders:
+        with (folder / "history.csv").open(encoding="utf-8", newline="") as stream:
+            *_, last = csv.DictReader(stream)
+        if last["training_loss"] == "nan":
+            where = int(last["epoch"]), int(last["step"])
+            diverged.append(DivergedTrial(fold, folder.name, *where))
+        else:
+            scores[folder.name] = mean_dice(read_rows(folder / "selection.csv"))
+    return scores, diverged
+
+
 def rung_record(
-    fold: int, rung: int, epochs: int, halving: Halving, scores: Mapping[str, float]
+    fold: int,
+    rung: int,
+    epochs: int,
+    halving: Halving,
+    scores: Mapping[str, float],
+    diverged: Sequence[DivergedTrial] = (),
 ) -> dict[str, Any]:
     """What ``rungs/{rung}.json`` says: which trials were compared, and which continue.
 
     ``rung`` counts from 1, ``epochs`` are those at its end, and scores are mean selection Dice.
+    Those that ``diverged`` count as the worst, and never continue.
     """
     ranked = ranking(scores)
-    kept = ranked[: kept_of(halving, len(ranked))]
+    kept = ranked[: kept_of(halving, len(ranked) + len(diverged))]
+    where = {one.trial: {"epoch": one.epoch, "step": one.step} for one in diverged}
     return {
         "fold": fold,
         "rung": rung,
@@ -68,18 +97,23 @@ def rung_record(
         "keep": halving.keep,
         "kept": kept,
         "scores": {trial: None if math.isnan(scores[trial]) else scores[trial] for trial in ranked},
+        **({DIVERGED: where} if where else {}),
     }
 
 
 def list_candidates(
-    trials: Path, models: Sequence[str], ingredients: Collection[str]
+    trials: Path,
+    models: Sequence[str],
+    ingredients: Collection[str],
+    diverged: Collection[str] = (),
 ) -> list[Candidate]:
-    """Read the scores and the hashes of a fold's models.
+    """Read the scores and the hashes of a fold's models, but for trials that ``diverged``.
 
     Raises:
         InputError: if per-case scores or the record of a run cannot be read.
     """
-    hashes = {trial: _hashes(trials / trial / "run.json") for trial in _trials_of(models)}
+    models = [model for model in models if model.partition("/")[0] not in diverged]
+    hashes = {trial: _hashes(trials / trial / "run.json") for trial in trials_of(models)}
     found = []
     for model in models:
         trial, _, beside = model.partition("/")
@@ -89,7 +123,8 @@ def list_candidates(
     return found
 
 
-def _trials_of(models: Sequence[str]) -> dict[str, None]:
+def trials_of(models: Sequence[str]) -> dict[str, None]:
+    """The trials that models come from, each once."""
     return dict.fromkeys(model.partition("/")[0] for model in models)
 
 
@@ -105,8 +140,10 @@ def _hashes(record: Path) -> Mapping[str, str]:
     return models
 
 
-def write_candidates(path: Path, candidates: Sequence[Candidate]) -> None:
-    """Write a fold's list, with all digits of the scores."""
+def write_candidates(
+    path: Path, candidates: Sequence[Candidate], diverged: Collection[str] = ()
+) -> None:
+    """Write a fold's list, with all digits of the scores, and at its end trials that diverged."""
     stream = io.StringIO()
     lines = csv.writer(stream, delimiter="\t", lineterminator="\n")
     lines.writerow(COLUMNS)
@@ -114,15 +151,30 @@ def write_candidates(path: Path, candidates: Sequence[Candidate]) -> None:
         kind = "yes" if candidate.ingredient else "no"
         score = repr(candidate.selection_score)
         lines.writerow([candidate.model, kind, score, candidate.sha256])
+    lines.writerows([trial, DIVERGED, "", ""] for trial in diverged)
     write_text(path, stream.getvalue())
 
 
 def read_candidates(path: Path) -> list[Candidate]:
-    """Read a fold's list.
+    """Read a fold's list, without the trials that diverged: these have no models.
 
     Raises:
         InputError: if it is no such list.
     """
+    rows = [row for row in _read_list(path) if row[1] != DIVERGED]
+    return [Candidate(row[0], row[1] == "yes", float(row[2]), row[3]) for row in rows]
+
+
+def read_diverged(path: Path) -> list[str]:
+    """The trials of a fold's list that diverged.
+
+    Raises:
+        InputError: if it is no such list.
+    """
+    return [row[0] for row in _read_list(path) if row[1] == DIVERGED]
+
+
+def _read_list(path: Path) -> list[list[str]]:
     rows = list(csv.reader(io.StringIO(decoded(path)), delimiter="\t"))
     if not rows or rows[0] != COLUMNS:
         raise InputError(
@@ -131,7 +183,17 @@ def read_candidates(path: Path) -> list[Candidate]:
             f"the columns {', '.join(COLUMNS)}",
             "delete it, so that the workflow writes it again",
         )
-    return [Candidate(row[0], row[1] == "yes", float(row[2]), row[3]) for row in rows[1:]]
+    return rows[1:]
+
+
+def diverged_trials(study: Study) -> list[DivergedTrial]:
+    """All trials of a study that diverged and were left out, by fold: at rungs first."""
+    found = diverged_at_rungs(study)
+    for fold in study.folds.numbers:
+        of_fold = Path(study.results, f"fold{fold}")
+        listed = read_diverged(of_fold / CANDIDATES)
+        found += filter(None, (divergence_of(fold, of_fold / "trials" / one) for one in listed))
+    return sorted(found, key=lambda one: one.fold)
 
 
 def models_of_folds(results: Path, folds: Sequence[int]) -> dict[int, list[str]]:
@@ -146,6 +208,6 @@ def runs_of_folds(
     """Fold and folder of the runs that models come from, each once; stems first if there are."""
     runs = []
     for fold, of_fold in models.items():
-        names = ["stem"] * stems + [f"trials/{trial}" for trial in _trials_of(of_fold)]
+        names = ["stem"] * stems + [f"trials/{trial}" for trial in trials_of(of_fold)]
         runs += [(fold, results / f"fold{fold}" / name) for name in names]
     return runs

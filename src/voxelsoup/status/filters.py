@@ -16,7 +16,7 @@ STATES: tuple[RunState, ...] = get_args(RunState)
 # What needs attention, then what moves, then what waits, then what is over.
 URGENCY: tuple[RunState, ...] = (
     *("failed", "lost", "retrying", "saving", "resumed", "running"),
-    *("queued", "waiting", "dropped", "done"),
+    *("queued", "waiting", "diverged", "dropped", "done"),
 )
 SORTABLE: dict[str, Callable[[RunRow], Any]] = {
     "fold": lambda row: row.fold,

@@ -159,6 +159,11 @@ def _facts(run: RunDetails) -> Table:
         gpu = record.peak_gpu_memory_mb
         of_gpu = "" if gpu is None else f", {gpu / 1000:.2f} GB of the GPU"
         shown["peak memory"] = f"{record.peak_memory_mb / 1000:.2f} GB{of_gpu}"
+    went_back = [attempt for attempt, _ in run.attempts if attempt.went_back]
+    if went_back:
+        last = went_back[-1]
+        passed = "" if last.passed is None else f", and passed step {last.passed} then"
+        shown["went back once"] = f"{last.went_back}{passed}"
     where = [row.host, row.gpu, row.job and f"job {row.job}", row.partition]
     if any(where):
         shown["at work on" if row.state in AT_WORK else "last on"] = ", ".join(filter(None, where))

@@ -28,7 +28,7 @@ CURVE_POINTS = 60
 CURVE_WIDTH, CURVE_HEIGHT = 120, 24
 
 # After these a run does nothing more by itself.
-ENDED: tuple[RunState, ...] = ("done", "dropped", "failed")
+ENDED: tuple[RunState, ...] = ("done", "diverged", "dropped", "failed")
 
 
 def write_page(status: StudyStatus, path: Path, refresh_seconds: float) -> None:

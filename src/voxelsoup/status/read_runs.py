@@ -17,9 +17,10 @@ from pathlib import Path
 from statistics import fmean
 
 from voxelsoup.common.logs import read_error
+from voxelsoup.runs.divergence import DivergedTrial, divergence_of
 from voxelsoup.runs.invocation import read_invocation
 from voxelsoup.runs.lease import is_alive, look_at
-from voxelsoup.runs.record import RunRecord, read_record, read_result
+from voxelsoup.runs.record import read_record, read_result
 from voxelsoup.runs.run_state import Circumstances, Queue, RunFacts
 from voxelsoup.status.slurm_jobs import ask_slurm
 from voxelsoup.study.ingredients import models_of
@@ -90,26 +91,30 @@ def known_runs(study: Study, trials: Sequence[Trial]) -> list[KnownRun]:
     return found
 
 
-def read_facts(run: KnownRun, dropped_after: int | None = None) -> RunFacts:
-    """What is known of a run; what is just being written counts as not there yet."""
+def read_facts(
+    run: KnownRun, dropped_after: int | None = None, diverged: DivergedTrial | None = None
+) -> RunFacts:
+    """What is known of a run; what is just being written counts as not there yet.
+
+    ``diverged``: where it did on the way to a rung.
+    """
     record = read_record(run.states)
     if record is not None:
         # Not shown, and of thousands of runs it is most of what their records hold.
         record.saved = None
-    done = _is_done(run, record)
-    over = done and record is not None and record.state == "finished"
-    lease = None if over else look_at(run.states)
-    if done or record is not None:
-        return RunFacts(run.name, run.epochs, done, record, lease, dropped_after=dropped_after)
-    began, error = Path(run.newest_log).exists(), read_error(run.newest_log)
-    return RunFacts(run.name, run.epochs, False, None, lease, began, error, dropped_after)
-
-
-def _is_done(run: KnownRun, record: RunRecord | None) -> bool:
-    if record is not None and record.state == "finished" and record.epoch == run.epochs:
+    over = record is not None and record.state == "finished" and record.epoch == run.epochs
+    if over:
         # A rule's output, which Snakemake removes before it makes it again.
-        return os.path.exists(f"{run.folder}/run.json")  # noqa: PTH110
-    return read_result(run.folder).get("epochs") == run.epochs
+        done = os.path.exists(f"{run.folder}/run.json")  # noqa: PTH110
+    else:
+        done = read_result(run.folder).get("epochs") == run.epochs
+        diverged = (divergence_of(run.fold, Path(run.folder)) if done else None) or diverged
+    at_rungs = dropped_after, diverged
+    lease = None if over and done else look_at(run.states)
+    if done or record is not None:
+        return RunFacts(run.name, run.epochs, done, record, lease, False, None, *at_rungs)
+    began, error = Path(run.newest_log).exists(), read_error(run.newest_log)
+    return RunFacts(run.name, run.epochs, False, None, lease, began, error, *at_rungs)
 
 
 def read_end(path: str, size: int = LOG_END) -> str:
@@ -128,7 +133,8 @@ def read_losses(run: KnownRun) -> list[float]:
         with suppress(OSError, ValueError), Path(folder, HISTORY).open(encoding="utf-8") as stream:
             losses = [row.get("training_loss") for row in csv.DictReader(stream)]
             if losses:
-                return [float(loss) for loss in losses if loss]
+                # That of the epoch in which a run diverged is NaN.
+                return [float(loss) for loss in losses if loss and loss != "nan"]
     return []
 
 

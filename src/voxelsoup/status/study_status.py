@@ -11,8 +11,15 @@ from voxelsoup.runs.failures import SlurmJob
 from voxelsoup.runs.invocation import read_submissions
 from voxelsoup.runs.lease import server_time
 from voxelsoup.runs.record import Attempt, RunRecord, read_result
-from voxelsoup.runs.run_state import AT_WORK, Circumstances, RunCondition, RunFacts, run_condition
-from voxelsoup.runs.rungs import dropped_trials
+from voxelsoup.runs.run_state import (
+    AT_WORK,
+    OVER,
+    Circumstances,
+    RunCondition,
+    RunFacts,
+    run_condition,
+)
+from voxelsoup.runs.rungs import diverged_at_rungs, dropped_trials
 from voxelsoup.runs.snapshot import last_start
 from voxelsoup.status.read_runs import (
     KnownRun,
@@ -55,7 +62,11 @@ class StatusReader:
         folder = Path(self.study.results, ".state")
         before = server_time(folder)
         dropped = dropped_trials(self.study)
-        facts = [read_facts(run, dropped[run.fold].get(run.run)) for run in runs]
+        diverged = {(one.fold, one.trial): one for one in diverged_at_rungs(self.study)}
+        facts = [
+            read_facts(run, dropped[run.fold].get(run.run), diverged.get((run.fold, run.run)))
+            for run in runs
+        ]
         around = circumstances(self.study, facts, before)
         rows = [self._row(run, fact, around, curves) for run, fact in zip(runs, facts, strict=True)]
         now = datetime.now(UTC).astimezone()
@@ -152,7 +163,7 @@ def _of_result(run: KnownRun, facts: RunFacts) -> dict[str, Any]:
     losses = read_losses(run)
     began, ended = (datetime.fromisoformat(result[key]) for key in ("started", "ended"))
     return {
-        "epoch": run.epochs,
+        "epoch": facts.diverged.epoch - 1 if facts.diverged else run.epochs,
         "training_loss": losses[-1] if losses else None,
         "gpu": result.get("device"),
         "host": result.get("machine", {}).get("host"),
@@ -171,7 +182,7 @@ def _end_of_study(rows: Sequence[RunRow], now: datetime) -> datetime | None:
     usual = sum(paces) / len(paces)
     hours = 0.0
     for row in rows:
-        if row.state not in ("done", "dropped", "failed", "lost"):
+        if row.state not in OVER:
             own = 1 / row.epochs_per_hour if row.epochs_per_hour else usual
             hours += (row.epochs - row.epoch) * own
     ends = [row.estimated_end for row in rows if row.estimated_end is not None]

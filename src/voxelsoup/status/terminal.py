@@ -25,6 +25,7 @@ STYLES: dict[RunState, str] = {
     "resumed": "green",
     "retrying": "yellow",
     "done": "",
+    "diverged": "yellow",
     "dropped": "dim",
     "failed": "bold red",
     "lost": "bold red",
@@ -106,7 +107,7 @@ def summary(status: StudyStatus) -> str:
     working = status.count(*AT_WORK)
     if working:
         parts.append(f"{working} running")
-    for state in ("queued", "waiting", "dropped", "failed", "lost"):
+    for state in ("queued", "waiting", "diverged", "dropped", "failed", "lost"):
         if status.count(state):
             parts.append(f"{status.count(state)} {state}")
     line = ", ".join(parts)

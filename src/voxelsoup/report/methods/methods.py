@@ -47,6 +47,8 @@ class StudyFacts:
         folds: number of the fold -> how many cases it has of each kind.
         parameter_count: trained weights of the network.
         not_annotated: regions that are not annotated in all cases, in words.
+        diverged: a sentence about the runs that diverged; empty if none did.
+        models: models of trials that were trained to their end; None if none diverged.
     """
 
     cases: int
@@ -56,6 +58,8 @@ class StudyFacts:
     devices: Sequence[str] = ()
     commits: Sequence[str] = ()
     not_annotated: Sequence[str] = ()
+    diverged: str = ""
+    models: int | None = None
 
 
 @dataclass(frozen=True)
@@ -118,22 +122,22 @@ def methods(study: Study, versions: Mapping[str, str], facts: StudyFacts) -> Met
     cite = Citations()
     # Runs that were trained before the project was renamed have recorded its former name.
     versions = {NAME: versions.get(FORMER_NAME, "unknown"), **versions}
-    values = _values(study, len(facts.folds), cite)
+    values = _values(study, facts, cite)
     page = TEMPLATES.get_template("methods.md.j2")
     written = page.render(values, versions=versions, facts=facts)
     parts = re.findall(r"^# (.+?)\n(.+?)(?=^# |\Z)", written, re.MULTILINE | re.DOTALL)
     return Methods({heading: _flowing(part) for heading, part in parts}, cite.references)
 
 
-def trials_sentence(study: Study, folds: int) -> str:
+def trials_sentence(study: Study, facts: StudyFacts) -> str:
     """Report which trials there are and how many models they make, without citations."""
     page = TEMPLATES.get_template("trials.md.j2")
-    return _flowing(page.render(_values(study, folds, lambda work: "")))
+    return _flowing(page.render(_values(study, facts, lambda work: "")))
 
 
-def _values(study: Study, folds: int, cite: Cite) -> dict[str, Any]:
+def _values(study: Study, facts: StudyFacts, cite: Cite) -> dict[str, Any]:
     """What both templates are filled with."""
-    trials, halving = trials_of(study), study.sweep.halving
+    trials, halving, folds = trials_of(study), study.sweep.halving, len(facts.folds)
     values = {
         "study": study,
         "cite": cite,
@@ -156,7 +160,9 @@ def _values(study: Study, folds: int, cite: Cite) -> dict[str, Any]:
             "models": left[-1] * folds,
             "share_of_epochs": share_of_epochs(halving, study.training.epochs, len(trials)),
         }
-    return values
+    if facts.models is not None:
+        values["models"] = facts.models
+    return values | {"diverged": facts.diverged}
 
 
 def _flowing(written: str) -> str:
