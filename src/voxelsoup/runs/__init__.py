@@ -14,6 +14,7 @@ record and ends the run when it is asked to. Below it:
   another one, and no lock of the file system is needed, so that it holds across hosts.
 - ``resume_state``: the states that it resumes from, checked by their SHA-256; beside ``guard`` the
   only module here that needs torch.
+- ``divergence``: what is known of runs whose numbers became NaN or infinite.
 - ``record``: the run's one small file, ``status.json``. Results never depend on it.
 - ``signals``: requests to end, noted until the next step.
 - ``rungs``: what a successive halving leaves on disk.
@@ -29,6 +30,9 @@ Decisions:
 
 - **A run can die at any moment.** States are written atomically, by a thread beside the training.
   A run that was killed resumes from the last one, bit-identical to an undisturbed run.
+- **What is NaN or infinite is never saved.** A run goes back to its last state once, for a fault of
+  the hardware does not come again; what comes again at the same step always does, and a note beside
+  the states keeps later attempts from finding that out.
 - **A process without a heartbeat is lost**, also on this host and also if it is merely stopped: it
   cannot be distinguished from a hung one. Its successor takes over, and the former owner finds
   that out before it writes anything.
