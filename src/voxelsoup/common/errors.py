@@ -105,9 +105,14 @@ def describe(error: BaseException) -> ErrorDescription:
 
 def _place(error: BaseException) -> str:
     """The innermost line of an exception's traceback in voxelsoup or in a script."""
+    return place_of(traceback.extract_tb(error.__traceback__))
+
+
+def place_of(stack: traceback.StackSummary) -> str:
+    """The innermost line of a stack in voxelsoup or in a script, as ``augment.py line 33``."""
     # All that a job's script does happens within its log (`logs.job_log`).
     log = str(Path(__file__).with_name("logs.py"))
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename != log]
+    frames = [f for f in stack if f.filename != log]
     package = str(Path(__file__).parents[1])
     own = [frame for frame in frames if frame.filename.startswith(package)]
     others = [f for f in frames if "site-packages" not in f.filename and "<" not in f.filename]

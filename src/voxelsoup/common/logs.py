@@ -37,16 +37,26 @@ def job_log(path: str | Path) -> Iterator[None]:
                 check_started_with(Path(os.environ[START_RECORD]))
             yield
         except Exception as error:
-            # A full disk is reported nevertheless.
-            with suppress(InputError, OSError):
-                write_json(_error_file(path), asdict(describe(error)))
             if not isinstance(error, InputError | Stopped):
+                _write_error(path, error)
                 logging.exception("this is a defect in voxelsoup or in a library")
                 raise
-            stopped = isinstance(error, Stopped)
-            logging.log(logging.INFO if stopped else logging.ERROR, "%s", error)
-            print(f"\nvoxelsoup: {error}\n", file=sys.stderr, flush=True)
-            sys.exit(EXIT_STOPPED if stopped else 1)
+            sys.exit(report_end(path, error))
+
+
+def report_end(log: str | Path, error: InputError | Stopped) -> int:
+    """Write down why the job with this log ends, with its message alone; returns its exit code."""
+    _write_error(log, error)
+    stopped = isinstance(error, Stopped)
+    logging.log(logging.INFO if stopped else logging.ERROR, "%s", error)
+    print(f"\nvoxelsoup: {error}\n", file=sys.stderr, flush=True)
+    return EXIT_STOPPED if stopped else 1
+
+
+def _write_error(log: str | Path, error: Exception) -> None:
+    # A full disk is reported nevertheless.
+    with suppress(InputError, OSError):
+        write_json(_error_file(log), asdict(describe(error)))
 
 
 def _error_file(log: str | Path) -> Path:

@@ -17,6 +17,7 @@ record and ends the run when it is asked to. Below it:
 - ``divergence``: what is known of runs whose numbers became NaN or infinite.
 - ``record``: the run's one small file, ``status.json``. Results never depend on it.
 - ``signals``: requests to end, noted until the next step.
+- ``watchdog``: ends a process in which no step ends any more, and writes down where it stood.
 - ``rungs``: what a successive halving leaves on disk.
 - ``invocation``: how Snakemake was started, and the study files of a results folder.
 - ``snapshot``: the study as it was when it was started, which all of its jobs read.

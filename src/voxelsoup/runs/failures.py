@@ -79,6 +79,15 @@ KILLED = Failure(
     "killed, no reason known",
     f"{RESUMES}; if it happens again, look for `out of memory` in the host's log (`dmesg`)",
 )
+# Ends of attempts that say what was lost: their words, and the fix.
+LOST = {
+    "WorkerLost": ("a data worker was killed", f"{MEMORY_FIX}; {RESUMES}"),
+    "ProcessLost": ("a process of the run died", RESUMES),
+    "Hung": (
+        "no step ended for long",
+        f"{RESUMES}; its log says where it stood (`training.watchdog`)",
+    ),
+}
 BEFORE_TRAINING = Failure(
     "failed before its training began", "its log, or that of its Slurm job, says why"
 )
@@ -116,10 +125,15 @@ def end_by_error(error: ErrorDescription | None) -> Failure | None:
         return Failure("handed over to another copy", "start again: it resumes", error.message)
     if error.kind == DIVERGED:
         return Failure("diverged", error.fix, error.message)
+    if error.kind in LOST:
+        return Failure(*LOST[error.kind], error.message)
     message = error.message.lower()
     if "out of memory" in message and ("cuda" in message or "gpu" in message):
         return Failure("out of memory on the GPU", GPU_MEMORY_FIX, error.message)
-    no_memory = ("can't allocate memory", "cannot allocate memory", "killed by signal: killed")
+    no_memory = (
+        "can't allocate memory", "cannot allocate memory", "main memory is full",
+        "killed by signal: killed",
+    )  # fmt: skip
     if error.kind == "MemoryError" or any(text in message for text in no_memory):
         return Failure("out of main memory", MEMORY_FIX, error.message)
     # As earlier versions wrote it.

@@ -224,6 +224,11 @@ class RunGuard:
         self._write(step, state)
         self.recorder.shows("running")
 
+    def save_alone(self, step: int, capture: Capture) -> None:
+        """Save a state before the run ends for another reason, which nothing here replaces."""
+        with suppress(InputError, Stopped):
+            self.save(step, capture)
+
     def confirm(self) -> None:
         """Make sure that results may be written.
 
@@ -237,6 +242,12 @@ class RunGuard:
         prune_states(self.folder, 1)
         forget_note(self.folder)
         self.recorder.ended()
+
+    def ends_now(self, reason: Stopped) -> None:
+        """The process ends without leaving this context, because the thread in it hangs."""
+        if not self.lease.lost:
+            self.recorder.ended(reason)
+        self.lease.release()
 
     def _write(self, step: int, state: State) -> None:
         began = time.monotonic()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 import signal
 from types import FrameType
 from typing import Any
@@ -11,6 +13,8 @@ from voxelsoup.common.errors import Stopped
 # SLURM sends TERM on scancel and at the time limit, and USR1 ahead of it where a site asks for
 # it; INT and HUP come from a terminal.
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
+# Of Linux's prctl.h.
+PR_SET_PDEATHSIG = 1
 
 
 class Interrupted(Stopped):
@@ -49,3 +53,13 @@ def ignore_signals() -> None:
     """Leave it to the parent process to react to signals, which SLURM sends to all processes."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+
+
+def end_with_parent(parent: int) -> None:
+    """Have the kernel kill this process as soon as its parent has ended, however that ended.
+
+    ``parent`` is the number of the process that started this one, which may be gone already.
+    """
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL))
+    if os.getppid() != parent:
+        os._exit(1)

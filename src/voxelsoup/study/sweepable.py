@@ -23,6 +23,7 @@ NOT_SWEPT = {
     "training.compile": "it says how a run computes, not how it trains",
     "training.gradient_checkpointing": "it changes no result",
     "training.workers": "it says how a run reads its patches, not how it trains",
+    "training.watchdog": "it says when a run that hangs is ended, not how it trains",
 }
 SEED = "training.seed"
 

@@ -8,9 +8,10 @@ Begin with ``job``, which trains a run under its lease, and ``train``, the loop;
 which settings its result depends on is in ``run``. ``docs/architecture.md`` lists all files of a
 training in the order to open them.
 
-Aside from that path: ``launch`` starts a process for each GPU of a run and ``data_parallel`` is
-what they do together; ``batch_norm`` re-estimates running statistics; ``epochs`` measures the pace
-and ``tensorboard`` shows it; ``preflight`` refuses before the first job what could not be trained.
+Aside from that path: ``data_workers`` reads patches in further processes; ``launch`` starts a
+process for each GPU of a run, ``data_parallel`` is what they do together and ``peers`` what they
+know of each other; ``batch_norm`` re-estimates running statistics; ``epochs`` measures the pace and
+``tensorboard`` shows it; ``preflight`` refuses before the first job what could not be trained.
 
 Decisions:
 
@@ -27,6 +28,11 @@ Decisions:
   all: Dice over a batch is not the mean of the Dice of its parts. After every step the processes
   agree on a number, the largest signal that any has got. Only the first has a guard, and its last
   state is the result: the job resumes from it and writes what a run in one process writes.
+- A data worker only reads: it can be killed at any time, and is as soon as the run ends. Its
+  errors travel in place of its batches. One that dies is noticed between two steps, where a state
+  can still be saved; torch's own signal handler, which may raise within one, is taken out.
+- A process that hangs is ended by a thread beside it (``runs.watchdog``): no exception reaches a
+  thread that waits for a file server or a GPU.
 - Observers change nothing in a run: ``train.train`` reports every epoch to them.
 - The network is shown one patch on torch's `meta` device before the first job, which computes
   shapes alone and takes no memory.

@@ -6,6 +6,8 @@ average of weights, along a run or of several models, needs its own (as SWA: Izm
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import torch
 from torch import nn
 from torch.optim.swa_utils import update_bn
@@ -20,4 +22,5 @@ BATCHES = 20
 def estimate_batch_norm(model: nn.Module, source: PatchSource, device: torch.device) -> None:
     """Estimate a network's running statistics for the weights it holds now, if it has any."""
     if networks.has_batch_norm(model):
-        update_bn((images for images, _ in batches(source, 0, BATCHES, device)), model)
+        with closing(batches(source, 0, BATCHES, device)) as stream:
+            update_bn((images for images, _ in stream), model)

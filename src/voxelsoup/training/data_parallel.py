@@ -7,8 +7,8 @@ summed over the processes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -37,7 +37,7 @@ class Ranks:
 
     def batches(
         self, source: PatchSource, first_step: int, last_step: int, device: torch.device
-    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    ) -> Generator[tuple[torch.Tensor, torch.Tensor], None, None]:
         """This process's share of what ``patches.batches`` yields.
 
         Random layers draw from the seed, the step and the process, so that no two processes
@@ -45,10 +45,10 @@ class Ranks:
         """
         share = source.training.batch_size // self.count
         own = range(self.rank * share, (self.rank + 1) * share)
-        stream = batches(source, first_step, last_step, device, own)
-        for step, batch in enumerate(stream, first_step):
-            torch.manual_seed(mixed_seed([*source.seed, step, self.rank]))
-            yield batch
+        with closing(batches(source, first_step, last_step, device, own)) as stream:
+            for step, batch in enumerate(stream, first_step):
+                torch.manual_seed(mixed_seed([*source.seed, step, self.rank]))
+                yield batch
 
     def parallel(self, model: nn.Module) -> nn.Module:
         """The model with gradients that are the mean of those of all processes.

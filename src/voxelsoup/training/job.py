@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -14,12 +15,15 @@ import pandas as pd
 import torch
 
 from voxelsoup.common import provenance
+from voxelsoup.common.errors import Stopped
 from voxelsoup.common.files import sha256, write_json, write_text
+from voxelsoup.common.logs import report_end
 from voxelsoup.common.text import counted
 from voxelsoup.models import devices, weight_files
 from voxelsoup.runs.divergence import Diverged, check_not_diverged
 from voxelsoup.runs.guard import HISTORY, RunGuard
 from voxelsoup.runs.record import read_record
+from voxelsoup.runs.watchdog import Watchdog
 from voxelsoup.training.launch import train_together
 from voxelsoup.training.run import Job
 from voxelsoup.training.tensorboard import TrainingEvents
@@ -72,10 +76,16 @@ def _trained(job: Job) -> Iterator[JobDone]:
             run.study.training.device, job.threads, runs_per_gpu=resources.runs_per_gpu
         )
         guard.recorder.trains_on(devices.name(device), device.index)
+
+        def end(reason: Stopped) -> None:
+            guard.ends_now(reason)
+            os._exit(report_end(job.log, reason))
+
         where = f"{devices.name(device)} with {counted(job.threads, 'thread')}"
         log.info("%s, on %s: %s", job, where, run)
         observers = [TrainingEvents(job.events)] if job.events else []
-        result = train(run, device, guard, observers)
+        with Watchdog(run.study.training.watchdog, end) as watchdog:
+            result = train(run, device, guard, observers, watchdog=watchdog)
         guard.confirm()
         yield JobDone(result, device, started)
         guard.finish()

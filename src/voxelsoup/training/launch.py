@@ -13,25 +13,24 @@ import os
 import signal
 import sys
 import tempfile
-import time
-import traceback
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
 from voxelsoup.common.errors import EXIT_STOPPED, InputError, Stopped
-from voxelsoup.common.files import read_json, write_json
+from voxelsoup.common.files import read_json
 from voxelsoup.common.logs import appended_log
 from voxelsoup.models import devices
 from voxelsoup.runs.divergence import Diverged, NotFinite
 from voxelsoup.runs.guard import RunGuard
 from voxelsoup.runs.resume_state import State, state_at
-from voxelsoup.runs.signals import SIGNALS, Interruption
+from voxelsoup.runs.signals import SIGNALS, Interrupted, Interruption
+from voxelsoup.runs.watchdog import Watchdog
 from voxelsoup.study.loading import load
 from voxelsoup.study.sections.training import Optimizer
 from voxelsoup.training.data_parallel import Ranks, joined
+from voxelsoup.training.peers import Peers, ProcessLost, read_report, write_report
 from voxelsoup.training.run import Job, Run
 from voxelsoup.training.tensorboard import TrainingEvents
 from voxelsoup.training.train import train
@@ -45,10 +44,6 @@ OWN_REASON = 1000
 NOT_FINITE = 2000
 # Between the request to end and SIGKILL: the first process may be writing a state.
 SECONDS_TO_END = 120
-
-
-class ProcessLost(Stopped):
-    """A process of the run died; the run resumes from its last saved state."""
 
 
 class EndedByTheFirst(Stopped):
@@ -98,12 +93,12 @@ def _launch(folder: Path, count: int) -> None:
         try:
             elastic_launch(config, sys.executable)("-m", "voxelsoup.training.launch", str(folder))
         except SignalException as error:
-            report = _read_report(folder)
+            report = read_report(folder)
             raise report or Stopped(f"stopped by {signal.Signals(error.sigval).name}") from None
         except ChildFailedError as error:
             exit_codes = {rank: failure.exitcode for rank, failure in error.failures.items()}
             killed = min(exit_codes.values()) < 0
-            raise (_read_report(folder, killed=killed) or _lost(exit_codes, count)) from None
+            raise (read_report(folder, killed=killed) or _lost(exit_codes, count)) from None
 
 
 def _lost(exit_codes: dict[int, int], count: int) -> ProcessLost:
@@ -265,6 +260,11 @@ class SharedCheckpointer:
         if self._agreed():
             self._end()
 
+    def save_alone(self, step: int, capture: Callable[[], State]) -> None:
+        """Save if this is the first process; the others may be within the next step."""
+        if self.guard:
+            self.guard.save_alone(step, capture)
+
     def _try(self, act: Callable[[RunGuard], None]) -> None:
         """Let the guard act; why it wants to end is kept until all processes know."""
         if self.guard is None or self._error is not None:
@@ -292,6 +292,8 @@ def _train_share(folder: Path, rank: int, count: int) -> None:
                     run.study.on_code_change,
                 )
             )
+        peers = exits.enter_context(Peers(folder, rank, count))
+        watchdog = exits.enter_context(_watchdog(run, peers, guard, parent))
         threads = max(1, job.threads // count)
         gpu = gpus[rank] if gpus else None
         device = devices.prepare("cuda" if gpus else "cpu", threads, gpu=gpu)
@@ -299,41 +301,42 @@ def _train_share(folder: Path, rank: int, count: int) -> None:
             guard.recorder.trains_on(devices.name(device), device.index)
             log.info("%s, %d processes on %s: %s", job, count, devices.name(device), run)
         asked.check()
-        ranks = exits.enter_context(joined(rank, count, device))
         observers = [TrainingEvents(job.events)] if guard and job.events else []
-        checkpointer = SharedCheckpointer(ranks, job.states, asked, guard, parent)
-        train(run, device, checkpointer, observers, ranks)
+        with _ends_with(peers), joined(rank, count, device) as ranks:
+            checkpointer = SharedCheckpointer(ranks, job.states, asked, guard, parent)
+            train(run, device, checkpointer, observers, ranks, watchdog)
 
 
-def _write_report(folder: Path, rank: int, error: Exception) -> None:
-    """Leave a report for the process that started this one."""
-    report: dict[str, Any] = {"time": time.time(), "kind": "defect", "text": traceback.format_exc()}
-    if isinstance(error, Diverged):
-        report |= {"kind": "diverged", "text": error.__reduce__()[1]}
-    elif isinstance(error, InputError):
-        report |= {"kind": "input", "text": error.__reduce__()[1]}
-    elif isinstance(error, Stopped):
-        report |= {"kind": "stopped", "text": str(error)}
-    write_json(folder / f"{rank}.json", report)
+@contextmanager
+def _ends_with(peers: Peers) -> Iterator[None]:
+    """Where an exchange fails because of another process, end with its reason."""
+    try:
+        yield
+    except EndedByTheFirst:
+        peers.leaves()
+        raise
+    except (InputError, Stopped):
+        raise
+    except Exception as error:
+        raise peers.cause() or error from None
 
 
-def _read_report(folder: Path, killed: bool = False) -> Exception | None:
-    """Why the processes have ended, by the first report among them.
+def _watchdog(run: Run, peers: Peers, guard: RunGuard | None, parent: int) -> Watchdog:
+    """What ends this process where it cannot do so itself: it hangs, or waits for a dead one."""
 
-    A killed process could not report, and what the others then met is no reason.
-    """
-    reports = [read_json(path) for path in folder.glob("[0-9]*.json")]
-    reports.sort(key=lambda report: float(report["time"]))
-    for kind, make in (
-        ("diverged", lambda text: Diverged(*text)),
-        ("input", lambda text: InputError(*text)),
-        ("stopped", Stopped),
-        ("defect", lambda text: None if killed else RuntimeError(text)),
-    ):
-        texts = [report["text"] for report in reports if report["kind"] == kind]
-        if texts:
-            return make(texts[0])
-    return None
+    def trouble() -> Stopped | None:
+        if guard and guard.recorder.record.state == "saving":
+            return None
+        if guard and os.getppid() != parent:
+            return Interrupted("stopped by SIGHUP: the process that started this one is gone")
+        return peers.lost()
+
+    def end(reason: Stopped) -> None:
+        if guard:
+            guard.ends_now(reason)
+        os._exit(_ended_by(peers.folder, peers.rank, reason))
+
+    return Watchdog(run.study.training.watchdog, end, trouble)
 
 
 def main(folder: Path) -> int:
@@ -342,12 +345,20 @@ def main(folder: Path) -> int:
     try:
         _train_share(folder, rank, count)
     except Exception as error:
-        if isinstance(error, EndedByTheFirst):
-            # The agent ends all processes when one has failed, and the first may still save.
-            return 0
-        _write_report(folder, rank, error)
-        return EXIT_STOPPED if isinstance(error, Stopped) else 1
+        return _ended_by(folder, rank, error)
     return 0
+
+
+def _ended_by(folder: Path, rank: int, error: Exception) -> int:
+    """Report why a process ends; returns its exit code."""
+    if isinstance(error, EndedByTheFirst):
+        # The agent ends all processes when one has failed, and the first may still save.
+        return 0
+    if isinstance(error, ProcessLost):
+        # The agent saw how that one ended.
+        return 1
+    write_report(folder, rank, error)
+    return EXIT_STOPPED if isinstance(error, Stopped) else 1
 
 
 if __name__ == "__main__":

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
 
 from voxelsoup.data.preprocessing.intensities import rescale
 from voxelsoup.data.preprocessing.store import PreprocessedCase, load_case
 from voxelsoup.data.regions import UNKNOWN
 from voxelsoup.models import devices
-from voxelsoup.runs.signals import ignore_signals
 from voxelsoup.study.sections.data import Intensities
 from voxelsoup.study.sections.training import Training
 from voxelsoup.study.study import Study
 from voxelsoup.training.augment import augment
+from voxelsoup.training.data_workers import read_batches
 
 # Of the random numbers that choose channels to drop.
 DROPOUT = 1
@@ -68,7 +68,7 @@ class PatchSource:
         return self.cases[random.integers(len(self.cases))], random
 
 
-class Patches(Dataset[tuple[torch.Tensor, torch.Tensor]]):
+class Patches:
     """Patches by number. Number 17 is the same patch in any process and in any order."""
 
     def __init__(self, source: PatchSource) -> None:
@@ -137,8 +137,8 @@ def batches(
     last_step: int,
     device: torch.device,
     share: range | None = None,
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Augmented batches of steps ``first_step`` to ``last_step`` - 1.
+) -> Generator[tuple[torch.Tensor, torch.Tensor], None, None]:
+    """Augmented batches of steps ``first_step`` to ``last_step`` - 1; to be exhausted, or closed.
 
     The batch of a step depends on the seed and the step's number alone: not on the workers, nor
     on where the run began. ``share`` names the places of each batch that are read and given.
@@ -146,40 +146,41 @@ def batches(
     Yields:
         Images (batch, channel, x, y, z) and regions (batch, region, x, y, z) on ``device``: 0, 1,
         and ``UNKNOWN`` where nobody annotated.
+
+    Raises:
+        InputError, WorkerLost: as ``data_workers.read_batches``.
     """
     size = source.training.batch_size
     own = range(size) if share is None else share
-    loader = DataLoader(
-        Patches(source),
-        # Without one of its own the loader draws from torch's global random state.
-        generator=torch.Generator(),
-        worker_init_fn=_prepare_worker,
-        batch_size=len(own),
-        sampler=_numbers(range(first_step, last_step), size, own),
-        collate_fn=_as_it_is,
-        num_workers=source.training.workers,
-        pin_memory=device.type == "cuda",
-        persistent_workers=source.training.workers > 0,
-    )
-    for step, (read, read_labels) in enumerate(loader, start=first_step):
-        generator = torch.Generator()
-        generator.manual_seed(mixed_seed([*source.seed, step]))
-        images = read.to(device, non_blocking=True)
-        labels = read_labels.to(device, non_blocking=True)
-        if share is not None:
-            images, labels = _in_place(images, own, size), _in_place(labels, own, size)
-        training = source.training
-        preset, mirrored = training.augmentation, training.mirror_axes
-        augment(images, labels, preset, generator, mirrored, training.rotate_about)
-        if source.dropout:
-            drop_channels(images, source.dropout, [*source.seed, step])
-        kept = slice(own.start, own.stop)
-        regions = regions_of(labels[kept], list(source.regions.values()))
-        if source.ignored is not None:
-            regions.masked_fill_(labels[kept] == source.ignored, UNKNOWN)
-        if source.not_annotated:
-            hide_regions(regions, source, [step * size + place for place in own])
-        yield images[kept], regions
+    numbers = _numbers(range(first_step, last_step), size, own)
+    pinned, workers = device.type == "cuda", source.training.workers
+    stream = read_batches(Patches(source), numbers, len(own), workers, pinned)
+    with closing(stream):
+        for step, (images, labels) in enumerate(stream, start=first_step):
+            batch = images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
+            yield _prepared(source, step, *batch, own)
+
+
+def _prepared(
+    source: PatchSource, step: int, images: torch.Tensor, labels: torch.Tensor, own: range
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Augmented images, and regions, of what was read for these places of a step's batch."""
+    training, size = source.training, source.training.batch_size
+    generator = torch.Generator()
+    generator.manual_seed(mixed_seed([*source.seed, step]))
+    if len(own) < size:
+        images, labels = _in_place(images, own, size), _in_place(labels, own, size)
+    preset, mirrored = training.augmentation, training.mirror_axes
+    augment(images, labels, preset, generator, mirrored, training.rotate_about)
+    if source.dropout:
+        drop_channels(images, source.dropout, [*source.seed, step])
+    kept = slice(own.start, own.stop)
+    regions = regions_of(labels[kept], list(source.regions.values()))
+    if source.ignored is not None:
+        regions.masked_fill_(labels[kept] == source.ignored, UNKNOWN)
+    if source.not_annotated:
+        hide_regions(regions, source, [step * size + place for place in own])
+    return images[kept], regions
 
 
 def hide_regions(regions: torch.Tensor, source: PatchSource, numbers: Iterable[int]) -> None:
@@ -253,14 +254,6 @@ def read_patch(image: np.ndarray, window: tuple[slice, ...], place: np.ndarray) 
     else:
         # Torch converts float16 with the processor's own instructions, NumPy without.
         torch.from_numpy(place).copy_(torch.from_numpy(np.array(voxels)))
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch
-
-
-def _prepare_worker(_: int) -> None:
-    ignore_signals()
 
 
 def mixed_seed(numbers: Sequence[int]) -> int:

@@ -23,7 +23,9 @@ STEM_STAGE, TRIAL_STAGE = 0, 1
 # Where a run trains and how it reads its patches does not change what it computes; its length
 # is an attribute of its own, and a stem's differs from that of the trials. Checkpoints do not
 # change it either, but a run that has passed some without keeping them is of no use.
-NOT_RESULT = ("device", "workers", "epochs", "checkpoints", "gradient_checkpointing")
+NOT_RESULT = (
+    "device", "workers", "watchdog", "epochs", "checkpoints", "gradient_checkpointing",
+)  # fmt: skip
 # What the data set says of voxels whose ground truth is not known, where it says so.
 NOT_ANNOTATED = ("ignore_label",)
 # Settings that came later, and the value by which runs of before are the same.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -18,9 +18,11 @@ from voxelsoup.models import devices, networks, weight_files
 from voxelsoup.models.losses import training_loss
 from voxelsoup.runs.divergence import Diverged, NotFinite
 from voxelsoup.runs.resume_state import State, not_finite
+from voxelsoup.runs.watchdog import Watchdog
 from voxelsoup.study.ingredients import checkpoint_steps, name_of
 from voxelsoup.training.batch_norm import estimate_batch_norm
 from voxelsoup.training.data_parallel import Ranks
+from voxelsoup.training.data_workers import WorkerLost
 from voxelsoup.training.epochs import Epoch, Pace
 from voxelsoup.training.optimizers import RunOptimizer
 from voxelsoup.training.patches import PatchSource, batches, mixed_seed
@@ -63,6 +65,9 @@ class Checkpointer(Protocol):
     def go_back(self, error: Diverged) -> None:
         """Raise the error if the run has been here before; else it trains again from ``newest``."""
 
+    def save_alone(self, step: int, capture: Callable[[], State]) -> None:
+        """Save if this process can without the others, for it ends for a reason of its own."""
+
 
 class Observer(Protocol):
     """An observer (see ``events.TrainingEvents``); it changes nothing in the run."""
@@ -80,10 +85,12 @@ def train(
     checkpointer: Checkpointer | None = None,
     observers: Sequence[Observer] = (),
     ranks: Ranks | None = None,
+    watchdog: Watchdog | None = None,
 ) -> Trained:
     """Train a run to its end or its pause, from its beginning or from the newest state kept.
 
     ``ranks`` are the processes that share its batches, of which this is one; None: it is alone.
+    ``watchdog`` ends the process where no step ends any more.
 
     Raises:
         Diverged: if its numbers are NaN or infinite, and were again after it went back.
@@ -92,7 +99,7 @@ def train(
     """
     while True:
         try:
-            return _train(run, device, checkpointer, observers, ranks)
+            return _train(run, device, checkpointer, observers, ranks, watchdog)
         except NotFinite as error:
             epoch = -(-error.step // run.study.training.steps_per_epoch)
             diverged = Diverged(epoch, error.step, error.what)
@@ -108,6 +115,7 @@ def _train(
     checkpointer: Checkpointer | None,
     observers: Sequence[Observer],
     ranks: Ranks | None,
+    watchdog: Watchdog | None,
 ) -> Trained:
     session = Trainer(run, device, ranks)
     state = checkpointer.newest() if checkpointer else None
@@ -116,23 +124,39 @@ def _train(
     for observer in observers:
         observer.begin(session.step)
     pace = Pace(run.epochs, run.study.training.steps_per_epoch, session.step)
-    read = ranks.batches if ranks else batches
-    stream = read(patch_source(run), session.step, run.last_step, device)
-    for images, regions in stream:
-        session.take_step(images, regions)
-        session.keep_checkpoint()
-        if session.epoch_ends:
-            epoch = pace.epoch(session.end_epoch())
-            log.info("%s", epoch)
+    with closing(_batches_left(session, checkpointer, watchdog)) as stream:
+        for images, regions in stream:
+            session.take_step(images, regions)
+            session.keep_checkpoint()
+            if session.epoch_ends:
+                epoch = pace.epoch(session.end_epoch())
+                log.info("%s", epoch)
+                if checkpointer:
+                    checkpointer.after_epoch(session.rows)
+                for observer in observers:
+                    observer.after_epoch(epoch)
             if checkpointer:
-                checkpointer.after_epoch(session.rows)
-            for observer in observers:
-                observer.after_epoch(epoch)
-        if checkpointer:
-            checkpointer.after_step(session.step, session.capture)
+                checkpointer.after_step(session.step, session.capture)
     if checkpointer:
         checkpointer.save(session.step, session.capture)
     return session.result()
+
+
+def _batches_left(
+    session: Trainer, checkpointer: Checkpointer | None, watchdog: Watchdog | None
+) -> Generator[tuple[torch.Tensor, torch.Tensor], None, None]:
+    """The batches that a run has not trained on yet; to be exhausted, or closed."""
+    run, ranks = session.run, session.ranks
+    read = ranks.batches if ranks else batches
+    stream = read(patch_source(run), session.step, run.last_step, session.device)
+    with closing(watchdog.over(stream) if watchdog else stream) as left:
+        try:
+            yield from left
+        except WorkerLost:
+            # Noticed between two steps, it costs none of them.
+            if checkpointer:
+                checkpointer.save_alone(session.step, session.capture)
+            raise
 
 
 def patch_source(run: Run) -> PatchSource:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -32,14 +34,38 @@ class PreprocessedCase:
 
 
 def load_case(folder: Path, name: str) -> PreprocessedCase:
-    """Open a preprocessed case; image and label are memory maps."""
+    """Open a preprocessed case; image and label are memory maps.
+
+    Raises:
+        InputError: if one of its files is missing, damaged or cannot be read.
+    """
+
+    def memory_map(path: Path) -> Array:
+        return np.asanyarray(np.load(path, mmap_mode="r"))
+
     return PreprocessedCase(
         name=name,
-        image=np.load(folder / f"{name}.image.npy", mmap_mode="r"),
-        label=np.load(folder / f"{name}.label.npy", mmap_mode="r"),
-        foreground=np.load(folder / f"{name}.foreground.npy"),
-        geometry=files.read_json(folder / f"{name}.json"),
+        image=_opened(folder, name, "image.npy", memory_map),
+        label=_opened(folder, name, "label.npy", memory_map),
+        foreground=_opened(folder, name, "foreground.npy", np.load),
+        geometry=_opened(folder, name, "json", files.read_json),
     )
+
+
+def _opened(folder: Path, name: str, part: str, read: Callable[[Path], Any]) -> Any:
+    """What a file of a preprocessed case holds."""
+    path = folder / f"{name}.{part}"
+    try:
+        return read(path)
+    except (OSError, ValueError, EOFError) as error:
+        reason = error.strerror if isinstance(error, OSError) else None
+        raise InputError(
+            path,
+            f"cannot be read: {reason or error or type(error).__name__}",
+            "the file as preprocessing wrote it",
+            f"check the disk or the file server; if the file is lost, remove {folder}/{name}.* "
+            "and start again with `--forcerun preprocess`, which makes this case alone again",
+        ) from error
 
 
 def load_ground_truth(folder: Path, name: str) -> Array:

@@ -192,6 +192,14 @@ class Training(Section):
     workers: int = Field(
         0, ge=0, description="Processes that read patches; 0 reads them in the training process."
     )
+    watchdog: float = Field(
+        30.0,
+        gt=0,
+        exclude_if=only_if_not(30.0),
+        description="Minutes after which a run in which no step ends is ended, so that a retry "
+        "resumes it; its log then says where it stood. The first step of a job, which may have to "
+        "compile the network, is given twice as long.",
+    )
 
     @field_validator("patch")
     @classmethod
