@@ -339,14 +339,17 @@ def _watchdog(run: Run, peers: Peers, guard: RunGuard | None, parent: int) -> Wa
     return Watchdog(run.study.training.watchdog, end, trouble)
 
 
-def main(folder: Path) -> int:
-    """Train one share of a run, as torchrun's variables say which; returns the exit code."""
+def main(folder: Path) -> int | None:
+    """Train one share of a run, as torchrun's variables say which.
+
+    Returns the exit code where it ends before its time.
+    """
     rank, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     try:
         _train_share(folder, rank, count)
     except Exception as error:
         return _ended_by(folder, rank, error)
-    return 0
+    return None
 
 
 def _ended_by(folder: Path, rank: int, error: Exception) -> int:
@@ -367,4 +370,4 @@ if __name__ == "__main__":
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code) if code else sys.exit(0)
+    sys.exit(0) if code is None else os._exit(code)
