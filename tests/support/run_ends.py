@@ -94,13 +94,14 @@ def end_of_run(end: str, workers: int, ranks: int, cases: Path, folder: Path) ->
     process.start()
     assert process.pid is not None
     of_itself = end in ("error", "NaN")
-    family = _wait(
-        process, lambda: _stopped(states) if of_itself else epochs(states) >= 2, SHOULD_BEGIN
-    )
+    family: set[int] = set()
+    begun = _stopped if of_itself else _has_trained
+    _wait(process, family, lambda: begun(states) or not process.is_alive(), SHOULD_BEGIN)
     began = time.monotonic()
     if not of_itself:
         _disturb(end, process.pid, ranks)
-    family |= _wait(process, lambda: not any(map(_is_alive, family)), HUNG)
+    # Asked for its end, the job is no zombie any more.
+    _wait(process, family, lambda: not process.is_alive() and not any(map(_is_alive, family)), HUNG)
     seconds = time.monotonic() - began
     left = [one for one in family if _is_alive(one)]
     for one in left:
@@ -168,22 +169,19 @@ def _disturb(end: str, process: int, ranks: int) -> None:
         os.kill(max(_children(parent)), signal.SIGKILL)
 
 
-def _wait(process: Any, condition: Callable[[], object], seconds: float) -> set[int]:
-    """Wait until something is the case, or the time is over; returns the job's processes."""
-    family, deadline = set[int](), time.monotonic() + seconds
+def _wait(process: Any, family: set[int], condition: Callable[[], object], seconds: float) -> None:
+    """Wait until something is the case, or the time is over; collects the job's processes."""
+    deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         family |= _family(process.pid)
-        # Asked after it has ended, so that it is a zombie no more.
-        if condition() or (not process.is_alive() and not any(map(_is_alive, family))):
+        if condition():
             break
         time.sleep(0.05)
-    return family
 
 
-def epochs(states: Path) -> int:
-    """Epochs that a run has trained."""
+def _has_trained(states: Path) -> bool:
     record = read_record(states)
-    return record.epoch if record else 0
+    return record is not None and record.epoch >= 2
 
 
 def _stopped(states: Path) -> bool:
