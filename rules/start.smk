@@ -52,12 +52,6 @@ if not workflow.is_main_process and record_beside(Path(STUDY_FILE)):
 
 
 onstart:
-    if workflow.executor_plugin.name == "slurm":
-        from voxelsoup.cluster import upstream_patches
-
-        upstream_patches.patch_slurm_plugin(
-            workflow.scheduler._executor, partial(note_submissions, study_lease.folder)
-        )
     note_invocation()
 
 
@@ -122,6 +116,9 @@ def say_once_what_is_waited_for():
 
 def check_cluster(asked_for) -> None:
     """On a Slurm cluster: refuse what no partition can serve, before anything is submitted."""
+    from voxelsoup.cluster import upstream_patches
+
+    upstream_patches.patch_slurm_plugin(partial(note_submissions, study_lease.folder))
     if not workflow.executor_settings.partition_config:
         return
     from voxelsoup.cluster.partitions import refuse_unservable

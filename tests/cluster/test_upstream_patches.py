@@ -31,6 +31,7 @@ UPSTREAM: dict[Callable[..., Any], str] = {
     plugin.get_submit_command: "8ec37eca0a8f",
     plugin.set_gres_string: "4fd3bc7c49c8",
     plugin.query_job_status: "e0a595a37ef2",
+    plugin.Executor.__post_init__: "a2516401a2d4",
     plugin.Executor.run_jobs: "237137067302",
     plugin.Executor._submit_job: "9220e03682ba",
     plugin.Executor._report_job_error_threadsafe: "bccc14fdfb49",

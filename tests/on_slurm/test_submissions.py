@@ -39,8 +39,8 @@ def note(text, ends):
         print(text, file=notes)
 
 
-onstart:
-    upstream_patches.patch_slurm_plugin(workflow.scheduler._executor, note)
+if workflow.is_main_process:
+    upstream_patches.patch_slurm_plugin(note)
 
 
 localrules: all, go

@@ -42,8 +42,8 @@ def plan_quickly() -> None:
     common.get_function_params = cache(common.get_function_params)
 
 
-def patch_slurm_plugin(executor: plugin.Executor, note: Note | None = None) -> None:
-    """Put right how a workflow's jobs are submitted and looked at, before its first submission.
+def patch_slurm_plugin(note: Note | None = None) -> None:
+    """Put right how jobs are submitted and looked at, before Snakemake makes its executor.
 
     ``note`` is called with what its status should say (see ``Submissions``).
     """
@@ -51,9 +51,8 @@ def patch_slurm_plugin(executor: plugin.Executor, note: Note | None = None) -> N
     name_runs_in_comments()
     take_hyphens_in_gres()
     report_errors_of_groups()
-    submissions = Submissions(_SlurmGate(executor), executor.logger, note)
-    survive_refused_submissions(executor, submissions)
-    keep_jobs_in_sight(executor)
+    survive_refused_submissions(note)
+    keep_jobs_in_sight()
 
 
 def remember_job_age() -> None:
@@ -172,10 +171,13 @@ class _Attempt(plugin.Executor):
 class _SlurmGate:
     """Slurm behind the plugin's executor, as ``Submissions`` sees it."""
 
-    def __init__(self, executor: plugin.Executor) -> None:
-        self._executor = executor
-        self._scheduler = executor.workflow.scheduler
-        self._run_job = plugin.Executor.run_job
+    def __init__(self, executor: plugin.Executor, run_job: Callable[..., None]) -> None:
+        self._executor, self._run_job = executor, run_job
+
+    @property
+    def _scheduler(self) -> Any:
+        # It is made after its executor.
+        return self._executor.workflow.scheduler
 
     def submit(self, job: Job) -> str | None:
         attempt = _Attempt(self._executor)
@@ -213,27 +215,33 @@ class _SlurmGate:
         return self._scheduler._user_kill is not None
 
 
-def survive_refused_submissions(executor: plugin.Executor, submissions: Submissions) -> None:
+def survive_refused_submissions(note: Note | None) -> None:
     """Wait for what Slurm refuses for now, and end the study on what it can never accept.
 
     The plugin takes both for failed jobs, and forgets a group whose submission raised an error, so
     that Snakemake waits for ever. docs/upstream/refused-submissions.md
     """
+    begin, run_one = plugin.Executor.__post_init__, plugin.Executor.run_job
     cancel = plugin.Executor.cancel
+
+    def begin_with_submissions(self: plugin.Executor, *arguments: Any) -> None:
+        begin(self, *arguments)
+        self.submissions = Submissions(_SlurmGate(self, run_one), self.logger, note)
 
     def run_job(self: plugin.Executor, job: Job) -> None:
         try:
-            submissions.submit(job)
+            self.submissions.submit(job)
         except Exception as error:
             # In a thread whose errors nobody sees.
             self.workflow.scheduler.executor_error_callback(error)
 
     def cancel_all(self: plugin.Executor) -> None:
         # What is being submitted just now would outlive the jobs that are cancelled.
-        submissions.stop()
+        self.submissions.stop()
         self._job_submission_executor.shutdown(wait=True, cancel_futures=True)
         cancel(self)
 
+    plugin.Executor.__post_init__ = begin_with_submissions
     plugin.Executor.run_job = run_job
     plugin.Executor.cancel = cancel_all
 
@@ -246,7 +254,7 @@ class _Look:
         self.preempted: set[str] = set()
 
 
-def keep_jobs_in_sight(executor: plugin.Executor) -> None:
+def keep_jobs_in_sight() -> None:
     """Submit preempted jobs again, and forget no job while Slurm does not answer.
 
     The plugin leaves a preempted job to Slurm, also where Slurm has cancelled it, and drops all

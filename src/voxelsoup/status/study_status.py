@@ -71,8 +71,8 @@ class StatusReader:
         rows = [self._row(run, fact, around, curves) for run, fact in zip(runs, facts, strict=True)]
         now = datetime.now(UTC).astimezone()
         gpus_per_run = max(1, self.study.resources.training.gpu)
-        waiting = read_submissions(folder, around.snakemake_lives)
-        note = "; ".join(filter(None, (waiting, around.queue.note, self._edited())))
+        refused = read_submissions(folder, around.snakemake_lives)
+        note = "; ".join(filter(None, (refused, around.queue.note, self._edited())))
         if not Path(self.study.results).is_dir():
             note = f"there is no folder {self.study.results} here yet"
         status = StudyStatus(
