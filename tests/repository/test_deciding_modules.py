@@ -35,6 +35,8 @@ DECIDE_NOTHING = {
     "training.epochs": "speed",
     "training.job": "files of a run",
     "training.launch": "processes",
+    "training.data_workers": "processes that read what patches are made of, in order",
+    "training.peers": "processes",
     "training.run": "settings of a run, which are compared themselves",
     "training.tensorboard": "events",
     "comparison.answer": "sentences",
