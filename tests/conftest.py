@@ -39,7 +39,7 @@ LONGEST = (
     "on_slurm/test_predict_on_slurm.py",
     "workflow/test_predict_workflow.py",
     "workflow/test_large_studies.py",
-    "training/test_run_ends.py",
+    "training/test_job.py",
     "training/test_launch.py",
     "runs/test_guard.py",
     "repository/test_documented_commands.py",

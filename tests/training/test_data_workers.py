@@ -103,6 +103,7 @@ def test_a_worker_that_does_not_react_is_not_waited_for() -> None:
     with closing(reading(Numbers(), 2)) as batches:
         _, process = next(batches)
         os.kill(int(process), signal.SIGSTOP)
+    assert not Path(f"/proc/{int(process)}").exists()
 
 
 def test_workers_leave_signals_to_the_training() -> None:
