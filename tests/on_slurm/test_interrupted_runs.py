@@ -61,8 +61,10 @@ def test_after_a_killed_snakemake_the_same_command_resumes(study: Disturbed) -> 
     os.kill(process, signal.SIGCONT)
     study.ends_well()
     study.is_complete()
-    assert study.jobs("rule_stem")[0] == dataclasses.replace(orphan, state="FAILED")
-    assert study.states_of("rule_stem") == ["FAILED", "COMPLETED"]
+    # On a busy machine, the first copy has been held still for longer than its time limit.
+    ended, successor = study.states_of("rule_stem")
+    assert (ended in ("FAILED", "TIMEOUT"), successor) == (True, "COMPLETED")
+    assert study.jobs("rule_stem")[0] == dataclasses.replace(orphan, state=ended)
     # Never at the same time: every epoch once, the first ones by the first copy.
     assert epochs_trained(study.states) == EPOCHS
     assert len({attempt.owner.id for attempt in study.attempts() if attempt.to_epoch}) == 2

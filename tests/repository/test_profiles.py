@@ -125,6 +125,7 @@ def test_the_shipped_partitions_serve_the_full_size_example_in_every_attempt() -
     assert routes == {
         "index, folds, preprocess (group data)": ["cpu", "cpu", "cpu"],
         "stem": ["gpu-short", "gpu-long", "gpu-long"],
+        "evaluate_stem": ["gpu-short", "gpu-short", "gpu-short"],
         "trial, evaluate (group run)": ["gpu-short", "gpu-long", "gpu-long"],
         "soup": ["gpu-short", "gpu-short", "gpu-short"],
         SCORES: ["gpu-short", "gpu-short", "gpu-short"],

@@ -47,7 +47,7 @@ class CodeChanged(InputError):
 
 
 # Errors by their names, as they are written down, that another attempt would end with too.
-FINAL = (CodeChanged.__name__,)
+FINAL = (CodeChanged.__name__, "Diverged")
 
 
 class Stopped(Exception):

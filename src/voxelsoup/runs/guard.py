@@ -226,7 +226,7 @@ class RunGuard:
 
     def save_alone(self, step: int, capture: Capture) -> None:
         """Save a state before the run ends for another reason, which nothing here replaces."""
-        with suppress(InputError, Stopped):
+        with suppress(InputError, NotFinite, Stopped):
             self.save(step, capture)
 
     def confirm(self) -> None:
