@@ -11,10 +11,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+
+# Snakemake's modules import each other: this one has to be the first.
+import snakemake.api  # noqa: F401
 import snakemake_executor_plugin_slurm as plugin
 from snakemake import common, sourcecache
-from snakemake.jobs import GroupJob
+from snakemake.dag import DAG
+from snakemake.jobs import GroupJob, Job
+from snakemake.persistence import PersistenceBase
 from snakemake.scheduling.job_scheduler import JobScheduler
+from snakemake.workflow import Workflow
 from snakemake_interface_common.exceptions import WorkflowError
 from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
 
@@ -27,6 +33,16 @@ UPSTREAM: dict[Callable[..., Any], str] = {
     sourcecache.parse_uri: "098465b589f0",
     common.get_function_params: "ffd80f636452",
     GroupJob.log_error: "06f181dd9ac4",
+    Job.output_mintime.fget: "b7b45c26508f",
+    Job.outputs_older_than_script_or_notebook: "2134cf6e1815",
+    Job.postprocess: "6c242cdd6b93",
+    Job.restart_times.fget: "deb703b85c55",
+    GroupJob.restart_times.fget: "f22e23d0a931",
+    GroupJob.postprocess: "f3d4263cdda8",
+    DAG.update_needrun: "2cc7fc071416",
+    Workflow._prepare_dag: "ebf5bb8da7c8",
+    PersistenceBase.started: "a2febaa91900",
+    PersistenceBase.finished: "3f347851a55e",
     plugin.get_min_job_age: "26dc8de45ece",
     plugin.get_submit_command: "8ec37eca0a8f",
     plugin.set_gres_string: "4fd3bc7c49c8",

@@ -15,9 +15,12 @@ from collections.abc import AsyncIterator, Callable
 from functools import cache
 from typing import Any
 
+# Snakemake's modules import each other: this one has to be the first.
+import snakemake.api  # noqa: F401
 import snakemake_executor_plugin_slurm as plugin
-from snakemake import common, sourcecache
+from snakemake import common, sourcecache, workflow
 from snakemake.jobs import GroupJob
+from snakemake.jobs import Job as SingleJob
 from snakemake.logging import logger
 from snakemake_interface_common.exceptions import WorkflowError
 from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
@@ -40,6 +43,59 @@ def plan_quickly() -> None:
     """
     sourcecache.parse_uri = cache(sourcecache.parse_uri)
     common.get_function_params = cache(common.get_function_params)
+
+
+# Jobs that end with an error just now.
+FAILED: set[Job] = set()
+
+
+def keep_records_elsewhere(
+    persistence: type, is_own: Callable[[Job], bool], has_ended_for_good: Callable[[Job], bool]
+) -> None:
+    """Let a class say which jobs are current, and others' jobs be judged as before.
+
+    Snakemake chooses between two classes of its own, and compares dates of files before it asks
+    them; it repeats jobs whatever they ended with, and reports failed jobs to the class as
+    finished. docs/upstream/records-elsewhere.md
+    """
+    workflow.FilePersistence = persistence
+    if hasattr(SingleJob, "judged_by"):
+        # Several studies may be modules of one workflow.
+        return
+    SingleJob.judged_by = persistence
+    dated, older = SingleJob.output_mintime, SingleJob.outputs_older_than_script_or_notebook
+
+    async def date(job: Job) -> Any:
+        return None if is_own(job) else await dated.fget(job)
+
+    async def older_outputs(job: Job) -> AsyncIterator[Any]:
+        if not is_own(job):
+            async for output in older(job):
+                yield output
+
+    SingleJob.output_mintime = property(date)
+    SingleJob.outputs_older_than_script_or_notebook = older_outputs
+    SingleJob.postprocess = _noting_errors(SingleJob.postprocess)
+    for kind in (SingleJob, GroupJob):
+        kind.restart_times = property(_retries(kind.restart_times.fget, has_ended_for_good))
+
+
+def _noting_errors(postprocess: Callable[..., Any]) -> Callable[..., Any]:
+    async def noting(job: Job, *arguments: Any, error: bool = False, **options: Any) -> None:
+        (FAILED.add if error else FAILED.discard)(job)
+        await postprocess(job, *arguments, error=error, **options)
+
+    return noting
+
+
+def _retries(
+    planned: Callable[[Job], int], has_ended_for_good: Callable[[Job], bool]
+) -> Callable[[Job], int]:
+    def retries(job: Job) -> int:
+        jobs = job.jobs if job.is_group() else [job]
+        return 0 if any(map(has_ended_for_good, jobs)) else planned(job)
+
+    return retries
 
 
 def patch_slurm_plugin(note: Note | None = None) -> None:

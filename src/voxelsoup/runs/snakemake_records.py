@@ -13,19 +13,18 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cache, partial
+from functools import cache
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
 # Snakemake's modules import each other: this one has to be the first.
 import snakemake.api  # noqa: F401
-from snakemake import jobs as snakemake_jobs
-from snakemake import workflow as snakemake_workflow
 from snakemake.exceptions import WorkflowError
 from snakemake.io import is_flagged
 from snakemake.persistence.file import FilePersistence
 
+from voxelsoup.cluster import upstream_patches
 from voxelsoup.common.errors import FINAL
 from voxelsoup.common.files import sha256
 from voxelsoup.common.logs import read_error
@@ -84,51 +83,22 @@ class Reason:
 # Name of a rule in the workflow -> the study that it is of. Other rules of a workflow that uses
 # this one as a module stay Snakemake's.
 STUDIES: dict[str, Records] = {}
-# Jobs that end with an error.
-FAILED: set[Any] = set()
 
 
 def keep_records_with_results(records: Records) -> None:
     """Let Snakemake decide by the origins of results from now on."""
     STUDIES.update(dict.fromkeys(records.rules, records))
-    snakemake_workflow.FilePersistence = Persistence
-    if not hasattr(snakemake_jobs.Job, "_dates"):
-        job = snakemake_jobs.Job
-        job._dates = (job.output_mintime, job.outputs_older_than_script_or_notebook)
-        # Dates say when something was copied.
-        job.output_mintime = property(_date_of_others)
-        job.outputs_older_than_script_or_notebook = _older_of_others
-        job.postprocess = _noting_errors(job.postprocess)
-        for kind in (job, snakemake_jobs.GroupJob):
-            kind.restart_times = property(partial(_retries, kind.restart_times.fget))
+    upstream_patches.keep_records_elsewhere(Persistence, _is_of_study, _ended_for_good)
 
 
-async def _date_of_others(job: Any) -> Any:
-    return None if job.rule.name in STUDIES else await job._dates[0].fget(job)
+def _is_of_study(job: Any) -> bool:
+    return job.rule.name in STUDIES
 
 
-async def _older_of_others(job: Any) -> Any:
-    if job.rule.name not in STUDIES:
-        async for output in job._dates[1](job):
-            yield output
-
-
-def _noting_errors(postprocess: Callable[..., Any]) -> Callable[..., Any]:
-    """Snakemake calls ``Persistence.finished`` after errors too, and does not tell."""
-
-    async def noting(job: Any, *arguments: Any, error: bool = False, **options: Any) -> None:
-        (FAILED.add if error else FAILED.discard)(job)
-        await postprocess(job, *arguments, error=error, **options)
-
-    return noting
-
-
-def _retries(planned: Callable[[Any], int], job: Any) -> int:
-    """As planned; none after an error that another attempt would end with too."""
-    jobs = job.jobs if job.is_group() else [job]
-    logs = [str(one.log[0]) for one in jobs if one.rule.name in STUDIES and one.log]
-    errors = [error for error in map(read_error, logs) if error is not None]
-    return 0 if any(error.kind in FINAL for error in errors) else planned(job)
+def _ended_for_good(job: Any) -> bool:
+    """Whether a job ended with an error that another attempt would end with too."""
+    error = read_error(job.log[0]) if _is_of_study(job) and job.log else None
+    return error is not None and error.kind in FINAL
 
 
 class Persistence(FilePersistence):
@@ -201,7 +171,7 @@ class Persistence(FilePersistence):
     async def finished(self, job: Any) -> None:
         """Write down what a job's outputs were made from, in whichever process it ended."""
         await super().finished(job)
-        if self._is_of_study(job) and job not in FAILED:
+        if self._is_of_study(job) and job not in upstream_patches.FAILED:
             self._write(job, replace(self._now(job), outputs=self._sizes(job)))
 
     def _adopt(self, study: Records) -> None:
