@@ -226,7 +226,11 @@ def test_a_preempted_job_is_submitted_again(
 def test_gpu_models_as_nvml_names_them_are_requested(accounting_cluster: slurm.Cluster) -> None:
     asked = {"gpu": 2, "gpu_model": slurm.A100_BY_NVML}
     options = gres_options(SimpleNamespace(resources=asked)).split()
-    accounting_cluster.run("sbatch", "--test-only", "-p", "gpu-short", *options, "--wrap=true")
+    command = ["sbatch", "--test-only", "--partition=gpu-short", *options, "--wrap=true"]
+    answer = subprocess.run(
+        command, env=accounting_cluster.environment, capture_output=True, text=True
+    )
+    assert answer.returncode == 0, answer.stderr
 
 
 @pytest.mark.parametrize(
