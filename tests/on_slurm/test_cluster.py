@@ -30,8 +30,9 @@ def test_a_study_runs_through_the_partitions(
     site, declared = read_site(study.profile), read(study.folder / "study.yaml")
     foretold = [attempts[0] for attempts in submissions(declared, site)]
     # Data, the stem, two trials with their scores, one soup, the scores of what is compared, the
-    # tables. The basin, the cases looked at and the bundle are not asked for here.
-    data, stem, run, soup, scores, _, _, table, _ = foretold
+    # tables. The scores of the stem, the basin, the cases looked at and the bundle are not asked
+    # for here.
+    data, stem, run, _, soup, scores, _, _, table, _ = foretold
     expected = [data, stem, run, run, soup, scores, table]
     jobs = study.jobs()
     assert [job.state for job in jobs] == ["COMPLETED"] * len(expected)
