@@ -67,7 +67,15 @@ DOCTOR = Elsewhere(
     ('"doctor", "--profile"',),
     through=("tests/cluster/test_doctor.py::examine",),
 )
+ON_CODE_CHANGE = "tests/workflow/test_origins.py::"
+ON_CODE_CHANGE += "test_changed_code_stops_the_start_until_the_user_has_decided"
 ELSEWHERE = {
+    "snakemake --profile profiles/local --config on_code_change=keep": Elsewhere(
+        ON_CODE_CHANGE, ('"--config", "on_code_change=keep"',)
+    ),
+    "snakemake --profile profiles/local --config on_code_change=redo": Elsewhere(
+        ON_CODE_CHANGE, ('"--config", "on_code_change=redo"',)
+    ),
     "make demo": Elsewhere(
         LOCALLY.test, LOCALLY.runs, LOCALLY.through, recipe="snakemake --profile profiles/local"
     ),
