@@ -16,21 +16,13 @@ if (REPOSITORY / "src").is_dir():
 
 from snakemake.exceptions import WorkflowError
 
-from voxelsoup.cluster import job_resources
+from voxelsoup.cluster import job_resources, upstream_patches
 from voxelsoup.common.errors import InputError
 from voxelsoup.study.loading import load
 from voxelsoup.study.trials import trials as trials_of
 
-
-def patch_snakemake() -> None:
-    """Put right what makes Snakemake slow, in this process."""
-    # It imports the Slurm plugin with pandas, as Snakemake has done before it reads this file.
-    from voxelsoup.cluster import upstream_patches
-
-    upstream_patches.plan_quickly()
-
-
-patch_snakemake()
+# Before anything is planned.
+upstream_patches.plan_quickly()
 
 # What messages call the study; another workflow may have made it without any file.
 STUDY_FILE = str(workflow.configfiles[-1]) if workflow.configfiles else "`config` of the module"

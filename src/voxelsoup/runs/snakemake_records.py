@@ -164,14 +164,14 @@ class Persistence(FilePersistence):
     def started(self, job: Any, external_jobid: str | None = None) -> None:
         """Before a job writes anything: what it leaves if it is killed may be of both kinds."""
         super().started(job, external_jobid)
-        before = self.stored(self.path_of(job)) if self._is_of_study(job) else None
+        before = self.stored(self.path_of(job)) if self._has_origin(job) else None
         if before is not None:
             self._write(job, replace(before, finished=False))
 
     async def finished(self, job: Any) -> None:
         """Write down what a job's outputs were made from, in whichever process it ended."""
         await super().finished(job)
-        if self._is_of_study(job) and job not in upstream_patches.FAILED:
+        if self._has_origin(job) and job not in upstream_patches.FAILED:
             self._write(job, replace(self._now(job), outputs=self._sizes(job)))
 
     def _adopt(self, study: Records) -> None:
@@ -197,7 +197,7 @@ class Persistence(FilePersistence):
             self._stored[path] = read_origin(path)
         return self._stored[path]
 
-    def _is_of_study(self, job: Any) -> bool:
+    def _has_origin(self, job: Any) -> bool:
         return job.rule.name in STUDIES and bool(job.output)
 
     def _sizes(self, job: Any) -> dict[str, int]:
@@ -231,7 +231,7 @@ class Persistence(FilePersistence):
             str(path): maker
             for maker, paths in self.dag.dependencies[job].items()
             for path in paths
-            if self._is_of_study(maker)
+            if self._has_origin(maker)
         }
         found = {}
         for path in map(str, (file for file in job.input if not is_flagged(file, "ancient"))):
@@ -287,12 +287,12 @@ class Persistence(FilePersistence):
         """Runs that are to continue from a state of other code are undecided too."""
         if study.on_code_change is not None:
             return
+        # As the identity of a run has it, whichever rule trains it.
+        code = code_of("trial")
         for job in (job for job in jobs if hasattr(job.params, "states")):
-            code = code_of(study.rules[job.rule.name])
             saved = read_saved(job.params.states)
-            before = saved.identity.get("code") if saved else None
-            if saved and any(code.get(name) != made for name, made in (before or {"": ""}).items()):
-                study.undecided[job.params.states] = changed_code(before, code)
+            if saved and saved.identity.get("code") != code:
+                study.undecided[job.params.states] = changed_code(saved.identity.get("code"), code)
 
 
 def refuse_undecided(study: Records) -> None:
