@@ -7,12 +7,15 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from support.studies import write_tiny
 from support.workflows import REPOSITORY, planned
+from voxelsoup.common.files import write_json
+from voxelsoup.runs.record import RECORD, RunRecord, SavedState
 
 NOTHING = "Nothing to be done"
 
@@ -143,6 +146,16 @@ def test_changed_code_stops_the_start_until_the_user_has_decided(
     # Once is enough, and for the code of before they are what they were.
     assert NOTHING in plan(study, project=project)
     assert NOTHING in plan(study)
+
+
+def test_a_run_that_would_continue_from_a_state_of_other_code_is_asked_about(study: Path) -> None:
+    trial = next((study / "results/fold0/trials").iterdir())
+    states = study / "results/.state/fold0/trials" / trial.name
+    shutil.rmtree(trial)
+    saved = SavedState({"settings": {}, "code": {"models.losses": "other"}}, 10)
+    write_json(states / RECORD, asdict(RunRecord("stopped", "", steps=100, saved=saved)))
+    assert "losses" in plan(study, succeeds=False)
+    assert table(plan(study, "-n", "--config", "on_code_change=keep"))["trials to train"][0] == 1
 
 
 def test_results_of_versions_without_origins_are_adopted_on_demand(study: Path) -> None:
