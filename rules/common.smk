@@ -5,7 +5,8 @@ from functools import cache
 from pathlib import Path
 
 # Not `workflow.basedir`, which is that of a workflow that uses this one as a module.
-REPOSITORY = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parent
+RULES_FOLDER = workflow.current_basedir.get_path_or_uri(secret_free=True)
+REPOSITORY = Path(RULES_FOLDER).parent
 
 # The library of this very checkout, here and in the jobs, also where it is not installed. What is
 # read from a URL has none: there it has to be installed.
@@ -14,10 +15,9 @@ if (REPOSITORY / "src").is_dir():
     SEARCHED = [str(REPOSITORY / "src"), os.environ.get("PYTHONPATH")]
     os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, SEARCHED)))
 
-from snakemake.exceptions import WorkflowError
-
 from voxelsoup.cluster import job_resources, upstream_patches
 from voxelsoup.common.errors import InputError
+from voxelsoup.runs.snakemake_records import StudyError
 from voxelsoup.study.loading import load
 from voxelsoup.study.trials import trials as trials_of
 
@@ -31,7 +31,15 @@ try:
     study = load(config, STUDY_FILE)
     trials = {trial.id: trial for trial in trials_of(study, STUDY_FILE)}
 except InputError as error:
-    raise WorkflowError(str(error))
+    raise StudyError(str(error))
+
+# Parameters name the folder too, and Snakemake would leave them as they are.
+if workflow.modifier.path_modifier.replace_prefix(f"{study.results}/") != f"{study.results}/":
+    raise StudyError(
+        f"{STUDY_FILE}: the module has a `prefix` or `replace_prefix` for {study.results}\n"
+        "  expected: the folder of results as `results` of the study names it\n"
+        "  fix: leave the prefix out, and name the folder in `results` of the module's `config`"
+    )
 
 # Sections of the study with all defaults: a rule names those that its results depend on.
 # How code is compared decides no result.

@@ -6,12 +6,6 @@ FIGURES = ["build_up", "selection_against_test", "hyperparameters", "training_cu
 FIGURES += [f"differences_{recipe}" for recipe in study.soup.recipes]
 
 
-localrules:
-    methods,
-    run_times,
-    report,
-
-
 if workflow.is_main_process:
     # Captions read the checked study: what Snakemake (9.27.1) hands them is the study as written,
     # without its defaults.
@@ -332,6 +326,7 @@ rule methods:
         "<logs>/methods.log",
     benchmark:
         "<benchmarks>/methods.tsv"
+    localrule: True
     conda:
         "../envs/voxelsoup.yaml"
     threads: threads_of("methods")
@@ -366,6 +361,7 @@ rule run_times:
         "<logs>/run_times.log",
     benchmark:
         "<benchmarks>/run_times.tsv"
+    localrule: True
     conda:
         "../envs/voxelsoup.yaml"
     threads: threads_of("run_times")
@@ -408,13 +404,14 @@ rule report:
         "<logs>/report.log",
     benchmark:
         "<benchmarks>/report.tsv"
+    localrule: True
     conda:
         "../envs/voxelsoup.yaml"
     threads: threads_of("report")
     resources:
         **needs("report"),
     params:
-        snakefile=str(REPOSITORY / "Snakefile"),
+        snakefile=f"{os.path.dirname(RULES_FOLDER)}/Snakefile",
         stylesheet=str(REPOSITORY / "workflow" / "report" / "report.css"),
     message:
         "Report."

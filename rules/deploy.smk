@@ -2,11 +2,6 @@
 from voxelsoup.prediction.bundle_files import bundle_files
 
 
-localrules:
-    manifest,
-    predict,
-
-
 rule bundle:
     """The winning kind of model, of all folds, as a MONAI bundle with a model card."""
     input:
@@ -50,6 +45,7 @@ rule manifest:
         "<logs>/manifest.log",
     benchmark:
         "<benchmarks>/manifest.tsv"
+    localrule: True
     conda:
         "../envs/voxelsoup.yaml"
     threads: threads_of("manifest")
@@ -72,6 +68,7 @@ rule predict:
         "<logs>/predict.log",
     # A bad case is as bad at the next attempt.
     retries: 0
+    localrule: True
     conda:
         "../envs/voxelsoup.yaml"
     threads: threads_of("predict")

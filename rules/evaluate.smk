@@ -9,10 +9,6 @@ CANDIDATES = [model for trial in TRIALS for model in models_of(trial)]
 OF_A_TRIAL = ["", *(f"{name}/" for name in written_beside(study))]
 
 
-localrules:
-    candidates,
-
-
 rule evaluate:
     """Score all models of a trial on the selection and the test cases of its fold."""
     input:
@@ -86,6 +82,7 @@ rule candidates:
         "<benchmarks>/fold{fold}/candidates.tsv"
     # It fails where too many trials have diverged, which another attempt does not change.
     retries: 0
+    localrule: True
     conda:
         "../envs/voxelsoup.yaml"
     threads: threads_of("candidates")

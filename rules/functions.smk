@@ -12,7 +12,7 @@ def listing_of_scans() -> str:
     try:
         return list_files(study.dataset)
     except InputError as error:
-        raise WorkflowError(str(error))
+        raise StudyError(str(error))
 
 
 def data_root(wildcards) -> str:
@@ -68,7 +68,7 @@ def table_of_predictions(wildcards) -> str:
     this. It is forgotten for a plan (-n) too, which would not be true else.
     """
     if study.predict.input is None:
-        raise WorkflowError(
+        raise StudyError(
             f"{STUDY_FILE}: `predict.input` names no scans\n"
             "  expected: the folder of the scans to segment\n"
             "  fix: set it in the study"

@@ -6,10 +6,6 @@ ENDS = rung_epochs(study.sweep.halving, study.training.epochs)
 COUNTS = trials_at_rungs(study.sweep.halving, len(trials))
 
 
-localrules:
-    halve,
-
-
 rule rung:
     """Train a trial to the end of a rung, and score it on the selection cases."""
     input:
@@ -57,6 +53,7 @@ checkpoint halve:
         "<benchmarks>/fold{fold}/rungs/{rung}.tsv"
     # As `candidates`.
     retries: 0
+    localrule: True
     conda:
         "../envs/voxelsoup.yaml"
     threads: threads_of("halve")

@@ -6,11 +6,6 @@ from voxelsoup.data.index.folder_hash import list_scans
 PREDICTIONS = study.predict.output or f"{study.results}/predictions"
 
 
-localrules:
-    scans,
-    predictions,
-
-
 # A checkpoint: how many cases there are is known only now.
 checkpoint scans:
     """List the scans to predict, and share them out to jobs."""
@@ -20,6 +15,7 @@ checkpoint scans:
         "<logs>/scans.log",
     benchmark:
         "<benchmarks>/scans.tsv"
+    localrule: True
     conda:
         "../envs/voxelsoup.yaml"
     threads: threads_of("scans")
@@ -88,6 +84,7 @@ rule predictions:
         "<logs>/predictions.log",
     benchmark:
         "<benchmarks>/predictions.tsv"
+    localrule: True
     conda:
         "../envs/voxelsoup.yaml"
     threads: threads_of("predictions")

@@ -24,8 +24,13 @@ if study.resources.runs_per_gpu > 1:
     count_shares_of_gpus()
 
 
-# A workflow that uses this one as a module may give its rules other names.
-OWN_NAMES = {workflow.modifier.modify_rulename(name): name for name in [*RULES, "all", "findings"]}
+# A workflow that uses this one as a module may give its rules other names, or read this once more
+# for some of them (`use rule trial from ... as ... with:`).
+OWN_NAMES = {
+    workflow.modifier.modify_rulename(name): name
+    for name in [*RULES, "all", "findings"]
+    if workflow.modifier.avail_rulename(name)
+}
 
 
 def begin(jobs) -> None:
@@ -80,7 +85,7 @@ def check_start(asked_for) -> None:
         read_snapshot()
         note_invocation()
     except (InputError, Stopped) as error:
-        raise WorkflowError(str(error))
+        raise StudyError(str(error))
 
 
 def note_invocation() -> None:
@@ -121,18 +126,31 @@ def check_cluster(asked_for) -> None:
     upstream_patches.patch_slurm_plugin(partial(note_submissions, study_lease.folder))
     if not workflow.executor_settings.partition_config:
         return
+    from voxelsoup.cluster.associations import refuse_too_long
     from voxelsoup.cluster.partitions import refuse_unservable
-    from voxelsoup.cluster.profile import Site, check_rules, overridden_rules
+    from voxelsoup.cluster.profile import Site, check_rules, overridden_rules, text_of
 
     asked = workflow.resource_settings
+    defaults = {name: value.raw for name, value in (asked.default_resources or {}).items()}
+    placed = asked.overwrite_resources.items()
+    # Those of a workflow that uses this one as a module are its own affair.
+    others = {rule.name for rule in workflow.rules} - OWN_NAMES.keys()
+    groups = workflow.group_settings.overwrite_groups.items()
+    groups = {rule: group for rule, group in groups if rule not in others}
+    groups = check_rules(groups, "groups", OWN_NAMES)
     site = Site(
         partition_file=Path(workflow.executor_settings.partition_config),
         retries=workflow.execution_settings.retries,
-        groups=check_rules(dict(workflow.group_settings.overwrite_groups), "groups"),
+        groups={OWN_NAMES[rule]: group for rule, group in groups.items()},
         components=dict(workflow.group_settings.group_components),
-        overridden=overridden_rules(asked.overwrite_resources, asked.default_resources or {}),
+        overridden=overridden_rules(
+            {OWN_NAMES[rule]: values for rule, values in placed if rule in OWN_NAMES}, defaults
+        ),
+        account=text_of(defaults.get("slurm_account")),
+        qos=text_of(workflow.executor_settings.qos or defaults.get("qos")),
     )
     refuse_unservable(study, site, asked_for)
+    refuse_too_long(study, site, asked_for)
 
 
 def show_findings() -> None:

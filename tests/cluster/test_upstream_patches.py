@@ -120,3 +120,40 @@ def test_gres_options_take_every_name_that_slurm_has(
 def test_gres_options_refuse_what_a_shell_would_take_apart(resources: dict[str, Any]) -> None:
     with pytest.raises(WorkflowError, match="Invalid"):
         upstream_patches.gres_options(job(**resources))
+
+
+def run_of(rule: str, **params: Any) -> SimpleNamespace:
+    """A job of a group, which a workflow calls as it likes."""
+    wildcards = type("Wildcards", (dict,), {"fold": "0"})(fold="0", trial="0a1b2c3d")
+    named = SimpleNamespace(name=rule)
+    return SimpleNamespace(rule=named, params=SimpleNamespace(**params), wildcards=wildcards)
+
+
+def test_comments_name_runs_whatever_the_workflow_calls_their_rules(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(plugin, "get_submit_command", lambda job, params: params["comment_str"])
+    upstream_patches.name_runs_in_comments()
+    jobs = [run_of("seg_trial", states="states"), run_of("seg_evaluate")]
+    group = SimpleNamespace(jobs=jobs, is_group=lambda: True)
+    comment = plugin.get_submit_command(group, {"comment_str": "rules"})
+    assert comment == "rules fold0/0a1b2c3d"
+
+
+def test_a_second_study_of_a_workflow_patches_the_plugin_no_second_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    patched = ["get_min_job_age", "get_submit_command", "set_gres_string", "query_job_status"]
+    methods = ["__post_init__", "run_job", "cancel", "check_active_jobs"]
+    places = [(plugin, name) for name in patched] + [(plugin.Executor, name) for name in methods]
+    for place, name in [*places, (GroupJob, "log_error")]:
+        monkeypatch.setattr(place, name, getattr(place, name))
+    monkeypatch.setattr(upstream_patches, "NOTES", noted := [])
+    monkeypatch.setattr(plugin, "get_min_job_age", lambda: None)
+    upstream_patches._patch_slurm_plugin_once.cache_clear()
+    first, second = (lambda text, ends: None), (lambda text, ends: None)
+    upstream_patches.patch_slurm_plugin(first)
+    once = [getattr(place, name) for place, name in places]
+    upstream_patches.patch_slurm_plugin(second)
+    assert [getattr(place, name) for place, name in places] == once
+    assert noted == [first, second]

@@ -5,6 +5,7 @@ A workflow of seconds takes the place of a study: same plugin, same patches.
 
 from __future__ import annotations
 
+import copy
 import re
 import signal
 import subprocess
@@ -18,12 +19,14 @@ from typing import Any
 import pytest
 
 from support import slurm
-from support.studies import REPOSITORY, wait_for
-from voxelsoup.cluster.associations import check_associations
+from support.studies import REPOSITORY, TINY, wait_for
+from voxelsoup.cluster.associations import check_associations, refuse_too_long
 from voxelsoup.cluster.partitions import Submission
 from voxelsoup.cluster.profile import Site
 from voxelsoup.cluster.submission_errors import classify
 from voxelsoup.cluster.upstream_patches import gres_options
+from voxelsoup.common.errors import InputError
+from voxelsoup.study.loading import load
 
 # `{n}.txt` is made once `go` is there; a job that is run for the first time may stay at it.
 SNAKEFILE = f"""
@@ -310,18 +313,40 @@ def checks(planned_minutes: int = 5, **site: Any) -> list[str]:
     return [f"{check.what} {check.problem or ''}".strip() for check in found]
 
 
-def test_the_doctor_shows_the_limits_of_account_and_qos(here: slurm.Cluster) -> None:
+def start_check(runtime: int, **site: Any) -> str:
+    """Why a start refuses a study whose trials ask for so many minutes; empty if it does not."""
+    study = load(copy.deepcopy(TINY) | {"resources": {"training": {"runtime": runtime}}})
+    try:
+        refuse_too_long(study, Site(Path("partitions.yaml"), **site), ["trial"])
+    except InputError as error:
+        return str(error)
+    return ""
+
+
+def test_limits_of_account_and_qos_are_shown_and_a_job_that_is_too_long_is_refused(
+    here: slurm.Cluster,
+) -> None:
     no_limit = "no limit of jobs or run time"
-    assert checks() == [f"account test: {no_limit}", f"QOS normal: {no_limit}"]
+    longest = "the longest job may take 5 min (stem, attempt 1)"
+    assert checks() == [f"account test: {no_limit}", f"QOS normal: {no_limit}", longest]
     here.limit(MaxSubmitJobs=2, MaxJobs=1, MaxWall=10)
     try:
-        (limited, _) = checks(jobs=4)
-        (_, *too_long) = checks(planned_minutes=11)[0].splitlines()
+        (limited, _, short_enough) = checks(jobs=4)
+        (*_, too_long) = checks(planned_minutes=11)
+        refused = start_check(runtime=11)
+        taken = start_check(runtime=5), start_check(runtime=11, account="no_such")
+        # The limit of a QOS comes before that of an account.
+        here.run("sacctmgr", "-i", "modify", "qos", "normal", "set", "MaxWall=12")
+        taken_by_qos = start_check(runtime=11)
     finally:
         here.limit(MaxSubmitJobs=-1, MaxJobs=-1, MaxWall=-1)
+        here.run("sacctmgr", "-i", "modify", "qos", "normal", "set", "MaxWall=-1")
+    assert short_enough == longest
+    assert (taken, taken_by_qos) == (("", ""), "")
+    assert refused.startswith("account test: ") and "fix: lower `runtime`" in refused
     assert "2 jobs may wait or run at a time (`jobs` in the profile: 4; the rest waits)" in limited
     assert "1 jobs may run at a time, a job may take 10 min" in limited
-    assert any("at most 10 min" in line for line in too_long)
+    assert "at most 10 min" in too_long
 
 
 @pytest.mark.parametrize("wrong", [{"account": "tset"}, {"qos": "nromal"}])

@@ -12,26 +12,19 @@ from voxelsoup.evaluation.score import load_model, score_cases
 from voxelsoup.evaluation.tensorboard import write_evaluation
 from voxelsoup.models import devices
 from voxelsoup.runs.divergence import divergence_of
+from voxelsoup.study.study import Study
 
-with job_log(snakemake.log[0]):
-    given, made_of = snakemake.input, snakemake.output
-    folder, number = Path(snakemake.params.folder), snakemake.wildcards.fold
-    study, fold = study_of_fold(snakemake.config, Path(given.folds), number, folder)
-    models = list(map(Path, given.models))
-    if divergence_of(int(number), models[0].parent) is not None:
-        # There are no models to score.
-        models = []
-        for path in (*made_of.selections, *made_of.tests):
-            write_no_rows(Path(path))
 
+def score_models(study: Study, fold: dict, folder: Path, models: list[Path]) -> None:
+    """Score each model on the cases of its fold, and write its scores."""
     sharing = study.resources.runs_per_gpu
     device = devices.prepare(study.training.device, snakemake.threads, runs_per_gpu=sharing)
     cases = sorted({*fold["selection"], *fold["test"]})
 
     # A scheduled optimizer has one kind of weights, which lie in several files.
     scores: dict[str, pd.DataFrame] = {}
-    places = zip(made_of.selections, made_of.tests, strict=True)
-    for model, (selection, test) in zip(models, places, strict=False):
+    places = snakemake.output.selections, snakemake.output.tests
+    for model, selection, test in zip(models, *places, strict=True):
         digest = sha256(model)
         if digest not in scores:
             scored = load_model(model, study, device)
@@ -48,3 +41,15 @@ with job_log(snakemake.log[0]):
         if record.exists():
             trained = read_json(record)
             write_evaluation(record.parent, chosen_by, trained["steps"], trained["parameters"])
+
+
+with job_log(snakemake.log[0]):
+    folder, number = Path(snakemake.params.folder), snakemake.wildcards.fold
+    study, fold = study_of_fold(snakemake.config, Path(snakemake.input.folds), number, folder)
+    models = list(map(Path, snakemake.input.models))
+    if divergence_of(int(number), models[0].parent) is None:
+        score_models(study, fold, folder, models)
+    else:
+        # There are no models to score, and no device is needed to say so.
+        for path in (*snakemake.output.selections, *snakemake.output.tests):
+            write_no_rows(Path(path))

@@ -6,15 +6,16 @@ import getpass
 import math
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
-from voxelsoup.cluster.partitions import Check, Submission
+from voxelsoup.cluster.partitions import Check, Submission, submissions
 from voxelsoup.cluster.profile import Site
 from voxelsoup.cluster.slurm import ask, minutes_of
 from voxelsoup.cluster.submission_errors import ACCOUNT, QOS, TIME
 from voxelsoup.common.errors import InputError
 from voxelsoup.common.text import did_you_mean
+from voxelsoup.study.study import Study
 
 LIMITS = "MaxSubmitJobs,GrpSubmitJobs,MaxJobs,GrpJobs,MaxWall"
 LIMITS_OF_QOS = "MaxSubmitJobsPerUser,GrpSubmitJobs,MaxJobsPerUser,GrpJobs,MaxWall"
@@ -46,6 +47,11 @@ class Association:
     qos: tuple[str, ...]
     default_qos: str
     limits: Limits
+
+    def qos_of_jobs(self, site: Site) -> tuple[str, ...]:
+        """The QOS that jobs run under; several where it is not known which of them."""
+        named = site.qos or self.default_qos
+        return (named,) if named else self.qos
 
 
 def check_associations(site: Site, planned: list[list[Submission]]) -> Iterator[Check]:
@@ -86,12 +92,71 @@ def check_associations(site: Site, planned: list[list[Submission]]) -> Iterator[
         )
         yield Check(f"QOS {site.qos} is yours", problem)
         return
-    names = {site.qos or one.default_qos or "".join(one.qos[:1]) for one in usable}
-    limits = [one.limits for one in usable] + [_ask_qos(name) for name in sorted(names - {""})]
-    yield from (_check_limits(one, site, planned) for one in dict.fromkeys(limits))
+    qos = sorted({name for one in usable for name in one.qos_of_jobs(site)})
+    limits = [one.limits for one in usable] + [_ask_qos(name) for name in qos]
+    yield from (_check_limits(one, site) for one in dict.fromkeys(limits))
+    if planned:
+        yield _check_run_times(usable, site, planned)
 
 
-def _check_limits(limits: Limits, site: Site, planned: list[list[Submission]]) -> Check:
+def refuse_too_long(study: Study, site: Site, rules: Collection[str]) -> None:
+    """Stop before the first submission if a job asks for more time than account and QOS allow.
+
+    Slurm takes such a job, and lets it wait for ever. ``rules`` are those that have something to
+    do. What cannot be found out now is left to Slurm.
+
+    Raises:
+        InputError: naming the job and the limit.
+    """
+    try:
+        found = _ask_associations(getpass.getuser())
+        account = site.account or (_ask_default_account(getpass.getuser()) if found else None)
+        usable = [one for one in found if one.account == account]
+        planned = submissions(study, site, rules)
+        check = _check_run_times(usable, site, planned) if usable and planned else None
+    except InputError:
+        return
+    if check is not None and check.problem is not None:
+        raise check.problem
+
+
+def _check_run_times(
+    usable: list[Association], site: Site, planned: list[list[Submission]]
+) -> Check:
+    """Whether the longest job is short enough for the loosest limit that may hold for it."""
+    attempts = [attempt for group in planned for attempt in group]
+    longest = max(attempts, key=lambda one: int(one.resources["runtime"]))
+    asked = int(longest.resources["runtime"])
+    what = f"the longest job may take {asked} min ({longest.name}, attempt {longest.attempt})"
+    limits = [_longest_allowed(one, site) for one in usable] if _limits_are_enforced() else []
+    limit = max(limits, key=lambda one: one.runtime, default=None)
+    if limit is None or asked <= limit.runtime:
+        return Check(what)
+    problem = InputError(
+        limit.of,
+        f"{longest.name}, attempt {longest.attempt} asks for {asked} min",
+        f"at most {limit.runtime:g} min; a longer job waits for ever",
+        TIME,
+    )
+    return Check(what, problem)
+
+
+def _longest_allowed(association: Association, site: Site) -> Limits:
+    """The loosest limit of run time: which one holds depends on the partition and on flags.
+
+    The QOS of a partition comes first, then that of the job, then the association; those without
+    a limit are passed over.
+    """
+    unlimited = Limits("", math.inf, math.inf, math.inf)
+    names = association.qos_of_jobs(site)
+    if len(names) > 1:
+        return unlimited
+    candidates = [_ask_qos(name) for name in sorted({*names, *_ask_qos_of_partitions()})]
+    limits = [one for one in (association.limits, *candidates) if one.runtime < math.inf]
+    return max(limits, key=lambda one: one.runtime, default=unlimited)
+
+
+def _check_limits(limits: Limits, site: Site) -> Check:
     words = []
     if limits.submitted < math.inf:
         words.append(f"{limits.submitted:g} jobs may wait or run at a time")
@@ -107,17 +172,7 @@ def _check_limits(limits: Limits, site: Site, planned: list[list[Submission]]) -
             limits.of, "takes no jobs at all", "a limit of at least one job", ACCOUNT
         )
         return Check(what, problem)
-    attempts = [attempt for group in planned for attempt in group]
-    longest = max(attempts, key=lambda one: int(one.resources["runtime"]), default=None)
-    if longest is None or int(longest.resources["runtime"]) <= limits.runtime:
-        return Check(what)
-    problem = InputError(
-        limits.of,
-        f"{longest.name}, attempt {longest.attempt} asks for {longest.resources['runtime']} min",
-        f"at most {limits.runtime:g} min",
-        TIME,
-    )
-    return Check(what, problem)
+    return Check(what)
 
 
 def _ask_associations(user: str) -> list[Association]:
@@ -135,8 +190,23 @@ def _ask_associations(user: str) -> list[Association]:
 
 
 def _ask_cluster() -> list[str]:
+    return _ask_config("ClusterName")
+
+
+def _limits_are_enforced() -> bool:
+    """Whether limits of accounting hold for jobs; they may be there and mean nothing."""
+    (enforced,) = _ask_config("AccountingStorageEnforce") or [""]
+    return not {"limits", "safe", "all"}.isdisjoint(enforced.lower().split(","))
+
+
+def _ask_config(name: str) -> list[str]:
     config = ask("scontrol", "show", "config").stdout
-    return re.findall(r"^ClusterName\s*=\s*(\S+)", config, re.MULTILINE)
+    return re.findall(rf"^{name}\s*=\s*(\S+)", config, re.MULTILINE)
+
+
+def _ask_qos_of_partitions() -> set[str]:
+    shown = ask("scontrol", "show", "partition", "--oneliner").stdout
+    return set(re.findall(r"\bQoS=(\S+)", shown)) - {"N/A"}
 
 
 def _ask_default_account(user: str) -> str | None:

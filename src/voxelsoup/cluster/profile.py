@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from voxelsoup.common.text import did_you_mean
 
 # Resources that decide where a job runs; a profile that overrides them decides by itself.
 DECIDING = {"slurm_partition", "gpu", "gpu_model", "gres", "mem_mb", "runtime", "cpus_per_task"}
+# Those that decide whose limits hold.
+DECIDING |= {"slurm_account", "qos"}
 
 
 @dataclass(frozen=True)
@@ -84,28 +87,30 @@ def read_site(profile: Path) -> Site:
         groups=check_rules(_mapping(settings.get("groups")), f"{file}: groups"),
         components={k: int(v) for k, v in _mapping(settings.get("group-components")).items()},
         overridden=overridden_rules(settings.get("set-resources") or {}, defaults),
-        account=_text(defaults.get("slurm_account")),
-        qos=_text(settings.get("slurm-qos")),
-        extra=_text(defaults.get("slurm_extra")) or "",
+        account=text_of(defaults.get("slurm_account")),
+        qos=text_of(settings.get("slurm-qos") or defaults.get("qos")),
+        extra=text_of(defaults.get("slurm_extra")) or "",
         jobs=_number(settings.get("jobs")),
-        status_command=_text(settings.get("slurm-status-command")),
+        status_command=text_of(settings.get("slurm-status-command")),
         first_look_s=int(settings.get("slurm-init-seconds-before-status-checks", 40)),
         latency_s=int(settings.get("latency-wait", 5)),
     )
 
 
-def check_rules(groups: dict[str, str], where: str) -> dict[str, str]:
-    """Make sure that groups are made of existing rules.
+def check_rules(
+    groups: dict[str, str], where: str, rules: Collection[str] = RULES
+) -> dict[str, str]:
+    """Make sure that groups are made of existing ``rules``, as the workflow calls them.
 
     Raises:
         InputError: naming the wrong rule and the nearest right one.
     """
     for rule in groups:
-        if rule not in RULES:
+        if rule not in rules:
             raise InputError(
                 where,
-                f"there is no rule {rule}{did_you_mean(rule, RULES)}",
-                f"rules of this workflow: {', '.join(RULES)}",
+                f"there is no rule {rule}{did_you_mean(rule, rules)}",
+                f"rules of this workflow: {', '.join(rules)}",
                 "correct the name; Snakemake itself would leave the rule without a group",
             )
     return groups
@@ -148,7 +153,8 @@ def _mapping(value: Any) -> dict[str, Any]:
     return dict(value or {})
 
 
-def _text(value: Any) -> str | None:
+def text_of(value: Any) -> str | None:
+    """A resource of a profile as text; None if it is not given."""
     # Snakemake evaluates resources as expressions, so that a text may carry quotes of its own.
     return None if value is None else str(value).strip("'\"")
 

@@ -98,17 +98,33 @@ def _retries(
     return retries
 
 
+# Of each study whose jobs are submitted: several may be modules of one workflow.
+NOTES: list[Note] = []
+
+
 def patch_slurm_plugin(note: Note | None = None) -> None:
     """Put right how jobs are submitted and looked at, before Snakemake makes its executor.
 
     ``note`` is called with what its status should say (see ``Submissions``).
     """
+    if note is not None:
+        NOTES.append(note)
+    _patch_slurm_plugin_once()
+
+
+@cache
+def _patch_slurm_plugin_once() -> None:
     remember_job_age()
     name_runs_in_comments()
     take_hyphens_in_gres()
     report_errors_of_groups()
-    survive_refused_submissions(note)
+    survive_refused_submissions()
     keep_jobs_in_sight()
+
+
+def _note(text: str, ends: bool) -> None:
+    for note in NOTES:
+        note(text, ends)
 
 
 def remember_job_age() -> None:
@@ -133,7 +149,8 @@ def name_runs_in_comments() -> None:
 
     def with_runs(job: Job, params: dict[str, Any], *arguments: Any, **options: Any) -> Any:
         jobs = job.jobs if job.is_group() else [job]
-        trained = [one for one in jobs if one.rule.name in ("stem", "rung", "trial")]
+        # By what they have, for a workflow may call the rules otherwise.
+        trained = [one for one in jobs if hasattr(one.params, "states")]
         runs = [f"fold{one.wildcards.fold}/{one.wildcards.get('trial', 'stem')}" for one in trained]
         comment = " ".join([params["comment_str"], *sorted(runs)])
         return submit_command(job, params | {"comment_str": comment}, *arguments, **options)
@@ -271,7 +288,7 @@ class _SlurmGate:
         return self._scheduler._user_kill is not None
 
 
-def survive_refused_submissions(note: Note | None) -> None:
+def survive_refused_submissions() -> None:
     """Wait for what Slurm refuses for now, and end the study on what it can never accept.
 
     The plugin takes both for failed jobs, and forgets a group whose submission raised an error, so
@@ -282,7 +299,7 @@ def survive_refused_submissions(note: Note | None) -> None:
 
     def begin_with_submissions(self: plugin.Executor, *arguments: Any) -> None:
         begin(self, *arguments)
-        self.submissions = Submissions(_SlurmGate(self, run_one), self.logger, note)
+        self.submissions = Submissions(_SlurmGate(self, run_one), self.logger, _note)
 
     def run_job(self: plugin.Executor, job: Job) -> None:
         try:

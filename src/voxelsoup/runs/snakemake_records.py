@@ -47,6 +47,15 @@ OnCodeChange = Literal["keep", "redo"]
 NAMED_AT_ONCE = 5
 
 
+class StudyError(WorkflowError):
+    """What the user has to change: Snakemake prints the message alone, without places in the code.
+
+    It takes the places from the traceback, which this error does not show.
+    """
+
+    __traceback__ = property(lambda self: None, lambda self, frames: None)
+
+
 @dataclass
 class Records:
     """What is told here of one study of a workflow, which may use several as modules.
@@ -86,8 +95,15 @@ STUDIES: dict[str, Records] = {}
 
 
 def keep_records_with_results(records: Records) -> None:
-    """Let Snakemake decide by the origins of results from now on."""
-    STUDIES.update(dict.fromkeys(records.rules, records))
+    """Let Snakemake decide by the origins of results from now on.
+
+    A workflow that uses this one as a module reads it once more for each rule that it changes:
+    these are rules of the same study.
+    """
+    same = (study for study in STUDIES.values() if study.results == records.results)
+    study = next(same, records)
+    study.rules.update(records.rules)
+    STUDIES.update(dict.fromkeys(records.rules, study))
     upstream_patches.keep_records_elsewhere(Persistence, _is_of_study, _ended_for_good)
 
 
@@ -299,7 +315,7 @@ def refuse_undecided(study: Records) -> None:
     """Ask about results of which it is not known whether they are current.
 
     Raises:
-        WorkflowError: naming them, and both answers.
+        StudyError: naming them, and both answers.
     """
     reasons: dict[str, list[str]] = {}
     for output, why in study.undecided.items():
@@ -311,7 +327,7 @@ def refuse_undecided(study: Records) -> None:
         more = len(outputs) - NAMED_AT_ONCE
         shown = ", ".join(outputs[:NAMED_AT_ONCE]) + (f" and {more} more" if more > 0 else "")
         lines.append(f"  - {reason}: {shown}\n")
-    raise WorkflowError(
+    raise StudyError(
         f"{study.results}: {counted(len(study.undecided), 'result')} may not be what this version "
         f"of the code computes\n{''.join(lines)}"
         "  expected: results of this version of the code, or a decision\n"
