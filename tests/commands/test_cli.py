@@ -104,13 +104,18 @@ def test_a_mistake_is_one_message_and_exit_code_1(write, capsys, command, change
 
 
 def test_check_refuses_a_pattern_of_cases_that_fits_none(
-    write, capsys, phantom_folder: Path
+    write, capsys, phantom_folder: Path, tmp_path: Path
 ) -> None:
     dataset = {"layout": "brats", "root": str(phantom_folder)}
     dataset |= {"channels": ["t1n", "t1c", "t2w", "t2f"], "not_annotated": {"SITE_*": ["ET"]}}
     regions = {"WT": [1, 2, 3], "ET": [3]}
     assert main(["check", str(write(dataset=dataset, regions=regions))]) == 1
     assert "names `SITE_*`, which no case of the data set is called" in capsys.readouterr().err
+
+    # It may be of a test set alone.
+    (tmp_path / "other" / "SITE_1").mkdir(parents=True)
+    comparison = {"test_sets": {"other": str(tmp_path / "other")}}
+    assert main(["check", str(write(dataset=dataset, regions=regions, comparison=comparison))]) == 0
 
 
 def test_a_missing_study_is_named(tmp_path: Path, capsys) -> None:

@@ -17,6 +17,7 @@ from scipy.spatial.transform import Rotation
 from references.prediction import probabilities_by_monai
 from support.model_files import lively
 from support.scans import CHANNELS, voxels, write_scan
+from support.studies import write_tiny
 from voxelsoup.commands import cli
 from voxelsoup.common.files import sha256, write_json
 from voxelsoup.data.layouts.phantom import write_phantom
@@ -517,3 +518,11 @@ def test_a_missing_channel_nan_and_other_headers_are_accepted_by_name(
     np.testing.assert_array_equal(
         voxels(tmp_path / f"of_flat/{first}.nii.gz"), voxels(out / f"{first}.nii.gz")
     )
+
+    # A study that accepts it says so for its models.
+    results = tmp_path / "results"
+    (results / "report").mkdir(parents=True)
+    write_tiny(results / "report", dataset={"accept": {"missing_channels": "zeros"}})
+    shutil.copy(model.path, results / "model.safetensors")
+    assert predict(results / "model.safetensors", flat, tmp_path / "of_study") == 0
+    assert "is filled with zeros, as " in capsys.readouterr().err

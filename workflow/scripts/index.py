@@ -17,6 +17,7 @@ with job_log(snakemake.log[0]):
         Path(snakemake.params.root),
         workers=snakemake.threads,
         kept=Path(snakemake.params.verdicts),
+        test_sets=list(study.comparison.test_sets.values()),
     )
     write_cases(Path(snakemake.output.cases), cases)
     write_rejected(Path(snakemake.output.rejected), rejected)

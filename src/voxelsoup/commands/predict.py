@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from voxelsoup.common.errors import InputError
 from voxelsoup.common.text import counted, listed
@@ -90,7 +90,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         "--missing",
         choices=("zeros",),
         help="a case without one of the channels: fill it with zeros (for models that were trained "
-        "to do without; otherwise such a case is refused)",
+        "to do without; default: what their study accepts, otherwise such a case is refused)",
     )
     parser.add_argument(
         "--nan",
@@ -166,7 +166,11 @@ def predict_with(
         every_window=asked.every_window,
         precision=asked.precision,
         postprocessing=shared_postprocessing(files) if asked.postprocess else None,
-        accept=Accept(nan=asked.nan, missing_channels=asked.missing, placement=asked.placement),
+        accept=Accept(
+            nan=asked.nan,
+            missing_channels=asked.missing or _accepted_missing(files),
+            placement=asked.placement,
+        ),
     )
     if asked.flips and len(settings.flip_axes) < len(ALL_AXES):
         along = listed(settings.flip_axes) or "no axis"
@@ -175,6 +179,22 @@ def predict_with(
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with _progress(len(cases)) as progress:
         return predict_cases(cases, settings, outputs, device, progress)
+
+
+def _accepted_missing(files: Sequence[ModelFile]) -> Literal["zeros"] | None:
+    """What a missing channel is read as where all of the models' studies accept one; said."""
+    from voxelsoup.prediction.study_of_model import study_of
+
+    try:
+        studies = [study_of(file.path) for file in files]
+    except InputError:
+        # A study of another version: what it accepts has to be said.
+        return None
+    accepting = [one.source for one in studies if one is not None and one.missing_channels]
+    if len(accepting) < len(studies):
+        return None
+    print_remark(f"a channel that is missing is filled with zeros, as {accepting[0]} accepts")
+    return "zeros"
 
 
 def print_remark(remark: str) -> None:

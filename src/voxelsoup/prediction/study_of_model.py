@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from pydantic import ValidationError
 
@@ -27,11 +28,14 @@ class StudyOfModel:
         not_annotated: name or pattern of a case -> regions that are not annotated in it; nothing of
             a bundle, which names no cases.
         source: the file that says so.
+        missing_channels: what a case without one of its channels is read as, if that is accepted;
+            not known of a bundle.
     """
 
     metrics: Metrics
     not_annotated: Mapping[str, Sequence[str]]
     source: Path
+    missing_channels: Literal["zeros"] | None = None
 
 
 def study_of(model: Path) -> StudyOfModel | None:
@@ -57,4 +61,6 @@ def study_of(model: Path) -> StudyOfModel | None:
 
 
 def _known(study: Study, source: Path) -> StudyOfModel:
-    return StudyOfModel(study.scored_metrics, study.dataset.not_annotated, source)
+    dataset = study.dataset
+    accepted = dataset.accept.missing_channels
+    return StudyOfModel(study.scored_metrics, dataset.not_annotated, source, accepted)

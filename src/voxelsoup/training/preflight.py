@@ -43,7 +43,9 @@ def _check_not_annotated(study: Study) -> None:
     # The phantom may not be generated yet; its index says the same.
     if study.dataset.not_annotated and study.dataset.layout != "phantom":
         cases = find_cases(study.dataset, Path(study.dataset.root or ""))
-        check_patterns(study.dataset.not_annotated, (case.name for case in cases))
+        names = [case.name for case in cases]
+        test_sets = study.comparison.test_sets.values()
+        check_patterns(study.dataset.not_annotated, names, test_sets)
 
 
 def _check_test_sets(study: Study) -> None:

@@ -61,6 +61,7 @@ def index_cases(
     root: Path,
     workers: int,
     kept: Path | None = None,
+    test_sets: Sequence[str] = (),
 ) -> tuple[list[IndexedCase], dict[str, InputError]]:
     """Find and check all cases of a data set; `on_bad_case` says whether bad ones stop it.
 
@@ -70,6 +71,7 @@ def index_cases(
         root: folder of the data set, which is only read.
         workers: processes that check cases.
         kept: where check results are kept: a case with unchanged files is not opened again.
+        test_sets: folders whose cases `dataset.not_annotated` may name too.
 
     Returns:
         The usable cases by name, and case name -> what is wrong for the others.
@@ -125,7 +127,8 @@ def index_cases(
             dict(sorted(rejected.items())),
             "or set `dataset.on_bad_case: skip` to continue without these cases",
         )
-    check_patterns(dataset.not_annotated, [*(case.name for case in usable), *rejected])
+    names = [*(case.name for case in usable), *rejected]
+    check_patterns(dataset.not_annotated, names, test_sets)
     usable = with_not_annotated(usable, dataset.not_annotated, regions)
     return usable, dict(sorted(rejected.items()))
 

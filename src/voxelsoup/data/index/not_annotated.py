@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from fnmatch import fnmatchcase
+from pathlib import Path
 
 from voxelsoup.common.errors import InputError
 from voxelsoup.common.text import counted, did_you_mean, listed
@@ -16,18 +18,33 @@ Patterns = Mapping[str, Sequence[str]]
 Regions = Mapping[str, Sequence[int]]
 
 
-def check_patterns(patterns: Patterns, cases: Iterable[str]) -> None:
-    """Raise an InputError if a name or pattern fits none of the cases: it would do nothing."""
+def check_patterns(patterns: Patterns, cases: Iterable[str], test_sets: Iterable[str] = ()) -> None:
+    """Raise an InputError if a name or pattern fits no case: it would do nothing.
+
+    ``cases`` are those of the data set; ``test_sets`` are folders with further ones.
+    """
     names = list(cases)
     for pattern, regions in patterns.items():
-        if not any(regions_not_annotated({pattern: regions}, name) for name in names):
+        if any(regions_not_annotated({pattern: regions}, name) for name in names):
+            continue
+        if not any(_names_a_file(pattern, folder) for folder in test_sets):
             raise InputError(
                 KEY,
                 f"names `{pattern}`, which no case of the data set is called"
                 + did_you_mean(pattern, names),
-                f"the name of a case ({listed([*names[:2], '...'])}), or a shell pattern of names",
+                f"the name of a case ({listed([*names[:2], '...'])}), or a shell pattern of names, "
+                "of the data set or a test set",
                 "correct it, or leave it out",
             )
+
+
+def _names_a_file(pattern: str, folder: str) -> bool:
+    """Whether a file or folder of a test set is called so, in front of an ending or a channel.
+
+    How the test set is read is known only to the job that predicts it.
+    """
+    names = {path.name for path in Path(folder).rglob("*")}
+    return any(fnmatchcase(name, pattern + end) for name in names for end in ("", "[._-]*"))
 
 
 def with_not_annotated(

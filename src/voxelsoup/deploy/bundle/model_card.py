@@ -159,7 +159,8 @@ def _limits(study: Study, description: Description, facts: BundleFacts) -> str:
     if facts.not_annotated:
         lines.append(
             "- Not annotated (`dataset.not_annotated`), and neither trained nor scored there: "
-            f"{listed(facts.not_annotated)}."
+            f"{listed(facts.not_annotated)}. The bundle names no cases: `voxelsoup evaluate` needs "
+            "`--study FILE` to leave these regions out."
         )
     lines += [f"- Accepted in the training data (`dataset.accept`): {a}." for a in facts.accepted]
     if study.dataset.layout == "phantom":
