@@ -55,6 +55,11 @@ include: "rules/evaluate.smk"
 include: "rules/soup.smk"
 
 
+if study.soup.finish:
+
+    include: "rules/finish.smk"
+
+
 if study.comparison.test_sets:
 
     include: "rules/test_sets.smk"

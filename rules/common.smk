@@ -51,8 +51,11 @@ TRIALS = sorted(trials.values(), key=lambda trial: trial.id)
 STEMS = ["stem"] if study.stem.source == "train" else []
 # Recipes whose outcome is a model; an ensemble has no file of its own.
 SOUPS = study.soup.averaging_recipes
+# All that are compared with the best single model; those among them that are one model.
+RECIPES = study.compared_recipes
+MODELS = [recipe for recipe in RECIPES if recipe != "ensemble"]
 # The models that are compared with each other, as folders of a fold; an ensemble joins them later.
-COMPARED = ["best", *(f"soups/{recipe}" for recipe in SOUPS)]
+COMPARED = ["best", *(f"soups/{recipe}" for recipe in MODELS)]
 # Those whose predictions are shown, case by case.
 SHOWN = [f"soups/{recipe}" for recipe in SOUPS if recipe != "best"][:1] or ["best"]
 

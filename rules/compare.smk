@@ -3,7 +3,7 @@
 TABLES = ["comparisons", "overview", *(f"fold{fold}" for fold in FOLDS), "hyperparameters"]
 TABLES += ["seeds", "postprocessing", "overview_postprocessed"]
 FIGURES = ["build_up", "selection_against_test", "hyperparameters", "training_curves"]
-FIGURES += [f"differences_{recipe}" for recipe in study.soup.recipes]
+FIGURES += [f"differences_{recipe}" for recipe in RECIPES]
 
 
 if workflow.is_main_process:
@@ -20,12 +20,10 @@ rule compare:
     """The answer and its tables: the best single model against the soups, per fold and over all."""
     input:
         candidates=fold_files("candidates.tsv"),
-        recipes=fold_files("soups/{recipe}/recipe.json", recipe=study.soup.recipes),
-        soup_tests=fold_files("soups/{recipe}/test.csv", recipe=study.soup.recipes),
+        recipes=fold_files("soups/{recipe}/recipe.json", recipe=RECIPES),
+        soup_tests=fold_files("soups/{recipe}/test.csv", recipe=RECIPES),
         best_postprocessed=fold_files("best/postprocessed.csv"),
-        soups_postprocessed=fold_files(
-            "soups/{recipe}/postprocessed.csv", recipe=study.soup.recipes
-        ),
+        soups_postprocessed=fold_files("soups/{recipe}/postprocessed.csv", recipe=RECIPES),
         postprocessing=fold_files("postprocessing.json"),
     output:
         answer=report(
@@ -97,7 +95,7 @@ rule compare:
         sweep=SETTINGS["sweep"],
         results=results_folder,
         folds=FOLDS,
-        recipes=study.soup.recipes,
+        recipes=RECIPES,
         protocol=study.evaluation.protocol,
     message:
         "Comparison: the answer and its tables."
@@ -109,8 +107,8 @@ rule figures:
     """Curves, build-up, scores of all runs, differences of cases, effects of what is swept."""
     input:
         candidates=fold_files("candidates.tsv"),
-        recipes=fold_files("soups/{recipe}/recipe.json", recipe=study.soup.recipes),
-        soup_tests=fold_files("soups/{recipe}/test.csv", recipe=study.soup.recipes),
+        recipes=fold_files("soups/{recipe}/recipe.json", recipe=RECIPES),
+        soup_tests=fold_files("soups/{recipe}/test.csv", recipe=RECIPES),
     output:
         differences=[
             report(
@@ -119,7 +117,7 @@ rule figures:
                 category=SECTIONS["figures"],
                 labels={"figure": f"1 differences of cases, {recipe}"},
             )
-            for recipe in study.soup.recipes
+            for recipe in RECIPES
         ],
         build_up=report(
             "<results>/figures/build_up.html",
@@ -159,7 +157,7 @@ rule figures:
         sweep=SETTINGS["sweep"],
         results=results_folder,
         folds=FOLDS,
-        recipes=study.soup.recipes,
+        recipes=RECIPES,
         protocol=study.evaluation.protocol,
     message:
         "Figures."
@@ -207,7 +205,7 @@ rule basins:
     """Whether the models of each fold can be averaged, and why greedy kept only one if it did."""
     input:
         basins=fold_files("basin.json"),
-        recipes=fold_files("soups/{recipe}/recipe.json", recipe=study.soup.recipes),
+        recipes=fold_files("soups/{recipe}/recipe.json", recipe=RECIPES),
     output:
         table=report(
             "<results>/comparison/basin.html",
@@ -246,7 +244,7 @@ rule basins:
         sweep=SETTINGS["sweep"],
         results=results_folder,
         folds=FOLDS,
-        recipes=study.soup.recipes,
+        recipes=RECIPES,
     message:
         "Basins: barriers and distances of all folds."
     script:
@@ -259,10 +257,10 @@ rule collect:
         candidates=fold_files("candidates.tsv"),
         stem_models=fold_files("{stem}/model.safetensors", stem=STEMS),
         stem_tests=fold_files("{stem}/test.csv", stem=STEMS),
-        soup_models=fold_files("soups/{recipe}/model.safetensors", recipe=SOUPS),
-        recipes=fold_files("soups/{recipe}/recipe.json", recipe=SOUPS),
-        soup_selections=fold_files("soups/{recipe}/selection.csv", recipe=SOUPS),
-        soup_tests=fold_files("soups/{recipe}/test.csv", recipe=SOUPS),
+        soup_models=fold_files("soups/{recipe}/model.safetensors", recipe=MODELS),
+        recipes=fold_files("soups/{recipe}/recipe.json", recipe=MODELS),
+        soup_selections=fold_files("soups/{recipe}/selection.csv", recipe=MODELS),
+        soup_tests=fold_files("soups/{recipe}/test.csv", recipe=MODELS),
     output:
         manifest=report(
             "<results>/models/manifest.tsv",
@@ -283,7 +281,7 @@ rule collect:
         results=results_folder,
         folds=FOLDS,
         stems=STEMS,
-        recipes=SOUPS,
+        recipes=MODELS,
         protocol=study.evaluation.protocol,
     message:
         "Models under readable names, with their manifest."
@@ -371,7 +369,7 @@ rule run_times:
         benchmarks=f"{study.results}/benchmarks",
         folds=FOLDS,
         trials=sorted(trials),
-        recipes=study.soup.recipes,
+        recipes=RECIPES,
     message:
         "Run times."
     script:
@@ -391,7 +389,7 @@ rule findings:
         rules.methods.output,
         rules.run_times.output,
         rules.test_sets.output if study.comparison.test_sets else [],
-        fold_files("soups/{recipe}/recipe.json", recipe=study.soup.recipes),
+        fold_files("soups/{recipe}/recipe.json", recipe=RECIPES),
 
 
 rule report:

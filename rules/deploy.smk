@@ -9,7 +9,7 @@ rule bundle:
         candidates=fold_files("candidates.tsv"),
         models=fold_files("{model}/model.safetensors", model=COMPARED),
         tests=fold_files("{model}/test.csv", model=COMPARED),
-        recipes=fold_files("soups/{recipe}/recipe.json", recipe=SOUPS),
+        recipes=fold_files("soups/{recipe}/recipe.json", recipe=MODELS),
         postprocessing=fold_files("postprocessing.json"),
         collected=rules.collect.output.manifest,
         methods=rules.methods.output.methods_text,

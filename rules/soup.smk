@@ -7,6 +7,13 @@ LEARNED = SETTINGS["soup"]["learned"] | {
     key: SETTINGS["training"][key] for key in ("batch_size", "foreground_share", "seed")
 }
 
+# The soup whose ingredients the ensemble has, if it has not all.
+INGREDIENTS_OF_ENSEMBLE = (
+    []
+    if study.soup.ensemble_of == "all"
+    else [f"<results>/fold{{fold}}/soups/{study.soup.ensemble_of}/recipe.json"]
+)
+
 
 rule soup:
     """Make a soup of a fold's trials, choosing on the selection cases."""
@@ -54,12 +61,7 @@ rule ensemble:
         folds="<results>/folds.json",
         manifest="<results>/preprocessed.tsv",
         candidates="<results>/fold{fold}/candidates.tsv",
-        # The soup whose ingredients the ensemble has, if it has not all.
-        recipe=(
-            []
-            if study.soup.ensemble_of == "all"
-            else [f"<results>/fold{{fold}}/soups/{study.soup.ensemble_of}/recipe.json"]
-        ),
+        recipe=INGREDIENTS_OF_ENSEMBLE,
         postprocessing="<results>/fold{fold}/postprocessing.json",
     output:
         recipe=report(

@@ -167,7 +167,7 @@ def show_findings() -> None:
         from voxelsoup.study.trials import trial_labels
 
         labels = trial_labels(list(trials.values()))
-        print_barriers(read_barriers(Path(study.results), FOLDS, study.soup.recipes, labels))
+        print_barriers(read_barriers(Path(study.results), FOLDS, RECIPES, labels))
     page = Path(study.results, "report.html")
     if page.exists():
         print(f"Report: {page}", flush=True)

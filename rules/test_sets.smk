@@ -3,7 +3,7 @@ from voxelsoup.data.index.folder_hash import list_scans
 
 TEST_SETS = study.comparison.test_sets
 # The models that are compared, the ensemble among them.
-TESTED = COMPARED + [f"soups/{recipe}" for recipe in study.soup.recipes if recipe not in SOUPS]
+TESTED = COMPARED + [f"soups/{recipe}" for recipe in RECIPES if recipe not in MODELS]
 
 
 wildcard_constraints:

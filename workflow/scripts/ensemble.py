@@ -15,17 +15,14 @@ from voxelsoup.models import devices
 from voxelsoup.soups.ensemble import ensemble_record, score_ensemble
 from voxelsoup.soups.scorer import scoring_context
 from voxelsoup.soups.selection import Cache
-from voxelsoup.soups.soup import check_alike, descending, ingredients_of_fold
+from voxelsoup.soups.soup import check_alike, descending, ingredients_of_ensemble
 
 with job_log(snakemake.log[0]):
     began, number = time.monotonic(), snakemake.wildcards.fold
     asked, given, made_of = snakemake.params, snakemake.input, snakemake.output
     folder = Path(asked.folder)
     study, fold = study_of_fold(snakemake.config, Path(given.folds), number, folder)
-    ingredients = ingredients_of_fold(Path(given.candidates))
-    for soup in given.recipe:
-        kept = {part["trial"] for part in read_json(Path(soup))["ingredients"]}
-        ingredients = [ingredient for ingredient in ingredients if ingredient.trial in kept]
+    ingredients = ingredients_of_ensemble(Path(given.candidates), map(Path, given.recipe))
     check_alike(ingredients)
     ensemble = descending(ingredients)
 

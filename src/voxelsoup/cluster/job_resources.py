@@ -33,7 +33,7 @@ class RuleJobs:
     """
 
     needs: Literal["preprocess", "training", "evaluation", "tables"]
-    one_per: Literal["study", "fold", "run", "rung", "recipe", "batch"]
+    one_per: Literal["study", "fold", "run", "rung", "recipe", "finish", "batch"]
     waits_for: tuple[str, ...] = ()
     local: bool = False
 
@@ -61,6 +61,10 @@ RULES = {
     "postprocessing": RuleJobs("evaluation", "fold", ("best",)),
     "evaluate_soups": RuleJobs("evaluation", "fold", ("best", "postprocessing")),
     "ensemble": RuleJobs("evaluation", "fold", ("postprocessing",)),
+    "finish_targets": RuleJobs("evaluation", "fold"),
+    # One per fold, model that is finished and learning rate.
+    "finish": RuleJobs("training", "finish"),
+    "finished": RuleJobs("evaluation", "recipe", ("soup",)),
     "basin": RuleJobs("evaluation", "fold"),
     # One per fold, model and test set.
     "test_set": RuleJobs("evaluation", "recipe", ("soup",)),

@@ -149,13 +149,21 @@ def name_runs_in_comments() -> None:
 
     def with_runs(job: Job, params: dict[str, Any], *arguments: Any, **options: Any) -> Any:
         jobs = job.jobs if job.is_group() else [job]
-        # By what they have, for a workflow may call the rules otherwise.
-        trained = [one for one in jobs if hasattr(one.params, "states")]
-        runs = [f"fold{one.wildcards.fold}/{one.wildcards.get('trial', 'stem')}" for one in trained]
+        runs = [run for one in jobs for run in _run_of(one)]
         comment = " ".join([params["comment_str"], *sorted(runs)])
         return submit_command(job, params | {"comment_str": comment}, *arguments, **options)
 
     plugin.get_submit_command = with_runs
+
+
+def _run_of(job: Job) -> list[str]:
+    """The run that a job trains, by the name that the status gives it.
+
+    By where its states lie, for a workflow may call the rules otherwise.
+    """
+    states = str(job.params.get("states", ""))
+    place = states.rpartition("/.state/")[2]
+    return [place.replace("/trials/", "/")] if states else []
 
 
 GRES = re.compile(r"[\w.-]+(:[\w.-]+)?(:\d+[TGM]?)?")

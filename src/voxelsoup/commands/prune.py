@@ -150,7 +150,7 @@ def _named(considered: Considered) -> dict[int, set[str]]:
     named: dict[int, set[str]] = defaultdict(set)
     for study, files in zip(considered.studies, considered.files, strict=True):
         parts = {f"trial {trial.id}" for trial in trials(study, str(files[-1]))}
-        parts |= {f"soup {recipe}" for recipe in study.soup.recipes}
+        parts |= {f"soup {recipe}" for recipe in study.compared_recipes}
         if study.stem.source == "train":
             parts.add("stem")
         for fold in study.folds.numbers:

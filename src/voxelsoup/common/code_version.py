@@ -74,6 +74,8 @@ DECIDING: dict[str, tuple[str, ...]] = {
         "soups.barriers",
         "soups.candidates",
         "soups.ensemble",
+        "soups.ensemble_targets",
+        "soups.finished",
         "soups.recipes.best",
         "soups.recipes.greedy",
         "soups.recipes.hierarchical",

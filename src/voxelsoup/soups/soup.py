@@ -9,13 +9,13 @@ which is enough to make the soup again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from voxelsoup.common.errors import InputError
-from voxelsoup.common.files import sha256
+from voxelsoup.common.files import read_json, sha256
 from voxelsoup.evaluation.case_scores import Scores, mean_score, read_rows, scores_of
 from voxelsoup.models import weight_files
 from voxelsoup.models.weight_files import Weights
@@ -138,6 +138,18 @@ def ingredients_of_fold(
         model = _present(folder / OWN)
         found.append(Ingredient(candidate.model, model, candidate.sha256, scores, group, name))
     return found
+
+
+def ingredients_of_ensemble(path: Path, recipes: Iterable[Path]) -> list[Ingredient]:
+    """What the ensemble of a fold is made of, from its list (``ingredients_of_fold``).
+
+    All of its ingredients, or those that the soups of ``recipes`` (recipe.json) kept.
+    """
+    ingredients = ingredients_of_fold(path)
+    for recipe in recipes:
+        kept = {part["trial"] for part in read_json(recipe)["ingredients"]}
+        ingredients = [ingredient for ingredient in ingredients if ingredient.trial in kept]
+    return ingredients
 
 
 def _present(model: Path) -> Path:

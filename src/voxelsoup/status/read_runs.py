@@ -24,7 +24,7 @@ from voxelsoup.runs.record import read_record, read_result
 from voxelsoup.runs.run_state import Circumstances, Queue, RunFacts
 from voxelsoup.status.slurm_jobs import ask_slurm
 from voxelsoup.study.ingredients import models_of
-from voxelsoup.study.study import Study
+from voxelsoup.study.study import Study, finish_epochs, finish_runs
 from voxelsoup.study.trials import Trial
 
 HISTORY = "history.csv"
@@ -37,8 +37,8 @@ class KnownRun:
     """A run of the study and where its files lie.
 
     Attributes:
-        run: ``stem``, or the id of the trial.
-        trial: None for a stem.
+        run: ``stem``, the id of the trial, or ``finish/<model>/<learning rate>``.
+        trial: None for a stem or a finish.
         epochs: that it is to have.
         folder: its results.
         states: where its states, its lease and its record lie.
@@ -69,7 +69,7 @@ class KnownRun:
 
 
 def known_runs(study: Study, trials: Sequence[Trial]) -> list[KnownRun]:
-    """All runs of a study: folds in order, stems first, trials in the order of the study."""
+    """All runs of a study: folds in order; stem, trials in the order of the study, finishes."""
     found = []
     results = study.results
     rungs = range(1, study.sweep.halving.rungs if study.sweep.halving else 1)
@@ -88,6 +88,9 @@ def known_runs(study: Study, trials: Sequence[Trial]) -> list[KnownRun]:
                 for n in rungs
             )
             found.append(KnownRun(fold, trial.id, trial, epochs, *places, models, ways))
+        for run in finish_runs(study):
+            places = (f"{results}/fold{fold}/{run}", f"{states}/{run}", f"{logs}/{run}.log")
+            found.append(KnownRun(fold, run, None, finish_epochs(study), *places, ("",)))
     return found
 
 

@@ -18,7 +18,7 @@ class RunRow:
     """What is known of one run.
 
     Attributes:
-        run: ``stem``, or the id of the trial.
+        run: ``stem``, the id of the trial, or ``finish/<model>/<learning rate>``.
         parameters: swept dotted key -> value, for the keys in which the study's trials differ.
         detail: what belongs to the state, such as ``2 of 3`` for a retry, why it is queued or
             why it failed, in a few words; empty if there is nothing to add.
@@ -69,7 +69,10 @@ class RunRow:
     @property
     def label(self) -> str:
         """The name for readers, as ``stem`` or ``lr 0.03, seed 1``."""
-        return self.run if self.run == STEM else trial_label(self.parameters, [*self.parameters])
+        # A finish is named by its place, which has its model and its learning rate.
+        if self.run == STEM or "/" in self.run:
+            return self.run
+        return trial_label(self.parameters, [*self.parameters])
 
 
 @dataclass(frozen=True)

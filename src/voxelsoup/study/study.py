@@ -139,9 +139,29 @@ class Study(Section):
         return self.metrics.model_copy(update={"penalty_distance": self.penalty_distance})
 
     @property
+    def compared_recipes(self) -> list[str]:
+        """All that is compared with the best single model: soups, ensemble, finished models."""
+        return [*self.soup.recipes, *(self.soup.finish.models if self.soup.finish else [])]
+
+    @property
     def labels(self) -> set[int]:
         """All label values that some region names."""
         return {label for labels in self.regions.values() for label in labels}
+
+
+def finish_epochs(study: Study) -> int:
+    """Epochs of each finish of a study that has any."""
+    assert study.soup.finish is not None
+    return study.soup.finish.epochs or study.training.epochs
+
+
+def finish_runs(study: Study) -> list[str]:
+    """The finishes of a fold, as ``finish/<model>/<learning rate>``: where their files lie."""
+    finish = study.soup.finish
+    if finish is None:
+        return []
+    starts = dict.fromkeys([finish.of, "best"])
+    return [f"finish/{start}/{rate}" for start in starts for rate in finish.rates]
 
 
 def check_across_sections(study: Study, where: str) -> None:

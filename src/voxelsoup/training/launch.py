@@ -32,6 +32,7 @@ from voxelsoup.study.sections.training import Optimizer
 from voxelsoup.training.data_parallel import Ranks, joined
 from voxelsoup.training.peers import Peers, ProcessLost, read_report, write_report
 from voxelsoup.training.run import Job, Run
+from voxelsoup.training.targets import EnsembleTargets
 from voxelsoup.training.tensorboard import TrainingEvents
 from voxelsoup.training.train import train
 
@@ -142,6 +143,8 @@ def _write_plan(path: Path, job: Job, gpus: list[int]) -> None:
     others = {
         name: value for name, value in vars(run).items() if name not in ("study", "optimizer")
     }
+    if run.targets:
+        others["targets"] = vars(run.targets)
     plan = {
         **vars(job),
         "run": others,
@@ -160,6 +163,10 @@ def _read_plan(path: Path) -> tuple[Job, list[int], int]:
     study, optimizer = load(plan.pop("study")), Optimizer(**plan.pop("optimizer"))
     run |= {"folder": Path(run["folder"]), "initial": run["initial"] and Path(run["initial"])}
     run |= {"seed": tuple(run["seed"]), "weights": tuple(run["weights"])}
+    if run["targets"]:
+        run["targets"] = EnsembleTargets(
+            **run["targets"] | {"folder": Path(run["targets"]["folder"])}
+        )
     plan["run"] = Run(**run, study=study, optimizer=optimizer)
     paths = {key: plan[key] and Path(plan[key]) for key in ("states", "events", "log")}
     return Job(**plan | paths), gpus, parent

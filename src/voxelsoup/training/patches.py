@@ -21,6 +21,7 @@ from voxelsoup.study.sections.training import Training
 from voxelsoup.study.study import Study
 from voxelsoup.training.augment import augment
 from voxelsoup.training.data_workers import read_batches
+from voxelsoup.training.targets import CERTAIN, EnsembleTargets
 
 # Of the random numbers that choose channels to drop.
 DROPOUT = 1
@@ -45,9 +46,17 @@ class PatchSource:
     dropout: float = 0.0
     constants: tuple[Intensities | None, ...] = ()
     not_annotated: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    targets: EnsembleTargets | None = None
 
     @classmethod
-    def of(cls, study: Study, cases: Iterable[str], folder: Path, seed: tuple[int, ...]) -> Self:
+    def of(
+        cls,
+        study: Study,
+        cases: Iterable[str],
+        folder: Path,
+        seed: tuple[int, ...],
+        targets: EnsembleTargets | None = None,
+    ) -> Self:
         """What a fold's patches of some cases are drawn from (``with_intensities``)."""
         ignored = study.dataset.ignore_label
         dropout = study.dataset.accept.dropout
@@ -60,6 +69,7 @@ class PatchSource:
             dropout=dropout,
             constants=constants,
             not_annotated={case: regions for case, regions in hidden.items() if regions},
+            targets=targets,
         )
 
     def case_of(self, number: int) -> tuple[str, np.random.Generator]:
@@ -74,9 +84,13 @@ class Patches:
     def __init__(self, source: PatchSource) -> None:
         self.source = source
         self._opened: dict[str, PreprocessedCase] = {}
+        self._targets: dict[str, np.ndarray] = {}
 
     def __getitem__(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Image, float32 (channel, x, y, z), and label values, uint8 (1, x, y, z)."""
+        """Image, float32 (channel, x, y, z), and label values, uint8 (1, x, y, z).
+
+        With an ensemble's targets its probabilities follow the label values: (1 + region, x, y, z).
+        """
         images, labels = self.__getitems__([number])
         return images[0], labels[0]
 
@@ -90,13 +104,17 @@ class Patches:
         drawn = [self._drawn(number) for number in numbers]
         patch, channels = self.source.training.patch, len(drawn[0][0].image)
         images = np.empty((len(drawn), channels, *patch), np.float32)
-        labels = np.empty((len(drawn), 1, *patch), np.uint8)
+        asked, regions = self.source.targets, self.source.regions
+        maps = 1 if asked is None else 1 + len(regions)
+        labels = np.empty((len(drawn), maps, *patch), np.uint8)
 
         def read(place: int) -> None:
             case, window = drawn[place]
             read_patch(case.image, window, images[place])
             rescale(images[place], self.source.constants)
             labels[place, 0] = case.label[window]
+            if asked is not None:
+                labels[place, 1:] = self._target(case.name)[(slice(None), *window)]
 
         devices.parallel_map(read, range(len(drawn)), images[0].size, torch.device("cpu"))
         return torch.from_numpy(images), torch.from_numpy(labels)
@@ -117,6 +135,12 @@ class Patches:
             case.foreground = case.foreground[np.isin(case.foreground[:, 0], named)]
             self._opened[name] = case
         return self._opened[name]
+
+    def _target(self, name: str) -> np.ndarray:
+        assert self.source.targets is not None
+        if name not in self._targets:
+            self._targets[name] = self.source.targets.of(name)
+        return self._targets[name]
 
     def _window(self, case: PreprocessedCase, random: np.random.Generator) -> tuple[slice, ...]:
         patch = np.array(self.source.training.patch)
@@ -145,7 +169,7 @@ def batches(
 
     Yields:
         Images (batch, channel, x, y, z) and regions (batch, region, x, y, z) on ``device``: 0, 1,
-        and ``UNKNOWN`` where nobody annotated.
+        and ``UNKNOWN`` where nobody annotated; with an ensemble's targets any number from 0 to 1.
 
     Raises:
         InputError, WorkerLost: as ``data_workers.read_batches``.
@@ -176,11 +200,33 @@ def _prepared(
         drop_channels(images, source.dropout, [*source.seed, step])
     kept = slice(own.start, own.stop)
     regions = regions_of(labels[kept], list(source.regions.values()))
+    numbers = [step * size + place for place in own]
+    if source.targets is not None:
+        mix_targets(regions, labels[kept, 1:], source, numbers)
     if source.ignored is not None:
-        regions.masked_fill_(labels[kept] == source.ignored, UNKNOWN)
+        regions.masked_fill_(labels[kept, :1] == source.ignored, UNKNOWN)
     if source.not_annotated:
-        hide_regions(regions, source, [step * size + place for place in own])
+        hide_regions(regions, source, numbers)
     return images[kept], regions
+
+
+def mix_targets(
+    regions: torch.Tensor,
+    probabilities: torch.Tensor,
+    source: PatchSource,
+    numbers: Iterable[int],
+) -> None:
+    """Bring the ensemble's probabilities into the regions of the patches of some numbers, in place.
+
+    ``regions`` are float32 and ``probabilities`` uint8 up to ``CERTAIN``, both
+    (batch, region, x, y, z).
+    """
+    targets = source.targets
+    assert targets is not None
+    for sample, number in enumerate(numbers):
+        case, _ = source.case_of(number)
+        share = 1.0 if case in targets.unlabelled else targets.share
+        regions[sample].mul_(1 - share).add_(probabilities[sample], alpha=share / CERTAIN)
 
 
 def hide_regions(regions: torch.Tensor, source: PatchSource, numbers: Iterable[int]) -> None:

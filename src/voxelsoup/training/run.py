@@ -12,13 +12,14 @@ from voxelsoup.common.provenance import data_fingerprint, hash_of_weights
 from voxelsoup.common.text import counted, times
 from voxelsoup.data.preprocessing.intensities import with_intensities
 from voxelsoup.study.ingredients import checkpoint_steps
-from voxelsoup.study.sections.soup import WeightsKind
+from voxelsoup.study.sections.soup import Finish, WeightsKind
 from voxelsoup.study.sections.training import Optimizer
-from voxelsoup.study.study import Study
+from voxelsoup.study.study import Study, finish_epochs
 from voxelsoup.study.trials import Trial
+from voxelsoup.training.targets import EnsembleTargets
 
-# A trial must not see the patches of its stem again in the same order.
-STEM_STAGE, TRIAL_STAGE = 0, 1
+# A run must not see the patches of what it starts from again in the same order.
+STEM_STAGE, TRIAL_STAGE, FINISH_STAGE = 0, 1, 2
 
 # Where a run trains and how it reads its patches does not change what it computes; its length
 # is an attribute of its own, and a stem's differs from that of the trials. Checkpoints do not
@@ -45,6 +46,7 @@ class Run:
         checkpoints: number of checkpoints along it, the last one at its end.
         weights: kinds of weights that are kept of each.
         pause_after: epochs after which it stops for now, to be continued; None goes to its end.
+        targets: probabilities of an ensemble to train towards as well; None: labels alone.
     """
 
     study: Study
@@ -57,6 +59,7 @@ class Run:
     checkpoints: int = 1
     weights: tuple[WeightsKind, ...] = ("averaged",)
     pause_after: int | None = None
+    targets: EnsembleTargets | None = None
 
     @property
     def steps(self) -> int:
@@ -81,7 +84,10 @@ class Run:
 
     def settings(self) -> dict[str, Any]:
         """The settings that its result depends on, with all defaults."""
-        return run_settings(self.study, self.optimizer, self.epochs, self.checkpoints, self.weights)
+        settings = run_settings(
+            self.study, self.optimizer, self.epochs, self.checkpoints, self.weights
+        )
+        return settings | _of_targets(self.targets.share if self.targets else 0.0)
 
 
 @dataclass(frozen=True)
@@ -157,6 +163,10 @@ def run_settings(
     }
 
 
+def _of_targets(share: float) -> dict[str, Any]:
+    return {"finish": {"ensemble_share": share}} if share else {}
+
+
 def run_identity(run: Run, fingerprints: dict[str, str]) -> dict[str, Any]:
     """Everything that a run's result depends on: a state of another identity is of no use to it.
 
@@ -168,6 +178,7 @@ def run_identity(run: Run, fingerprints: dict[str, str]) -> dict[str, Any]:
         "data": data_fingerprint(fingerprints, run.cases),
         "seed": list(run.seed),
         "code": module_hashes(["training"]),
+        **({"targets": run.targets.sha256} if run.targets else {}),
     }
 
 
@@ -181,6 +192,17 @@ def trial_target(study: Study) -> tuple[int, dict[str, Any]]:
     """Epochs of a trial, whose values the study has, and what its result depends on."""
     epochs, count = study.training.epochs, study.training.checkpoints
     return epochs, run_settings(study, study.optimizer, epochs, count, study.soup.weights)
+
+
+def finish_target(study: Study, rate: float) -> tuple[int, dict[str, Any]]:
+    """Epochs of a finish, and the settings that its result depends on.
+
+    Raises:
+        ValueError: if the study finishes no model.
+    """
+    finish, epochs = _finish_of(study), finish_epochs(study)
+    settings = run_settings(study, finish_optimizer(study, rate), epochs)
+    return epochs, settings | _of_targets(finish.ensemble_share)
 
 
 def can_continue(optimizer: Optimizer) -> bool:
@@ -219,3 +241,40 @@ def trial_run(trial: Trial, fold: int, cases: list[str], folder: Path, initial: 
         checkpoints=trial.study.training.checkpoints,
         weights=tuple(trial.study.soup.weights),
     )
+
+
+def finish_optimizer(study: Study, rate: float) -> Optimizer:
+    """The optimizer of a finish with one of its learning rates."""
+    return _finish_of(study).optimizer.model_copy(update={"lr": rate})
+
+
+def finish_run(
+    study: Study,
+    fold: int,
+    cases: list[str],
+    folder: Path,
+    initial: Path,
+    rate: float,
+    targets: EnsembleTargets | None,
+) -> Run:
+    """The run that trains a model of a fold on for a while, with one of the learning rates.
+
+    ``cases`` include those without labels that ``targets`` has a target of.
+    """
+    labelled = [case for case in cases if targets is None or case not in targets.unlabelled]
+    return Run(
+        study=with_intensities(study, labelled, folder),
+        optimizer=finish_optimizer(study, rate),
+        epochs=finish_epochs(study),
+        seed=(study.training.seed, fold, FINISH_STAGE),
+        cases=cases,
+        folder=folder,
+        initial=initial,
+        targets=targets,
+    )
+
+
+def _finish_of(study: Study) -> Finish:
+    if study.soup.finish is None:
+        raise ValueError("the study finishes no model")
+    return study.soup.finish

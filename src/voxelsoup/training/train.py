@@ -161,7 +161,7 @@ def _batches_left(
 
 def patch_source(run: Run) -> PatchSource:
     """What the patches of a run are drawn from."""
-    return PatchSource.of(run.study, run.cases, run.folder, run.seed)
+    return PatchSource.of(run.study, run.cases, run.folder, run.seed, run.targets)
 
 
 def initial_model(run: Run, device: torch.device) -> nn.Module:

@@ -47,7 +47,7 @@ def write_bundle(
     Raises InputError if a model is not the one that was scored, or cannot be exported.
     """
     folds = study.folds.numbers
-    found = kinds(results, folds, study.soup.averaging_recipes)
+    found = kinds(results, folds, [r for r in study.compared_recipes if r != "ensemble"])
     won = winner(found)
     paths = [results / f"fold{fold}" / won.folder / MODEL for fold in folds]
     models = open_models(paths)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
-from voxelsoup.study.sections.base import Section
+from voxelsoup.study.sections.base import Section, only_if_not
+from voxelsoup.study.sections.training import Optimizer
 
 WeightsKind = Literal["averaged", "raw"]
 # Recipes that choose ingredients and average them.
 SoupName = Literal["greedy", "uniform", "hierarchical", "learned"]
 RecipeName = Literal[SoupName, "best", "ensemble"]
+# A model trained on for a while: one of the soups, and the best single model.
+FINISHED, FINISHED_BEST = "finished", "finished-best"
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Learned(Section):
@@ -29,6 +33,76 @@ class Learned(Section):
         "size, batch size and share of foreground are those of the training).",
     )
     lr: float = Field(0.1, gt=0, description="Learning rate of the weights' logits.")
+
+
+class Finish(Section):
+    """A soup trained on for a short while, towards its trials' ensemble as well as the labels.
+
+    Noothout et al., Knowledge distillation with ensembles of convolutional neural networks for
+    medical image segmentation, Journal of Medical Imaging 2022.
+    """
+
+    of: Literal[SoupName, "best"] = Field(
+        "greedy",
+        description="The soup that is trained on; `best` is the best single model alone. Beside a "
+        "soup the best single model is always finished in the same way, as a control.",
+    )
+    epochs: int | None = Field(
+        None, ge=1, description="Epochs of a finish; null: as many as `training.epochs`."
+    )
+    optimizer: Optimizer = Field(
+        Optimizer(schedule="cosine"),
+        description="Optimizer and schedule; by default AdamW with a cosine to 0. Its learning "
+        "rates are `rates`.",
+    )
+    rates: list[Rate] = Field(
+        [0.003, 0.001],
+        min_length=1,
+        description="Learning rates to try; the finished model with the highest selection Dice is "
+        "taken, the first one of equal ones.",
+    )
+    ensemble_share: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="Share of the training target that is the probability of the ensemble (of "
+        "`soup.ensemble_of`); the rest is the label. 0 needs no ensemble.",
+    )
+    unlabelled: bool = Field(
+        False,
+        description="Train on the data set's unlabelled cases too (`dataset.unlabelled: predict`), "
+        "with the probability of the ensemble as their target.",
+    )
+
+    @field_validator("rates")
+    @classmethod
+    def _rates_differ(cls, value: list[float]) -> list[float]:
+        if len(set(value)) != len(value):
+            raise ValueError("names the same rate twice")
+        return value
+
+    @field_validator("optimizer")
+    @classmethod
+    def _rates_are_apart(cls, value: Optimizer) -> Optimizer:
+        if "lr" in value.model_fields_set:
+            raise ValueError(
+                "the learning rates of a finish are `soup.finish.rates`: leave out `lr`"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _unlabelled_need_the_ensemble(self) -> Finish:
+        if self.unlabelled and self.ensemble_share == 0:
+            raise ValueError(
+                "`unlabelled` cases have no target but the ensemble's: `ensemble_share` must be "
+                "above 0"
+            )
+        return self
+
+    @property
+    def models(self) -> list[str]:
+        """What is finished: the soup, and the best single model."""
+        return [FINISHED_BEST] if self.of == "best" else [FINISHED, FINISHED_BEST]
 
 
 class Soup(Section):
@@ -78,6 +152,12 @@ class Soup(Section):
         description="Candidates evaluated at the same time, each on its own GPU if there are "
         "GPUs; the outcome is the same.",
     )
+    finish: Finish | None = Field(
+        None,
+        exclude_if=only_if_not(None),
+        description="Train the soup on for a short while, towards the ensemble's probabilities as "
+        "well as the labels: one network at the ensemble's level (docs/souping.md). See below.",
+    )
     barrier_cases: int = Field(
         4,
         ge=1,
@@ -110,6 +190,15 @@ class Soup(Section):
         if value % 2 == 0:
             raise ValueError("must be odd, so that the middle of the line is among the points")
         return value
+
+    @model_validator(mode="after")
+    def _the_finished_soup_is_made(self) -> Soup:
+        if self.finish and self.finish.of not in ("best", *self.recipes):
+            raise ValueError(
+                f"`finish.of` is `{self.finish.of}`, which `recipes` does not name: add it there, "
+                "or finish another soup"
+            )
+        return self
 
     @property
     def averaging_recipes(self) -> list[RecipeName]:

@@ -1,0 +1,42 @@
+"""Train a soup or the best single model of a fold on, with one learning rate."""
+
+import logging
+from pathlib import Path
+
+from voxelsoup.common.files import read_json
+from voxelsoup.common.logs import job_log
+from voxelsoup.data.preprocessing.store import read_manifest
+from voxelsoup.runs.divergence import Diverged
+from voxelsoup.study.loading import load
+from voxelsoup.training.job import run_job, write_diverged, write_run
+from voxelsoup.training.run import Job, finish_run, run_identity
+from voxelsoup.training.targets import targets_of
+
+with job_log(snakemake.log[0]):
+    given, asked, model = snakemake.input, snakemake.params, Path(snakemake.output.model)
+    fold, start, rate = (snakemake.wildcards[key] for key in ("fold", "start", "rate"))
+    study, cases = load(snakemake.config), read_json(Path(given.folds))["folds"][fold]["training"]
+    share, folder = study.soup.finish.ensemble_share, Path(asked.folder)
+    targets = (
+        targets_of(read_json(Path(given.targets[0])), Path(asked.targets), share) if share else None
+    )
+    cases = [*cases, *(targets.unlabelled if targets else ())]
+    run = finish_run(study, int(fold), cases, folder, Path(given.start), float(rate), targets)
+    job = Job(
+        run,
+        int(fold),
+        name=f"finish/{start}/{rate}",
+        label=f"finish of {start} with rate {rate}",
+        parameters={},
+        identity=run_identity(run, read_manifest(Path(given.manifest))),
+        states=Path(asked.states),
+        events=model.parent,
+        log=Path(snakemake.log[0]),
+        threads=snakemake.threads,
+    )
+    try:
+        with run_job(job) as done:
+            write_run(job, done, model, beside=[])
+    except Diverged as error:
+        logging.error("%s\nthe fold continues without this rate", error)
+        write_diverged(job, error, model, beside=[])
