@@ -60,6 +60,11 @@ if study.soup.finish:
     include: "rules/finish.smk"
 
 
+if study.comparison.long_run:
+
+    include: "rules/long_run.smk"
+
+
 if study.comparison.test_sets:
 
     include: "rules/test_sets.smk"

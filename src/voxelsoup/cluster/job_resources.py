@@ -65,6 +65,7 @@ RULES = {
     # One per fold, model that is finished and learning rate.
     "finish": RuleJobs("training", "finish"),
     "finished": RuleJobs("evaluation", "recipe", ("soup",)),
+    "long_run": RuleJobs("training", "fold"),
     "basin": RuleJobs("evaluation", "fold"),
     # One per fold, model and test set.
     "test_set": RuleJobs("evaluation", "recipe", ("soup",)),

@@ -95,6 +95,7 @@ def _is_submitted(rule: str, study: Study) -> bool:
         "finish_targets": bool(study.soup.finish and study.soup.finish.ensemble_share),
         "finish": study.soup.finish is not None,
         "finished": study.soup.finish is not None,
+        "long_run": study.comparison.long_run,
         "predict_batch": study.predict.input is not None,
         "test_set": bool(study.comparison.test_sets),
         "test_sets": bool(study.comparison.test_sets),

@@ -40,6 +40,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "finish_targets": ("scores", "soups"),
     "finish": ("training",),
     "finished": ("scores", "soups"),
+    "long_run": ("training", "scores"),
     "basin": ("scores", "soups"),
     "best": ("soups",),
     "postprocessing": ("scores", "post-processing"),

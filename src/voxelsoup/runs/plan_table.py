@@ -25,6 +25,7 @@ STEPS = {
     "finish_targets": "ensembles to predict training cases with",
     "finish": "finishes to train",
     "finished": "finished models to choose",
+    "long_run": "long runs to train",
     "basin": "folds to measure barriers in",
     "postprocessing": "post-processings to choose",
     "evaluate_soups": "folds to score soups of",

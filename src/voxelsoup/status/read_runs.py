@@ -24,8 +24,8 @@ from voxelsoup.runs.record import read_record, read_result
 from voxelsoup.runs.run_state import Circumstances, Queue, RunFacts
 from voxelsoup.status.slurm_jobs import ask_slurm
 from voxelsoup.study.ingredients import models_of
-from voxelsoup.study.study import Study, finish_epochs, finish_runs
-from voxelsoup.study.trials import Trial
+from voxelsoup.study.study import LONG_RUN, Study, finish_epochs, finish_runs
+from voxelsoup.study.trials import Trial, long_run_epochs
 
 HISTORY = "history.csv"
 # The end of a log has what ended the run, in bytes.
@@ -91,6 +91,11 @@ def known_runs(study: Study, trials: Sequence[Trial]) -> list[KnownRun]:
         for run in finish_runs(study):
             places = (f"{results}/fold{fold}/{run}", f"{states}/{run}", f"{logs}/{run}.log")
             found.append(KnownRun(fold, run, None, finish_epochs(study), *places, ("",)))
+        if study.comparison.long_run:
+            folder, log = f"{results}/fold{fold}/soups/{LONG_RUN}", f"{logs}/soups/{LONG_RUN}.log"
+            places = (folder, f"{states}/{LONG_RUN}", log)
+            epochs = long_run_epochs(study, trials)
+            found.append(KnownRun(fold, LONG_RUN, None, epochs, *places, ("",)))
     return found
 
 

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from voxelsoup.runs.run_state import RunState
+from voxelsoup.study.study import LONG_RUN
 from voxelsoup.study.trials import trial_label
 
 STEM = "stem"
@@ -70,7 +71,7 @@ class RunRow:
     def label(self) -> str:
         """The name for readers, as ``stem`` or ``lr 0.03, seed 1``."""
         # A finish is named by its place, which has its model and its learning rate.
-        if self.run == STEM or "/" in self.run:
+        if self.run in (STEM, LONG_RUN) or "/" in self.run:
             return self.run
         return trial_label(self.parameters, [*self.parameters])
 

@@ -29,6 +29,8 @@ from voxelsoup.study.sections.soup import Soup
 from voxelsoup.study.sections.sweep import Sweep
 from voxelsoup.study.sections.training import Network, Optimizer, Stem, Training
 
+# The model of one run from random weights that gets the steps of all others.
+LONG_RUN = "long-run"
 # The diagonal of a BraTS volume in mm, to the millimetre.
 BRATS_PENALTY = 374.0
 
@@ -140,8 +142,9 @@ class Study(Section):
 
     @property
     def compared_recipes(self) -> list[str]:
-        """All that is compared with the best single model: soups, ensemble, finished models."""
-        return [*self.soup.recipes, *(self.soup.finish.models if self.soup.finish else [])]
+        """All that is compared with the best single model: soups, ensemble, finished models..."""
+        finished = self.soup.finish.models if self.soup.finish else []
+        return [*self.soup.recipes, *finished, *[LONG_RUN] * self.comparison.long_run]
 
     @property
     def labels(self) -> set[int]:
@@ -171,6 +174,7 @@ def check_across_sections(study: Study, where: str) -> None:
     _check_not_annotated(study, where)
     _check_divisible(study, where)
     _check_ensemble(study, where)
+    _check_long_run(study, where)
     _check_replacement(study, where)
     _check_background(study, where)
     _check_balance(study, where)
@@ -266,6 +270,25 @@ def _check_ensemble(study: Study, where: str) -> None:
             f"`soup.ensemble_of` is `{source}`, which `soup.recipes` does not name",
             f"one of {', '.join(['all', *soups])}",
             f"add `{source}` to `soup.recipes`, or take one of those",
+        )
+
+
+def _check_long_run(study: Study, where: str) -> None:
+    if not study.comparison.long_run:
+        return
+    if study.soup.finish is None:
+        raise InputError(
+            where,
+            "`comparison.long_run` in a study without `soup.finish`",
+            "a finish, whose optimizer and first rate the long run takes",
+            "set `soup.finish`, or leave `comparison.long_run` out",
+        )
+    if study.sweep.halving is not None:
+        raise InputError(
+            where,
+            "`comparison.long_run` with `sweep.halving`",
+            "trials whose steps are known before they run",
+            "leave one of them out",
         )
 
 

@@ -18,7 +18,7 @@ from voxelsoup.study.halving import check_halving
 from voxelsoup.study.loading import wrong_settings
 from voxelsoup.study.sections.base import Section
 from voxelsoup.study.sections.sweep import SweepBlock
-from voxelsoup.study.study import Study
+from voxelsoup.study.study import Study, finish_epochs
 from voxelsoup.study.sweepable import SWEPT_SECTIONS, setting
 
 # Model -> label, where no labels are given: the ids are shown.
@@ -224,3 +224,10 @@ def _check_groups(study: Study, found: Sequence[Trial], where: str) -> None:
             f"one of {', '.join(keys)}" if keys else "no `soup.group_by` where nothing is swept",
             "name a swept key, or leave `soup.group_by` out",
         )
+
+
+def long_run_epochs(study: Study, trials: Sequence[Trial]) -> int:
+    """Epochs of stem, trials and finish of a fold together."""
+    stem = study.stem.epochs if study.stem.source == "train" else 0
+    finish = len(study.soup.finish.rates) * finish_epochs(study) if study.soup.finish else 0
+    return stem + sum(trial.study.training.epochs for trial in trials) + finish

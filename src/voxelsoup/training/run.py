@@ -15,11 +15,11 @@ from voxelsoup.study.ingredients import checkpoint_steps
 from voxelsoup.study.sections.soup import Finish, WeightsKind
 from voxelsoup.study.sections.training import Optimizer
 from voxelsoup.study.study import Study, finish_epochs
-from voxelsoup.study.trials import Trial
+from voxelsoup.study.trials import Trial, long_run_epochs
 from voxelsoup.training.targets import EnsembleTargets
 
 # A run must not see the patches of what it starts from again in the same order.
-STEM_STAGE, TRIAL_STAGE, FINISH_STAGE = 0, 1, 2
+STEM_STAGE, TRIAL_STAGE, FINISH_STAGE, LONG_STAGE = 0, 1, 2, 3
 
 # Where a run trains and how it reads its patches does not change what it computes; its length
 # is an attribute of its own, and a stem's differs from that of the trials. Checkpoints do not
@@ -271,6 +271,28 @@ def finish_run(
         folder=folder,
         initial=initial,
         targets=targets,
+    )
+
+
+def long_run_target(study: Study, trials: Sequence[Trial]) -> tuple[int, dict[str, Any]]:
+    """Epochs of a long run, and the settings that its result depends on."""
+    epochs = long_run_epochs(study, trials)
+    optimizer = finish_optimizer(study, _finish_of(study).rates[0])
+    return epochs, run_settings(study, optimizer, epochs)
+
+
+def long_run(
+    study: Study, trials: Sequence[Trial], fold: int, cases: list[str], folder: Path
+) -> Run:
+    """The run of a fold from random weights that gets the steps of all others."""
+    return Run(
+        study=with_intensities(study, cases, folder),
+        optimizer=finish_optimizer(study, _finish_of(study).rates[0]),
+        epochs=long_run_epochs(study, trials),
+        seed=(study.training.seed, fold, LONG_STAGE),
+        cases=cases,
+        folder=folder,
+        initial=None,
     )
 
 

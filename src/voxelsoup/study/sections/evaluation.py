@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from voxelsoup.study.sections.base import Name, PathText, Section
+from voxelsoup.study.sections.base import Name, PathText, Section, only_if_not
 from voxelsoup.study.sections.training import LossName
 
 Protocol = Literal["held-out", "published"]
@@ -50,6 +50,13 @@ class Comparison(Section):
         description="Further labelled data sets, in any layout: name -> folder. The best single "
         "model and every recipe of every fold predict all of their cases, which no fold may have; "
         "the report has a section with all metrics, and differences paired over the cases.",
+    )
+    long_run: bool = Field(
+        False,
+        exclude_if=only_if_not(False),
+        description="Train one more model per fold from random weights, with the steps of stem, "
+        "trials and finish together, the optimizer of `soup.finish` and its first rate: what the "
+        "same computing time gives without any soup.",
     )
 
 
