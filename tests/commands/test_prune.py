@@ -65,6 +65,35 @@ def test_prune_keeps_everything_that_the_study_names(study: Path, capsys) -> Non
         assert files_of(study.parent) == before
 
 
+def test_the_finish_and_the_long_run_of_a_former_study_are_listed(study: Path, capsys) -> None:
+    results, before = study.parent / "results", files_of(study.parent / "results")
+    finished = {
+        "fold0/finish/greedy/0.003/model.safetensors",
+        "fold0/finish/targets.json",
+        "fold0/soups/finished/recipe.json",
+        "fold0/soups/finished-best/recipe.json",
+        "fold0/soups/long-run/model.safetensors",
+        ".state/fold0/finish/greedy/0.003/status.json",
+        ".state/fold0/targets/a.npy",
+        ".state/fold0/long-run/status.json",
+        "logs/fold0/finish/greedy/0.003.log",
+        "logs/fold0/finish_targets.log",
+        "figures/differences_finished-best.svg",
+    }
+    for name in finished:
+        write(results / name)
+    soup = {"recipes": ["greedy", "uniform"], "finish": {}}
+    write_study(study.parent, soup=soup, comparison={"long_run": True})
+    assert "There is nothing else." in pruned(capsys, study)
+    write_study(study.parent)
+    printed = pruned(capsys, study)
+    for name in ("finishes", "soup finished", "soup finished-best", "soup long-run"):
+        assert f"{name} of fold 0\n" in printed
+    assert "figures of soup finished-best" in printed
+    pruned(capsys, study, "--yes")
+    assert files_of(results) == before
+
+
 def test_a_removed_value_is_listed_with_its_size_and_removed_if_asked(study: Path, capsys) -> None:
     results, (_, removed) = study.parent / "results", trials_in(study)
     write_study(study.parent, sweep=ONE_RATE)

@@ -38,6 +38,7 @@ DECIDE_NOTHING = {
     "training.data_workers": "processes that read what patches are made of, in order",
     "training.peers": "processes",
     "training.run": "settings of a run, which are compared themselves",
+    "training.targets": "files of probabilities, which are compared themselves",
     "training.tensorboard": "events",
     "comparison.answer": "sentences",
     "comparison.conclusions": "sentences",
@@ -55,7 +56,7 @@ NOT_OF_THE_KIND: dict[str, set[str]] = {
     "training": {"data.preprocessing.geometry", "data.preprocessing.resample"},
     "scores": {"evaluation.postprocessing"},
     "post-processing": {"soups.scorer", "training"},
-    "soups": {"evaluation.lesions", "evaluation.metrics", "evaluation.surfaces"},
+    "soups": {"data.volumes", "evaluation.lesions", "evaluation.metrics", "evaluation.surfaces"},
     "predictions": set(),
     "tables": {"evaluation", "models.weight_files", "soups"},
 }

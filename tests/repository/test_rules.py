@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -22,12 +23,14 @@ def rules_of_files() -> dict[str, str]:
     return {name: text for file in CHAPTERS for name, text in RULE.findall(file.read_text())}
 
 
-def rule_graph(folder: Path, sweep: object) -> tuple[set[str], set[tuple[str, str]]]:
+def rule_graph(folder: Path, sweep: dict[str, Any]) -> tuple[set[str], set[tuple[str, str]]]:
     """The rules of a study with all that a study can have, and which reads whose outputs."""
     study = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
     study |= {"sweep": sweep, "predict": {"input": "scans"}}
     study["comparison"] = {"test_sets": {"other": "scans"}}
-    study["soup"] = {"recipes": ["greedy", "ensemble"], "ensemble_of": "greedy"}
+    study["soup"] = {"recipes": ["greedy", "ensemble"], "ensemble_of": "greedy", "finish": {}}
+    if "halving" not in sweep:
+        study["comparison"]["long_run"] = True
     (folder / "study.yaml").write_text(yaml.safe_dump(study))
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(REPOSITORY / "Snakefile")]
     command += ["all", "predict", "--configfile", "study.yaml", "--rulegraph"]

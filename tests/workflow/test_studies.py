@@ -239,7 +239,9 @@ def test_fine_tuning_of_a_checkpoint_on_nnunets_folders_and_folds(
     assert folds["test"] == names[:3]
 
 
-def write_with_ensemble(file: Path, recipes: list[str], **soup: Any) -> Path:
+def write_with_ensemble(
+    file: Path, recipes: list[str], long_run: bool = False, **soup: Any
+) -> Path:
     """A study of one fold and three trials."""
     return write_study(
         file,
@@ -254,6 +256,7 @@ def write_with_ensemble(file: Path, recipes: list[str], **soup: Any) -> Path:
         stem="none",
         sweep={"grid": {"optimizer.lr": [0.01, 0.02, 0.03]}},
         soup={"recipes": recipes, "learned": {"per": "block", "steps": 3}, **soup},
+        **({"comparison": {"long_run": True}} if long_run else {}),
     )
 
 
@@ -266,7 +269,8 @@ ENSEMBLE = Path("results/fold0/soups/ensemble")
 def with_ensemble(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A study that sets an ensemble beside its soups."""
     folder = tmp_path_factory.mktemp("ensemble")
-    study = write_with_ensemble(folder / "study.yaml", ALL_RECIPES)
+    finish = {"rates": [0.01, 0.003]}
+    study = write_with_ensemble(folder / "study.yaml", ALL_RECIPES, long_run=True, finish=finish)
     (folder / "printed.txt").write_text(snakemake(folder, *PROFILE, config=study))
     return folder
 
@@ -289,6 +293,48 @@ def test_an_ensemble_is_scored_like_a_model_and_writes_no_weights(with_ensemble:
     assert record["seconds_per_case"]["ensemble"] > record["seconds_per_case"]["one_model"] > 0
     manifest = pd.read_csv(with_ensemble / "results/models/manifest.tsv", sep="\t")
     assert "ensemble" not in set(manifest["trial"]) and "greedy" in set(manifest["trial"])
+
+
+def test_a_finished_model_comes_from_the_rate_that_scored_best_on_selection_cases(
+    with_ensemble: Path,
+) -> None:
+    fold = with_ensemble / "results/fold0"
+    for name, start in (("finished", "greedy"), ("finished-best", "best")):
+        record, rows = read_json(fold / f"soups/{name}/recipe.json"), fold / f"soups/{name}"
+        tried = {one["lr"]: one["selection_score"] for one in record["finish"]["tried"]}
+        assert list(tried) == [0.01, 0.003]
+        assert record["of"] == start and record["score"] == max(tried.values())
+        assert record["score"] == mean_dice(read_rows(rows / "selection.csv"))
+        chosen = fold / f"finish/{start}/{record['finish']['lr']}"
+        digest = sha256(chosen / "model.safetensors")
+        assert sha256(rows / "model.safetensors") == digest
+        run = read_json(chosen / "run.json")
+        began = fold / ("best" if start == "best" else f"soups/{start}") / "model.safetensors"
+        assert run["initial_sha256"] == sha256(began) != digest
+        assert run["settings"]["finish"] == {"ensemble_share": 0.5}
+        assert run["settings"]["optimizer"]["lr"] == record["finish"]["lr"]
+    kept = [part["trial"] for part in read_json(fold / "soups/greedy/recipe.json")["ingredients"]]
+    record = read_json(fold / "soups/finished/recipe.json")
+    assert [part["trial"] for part in record["ingredients"]] == kept
+    cases = read_json(with_ensemble / "results/folds.json")["folds"]["0"]
+    targets = with_ensemble / "results/.state/fold0/targets"
+    assert sorted(path.stem for path in targets.glob("*.npy")) == cases["training"]
+
+
+def test_finished_models_and_the_long_run_stand_in_every_table(with_ensemble: Path) -> None:
+    results = with_ensemble / "results"
+    titles = {"Finished Soup", "Finished Best Model", "Long Run"}
+    for table in ("overview", "overview_postprocessed"):
+        rows = pd.read_csv(results / f"comparison/{table}.csv")
+        assert titles <= set(rows["model"])
+    manifest = pd.read_csv(results / "models/manifest.tsv", sep="\t")
+    assert {"finished", "finished-best", "long-run"} <= set(manifest["trial"])
+    for name in ("finished", "finished-best", "long-run"):
+        assert (results / f"figures/differences_{name}.svg").exists()
+        scores = read_rows(results / f"fold0/soups/{name}/test.csv")
+        assert {"hd95", "lesion_dice"} <= set(scores.columns)
+    # One epoch of each of three trials, and of a finish with each of two rates; there is no stem.
+    assert read_json(results / "fold0/soups/long-run/run.json")["epochs"] == 5
 
 
 @pytest.mark.parametrize("recipe", SOUPS)

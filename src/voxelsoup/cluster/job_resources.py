@@ -58,8 +58,8 @@ RULES = {
     "soup": RuleJobs("evaluation", "recipe"),
     "candidates": RuleJobs("tables", "fold", local=True),
     "best": RuleJobs("tables", "fold"),
-    "postprocessing": RuleJobs("evaluation", "fold", ("best",)),
-    "evaluate_soups": RuleJobs("evaluation", "fold", ("best", "postprocessing")),
+    "postprocessing": RuleJobs("evaluation", "fold", ("best", "long_run")),
+    "evaluate_soups": RuleJobs("evaluation", "fold", ("best", "postprocessing", "long_run")),
     "ensemble": RuleJobs("evaluation", "fold", ("postprocessing",)),
     "finish_targets": RuleJobs("evaluation", "fold"),
     # One per fold, model that is finished and learning rate.
@@ -68,7 +68,7 @@ RULES = {
     "long_run": RuleJobs("training", "fold"),
     "basin": RuleJobs("evaluation", "fold"),
     # One per fold, model and test set.
-    "test_set": RuleJobs("evaluation", "recipe", ("soup",)),
+    "test_set": RuleJobs("evaluation", "recipe", ("soup", "finished")),
     "test_sets": RuleJobs("tables", "study"),
     "case_slices": RuleJobs("evaluation", "study", ("folds", "preprocess")),
     "compare": RuleJobs("tables", "study"),

@@ -24,6 +24,7 @@ from voxelsoup.common.files import write_text
 from voxelsoup.planning.sides import notes_on_sides
 from voxelsoup.study.loading import read
 from voxelsoup.study.reference import configuration_reference, schema_text
+from voxelsoup.study.study import Study, finish_runs
 from voxelsoup.study.trials import trials
 
 if TYPE_CHECKING:
@@ -154,18 +155,30 @@ def _check(asked: argparse.Namespace) -> int:
     # Torch and MONAI take seconds to import, and a mistake in the file is reported before.
     from voxelsoup.data.index.passed_over import notes_on_strays
     from voxelsoup.planning.constants import notes_on_constants
+    from voxelsoup.planning.target_size import notes_on_targets
     from voxelsoup.training.preflight import check_start
 
     check_start(study)
     strays = notes_on_strays(study.dataset, Path(study.dataset.root)) if study.dataset.root else []
-    for note in (*notes_on_constants(study), *strays):
+    for note in (*notes_on_constants(study), *strays, *notes_on_targets(study)):
         print(f"note: {note}")
-    folds = len(study.folds.numbers)
-    stems = folds if study.stem.source == "train" else 0
-    runs = stems + folds * len(found)
-    print(f"{asked.study}: {len(found)} trials x {folds} folds + {stems} stems = {runs} runs")
+    print(f"{asked.study}: {counted_runs(study, len(found))}")
     print(f"results: {study.results}; data set: {study.dataset.root or 'phantoms, made there'}")
     return 0
+
+
+def counted_runs(study: Study, trials: int) -> str:
+    """The runs of a study of so many trials, as a sum."""
+    folds = len(study.folds.numbers)
+    parts = [f"{trials} trials x {folds} folds"]
+    parts.append(f"{folds if study.stem.source == 'train' else 0} stems")
+    finishes = len(finish_runs(study))
+    if finishes:
+        parts.append(f"{finishes} finishes x {folds} folds")
+    if study.comparison.long_run:
+        parts.append(f"{folds} long runs")
+    runs = folds * (trials + (study.stem.source == "train") + finishes + study.comparison.long_run)
+    return f"{' + '.join(parts)} = {runs} runs"
 
 
 def _trials(asked: argparse.Namespace) -> int:

@@ -20,8 +20,8 @@ from voxelsoup.runs.invocation import recorded_studies
 from voxelsoup.runs.lease import Lease, LeaseTaken, server_time
 from voxelsoup.runs.run_state import condition_by_states
 from voxelsoup.study.loading import read
-from voxelsoup.study.sections.soup import RecipeName
-from voxelsoup.study.study import Study
+from voxelsoup.study.sections.soup import FINISHED, FINISHED_BEST, RecipeName
+from voxelsoup.study.study import LONG_RUN, Study
 from voxelsoup.study.trials import trials
 
 STATES = ".state"
@@ -31,8 +31,13 @@ FOLD = re.compile(r"fold(\d+)")
 ABOUT = r"(?:[-.].*)?"
 STEM = re.compile(rf"stem{ABOUT}")
 TRIAL = re.compile(rf"([0-9a-f]{{8}}){ABOUT}")
-RECIPE = re.compile(rf"({'|'.join(get_args(RecipeName))}){ABOUT}")
-FIGURE = re.compile(rf"differences_({'|'.join(get_args(RecipeName))})\..*")
+# The longer name first: the shorter one begins it.
+COMPARED = "|".join([*get_args(RecipeName), FINISHED_BEST, FINISHED, LONG_RUN])
+RECIPE = re.compile(rf"({COMPARED}){ABOUT}")
+FIGURE = re.compile(rf"differences_({COMPARED})\..*")
+# The runs of the finishes of a fold, and what they train towards.
+FINISHES = "finishes"
+OF_FINISHES = re.compile(rf"finish(?:_targets)?{ABOUT}|targets")
 TABLE = re.compile(r"fold(\d+)\..*")
 
 
@@ -126,11 +131,18 @@ def find_remnants(considered: Considered) -> list[Remnant]:
         for part, path in _parts(folder):
             if part not in named[fold]:
                 name = f"{part} of fold {fold}"
-                run = states / ("stem" if part == "stem" else f"trials/{part.split()[-1]}")
-                found.setdefault(name, Remnant(name, [], [run])).paths.append(path)
+                found.setdefault(name, Remnant(name, [], _runs_of(part, states))).paths.append(path)
     for name, path in _shown(considered.results, named):
         found.setdefault(name, Remnant(name, [], [])).paths.append(path)
     return list(found.values())
+
+
+def _runs_of(part: str, states: Path) -> list[Path]:
+    """Where the runs of a part of a fold have their leases."""
+    if part == FINISHES:
+        return [run for start in _children(states / "finish") for run in _children(start)]
+    names = {"stem": "stem", f"soup {LONG_RUN}": LONG_RUN}
+    return [states / names.get(part, f"trials/{part.split()[-1]}")]
 
 
 def _shown(results: Path, named: Mapping[int, set[str]]) -> Iterator[tuple[str, Path]]:
@@ -153,6 +165,8 @@ def _named(considered: Considered) -> dict[int, set[str]]:
         parts |= {f"soup {recipe}" for recipe in study.compared_recipes}
         if study.stem.source == "train":
             parts.add("stem")
+        if study.soup.finish is not None:
+            parts.add(FINISHES)
         for fold in study.folds.numbers:
             named[fold] |= parts
     return named
@@ -267,6 +281,10 @@ def _parts(fold: Path) -> Iterator[tuple[str, Path]]:
     for path in _children(fold):
         if STEM.fullmatch(path.name):
             yield "stem", path
+        elif OF_FINISHES.fullmatch(path.name):
+            yield FINISHES, path
+        elif path.name == LONG_RUN:
+            yield f"soup {LONG_RUN}", path
     of_trials = [fold / "trials", *_children(fold / "rungs")]
     kinds = [("trial", folder, TRIAL) for folder in of_trials]
     for kind, folder, pattern in [*kinds, ("soup", fold / "soups", RECIPE)]:
@@ -278,7 +296,8 @@ def _parts(fold: Path) -> Iterator[tuple[str, Path]]:
 
 def _run_folders(states: Path) -> list[Path]:
     """Where the runs of a fold have their leases."""
-    return [states / "stem", *filter(Path.is_dir, _children(states / "trials"))]
+    trials = filter(Path.is_dir, _children(states / "trials"))
+    return [states / "stem", states / LONG_RUN, *trials, *_runs_of(FINISHES, states)]
 
 
 def _children(folder: Path) -> list[Path]:

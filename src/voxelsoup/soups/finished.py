@@ -43,7 +43,8 @@ def chosen_rate(tried: Sequence[FinishedModel]) -> FinishedModel:
     Raises:
         InputError: if all of them diverged.
     """
-    left = [(model.score, -place, model) for place, model in enumerate(tried) if model.score]
+    scores = [(model.score, -place, model) for place, model in enumerate(tried)]
+    left = [one for one in scores if one[0] is not None]
     if not left:
         rates = ", ".join(f"{model.rate:g}" for model in tried)
         raise InputError(

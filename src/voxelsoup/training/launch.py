@@ -164,9 +164,9 @@ def _read_plan(path: Path) -> tuple[Job, list[int], int]:
     run |= {"folder": Path(run["folder"]), "initial": run["initial"] and Path(run["initial"])}
     run |= {"seed": tuple(run["seed"]), "weights": tuple(run["weights"])}
     if run["targets"]:
-        run["targets"] = EnsembleTargets(
-            **run["targets"] | {"folder": Path(run["targets"]["folder"])}
-        )
+        targets = run["targets"]
+        targets |= {"folder": Path(targets["folder"]), "unlabelled": tuple(targets["unlabelled"])}
+        run["targets"] = EnsembleTargets(**targets)
     plan["run"] = Run(**run, study=study, optimizer=optimizer)
     paths = {key: plan[key] and Path(plan[key]) for key in ("states", "events", "log")}
     return Job(**plan | paths), gpus, parent

@@ -245,7 +245,7 @@ def trial_run(trial: Trial, fold: int, cases: list[str], folder: Path, initial: 
 
 def finish_optimizer(study: Study, rate: float) -> Optimizer:
     """The optimizer of a finish with one of its learning rates."""
-    return _finish_of(study).optimizer.model_copy(update={"lr": rate})
+    return Optimizer(**_finish_of(study).optimizer.model_dump(), lr=rate)
 
 
 def finish_run(

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from voxelsoup.study.sections.base import Section, only_if_not
-from voxelsoup.study.sections.training import Optimizer
+from voxelsoup.study.sections.training import Optimizer, ScheduleName
 
 WeightsKind = Literal["averaged", "raw"]
 # Recipes that choose ingredients and average them.
@@ -35,6 +35,15 @@ class Learned(Section):
     lr: float = Field(0.1, gt=0, description="Learning rate of the weights' logits.")
 
 
+class FinishOptimizer(Optimizer):
+    """Optimizer and schedule of a finish; its learning rates are the finish's `rates`."""
+
+    schedule: ScheduleName = Field(
+        "cosine", description="As `optimizer.schedule`; a `cosine` falls to 0."
+    )
+    lr: float = Field(0.0027, gt=0, exclude=True, description="Not here: `rates` are tried.")
+
+
 class Finish(Section):
     """A soup trained on for a short while, towards its trials' ensemble as well as the labels.
 
@@ -50,8 +59,8 @@ class Finish(Section):
     epochs: int | None = Field(
         None, ge=1, description="Epochs of a finish; null: as many as `training.epochs`."
     )
-    optimizer: Optimizer = Field(
-        Optimizer(schedule="cosine"),
+    optimizer: FinishOptimizer = Field(
+        FinishOptimizer(),
         description="Optimizer and schedule; by default AdamW with a cosine to 0. Its learning "
         "rates are `rates`.",
     )
@@ -83,7 +92,7 @@ class Finish(Section):
 
     @field_validator("optimizer")
     @classmethod
-    def _rates_are_apart(cls, value: Optimizer) -> Optimizer:
+    def _rates_are_apart(cls, value: FinishOptimizer) -> FinishOptimizer:
         if "lr" in value.model_fields_set:
             raise ValueError(
                 "the learning rates of a finish are `soup.finish.rates`: leave out `lr`"
