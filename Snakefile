@@ -70,6 +70,16 @@ if study.comparison.test_sets:
     include: "rules/test_sets.smk"
 
 
+if study.final:
+
+    include: "rules/final.smk"
+
+
+if study.final and study.soup.finish:
+
+    include: "rules/final_finish.smk"
+
+
 include: "rules/compare.smk"
 
 
@@ -88,3 +98,4 @@ rule all:
         "<results>/models/manifest.tsv",
         "<results>/bundle/configs/metadata.json",
         "<results>/provenance.tsv",
+        "<results>/final/recipe.json" if study.final else [],

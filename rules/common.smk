@@ -56,6 +56,8 @@ RECIPES = study.compared_recipes
 MODELS = [recipe for recipe in RECIPES if recipe != "ensemble"]
 # The models that are compared with each other, as folders of a fold; an ensemble joins them later.
 COMPARED = ["best", *(f"soups/{recipe}" for recipe in MODELS)]
+# The model of each fold that is made as the final one is.
+STANDS_FOR_FINAL = "finished" if study.soup.finish else "greedy"
 # Those whose predictions are shown, case by case.
 SHOWN = [f"soups/{recipe}" for recipe in SOUPS if recipe != "best"][:1] or ["best"]
 

@@ -53,6 +53,15 @@ def files_of_candidates(name: str):
     return files
 
 
+# final.smk
+
+
+def models_of_final(wildcards) -> list[str]:
+    """The models that the final one is made of; known once the folds have chosen."""
+    models = read_json(Path(checkpoints.final_plan.get().output[0]))["models"]
+    return [f"{study.results}/final/trials/{one['model']}/model.safetensors" for one in models]
+
+
 # predict.smk, and the target in deploy.smk
 
 

@@ -56,7 +56,10 @@ NOT_OF_THE_KIND: dict[str, set[str]] = {
     "training": {"data.preprocessing.geometry", "data.preprocessing.resample"},
     "scores": {"evaluation.postprocessing"},
     "post-processing": {"soups.scorer", "training"},
-    "soups": {"data.volumes", "evaluation.lesions", "evaluation.metrics", "evaluation.surfaces"},
+    "soups": {"evaluation.lesions", "evaluation.metrics", "evaluation.surfaces"},
+    # Names of cases and of their patients; what a finish trains with is compared with its run.
+    "finish": {"data.volumes"},
+    "final": {"soups"},
     "predictions": set(),
     "tables": {"evaluation", "models.weight_files", "soups"},
 }
@@ -103,6 +106,9 @@ def scripts() -> dict[str, Path]:
             script = re.search(r'"\.\./workflow/scripts/(\w+\.py)"', body)
             if script:
                 found[rule] = REPOSITORY / "workflow" / "scripts" / script[1]
+    for chapter in (REPOSITORY / "rules").glob("*.smk"):
+        copies = re.findall(r"^use rule (\w+) as (\w+)", chapter.read_text(), re.MULTILINE)
+        found |= {copy: found[rule] for rule, copy in copies}
     return found
 
 

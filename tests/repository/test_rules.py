@@ -15,7 +15,10 @@ from voxelsoup.cluster.job_resources import RULES
 REPOSITORY = Path(__file__).parents[2]
 CHAPTERS = [*sorted((REPOSITORY / "rules").glob("*.smk")), REPOSITORY / "Snakefile"]
 # What begins a rule, and everything that is indented below it.
-RULE = re.compile(r"^(?:    )?(?:rule|checkpoint) (\w+):\n((?:[ ]+.*\n|\n)+)", re.MULTILINE)
+RULE = re.compile(
+    r"^(?:    )?(?:rule|checkpoint|use rule \w+ as) (\w+)(?: with)?:\n((?:[ ]+.*\n|\n)+)",
+    re.MULTILINE,
+)
 
 
 def rules_of_files() -> dict[str, str]:
@@ -30,7 +33,7 @@ def rule_graph(folder: Path, sweep: dict[str, Any]) -> tuple[set[str], set[tuple
     study["comparison"] = {"test_sets": {"other": "scans"}}
     study["soup"] = {"recipes": ["greedy", "ensemble"], "ensemble_of": "greedy", "finish": {}}
     if "halving" not in sweep:
-        study["comparison"]["long_run"] = True
+        study["comparison"]["long_run"] = study["final"] = True
     (folder / "study.yaml").write_text(yaml.safe_dump(study))
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(REPOSITORY / "Snakefile")]
     command += ["all", "predict", "--configfile", "study.yaml", "--rulegraph"]
@@ -70,8 +73,10 @@ def test_a_rule_waits_for_those_whose_outputs_it_reads(tmp_path: Path) -> None:
     # What follows the last rung of a halved study is not known before it has run.
     halved = rule_graph(tmp_path, grid | {"halving": {"rungs": 2, "keep": 0.5}})
     names, edges = names | halved[0], edges | halved[1]
-    # How many batches there are is not known before the scans are listed.
-    assert names - {"all"} == set(RULES) - {"predict_batch"}
+    # How many batches there are is not known before the scans are listed, nor which trials the
+    # final model is made of before the folds have chosen them.
+    known_later = {"predict_batch", "final_stem", "final_trial"}
+    assert names - {"all"} == set(RULES) - known_later
     inside = {
         (first, then)
         for first, then in edges

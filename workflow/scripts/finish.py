@@ -14,29 +14,36 @@ from voxelsoup.training.targets import targets_of
 
 with job_log(snakemake.log[0]):
     given, asked, model = snakemake.input, snakemake.params, Path(snakemake.output.model)
-    fold, start, rate = (snakemake.wildcards[key] for key in ("fold", "start", "rate"))
+    # The final model has no fold of its own: it is trained on the cases of all of them.
+    final = asked.get("fold")
+    fold = str(final or snakemake.wildcards.fold)
+    rate = float(asked.rate if final else snakemake.wildcards.rate)
+    name = "finish" if final else f"finish/{snakemake.wildcards.start}/{snakemake.wildcards.rate}"
     study, cases = load(snakemake.config), read_json(Path(given.folds))["folds"][fold]["training"]
     share, folder = study.soup.finish.ensemble_share, Path(asked.folder)
     targets = (
         targets_of(read_json(Path(given.targets[0])), Path(asked.targets), share) if share else None
     )
     cases = [*cases, *(targets.unlabelled if targets else ())]
-    run = finish_run(study, int(fold), cases, folder, Path(given.start), float(rate), targets)
+    run = finish_run(study, int(fold), cases, folder, Path(given.start), rate, targets)
     job = Job(
         run,
         int(fold),
-        name=f"finish/{start}/{rate}",
-        label=f"finish of {start} with rate {rate}",
+        name=name,
+        label=f"{name} with rate {rate:g}" if final else name,
         parameters={},
         identity=run_identity(run, read_manifest(Path(given.manifest))),
         states=Path(asked.states),
         events=model.parent,
         log=Path(snakemake.log[0]),
         threads=snakemake.threads,
+        place="final model" if final else "",
     )
     try:
         with run_job(job) as done:
             write_run(job, done, model, beside=[])
     except Diverged as error:
+        if final:
+            raise
         logging.error("%s\nthe fold continues without this rate", error)
         write_diverged(job, error, model, beside=[])

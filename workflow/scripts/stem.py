@@ -11,7 +11,9 @@ from voxelsoup.training.run import Job, run_identity, stem_run
 
 with job_log(snakemake.log[0]):
     given, asked, model = snakemake.input, snakemake.params, Path(snakemake.output.model)
-    fold = int(snakemake.wildcards.fold)
+    # The final model has no fold of its own: it is trained on the cases of all of them.
+    final = asked.get("fold")
+    fold = int(final or snakemake.wildcards.fold)
     cases = read_json(Path(given.folds))["folds"][str(fold)]["training"]
     run = stem_run(load(snakemake.config), fold, cases, Path(asked.folder))
     job = Job(
@@ -25,6 +27,7 @@ with job_log(snakemake.log[0]):
         events=model.parent,
         log=Path(snakemake.log[0]),
         threads=snakemake.threads,
+        place="final model" if final else "",
     )
     with run_job(job) as done:
         write_run(job, done, model, beside=[])

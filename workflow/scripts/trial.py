@@ -15,7 +15,10 @@ from voxelsoup.training.run import Job, run_identity, trial_run
 
 with job_log(snakemake.log[0]):
     given, asked, model = snakemake.input, snakemake.params, Path(snakemake.output.model)
-    fold, study = int(snakemake.wildcards.fold), load(snakemake.config)
+    # The final model has no fold of its own: it is trained on the cases of all of them.
+    final = asked.get("fold")
+    fold = int(final or snakemake.wildcards.fold)
+    study = load(snakemake.config)
     found = trials(study)
     trial = {trial.id: trial for trial in found}[snakemake.wildcards.trial]
     cases = read_json(Path(given.folds))["folds"][str(fold)]["training"]
@@ -32,12 +35,15 @@ with job_log(snakemake.log[0]):
         events=model.parent,
         log=Path(snakemake.log[0]),
         threads=snakemake.threads,
+        place="final model" if final else "",
     )
     beside = list(map(Path, snakemake.output.ingredients))
     try:
         with run_job(job) as done:
             write_run(job, done, model, beside)
     except Diverged as error:
+        if final:
+            raise
         # The study ends here if it cannot do without the trial.
         rest = trials_at_the_end(study, model.parents[2], [other.id for other in found])
         known = [divergence_of(fold, model.parents[1] / one) for one in rest if one != trial.id]

@@ -33,7 +33,7 @@ class RuleJobs:
     """
 
     needs: Literal["preprocess", "training", "evaluation", "tables"]
-    one_per: Literal["study", "fold", "run", "rung", "recipe", "finish", "batch"]
+    one_per: Literal["study", "fold", "run", "rung", "recipe", "finish", "final trial", "batch"]
     waits_for: tuple[str, ...] = ()
     local: bool = False
 
@@ -66,6 +66,15 @@ RULES = {
     "finish": RuleJobs("training", "finish"),
     "finished": RuleJobs("evaluation", "recipe", ("soup",)),
     "long_run": RuleJobs("training", "fold"),
+    "final_cases": RuleJobs("tables", "study", local=True),
+    "final_plan": RuleJobs("tables", "study", local=True),
+    "final_stem": RuleJobs("training", "study"),
+    # One per trial.
+    "final_trial": RuleJobs("training", "final trial"),
+    "final_soup": RuleJobs("evaluation", "study"),
+    "final_targets": RuleJobs("evaluation", "study"),
+    "final_finish": RuleJobs("training", "study", ("final_soup", "final_targets")),
+    "final": RuleJobs("tables", "study"),
     "basin": RuleJobs("evaluation", "fold"),
     # One per fold, model and test set.
     "test_set": RuleJobs("evaluation", "recipe", ("soup", "finished")),

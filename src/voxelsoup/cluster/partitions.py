@@ -96,6 +96,12 @@ def _is_submitted(rule: str, study: Study) -> bool:
         "finish": study.soup.finish is not None,
         "finished": study.soup.finish is not None,
         "long_run": study.comparison.long_run,
+        **dict.fromkeys(("final_trial", "final_soup", "final"), study.final),
+        "final_stem": study.final and study.stem.source == "train",
+        "final_finish": study.final and study.soup.finish is not None,
+        "final_targets": bool(
+            study.final and study.soup.finish and study.soup.finish.ensemble_share
+        ),
         "predict_batch": study.predict.input is not None,
         "test_set": bool(study.comparison.test_sets),
         "test_sets": bool(study.comparison.test_sets),

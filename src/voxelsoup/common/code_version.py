@@ -74,8 +74,6 @@ DECIDING: dict[str, tuple[str, ...]] = {
         "soups.barriers",
         "soups.candidates",
         "soups.ensemble",
-        "soups.ensemble_targets",
-        "soups.finished",
         "soups.recipes.best",
         "soups.recipes.greedy",
         "soups.recipes.hierarchical",
@@ -89,6 +87,9 @@ DECIDING: dict[str, tuple[str, ...]] = {
         "training.batch_norm",
         "training.patches",
     ),
+    # Beside those of training, scores and soups.
+    "finish": ("soups.ensemble_targets", "soups.finished", "training.targets"),
+    "final": ("soups.final",),
     # Beside that of preprocessing.
     "predictions": (
         "data.regions",
@@ -102,6 +103,7 @@ DECIDING: dict[str, tuple[str, ...]] = {
     ),
     "tables": (
         "comparison.barriers",
+        "comparison.final",
         "comparison.findings",
         "comparison.folds",
         "comparison.overview",

@@ -11,6 +11,7 @@ import yaml
 from voxelsoup.common.errors import InputError
 from voxelsoup.runs.run_state import AT_WORK, RunState
 from voxelsoup.status.rows import RunRow
+from voxelsoup.study.study import FINAL
 
 STATES: tuple[RunState, ...] = get_args(RunState)
 # What needs attention, then what moves, then what waits, then what is over.
@@ -85,17 +86,17 @@ def checked(
     for state in chosen_states:
         if state not in STATES:
             raise _impossible("--state", state, STATES)
-    present = sorted({row.fold for row in rows})
+    present = {"final" if row.fold == FINAL else str(row.fold): row.fold for row in rows}
     chosen_folds = [fold.strip() for fold in folds.split(",") if fold.strip()]
     for fold in chosen_folds:
-        if fold not in map(str, present):
+        if fold not in present:
             raise _impossible("--fold", fold, present)
     if sort:
         name = sort.removeprefix("-")
         column = name if name in SORTABLE else _key(name, keys, "--sort", [*SORTABLE, *keys])
         sort = sort.replace(name, column)
     conditions = [_condition(text, keys, rows) for text in where]
-    return Choice(sort, chosen_states, [int(fold) for fold in chosen_folds], conditions)
+    return Choice(sort, chosen_states, [present[fold] for fold in chosen_folds], conditions)
 
 
 def _condition(text: str, keys: list[str], rows: Sequence[RunRow]) -> tuple[str, Any]:

@@ -18,13 +18,21 @@ from statistics import fmean
 
 from voxelsoup.common.logs import read_error
 from voxelsoup.runs.divergence import DivergedTrial, divergence_of
+from voxelsoup.runs.final_plan import trials_of_final
 from voxelsoup.runs.invocation import read_invocation
 from voxelsoup.runs.lease import is_alive, look_at
 from voxelsoup.runs.record import read_record, read_result
 from voxelsoup.runs.run_state import Circumstances, Queue, RunFacts
 from voxelsoup.status.slurm_jobs import ask_slurm
 from voxelsoup.study.ingredients import models_of
-from voxelsoup.study.study import LONG_RUN, Study, finish_epochs, finish_runs
+from voxelsoup.study.study import (
+    FINAL,
+    LONG_RUN,
+    Study,
+    finish_epochs,
+    finish_runs,
+    folder_of,
+)
 from voxelsoup.study.trials import Trial, long_run_epochs
 
 HISTORY = "history.csv"
@@ -65,7 +73,7 @@ class KnownRun:
     @property
     def name(self) -> str:
         """As ``fold0/stem``."""
-        return f"fold{self.fold}/{self.run}"
+        return f"{folder_of(self.fold)}/{self.run}"
 
 
 def known_runs(study: Study, trials: Sequence[Trial]) -> list[KnownRun]:
@@ -96,6 +104,26 @@ def known_runs(study: Study, trials: Sequence[Trial]) -> list[KnownRun]:
             places = (folder, f"{states}/{LONG_RUN}", log)
             epochs = long_run_epochs(study, trials)
             found.append(KnownRun(fold, LONG_RUN, None, epochs, *places, ("",)))
+    return [*found, *_runs_of_final(study, trials)] if study.final else found
+
+
+def _runs_of_final(study: Study, trials: Sequence[Trial]) -> list[KnownRun]:
+    """The runs of the final model: of its trials those that the folds have chosen so far."""
+    results, states, logs = (f"{study.results}{part}" for part in ("", "/.state", "/logs"))
+
+    def known(run: str, trial: Trial | None, epochs: int, place: str) -> KnownRun:
+        of_final = f"final/{place}"
+        places = (f"{results}/{of_final}", f"{states}/{of_final}", f"{logs}/{of_final}.log")
+        return KnownRun(FINAL, run, trial, epochs, *places, ("",))
+
+    found = []
+    if study.stem.source == "train":
+        found.append(known("stem", None, study.stem.epochs, "stem"))
+    chosen = trials_of_final(Path(results))
+    for trial in (trial for trial in trials if trial.id in chosen):
+        found.append(known(trial.id, trial, trial.study.training.epochs, f"trials/{trial.id}"))
+    if study.soup.finish is not None:
+        found.append(known("finish", None, finish_epochs(study), "finish"))
     return found
 
 

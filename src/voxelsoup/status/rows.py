@@ -8,10 +8,10 @@ from datetime import datetime
 from typing import Any
 
 from voxelsoup.runs.run_state import RunState
-from voxelsoup.study.study import LONG_RUN
+from voxelsoup.study.study import LONG_RUN, folder_of
 from voxelsoup.study.trials import trial_label
 
-STEM = "stem"
+STEM, FINISH = "stem", "finish"
 
 
 @dataclass(frozen=True)
@@ -65,13 +65,13 @@ class RunRow:
     @property
     def name(self) -> str:
         """Its path in commands and below the results, as ``fold0/stem`` or ``fold2/3b2a69b9``."""
-        return f"fold{self.fold}/{self.run}"
+        return f"{folder_of(self.fold)}/{self.run}"
 
     @property
     def label(self) -> str:
         """The name for readers, as ``stem`` or ``lr 0.03, seed 1``."""
         # A finish is named by its place, which has its model and its learning rate.
-        if self.run in (STEM, LONG_RUN) or "/" in self.run:
+        if self.run in (STEM, LONG_RUN) or self.run.startswith(FINISH):
             return self.run
         return trial_label(self.parameters, [*self.parameters])
 

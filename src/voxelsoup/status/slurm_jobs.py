@@ -65,7 +65,7 @@ def parse_queue(printed: str) -> dict[str, SlurmJob]:
         if line.count("|") < 4:
             continue
         number, state, partition, reason, comment = line.strip().split("|", 4)
-        runs = tuple(word for word in comment.split() if word.startswith("fold"))
+        runs = tuple(word for word in comment.split() if word.startswith(("fold", "final/")))
         found[number] = SlurmJob(number, state, partition, reason, why_pending(reason), runs)
     return found
 

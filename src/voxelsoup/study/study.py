@@ -31,6 +31,8 @@ from voxelsoup.study.sections.training import Network, Optimizer, Stem, Training
 
 # The model of one run from random weights that gets the steps of all others.
 LONG_RUN = "long-run"
+# Stands for the number of a fold where a run is of the final model, which has none.
+FINAL = -1
 # The diagonal of a BraTS volume in mm, to the millimetre.
 BRATS_PENALTY = 374.0
 
@@ -83,6 +85,14 @@ class Study(Section):
         default_factory=Resources, description="What jobs need from the machine."
     )
     recovery: Recovery = Field(default_factory=Recovery, description="What a crash may cost.")
+    final: bool = Field(
+        False,
+        exclude_if=only_if_not(False),
+        description="After the folds, train one network on all labelled cases: the trials that "
+        "greedy kept in at least half of the folds, from a stem on all cases, averaged and "
+        "finished (docs/final.md). `final/model.safetensors` in the results folder is then what "
+        "bundle and `predict` take.",
+    )
     on_code_change: Literal["keep", "redo"] | None = Field(
         None,
         exclude_if=only_if_not(None),
@@ -152,6 +162,16 @@ class Study(Section):
         return {label for labels in self.regions.values() for label in labels}
 
 
+def folder_of(fold: int) -> str:
+    """The folder of a fold's results, or of the final model's."""
+    return "final" if fold == FINAL else f"fold{fold}"
+
+
+def place_of(fold: int) -> str:
+    """What people call a fold, or the final model's place."""
+    return "final model" if fold == FINAL else f"fold {fold}"
+
+
 def finish_epochs(study: Study) -> int:
     """Epochs of each finish of a study that has any."""
     assert study.soup.finish is not None
@@ -175,6 +195,7 @@ def check_across_sections(study: Study, where: str) -> None:
     _check_divisible(study, where)
     _check_ensemble(study, where)
     _check_long_run(study, where)
+    _check_final(study, where)
     _check_replacement(study, where)
     _check_background(study, where)
     _check_balance(study, where)
@@ -289,6 +310,25 @@ def _check_long_run(study: Study, where: str) -> None:
             "`comparison.long_run` with `sweep.halving`",
             "trials whose steps are known before they run",
             "leave one of them out",
+        )
+
+
+def _check_final(study: Study, where: str) -> None:
+    if not study.final:
+        return
+    if "greedy" not in study.soup.recipes:
+        raise InputError(
+            where,
+            "`final` in a study without a greedy soup",
+            "`greedy` among `soup.recipes`: its soups choose the trials of the final model",
+            "add `greedy` to `soup.recipes`, or leave `final` out",
+        )
+    if study.soup.finish is not None and study.soup.finish.of != "greedy":
+        raise InputError(
+            where,
+            f"`final` with `soup.finish.of: {study.soup.finish.of}`",
+            "`of: greedy`: the final model is the finished average of the trials that greedy kept",
+            "set `soup.finish.of: greedy`, or leave `final` out",
         )
 
 

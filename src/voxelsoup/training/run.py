@@ -101,6 +101,7 @@ class Job:
         states: where the run's lease, states and record lie.
         events: where TensorBoard's events go, if anywhere.
         threads: CPU threads, of all its processes together.
+        place: what people call the place of the run; empty: its fold.
     """
 
     run: Run
@@ -113,6 +114,7 @@ class Job:
     events: Path | None
     log: Path
     threads: int
+    place: str = ""
 
     @property
     def processes(self) -> int:
@@ -120,7 +122,7 @@ class Job:
         return max(1, self.run.study.resources.training.gpu)
 
     def __str__(self) -> str:
-        return f"fold {self.fold}, {self.label}"
+        return f"{self.place or f'fold {self.fold}'}, {self.label}"
 
 
 def run_settings(
