@@ -389,6 +389,7 @@ rule findings:
         rules.methods.output,
         rules.run_times.output,
         rules.test_sets.output if study.comparison.test_sets else [],
+        rules.final.output if study.final else [],
         fold_files("soups/{recipe}/recipe.json", recipe=RECIPES),
 
 

@@ -12,9 +12,10 @@ rule bundle:
         recipes=fold_files("soups/{recipe}/recipe.json", recipe=MODELS),
         postprocessing=fold_files("postprocessing.json"),
         collected=rules.collect.output.manifest,
+        final=["<results>/final/model.safetensors", "<results>/final/recipe.json"] * study.final,
         methods=rules.methods.output.methods_text,
     output:
-        [f"<results>/bundle/{name}" for name in bundle_files(FOLDS)],
+        [f"<results>/bundle/{name}" for name in bundle_files([-1] if study.final else FOLDS)],
     log:
         "<logs>/bundle.log",
     benchmark:

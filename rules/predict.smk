@@ -41,12 +41,14 @@ rule predict_batch:
         # What has changed of a batch is among its parameters.
         scans=ancient("<results>/.predict/scans.json"),
         models=lambda wildcards: (
-            study.predict.models or fold_files("{model}/model.safetensors", model=SHOWN[0])
+            study.predict.models
+            or (["<results>/final/model.safetensors"] if study.final else [])
+            or fold_files("{model}/model.safetensors", model=SHOWN[0])
         ),
         # What is done to the predictions of the study's own models.
         postprocessing=(
             fold_files("postprocessing.json")
-            if study.predict.postprocess and not study.predict.models
+            if study.predict.postprocess and not study.predict.models and not study.final
             else []
         ),
     output:

@@ -256,7 +256,7 @@ def write_with_ensemble(
         stem="none",
         sweep={"grid": {"optimizer.lr": [0.01, 0.02, 0.03]}},
         soup={"recipes": recipes, "learned": {"per": "block", "steps": 3}, **soup},
-        **({"comparison": {"long_run": True}} if long_run else {}),
+        **({"comparison": {"long_run": True}, "final": True} if long_run else {}),
     )
 
 
@@ -335,6 +335,35 @@ def test_finished_models_and_the_long_run_stand_in_every_table(with_ensemble: Pa
         assert {"hd95", "lesion_dice"} <= set(scores.columns)
     # One epoch of each of three trials, and of a finish with each of two rates; there is no stem.
     assert read_json(results / "fold0/soups/long-run/run.json")["epochs"] == 5
+
+
+def test_the_final_model_is_made_of_what_greedy_kept_and_is_what_is_handed_over(
+    with_ensemble: Path,
+) -> None:
+    final, fold = with_ensemble / "results/final", with_ensemble / "results/fold0"
+    plan, record = read_json(final / "plan.json"), read_json(final / "recipe.json")
+    kept = {one["trial"] for one in read_json(fold / "soups/greedy/recipe.json")["ingredients"]}
+    assert {one["model"] for one in plan["models"]} == kept
+    (cases,) = read_json(final / "folds.json")["folds"].values()
+    parts = read_json(with_ensemble / "results/folds.json")["folds"]["0"]
+    assert cases["training"] == sorted(case for part in parts.values() for case in part)
+    assert {
+        path.stem for path in (with_ensemble / "results/.state/final/targets").glob("*.npy")
+    } == {*cases["training"]}
+    run = read_json(final / "finish/run.json")
+    assert run["training_cases"] == record["training_cases"] == len(cases["training"])
+    assert run["initial_sha256"] == sha256(final / "soup/model.safetensors")
+    digest = sha256(final / "model.safetensors")
+    assert digest == record["sha256"] == sha256(final / "finish/model.safetensors")
+    # Its expected score is that of the finished soup of the only fold.
+    expected = record["expected"]["mean"]["dice"]
+    assert expected == pytest.approx(mean_dice(read_rows(fold / "soups/finished/test.csv")))
+    bundle = with_ensemble / "results/bundle"
+    assert sha256(bundle / "models/model.safetensors") == digest
+    card = (bundle / "docs/README.md").read_text()
+    assert all(sentence in card for sentence in record["statement"])
+    rows = pd.read_csv(with_ensemble / "results/provenance.tsv", sep="\t")
+    assert "final/model.safetensors" in set(rows["file"])
 
 
 @pytest.mark.parametrize("recipe", SOUPS)

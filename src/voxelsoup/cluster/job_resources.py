@@ -72,9 +72,9 @@ RULES = {
     # One per trial.
     "final_trial": RuleJobs("training", "final trial"),
     "final_soup": RuleJobs("evaluation", "study"),
-    "final_targets": RuleJobs("evaluation", "study"),
-    "final_finish": RuleJobs("training", "study", ("final_soup", "final_targets")),
-    "final": RuleJobs("tables", "study"),
+    "final_targets": RuleJobs("evaluation", "study", ("index", "preprocess")),
+    "final_finish": RuleJobs("training", "study", ("preprocess", "final_soup", "final_targets")),
+    "final": RuleJobs("tables", "study", ("final_soup", "final_finish")),
     "basin": RuleJobs("evaluation", "fold"),
     # One per fold, model and test set.
     "test_set": RuleJobs("evaluation", "recipe", ("soup", "finished")),

@@ -19,7 +19,9 @@ from voxelsoup.common.files import decoded, sha256, write_tsv
 from voxelsoup.data.index.index import read_cases
 from voxelsoup.data.preprocessing.store import read_manifest
 from voxelsoup.prediction.bundle_files import METADATA, bundle_hashes, collected_models
+from voxelsoup.runs.final_plan import trials_of_final
 from voxelsoup.soups.candidates import CANDIDATES, OWN, read_candidates, read_diverged, trials_of
+from voxelsoup.study.study import FINAL, folder_of
 
 MANIFEST = "provenance.tsv"
 COLUMNS = ["part", "file", "sha256"]
@@ -62,6 +64,7 @@ def list_files(results: Path, folds: Sequence[int]) -> list[str]:
         of_fold = results / f"fold{fold}" / CANDIDATES
         models = [candidate.model for candidate in read_candidates(of_fold)]
         kept[fold] = {*trials_of(models), *read_diverged(of_fold)}
+    kept[FINAL] = set(trials_of_final(results))
     cases = set(read_manifest(results / "preprocessed.tsv"))
     return sorted(name for name in _walk(results) if _belongs(name, kept, cases))
 
@@ -69,7 +72,7 @@ def list_files(results: Path, folds: Sequence[int]) -> list[str]:
 def _walk(results: Path) -> Iterator[str]:
     for folder, folders, names in os.walk(results):
         if Path(folder) == results:
-            folders[:] = [f for f in folders if f in PARTS or f.startswith("fold")]
+            folders[:] = [f for f in folders if f in PARTS or _fold_of(f) is not None]
             names = [name for name in names if name in TOP]
         for name in names:
             if name[0] != "." and not name.startswith(EVENTS):
@@ -82,12 +85,18 @@ def _belongs(name: str, kept: Mapping[int, set[str]], cases: set[str]) -> bool:
         # Names of cases may hold dots; what follows them in a name does not.
         case = parts[-1].removesuffix(".json").removesuffix(".npy")
         return case in cases or case.rpartition(".")[0] in cases
-    if not parts[0].startswith("fold") or len(parts) == 1:
+    fold = _fold_of(parts[0])
+    if fold is None or len(parts) == 1:
         return True
-    fold = parts[0].removeprefix("fold")
-    if not fold.isdecimal() or int(fold) not in kept:
-        return False
-    return parts[1] != "trials" or parts[2] in kept[int(fold)]
+    return fold in kept and (parts[1] != "trials" or parts[2] in kept[fold])
+
+
+def _fold_of(folder: str) -> int | None:
+    """The fold of a folder below the results, or ``FINAL``."""
+    if folder == folder_of(FINAL):
+        return FINAL
+    number = folder.removeprefix("fold")
+    return int(number) if folder != number and number.isdecimal() else None
 
 
 def part_of(name: str) -> str:
@@ -95,7 +104,7 @@ def part_of(name: str) -> str:
     first, last = Path(name).parts[0], Path(name).name
     if first in PARTS:
         return PARTS[first]
-    if not first.startswith("fold") or first == last:
+    if _fold_of(first) is None or first == last:
         return "report" if last == "report.html" else "data"
     if last == OWN:
         return "models"

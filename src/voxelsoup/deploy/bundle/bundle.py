@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from voxelsoup.common.errors import InputError
 from voxelsoup.common.files import atomic_folder, read_json, sha256, write_json, write_text
@@ -34,9 +35,11 @@ from voxelsoup.prediction.bundle_files import (
 from voxelsoup.prediction.model_files import MODEL, POSTPROCESSING, ModelFile, open_models
 from voxelsoup.report.cases import accepted_in_words
 from voxelsoup.soups.candidates import CANDIDATES, ranking, read_candidates
-from voxelsoup.study.study import Study
+from voxelsoup.study.study import FINAL, Study, folder_of
 
 log = logging.getLogger(__name__)
+
+FINAL_MODEL = "Final Model"
 
 
 def write_bundle(
@@ -48,12 +51,17 @@ def write_bundle(
     """
     folds = study.folds.numbers
     found = kinds(results, folds, [r for r in study.compared_recipes if r != "ensemble"])
-    won = winner(found)
-    paths = [results / f"fold{fold}" / won.folder / MODEL for fold in folds]
-    models = open_models(paths)
-    _check_scored(models, results, won, folds)
+    final = read_json(results / folder_of(FINAL) / "recipe.json") if study.final else None
+    won = winner(found) if final is None else _kind_of_final(found, final)
+    places = folds if final is None else [FINAL]
+    of_place = won.folder if final is None else ""
+    models = open_models([results / folder_of(place) / of_place / MODEL for place in places])
+    if final is None:
+        _check_scored(models, results, won, folds)
+    else:
+        _check_final(models[0], final)
     description = models[0].description
-    weights = weights_of(folds)
+    weights = weights_of(places)
     constants = [m.description.preprocess.constants(description.channels) for m in models]
     files = inference_config.channel_files(cases)
     parts = inference_config.components(cases)
@@ -69,6 +77,7 @@ def write_bundle(
         patients=len({case.patient for case in cases}),
         order=order,
         ingredients={fold: _ingredients(results, won, fold) for fold in folds},
+        final=final["statement"] if final else (),
         runs_with_monai_alone=not inference_config.needs_voxelsoup(inference),
         accepted=accepted_in_words(cases),
         not_annotated=not_annotated_in_words(cases, study.dataset.not_annotated, study.regions),
@@ -80,8 +89,8 @@ def write_bundle(
             (bundle / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(model.path, bundle / name)
             export(model, bundle / torchscript_of(name))
-        if len(models) == 1:
-            # Several folds have several.
+        if len(folds) == 1 and final is None:
+            # Several folds have several, and none was chosen for the final model.
             shutil.copyfile(
                 results / f"fold{folds[0]}" / POSTPROCESSING, bundle / BUNDLED_POSTPROCESSING
             )
@@ -90,6 +99,23 @@ def write_bundle(
         write_json(bundle / METADATA, metadata(study, description, facts, hashes))
     log.info("%s: %s, selection Dice %.4f", folder, won.title, won.score)
     return won
+
+
+def _kind_of_final(found: Sequence[Kind], final: Mapping[str, Any]) -> Kind:
+    """The final model, with the scores of the folds' models that were made in the same way."""
+    alike = f"soups/{final['expected_by']}"
+    (scores,) = (kind.scores for kind in found if kind.folder == alike)
+    return Kind(alike, FINAL_MODEL, scores)
+
+
+def _check_final(model: ModelFile, final: Mapping[str, Any]) -> None:
+    if model.sha256 != final["sha256"]:
+        raise InputError(
+            model.path,
+            f"was changed after it was made: its SHA-256 is {model.sha256}",
+            f"{final['sha256']}, as recipe.json beside it says",
+            "delete the file, so that the workflow makes it again",
+        )
 
 
 def _check_scored(

@@ -40,6 +40,8 @@ class BundleFacts:
         not_annotated: regions that are not annotated in all cases, in words.
         order: label value that each region writes; None where regions are written as masks.
         ingredients: fold -> number of models that its model was averaged from.
+        final: what the final model is and what score is to be expected of it, in sentences; empty
+            if the study has none, so that the bundle holds the models of the folds.
     """
 
     kind: Kind
@@ -52,6 +54,7 @@ class BundleFacts:
     runs_with_monai_alone: bool
     accepted: Sequence[str] = ()
     not_annotated: Sequence[str] = ()
+    final: Sequence[str] = ()
 
 
 def metadata(
@@ -113,6 +116,8 @@ def metadata(
 def describe(study: Study, facts: BundleFacts) -> str:
     """The models in two sentences."""
     folds = study.folds.numbers
+    if facts.final:
+        return " ".join(facts.final[:2])
     several = (
         f"{len(folds)} models, one of each fold, whose probabilities are averaged"
         if len(folds) > 1

@@ -103,6 +103,8 @@ def _results(study: Study, facts: BundleFacts) -> str:
     )
     if len(study.folds.numbers) == 1:
         lead = f"Mean over {counted(scored.cases, 'test case')} with 95 % bootstrap intervals."
+    if facts.final:
+        lead = " ".join(facts.final)
     if study.evaluation.protocol == "published":
         lead += f" All numbers are {OPTIMISTIC}."
     lead += note_on_regions(facts.results)
@@ -120,6 +122,12 @@ def _table(results: Means) -> str:
 
 def _choice(study: Study, facts: BundleFacts) -> str:
     scores = "\n".join(f"| {kind.title} | {kind.score:.4f} |" for kind in facts.kinds)
+    if facts.final:
+        return (
+            "The folds chose its trials and the learning rate of its finish, by selection scores; "
+            "test scores played no part in it. What the folds' own models scored on their "
+            "selection cases:\n\n| kind of model | selection Dice |\n|---|---|\n" + scores
+        )
     over = "over the folds" if len(study.folds.numbers) > 1 else f"of fold {study.folds.numbers[0]}"
     return (
         f"The kind of model with the highest mean Dice on the selection cases {over}; test "
@@ -128,6 +136,9 @@ def _choice(study: Study, facts: BundleFacts) -> str:
 
 
 def _making(facts: BundleFacts, weights: Mapping[int, str]) -> str:
+    if facts.final:
+        (name,) = weights.values()
+        return f"- `{name}`: {facts.final[0]}"
     lines = [
         f"- `{name}`: fold {fold}, "
         + (

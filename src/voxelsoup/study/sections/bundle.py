@@ -48,9 +48,9 @@ class Predict(Section):
     models: list[PathText] | None = Field(
         None,
         min_length=1,
-        description="Model files or bundles, whose probabilities are averaged; null: the first "
-        "soup of `soup.recipes` (otherwise the best single model) of every fold that "
-        "the study runs.",
+        description="Model files or bundles, whose probabilities are averaged; null: the final "
+        "model if the study has `final`, else the first soup of `soup.recipes` (otherwise the best "
+        "single model) of every fold that the study runs.",
     )
     channels: list[str] | None = Field(
         None,
