@@ -181,7 +181,7 @@ rule final:
         **needs("final"),
     params:
         recipe=STANDS_FOR_FINAL,
-        folds=FOLDS,
+        stem=study.stem.source,
     message:
         "Final model: its file and its expected score."
     script:

@@ -83,13 +83,13 @@ def test_the_statement_has_the_expected_score_and_what_differs() -> None:
         for fold in range(2)
     ]
     plan = {"models": [{}, {}], "folds": 2, "lr": 0.003, "because": KEPT}
-    expected = expected_scores(rows)
-    finished = " ".join(in_words(plan, 12, "finished", expected, [kept("a"), kept("a", "b")]))
+    expected, records = expected_scores(rows), [kept("a"), kept("a", "b")]
+    finished = " ".join(in_words(plan, 12, "train", expected, records))
     assert "2 trials" in finished and "all 12 labelled cases" in finished and "0.003" in finished
-    assert "A mean Dice of 0.8000 [" in finished and "1 to 2 trials" in finished
+    assert "A mean Dice of 0.8000 [" in finished and "1 or 2 trials" in finished
     assert "the ensemble of its own trials" in finished
-    averaged = " ".join(in_words(plan, 12, "greedy", expected, [kept("a")]))
-    assert "finish" not in averaged
+    averaged = " ".join(in_words(plan | {"lr": None}, 12, "none", expected, records[:1]))
+    assert "finish" not in averaged and "from random weights" in averaged
 
 
 @pytest.mark.parametrize(

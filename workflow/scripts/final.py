@@ -15,7 +15,7 @@ with job_log(snakemake.log[0]):
     (cases,) = (part["training"] for part in parts)
     records = [read_json(Path(path)) for path in given.recipes]
     expected = expected_scores([read_rows(Path(path)) for path in given.tests])
-    sentences = in_words(plan, len(cases), asked.recipe, expected, records)
+    sentences = in_words(plan, len(cases), asked.stem, expected, records)
     write_expected(expected, sentences, records[0]["protocol"], Path(made_of.page))
     with atomic_write(Path(made_of.model)) as copy:
         shutil.copyfile(given.model, copy)

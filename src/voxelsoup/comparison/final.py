@@ -16,6 +16,14 @@ from voxelsoup.comparison.pages import page
 from voxelsoup.comparison.score_summary import Means, means_of, shown_mean
 from voxelsoup.comparison.tables import heading
 from voxelsoup.evaluation.case_scores import ALL_REGIONS
+from voxelsoup.study.sections.training import StemSource
+
+# What the trials of the final model start from.
+STARTS: dict[StemSource, str] = {
+    "train": "from a stem of the same cases",
+    "checkpoint": "from the checkpoint of the study",
+    "none": "from random weights",
+}
 
 
 def expected_scores(tests: Sequence[pd.DataFrame]) -> Means:
@@ -26,7 +34,7 @@ def expected_scores(tests: Sequence[pd.DataFrame]) -> Means:
 def in_words(
     plan: Mapping[str, Any],
     cases: int,
-    recipe: str,
+    stem: StemSource,
     expected: Means,
     records: Sequence[Mapping[str, Any]],
 ) -> list[str]:
@@ -34,9 +42,10 @@ def in_words(
 
     Args:
         cases: that it was trained on.
-        recipe: of the folds' models that stand for it; ``records`` are their recipe.json.
+        stem: what its trials start from (``stem.source``).
+        records: recipe.json of the folds' models that were made in the same way.
     """
-    models, finished = len(plan["models"]), recipe == "finished"
+    models, finished = len(plan["models"]), plan["lr"] is not None
     then = f", averaged and finished with the rate {plan['lr']:g}" if finished else " and averaged"
     folds = counted(plan["folds"], "fold")
     ingredients = [len(record["ingredients"]) for record in records]
@@ -51,7 +60,7 @@ def in_words(
         )
     return [
         f"The final model is one network: {counted(models, 'trial')} of the study "
-        f"({plan['because']}), trained on all {cases} labelled cases from a common stem{then}.",
+        f"({plan['because']}), trained on all {cases} labelled cases {STARTS[stem]}{then}.",
         f"A mean Dice of {shown_mean(expected['dice'][ALL_REGIONS], 'dice')} is to be expected: "
         f"what the models made in the same way in {folds}, each of "
         f"{counted_range(ingredients, 'trial')}, scored on the test cases of their folds.",

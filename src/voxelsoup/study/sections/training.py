@@ -13,6 +13,7 @@ from voxelsoup.study.sections.base import PathText, Section, Triple, only_if_not
 
 AugmentationPreset = Literal["none", "flips-intensity", "affine-contrast", "full"]
 Axis = Literal["x", "y", "z"]
+StemSource = Literal["train", "none", "checkpoint"]
 LossName = Literal["dice", "dice-bce", "dice-focal"]
 ScheduleName = Literal[
     "schedule-free",
@@ -279,7 +280,7 @@ class Optimizer(Section):
 class Stem(Section):
     """The shared initialisation from which all trials of a fold are fine-tuned."""
 
-    source: Literal["train", "none", "checkpoint"] = Field(
+    source: StemSource = Field(
         "train",
         description="`train` one stem per fold; `none`: every trial starts from its own random "
         "weights; `checkpoint`: every trial fine-tunes the given file.",
