@@ -1,11 +1,6 @@
 # The finish of the final model; included only where there are both.
 
 
-def rate_of_final() -> float:
-    """The learning rate that the folds chose."""
-    return read_json(Path(checkpoints.final_plan.get().output[0]))["lr"]
-
-
 rule final_targets:
     """Write the probabilities of the ensemble of the final model's trials, of all cases."""
     input:

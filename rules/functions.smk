@@ -62,6 +62,16 @@ def models_of_final(wildcards) -> list[str]:
     return [f"{study.results}/final/trials/{one['model']}/model.safetensors" for one in models]
 
 
+def rate_of_final() -> float:
+    """The learning rate that the folds chose; the first one as long as they have not.
+
+    Not of the checkpoint, of which Snakemake knows nothing yet when it asks what is current; before
+    a job runs, it asks again.
+    """
+    plan = Path(study.results, "final", "plan.json")
+    return read_json(plan)["lr"] if plan.exists() else FINISH.rates[0]
+
+
 # predict.smk, and the target in deploy.smk
 
 

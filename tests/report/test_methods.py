@@ -100,6 +100,8 @@ def test_references_are_numbered_as_cited_and_every_one_of_them_is_cited() -> No
         ({"optimizer": {"name": "radam", "schedule": "constant"}}, {"radam", "soups"}),
         ({"optimizer": {"schedule": "schedule-free"}}, {"adamw", "schedule-free", "soups"}),
         ({"metrics": {"names": ["nsd"]}}, {"soups", "surface-dice"}),
+        ({"soup": {"finish": {}}}, {"soups", "distillation", "adamw"}),
+        ({"soup": {"finish": {"ensemble_share": 0}}}, {"soups", "adamw"}),
     ],
 )
 def test_methods_cite_only_methods_that_the_study_uses(
@@ -301,6 +303,8 @@ CHOICES: dict[str, list[dict[str, Any]]] = {
         {"recipes": ["best"]},
         {"recipes": ["greedy", "uniform", "hierarchical", "learned", "ensemble"], "race": 0.05},
         {"recipes": ["ensemble"], "weights": ["raw"]},
+        {"recipes": ["greedy"], "finish": {"unlabelled": True}},
+        {"recipes": ["greedy"], "finish": {"of": "best", "ensemble_share": 0, "rates": [0.1]}},
     ],
     "preprocess": [{}, {"crop": False, "spacing": [1, 1, 2.5], "normalisation": "none"}],
 }

@@ -262,6 +262,7 @@ def write_with_ensemble(
 
 SOUPS = ["greedy", "uniform", "hierarchical", "learned"]
 ALL_RECIPES = [*SOUPS, "ensemble"]
+FINISHED = ["finished", "finished-best", "long-run"]
 ENSEMBLE = Path("results/fold0/soups/ensemble")
 
 
@@ -328,8 +329,8 @@ def test_finished_models_and_the_long_run_stand_in_every_table(with_ensemble: Pa
         rows = pd.read_csv(results / f"comparison/{table}.csv")
         assert titles <= set(rows["model"])
     manifest = pd.read_csv(results / "models/manifest.tsv", sep="\t")
-    assert {"finished", "finished-best", "long-run"} <= set(manifest["trial"])
-    for name in ("finished", "finished-best", "long-run"):
+    assert {*FINISHED} <= set(manifest["trial"])
+    for name in FINISHED:
         assert (results / f"figures/differences_{name}.svg").exists()
         scores = read_rows(results / f"fold0/soups/{name}/test.csv")
         assert {"hd95", "lesion_dice"} <= set(scores.columns)
@@ -400,7 +401,7 @@ def test_the_ensemble_and_its_cost_are_shown_beside_the_soups(with_ensemble: Pat
 SCORED = {"postprocessing": 1, "evaluate_soups": 1, "ensemble": 1}
 SHOWN = (
     *("basins", "case_slices", "collect", "compare", "figures", "methods", "run_times", "report"),
-    *("bundle", "manifest"),
+    *("final", "bundle", "manifest"),
 )
 
 
@@ -436,7 +437,7 @@ def test_test_scores_have_all_metrics_and_selection_scores_have_none(with_ensemb
     cases = read_json(with_ensemble / "results/folds.json")["folds"]["0"]
     metrics = ["hd95", "nsd", "sensitivity", "precision", "lesion_dice", "lesion_hd95"]
     models = [*(fold / "trials").iterdir(), *(fold / "soups").iterdir()]
-    assert len(models) == 3 + len(ALL_RECIPES)
+    assert len(models) == 3 + len(ALL_RECIPES) + len(FINISHED)
     for model in models:
         rows = read_rows(model / "selection.csv")
         assert list(rows.columns) == ["case", "region", "dice", "loss"]

@@ -64,7 +64,9 @@ class StatusReader:
         dropped = dropped_trials(self.study)
         diverged = {(one.fold, one.trial): one for one in diverged_at_rungs(self.study)}
         facts = [
-            read_facts(run, dropped[run.fold].get(run.run), diverged.get((run.fold, run.run)))
+            read_facts(
+                run, dropped.get(run.fold, {}).get(run.run), diverged.get((run.fold, run.run))
+            )
             for run in runs
         ]
         around = circumstances(self.study, facts, before)
