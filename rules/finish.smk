@@ -5,15 +5,17 @@ from voxelsoup.training.run import finish_target
 
 FINISH = study.soup.finish
 RATES = list(map(str, FINISH.rates))
-# What is finished, by the folder that its runs lie in, and the model that they start from.
+# What is finished, and the file of a fold that says where it starts. The best single model is
+# taken from the list, not from its copy: that is made together with what waits for the finish.
 START_OF = {"finished": FINISH.of, "finished-best": "best"}
-MODEL_OF = {"best": "best"} | {recipe: f"soups/{recipe}" for recipe in SOUPS}
+STARTS = {"best": "candidates.tsv"}
+STARTS |= {recipe: f"soups/{recipe}/model.safetensors" for recipe in SOUPS}
 # Trained towards, unless the labels alone are.
 TARGETS = ["<results>/fold{fold}/finish/targets.json"] if FINISH.ensemble_share else []
 
 
 wildcard_constraints:
-    start="|".join(MODEL_OF),
+    start="|".join(STARTS),
     rate="|".join(map(re.escape, RATES)),
     finished="|".join(FINISH.models),
 
@@ -54,7 +56,7 @@ rule finish:
     input:
         folds="<results>/folds.json",
         manifest="<results>/preprocessed.tsv",
-        start=lambda wildcards: f"<results>/fold{wildcards.fold}/{MODEL_OF[wildcards.start]}/model.safetensors",
+        start=lambda wildcards: f"<results>/fold{wildcards.fold}/{STARTS[wildcards.start]}",
         targets=TARGETS,
     output:
         model="<results>/fold{fold}/finish/{start}/{rate}/model.safetensors",

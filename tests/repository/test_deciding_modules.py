@@ -58,7 +58,9 @@ NOT_OF_THE_KIND: dict[str, set[str]] = {
     "post-processing": {"soups.scorer", "training"},
     "soups": {"evaluation.lesions", "evaluation.metrics", "evaluation.surfaces"},
     # Names of cases and of their patients; what a finish trains with is compared with its run.
-    "finish": {"data.volumes"},
+    "finish": {
+        *("data.volumes", "evaluation.lesions", "evaluation.metrics", "evaluation.surfaces"),
+    },
     "final": {"soups"},
     "predictions": set(),
     "tables": {"evaluation", "models.weight_files", "soups"},

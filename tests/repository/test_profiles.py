@@ -69,12 +69,15 @@ def test_a_study_for_gpus_can_be_planned_on_any_machine(
 def test_a_study_of_500_runs_makes_one_submission_per_run_and_a_few(tmp_path: Path) -> None:
     study = yaml.safe_load((REPOSITORY / "examples" / "brats2024.yaml").read_text())
     study["sweep"] = {"grid": {"optimizer.lr": [0.0001 * (1 + i) for i in range(100)]}}
+    # Which runs that has is known once the folds are done.
+    study["final"] = False
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(study))
     printed = plan(tmp_path, SLURM, tmp_path / "study.yaml")
     groups = re.findall(r"^\[.*\] Group job (\w+) ", printed, re.MULTILINE)
     # What stands alone is announced by its rule's message.
     said = {"Stem": "stem", "Soup": "soup", "Barriers": "basin", "Slices": "case_slices"}
-    said |= {"Bundle": "bundle", "Scores": "evaluate_stem"}
+    said |= {"Bundle": "bundle", "Scores": "evaluate_stem", "Ensemble": "ensemble"}
+    said |= {"Targets": "finish_targets", "Finish": "finish", "Model": "finished"}
     # The report and what it is made of are made beside Snakemake.
     said |= {"Models": "candidates", "Methods": "methods", "Run": "run_times"}
     said |= {"Report": "report", "Manifest": "manifest"}
@@ -88,13 +91,18 @@ def test_a_study_of_500_runs_makes_one_submission_per_run_and_a_few(tmp_path: Pa
         "run": 5 * 100,
         "evaluate_stem": 5,
         "soup": 5 * 2,
+        "ensemble": 5,
+        "finish_targets": 5,
+        # The greedy soup and the best single model, each with two learning rates.
+        "finish": 5 * 4,
+        "finished": 5 * 2,
         "scores": 5,
         "basin": 5,
         "case_slices": 1,
         "tables": 1,
         "bundle": 1,
     }
-    assert counts.total() == 534
+    assert counts.total() == 574
 
 
 @pytest.mark.parametrize(
@@ -110,7 +118,8 @@ def test_soups_and_ensembles_are_announced_where_the_study_has_them(
     recipes: list[str], submitted: set[str]
 ) -> None:
     study = read(REPOSITORY / "examples" / "brats2024.yaml")
-    study = study.model_copy(update={"soup": study.soup.model_copy(update={"recipes": recipes})})
+    soup = study.soup.model_copy(update={"recipes": recipes, "finish": None})
+    study = study.model_copy(update={"soup": soup, "final": False})
     names = {attempts[0].name for attempts in submissions(study, read_site(SLURM))}
     assert {name for name in names if "soup" in name or "ensemble" in name} == submitted
 
@@ -128,6 +137,16 @@ def test_the_shipped_partitions_serve_the_full_size_example_in_every_attempt() -
         "evaluate_stem": ["gpu-short", "gpu-short", "gpu-short"],
         "trial, evaluate (group run)": ["gpu-short", "gpu-long", "gpu-long"],
         "soup": ["gpu-short", "gpu-short", "gpu-short"],
+        "ensemble": ["gpu-short", "gpu-short", "gpu-short"],
+        "finish_targets": ["gpu-short", "gpu-short", "gpu-short"],
+        "finish": ["gpu-short", "gpu-long", "gpu-long"],
+        "finished": ["gpu-short", "gpu-short", "gpu-short"],
+        "final_stem": ["gpu-short", "gpu-long", "gpu-long"],
+        "final_trial": ["gpu-short", "gpu-long", "gpu-long"],
+        "final_soup": ["gpu-short", "gpu-short", "gpu-short"],
+        "final_targets": ["gpu-short", "gpu-short", "gpu-short"],
+        "final_finish": ["gpu-short", "gpu-long", "gpu-long"],
+        "final": ["cpu", "cpu", "cpu"],
         SCORES: ["gpu-short", "gpu-short", "gpu-short"],
         "basin": ["gpu-short", "gpu-short", "gpu-short"],
         "case_slices": ["gpu-short", "gpu-short", "gpu-short"],

@@ -7,6 +7,7 @@ from voxelsoup.common.files import read_json
 from voxelsoup.common.logs import job_log
 from voxelsoup.data.preprocessing.store import read_manifest
 from voxelsoup.runs.divergence import Diverged
+from voxelsoup.soups.candidates import CANDIDATES, best_model
 from voxelsoup.study.loading import load
 from voxelsoup.training.job import run_job, write_diverged, write_run
 from voxelsoup.training.run import Job, finish_run, run_identity
@@ -25,7 +26,9 @@ with job_log(snakemake.log[0]):
         targets_of(read_json(Path(given.targets[0])), Path(asked.targets), share) if share else None
     )
     cases = [*cases, *(targets.unlabelled if targets else ())]
-    run = finish_run(study, int(fold), cases, folder, Path(given.start), rate, targets)
+    start = Path(given.start)
+    start = best_model(start) if start.name == CANDIDATES else start
+    run = finish_run(study, int(fold), cases, folder, start, rate, targets)
     job = Job(
         run,
         int(fold),

@@ -88,7 +88,12 @@ DECIDING: dict[str, tuple[str, ...]] = {
         "training.patches",
     ),
     # Beside those of training, scores and soups.
-    "finish": ("soups.ensemble_targets", "soups.finished", "training.targets"),
+    "finish": (
+        "soups.candidates",
+        "soups.ensemble_targets",
+        "soups.finished",
+        "training.targets",
+    ),
     "final": ("soups.final",),
     # Beside that of preprocessing.
     "predictions": (

@@ -55,6 +55,12 @@ def ranking(scores: Mapping[str, float]) -> list[str]:
     return sorted(scores, key=place)
 
 
+def best_model(candidates: Path) -> Path:
+    """The file of a fold's best single model by its selection score, from the fold's list."""
+    scores = {one.model: one.selection_score for one in read_candidates(candidates)}
+    return candidates.parent / "trials" / ranking(scores)[0] / OWN
+
+
 def scores_at_rung(
     fold: int, folders: Sequence[Path]
 ) -> tuple[dict[str, float], list[DivergedTrial]]:
