@@ -5,11 +5,6 @@ FINAL_STATES = f"{study.results}/.state/final"
 FINAL_START = [path.replace("fold{fold}", "final") for path in START]
 
 
-localrules:
-    final_cases,
-    final_plan,
-
-
 rule final_cases:
     """List the cases of all folds as one that holds nothing out."""
     input:
@@ -20,6 +15,7 @@ rule final_cases:
         "<logs>/final/cases.log",
     benchmark:
         "<benchmarks>/final/cases.tsv"
+    localrule: True
     conda:
         "../envs/voxelsoup.yaml"
     threads: threads_of("final_cases")
@@ -46,6 +42,7 @@ checkpoint final_plan:
         "<logs>/final/plan.log",
     benchmark:
         "<benchmarks>/final/plan.tsv"
+    localrule: True
     conda:
         "../envs/voxelsoup.yaml"
     threads: threads_of("final_plan")
