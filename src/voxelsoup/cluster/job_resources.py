@@ -88,7 +88,7 @@ RULES = {
     "run_times": RuleJobs("tables", "study", local=True),
     "report": RuleJobs("tables", "study", local=True),
     # On the CPU: it computes one patch per model.
-    "bundle": RuleJobs("preprocess", "study", ("index", "collect")),
+    "bundle": RuleJobs("preprocess", "study", ("index", "collect", "final")),
     "manifest": RuleJobs("tables", "study", local=True),
     "scans": RuleJobs("tables", "study", local=True),
     "predict_batch": RuleJobs("evaluation", "batch"),
