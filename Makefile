@@ -11,9 +11,10 @@ export PATH := $(BIN):$(PATH)
 demo: environment
 	snakemake --profile profiles/local
 
-# Four workers for two cores: two of them mostly wait, for clusters, a browser or a lease.
+# Five workers for two cores: they often wait, for clusters, a browser, a lease, or the one job of a
+# study that all others follow.
 test: test-environment lint
-	pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder
+	pytest --numprocesses 5 --dist loadfile --no-loadscope-reorder
 
 environment: $(VENV)/.installed
 test-environment: $(VENV)/.installed-test

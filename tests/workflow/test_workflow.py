@@ -93,13 +93,14 @@ def test_a_second_call_does_nothing(demo: Path) -> None:
 
 
 def test_repeated_studies_are_bit_identical(demo: Path, tmp_path: Path) -> None:
-    # One trial of each schedule, with all its ingredients; soups are made again from their recipes
-    # in test_studies.
-    names = []
-    for trial in (trials_of(demo)[0], trials_of(demo)[-1]):
+    # One trial of each schedule, with all its ingredients, and the scores of one; soups are made
+    # again from their recipes in test_studies.
+    compared = (trials_of(demo)[0], trials_of(demo)[-1])
+    names = [f"{FOLD}/trials/{compared[0]}/test.csv"]
+    for trial in compared:
         models = [model for model in models_of(demo) if model.split("/")[0] == trial]
         names += [f"{FOLD}/trials/{model}/model.safetensors" for model in models]
-        names += [f"{FOLD}/trials/{trial}/{name}" for name in ("history.csv", "test.csv")]
+        names.append(f"{FOLD}/trials/{trial}/history.csv")
     profile = str(REPOSITORY / "profiles" / "local")
     snakemake(tmp_path, "--profile", profile, *names)
     for name in names:
