@@ -19,6 +19,7 @@ if workflow.is_main_process:
 rule compare:
     """The answer and its tables: the best single model against the soups, per fold and over all."""
     input:
+        cases="<results>/cases.tsv",
         candidates=fold_files("candidates.tsv"),
         recipes=fold_files("soups/{recipe}/recipe.json", recipe=RECIPES),
         soup_tests=fold_files("soups/{recipe}/test.csv", recipe=RECIPES),
@@ -92,6 +93,8 @@ rule compare:
     resources:
         **needs("compare"),
     params:
+        # Only where it is asked for: tables of other studies stay as they are.
+        **({"primary": study.primary.model_dump()} if study.comparison.primary else {}),
         sweep=SETTINGS["sweep"],
         results=results_folder,
         folds=FOLDS,
@@ -106,6 +109,7 @@ rule compare:
 rule figures:
     """Curves, build-up, scores of all runs, differences of cases, effects of what is swept."""
     input:
+        cases="<results>/cases.tsv",
         candidates=fold_files("candidates.tsv"),
         recipes=fold_files("soups/{recipe}/recipe.json", recipe=RECIPES),
         soup_tests=fold_files("soups/{recipe}/test.csv", recipe=RECIPES),
@@ -297,6 +301,8 @@ rule methods:
         folds="<results>/folds.json",
         candidates=fold_files("candidates.tsv"),
         models=rules.collect.output.manifest,
+        # The outcome of the primary comparison.
+        comparisons="<results>/comparison/comparisons.csv",
     output:
         methods=report(
             "<results>/report/methods.html",

@@ -14,6 +14,8 @@ rule bundle:
         collected=rules.collect.output.manifest,
         final=["<results>/final/model.safetensors", "<results>/final/recipe.json"] * study.final,
         methods=rules.methods.output.methods_text,
+        # The outcome of the primary comparison.
+        comparisons="<results>/comparison/comparisons.csv",
     output:
         [f"<results>/bundle/{name}" for name in bundle_files([-1] if study.final else FOLDS)],
     log:

@@ -17,10 +17,18 @@ from hypothesis import strategies as st
 
 from support.checks import nonempty
 from support.compared_folds import compared
-from voxelsoup.comparison.answer import answer_of, answer_paragraph, key_table, write_answer
+from voxelsoup.comparison.answer import (
+    NOT_FINISHED,
+    answer_of,
+    facts_table,
+    key_table,
+    outcome,
+    secondary_table,
+    write_answer,
+)
 from voxelsoup.comparison.findings import find
 from voxelsoup.comparison.folds import FoldComparison
-from voxelsoup.comparison.names import OPTIMISTIC
+from voxelsoup.comparison.names import BEST_MODEL, OPTIMISTIC
 from voxelsoup.comparison.overview import overview
 from voxelsoup.comparison.statistics import SeedSpread
 
@@ -55,31 +63,180 @@ def folds_of(
     ]
 
 
+def about(folds: Sequence[FoldComparison]) -> tuple[str, str]:
+    """What a study is about by default: its greedy soup, or else its first one."""
+    titles = [title for title in folds[0].rows if title != BEST_MODEL]
+    return ("Greedy Soup" if "Greedy Soup" in titles else titles[0]), BEST_MODEL
+
+
 def answer(
-    folds: Sequence[FoldComparison], spreads: dict[int, SeedSpread] | None = None
+    folds: Sequence[FoldComparison], primary: tuple[str, str] | None = None
 ) -> tuple[str, str]:
-    """Headline and paragraph."""
-    headline, sentences = answer_of(find(folds, {}), spreads or {}, folds)
-    return headline, answer_paragraph(sentences)
+    """The two paragraphs."""
+    findings = find(folds, {}, primary or about(folds))
+    first, second = answer_of(findings, folds[0].protocol)
+    return first, second
 
 
-def test_the_headline_is_about_the_greedy_soup_in_any_order_of_findings() -> None:
+def facts(folds: Sequence[FoldComparison], spreads: dict | None = None) -> dict[str, str]:
+    return dict(facts_table(folds, spreads or {}, about(folds), "One trial diverged.")[""])
+
+
+# The two paragraphs
+
+
+def test_the_first_paragraph_is_about_the_primary_question_alone() -> None:
     for titles in (["Greedy Soup"], ["Ensemble", "Uniform Soup", "Greedy Soup"]):
-        headline, _ = answer(folds_of(titles))
+        first, _ = answer(folds_of(titles))
         assert re.fullmatch(
             r"Greedy soup better than best single model by 2\.0 Dice points \[.*\], p < 0\.001, "
             r"60 cases, 3 folds\.",
-            headline,
+            first,
         )
+    first, _ = answer(folds_of(["Uniform Soup", "Greedy Soup"]), ("Uniform Soup", "Greedy Soup"))
+    assert first.startswith("Uniform soup worse than greedy soup by 3.0 Dice points")
 
 
-def test_answer_of_a_greedy_soup_alone_is_one_paragraph() -> None:
-    _, paragraph = answer(folds_of(["Greedy Soup"]))
-    mean = np.mean([best.mean() for best in BEST.values()])
-    assert paragraph == (
-        f"The best single model of each fold, chosen from 8 models, has a mean Dice of {mean:.4f} "
-        "on the test cases. The greedy soup is made of 3 models in each fold."
+@pytest.mark.parametrize("protocol", ["held-out", "published"])
+def test_the_first_paragraph_calls_the_published_protocol_optimistic(protocol: str) -> None:
+    first, second = answer(folds_of(["Greedy Soup"], protocol=protocol))
+    assert first.endswith(f"All numbers are {OPTIMISTIC}.") == (protocol == "published")
+    assert "optimistic" not in second
+
+
+def test_a_study_without_a_finish_says_that_it_was_not_run_and_how_to() -> None:
+    _, second = answer(folds_of(["Greedy Soup", "Ensemble"]))
+    assert second == NOT_FINISHED
+    assert "`soup.finish`" in second and second.count(".") == 2
+
+
+# Mean gains over the best single model: of the finished soup, of the control, of the long run.
+NOISE = np.random.default_rng(0).normal(0, 0.02, CASES)
+
+
+def finished(soup: float, control: float, long_run: float | None = None) -> list[FoldComparison]:
+    """A study that finishes a soup; models differ on each case by more than the given means."""
+    gains = {"Greedy Soup": 0.0, "Finished Soup": soup, "Finished Best Model": control}
+    gains |= {} if long_run is None else {"Long Run": long_run}
+    noise = NOISE - NOISE.mean()
+    soups = {t: BEST[0] + g + np.roll(noise, i) for i, (t, g) in enumerate(gains.items())}
+    return [compared(soups, BEST[0])]
+
+
+FINISH = ("Finished Soup", "Best Model")
+
+
+def test_the_gain_is_the_finishs_where_the_control_is_as_good() -> None:
+    first, second = answer(finished(0.05, 0.05), FINISH)
+    assert first.startswith("Finished soup better than best single model by 5.0 Dice points")
+    gain, between, whose = re.split(r"(?<=\.) (?=[A-Z])", second)
+    assert gain.startswith("Finished best single model better than best single model by 5.0 Dice")
+    assert between.startswith("No difference shown between finished soup and finished best single")
+    assert whose == "So the gain is the finish's, not the soup's."
+
+
+@pytest.mark.parametrize(
+    ("soup", "control", "whose"),
+    [
+        (0.09, 0.03, "The finished soup gains more than the finish alone."),
+        (0.03, 0.09, "The finish alone gains more: the soup adds nothing to it."),
+        (0.0, 0.0, "No gain is shown that would be the soup's."),
+        (-0.05, -0.05, "No gain is shown that would be the soup's."),
+    ],
+)
+def test_the_second_paragraph_says_whose_the_gain_is(
+    soup: float, control: float, whose: str
+) -> None:
+    _, second = answer(finished(soup, control), FINISH)
+    assert "inished best single model" in second.partition("Dice points")[0]
+    assert second.endswith(whose)
+    assert ("the finish's, not the soup's" in second) is False
+
+
+def test_a_soup_that_is_not_finished_is_beside_the_finished_best_model_too() -> None:
+    scores = finished(0.05, 0.05)[0].case_scores
+    soups = {"Greedy Soup": "Finished Soup", "Finished Best Model": "Finished Best Model"}
+    _, second = answer([compared({t: scores[s].to_list() for t, s in soups.items()}, BEST[0])])
+    assert "No difference shown between greedy soup and finished best single model" in second
+    assert second.endswith(
+        "What the greedy soup gains, the finish alone gains too: no gain is the soup's own."
     )
+
+
+def test_a_primary_question_about_the_control_itself_has_no_soup_in_it() -> None:
+    first, second = answer(finished(0.05, 0.05), ("Finished Best Model", "Best Model"))
+    assert first.startswith("Finished best single model better than")
+    assert "no soup has a part" in second
+
+
+def test_a_primary_question_against_the_control_is_not_said_twice() -> None:
+    first, second = answer(finished(0.05, 0.05), ("Finished Soup", "Finished Best Model"))
+    assert first.startswith("No difference shown between finished soup and finished best single")
+    assert "between finished soup" not in second
+    assert second.endswith("So the gain is the finish's, not the soup's.")
+
+
+@pytest.mark.parametrize(
+    ("long_run", "words"),
+    [
+        (0.05, "One long run with all steps of the study is as good, as far as this study shows."),
+        (0.12, "One long run with all steps of the study is better."),
+    ],
+)
+def test_a_long_run_that_wins_or_draws_is_named(long_run: float, words: str) -> None:
+    assert answer(finished(0.05, 0.02, long_run), FINISH)[1].endswith(words)
+
+
+def test_a_long_run_that_loses_stands_in_the_table_alone() -> None:
+    folds = finished(0.09, 0.02, 0.0)
+    assert "long run" not in " ".join(answer(folds, FINISH))
+    table = secondary_table(find(folds, {}, FINISH))
+    assert table.loc["finished soup – long run", "shown"] == "better"
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.floats(-0.06, 0.06), st.floats(-0.06, 0.06), st.floats(-0.06, 0.06))
+def test_the_first_paragraph_has_at_most_three_sentences_whatever_the_numbers(
+    soup: float, control: float, long_run: float
+) -> None:
+    folds = finished(soup, control, long_run)
+    first, second = answer([replace(fold, protocol="published") for fold in folds], FINISH)
+    assert len(re.findall(r"\.(?= [A-Z]|$)", first)) == 2
+    assert "inished best single model" in second
+    (primary,) = [f for f in find(folds, {}, FINISH) if f.primary]
+    assert (outcome(primary) == "no difference") == first.startswith("No difference shown")
+
+
+# The tables below them
+
+
+def test_the_secondary_table_has_all_other_comparisons_over_all_folds() -> None:
+    folds = folds_of(["Uniform Soup", "Ensemble", "Greedy Soup"])
+    findings = find(folds, {}, about(folds))
+    table = secondary_table(findings)
+    shown = [f for f in findings if f.fold is None and not f.primary]
+    assert list(table.index) == [f"{f.first} – {f.second}" for f in shown]
+    assert table["shown"].tolist() == [outcome(f) for f in shown]
+    assert table.loc["uniform soup – best single model", "shown"] == "worse"
+    assert set(table["interval"]) == {"95 %", "97.5 %", "98.33 %", "98.75 %"}
+    assert secondary_table(findings[:1]).empty
+
+
+def test_facts_name_the_question_the_choice_and_what_is_left_out() -> None:
+    folds = folds_of(["Uniform Soup", "Greedy Soup"])
+    found = facts(folds)
+    mean = np.mean([best.mean() for best in BEST.values()])
+    assert found["best single model"] == (
+        f"Chosen in each fold from 8 models; mean Dice {mean:.4f} on the test cases."
+    )
+    assert found["primary question"].startswith("greedy soup against best single model, by")
+    assert "tested by itself at 5 %" in found["primary question"]
+    assert "Holm" in found["other comparisons"]
+    assert found["diverged"] == "One trial diverged."
+    assert "seed" not in found
+    folds[0] = replace(folds[0], selection_scores={"aaaa0000": 0.6, "Greedy Soup": 0.7})
+    assert "from 8 models" in facts(folds)["best single model"]
+    assert "from one model" in facts(folds[:1])["best single model"]
 
 
 @pytest.mark.parametrize(
@@ -92,86 +249,31 @@ def test_answer_of_a_greedy_soup_alone_is_one_paragraph() -> None:
         ([3, 5, 4], 3, "The greedy soup is made of 3, 5 and 4 models in folds 0, 1 and 2."),
     ],
 )
-def test_answer_states_the_number_of_models_in_the_soup(
+def test_facts_state_the_number_of_models_in_the_soup(
     kept: list[int], count: int, sentence: str
 ) -> None:
-    _, paragraph = answer(folds_of(["Greedy Soup"], count, kept=kept))
-    assert paragraph.endswith(sentence)
+    assert facts(folds_of(["Greedy Soup"], count, kept=kept))["ingredients"] == sentence
 
 
-def test_answer_lists_other_recipes_after_the_headline_and_an_ensemble_with_its_cost() -> None:
-    _, paragraph = answer(folds_of(["Uniform Soup", "Ensemble", "Greedy Soup"]))
-    first, *others = re.split(r"(?<=\.) (?=[A-Z])", paragraph)[1:]
-    assert first == "The greedy soup is made of 3 models in each fold."
-    starts = [
-        "Uniform soup worse than best single model by 1.0 Dice points",
-        "Ensemble better than best single model by 3.0 Dice points",
-        "Ensemble better than greedy soup by 1.0 Dice points",
-        "For one prediction, the ensemble runs 5 networks and the greedy soup 1.",
-        "The p values are adjusted for the number of comparisons made.",
-    ]
-    assert len(others) == len(starts)
-    for sentence, start in zip(others, starts, strict=True):
-        assert sentence.startswith(start)
-
-
-def test_answer_of_an_ensemble_alone_states_its_cost() -> None:
-    headline, paragraph = answer(folds_of(["Ensemble"]))
-    assert headline.startswith("Ensemble better than best single model by 3.0 Dice points")
-    assert paragraph.endswith(
+def test_facts_of_an_ensemble_state_its_cost() -> None:
+    assert facts(folds_of(["Ensemble"]))["ingredients"] == (
         "The ensemble is made of 5 models in each fold, all of which run for every prediction."
     )
+    assert "ingredients" not in facts(folds_of(["Best Single"]))
 
 
-def test_answer_of_the_best_ingredient_says_that_it_scores_the_same() -> None:
-    headline, paragraph = answer(folds_of(["Best Single"], 2))
-    assert headline == "Best ingredient and best single model score the same on all 40 cases."
-    assert paragraph.startswith("The best single model of each fold, chosen from 8 models, has")
-    assert paragraph.endswith("on the test cases.")
-
-
-def test_a_fold_without_soups_has_no_answer() -> None:
-    headline, sentences = answer_of([], {}, folds_of([]))
-    assert headline == "This study has no soup to compare with the best single model."
-    assert sentences == []
-
-
-def test_the_headline_shows_the_spread_of_seeds_beside_its_difference() -> None:
+def test_facts_show_the_spread_of_seeds_beside_the_difference() -> None:
     folds = folds_of(["Uniform Soup", "Greedy Soup"])
-    _, paragraph = answer(folds, SPREADS)
-    mean = find(folds, {})[1].difference.mean
-    assert (
+    mean = find(folds, {}, about(folds))[0].difference.mean
+    assert facts(folds, SPREADS)["seed"] == (
         "The seed alone moves the mean Dice of a model by 0.30 Dice points (standard deviation); "
         f"the greedy soup differs from the best single model by {100 * mean:+.2f}."
-    ) in paragraph
-    assert "seed" not in answer(folds)[1]
-
-
-@pytest.mark.parametrize("protocol", ["held-out", "published"])
-def test_answer_calls_the_published_protocol_optimistic(protocol: str) -> None:
-    _, paragraph = answer(folds_of(["Greedy Soup"], protocol=protocol))
-    assert paragraph.endswith(f"All numbers are {OPTIMISTIC}.") == (protocol == "published")
-    assert ("optimistic" in paragraph) == (protocol == "published")
-
-
-def test_answer_states_the_largest_number_of_models_a_fold_chose_from() -> None:
-    folds = folds_of(["Greedy Soup"], 2)
-    folds[0] = replace(folds[0], selection_scores={"aaaa0000": 0.6, "Greedy Soup": 0.7})
-    assert "chosen from 8 models" in answer(folds)[1]
-    assert "chosen from one model" in answer(folds[:1])[1]
-
-
-def test_answer_includes_the_comparison_of_schedules() -> None:
-    trials = {"free": [0.75] * 8, "cosine": [0.5] * 8}
-    fold = compared({"Greedy Soup": [0.5] * 8}, [0.5] * 8, trials=trials)
-    parameters = {name: {"optimizer.schedule": name} for name in trials}
-    parameters["free"] = {"optimizer.schedule": "schedule-free"}
-    headline, sentences = answer_of(find([fold], parameters), {}, [fold])
-    assert headline.startswith("Greedy soup and best single model score the same")
-    assert any(
-        sentence.startswith("Schedule-free better than cosine by 25.0 Dice points")
-        for sentence in sentences
     )
+
+
+def test_the_best_ingredient_is_said_to_score_the_same() -> None:
+    first, _ = answer(folds_of(["Best Single"], 2))
+    assert first == "Best ingredient and best single model score the same on all 40 cases."
 
 
 def test_key_numbers_are_means_over_all_regions() -> None:
@@ -206,14 +308,14 @@ def words_of(page: str) -> str:
 
 @settings(max_examples=150, deadline=None)
 @given(
-    st.lists(st.text(SIGNS, min_size=1).filter(str.strip), min_size=1, max_size=3),
+    st.lists(st.text(SIGNS, min_size=1).filter(str.strip), max_size=3),
     st.text(SIGNS, min_size=1).filter(str.strip),
 )
 def test_answer_page_shows_any_text_verbatim(
     tmp_path_factory: pytest.TempPathFactory, sentences: list[str], headline: str
 ) -> None:
     folder = tmp_path_factory.mktemp("answer")
-    write_answer(folder / "a.rst", folder / "a.html", sentences, headline)
+    write_answer(folder / "a.rst", folder / "a.html", [headline, *sentences], {})
     expected = " ".join([*headline.split(), *" ".join(sentences).split()])
     assert words_of(rendered(folder / "a.rst")) == expected
     page = (folder / "a.html").read_text()
@@ -222,14 +324,15 @@ def test_answer_page_shows_any_text_verbatim(
 
 @pytest.mark.parametrize("text", ["Yes::", "See: a::", "::", "a\\::", "- no", "|x|", "1) a", "x_"])
 def test_answer_escapes_markup_at_the_edges(tmp_path: Path, text: str) -> None:
-    write_answer(tmp_path / "a.rst", tmp_path / "a.html", [text], text)
+    write_answer(tmp_path / "a.rst", tmp_path / "a.html", [text, text], {})
     assert words_of(rendered(tmp_path / "a.rst")) == f"{text} {text}"
 
 
 def test_answer_page_shows_its_texts_verbatim_with_the_table(tmp_path: Path) -> None:
     table = pd.DataFrame({"Dice <": ["0.9"]}, index=pd.Index(["Greedy & Soup"], name="model"))
     rst, page = tmp_path / "answer.rst", tmp_path / "answer.html"
-    write_answer(rst, page, [AWKWARD, "Two\nlines."], "- Yes: *maybe*", table)
+    tables = {"<All> models": table, "None": table.iloc[:0]}
+    write_answer(rst, page, ["- Yes: *maybe*", AWKWARD, "Two\nlines."], tables)
     body = rendered(rst)
     assert "<em>" not in body and "<ol" not in body and "<ul" not in body
     assert 'class="answer-headline"' in body
@@ -238,21 +341,32 @@ def test_answer_page_shows_its_texts_verbatim_with_the_table(tmp_path: Path) -> 
         assert "Two lines." in text
         assert "- Yes: *maybe*" in text
         assert "Greedy &amp; Soup" in text and "Dice &lt;" in text
+        assert "<caption>&lt;All&gt; models</caption>" in text
+        assert text.count("<table") == 1
     assert "<b>" not in page.read_text()
 
 
-def test_answer_page_shows_every_cell_of_the_key_table(tmp_path: Path) -> None:
+def test_answer_page_shows_every_cell_of_its_tables(tmp_path: Path) -> None:
     folds = folds_of(["Greedy Soup", "Ensemble"], protocol="published")
-    headline, sentences = answer_of(find(folds, {}), SPREADS, folds)
-    table = key_table(overview(folds))
-    write_answer(tmp_path / "a.rst", tmp_path / "a.html", sentences, headline, table)
+    findings = find(folds, {}, about(folds))
+    paragraphs = answer_of(findings, "published")
+    tables = {
+        "models": key_table(overview(folds)),
+        "others": secondary_table(findings),
+        "about": facts_table(folds, SPREADS, about(folds)),
+    }
+    write_answer(tmp_path / "a.rst", tmp_path / "a.html", paragraphs, tables)
     for text in (rendered(tmp_path / "a.rst"), (tmp_path / "a.html").read_text()):
-        assert f"{headline} {' '.join(sentences)}" in words_of(text)
-        for cell in nonempty(table.to_numpy().ravel()):
-            assert cell in words_of(text)
+        assert " ".join(paragraphs) in words_of(text)
+        assert text.count("<table") == 3
+        for table in tables.values():
+            for cell in nonempty([*table.index, *table.to_numpy().ravel()]):
+                assert cell in words_of(text)
 
 
-@pytest.mark.parametrize("sentences", [[], [" ", "\n"]])
-def test_an_answer_without_sentences_is_refused(tmp_path: Path, sentences: list[str]) -> None:
+@pytest.mark.parametrize("paragraphs", [[], [" ", "\n"], ["Yes.", " "]])
+def test_an_answer_with_an_empty_paragraph_is_refused(
+    tmp_path: Path, paragraphs: list[str]
+) -> None:
     with pytest.raises(ValueError, match="at least one sentence"):
-        write_answer(tmp_path / "a.rst", tmp_path / "a.html", sentences, "Yes")
+        write_answer(tmp_path / "a.rst", tmp_path / "a.html", paragraphs, {})

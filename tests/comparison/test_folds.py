@@ -10,11 +10,19 @@ import pytest
 
 from support.compared_folds import scored
 from voxelsoup.common.errors import InputError
+from voxelsoup.common.files import write_tsv
 from voxelsoup.comparison.folds import FoldComparison, compare_study, points
-from voxelsoup.comparison.names import OPTIMISTIC, protocol_mark, soup_title
+from voxelsoup.comparison.names import (
+    OPTIMISTIC,
+    in_a_sentence,
+    primary_titles,
+    protocol_mark,
+    soup_title,
+)
 from voxelsoup.comparison.overview import overview, write_fold_table, write_overview
 from voxelsoup.comparison.postprocessing_effect import write_without_and_with
 from voxelsoup.evaluation.case_scores import mean_dice, read_rows, write_rows
+from voxelsoup.study.sections.evaluation import Primary
 
 TRIALS = {
     # Better on the test cases, but not on those that choose.
@@ -27,6 +35,7 @@ SOUPS = {"greedy": (2, None, [0.875, 0.5]), "ensemble": (3, 3, [0.9, 0.8])}
 
 def write_fold(results: Path, fold: int = 0) -> None:
     """What the jobs of a fold leave behind."""
+    write_cases(results)
     folder = results / f"fold{fold}"
     for trial, (selection, test) in TRIALS.items():
         write_rows(created(folder / "trials" / trial) / "selection.csv", scored(selection))
@@ -45,6 +54,13 @@ def write_fold(results: Path, fold: int = 0) -> None:
 def created(folder: Path) -> Path:
     folder.mkdir(parents=True)
     return folder
+
+
+def write_cases(results: Path, cases: int = 3) -> None:
+    """The cases of a study, of which the first two are one patient's."""
+    names = [f"case{number:02}" for number in range(cases)]
+    rows = [{"case": name, "patient": f"of {name.replace('01', '00')}"} for name in names]
+    write_tsv(results / "cases.tsv", ["case", "patient"], rows)
 
 
 def read_fold(results: Path, **changes: bool) -> FoldComparison:
@@ -113,10 +129,46 @@ def test_points_are_every_model_of_every_fold(tmp_path: Path) -> None:
         ("uniform", "Uniform Soup"),
         ("best", "Best Single"),
         ("ensemble", "Ensemble"),
+        ("finished", "Finished Soup"),
+        ("finished-best", "Finished Best Model"),
+        ("long-run", "Long Run"),
     ],
 )
 def test_recipes_have_titles(recipe: str, title: str) -> None:
     assert soup_title(recipe) == title
+
+
+@pytest.mark.parametrize(
+    ("title", "words"),
+    [
+        ("Best Model", "best single model"),
+        ("Best Single", "best ingredient"),
+        ("Greedy Soup", "greedy soup"),
+        ("Finished Soup", "finished soup"),
+        ("Finished Best Model", "finished best single model"),
+        ("Long Run", "long run"),
+    ],
+)
+def test_models_have_names_in_sentences(title: str, words: str) -> None:
+    assert in_a_sentence(title) == words
+
+
+def test_the_primary_models_have_their_titles() -> None:
+    assert primary_titles(Primary(model="greedy")) == ("Greedy Soup", "Best Model")
+    other = Primary(model="finished", against="finished-best")
+    assert primary_titles(other) == ("Finished Soup", "Finished Best Model")
+
+
+def test_the_cases_of_a_fold_have_their_patients(tmp_path: Path) -> None:
+    write_fold(tmp_path)
+    fold = read_fold(tmp_path)
+    assert fold.patients_of(["case00", "case01", "case02"]) == [
+        "of case00",
+        "of case00",
+        "of case02",
+    ]
+    # Elsewhere each case is one.
+    assert fold.patients_of(["another"]) == ["another"]
 
 
 def test_the_published_protocol_is_marked() -> None:

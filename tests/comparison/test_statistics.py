@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -17,16 +18,28 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 
-from references.statistics import all_means, bca_by_enumeration, p_by_enumeration, spread_given_back
+from references.statistics import (
+    all_means,
+    bca_by_enumeration,
+    bca_of_patients,
+    p_by_enumeration,
+    spread_given_back,
+)
 from voxelsoup.comparison.conclusions import conclusion
 from voxelsoup.comparison.statistics import (
+    RESAMPLES,
+    SIGNIFICANT,
+    SMALLEST_P,
     Difference,
     SeedSpread,
     effects_of,
     holm,
+    holm_levels,
     marginal_effects,
+    model_difference,
     paired_difference,
     seed_spread,
+    smallest_p,
 )
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -125,7 +138,9 @@ def test_equal_differences_leave_an_interval_of_one_point() -> None:
 
 def test_models_with_the_same_scores_are_not_different() -> None:
     found = paired_difference(folds_of([0.0] * 5, [-0.0] * 5))
-    assert found == Difference(0.0, 0.0, 0.0, 1.0, cases=10, folds=2, unequal=0)
+    assert found == Difference(
+        0.0, 0.0, 0.0, 1.0, cases=10, folds=2, unequal=0, patients=10, p_interval=1.0
+    )
 
 
 def test_rounding_errors_of_equal_scores_count_as_no_difference() -> None:
@@ -205,7 +220,150 @@ def test_interval_and_p_value_stay_within_their_bounds(folds: list[NDArray[np.fl
     assert found.mean == pytest.approx(values.mean(), abs=1e-9)
 
 
-# The p value
+# Patients with several cases
+
+# Two folds: the cases of each patient, of whom some have several that are alike.
+PATIENTS = [
+    [[0.02, 0.03, 0.01], [-0.04], [0.11, 0.09], [0.05], [0.0, 0.02], [0.2], [-0.01], [0.03]],
+    [[0.06], [-0.02, -0.03], [0.07, 0.05, 0.06, 0.08], [0.01], [0.12], [-0.05], [0.02], [0.03]],
+]
+
+
+def cases_and_patients(
+    folds: Sequence[Sequence[Sequence[float]]],
+) -> tuple[list[NDArray[np.float64]], list[list[int]]]:
+    cases = folds_of(*[list(itertools.chain(*fold)) for fold in folds])
+    whose = [[n for n, patient in enumerate(fold) for _ in patient] for fold in folds]
+    return cases, whose
+
+
+def test_interval_matches_scipys_of_patients_resampled_within_folds() -> None:
+    cases, whose = cases_and_patients(PATIENTS)
+    # Eight patients of sixteen: what their resamples lack of spread.
+    widened = math.sqrt(8 / 7 * 15 / 16)
+    mean = np.concatenate(cases).mean()
+    apart = [
+        [[case.mean() + widened * (d - case.mean()) for d in patient] for patient in fold]
+        for case, fold in zip(cases, PATIENTS, strict=True)
+    ]
+    for confidence, (low, high) in zip(
+        (0.95, 0.99), bca_of_patients(apart, (0.95, 0.99)), strict=True
+    ):
+        found = paired_difference(cases, confidence, whose)
+        assert found.mean == pytest.approx(mean)
+        assert [found.low, found.high] == pytest.approx([low, high], abs=0.06 * (high - low))
+    alone = paired_difference(cases)
+    assert found.patients == 16 and alone.patients == alone.cases == found.cases == 24
+
+
+def test_more_cases_of_the_same_patients_do_not_narrow_the_interval() -> None:
+    once = [[[0.1], [-0.05], [0.2], [0.02], [0.07], [-0.1], [0.15], [0.03]]]
+    often = [[patient * 5 for patient in fold] for fold in once]
+    single = paired_difference(*cases_and_patients(once)[:1])
+    several = paired_difference(cases_and_patients(often)[0], patients=cases_and_patients(often)[1])
+    assert (several.low, several.high) == pytest.approx((single.low, single.high), abs=1e-9)
+    assert several.p == single.p
+    assert (several.unequal, several.patients, several.cases) == (8, 8, 40)
+
+
+@settings(max_examples=30, deadline=None)
+@given(some_folds)
+def test_patients_of_one_case_each_change_nothing(folds: list[NDArray[np.float64]]) -> None:
+    names = [[f"{n}th" for n in range(len(fold))] for fold in folds]
+    np.testing.assert_equal(
+        vars(paired_difference(folds, patients=names)), vars(paired_difference(folds))
+    )
+
+
+# The level of the interval that is the p value
+
+
+def test_p_of_the_interval_is_the_level_at_which_scipys_leaves_out_zero() -> None:
+    """The oracle makes many intervals and looks for the first that does."""
+    values = np.random.default_rng(3).normal(0.35, 1, 40)
+    found = paired_difference([values])
+    levels = np.geomspace(0.002, 0.5, 120)
+    intervals = bca_of_patients([[[value] for value in values]], 1 - levels)
+    first = next(level for level, (low, _) in zip(levels, intervals, strict=True) if low > 0)
+    assert 0.01 < first < 0.2
+    assert found.p_interval == pytest.approx(first, rel=0.12)
+    # Far from what the t test and the signed-rank test have here, they are not.
+    assert found.p_interval == pytest.approx(stats.ttest_1samp(values, 0).pvalue, rel=0.5)
+
+
+def test_p_of_the_interval_inverts_efrons_interval_of_all_resamples() -> None:
+    """An end at 0, moved there by the enumeration, belongs to the level of 5 %."""
+    low, _ = bca_by_enumeration(spread_given_back(SKEWED))
+    found = paired_difference([fold - low for fold in SKEWED])
+    assert found.p_interval == pytest.approx(0.05, rel=0.1)
+
+
+many_cases = st.integers(0, 2**32 - 1).flatmap(
+    lambda seed: st.tuples(
+        st.just(seed),
+        st.lists(st.integers(0, 25), min_size=1, max_size=3),
+        st.floats(-0.6, 0.6),
+        st.sampled_from([0, 1, 2, 6]),
+        st.integers(1, 4),
+    )
+)
+
+
+@settings(max_examples=80, deadline=None)
+@given(many_cases | some_folds, st.sampled_from([0.05, 0.05 / 2, 0.05 / 3, 0.01, 0.2]))
+def test_the_interval_of_a_level_leaves_out_zero_if_and_only_if_p_is_below_the_level(
+    drawn: object, level: float
+) -> None:
+    folds, patients = random_folds(drawn)
+    found = model_difference(folds, 1 - level, patients)
+    assert found.leaves_out_zero == (found.p_interval < level)
+    assert found.p_interval >= smallest_p(found.unequal) >= SMALLEST_P or found.patients < 2
+    if found.patients >= 2:
+        # The same p value whatever the interval is.
+        assert model_difference(folds, 0.95, patients).p_interval == found.p_interval
+
+
+def random_folds(
+    drawn: object,
+) -> tuple[list[NDArray[np.float64]], list[list[int]] | None]:
+    """Folds of random numbers, skewed and rounded to that many digits, of patients with cases."""
+    if isinstance(drawn, list):
+        return drawn, None
+    seed, sizes, shift, digits, cases = drawn  # type: ignore[misc]
+    generator = np.random.default_rng(seed)
+    folds = [np.round(generator.exponential(1, n) - 1 + shift, digits) for n in sizes]
+    return folds, [[n // cases for n in range(len(fold))] for fold in folds]
+
+
+def test_too_few_patients_that_differ_leave_no_interval_that_could_mislead() -> None:
+    five, six = [0.1] * 5 + [0.0] * 20, [0.1] * 6 + [0.0] * 20
+    assert paired_difference(folds_of(five)).low > 0
+    found = model_difference(folds_of(five))
+    assert math.isnan(found.low) and math.isnan(found.high)
+    assert found.p_interval >= 2 / 2**5 > SIGNIFICANT
+    found = model_difference(folds_of(six))
+    assert found.low > 0 and found.p_interval == 2 / 2**6
+    assert math.isnan(model_difference(folds_of(six), 1 - SIGNIFICANT / 2).low)
+    assert (model_difference(folds_of([0.0] * 3)).low, found.unequal) == (0, 6)
+
+
+def test_p_of_the_interval_is_not_below_what_the_resamples_can_tell() -> None:
+    found = paired_difference(folds_of([0.1, 0.2, 0.3] * 10))
+    assert found.p_interval == SMALLEST_P == 2 / (RESAMPLES + 1)
+
+
+@pytest.mark.parametrize(("cases", "most"), [(15, 18), (60, 14)])
+def test_the_test_of_the_interval_keeps_its_level(cases: int, most: int) -> None:
+    """Of 120 studies without a difference six should show one; of few patients, about ten do
+    (docs/comparison.md).
+    """
+    generator = np.random.default_rng(cases)
+    studies = [[generator.normal(0, 1, cases // 3) for _ in range(3)] for _ in range(120)]
+    wrong = sum(model_difference(folds).leaves_out_zero for folds in studies)
+    assert 2 <= wrong <= most
+
+
+# The p value of the signed-rank test
 
 
 def one_smallest(folds: Sequence[Sequence[float]]) -> bool:
@@ -280,6 +438,21 @@ def test_holm_gives_the_published_values(raw: list[float], adjusted: list[float]
     assert holm(raw) == pytest.approx(adjusted)
 
 
+@given(st.lists(st.floats(0, 1), min_size=1))
+def test_a_p_value_is_below_its_level_if_and_only_if_the_adjusted_one_is_significant(
+    raw: list[float],
+) -> None:
+    for p, level, adjusted in zip(raw, holm_levels(raw), holm(raw), strict=True):
+        assert (p < level) == (adjusted < SIGNIFICANT)
+
+
+def test_holm_tests_each_p_value_at_its_level_up_to_the_first_that_fails() -> None:
+    levels = holm_levels([0.3, 0.001, math.nan, 0.02, 0.04])
+    assert levels == pytest.approx([0.05 / 3, 0.05 / 4, 0.05, 0.05 / 3, 0.05 / 3])
+    assert holm_levels([0.01]) == [0.05]
+    assert holm_levels([]) == []
+
+
 def test_holm_ignores_comparisons_without_a_p_value() -> None:
     adjusted = holm([0.02, math.nan, 0.03])
     assert adjusted[0] == adjusted[2] == pytest.approx(0.04)
@@ -303,7 +476,8 @@ def test_holm_lies_between_the_raw_value_and_bonferroni(raw: list[float], data: 
 def apart(
     mean: float, low: float, high: float, cases: int = 100, folds: int = 5, unequal: int = -1
 ) -> Difference:
-    return Difference(mean, low, high, 0.01, cases, folds, cases if unequal < 0 else unequal)
+    differ = cases if unequal < 0 else unequal
+    return Difference(mean, low, high, 0.01, cases, folds, differ, cases, 0.01)
 
 
 def concluded(difference: Difference, p: float) -> str:
@@ -338,10 +512,16 @@ def concluded(difference: Difference, p: float) -> str:
             "(-0.1 Dice points [-0.4, 0.2], p = 1, 12 cases, 1 fold)",
         ),
         (
-            apart(0.1, 0.1, 0.1, cases=5, folds=1),
+            apart(0.1, math.nan, math.nan, cases=5, folds=1),
             0.0625,
             "no difference shown between greedy soup and best model "
-            "(+10.0 Dice points [10.0, 10.0], p = 0.062, 5 cases, 1 fold; too few cases to tell)",
+            "(+10.0 Dice points, p = 0.062, 5 cases, 1 fold; too few cases to tell)",
+        ),
+        (
+            replace(apart(0.004, 0.001, 0.008, cases=12, folds=2), patients=9),
+            0.03,
+            "greedy soup better than best model by 0.4 Dice points [0.1, 0.8], p = 0.03, "
+            "12 cases of 9 patients, 2 folds",
         ),
         (
             apart(0.1, math.nan, math.nan, cases=1, folds=1),
@@ -382,17 +562,31 @@ def test_conclusion_says_better_worse_or_undecided(
 @pytest.mark.parametrize(
     ("difference", "p"),
     [
-        (apart(0.004, 0.001, 0.008), 0.05),
-        (apart(0.004, 0.0, 0.008), 0.01),
+        (apart(0.004, 0.0, 0.008), 0.05),
         (apart(0.004, -0.001, 0.008), 0.01),
         (apart(-0.004, -0.008, 0.0), 0.01),
-        (apart(0.004, 0.001, 0.008), math.nan),
+        (apart(0.004, math.nan, math.nan), math.nan),
     ],
 )
-def test_conclusion_better_needs_an_interval_without_zero_and_a_small_p(
-    difference: Difference, p: float
-) -> None:
+def test_conclusion_better_needs_an_interval_without_zero(difference: Difference, p: float) -> None:
     assert concluded(difference, p).startswith("no difference shown")
+
+
+def test_conclusion_of_a_wider_interval_names_it_and_says_what_a_narrower_one_would() -> None:
+    level, usual = SIGNIFICANT / 4, apart(0.004, 0.001, 0.008)
+    found = conclusion("a", "b", apart(0.004, -0.001, 0.009), 0.08, level, usual)
+    assert found == (
+        "no difference shown between a and b (+0.4 Dice points [-0.1, 0.9] (98.75 % interval), "
+        "p = 0.08, 100 cases, 5 folds; the 95 % interval [0.1, 0.8] leaves out 0, but is not "
+        "corrected for the others)"
+    )
+    found = conclusion("a", "b", apart(0.004, 0.002, 0.009), 0.04, level, usual)
+    assert found == (
+        "a better than b by 0.4 Dice points [0.2, 0.9] (98.75 % interval), p = 0.04, 100 cases, "
+        "5 folds"
+    )
+    both = apart(0.004, -0.001, 0.009)
+    assert "leaves out" not in conclusion("a", "b", both, 0.5, level, both)
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,7 @@ from voxelsoup.study.loading import load
 from voxelsoup.study.trials import parameters_of, trials
 
 RNG = np.random.default_rng(8)
+PRIMARY = ("Greedy Soup", "Best Model")
 CASES = {0: 7, 2: 5}
 GRID: dict[str, list[Any]] = {
     "optimizer.lr": [0.1, 0.2],
@@ -235,7 +236,7 @@ def test_without_a_second_seed_there_is_no_spread(tmp_path: Path, keys: list[str
     }
     folds = folds_of(parameters)
     assert seed_spreads(folds, parameters) == {}
-    write_seeds({}, folds, tmp_path / "seeds")
+    write_seeds({}, folds, PRIMARY, tmp_path / "seeds")
     assert "No setting runs under several seeds." in (tmp_path / "seeds.md").read_text()
     assert len(csv_cells(tmp_path / "seeds.csv")) == 1
 
@@ -250,7 +251,7 @@ def test_spread_of_seeds_is_shown_beside_the_gain_of_the_soup(
         2: SeedSpread(2, 3, 0.001, 0.002),
     }
     folds = folds_of(protocol=protocol)
-    write_seeds(spreads, folds, tmp_path / "seeds")
+    write_seeds(spreads, folds, PRIMARY, tmp_path / "seeds")
     frame = pd.read_csv(tmp_path / "seeds.csv", index_col="fold", float_precision="round_trip")
     assert frame.loc["0"].tolist()[:4] == [4, 3, 0.0123, 0.0456]
     whole = difference_of("Greedy Soup", "Best Model", folds).mean
@@ -277,5 +278,5 @@ def test_spread_of_seeds_is_shown_beside_the_gain_of_the_soup(
 
 
 def test_a_fold_without_a_spread_has_no_row(tmp_path: Path) -> None:
-    write_seeds({2: SeedSpread(2, 3, 0.001, 0.002)}, folds_of(), tmp_path / "seeds")
+    write_seeds({2: SeedSpread(2, 3, 0.001, 0.002)}, folds_of(), PRIMARY, tmp_path / "seeds")
     assert [row[0] for row in csv_cells(tmp_path / "seeds.csv")] == ["fold", "2"]

@@ -106,7 +106,10 @@ def test_metrics_have_their_unit_and_their_decimals() -> None:
         (shown_interval(math.nan, math.nan, math.nan), "–"),
         (shown_interval(-1e-11, -1e-11, 0.0), "+0.00 [+0.00, +0.00]"),
         (shown_interval(0.00301, 0.00131, 0.00519), "+0.30 [+0.13, +0.52]"),
-        (shown_difference(Difference(-0.01, -0.02, 0.0, 0.2, 9, 1, 9)), "-1.00 [-2.00, +0.00]"),
+        (
+            shown_difference(Difference(-0.01, -0.02, 0.0, 0.2, 9, 1, 9, 9, 0.2)),
+            "-1.00 [-2.00, +0.00]",
+        ),
         (shown_difference(paired_difference([])), "–"),
         (shown_difference(None), "–"),
         (shown_p(0.04567), "0.046"),

@@ -120,7 +120,8 @@ def rows(study: Study, fold: int) -> pd.DataFrame:
 def bundled(finished: Finished) -> Finished:
     """With its bundle."""
     methods = "# Methods\n\n**Data.** Scans.\n"
-    write_bundle(finished.study, finished.results, finished.cases, methods, finished.bundle)
+    answer = "greedy soup better than best single model by 1.0 Dice points"
+    write_bundle(finished.study, finished.results, finished.cases, methods, answer, finished.bundle)
     return finished
 
 

@@ -5,9 +5,16 @@ from pathlib import Path
 
 from voxelsoup.common.files import read_json
 from voxelsoup.common.logs import job_log
-from voxelsoup.comparison.answer import answer_of, key_table, write_answer
+from voxelsoup.comparison.answer import (
+    answer_of,
+    facts_table,
+    key_table,
+    secondary_table,
+    write_answer,
+)
 from voxelsoup.comparison.findings import find, write_findings
 from voxelsoup.comparison.folds import compare_study
+from voxelsoup.comparison.names import primary_titles
 from voxelsoup.comparison.overview import overview, write_fold_table, write_overview
 from voxelsoup.comparison.postprocessing_effect import write_without_and_with
 from voxelsoup.comparison.sweep_effects import effects, seed_spreads, write_effects, write_seeds
@@ -27,15 +34,21 @@ with job_log(snakemake.log[0]):
     labels = model_labels(study, chain(*models.values()))
     diverged, names = diverged_trials(study), trial_labels(trials(study))
     without = left_out(diverged, names)
-    comparisons = compare_study(results, models, asked.recipes, protocol)
-    findings = find(comparisons, parameters)
+    primary = primary_titles(study.primary)
+    comparisons = compare_study(results, models, study.compared_recipes, protocol)
+    findings = find(comparisons, parameters, primary)
     spreads = seed_spreads(comparisons, parameters)
     frame = overview(comparisons)
 
-    headline, sentences = answer_of(findings, spreads, comparisons)
-    sentences += [without] if without else []
+    tables = {
+        "All models on the test cases (intervals are not corrected for their number)": key_table(
+            frame
+        ),
+        "Secondary comparisons, corrected for each other": secondary_table(findings),
+        "About these numbers": facts_table(comparisons, spreads, primary, without),
+    }
     answer = Path(made_of.answer_text), Path(made_of.answer)
-    write_answer(*answer, sentences, headline, key_table(frame))
+    write_answer(*answer, answer_of(findings, protocol), tables)
     write_findings(findings, protocol, folder / "comparisons")
     write_overview(frame, folder / "overview", tolerance)
     for comparison in comparisons:
@@ -43,7 +56,7 @@ with job_log(snakemake.log[0]):
         write_fold_table(comparison, folder / f"fold{comparison.fold}", labels, of_fold)
     found = effects(comparisons, parameters)
     write_effects(found, protocol, folder / "hyperparameters", without)
-    write_seeds(spreads, comparisons, folder / "seeds")
+    write_seeds(spreads, comparisons, primary, folder / "seeds")
     chosen = [read_json(Path(path)) for path in snakemake.input.postprocessing]
     write_without_and_with(comparisons, chosen, folder / "postprocessing")
     after = overview(comparisons, after_postprocessing=True)

@@ -31,11 +31,13 @@ with job_log(snakemake.log[0]):
         (fold, run.name): pd.read_csv(run / "history.csv")
         for fold, run in runs_of_folds(results, models, study.stem.source == "train")
     }
-    comparisons = compare_study(results, models, asked.recipes, asked.protocol, postprocessed=False)
+    comparisons = compare_study(
+        results, models, study.compared_recipes, asked.protocol, postprocessed=False
+    )
     greedy = {
         fold: read_json(results / f"fold{fold}" / "soups" / "greedy" / "recipe.json")
         for fold in asked.folds
-        if "greedy" in asked.recipes
+        if "greedy" in study.compared_recipes
     }
     training_curves(histories, folder / "training_curves.svg", names)
     file = folder / "selection_against_test.svg"
@@ -44,7 +46,7 @@ with job_log(snakemake.log[0]):
     parameters = parameters_of(trials(study))
     effects = drawn_effects(comparisons, parameters, names)
     hyperparameter_effects(effects, folder / "hyperparameters.svg", asked.protocol)
-    for recipe in asked.recipes:
+    for recipe in study.compared_recipes:
         title = soup_title(recipe)
         paired_differences(
             case_differences(comparisons, title),

@@ -8,6 +8,7 @@ import yaml
 from voxelsoup.common import provenance
 from voxelsoup.common.files import read_json, sha256, write_text
 from voxelsoup.common.logs import job_log
+from voxelsoup.comparison.findings import primary_answer
 from voxelsoup.comparison.pages import write_section, write_text_table
 from voxelsoup.data.index.index import read_cases, read_rejected
 from voxelsoup.data.index.not_annotated import not_annotated_in_words
@@ -47,6 +48,7 @@ with job_log(snakemake.log[0]):
         not_annotated=not_annotated,
         diverged=left_out(diverged, trial_labels(trials(study))),
         models=sum(len(trials_of(models)) for models in trained.values()) if diverged else None,
+        answer=primary_answer(Path(given.comparisons)),
     )
     written = methods(study, versions, facts)
     write_section(

@@ -7,47 +7,79 @@ from collections.abc import Sequence
 
 from voxelsoup.common.text import counted
 from voxelsoup.comparison.names import POINTS
-from voxelsoup.comparison.statistics import Difference
+from voxelsoup.comparison.statistics import SIGNIFICANT, Difference, smallest_p
 
-SIGNIFICANT = 0.05
 MOST_DECIMALS = 3
 
 
-def conclusion(first: str, second: str, difference: Difference, p: float) -> str:
+def conclusion(
+    first: str,
+    second: str,
+    difference: Difference,
+    p: float,
+    level: float = SIGNIFICANT,
+    usual: Difference | None = None,
+) -> str:
     """One sentence, without a full stop, on what may be concluded from a difference in Dice.
 
-    The difference is first minus second, its p value adjusted for the comparisons made. One model
-    is called better only if the interval leaves out 0 and the p value is below 0.05.
+    One model is called better if and only if the interval leaves out 0.
+
+    Args:
+        difference: first minus second, with the interval of the level.
+        p: its p value; of a secondary comparison, adjusted for the others.
+        level: that the comparison is tested at.
+        usual: the same difference with its 95 % interval, where that is another one.
     """
     if not difference.cases:
         return f"no case to compare {first} and {second} on"
     if not difference.unequal:
         cases = f"all {difference.cases} cases" if difference.cases > 1 else "the only case"
         return f"{first} and {second} score the same on {cases}"
-    points = [POINTS * value for value in (difference.mean, difference.low, difference.high)]
-    cases, folds = counted(difference.cases, "case", "1"), counted(difference.folds, "fold", "1")
-    evidence = f"{_shown_p(p)}, {cases}, {folds}"
-    if (difference.low > 0 or difference.high < 0) and p < SIGNIFICANT:
+    mean, low, high = _points(difference)
+    shown = "" if level == SIGNIFICANT or math.isnan(low) else f" ({confidence(level)})"
+    evidence = ", ".join([*_shown_p(p), _cases(difference), counted(difference.folds, "fold", "1")])
+    if difference.leaves_out_zero:
         # As an amount: the interval turns with its sign.
-        if difference.mean > 0:
-            return f"{first} better than {second} by {_amount(points)}, {evidence}"
-        mean, low, high = points
-        return f"{first} worse than {second} by {_amount([-mean, -high, -low])}, {evidence}"
-    doubt = _too_few(difference)
+        if mean > 0:
+            return (
+                f"{first} better than {second} by {_amount((mean, low, high))}{shown}, {evidence}"
+            )
+        return f"{first} worse than {second} by {_amount((-mean, -high, -low))}{shown}, {evidence}"
     return (
         f"no difference shown between {first} and {second} "
-        f"({_amount(points, signed=True)}, {evidence}{doubt})"
+        f"({_amount((mean, low, high), signed=True)}{shown}, {evidence}"
+        f"{_too_few(difference, level)}{_only_by_itself(usual)})"
     )
 
 
-def _too_few(difference: Difference) -> str:
-    def undecided(cases: int) -> bool:
-        # All of them in favour of one model is the most that can happen, whatever the folds.
-        return 2 * 0.5**cases >= SIGNIFICANT
+def confidence(level: float) -> str:
+    """The interval that a level tests by: ``98.75 % interval``."""
+    return f"{100 * (1 - level):.4g} % interval"
 
-    if undecided(difference.cases):
+
+def _points(difference: Difference) -> tuple[float, float, float]:
+    return POINTS * difference.mean, POINTS * difference.low, POINTS * difference.high
+
+
+def _cases(difference: Difference) -> str:
+    cases = counted(difference.cases, "case", "1")
+    if difference.patients == difference.cases:
+        return cases
+    return f"{cases} of {counted(difference.patients, 'patient', '1')}"
+
+
+def _too_few(difference: Difference, level: float) -> str:
+    if smallest_p(difference.patients) >= level:
         return "; too few cases to tell"
-    return "; too few cases differ to tell" if undecided(difference.unequal) else ""
+    return "; too few cases differ to tell" if smallest_p(difference.unequal) >= level else ""
+
+
+def _only_by_itself(usual: Difference | None) -> str:
+    """Why no difference is shown beside a 95 % interval, in another table, that leaves out 0."""
+    if usual is None or not usual.leaves_out_zero:
+        return ""
+    _, low, high = _amount(_points(usual)).partition(" [")
+    return f"; the 95 % interval{low}{high} leaves out 0, but is not corrected for the others"
 
 
 def _amount(points: Sequence[float], signed: bool = False) -> str:
@@ -68,11 +100,13 @@ def _amount(points: Sequence[float], signed: bool = False) -> str:
     return amount if math.isnan(low) else f"{amount} [{low:z.{decimals}f}, {high:z.{decimals}f}]"
 
 
-def _shown_p(p: float) -> str:
+def _shown_p(p: float) -> list[str]:
+    if math.isnan(p):
+        return []
     if p < 0.001:
-        return "p < 0.001"
+        return ["p < 0.001"]
     digits = 1 if p < 0.01 else 2
     # 0.0499 must not be shown as 0.05, which would not do.
     while (float(f"{p:.{digits}g}") < SIGNIFICANT) != (p < SIGNIFICANT):
         digits += 1
-    return f"p = {p:.{digits}g}"
+    return [f"p = {p:.{digits}g}"]

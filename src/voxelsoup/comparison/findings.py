@@ -1,7 +1,13 @@
-"""What a study may conclude: the comparisons that it makes by default, with their uncertainty."""
+"""What a study may conclude: the comparisons that it makes by default, with their uncertainty.
+
+One of them is the primary question, which is tested by itself. All others over the same folds are
+secondary: corrected for each other by Holm's method, their intervals are those of the level that it
+tests them at, so that interval and decision agree.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,20 +18,41 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from voxelsoup.comparison.conclusions import conclusion
+from voxelsoup.comparison.conclusions import conclusion, confidence
 from voxelsoup.comparison.folds import FoldComparison
-from voxelsoup.comparison.names import BEST_MODEL, BEST_SINGLE, ENSEMBLE, protocol_mark
+from voxelsoup.comparison.names import (
+    BEST_MODEL,
+    BEST_SINGLE,
+    ENSEMBLE,
+    FINISHED,
+    FINISHED_BEST,
+    LONG_RUN,
+    in_a_sentence,
+    protocol_mark,
+)
 from voxelsoup.comparison.overview import COST
-from voxelsoup.comparison.statistics import Difference, effects_of, holm, paired_difference
-from voxelsoup.comparison.tables import shown_difference, shown_p, write_table
+from voxelsoup.comparison.statistics import (
+    SIGNIFICANT,
+    Difference,
+    effects_of,
+    holm,
+    holm_levels,
+    model_difference,
+)
+from voxelsoup.comparison.tables import UNKNOWN, shown_difference, shown_p, write_table
 
 # Trial id -> swept dotted key -> value.
 Parameters = Mapping[str, Mapping[str, Any]]
 SCHEDULE = "optimizer.schedule"
 SCHEDULE_FREE = "schedule-free"
 RECIPE_QUESTION = "Is the recipe better than the best single model?"
+FINISH_QUESTION = "Is it the soup that gains, or the finish alone?"
+LONG_RUN_QUESTION = "Is the model better than one long run?"
 ENSEMBLE_QUESTION = "Is the ensemble better than the soup that replaces it?"
 SCHEDULE_QUESTION = "Is the schedule-free optimizer better than a scheduled one?"
+OTHER_QUESTION = "Is the first model better than the second?"
+PRIMARY, SECONDARY, ALL_FOLDS = "primary", "secondary", "all"
+DIFFERENCE = "difference in Dice points [interval]"
 
 
 @dataclass(frozen=True)
@@ -35,7 +62,11 @@ class Finding:
     Attributes:
         first, second: names of the two sides; the difference is first minus second.
         fold: number of the fold, or None for all folds together.
-        p: adjusted by Holm over the comparisons of the same folds.
+        primary: whether it is the question of the study; all others are secondary.
+        difference: with the interval of the level.
+        level: that it is tested at: 0.05, or what Holm's procedure leaves it.
+        p: smallest level at which the interval leaves out 0; of a secondary comparison, adjusted
+            by Holm over the others of the same folds.
         cost: networks that run for one prediction, on either side.
     """
 
@@ -43,7 +74,9 @@ class Finding:
     first: str
     second: str
     fold: int | None
+    primary: bool
     difference: Difference
+    level: float
     p: float
     cost: str
     sentence: str
@@ -54,48 +87,75 @@ class _Comparison:
     question: str
     first: str
     second: str
-    # Both over some of the folds; the difference is first minus second.
+    # Both over some of the folds; the difference is first minus second, with an interval of a
+    # confidence.
     cost: Callable[[Sequence[FoldComparison]], str]
-    difference: Callable[[Sequence[FoldComparison]], Difference]
+    difference: Callable[[Sequence[FoldComparison], float], Difference]
 
 
-def find(comparisons: Sequence[FoldComparison], parameters: Parameters) -> list[Finding]:
-    """Make all comparisons: over all folds first, then per fold."""
-    plan = [*_of_recipes(comparisons), *_of_schedules(comparisons, parameters)]
-    single = [(c.fold, [c]) for c in comparisons] if len(comparisons) > 1 else []
-    return [
-        finding for fold, of in [(None, comparisons), *single] for finding in _judge(plan, fold, of)
+def find(
+    comparisons: Sequence[FoldComparison], parameters: Parameters, primary: tuple[str, str]
+) -> list[Finding]:
+    """Make all comparisons: over all folds first, of which the primary one is first, then per fold.
+
+    ``primary``: titles of the two models that the study is about.
+    """
+    plan = [*_of_models(comparisons, primary), *_of_schedules(comparisons, parameters)]
+    single = [c for c in comparisons if len(comparisons) > 1]
+    return _judge(plan, None, comparisons) + [
+        finding for c in single for finding in _judge(plan, c.fold, [c])
     ]
 
 
 def _judge(
     plan: Sequence[_Comparison], fold: int | None, comparisons: Sequence[FoldComparison]
 ) -> list[Finding]:
-    """The comparisons over some folds, with p values for so many of them."""
-    differences = [c.difference(comparisons) for c in plan]
-    adjusted = holm([difference.p for difference in differences])
-    return [
-        Finding(
-            c.question,
-            c.first,
-            c.second,
-            fold,
-            difference,
-            p,
-            c.cost(comparisons),
-            conclusion(c.first, c.second, difference, p),
+    """The comparisons over some folds; those of one of several folds are all secondary."""
+    usual = [c.difference(comparisons, 1 - SIGNIFICANT) for c in plan]
+    alone = 1 if fold is None else 0
+    p_values = [difference.p_interval for difference in usual]
+    levels = [SIGNIFICANT] * alone + holm_levels(p_values[alone:])
+    adjusted = p_values[:alone] + holm(p_values[alone:])
+    findings = []
+    for place, (c, level, p) in enumerate(zip(plan, levels, adjusted, strict=True)):
+        at_95 = usual[place]
+        difference = at_95 if level == SIGNIFICANT else c.difference(comparisons, 1 - level)
+        findings.append(
+            Finding(
+                c.question,
+                c.first,
+                c.second,
+                fold,
+                place < alone,
+                difference,
+                level,
+                p,
+                c.cost(comparisons),
+                conclusion(c.first, c.second, difference, p, level, at_95),
+            )
         )
-        for c, difference, p in zip(plan, differences, adjusted, strict=True)
-    ]
+    return findings
 
 
-def _of_recipes(comparisons: Sequence[FoldComparison]) -> list[_Comparison]:
+def _of_models(
+    comparisons: Sequence[FoldComparison], primary: tuple[str, str]
+) -> list[_Comparison]:
+    """The primary comparison, and those of the study's models with what they have to beat."""
     soups = [title for title in comparisons[0].rows if title != BEST_MODEL]
-    pairs = [(RECIPE_QUESTION, soup, BEST_MODEL) for soup in soups]
+    asked = [(soup, BEST_MODEL) for soup in soups]
+    questions = dict.fromkeys(asked, RECIPE_QUESTION)
+    for control, question in ((FINISHED_BEST, FINISH_QUESTION), (LONG_RUN, LONG_RUN_QUESTION)):
+        if control in soups:
+            models = [title for title in (primary[0], FINISHED) if title in soups]
+            questions |= {(title, control): question for title in models if title != control}
     if ENSEMBLE in soups:
         # What an ensemble has to beat to be worth its cost.
-        rivals = [soup for soup in soups if soup not in (ENSEMBLE, BEST_SINGLE)]
-        pairs += [(ENSEMBLE_QUESTION, ENSEMBLE, soup) for soup in rivals]
+        no_rivals = (ENSEMBLE, BEST_SINGLE, FINISHED_BEST, LONG_RUN)
+        rivals = [soup for soup in soups if soup not in no_rivals]
+        questions |= {(ENSEMBLE, soup): ENSEMBLE_QUESTION for soup in rivals}
+    # Two models are compared once, whichever of them is first.
+    own = questions.get(primary) or questions.get(primary[::-1], OTHER_QUESTION)
+    others = {pair: question for pair, question in questions.items() if {*pair} != {*primary}}
     return [
         _Comparison(
             question,
@@ -104,25 +164,34 @@ def _of_recipes(comparisons: Sequence[FoldComparison]) -> list[_Comparison]:
             partial(_costs, first, second),
             partial(difference_of, first, second),
         )
-        for question, first, second in pairs
+        for (first, second), question in {primary: own, **others}.items()
     ]
 
 
-def in_a_sentence(title: str) -> str:
-    """``Greedy Soup`` -> ``greedy soup``."""
-    # "Best single" and "best model" would be two names that are easily confused.
-    names = {BEST_MODEL: "best single model", BEST_SINGLE: "best ingredient"}
-    return names.get(title, title.lower())
-
-
-def difference_of(first: str, second: str, comparisons: Sequence[FoldComparison]) -> Difference:
+def difference_of(
+    first: str,
+    second: str,
+    comparisons: Sequence[FoldComparison],
+    confidence: float = 1 - SIGNIFICANT,
+) -> Difference:
     """The difference in mean Dice of two of the compared models, first minus second."""
-    return paired_difference(
-        [
-            np.asarray(scores_of_model(c, first) - scores_of_model(c, second), dtype=np.float64)
-            for c in comparisons
-        ]
-    )
+    folds = {c.fold: scores_of_model(c, first) - scores_of_model(c, second) for c in comparisons}
+    arrays = {fold: np.asarray(scores, dtype=np.float64) for fold, scores in folds.items()}
+    return _by_patients(comparisons, confidence, arrays)
+
+
+def _by_patients(
+    comparisons: Sequence[FoldComparison],
+    confidence: float,
+    folds: Mapping[int, NDArray[np.float64]],
+) -> Difference:
+    """A difference of those of all test cases of some folds, in the order of ``case_scores``."""
+    of_fold = {c.fold: c for c in comparisons}
+    patients = [
+        of_fold[fold].patients_of(of_fold[fold].case_scores[of_fold[fold].best_trial].index)
+        for fold in folds
+    ]
+    return model_difference(list(folds.values()), confidence, patients)
 
 
 def scores_of_model(comparison: FoldComparison, title: str) -> pd.Series:
@@ -162,12 +231,16 @@ def _of_schedules(
 
 
 def _difference_of_schedules(
-    schedule: str, parameters: Parameters, comparisons: Sequence[FoldComparison]
+    schedule: str,
+    parameters: Parameters,
+    comparisons: Sequence[FoldComparison],
+    confidence: float,
 ) -> Difference:
-    effects = effects_of(SCHEDULE, schedule, trial_scores(comparisons), parameters)
+    measure = partial(_by_patients, comparisons, confidence)
+    effects = effects_of(SCHEDULE, schedule, trial_scores(comparisons), parameters, measure)
     (effect,) = [effect for effect in effects if effect.value == SCHEDULE_FREE]
     # No two trials alike in the rest: nothing to compare.
-    return effect.difference or paired_difference([])
+    return effect.difference or model_difference([])
 
 
 def trial_scores(
@@ -186,15 +259,20 @@ def write_findings(findings: Sequence[Finding], protocol: str, stem: Path) -> No
         [
             {
                 "question": finding.question,
+                "role": PRIMARY if finding.primary else SECONDARY,
                 "first": finding.first,
                 "second": finding.second,
-                "folds": "all" if finding.fold is None else str(finding.fold),
+                "folds": ALL_FOLDS if finding.fold is None else str(finding.fold),
                 "cases": finding.difference.cases,
+                "patients": finding.difference.patients,
+                "unequal": finding.difference.unequal,
                 "difference": finding.difference.mean,
                 "low": finding.difference.low,
                 "high": finding.difference.high,
-                "p": finding.difference.p,
+                "level": finding.level,
+                "p": finding.difference.p_interval,
                 "p_holm": finding.p,
+                "p_signed_rank": finding.difference.p,
                 COST: finding.cost,
                 "conclusion": finding.sentence,
                 "protocol": protocol_mark(protocol),
@@ -202,17 +280,71 @@ def write_findings(findings: Sequence[Finding], protocol: str, stem: Path) -> No
             for finding in findings
         ]
     ).set_index("question")
-    shown = frame.drop(columns=["difference", "low", "high", "protocol"])
-    shown.columns = [name.replace("_holm", " (Holm)").replace("_", " ") for name in shown.columns]
-    shown.insert(
-        4, "difference in Dice points [95 %]", [shown_difference(f.difference) for f in findings]
-    )
-    for name in ("p", "p (Holm)"):
-        shown[name] = [shown_p(value) for value in shown[name]]
+    shown = frame[["role", "first", "second", "folds", "cases"]].astype(str)
+    shown[DIFFERENCE] = [shown_difference(f.difference) for f in findings]
+    shown["interval"] = [shown_level(finding) for finding in findings]
+    for name, title in {"p": "p", "p_holm": "p (Holm)", "p_signed_rank": "p (signed rank)"}.items():
+        shown[title] = [shown_p(value) for value in frame[name]]
+    shown[COST.replace("_", " ")] = frame[COST]
+    shown["conclusion"] = frame["conclusion"]
     caption = (
         "Differences in mean Dice over the regions, first minus second, paired by test case. "
-        "95 % interval: BCa bootstrap, cases resampled within their fold. p: two-sided Wilcoxon "
-        "signed-rank test, cases ranked within their fold; p (Holm): adjusted for all comparisons "
-        "over the same folds. Models per prediction: first against second."
+        "Interval: BCa bootstrap, patients resampled within their fold; p: the smallest level at "
+        "which it leaves out 0. The primary comparison is tested by itself at 5 %. The others are "
+        "secondary: p (Holm) is adjusted for those over the same folds, and the interval is that "
+        "of the level that Holm's method tests a comparison at, so that it leaves out 0 where p "
+        "(Holm) is below 0.05. p (signed rank), of the two-sided Wilcoxon test with patients "
+        "ranked within their fold, decides nothing. No interval: fewer than six patients differ. "
+        "Models per prediction: first against second."
     )
     write_table(frame, shown.astype(str), stem, caption, protocol == "published")
+
+
+def shown_level(finding: Finding) -> str:
+    """``95 %``, or a wider interval's; nothing where there is none."""
+    missing = math.isnan(finding.difference.low)
+    return UNKNOWN if missing else confidence(finding.level).removesuffix(" interval")
+
+
+def read_findings(path: Path) -> list[Finding]:
+    """Read the comparisons back that `write_findings` wrote, bit by bit.
+
+    Empty if a version of voxelsoup wrote them that knew no primary question.
+    """
+    text = dict.fromkeys(("first", "second", "folds", COST, "conclusion", "protocol"), str)
+    frame = pd.read_csv(path, dtype=text, float_precision="round_trip", keep_default_na=False)
+    folds = max(1, len({*frame["folds"]} - {ALL_FOLDS}))
+    return [_read(row, folds) for row in frame.to_dict("records")] if "role" in frame else []
+
+
+def primary_answer(path: Path) -> str:
+    """What the primary comparison of a comparisons.csv concludes, without a full stop.
+
+    Empty if it has none (`read_findings`).
+    """
+    return next((finding.sentence for finding in read_findings(path) if finding.primary), "")
+
+
+def _read(row: Mapping[Any, Any], folds: int) -> Finding:
+    numbers = {name: float(row[name]) for name in ("difference", "low", "high", "level", "p")}
+    counts = {name: int(row[name]) for name in ("cases", "patients", "unequal")}
+    return Finding(
+        question=row["question"],
+        first=row["first"],
+        second=row["second"],
+        fold=None if row["folds"] == ALL_FOLDS else int(row["folds"]),
+        primary=row["role"] == PRIMARY,
+        difference=Difference(
+            mean=numbers["difference"],
+            low=numbers["low"],
+            high=numbers["high"],
+            p=float(row["p_signed_rank"]),
+            p_interval=numbers["p"],
+            folds=folds if row["folds"] == ALL_FOLDS else 1,
+            **counts,
+        ),
+        level=numbers["level"],
+        p=float(row["p_holm"]),
+        cost=row[COST],
+        sentence=row["conclusion"],
+    )

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
 
 from voxelsoup.common.errors import InputError
-from voxelsoup.common.files import read_json
+from voxelsoup.common.files import read_json, read_tsv
 from voxelsoup.comparison.names import BEST_MODEL, soup_title
 from voxelsoup.evaluation.case_scores import by_case, mean_dice, read_rows, summary
 from voxelsoup.soups.candidates import ranking
@@ -29,6 +29,7 @@ class FoldComparison:
         selection_scores: trial id or title of a soup -> mean Dice on the selection cases.
         test_scores: trial id or title of a soup -> mean Dice on the test cases.
         case_scores: trial id or title of a soup -> test case -> mean Dice over its regions.
+        patients: case -> patient; a case that is not named is its patient's only one.
     """
 
     fold: int
@@ -41,6 +42,7 @@ class FoldComparison:
     selection_scores: dict[str, float]
     test_scores: dict[str, float]
     case_scores: dict[str, pd.Series]
+    patients: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def columns(self) -> dict[str, dict[str, float]]:
@@ -51,6 +53,10 @@ class FoldComparison:
     def trials(self) -> list[str]:
         """Ids of the single models, those of checkpoints among them."""
         return [name for name in self.selection_scores if name not in self.rows]
+
+    def patients_of(self, cases: Iterable[str]) -> list[str]:
+        """The patient of each of some cases."""
+        return [self.patients.get(case, case) for case in cases]
 
 
 @dataclass(frozen=True)
@@ -74,8 +80,11 @@ def compare_fold(
     soups: Mapping[str, ModelFiles],
     protocol: str,
     best_postprocessed: Path | None = None,
+    patients: Mapping[str, str] | None = None,
 ) -> FoldComparison:
     """Choose the best single model of a fold by its selection score and set it beside the soups.
+
+    ``patients``: case -> patient.
 
     Raises:
         InputError: if per-case scores cannot be read, or two models were scored on different cases.
@@ -104,7 +113,13 @@ def compare_fold(
         | {title: float(record["score"]) for title, record in records.items()},
         test_scores={name: mean_dice(rows) for name, rows in tests.items()},
         case_scores={name: by_case(rows) for name, rows in tests.items()},
+        patients=patients or {},
     )
+
+
+def patients_of_cases(results: Path) -> dict[str, str]:
+    """Case -> patient, of all usable cases of a study."""
+    return {row["case"]: row["patient"] for row in read_tsv(results / "cases.tsv")}
 
 
 def compare_study(
@@ -119,6 +134,7 @@ def compare_study(
     Args:
         models: fold -> its single models.
     """
+    patients = patients_of_cases(results)
 
     def files(fold: int, model: str, first: str, compared: bool) -> ModelFiles:
         folder = results / f"fold{fold}" / model
@@ -132,6 +148,7 @@ def compare_study(
             {recipe: files(fold, f"soups/{recipe}", "recipe.json", True) for recipe in recipes},
             protocol,
             results / f"fold{fold}" / "best" / "postprocessed.csv" if postprocessed else None,
+            patients,
         )
         for fold, trials in models.items()
     ]

@@ -13,7 +13,7 @@ import pandas as pd
 from voxelsoup.common.text import counted, listed
 from voxelsoup.comparison.folds import FoldComparison
 from voxelsoup.comparison.names import BEST_MODEL, protocol_mark
-from voxelsoup.comparison.statistics import paired_difference
+from voxelsoup.comparison.statistics import model_difference
 from voxelsoup.comparison.tables import (
     OVER_REGIONS,
     decimals,
@@ -124,7 +124,7 @@ def overview(
             row: dict[str, object] = {"model": title, "region": region}
             for metric in ["dice", *measured_by(first), "loss"]:
                 if metric != "loss" or region == ALL_REGIONS:
-                    row |= _cells(scored, title, metric, region)
+                    row |= _cells(ordered, scored, title, metric, region)
             row |= {
                 "cases": number,
                 "folds": ", ".join(str(c.fold) for c in ordered),
@@ -137,7 +137,11 @@ def overview(
 
 
 def _cells(
-    scored: Sequence[Mapping[str, pd.DataFrame]], title: str, metric: str, region: str
+    comparisons: Sequence[FoldComparison],
+    scored: Sequence[Mapping[str, pd.DataFrame]],
+    title: str,
+    metric: str,
+    region: str,
 ) -> dict[str, float]:
     centers = [_center(rows[title], metric, region) for rows in scored]
     cells = {f"{metric}_mean": fmean(centers), f"{metric}_std": _deviation(centers)}
@@ -148,7 +152,12 @@ def _cells(
             for rows in scored
         ]
         # The loss of a model that diverged may be infinite: no difference to take a mean of.
-        made = paired_difference([d.where(np.isfinite(d)).to_numpy() for d in differences])
+        made = model_difference(
+            [d.where(np.isfinite(d)).to_numpy() for d in differences],
+            patients=[
+                c.patients_of(d.index) for c, d in zip(comparisons, differences, strict=True)
+            ],
+        )
         ends = [made.mean, made.low, made.high]
     return cells | {f"{metric}_{end}": value for end, value in zip(ENDS, ends, strict=True)}
 
@@ -198,8 +207,10 @@ def write_overview(
         f"{', after post-processing' if after_postprocessing else ''}; protocol: "
         f"{protocol.partition(' ')[0]}. Mean ± standard deviation over the folds. Difference: mean "
         "over all cases of the difference in Dice from the best single model of the same fold, in "
-        "Dice points (hundredths), with a 95 % bootstrap interval. Models per prediction: networks "
-        "that run for one prediction, which is the inference cost, in each fold. Ingredients: "
+        "Dice points (hundredths), with a 95 % bootstrap interval that is not corrected for the "
+        "number of models; what may be concluded stands in the table of comparisons. Models per "
+        "prediction: networks that run for one prediction, which is the inference cost, in each "
+        "fold. Ingredients: "
         "models that are averaged, in each fold."
     )
     counts = frame.drop_duplicates("region").set_index("region")["cases"].astype(int)

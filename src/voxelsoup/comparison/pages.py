@@ -24,6 +24,10 @@ p, h1, ol.references { max-width: 46rem; }
 p.lead { font-size: 1.3rem; font-weight: 600; line-height: 1.35; }
 table.text :is(th, td) { text-align: left; vertical-align: top; }
 table.text td { white-space: normal; font-family: ui-monospace, monospace; font-size: .87rem; }
+table.answer { margin-top: 1.2rem; }
+table.answer caption { font-weight: 600; padding-bottom: .3rem; }
+table.facts td { text-align: left; white-space: normal; max-width: 46rem; }
+table.facts th { vertical-align: top; }
 ol.references { font-size: .87rem; color: #444; }
 """.strip()
 

@@ -36,7 +36,10 @@ def without_and_with(comparisons: Sequence[FoldComparison]) -> pd.DataFrame:
             without = [by_case(c.rows[title], region=region) for c in comparisons]
             after = [by_case(c.postprocessed[title], region=region) for c in comparisons]
             difference = paired_difference(
-                [(b - a).to_numpy() for a, b in zip(without, after, strict=True)]
+                [(b - a).to_numpy() for a, b in zip(without, after, strict=True)],
+                patients=[
+                    c.patients_of(a.index) for c, a in zip(comparisons, without, strict=True)
+                ],
             )
             rows.append(
                 {

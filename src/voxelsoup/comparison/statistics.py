@@ -1,8 +1,8 @@
 """Differences between models, paired over cases, with the fold as a block.
 
 The same cases are scored by both models, and every model of a fold was trained without its test
-cases. So cases are resampled and ranked within their fold: that one fold is harder than another
-says nothing about the models.
+cases. So patients are resampled and ranked within their fold: that one fold is harder than another
+says nothing about the models. The cases of one patient stay together, since they are alike.
 """
 
 from __future__ import annotations
@@ -11,15 +11,20 @@ import itertools
 import json
 import math
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special, stats
 
+# The level of a test, and of the interval that decides it.
+SIGNIFICANT = 0.05
 RESAMPLES = 9999
+# What so many resamples can tell: one of them at either end.
+SMALLEST_P = 2 / (RESAMPLES + 1)
 SEED = 0
 # The memory of the resamples, in numbers held at once.
 BATCH = 2_000_000
@@ -29,6 +34,10 @@ DECIMALS = 12
 EXACT_COST = 200_000_000
 
 Folds = Sequence[NDArray[np.float64]]
+# Of each fold, the patient of each case.
+Patients = Sequence[Sequence[Hashable]]
+# The differences of a patient's cases, ascending.
+Patient = tuple[float, ...]
 # Fold -> trial id -> score of each case, in one order of cases per fold.
 CaseScores = Mapping[int, Mapping[str, NDArray[np.float64]]]
 # Trial id -> swept key -> value.
@@ -41,12 +50,15 @@ class Difference:
 
     Attributes:
         mean: over all cases, each of which counts once; in the unit of the metric.
-        low: lower end of the confidence interval; NaN if there are fewer than two cases.
+        low: lower end of the confidence interval; NaN if there are fewer than two patients.
         high: upper end.
         p: two-sided p value of the signed-rank test; NaN if there are no cases.
         cases: number of cases for which both scores are defined.
         folds: number of folds with such cases.
-        unequal: number of cases whose two scores differ; the test rests on these.
+        unequal: number of patients whose two (mean) scores differ; the test rests on these.
+        patients: number of patients with such cases.
+        p_interval: the smallest level at which the interval leaves out 0, but at least
+            `smallest_p`; NaN if there are fewer than two patients.
     """
 
     mean: float
@@ -56,118 +68,261 @@ class Difference:
     cases: int
     folds: int
     unequal: int
+    patients: int
+    p_interval: float
+
+    @property
+    def leaves_out_zero(self) -> bool:
+        """Whether the interval does."""
+        return self.low > 0 or self.high < 0
 
 
-def paired_difference(folds: Folds, confidence: float = 0.95) -> Difference:
-    """The mean difference of two models with its interval and its p value.
+def smallest_p(unequal: int) -> float:
+    """What so many patients can show at most: how often all of them favour one model by chance."""
+    return min(1.0, max(SMALLEST_P, 2 * 0.5**unequal))
+
+
+def model_difference(
+    folds: Folds, confidence: float = 1 - SIGNIFICANT, patients: Patients | None = None
+) -> Difference:
+    """`paired_difference`, with no interval where so few patients differ that it could leave out 0
+    by chance: its interval leaves out 0 if and only if ``p_interval`` is below its level.
+    """
+    found = paired_difference(folds, confidence, patients)
+    if found.unequal and smallest_p(found.unequal) >= 1 - confidence:
+        return replace(found, low=math.nan, high=math.nan)
+    return found
+
+
+def paired_difference(
+    folds: Folds, confidence: float = 1 - SIGNIFICANT, patients: Patients | None = None
+) -> Difference:
+    """The mean difference of two models with its interval and its p values.
 
     The interval is the bootstrap's, bias-corrected and accelerated (BCa; Efron, Better bootstrap
-    confidence intervals, 1987), with cases resampled within their fold. What small folds would
-    lose of their spread by that is given back (Rao and Wu, Resampling inference with complex
-    survey data, 1988), so that cases in folds count no more than as many in one. As all bootstrap
-    intervals it is somewhat too narrow for few cases.
+    confidence intervals, 1987), with patients resampled within their fold, each with all of its
+    cases. What small folds would lose of their spread by that is given back (Rao and Wu,
+    Resampling inference with complex survey data, 1988), so that cases in folds count no more
+    than as many in one. As all bootstrap intervals it is somewhat too narrow for few cases.
 
-    The test is the signed-rank test (Wilcoxon, 1945). Of several folds, cases are ranked within
-    their fold and a rank counts by its share of the fold's cases, rank / (n + 1), so that a case
-    weighs the same in a small fold as in a large one (after van Elteren, 1960). Equal scores are
-    left out, as Wilcoxon did; equal differences share their mean rank. The p value is exact, ties
-    and all, unless there are so many cases that the normal approximation is as good.
+    ``p_interval`` inverts the interval: where enough patients differ, it is below 0.05 if and only
+    if the 95 % interval of the same resamples leaves out 0.
 
-    A fold with a single case cannot be resampled: all such folds are taken together as one block,
-    and if there is but one of them, it joins the smallest other fold (collapsed strata; Cochran,
-    Sampling Techniques, 1977).
+    ``p`` is that of the signed-rank test (Wilcoxon, 1945). Of several folds, patients are ranked
+    within their fold and a rank counts by its share of the fold's patients, rank / (n + 1), so
+    that one weighs the same in a small fold as in a large one (after van Elteren, 1960). Equal
+    scores are left out, as Wilcoxon did; equal differences share their mean rank. The p value is
+    exact, ties and all, unless there are so many cases that the normal approximation is as good.
+
+    A fold with a single patient cannot be resampled: all such folds are taken together as one
+    block, and if there is but one of them, it joins the smallest other fold (collapsed strata;
+    Cochran, Sampling Techniques, 1977).
 
     Args:
         folds: case differences of each fold, in the unit of the metric; undefined ones (not a
             number) are dropped. Neither the order of cases nor that of folds has any influence.
         confidence: of the interval, between 0 and 1.
+        patients: whose case each one is; without it each is a patient's only one.
 
     Raises:
         ValueError: if a difference is infinite.
     """
-    defined = [_defined(fold) for fold in folds]
-    plain = _ordered(fold for fold in defined if len(fold))
-    mirrored = _ordered(-fold for fold in defined if len(fold))
-    values = [value for fold in plain for value in fold]
+    whose = [range(len(fold)) for fold in folds] if patients is None else patients
+    defined = [_by_patient(fold, names) for fold, names in zip(folds, whose, strict=True)]
+    plain, mirrored = _ordered(defined), _ordered([[_negative(p) for p in f] for f in defined])
+    values = [value for fold in plain for patient in fold for value in patient]
     if not values:
-        return Difference(math.nan, math.nan, math.nan, math.nan, 0, 0, 0)
+        nothing = math.nan
+        return Difference(nothing, nothing, nothing, nothing, 0, 0, 0, 0, nothing)
     # Worked out for one of the two directions: the other is its exact mirror image.
     sign = 1 if plain >= mirrored else -1
     blocks = _blocks(max(plain, mirrored))
-    low, high = _interval(blocks, confidence)
+    low, high, p_interval = _interval(blocks, confidence)
     if plain == mirrored:
         low, high = (low - high) / 2, (high - low) / 2
+    means = [np.array([_mean(patient) for patient in block]) for block in blocks]
+    unequal = sum(int(np.count_nonzero(block)) for block in means)
     return Difference(
         mean=math.fsum(values) / len(values),
-        low=low if sign > 0 else -high,
-        high=high if sign > 0 else -low,
-        p=_signed_rank(blocks),
+        low=low if sign > 0 else 0.0 - high,
+        high=high if sign > 0 else 0.0 - low,
+        p=_signed_rank(means),
         cases=len(values),
         folds=len(plain),
-        unequal=int(np.count_nonzero(values)),
+        unequal=unequal,
+        patients=sum(map(len, plain)),
+        # NaN stays.
+        p_interval=max(p_interval, smallest_p(unequal)),
     )
 
 
-def _defined(fold: NDArray[np.float64]) -> NDArray[np.float64]:
+def _by_patient(fold: NDArray[np.float64], whose: Sequence[Hashable]) -> list[Patient]:
+    """The defined differences of each patient's cases."""
     values = np.asarray(fold, dtype=np.float64)
     if np.isinf(values).any():
         raise ValueError("a difference is infinite: it has no mean")
+    groups: dict[Hashable, list[float]] = {}
     # 0.9 - 0.8 and 0.8 - 0.7 are equal differences, though not in binary.
-    return np.round(values[~np.isnan(values)], DECIMALS)
+    for value, patient in zip((np.round(values, DECIMALS) + 0.0).tolist(), whose, strict=True):
+        if not math.isnan(value):
+            groups.setdefault(patient, []).append(value)
+    return [tuple(sorted(group)) for group in groups.values()]
 
 
-def _ordered(folds: Iterable[NDArray[np.float64]]) -> list[tuple[float, ...]]:
-    return sorted(tuple(np.sort(fold + 0.0).tolist()) for fold in folds)
+def _negative(patient: Patient) -> Patient:
+    return tuple(sorted(0.0 - value for value in patient))
 
 
-def _blocks(folds: list[tuple[float, ...]]) -> list[NDArray[np.float64]]:
-    """The folds, but those with a single case taken together."""
+def _mean(patient: Patient) -> float:
+    # Of 0.1 three times it is 0.1, too.
+    return round(math.fsum(patient) / len(patient), DECIMALS) + 0.0
+
+
+def _ordered(folds: Iterable[Sequence[Patient]]) -> list[tuple[Patient, ...]]:
+    """The folds with patients, all in an order of their own."""
+    return sorted(tuple(sorted(fold)) for fold in folds if fold)
+
+
+def _blocks(folds: list[tuple[Patient, ...]]) -> list[tuple[Patient, ...]]:
+    """The folds, but those with a single patient taken together."""
     blocks = sorted((fold for fold in folds if len(fold) > 1), key=lambda fold: (len(fold), fold))
     single = tuple(fold[0] for fold in folds if len(fold) == 1)
     if len(single) == 1 and blocks:
         blocks[0] = tuple(sorted(blocks[0] + single))
     elif single:
         blocks.append(single)
-    return [np.array(block) for block in blocks]
+    return blocks
 
 
-def _interval(blocks: Folds, confidence: float) -> tuple[float, float]:
-    cases = sum(len(block) for block in blocks)
-    mean = math.fsum(itertools.chain(*blocks)) / cases
-    if cases < 2:
-        return math.nan, math.nan
-    if all(np.ptp(block) == 0 for block in blocks):
-        return mean, mean
-    shares = [len(block) / cases for block in blocks]
-    samples = [_deviations(block, cases) for block in blocks]
-    # Centred and scaled, so that rounding takes nothing from small differences.
-    scale = max(float(np.abs(sample).max()) for sample in samples)
-
-    # Each block keeps its share when the jackknife leaves out a case, as it does in resamples.
-    def statistic(*drawn: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
-        means = [sample.mean(axis=axis) for sample in drawn]
-        terms = (share * mean for share, mean in zip(shares, means, strict=True))
-        # The same cases in another order are a tie with the sample, which BCa counts as half.
-        return np.round(sum(terms, start=np.zeros(())), DECIMALS)
-
-    interval = stats.bootstrap(
-        [sample / scale for sample in samples],
-        statistic,
-        n_resamples=RESAMPLES,
-        batch=max(1, BATCH // cases),
-        vectorized=True,
-        confidence_level=confidence,
-        method="BCa",
-        rng=np.random.default_rng(SEED),
-    ).confidence_interval
-    return mean + scale * float(interval.low), mean + scale * float(interval.high)
+def _interval(
+    blocks: Sequence[tuple[Patient, ...]], confidence: float
+) -> tuple[float, float, float]:
+    """Both ends, and the smallest level at which 0 is not between them."""
+    values = [value for block in blocks for patient in block for value in patient]
+    mean = math.fsum(values) / len(values)
+    if sum(map(len, blocks)) < 2:
+        return math.nan, math.nan, math.nan
+    if all(len({_mean(patient) for patient in block}) == 1 for block in blocks):
+        return mean, mean, SMALLEST_P if mean else 1.0
+    bootstrap = _bootstrap(tuple(blocks), mean)
+    return *bootstrap.interval(confidence), bootstrap.level_without_zero()
 
 
-def _deviations(block: NDArray[np.float64], cases: int) -> NDArray[np.float64]:
-    # Resamples of n cases have (n - 1) / n of their variance. One block of all cases is left as it
-    # is, which is the interval as Efron defined it.
+@dataclass(frozen=True)
+class _Bootstrap:
+    """What BCa intervals of any level are made of.
+
+    Attributes:
+        center: the mean of the sample.
+        scale: the unit of ``means``, in which rounding takes nothing from small differences.
+        means: of the resamples less ``center``, ascending.
+        bias, acceleration: Efron's z0 and a; that of a mean is at most 1 / 6.
+    """
+
+    center: float
+    scale: float
+    means: NDArray[np.float64]
+    bias: float
+    acceleration: float
+
+    def interval(self, confidence: float) -> tuple[float, float]:
+        """Both ends."""
+        tail = float(special.ndtri((1 - confidence) / 2))
+        low, high = (self._end(z) for z in (tail, -tail))
+        return low, high
+
+    def _end(self, z: float) -> float:
+        """The end of an interval, from the quantile of the normal distribution."""
+        moved = self.bias + z
+        share = special.ndtr(self.bias + moved / (1 - self.acceleration * moved))
+        end = float(np.quantile(self.means, share))
+        # An end at 0 does not leave it out.
+        return 0.0 if round(end, DECIMALS) == self._zero else self.center + self.scale * end
+
+    @property
+    def _zero(self) -> float:
+        """Where 0 lies among the means."""
+        return round(-self.center / self.scale, DECIMALS)
+
+    def level_without_zero(self) -> float:
+        """The smallest level at which `interval` leaves out 0: its ends solved for the level."""
+        last = len(self.means) - 1
+        up_to = int(np.searchsorted(self.means, self._zero, side="right"))
+        below = int(np.searchsorted(self.means, self._zero, side="left"))
+        # The share of means up to which quantiles are not above 0, and from which not below.
+        lower = -math.inf if up_to == 0 else self._place(up_to - 1) / last
+        upper = math.inf if below > last else self._place(below - 1) / last
+        level = min(2 * special.ndtr(self._z(lower)), 2 * special.ndtr(-self._z(upper)), 1.0)
+        return max(float(level), SMALLEST_P)
+
+    def _place(self, before: int) -> float:
+        """Where 0 lies between one of the means and the next, counted from the first mean."""
+        if before < 0 or before == len(self.means) - 1:
+            return float(before)
+        here, then = self.means[before], self.means[before + 1]
+        return before + (self._zero - here) / (then - here)
+
+    def _z(self, share: float) -> float:
+        """The inverse of what `_end` does: infinite if no level leads there."""
+        if not 0 < share < 1:
+            return math.copysign(math.inf, share - 0.5)
+        moved = float(special.ndtri(share)) - self.bias
+        divisor = 1 + self.acceleration * moved
+        return moved / divisor - self.bias if divisor > 0 else math.copysign(math.inf, moved)
+
+
+# The same comparison is asked for at several levels.
+@lru_cache(maxsize=64)
+def _bootstrap(blocks: tuple[tuple[Patient, ...], ...], mean: float) -> _Bootstrap:
+    cases = [sum(map(len, block)) for block in blocks]
+    counts = [np.array([len(patient) for patient in block]) for block in blocks]
+    everybody = sum(map(len, blocks))
+    sums = [_deviations(block, everybody) for block in blocks]
+    scale = max(float(np.abs(block).max()) for block in sums)
+    sums = [block / scale for block in sums]
+    shares = [number / sum(cases) for number in cases]
+    # Each block keeps its share of the mean, whichever patients it is made of.
+    generator, means = np.random.default_rng(SEED), []
+    batch = max(1, BATCH // everybody)
+    for start in range(0, RESAMPLES, batch):
+        rows, total = min(batch, RESAMPLES - start), np.zeros(())
+        for share, own, number in zip(shares, sums, counts, strict=True):
+            drawn = generator.integers(0, len(own), (rows, len(own)))
+            # Most patients have a single case: then all resamples have as many.
+            drawn_cases = len(own) if number.max() == 1 else number[drawn].sum(axis=1)
+            total = total + share * (own[drawn].sum(axis=1) / drawn_cases)
+        means.append(total)
+    # The same patients in another order are a tie with the sample, which BCa counts as half.
+    found: NDArray[Any] = np.sort(np.round(np.concatenate(means), DECIMALS)) + 0.0
+    below = (np.count_nonzero(found < 0) + np.count_nonzero(found <= 0)) / 2
+    return _Bootstrap(
+        center=mean,
+        scale=scale,
+        means=found,
+        bias=float(special.ndtri(below / RESAMPLES)),
+        acceleration=_acceleration(shares, sums, counts),
+    )
+
+
+def _deviations(block: tuple[Patient, ...], everybody: int) -> NDArray[np.float64]:
+    """Of each patient, the sum of what its cases differ from the block's mean by."""
+    # Resamples of n patients have (n - 1) / n of their variance. One block of all patients is left
+    # as it is, which is the interval as Efron defined it.
     count = len(block)
-    return math.sqrt(count / (count - 1) * (cases - 1) / cases) * (block - block.mean())
+    center = np.concatenate(block).mean()
+    sums = np.array([(np.array(patient) - center).sum() for patient in block])
+    return math.sqrt(count / (count - 1) * (everybody - 1) / everybody) * sums
+
+
+def _acceleration(shares: Sequence[float], sums: Folds, counts: Sequence[NDArray[Any]]) -> float:
+    """Efron's a, by the jackknife: each patient left out of its block."""
+    cubes = squares = 0.0
+    for share, own, cases in zip(shares, sums, counts, strict=True):
+        without = share * (own.sum() - own) / (cases.sum() - cases)
+        influences = (len(own) - 1) * (without.mean() - without) / len(own)
+        cubes += float((influences**3).sum())
+        squares += float((influences**2).sum())
+    return cubes / squares**1.5 / 6 if squares else 0.0
 
 
 def _signed_rank(blocks: Folds) -> float:
@@ -206,6 +361,23 @@ def _probability_up_to(limit: int, scores: Iterable[int]) -> float:
         probabilities[score : score + len(kept)] += 0.5 * kept
         reach = min(limit, reach + score)
     return float(probabilities.sum())
+
+
+def holm_levels(p_values: Sequence[float]) -> list[float]:
+    """The level that Holm's procedure tests each p value at; of NaN that of a single test.
+
+    The smallest is tested at 0.05 over their number, the next at 0.05 over one less, and so on to
+    the first that is not below its level, which is that of all others too. So a p value is below
+    its level if and only if the adjusted one (`holm`) is below 0.05.
+    """
+    ranked = sorted((p, place) for place, p in enumerate(p_values) if not math.isnan(p))
+    levels, level, rejected = [SIGNIFICANT] * len(p_values), SIGNIFICANT, True
+    for rank, (p, place) in enumerate(ranked):
+        if rejected:
+            level = SIGNIFICANT / (len(ranked) - rank)
+        levels[place] = level
+        rejected = rejected and p < level
+    return levels
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -296,10 +468,20 @@ def marginal_effects(case_scores: CaseScores, settings: Settings) -> list[Effect
     return effects
 
 
+def _of_single_cases(folds: Mapping[int, NDArray[np.float64]]) -> Difference:
+    return paired_difference(list(folds.values()))
+
+
 def effects_of(
-    key: str, reference: Any, case_scores: CaseScores, settings: Settings
+    key: str,
+    reference: Any,
+    case_scores: CaseScores,
+    settings: Settings,
+    measure: Callable[[Mapping[int, NDArray[np.float64]]], Difference] = _of_single_cases,
 ) -> list[Effect]:
     """The effects of all values of one swept key beside a reference value, which comes first.
+
+    ``measure`` makes a difference of those of the cases of each fold.
 
     ``effects_of("optimizer.schedule", "schedule-free", ...)`` sets each scheduled baseline beside
     schedule-free. A grid need not be complete: a difference is of matched trials only, so that
@@ -330,7 +512,7 @@ def effects_of(
                 mean=float(_defined_mean(np.array([_trial_mean(case_scores, t) for t in group]))),
                 trials=len(group),
                 pairs=len(pairs),
-                difference=_matched_difference(case_scores, pairs),
+                difference=_matched_difference(case_scores, pairs, measure),
             )
         )
     return effects
@@ -359,15 +541,17 @@ def _defined_mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _matched_difference(
-    case_scores: CaseScores, pairs: Sequence[tuple[str, str]]
+    case_scores: CaseScores,
+    pairs: Sequence[tuple[str, str]],
+    measure: Callable[[Mapping[int, NDArray[np.float64]]], Difference],
 ) -> Difference | None:
-    folds = []
-    for scores in case_scores.values():
+    folds = {}
+    for fold, scores in case_scores.items():
         differences = [
             scores[trial] - scores[partner]
             for trial, partner in pairs
             if trial in scores and partner in scores
         ]
         if differences:
-            folds.append(_defined_mean(np.array(differences)))
-    return paired_difference(folds) if folds else None
+            folds[fold] = _defined_mean(np.array(differences))
+    return measure(folds) if folds else None

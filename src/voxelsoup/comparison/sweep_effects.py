@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from voxelsoup.comparison.findings import Parameters, difference_of, in_a_sentence, trial_scores
+from voxelsoup.comparison.findings import Parameters, difference_of, trial_scores
 from voxelsoup.comparison.folds import FoldComparison
-from voxelsoup.comparison.names import BEST_MODEL, POINTS, protocol_mark
-from voxelsoup.comparison.overview import published_columns
+from voxelsoup.comparison.names import POINTS, in_a_sentence, protocol_mark
 from voxelsoup.comparison.statistics import Effect, SeedSpread, holm, marginal_effects, seed_spread
 from voxelsoup.comparison.tables import shown_difference, shown_p, write_table
 
@@ -100,11 +99,17 @@ def seed_spreads(
 
 
 def write_seeds(
-    spreads: Mapping[int | None, SeedSpread], comparisons: Sequence[FoldComparison], stem: Path
+    spreads: Mapping[int | None, SeedSpread],
+    comparisons: Sequence[FoldComparison],
+    primary: tuple[str, str],
+    stem: Path,
 ) -> None:
-    """Write how large the seed's spread is beside the gain of the soup: all folds, then each."""
+    """Write how large the seed's spread is beside the gain that the study is about.
+
+    All folds first, then each; ``primary``: titles of the two models.
+    """
     protocol = comparisons[0].protocol
-    soup = list(published_columns(comparisons[0]))[-1]
+    first, second = map(in_a_sentence, primary)
     rows = []
     for scope, spread in spreads.items():
         of_scope = [c for c in comparisons if scope in (None, c.fold)]
@@ -115,7 +120,7 @@ def write_seeds(
                 "seeds": spread.seeds,
                 "seed_deviation": spread.deviation,
                 "seed_largest_range": spread.largest_range,
-                "gain": difference_of(soup, BEST_MODEL, of_scope).mean,
+                "gain": difference_of(*primary, of_scope).mean,
                 "protocol": protocol_mark(protocol),
             }
         )
@@ -129,7 +134,7 @@ def write_seeds(
         shown[heading] = [f"{POINTS * value:{sign}.2f}" for value in frame[name]]
     caption = (
         f"How much the seed alone moves the mean Dice on the test cases, compared with the gain "
-        f"of the {in_a_sentence(soup)} over the best single model. Seed deviation: standard "
+        f"of the {first} over the {second}. Seed deviation: standard "
         "deviation between the seeds of trials that agree in everything else, pooled over "
         "their settings."
         if rows

@@ -8,9 +8,12 @@ from pathlib import Path
 import pandas as pd
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from voxelsoup.comparison.answer import answer_of, secondary_table
 from voxelsoup.comparison.barriers import FoldBarriers
+from voxelsoup.comparison.findings import read_findings
 from voxelsoup.comparison.names import OPTIMISTIC
 from voxelsoup.comparison.overview import COST, ENDS, folds_in_words, read_overview
 from voxelsoup.comparison.tables import shown_interval, spread
@@ -74,12 +77,37 @@ def print_overview(path: Path, console: Console | None = None) -> None:
 
 
 def print_conclusions(path: Path, console: Console | None = None) -> None:
-    """Print what a comparisons.csv concludes over all folds, a line each."""
-    frame = pd.read_csv(path, dtype=str)
-    for sentence in frame.loc[frame["folds"] == "all", "conclusion"]:
-        (console or Console()).print(
-            f"{sentence[0].upper()}{sentence[1:]}.", highlight=False, markup=False, soft_wrap=True
-        )
+    """Print the answer that follows from a comparisons.csv: its paragraphs, and the other rows."""
+    console = console or Console()
+    findings = read_findings(path)
+    if not findings:
+        # The table is kept as an earlier version wrote it.
+        frame = pd.read_csv(path, dtype=str)
+        for sentence in frame.loc[frame["folds"] == "all", "conclusion"]:
+            line = f"{sentence[0].upper()}{sentence[1:]}."
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
+        return
+    others = secondary_table(findings)
+    if len(others):
+        console.print(_table_of_secondary(others))
+    protocol = str(pd.read_csv(path, dtype=str)["protocol"].iloc[0])
+    for paragraph in answer_of(findings, protocol):
+        console.print(paragraph, highlight=False, markup=False)
+
+
+def _table_of_secondary(texts: pd.DataFrame) -> Table:
+    """The secondary comparisons for a terminal of 80 columns."""
+    table = Table(title="Secondary comparisons", box=box.SIMPLE_HEAD, caption_justify="left")
+    table.caption = (
+        "first – second in Dice points, with the interval of the level that Holm's method tests at"
+    )
+    table.padding, table.pad_edge, table.collapse_padding = (0, 1, 0, 0), False, True
+    table.add_column("")
+    for name in ("difference", "interval", "p (Holm)", "shown"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name, cells in zip(texts.index, texts.to_numpy(), strict=True):
+        table.add_row(str(name), *map(escape, cells))
+    return table
 
 
 def print_barriers(folds: Sequence[FoldBarriers], console: Console | None = None) -> None:

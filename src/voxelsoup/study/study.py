@@ -23,6 +23,8 @@ from voxelsoup.study.sections.evaluation import (
     Evaluation,
     Metrics,
     PostprocessingSearch,
+    Primary,
+    primary_model,
 )
 from voxelsoup.study.sections.resources import Recovery, Resources
 from voxelsoup.study.sections.soup import Soup
@@ -157,6 +159,14 @@ class Study(Section):
         return [*self.soup.recipes, *finished, *[LONG_RUN] * self.comparison.long_run]
 
     @property
+    def primary(self) -> Primary:
+        """The question that the study asks, its default filled in."""
+        asked = self.comparison.primary or Primary()
+        return Primary(
+            model=asked.model or primary_model(self.compared_recipes), against=asked.against
+        )
+
+    @property
     def labels(self) -> set[int]:
         """All label values that some region names."""
         return {label for labels in self.regions.values() for label in labels}
@@ -196,6 +206,7 @@ def check_across_sections(study: Study, where: str) -> None:
     _check_ensemble(study, where)
     _check_long_run(study, where)
     _check_final(study, where)
+    _check_primary(study, where)
     _check_replacement(study, where)
     _check_background(study, where)
     _check_balance(study, where)
@@ -329,6 +340,31 @@ def _check_final(study: Study, where: str) -> None:
             f"`final` with `soup.finish.of: {study.soup.finish.of}`",
             "`of: greedy`: the final model is the finished average of the trials that greedy kept",
             "set `soup.finish.of: greedy`, or leave `final` out",
+        )
+
+
+def _check_primary(study: Study, where: str) -> None:
+    asked, models = study.comparison.primary, study.compared_recipes
+    if asked is None:
+        return
+    for key, name, known in (
+        ("model", asked.model or models[0], models),
+        ("against", asked.against, ["best", *(name for name in models if name != "best")]),
+    ):
+        if name not in known:
+            raise InputError(
+                where,
+                f"`comparison.primary.{key}` is `{name}`, which this study does not make"
+                + did_you_mean(name, known),
+                f"one of {', '.join(known)}",
+                "name one of those, or let the study make it",
+            )
+    if study.primary.model == asked.against:
+        raise InputError(
+            where,
+            f"`comparison.primary` compares `{asked.against}` with itself",
+            f"two of {', '.join(dict.fromkeys(['best', *models]))}",
+            "name another model as `comparison.primary.model` or `against`",
         )
 
 

@@ -43,9 +43,16 @@ FINAL_MODEL = "Final Model"
 
 
 def write_bundle(
-    study: Study, results: Path, cases: Sequence[IndexedCase], methods: str, folder: Path
+    study: Study,
+    results: Path,
+    cases: Sequence[IndexedCase],
+    methods: str,
+    answer: str,
+    folder: Path,
 ) -> Kind:
     """Write the bundle of a finished study, in place of an older one; returns what won.
+
+    ``methods`` and ``answer``, what the primary comparison concludes, are words for the card.
 
     Raises InputError if a model is not the one that was scored, or cannot be exported.
     """
@@ -81,6 +88,7 @@ def write_bundle(
         runs_with_monai_alone=not inference_config.needs_voxelsoup(inference),
         accepted=accepted_in_words(cases),
         not_annotated=not_annotated_in_words(cases, study.dataset.not_annotated, study.regions),
+        answer=answer,
     )
     with atomic_folder(folder) as bundle:
         write_json(bundle / INFERENCE, inference)

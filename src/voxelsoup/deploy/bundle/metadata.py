@@ -42,6 +42,7 @@ class BundleFacts:
         ingredients: fold -> number of models that its model was averaged from.
         final: what the final model is and what score is to be expected of it, in sentences; empty
             if the study has none, so that the bundle holds the models of the folds.
+        answer: what the primary comparison of the study concludes; empty if it is not known.
     """
 
     kind: Kind
@@ -55,6 +56,7 @@ class BundleFacts:
     accepted: Sequence[str] = ()
     not_annotated: Sequence[str] = ()
     final: Sequence[str] = ()
+    answer: str = ""
 
 
 def metadata(

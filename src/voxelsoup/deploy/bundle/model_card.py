@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from voxelsoup.common.text import counted, listed
-from voxelsoup.comparison.names import OPTIMISTIC
+from voxelsoup.comparison.names import OPTIMISTIC, in_a_sentence, primary_titles
 from voxelsoup.comparison.score_summary import Means, note_on_regions, shown_mean
 from voxelsoup.comparison.tables import heading
 from voxelsoup.deploy.bundle.metadata import BundleFacts, label_classes
@@ -39,6 +39,7 @@ def model_card(
         _how_to_run(facts, files, description, study.evaluation.overlap),
         "## Results",
         _results(study, facts),
+        _primary(study, facts),
         "## How it was chosen and made",
         _choice(study, facts),
         _making(facts, weights),
@@ -109,6 +110,17 @@ def _results(study: Study, facts: BundleFacts) -> str:
         lead += f" All numbers are {OPTIMISTIC}."
     lead += note_on_regions(facts.results)
     return f"{lead}\n\n{_table(facts.results)}"
+
+
+def _primary(study: Study, facts: BundleFacts) -> str:
+    """The question of the study and its outcome, which did not choose the model."""
+    first, second = map(in_a_sentence, primary_titles(study.primary))
+    asked = (
+        f"Primary question of the study: is the {first} better than the {second}, by the mean Dice "
+        "over all regions and folds? It is tested by itself at 5 %, by a 95 % bootstrap interval "
+        "(patients resampled within their fold)."
+    )
+    return f"{asked} Outcome: {facts.answer}." if facts.answer else asked
 
 
 def _table(results: Means) -> str:

@@ -16,6 +16,7 @@ from jinja2.runtime import Context
 
 from voxelsoup.common import text
 from voxelsoup.common.provenance import FORMER_NAME, NAME
+from voxelsoup.comparison.names import in_a_sentence, primary_titles, soup_title
 from voxelsoup.report.methods.words import CITED_VALUES, Citations, setting_name, value_name
 from voxelsoup.study.halving import rung_epochs, share_of_epochs, trials_at_rungs
 from voxelsoup.study.ingredients import ingredients_of
@@ -49,6 +50,7 @@ class StudyFacts:
         not_annotated: regions that are not annotated in all cases, in words.
         diverged: a sentence about the runs that diverged; empty if none did.
         models: models of trials that were trained to their end; None if none diverged.
+        answer: what the primary comparison concludes; empty if it is not known.
     """
 
     cases: int
@@ -60,6 +62,7 @@ class StudyFacts:
     not_annotated: Sequence[str] = ()
     diverged: str = ""
     models: int | None = None
+    answer: str = ""
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,7 @@ TEMPLATES.filters |= {
     **{name: getattr(text, name) for name in ("counted", "counted_range", "listed", "magnitude")},
     **{name: getattr(text, name) for name in ("percent", "plain", "times")},
     "setting": setting_name,
+    "model": lambda recipe: in_a_sentence(soup_title(recipe)),
     "value": _value,
     "settings": _settings,
     "rows": _rows,
@@ -151,6 +155,7 @@ def _values(study: Study, facts: StudyFacts, cite: Cite) -> dict[str, Any]:
         "candidates": sum(len(ingredients_of(trial)) for trial in trials),
         "group_keys": group_keys(study, trials),
         "stem_optimizer": stem_optimizer(study),
+        "primary": [in_a_sentence(title) for title in primary_titles(study.primary)],
     }
     if halving is not None:
         ends = rung_epochs(halving, study.training.epochs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -42,9 +43,37 @@ class Evaluation(Section):
     )
 
 
-class Comparison(Section):
-    """What models are compared on, beside the test cases of their folds."""
+class Primary(Section):
+    """The one question of a study, which is tested by itself at 5 %."""
 
+    model: str | None = Field(
+        None,
+        description="The model that the study is about, by its recipe. By default the finished "
+        "soup if the study finishes one, else `greedy`, else the first of `soup.recipes`.",
+    )
+    against: str = Field(
+        "best",
+        description="The model that it is compared with, by the mean Dice over all regions and "
+        "folds: `best`, the best single model of each fold, or another recipe.",
+    )
+
+
+def primary_model(recipes: Sequence[str]) -> str:
+    """The model that a study is about by default, of those that it compares."""
+    asked = [recipe for recipe in ("finished", "greedy") if recipe in recipes]
+    return [*asked, *(recipe for recipe in recipes if recipe != "best"), *recipes][0]
+
+
+class Comparison(Section):
+    """What is asked about the models, and what they are compared on beside their test cases."""
+
+    primary: Primary | None = Field(
+        None,
+        exclude_if=lambda primary: primary is None,
+        description="The question that the study asks: fix it before you look at results. It is "
+        "tested by itself at 5 %; all other comparisons are secondary and corrected for their "
+        "number. By default the soup against the best single model.",
+    )
     test_sets: dict[Name, PathText] = Field(
         {},
         description="Further labelled data sets, in any layout: name -> folder. The best single "
