@@ -268,17 +268,36 @@ def test_statistics_secondary_metrics_and_postprocessing_are_reported() -> None:
         "were removed (0, 10 or 50 mm³)",
         "whether ET was replaced by TC where less than a volume (100 mm³) of it was left",
         "bootstrap confidence intervals",
-        "resampled within their fold",
+        "patients being resampled within their fold with all of their cases",
     ):
         assert part in result.paragraph
     cited = ("bootstrap", "holm", "wilcoxon", "strata", "surface-dice", "replacement")
     assert {WORKS[work] for work in cited} <= set(result.references)
 
 
+def test_the_primary_question_its_test_and_its_outcome_are_reported() -> None:
+    outcome = "greedy soup better than best single model by 1.0 Dice points [0.4, 1.6], p = 0.002"
+    text = written(replace(FACTS, answer=outcome)).paragraph
+    for part in (
+        "The primary question was whether the greedy soup is better than the best single model, by "
+        "the mean Dice over all regions and folds.",
+        "The primary comparison was tested by itself at a level of 5 % (95 % interval).",
+        "All others were secondary: their p values were adjusted for each other by Holm's method",
+        f"Outcome of the primary comparison: {outcome}.",
+    ):
+        assert part in text
+    assert "Outcome" not in written().paragraph
+    other = written(
+        soup={"recipes": ["uniform", "ensemble"]},
+        comparison={"primary": {"model": "ensemble", "against": "uniform"}},
+    ).paragraph
+    assert "whether the ensemble is better than the uniform soup" in other
+
+
 def test_methods_omit_what_a_study_does_not_do() -> None:
     fold = replace(FACTS, folds={0: FACTS.folds[0]})
     result = written(fold, metrics={"names": []}, postprocessing=NOTHING_TO_SEARCH)
-    for part in ("secondary", "Lesions", "Post-processing", "within their fold"):
+    for part in ("The secondary metric", "Lesions", "Post-processing", "within their fold"):
         assert part not in result.paragraph
         assert part in written(**EVERYTHING).paragraph
     uncited = ("strata", "surface-dice", "replacement")

@@ -14,6 +14,7 @@ from support.runs import small_study
 from voxelsoup.common.errors import InputError
 from voxelsoup.study.loading import load, read
 from voxelsoup.study.reference import json_schema
+from voxelsoup.study.sections.evaluation import primary_model
 from voxelsoup.study.study import Study
 
 REPOSITORY = Path(__file__).parents[2]
@@ -258,3 +259,52 @@ def test_a_study_in_which_all_is_annotated_is_written_down_as_before() -> None:
     content = small_study(dataset={"not_annotated": {}}).model_dump(mode="json")
     assert content == small_study().model_dump(mode="json")
     assert "not_annotated" not in content["dataset"]
+
+
+# The primary question
+
+
+@pytest.mark.parametrize(
+    ("recipes", "model"),
+    [
+        (["greedy", "uniform"], "greedy"),
+        (["uniform", "ensemble"], "uniform"),
+        (["best", "ensemble"], "ensemble"),
+        (["best"], "best"),
+        (["uniform", "greedy", "finished-best", "finished"], "finished"),
+        (["uniform", "greedy", "finished-best"], "greedy"),
+    ],
+)
+def test_a_study_is_about_its_finished_soup_or_greedy_or_its_first_one(
+    recipes: list[str], model: str
+) -> None:
+    assert primary_model(recipes) == model
+
+
+def test_the_primary_question_has_a_default_that_changes_no_study() -> None:
+    study = load(SMALLEST | {"soup": {"recipes": ["uniform", "ensemble"]}})
+    assert (study.primary.model, study.primary.against) == ("uniform", "best")
+    assert study.compared_recipes == ["uniform", "ensemble"]
+    assert "comparison" not in study.model_dump(mode="json")
+    asked = load(SMALLEST | {"comparison": {"primary": {"against": "uniform"}}})
+    assert (asked.primary.model, asked.primary.against) == ("greedy", "uniform")
+    assert "primary" in asked.model_dump(mode="json")["comparison"]
+
+
+@pytest.mark.parametrize(
+    ("primary", "said"),
+    [
+        ({"model": "learned"}, "`learned`, which this study does not make"),
+        ({"model": "learned"}, "one of greedy, uniform"),
+        ({"model": "gredy"}, "did you mean `greedy`?"),
+        ({"model": "best"}, "`comparison.primary.model` is `best`, which"),
+        ({"against": "ensemble"}, "`comparison.primary.against` is `ensemble`"),
+        ({"against": "ensemble"}, "one of best, greedy, uniform"),
+        ({"against": "greedy"}, "compares `greedy` with itself"),
+        ({"modle": "greedy"}, "did you mean `model`?"),
+    ],
+)
+def test_a_primary_question_about_models_that_the_study_does_not_make_is_refused(
+    primary: dict[str, str], said: str
+) -> None:
+    assert said in refused(comparison={"primary": primary})

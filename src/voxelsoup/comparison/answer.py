@@ -38,8 +38,8 @@ from voxelsoup.evaluation.case_scores import ALL_REGIONS, mean_dice
 # What reStructuredText would read as markup.
 MARKUP = re.compile(r"([\\*`|_<>\[\]{}])")
 NOT_FINISHED = (
-    "Whether the best single model gains as much by the same further training was not tried: "
-    "`soup.finish` does so."
+    "The control, the best single model finished by a short further training, was not run, so it "
+    "is open whether that alone gains as much: `soup.finish` runs it."
 )
 
 
