@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from voxelsoup.study.sections.base import Name, PathText, Section, only_if_not
+from voxelsoup.study.sections.soup import FINISHED
 from voxelsoup.study.sections.training import LossName
 
 Protocol = Literal["held-out", "published"]
@@ -60,7 +61,7 @@ class Primary(Section):
 
 def primary_model(recipes: Sequence[str]) -> str:
     """The model that a study is about by default, of those that it compares."""
-    asked = [recipe for recipe in ("finished", "greedy") if recipe in recipes]
+    asked = [recipe for recipe in (FINISHED, "greedy") if recipe in recipes]
     return [*asked, *(recipe for recipe in recipes if recipe != "best"), *recipes][0]
 
 
