@@ -131,7 +131,8 @@ def check_cluster(asked_for) -> None:
     from voxelsoup.cluster.profile import Site, check_rules, overridden_rules, text_of
 
     asked = workflow.resource_settings
-    defaults = {name: value.raw for name, value in (asked.default_resources or {}).items()}
+    defaults = asked.default_resources or {}
+    defaults = {name: getattr(value, "raw", value) for name, value in defaults.items()}
     placed = asked.overwrite_resources.items()
     # Those of a workflow that uses this one as a module are its own affair.
     others = {rule.name for rule in workflow.rules} - OWN_NAMES.keys()
