@@ -134,10 +134,12 @@ def test_comments_name_runs_whatever_the_workflow_calls_their_rules(
 ) -> None:
     monkeypatch.setattr(plugin, "get_submit_command", lambda job, params: params["comment_str"])
     upstream_patches.name_runs_in_comments()
-    jobs = [run_of("seg_trial", states="states"), run_of("seg_evaluate")]
-    group = SimpleNamespace(jobs=jobs, is_group=lambda: True)
+    places = ["fold0/stem", "fold0/trials/0a1b2c3d", "fold1/finish/best/0.01", "final/finish"]
+    trained = [run_of("seg_run", states=f"/d/results/.state/{place}") for place in places]
+    group = SimpleNamespace(jobs=[*trained, run_of("seg_evaluate")], is_group=lambda: True)
     comment = plugin.get_submit_command(group, {"comment_str": "rules"})
-    assert comment == "rules fold0/0a1b2c3d"
+    names = ["final/finish", "fold0/0a1b2c3d", "fold0/stem", "fold1/finish/best/0.01"]
+    assert comment == f"rules {' '.join(names)}"
 
 
 def test_a_second_study_of_a_workflow_patches_the_plugin_no_second_time(

@@ -161,7 +161,7 @@ def _run_of(job: Job) -> list[str]:
 
     By where its states lie, for a workflow may call the rules otherwise.
     """
-    states = str(job.params.get("states", ""))
+    states = str(getattr(job.params, "states", ""))
     place = states.rpartition("/.state/")[2]
     return [place.replace("/trials/", "/")] if states else []
 
