@@ -19,6 +19,7 @@ from voxelsoup.soups.ensemble import mean_prediction
 from voxelsoup.soups.ensemble_targets import targets_made_from, unlabelled_cases, write_targets
 from voxelsoup.soups.finished import FinishedModel, chosen_rate
 from voxelsoup.study.loading import load
+from voxelsoup.study.trials import training_steps, trials
 
 
 def tried(rate: float, dice: float | None) -> FinishedModel:
@@ -137,6 +138,21 @@ def test_what_is_compared_follows_from_the_finish() -> None:
     assert both.compared_recipes == ["greedy", "uniform", "finished", "finished-best", "long-run"]
     best = small_study(soup={"finish": {"of": "best"}})
     assert best.compared_recipes == ["greedy", "uniform", "finished-best"]
+
+
+def test_a_model_costs_the_steps_of_all_that_it_was_chosen_among() -> None:
+    grid = {"grid": {"training.seed": [0, 1, 2]}}
+    study = small_study(
+        training={"epochs": 2, "steps_per_epoch": 3},
+        stem={"epochs": 4},
+        sweep=grid,
+        soup={"finish": {"epochs": 5, "rates": [0.1, 0.2]}},
+        comparison={"long_run": True},
+    )
+    steps = {name: training_steps(study, trials(study), name) for name in ("best", "greedy")}
+    assert steps == {"best": 3 * (4 + 3 * 2), "greedy": 3 * (4 + 3 * 2)}
+    for name in ("finished", "finished-best", "long-run"):
+        assert training_steps(study, trials(study), name) == 3 * (4 + 3 * 2 + 2 * 5)
 
 
 def test_a_study_without_a_finish_is_written_as_before() -> None:

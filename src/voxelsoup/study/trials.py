@@ -14,11 +14,12 @@ from pydantic import ValidationError
 from voxelsoup.common.errors import InputError
 from voxelsoup.common.files import json_sha256
 from voxelsoup.study.combinations import Combination, combinations
-from voxelsoup.study.halving import check_halving
+from voxelsoup.study.halving import check_halving, share_of_epochs
 from voxelsoup.study.loading import wrong_settings
 from voxelsoup.study.sections.base import Section
+from voxelsoup.study.sections.soup import FINISHED, FINISHED_BEST
 from voxelsoup.study.sections.sweep import SweepBlock
-from voxelsoup.study.study import Study, finish_epochs
+from voxelsoup.study.study import LONG_RUN, Study, finish_epochs
 from voxelsoup.study.sweepable import SWEPT_SECTIONS, setting
 
 # Model -> label, where no labels are given: the ids are shown.
@@ -228,6 +229,27 @@ def _check_groups(study: Study, found: Sequence[Trial], where: str) -> None:
 
 def long_run_epochs(study: Study, trials: Sequence[Trial]) -> int:
     """Epochs of stem, trials and finish of a fold together."""
-    stem = study.stem.epochs if study.stem.source == "train" else 0
     finish = len(study.soup.finish.rates) * finish_epochs(study) if study.soup.finish else 0
-    return stem + sum(trial.study.training.epochs for trial in trials) + finish
+    return _chosen_from_epochs(study, trials) + finish
+
+
+def training_steps(study: Study, trials: Sequence[Trial], recipe: str) -> int:
+    """Optimizer steps per fold that a compared model costs, as planned: ``best``, a soup, ...
+
+    A single model or a soup is chosen among all trials, so that all of them are its cost. Those
+    of a finish are the steps of each of its rates.
+    """
+    epochs = _chosen_from_epochs(study, trials)
+    if recipe in (FINISHED, FINISHED_BEST, LONG_RUN):
+        epochs = long_run_epochs(study, trials)
+    return epochs * study.training.steps_per_epoch
+
+
+def _chosen_from_epochs(study: Study, trials: Sequence[Trial]) -> int:
+    """Epochs of a fold's stem and of all its trials, those that a halving leaves."""
+    stem = study.stem.epochs if study.stem.source == "train" else 0
+    of_trials = sum(trial.study.training.epochs for trial in trials)
+    if study.sweep.halving is not None:
+        share = share_of_epochs(study.sweep.halving, study.training.epochs, len(trials))
+        of_trials = round(share * of_trials)
+    return stem + of_trials
