@@ -460,3 +460,14 @@ def test_one_case_has_no_interval(tmp_path: Path) -> None:
 def test_terminal_table_of_two_models_is_not_squeezed(tmp_path: Path) -> None:
     table = terminal_table(overview([compared({"Greedy Soup": [0.5]}, [0.5], 0, "published")]))
     assert table.padding != (0, 0, 0, 0)
+
+
+def test_the_overview_says_what_a_model_cost_in_training_where_that_is_known() -> None:
+    folds = three_folds()
+    steps = {title: 1000 * place for place, title in enumerate(folds[0].rows, start=1)}
+    frame = overview(folds, steps=steps)
+    shown = shown_overview(frame)
+    means = shown[shown["region"] == "mean"].set_index("model")["training steps"]
+    assert means.to_dict() == {title: f"{number:,}" for title, number in steps.items()}
+    assert set(shown.loc[shown["region"] != "mean", "training steps"]) == {""}
+    assert "training_steps" not in overview(folds)

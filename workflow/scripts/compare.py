@@ -14,31 +14,40 @@ from voxelsoup.comparison.answer import (
 )
 from voxelsoup.comparison.findings import find, write_findings
 from voxelsoup.comparison.folds import compare_study
-from voxelsoup.comparison.names import primary_titles
+from voxelsoup.comparison.names import BEST_MODEL, primary_titles, soup_title
 from voxelsoup.comparison.overview import overview, write_fold_table, write_overview
 from voxelsoup.comparison.postprocessing_effect import write_without_and_with
 from voxelsoup.comparison.sweep_effects import effects, seed_spreads, write_effects, write_seeds
 from voxelsoup.runs.divergence import left_out
 from voxelsoup.soups.candidates import diverged_trials, models_of_folds
 from voxelsoup.study.loading import load
-from voxelsoup.study.trials import model_labels, parameters_of, trial_labels, trials
+from voxelsoup.study.trials import (
+    model_labels,
+    parameters_of,
+    training_steps,
+    trial_labels,
+    trials,
+)
 
 with job_log(snakemake.log[0]):
     asked, made_of = snakemake.params, snakemake.output
     folder, protocol = Path(made_of.overview).parent, asked.protocol
     study = load(snakemake.config)
     tolerance = study.metrics.surface_tolerance
-    parameters = parameters_of(trials(study))
+    found = trials(study)
+    parameters = parameters_of(found)
     results = Path(asked.results)
     models = models_of_folds(results, asked.folds)
     labels = model_labels(study, chain(*models.values()))
-    diverged, names = diverged_trials(study), trial_labels(trials(study))
+    diverged, names = diverged_trials(study), trial_labels(found)
     without = left_out(diverged, names)
     primary = primary_titles(study.primary)
     comparisons = compare_study(results, models, study.compared_recipes, protocol)
     findings = find(comparisons, parameters, primary)
     spreads = seed_spreads(comparisons, parameters)
-    frame = overview(comparisons)
+    steps = {soup_title(r): training_steps(study, found, r) for r in study.compared_recipes}
+    steps[BEST_MODEL] = training_steps(study, found, "best")
+    frame = overview(comparisons, steps=steps)
 
     tables = {
         "All models on the test cases (intervals are not corrected for their number)": key_table(
@@ -54,10 +63,10 @@ with job_log(snakemake.log[0]):
     for comparison in comparisons:
         of_fold = left_out([one for one in diverged if one.fold == comparison.fold], names)
         write_fold_table(comparison, folder / f"fold{comparison.fold}", labels, of_fold)
-    found = effects(comparisons, parameters)
-    write_effects(found, protocol, folder / "hyperparameters", without)
+    effect = effects(comparisons, parameters)
+    write_effects(effect, protocol, folder / "hyperparameters", without)
     write_seeds(spreads, comparisons, primary, folder / "seeds")
     chosen = [read_json(Path(path)) for path in snakemake.input.postprocessing]
     write_without_and_with(comparisons, chosen, folder / "postprocessing")
-    after = overview(comparisons, after_postprocessing=True)
+    after = overview(comparisons, after_postprocessing=True, steps=steps)
     write_overview(after, folder / "overview_postprocessed", tolerance, after_postprocessing=True)

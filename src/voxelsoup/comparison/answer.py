@@ -29,7 +29,7 @@ from voxelsoup.comparison.names import (
     POINTS,
     in_a_sentence,
 )
-from voxelsoup.comparison.overview import shown_overview
+from voxelsoup.comparison.overview import STEPS, shown_overview
 from voxelsoup.comparison.pages import page
 from voxelsoup.comparison.statistics import SeedSpread
 from voxelsoup.comparison.tables import shown_difference, shown_p
@@ -222,7 +222,8 @@ def key_table(frame: pd.DataFrame) -> pd.DataFrame:
     shown = shown_overview(frame)
     shown = shown[shown["region"] == ALL_REGIONS].set_index("model")
     shown["models per prediction"] = shown["models per prediction"].map(_distinct)
-    return shown[["Dice", "difference in Dice points [95 %]", "models per prediction"]]
+    columns = ["Dice", "difference in Dice points [95 %]", "models per prediction"]
+    return shown[[*columns, *(["training steps"] if STEPS in frame else [])]]
 
 
 def _distinct(values: str) -> str:

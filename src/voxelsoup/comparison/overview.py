@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -32,7 +33,7 @@ from voxelsoup.evaluation.case_scores import (
 )
 from voxelsoup.study.trials import NO_LABELS, named
 
-COST = "models_per_prediction"
+COST, STEPS = "models_per_prediction", "training_steps"
 GREEDY = "Greedy Soup"
 # Of a difference and its interval, as columns are called.
 ENDS = ("difference", "low", "high")
@@ -102,9 +103,13 @@ def write_fold_table(
 
 
 def overview(
-    comparisons: Sequence[FoldComparison], after_postprocessing: bool = False
+    comparisons: Sequence[FoldComparison],
+    after_postprocessing: bool = False,
+    steps: Mapping[str, int] = MappingProxyType({}),
 ) -> pd.DataFrame:
     """All folds: one row per kind of model and region.
+
+    ``steps``: kind of model -> optimizer steps per fold that it cost, which become a column.
 
     Returns:
         ``model``; ``region`` (``mean``: of all); for every metric ``<metric>_mean`` and
@@ -112,7 +117,8 @@ def overview(
         ``<metric>_difference`` to the best single model over all cases with the ends of its 95 %
         interval ``<metric>_low`` and ``<metric>_high``; the same of ``loss`` where the region is
         ``mean``; ``cases`` in which it is annotated; ``folds``, ``ingredients`` and
-        ``models_per_prediction`` (per fold, in the order of ``folds``); ``protocol``.
+        ``models_per_prediction`` (per fold, in the order of ``folds``); ``training_steps``, if they
+        are given; ``protocol``.
     """
     ordered = sorted(comparisons, key=lambda comparison: comparison.fold)
     scored = [c.postprocessed if after_postprocessing else c.rows for c in ordered]
@@ -130,6 +136,7 @@ def overview(
                 "folds": ", ".join(str(c.fold) for c in ordered),
                 "ingredients": ", ".join(str(c.ingredients[title]) for c in ordered),
                 COST: ", ".join(str(c.models_per_prediction[title]) for c in ordered),
+                **({STEPS: steps[title]} if steps else {}),
                 "protocol": protocol_mark(ordered[0].protocol),
             }
             rows.append(row)
@@ -188,9 +195,9 @@ def shown_overview(frame: pd.DataFrame) -> pd.DataFrame:
                 shown_interval(*values)
                 for values in zip(*(frame[f"dice_{end}"] for end in ENDS), strict=True)
             ]
-    for name in (COST, "ingredients"):
+    for name in (COST, "ingredients", *([STEPS] if STEPS in frame else [])):
         shown[name.replace("_", " ")] = [
-            value if region == ALL_REGIONS else ""
+            (f"{value:,}" if name == STEPS else value) if region == ALL_REGIONS else ""
             for value, region in zip(frame[name], frame["region"], strict=True)
         ]
     return pd.DataFrame(shown)
@@ -213,6 +220,11 @@ def write_overview(
         "fold. Ingredients: "
         "models that are averaged, in each fold."
     )
+    if STEPS in frame:
+        caption += (
+            " Training steps: optimizer steps per fold that the model cost, with those of all "
+            "models that it was chosen among."
+        )
     counts = frame.drop_duplicates("region").set_index("region")["cases"].astype(int)
     caption += partly_annotated(counts.to_dict(), OVER_REGIONS)
     if "nsd_mean" in frame:
