@@ -36,6 +36,7 @@ wildcard_constraints:
     fold=r"\d+",
     trial=r"[0-9a-f]{8}",
     rung=r"\d+",
+    given="|".join(one.name for one in study.ingredients) or r"(?!)",
     # An ensemble has its own rule; without any soup nothing may match.
     recipe="|".join(study.soup.averaging_recipes) or r"(?!)",
 
@@ -44,6 +45,11 @@ include: "rules/start.smk"
 include: "rules/functions.smk"
 include: "rules/data.smk"
 include: "rules/train.smk"
+
+
+if study.ingredients or study.stem.is_converted:
+
+    include: "rules/elsewhere.smk"
 
 
 if study.sweep.halving:

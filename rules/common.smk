@@ -80,6 +80,7 @@ PLACES = {
     str(REPOSITORY): "<project>",
     study.dataset.root: "<scans>",
     study.stem.checkpoint: "<checkpoint>",
+    **{one.file: f"<ingredient {one.name}>" for one in study.ingredients},
 }
 
 

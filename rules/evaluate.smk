@@ -1,10 +1,12 @@
 # Models scored on full cases.
-from voxelsoup.study.ingredients import ingredients_of, models_of, written_beside
+from voxelsoup.study.ingredients import given_models, ingredients_of, models_of, written_beside
 
 # Models of the trials, as folders below trials/: those that go into soups, and those that the
 # best single one is chosen among.
 INGREDIENTS = [model for trial in TRIALS for model in ingredients_of(trial)]
 CANDIDATES = [model for trial in TRIALS for model in models_of(trial)]
+# Models that were not trained here, which are both.
+GIVEN = list(given_models(study))
 # What every trial writes, as folders below its own, which its own model lies in.
 OF_A_TRIAL = ["", *(f"{name}/" for name in written_beside(study))]
 
@@ -91,7 +93,7 @@ rule candidates:
     params:
         **DIVERGED_STOP,
         models=candidates_of,
-        ingredients=INGREDIENTS,
+        ingredients=INGREDIENTS + GIVEN,
     message:
         "Models of fold {wildcards.fold} and their scores."
     script:

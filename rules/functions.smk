@@ -38,9 +38,9 @@ def kept_at(fold: str, rung: int) -> list[str]:
 def candidates_of(wildcards) -> list[str]:
     """The models of a fold that are scored on its test cases."""
     if study.sweep.halving is None:
-        return CANDIDATES
+        return CANDIDATES + GIVEN
     kept = set(kept_at(wildcards.fold, study.sweep.halving.rungs - 1))
-    return [model for model in CANDIDATES if model.partition("/")[0] in kept]
+    return [model for model in CANDIDATES if model.partition("/")[0] in kept] + GIVEN
 
 
 def files_of_candidates(name: str):

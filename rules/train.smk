@@ -8,7 +8,13 @@ STATES = f"{study.results}/.state/fold{{fold}}"
 # The model that the trials of a fold start from, if there is one.
 START = {
     "train": ["<results>/fold{fold}/stem/model.safetensors"],
-    "checkpoint": [study.stem.checkpoint],
+    "checkpoint": [
+        (
+            "<results>/elsewhere/stem/model.safetensors"
+            if study.stem.is_converted
+            else study.stem.checkpoint
+        )
+    ],
     "none": [],
 }[study.stem.source]
 

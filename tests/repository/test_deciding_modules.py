@@ -53,6 +53,7 @@ DECIDE_NOTHING = {
 NOT_OF_THE_KIND: dict[str, set[str]] = {
     "folds": {"data.volumes"},
     "preprocessing": {"models.losses"},
+    "conversion": {"data.regions", "models.losses"},
     "training": {"data.preprocessing.geometry", "data.preprocessing.resample"},
     "scores": {"evaluation.postprocessing"},
     "post-processing": {"soups.scorer", "training"},

@@ -117,6 +117,15 @@ ELSEWHERE = {
         ('cluster.snakemake(self.folder, self.profile, self.study, "predict")',),
         through=("tests/on_slurm/test_predict_on_slurm.py::start",),
     ),
+    "voxelsoup soup a.safetensors b.ckpt --select scans --output souped": Elsewhere(
+        "tests/commands/test_soup.py::test_files_of_several_programs_become_soups",
+        ('"soup", "a.safetensors", "b.ckpt", "--select", "scans"',),
+    ),
+    r"voxelsoup soup b.ckpt c.pth --study study.yaml --select scans --output souped2"
+    r" --rename '^net\.='": Elsewhere(
+        "tests/commands/test_soup.py::test_foreign_files_need_a_study_and_rules",
+        ('"--study", "study.yaml"', '"--rename", r"^net\.="'),
+    ),
     "voxelsoup verify results": Elsewhere(
         "tests/commands/test_verify.py::test_an_untouched_study_is_verified",
         ('main(["verify", "results"])',),

@@ -20,6 +20,7 @@ from voxelsoup.comparison.postprocessing_effect import write_without_and_with
 from voxelsoup.comparison.sweep_effects import effects, seed_spreads, write_effects, write_seeds
 from voxelsoup.runs.divergence import left_out
 from voxelsoup.soups.candidates import diverged_trials, models_of_folds
+from voxelsoup.study.ingredients import note_on_given
 from voxelsoup.study.loading import load
 from voxelsoup.study.trials import (
     model_labels,
@@ -56,8 +57,10 @@ with job_log(snakemake.log[0]):
         "Secondary comparisons, corrected for each other": secondary_table(findings),
         "About these numbers": facts_table(comparisons, spreads, primary, without),
     }
+    # Who reads the answer has to know this.
+    caution = [note] if (note := note_on_given(study)) else []
     answer = Path(made_of.answer_text), Path(made_of.answer)
-    write_answer(*answer, answer_of(findings, protocol), tables)
+    write_answer(*answer, [*answer_of(findings, protocol), *caution], tables)
     write_findings(findings, protocol, folder / "comparisons")
     write_overview(frame, folder / "overview", tolerance)
     for comparison in comparisons:

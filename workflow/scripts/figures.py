@@ -18,6 +18,7 @@ from voxelsoup.report.figures import (
 )
 from voxelsoup.report.figures.data import case_differences, drawn_effects, intervals_of
 from voxelsoup.soups.candidates import models_of_folds, runs_of_folds
+from voxelsoup.study.ingredients import only_trained
 from voxelsoup.study.loading import load
 from voxelsoup.study.trials import model_labels, parameters_of, trials
 
@@ -27,9 +28,10 @@ with job_log(snakemake.log[0]):
     folder = Path(snakemake.output.build_up).parent
     models = models_of_folds(results, asked.folds)
     names = model_labels(study, chain(*models.values()))
+    trained = {fold: only_trained(found) for fold, found in models.items()}
     histories = {
         (fold, run.name): pd.read_csv(run / "history.csv")
-        for fold, run in runs_of_folds(results, models, study.stem.source == "train")
+        for fold, run in runs_of_folds(results, trained, study.stem.source == "train")
     }
     comparisons = compare_study(
         results, models, study.compared_recipes, asked.protocol, postprocessed=False

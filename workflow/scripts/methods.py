@@ -17,6 +17,7 @@ from voxelsoup.report.methods.methods import FoldSize, StudyFacts, methods, tria
 from voxelsoup.report.provenance import CAPTION, provenance_table
 from voxelsoup.runs.divergence import left_out
 from voxelsoup.soups.candidates import diverged_trials, models_of_folds, runs_of_folds, trials_of
+from voxelsoup.study.ingredients import only_trained
 from voxelsoup.study.loading import load
 from voxelsoup.study.trials import trial_labels, trials
 
@@ -28,7 +29,8 @@ with job_log(snakemake.log[0]):
     cases = [case for case in indexed if case.label is not None]
     not_annotated = not_annotated_in_words(cases, study.dataset.not_annotated, study.regions)
     results = Path(snakemake.params.results)
-    trained = models_of_folds(results, study.folds.numbers)
+    found = models_of_folds(results, study.folds.numbers)
+    trained = {fold: only_trained(models) for fold, models in found.items()}
     folders = runs_of_folds(results, trained, study.stem.source == "train")
     runs = [read_json(folder / "run.json") for _, folder in folders]
     models = pd.read_csv(given.models, sep="\t", dtype=str)

@@ -18,10 +18,13 @@ from voxelsoup.commands.evaluate import add_options as add_evaluate_options
 from voxelsoup.commands.evaluate import evaluate_command
 from voxelsoup.commands.predict import add_options as add_predict_options
 from voxelsoup.commands.predict import predict_command
+from voxelsoup.commands.soup import add_options as add_soup_options
+from voxelsoup.commands.soup import soup_command
 from voxelsoup.commands.status import add_options, status_command
 from voxelsoup.common.errors import InputError
 from voxelsoup.common.files import write_text
 from voxelsoup.planning.sides import notes_on_sides
+from voxelsoup.study.ingredients import note_on_given
 from voxelsoup.study.loading import read
 from voxelsoup.study.reference import configuration_reference, schema_text
 from voxelsoup.study.study import Study, finish_runs
@@ -112,6 +115,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_evaluate_options(evaluate)
     evaluate.set_defaults(command=evaluate_command)
+    soup = commands.add_parser(
+        "soup", help="average models that exist already, by their Dice on labelled cases"
+    )
+    add_soup_options(soup)
+    soup.set_defaults(command=soup_command)
     doctor = commands.add_parser(
         "doctor", help="check, before anything is submitted, that a study will run on a cluster"
     )
@@ -160,7 +168,8 @@ def _check(asked: argparse.Namespace) -> int:
 
     check_start(study)
     strays = notes_on_strays(study.dataset, Path(study.dataset.root)) if study.dataset.root else []
-    for note in (*notes_on_constants(study), *strays, *notes_on_targets(study)):
+    given = [note] if (note := note_on_given(study)) else []
+    for note in (*notes_on_constants(study), *strays, *notes_on_targets(study), *given):
         print(f"note: {note}")
     print(f"{asked.study}: {counted_runs(study, len(found))}")
     print(f"results: {study.results}; data set: {study.dataset.root or 'phantoms, made there'}")

@@ -19,6 +19,7 @@ from voxelsoup.common.files import writable
 from voxelsoup.runs.invocation import recorded_studies
 from voxelsoup.runs.lease import Lease, LeaseTaken, server_time
 from voxelsoup.runs.run_state import condition_by_states
+from voxelsoup.study.ingredients import given_models
 from voxelsoup.study.loading import read
 from voxelsoup.study.sections.soup import FINISHED, FINISHED_BEST, RecipeName
 from voxelsoup.study.study import LONG_RUN, Study
@@ -163,6 +164,7 @@ def _named(considered: Considered) -> dict[int, set[str]]:
     for study, files in zip(considered.studies, considered.files, strict=True):
         parts = {f"trial {trial.id}" for trial in trials(study, str(files[-1]))}
         parts |= {f"soup {recipe}" for recipe in study.compared_recipes}
+        parts |= {f"trial {given}" for given in given_models(study)}
         if study.stem.source == "train":
             parts.add("stem")
         if study.soup.finish is not None:

@@ -39,6 +39,14 @@ DECIDING: dict[str, tuple[str, ...]] = {
         "data.volumes.volume",
         "data.volumes.voxel_layout",
     ),
+    # Weights of other programs.
+    "conversion": (
+        "models.conversion",
+        "models.foreign_files",
+        "models.mednext",
+        "models.networks",
+        "models.renaming",
+    ),
     "training": (
         "data.preprocessing.intensities",
         "data.regions",

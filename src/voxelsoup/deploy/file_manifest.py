@@ -36,6 +36,7 @@ PARTS = {
     "comparison": "tables",
     "figures": "figures",
     "models": "models",
+    "elsewhere": "models",
     "bundle": "bundle",
     "report": "report",
 }

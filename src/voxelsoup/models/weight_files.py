@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,9 @@ from voxelsoup.common.provenance import FORMER_NAME, NAME
 from voxelsoup.study.study import Study
 
 Weights = dict[str, torch.Tensor]
+Shapes = Mapping[str, tuple[int, ...]]
+# How many names of weights a message lists.
+NAMED = 3
 
 # One key only: safetensors writes several in random order, and files would differ by it.
 METADATA_KEY, FORMER_KEY = NAME, FORMER_NAME
@@ -186,23 +189,44 @@ def check_fit(model: nn.Module, weights: Weights, where: str | Path) -> None:
     """Make sure that weights belong to a model's network.
 
     Raises:
-        InputError: naming the first weights that are missing, unknown or of another shape.
+        InputError: naming the first weights that are missing, unknown and of another shape.
     """
-    own = model.state_dict()
-    missing = [name for name in own if name not in weights]
-    unknown = [name for name in weights if name not in own]
+    differences = misfits(shapes_of(model), shapes_of_weights(weights))
+    if differences:
+        raise InputError(
+            where,
+            f"does not fit the network: it {'; it '.join(differences)}",
+            "weights of the study's network, channels and regions",
+            "use weights of this network, or set `network`, `dataset.channels` and "
+            "`regions` to those of the weights",
+        )
+
+
+def shapes_of(model: nn.Module) -> Shapes:
+    """Name -> shape of a model's weights."""
+    return shapes_of_weights(model.state_dict())
+
+
+def shapes_of_weights(weights: Mapping[str, torch.Tensor]) -> Shapes:
+    """Name -> shape of weights."""
+    return {name: tuple(tensor.shape) for name, tensor in weights.items()}
+
+
+def misfits(expected: Shapes, found: Shapes) -> list[str]:
+    """What is missing, unknown and of another shape, each with its first names and their number."""
     reshaped = [
-        f"{name} {list(weights[name].shape)} instead of {list(own[name].shape)}"
-        for name in own
-        if name in weights and weights[name].shape != own[name].shape
+        f"{name} {list(found[name])} instead of {list(shape)}"
+        for name, shape in expected.items()
+        if name in found and found[name] != shape
     ]
-    for kind, names in (("lacks", missing), ("has unknown", unknown), ("has", reshaped)):
-        if names:
-            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-            raise InputError(
-                where,
-                f"does not fit the network: it {kind} {', '.join(names[:3])}{more}",
-                "weights of the study's network, channels and regions",
-                "use weights of this network, or set `network`, `dataset.channels` and "
-                "`regions` to those of the weights",
-            )
+    kinds = {
+        "lacks": [name for name in expected if name not in found],
+        "has unknown": [name for name in found if name not in expected],
+        "has": reshaped,
+    }
+    return [f"{kind} {_first(names)}" for kind, names in kinds.items() if names]
+
+
+def _first(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more

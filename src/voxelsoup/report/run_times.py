@@ -19,7 +19,14 @@ COLUMNS = ["jobs", "total_seconds", "median_seconds", "longest_seconds", MEMORY]
 # Written by what comes after the sum: they are of an earlier time.
 LATER = ("run_times", "report")
 # Files of single runs and recipes are named after them, and lie in a folder of their kind.
-FOLDERS = {"trials": "trial", "soups": "soup", "rungs": "rung", "finish": "finish"}
+FOLDERS = {
+    "trials": "trial",
+    "soups": "soup",
+    "rungs": "rung",
+    "finish": "finish",
+    "ingredients": "ingredient",
+    "elsewhere": "convert",
+}
 
 
 def rule_of(path: Path) -> str:
@@ -79,7 +86,7 @@ def _belongs(
         return place.stem not in LATER
     if int(fold[1]) not in folds:
         return False
-    if len(parts) < 3 or parts[1] not in FOLDERS or parts[1] == "finish":
+    if len(parts) < 3 or parts[1] not in FOLDERS or parts[1] in ("finish", "ingredients"):
         return True
     # The models of a trial lie in a folder of its name.
     name = parts[2] if len(parts) > 3 else _name_and_step(place)[0]

@@ -35,6 +35,8 @@ KINDS: dict[str, tuple[str, ...]] = {
     "rung": ("training", "scores"),
     "evaluate": ("scores",),
     "evaluate_stem": ("scores",),
+    "convert": ("conversion",),
+    "ingredient": ("scores",),
     "soup": ("scores", "soups"),
     "ensemble": ("scores", "post-processing", "soups"),
     "finish_targets": ("scores", "soups", "finish"),

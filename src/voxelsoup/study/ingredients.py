@@ -8,9 +8,16 @@ trial are known before it runs.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from voxelsoup.common.text import listed
+from voxelsoup.study.sections.elsewhere import GivenModel
 from voxelsoup.study.sections.soup import WeightsKind
 from voxelsoup.study.study import Study
 from voxelsoup.study.trials import Trial
+
+# What the names of models begin with that the project did not train; no id of a trial does.
+GIVEN = "elsewhere-"
 
 
 def checkpoint_steps(steps: int, count: int) -> list[int]:
@@ -59,3 +66,30 @@ def averaged_already(trial: Trial) -> bool:
 def models_of(trial: Trial) -> list[str]:
     """The models of a trial that may be the best single one: its own, and all ingredients."""
     return list(dict.fromkeys([trial.id, *ingredients_of(trial)]))
+
+
+def given_models(study: Study) -> dict[str, GivenModel]:
+    """The ingredients that the project did not train, as models of every fold."""
+    return {f"{GIVEN}{one.name}": one for one in study.ingredients}
+
+
+def is_given(model: str) -> bool:
+    """Whether a model of a fold was not trained by the project."""
+    return model.startswith(GIVEN)
+
+
+def only_trained(models: Iterable[str]) -> list[str]:
+    """The models of a fold that the project has trained."""
+    return [model for model in models if not is_given(model)]
+
+
+def note_on_given(study: Study) -> str:
+    """What has to be known of scores in which given models have a part; empty without any."""
+    unknown = [one.name for one in study.ingredients if one.seen == "unknown"]
+    if not unknown:
+        return ""
+    return (
+        f"It is not known whether {listed(unknown)}, trained elsewhere, "
+        f"{'has' if len(unknown) == 1 else 'have'} seen cases of this study: scores of models with "
+        "a part of them, on selection and test cases, may be too high."
+    )

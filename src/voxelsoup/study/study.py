@@ -18,6 +18,7 @@ from voxelsoup.study.sections.data import (
     Preprocess,
     regions_not_annotated,
 )
+from voxelsoup.study.sections.elsewhere import GivenModel
 from voxelsoup.study.sections.evaluation import (
     Comparison,
     Evaluation,
@@ -69,6 +70,13 @@ class Study(Section):
     )
     sweep: Sweep = Field(default_factory=Sweep, description="What the trials differ in.")
     soup: Soup = Field(default_factory=Soup, description="How soups are made.")
+    ingredients: list[GivenModel] = Field(
+        [],
+        exclude_if=only_if_not([]),
+        description="Models that the project did not train, of the study's network: in each fold "
+        "they are scored as the trials are, and are candidates of its soups and for its best "
+        "single model. The same file in each fold: state what it has `seen`.",
+    )
     comparison: Comparison = Field(
         default_factory=Comparison,
         exclude_if=only_if_not(Comparison()),
@@ -211,6 +219,19 @@ def check_across_sections(study: Study, where: str) -> None:
     _check_background(study, where)
     _check_balance(study, where)
     _check_gpus(study, where)
+    _check_ingredients(study, where)
+
+
+def _check_ingredients(study: Study, where: str) -> None:
+    names = [one.name for one in study.ingredients]
+    twice = next((one for one in study.ingredients if names.count(one.name) > 1), None)
+    if twice is not None:
+        raise InputError(
+            where,
+            f"`ingredients` has two models that are called {twice.name}",
+            "a name for each; by default it is that of the file",
+            f"name one of them: {{file: {twice.file}, name: another}}",
+        )
 
 
 def _check_normalisation(study: Study, where: str) -> None:

@@ -157,6 +157,9 @@ def model_labels(study: Study, models: Iterable[str]) -> dict[str, str]:
     found = {}
     for model in models:
         trial, _, name = model.partition("/")
+        if trial not in labels:
+            # A model that was not trained here is called by its own name.
+            continue
         found[model] = f"{labels[trial]}, {name}" if name else labels[trial]
     return found
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from torch import nn
+
 from voxelsoup.common.errors import InputError
 from voxelsoup.data.index.folder_hash import check_root
 from voxelsoup.data.index.not_annotated import check_patterns
 from voxelsoup.data.layouts import find_cases
 from voxelsoup.data.regions import check_label_order
 from voxelsoup.models import weight_files
+from voxelsoup.models.conversion import converted, read_converted, target_of
 from voxelsoup.models.networks import check_outputs, outline
 from voxelsoup.study.sections.training import Network
 from voxelsoup.study.study import Study
@@ -32,11 +35,30 @@ def check_start(study: Study) -> None:
     _check_deep_supervision(study.network)
     model = outline(study.network, channels, regions)
     check_network(model, study.resources.training.gpu)
+    _check_weights(study, model)
+    check_outputs(model, channels, regions, study.training.patch)
+
+
+def _check_weights(study: Study, model: nn.Module) -> None:
+    """Refuse weights from elsewhere that are not the network's, with what would make them so."""
+    target = target_of(study)
     if study.stem.checkpoint is not None:
         path = Path(study.stem.checkpoint)
-        weights, _ = weight_files.load(path)
-        weight_files.check_fit(model, weights, path)
-    check_outputs(model, channels, regions, study.training.patch)
+        if study.stem.is_converted:
+            read_converted(path, study.stem.conversion, target)
+        else:
+            weights, _ = weight_files.load(path)
+            if not _fit(model, weights):
+                # Its message names what would help.
+                converted(weights, study.stem.conversion, target, path)
+            weight_files.check_fit(model, weights, path)
+    for given in study.ingredients:
+        read_converted(Path(given.file), given.conversion, target)
+
+
+def _fit(model: nn.Module, weights: weight_files.Weights) -> bool:
+    found = weight_files.shapes_of_weights(weights)
+    return not weight_files.misfits(weight_files.shapes_of(model), found)
 
 
 def _check_not_annotated(study: Study) -> None:

@@ -14,6 +14,7 @@ from voxelsoup.comparison.tables import heading
 from voxelsoup.deploy.bundle.metadata import BundleFacts, label_classes
 from voxelsoup.evaluation.case_scores import ALL_REGIONS
 from voxelsoup.prediction.model_files import Description
+from voxelsoup.study.ingredients import note_on_given
 from voxelsoup.study.study import Study
 
 
@@ -185,6 +186,7 @@ def _limits(study: Study, description: Description, facts: BundleFacts) -> str:
             f"{listed(facts.not_annotated)}. The bundle names no cases: `voxelsoup evaluate` needs "
             "`--study FILE` to leave these regions out."
         )
+    lines += [f"- {note}"] if (note := note_on_given(study)) else []
     lines += [f"- Accepted in the training data (`dataset.accept`): {a}." for a in facts.accepted]
     if study.dataset.layout == "phantom":
         lines.insert(0, "- Trained on generated phantoms: it cannot segment real scans.")

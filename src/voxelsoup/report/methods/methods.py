@@ -19,7 +19,7 @@ from voxelsoup.common.provenance import FORMER_NAME, NAME
 from voxelsoup.comparison.names import in_a_sentence, primary_titles, soup_title
 from voxelsoup.report.methods.words import CITED_VALUES, Citations, setting_name, value_name
 from voxelsoup.study.halving import rung_epochs, share_of_epochs, trials_at_rungs
-from voxelsoup.study.ingredients import ingredients_of
+from voxelsoup.study.ingredients import ingredients_of, note_on_given
 from voxelsoup.study.study import Study
 from voxelsoup.study.sweepable import SEED
 from voxelsoup.study.trials import blocks, group_keys, swept_keys
@@ -156,6 +156,7 @@ def _values(study: Study, facts: StudyFacts, cite: Cite) -> dict[str, Any]:
         "group_keys": group_keys(study, trials),
         "stem_optimizer": stem_optimizer(study),
         "primary": [in_a_sentence(title) for title in primary_titles(study.primary)],
+        "note_on_given": note_on_given(study),
     }
     if halving is not None:
         ends = rung_epochs(halving, study.training.epochs)
