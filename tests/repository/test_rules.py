@@ -34,8 +34,9 @@ def rule_graph(folder: Path, sweep: dict[str, Any]) -> tuple[set[str], set[tuple
     study["soup"] = {"recipes": ["greedy", "ensemble"], "ensemble_of": "greedy", "finish": {}}
     if "halving" not in sweep:
         study["comparison"]["long_run"] = study["final"] = True
-    study["ingredients"] = ["given.pt"]
-    (folder / "given.pt").touch()
+    else:
+        study["ingredients"] = ["given.pt"]
+        (folder / "given.pt").touch()
     (folder / "study.yaml").write_text(yaml.safe_dump(study))
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(REPOSITORY / "Snakefile")]
     command += ["all", "predict", "--configfile", "study.yaml", "--rulegraph"]

@@ -53,6 +53,10 @@ def test_two_ingredients_of_one_name_are_refused() -> None:
     assert "two models that are called model" in refused(ingredients=["a/model.pt", "b/model.pt"])
 
 
+def test_a_final_model_cannot_be_made_of_what_was_trained_elsewhere() -> None:
+    assert "`final` with the ingredient a, which" in refused(ingredients=["a.pt"], final=True)
+
+
 def test_a_checkpoint_is_converted_where_it_has_to_be() -> None:
     def is_converted(**stem: Any) -> bool:
         return load(SETTINGS | {"stem": {"source": "checkpoint", **stem}}).stem.is_converted

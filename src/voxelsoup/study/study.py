@@ -223,6 +223,13 @@ def check_across_sections(study: Study, where: str) -> None:
 
 
 def _check_ingredients(study: Study, where: str) -> None:
+    if study.final and study.ingredients:
+        raise InputError(
+            where,
+            f"`final` with the ingredient {study.ingredients[0].name}, which was trained elsewhere",
+            "models that can be trained again, on all cases",
+            "leave `ingredients` or `final` out",
+        )
     names = [one.name for one in study.ingredients]
     twice = next((one for one in study.ingredients if names.count(one.name) > 1), None)
     if twice is not None:
