@@ -87,6 +87,8 @@ def submissions(study: Study, site: Site, rules: Collection[str] = RULES) -> lis
 
 def _is_submitted(rule: str, study: Study) -> bool:
     of_some_studies = {
+        "convert": bool(study.ingredients) or study.stem.is_converted,
+        "ingredient": bool(study.ingredients),
         "phantom": study.dataset.layout == "phantom",
         "stem": study.stem.source == "train",
         "rung": study.sweep.halving is not None,
