@@ -26,17 +26,22 @@ def rules_of_files() -> dict[str, str]:
     return {name: text for file in CHAPTERS for name, text in RULE.findall(file.read_text())}
 
 
-def rule_graph(folder: Path, sweep: dict[str, Any]) -> tuple[set[str], set[tuple[str, str]]]:
-    """The rules of a study with all that a study can have, and which reads whose outputs."""
+def rule_graph(
+    folder: Path, sweep: dict[str, Any], given: str = ""
+) -> tuple[set[str], set[tuple[str, str]]]:
+    """The rules of a study with all that a study can have, and which reads whose outputs.
+
+    With an ingredient, a file that is ``given``, it has no final model.
+    """
     study = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
     study |= {"sweep": sweep, "predict": {"input": "scans"}}
     study["comparison"] = {"test_sets": {"other": "scans"}}
     study["soup"] = {"recipes": ["greedy", "ensemble"], "ensemble_of": "greedy", "finish": {}}
-    if "halving" not in sweep:
+    if given:
+        (folder / given).touch()
+        study["ingredients"] = [given]
+    elif "halving" not in sweep:
         study["comparison"]["long_run"] = study["final"] = True
-    else:
-        study["ingredients"] = ["given.pt"]
-        (folder / "given.pt").touch()
     (folder / "study.yaml").write_text(yaml.safe_dump(study))
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(REPOSITORY / "Snakefile")]
     command += ["all", "predict", "--configfile", "study.yaml", "--rulegraph"]
@@ -75,7 +80,9 @@ def test_a_rule_waits_for_those_whose_outputs_it_reads(tmp_path: Path) -> None:
     names, edges = rule_graph(tmp_path, grid)
     # What follows the last rung of a halved study is not known before it has run.
     halved = rule_graph(tmp_path, grid | {"halving": {"rungs": 2, "keep": 0.5}})
-    names, edges = names | halved[0], edges | halved[1]
+    # What was trained elsewhere has no part in a final model.
+    given = rule_graph(tmp_path, grid, given="given.pt")
+    names, edges = names | halved[0] | given[0], edges | halved[1] | given[1]
     # How many batches there are is not known before the scans are listed, nor which trials the
     # final model is made of before the folds have chosen them.
     known_later = {"predict_batch", "final_stem", "final_trial"}
