@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from support.studies import wait_for
+from voxelsoup.common.errors import InputError
 from voxelsoup.runs.lease import (
     RELEASED,
     Lease,
@@ -263,3 +264,18 @@ def test_the_time_is_that_of_the_file_server(tmp_path: Path) -> None:
     assert server_time(tmp_path) == pytest.approx(time.time(), abs=1)
     assert list(tmp_path.iterdir()) == []
     assert server_time(tmp_path / "nowhere") == pytest.approx(time.time(), abs=1)
+
+
+def test_a_lease_on_a_full_disk_is_one_message_and_leaves_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = os.open
+
+    def open_on_a_full_disk(path: Path, flags: int, mode: int = 0o777) -> int:
+        os.close(opened(path, flags, mode))
+        return opened("/dev/full", os.O_WRONLY)
+
+    monkeypatch.setattr(os, "open", open_on_a_full_disk)
+    with pytest.raises(InputError, match="cannot be written: No space left on device"):
+        Lease(tmp_path, 2).acquire()
+    assert not list(tmp_path.iterdir())

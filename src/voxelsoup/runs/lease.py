@@ -22,7 +22,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from voxelsoup.common.errors import Stopped
+from voxelsoup.common.errors import InputError, Stopped
 from voxelsoup.common.files import writable
 
 PREFIX = "lease."
@@ -209,8 +209,13 @@ class Lease:
                 handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
         except FileExistsError:
             return
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            json.dump(asdict(self.owner), stream)
+        try:
+            with writable(path), os.fdopen(handle, "w", encoding="utf-8") as stream:
+                json.dump(asdict(self.owner), stream)
+        except InputError:
+            # A file without an owner would be waited for.
+            path.unlink(missing_ok=True)
+            raise
         # Lower numbers are removed, so that one may be free again; the highest never is.
         if _highest(self.folder)[0] > number:
             path.unlink(missing_ok=True)
