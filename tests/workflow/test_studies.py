@@ -406,13 +406,18 @@ SHOWN = (
 )
 
 
+# What starts from the soups: runs find that they are trained, and targets that they are there.
+AGAIN = {"finish_targets": 1, "finish": 4, "finished": 2}
+AGAIN |= dict.fromkeys(("final_plan", "final_soup", "final_targets", "final_finish"), 1)
+
+
 @pytest.mark.parametrize(
     ("changes", "jobs"),
     [
         # Soups are made again from the scores that they were made by.
         (
             {"metrics": {"surface_tolerance": 2.0}},
-            {"evaluate": 3, "candidates": 1, "best": 1, "soup": 4, "basin": 1, **SCORED},
+            {"evaluate": 3, "candidates": 1, "best": 1, "soup": 4, "basin": 1, **SCORED, **AGAIN},
         ),
         ({"postprocessing": {"thresholds": [0.2, 0.5]}}, SCORED),
     ],
