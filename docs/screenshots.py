@@ -115,7 +115,7 @@ def report(page: Page, file: Path) -> bytes:
     page.set_viewport_size({"width": 1400, "height": 820})
     page.goto(file.as_uri())
     page.get_by_text("General").wait_for()
-    page.locator("table.answer").wait_for()
+    page.locator("table.answer").first.wait_for()
     # The menu fades in.
     return page.screenshot(animations="disabled")
 
