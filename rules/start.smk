@@ -25,7 +25,7 @@ if study.resources.runs_per_gpu > 1:
 
 
 # A workflow that uses this one as a module may give its rules other names, or read this once more
-# for some of them (`use rule trial from ... as ... with:`).
+# for some of them (`use rule trial from ... as ...`).
 OWN_NAMES = {
     workflow.modifier.modify_rulename(name): name
     for name in [*RULES, "all", "findings"]
