@@ -38,6 +38,8 @@ sys.path.insert(0, str(REPOSITORY / "src"))
 
 FOLDS = 3
 RECIPES = ["greedy", "uniform", "learned", "hierarchical", "ensemble"]
+# Not a recipe of the project: the stem is its anchor.
+STOCK = "model-stock"
 RESAMPLES = 10_000
 POINTS = 100
 # What the shipped examples do not say, the same for all folds and seeds.
@@ -75,6 +77,44 @@ def run_fold(study: Path, results: Path, fold: int, models: list[str]) -> None:
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY / "src")}
     targets = [str(path) for path in scores]
     subprocess.run([*command, *targets], check=True, cwd=REPOSITORY, env=environment)
+
+
+def score_model_stock(study: Path, results: Path, fold: int) -> None:
+    """Score the trials' average, drawn towards the stem layer by layer, on a fold's test cases.
+
+    Jang, Yun and Han, Model Stock: all we need is just a few fine-tuned models, ECCV 2024, eq. 3:
+    of N trials whose differences from the stem have the mean cosine c, a layer is t times their
+    average and 1 - t times the stem, t = N c / (1 + (N - 1) c). Its scores are kept.
+    """
+    scores = results / f"fold{fold}" / STOCK / "test.csv"
+    if scores.exists():
+        return
+    import torch
+
+    from voxelsoup.data.preprocessing.intensities import study_of_fold
+    from voxelsoup.evaluation.case_scores import write_rows
+    from voxelsoup.evaluation.score import model_of, score_cases
+    from voxelsoup.models import weight_files
+    from voxelsoup.soups.soup import ingredients_of_fold
+
+    of_fold, folder = results / f"fold{fold}", results / "preprocessed"
+    content = yaml.safe_load(study.read_text())
+    checked, parts = study_of_fold(content, results / "folds.json", fold, folder)
+    stem = weight_files.load(of_fold / "stem" / "model.safetensors")[0]
+    found = ingredients_of_fold(of_fold / "candidates.tsv")
+    trials = [weight_files.load(one.path)[0] for one in found]
+    mixed = {}
+    for name, start in stem.items():
+        moved = torch.stack([(trial[name] - start).double().flatten() for trial in trials])
+        units = moved / moved.norm(dim=1, keepdim=True).clamp_min(1e-12)
+        count = len(trials)
+        cosine = float(((units @ units.T).sum() - count) / (count * (count - 1)))
+        share = max(0.0, count * cosine / (1 + (count - 1) * cosine))
+        mixed[name] = (start + share * moved.mean(dim=0).reshape(start.shape)).to(start.dtype)
+    device = torch.device("cpu")
+    model = model_of(mixed, checked, device, scores)
+    scores.parent.mkdir(parents=True, exist_ok=True)
+    write_rows(scores, score_cases(model, sorted(parts["test"]), folder, checked, device))
 
 
 def scores_of_fold(results: Path, fold: int, models: list[str]) -> pd.DataFrame:
@@ -159,8 +199,10 @@ def main() -> None:
             for fold in asked.folds:
                 began = time.monotonic()
                 run_fold(study, results, fold, models)
+                score_model_stock(study, results, fold)
                 minutes += (time.monotonic() - began) / 60
-                scores.append(scores_of_fold(results, fold, models).assign(seed=seed))
+                compared = [*models, STOCK]
+                scores.append(scores_of_fold(results, fold, compared).assign(seed=seed))
                 cases = pd.read_csv(results / "cases.tsv", sep="\t", dtype=str)
                 patient = cases.set_index("case")["patient"]
                 of_data = figures(pd.concat(scores), patient)
