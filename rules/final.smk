@@ -156,7 +156,6 @@ rule final:
             else "<results>/final/soup/model.safetensors"
         ),
         tests=fold_files(f"soups/{STANDS_FOR_FINAL}/test.csv"),
-        postprocessed=fold_files(f"soups/{STANDS_FOR_FINAL}/postprocessed.csv"),
         recipes=fold_files(f"soups/{STANDS_FOR_FINAL}/recipe.json"),
     output:
         model="<results>/final/model.safetensors",

@@ -18,7 +18,7 @@ CASES_READ = 20
 
 
 def notes_on_targets(study: Study) -> list[str]:
-    """How much disk the ensemble's probabilities of a study's training cases take, at most.
+    """How much disk the ensemble's probabilities of a study's training cases take.
 
     By the headers of up to 20 cases; what cannot be read is left to the index.
     """
@@ -35,12 +35,14 @@ def notes_on_targets(study: Study) -> list[str]:
     trained = [case for case in cases if finish.unlabelled or case.label is not None]
     # Of the others each fold tests on its share.
     share = 1 - 1 / study.folds.count
-    of_fold = share * len(trained) * voxels * len(study.regions) / GIGABYTE
+    of_all = len(trained) * voxels * len(study.regions) / GIGABYTE
     folds = len(study.folds.numbers)
+    total = (folds * share + study.final) * of_all
+    final = " and the final model" if study.final else ""
     return [
-        f"the ensemble's probabilities of the training cases (`soup.finish`) take up to "
-        f"{of_fold:.2g} GB of disk per fold, {folds * of_fold:.2g} GB in "
-        f"{counted(folds, 'fold')}: a byte per voxel and region, less where scans are cropped "
+        f"the ensemble's probabilities of the training cases (`soup.finish`) take about "
+        f"{share * of_all:.2g} GB of disk per fold, {total:.2g} GB for {counted(folds, 'fold')}"
+        f"{final}: a byte per voxel and region, less where scans are cropped "
         f"(`ensemble_share: 0` needs none; {counted(len(headers), 'header')} read)"
     ]
 

@@ -105,8 +105,9 @@ def _remove_others(folder: Path, made_from: Mapping[str, Any]) -> None:
     before = read_json(record) if record.exists() else {"cases": {}}
     # As JSON has it.
     now = json.loads(json.dumps(made_from))
-    if {**before, "cases": None} != {**now, "cases": None}:
-        shutil.rmtree(folder, ignore_errors=True)
+    if {**before, "cases": None} != {**now, "cases": None} and folder.exists():
+        # What cannot be removed must not be taken for what is to be made.
+        shutil.rmtree(folder)
     for case, fingerprint in before["cases"].items():
         if made_from["cases"].get(case) != fingerprint:
             _file(folder, case).unlink(missing_ok=True)

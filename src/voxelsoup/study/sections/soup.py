@@ -65,7 +65,7 @@ class Finish(Section):
         "rates are `rates`.",
     )
     rates: list[Rate] = Field(
-        [0.003, 0.001],
+        [0.001, 0.0003],
         min_length=1,
         description="Learning rates to try; the finished model with the highest selection Dice is "
         "taken, the first one of equal ones.",
