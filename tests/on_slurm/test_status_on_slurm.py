@@ -111,8 +111,9 @@ def test_status_distinguishes_waiting_running_failed_and_killed_runs(
         cluster.run("scontrol", "update", f"JobId={jobs[bad].id}", "Priority=4294967290")
     wait_for(lambda: len(set(study.working()) & set(others)) == 2)
     killed, running = (trial for trial in study.working() if trial != bad)
-    # On a busy machine the two minutes of its partition may be over too soon.
-    cluster.run("scontrol", "update", f"JobId={jobs[running].id}", "TimeLimit=10")
+    # On a busy machine the two minutes of their partition may be over too soon.
+    for trial in (killed, running):
+        cluster.run("scontrol", "update", f"JobId={jobs[trial].id}", "TimeLimit=10")
     for trial in (killed, running):
         wait_for_epoch(study.states_of(trial), 2)
     rows = study.rows()
