@@ -94,6 +94,11 @@ def preprocessed_folder(wildcards) -> str:
     return f"{study.results}/preprocessed"
 
 
+def kept_scores(wildcards, output) -> str:
+    """Where scores of a fold's models wait for their rule; by the output too: it is no setting."""
+    return f"{study.results}/.state/fold{wildcards.fold}/scores"
+
+
 def fold_files(pattern: str, **wildcards) -> list[str]:
     """One file name per fold and combination of the wildcards."""
     return expand(f"<results>/fold{{fold}}/{pattern}", fold=FOLDS, **wildcards)

@@ -37,6 +37,7 @@ rule evaluate:
         evaluation=SETTINGS["evaluation"],
         metrics=SETTINGS["metrics"],
         folder=preprocessed_folder,
+        scores=kept_scores,
     message:
         "Scores of trial {wildcards.trial} of fold {wildcards.fold}."
     script:
@@ -65,6 +66,7 @@ rule evaluate_stem:
         evaluation=SETTINGS["evaluation"],
         metrics=SETTINGS["metrics"],
         folder=preprocessed_folder,
+        scores=kept_scores,
     message:
         "Scores of the stem of fold {wildcards.fold}."
     script:

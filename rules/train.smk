@@ -51,6 +51,7 @@ rule stem:
         run=lambda wildcards: target_of_stem(),
         folder=preprocessed_folder,
         states=f"{STATES}/stem",
+        scores=kept_scores,
         # A function of the output too, so that a changed plan does not train again.
         plan=lambda wildcards, output: plan(
             f"{study.results}/.state/fold{wildcards.fold}/stem",
@@ -90,6 +91,7 @@ rule trial:
         run=lambda wildcards: target_of_trial(wildcards.trial),
         folder=preprocessed_folder,
         states=f"{STATES}/trials/{{trial}}",
+        scores=kept_scores,
         plan=lambda wildcards, output: plan(
             f"{study.results}/.state/fold{wildcards.fold}/trials/{wildcards.trial}",
             *target_of_trial(wildcards.trial),

@@ -28,6 +28,8 @@ DECIDE_NOTHING = {
     "data.preprocessing.store": "files of arrays",
     "data.volumes.gzip": "unpacks, with a checksum",
     "evaluation.case_scores": "files of scores",
+    "evaluation.kept_scores": "files of scores, by what these depend on",
+    "evaluation.run_scores": "which scores are missing",
     "evaluation.tensorboard": "events",
     "models.devices": "where it is computed",
     "models.weight_files": "files of weights",
@@ -54,7 +56,8 @@ NOT_OF_THE_KIND: dict[str, set[str]] = {
     "folds": {"data.volumes"},
     "preprocessing": {"models.losses"},
     "conversion": {"data.regions", "models.losses"},
-    "training": {"data.preprocessing.geometry", "data.preprocessing.resample"},
+    # Its job scores what it has trained; the scores are those of `evaluate`.
+    "training": {"data.preprocessing.geometry", "data.preprocessing.resample", "evaluation"},
     "scores": {"evaluation.postprocessing"},
     "post-processing": {"soups.scorer", "training"},
     "soups": {"evaluation.lesions", "evaluation.metrics", "evaluation.surfaces"},

@@ -2,54 +2,44 @@
 
 from pathlib import Path
 
-import pandas as pd
-
-from voxelsoup.common.files import read_json, sha256
 from voxelsoup.common.logs import job_log
 from voxelsoup.data.preprocessing.intensities import study_of_fold
-from voxelsoup.evaluation.case_scores import COLUMNS, write_no_rows, write_rows
-from voxelsoup.evaluation.score import load_model, score_cases
-from voxelsoup.evaluation.tensorboard import write_evaluation
-from voxelsoup.models import devices
+from voxelsoup.data.preprocessing.store import read_manifest
+from voxelsoup.evaluation.case_scores import write_no_rows, write_rows
+from voxelsoup.evaluation.kept_scores import KeptScores, kept_scores
 from voxelsoup.runs.divergence import divergence_of
 from voxelsoup.study.study import Study
 
 
-def score_models(study: Study, fold: dict, folder: Path, models: list[Path]) -> None:
-    """Score each model on the cases of its fold, and write its scores."""
+def score_missing(known: list[KeptScores], fold: dict, folder: Path, study: Study) -> None:
+    """Score what the job that trained the run has not scored."""
+    # The others need neither a device nor the seconds that torch takes to start.
+    from voxelsoup.evaluation.run_scores import score_models, write_evaluations
+    from voxelsoup.models import devices
+
     sharing = study.resources.runs_per_gpu
     device = devices.prepare(study.training.device, snakemake.threads, runs_per_gpu=sharing)
-    cases = sorted({*fold["selection"], *fold["test"]})
-
-    # A scheduled optimizer has one kind of weights, which lie in several files.
-    scores: dict[str, pd.DataFrame] = {}
-    places = snakemake.output.selections, snakemake.output.tests
-    for model, selection, test in zip(models, *places, strict=True):
-        digest = sha256(model)
-        if digest not in scores:
-            scored = load_model(model, study, device)
-            scores[digest] = score_cases(
-                scored, cases, folder, study, device, measured=fold["test"]
-            )
-        rows = scores[digest]
-        chosen_by = rows.loc[rows["case"].isin(fold["selection"]), COLUMNS]
-        write_rows(Path(selection), chosen_by)
-        write_rows(Path(test), rows[rows["case"].isin(fold["test"])])
-
-        # The run's own model has this beside it, a checkpoint along the run has not.
-        record = model.with_name("run.json")
-        if record.exists():
-            trained = read_json(record)
-            write_evaluation(record.parent, chosen_by, trained["steps"], trained["parameters"])
+    score_models(known, fold, folder, study, device)
+    write_evaluations(known, fold)
 
 
 with job_log(snakemake.log[0]):
-    folder, number = Path(snakemake.params.folder), snakemake.wildcards.fold
-    study, fold = study_of_fold(snakemake.config, Path(snakemake.input.folds), number, folder)
-    models = list(map(Path, snakemake.input.models))
+    asked, given, made_of = snakemake.params, snakemake.input, snakemake.output
+    folder, number = Path(asked.folder), snakemake.wildcards.fold
+    models, places = list(map(Path, given.models)), [made_of.selections, made_of.tests]
     if divergence_of(int(number), models[0].parent) is None:
-        score_models(study, fold, folder, models)
+        study, fold = study_of_fold(snakemake.config, Path(given.folds), number, folder)
+        fingerprints = read_manifest(Path(given.manifest))
+        kept = kept_scores(models, Path(asked.scores), study, fold, fingerprints)
+        known = list(dict.fromkeys(kept))
+        if any(one.missing for one in known):
+            score_missing(known, fold, folder, study)
+        for scores, selection, test in zip(kept, *places, strict=True):
+            write_rows(Path(selection), scores.rows(fold["selection"]))
+            write_rows(Path(test), scores.rows(fold["test"], study.metrics.names))
+        for one in known:
+            one.forget()
     else:
         # There are no models to score, and no device is needed to say so.
-        for path in (*snakemake.output.selections, *snakemake.output.tests):
+        for path in (*made_of.selections, *made_of.tests):
             write_no_rows(Path(path))

@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from voxelsoup.common.files import read_json
 from voxelsoup.common.logs import job_log
+from voxelsoup.data.preprocessing.intensities import study_of_fold
 from voxelsoup.data.preprocessing.store import read_manifest
+from voxelsoup.evaluation.run_scores import score_at_once
 from voxelsoup.study.loading import load
 from voxelsoup.training.job import run_job, write_run
 from voxelsoup.training.run import Job, run_identity, stem_run
@@ -14,15 +15,16 @@ with job_log(snakemake.log[0]):
     # The final model has no fold of its own: it is trained on the cases of all of them.
     final = asked.get("fold")
     fold = int(final or snakemake.wildcards.fold)
-    cases = read_json(Path(given.folds))["folds"][str(fold)]["training"]
-    run = stem_run(load(snakemake.config), fold, cases, Path(asked.folder))
+    folder, fingerprints = Path(asked.folder), read_manifest(Path(given.manifest))
+    study, parts = study_of_fold(snakemake.config, Path(given.folds), fold, folder)
+    run = stem_run(load(snakemake.config), fold, parts["training"], folder)
     job = Job(
         run,
         fold,
         name="stem",
         label="stem",
         parameters={},
-        identity=run_identity(run, read_manifest(Path(given.manifest))),
+        identity=run_identity(run, fingerprints),
         states=Path(asked.states),
         events=model.parent,
         log=Path(snakemake.log[0]),
@@ -31,3 +33,6 @@ with job_log(snakemake.log[0]):
     )
     with run_job(job) as done:
         write_run(job, done, model, beside=[])
+    if done.at_once and not final:
+        kept = Path(asked.scores)
+        score_at_once([model], kept, parts, folder, fingerprints, study, done.device)

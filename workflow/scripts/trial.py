@@ -3,9 +3,10 @@
 import logging
 from pathlib import Path
 
-from voxelsoup.common.files import read_json
 from voxelsoup.common.logs import job_log
+from voxelsoup.data.preprocessing.intensities import study_of_fold
 from voxelsoup.data.preprocessing.store import read_manifest
+from voxelsoup.evaluation.run_scores import score_at_once
 from voxelsoup.runs.divergence import Diverged, DivergedTrial, check_divergence, divergence_of
 from voxelsoup.runs.rungs import trials_at_the_end
 from voxelsoup.study.loading import load
@@ -18,19 +19,19 @@ with job_log(snakemake.log[0]):
     # The final model has no fold of its own: it is trained on the cases of all of them.
     final = asked.get("fold")
     fold = int(final or snakemake.wildcards.fold)
-    study = load(snakemake.config)
-    found = trials(study)
+    found = trials(load(snakemake.config))
     trial = {trial.id: trial for trial in found}[snakemake.wildcards.trial]
-    cases = read_json(Path(given.folds))["folds"][str(fold)]["training"]
-    initial = Path(given.stem[0]) if given.stem else None
-    run = trial_run(trial, fold, cases, Path(asked.folder), initial)
+    folder, initial = Path(asked.folder), Path(given.stem[0]) if given.stem else None
+    study, parts = study_of_fold(snakemake.config, Path(given.folds), fold, folder)
+    fingerprints = read_manifest(Path(given.manifest))
+    run = trial_run(trial, fold, parts["training"], folder, initial)
     job = Job(
         run,
         fold,
         name=trial.id,
         label=f"trial {trial.id} ({trial_labels(found)[trial.id]})",
         parameters=trial.parameters,
-        identity=run_identity(run, read_manifest(Path(given.manifest))),
+        identity=run_identity(run, fingerprints),
         states=Path(asked.states),
         events=model.parent,
         log=Path(snakemake.log[0]),
@@ -41,6 +42,9 @@ with job_log(snakemake.log[0]):
     try:
         with run_job(job) as done:
             write_run(job, done, model, beside)
+        if done.at_once and not final:
+            models, kept = [model, *beside], Path(asked.scores)
+            score_at_once(models, kept, parts, folder, fingerprints, study, done.device)
     except Diverged as error:
         if final:
             raise

@@ -5,15 +5,16 @@ case and region (`case_scores`), which every number of a study is a mean of. Beg
 predicts a case in windows (`sliding_window`), puts the probabilities back into the voxels of the
 scan and compares them with the ground truth (`metrics`, with `surfaces` and `lesions`).
 `postprocessing` is what is applied to a prediction, `postprocessing_search` how a fold chooses
-it, and `tensorboard` writes the scores of a run beside its curves.
+it, and `tensorboard` writes the scores of a run beside its curves. `run_scores` scores the models of
+a run in the job that has trained them, and `kept_scores` holds the scores until their rule asks.
 
 Decisions:
 
 - **Choices are made on selection cases by Dice alone, judgements on test cases by all metrics.**
   The selection cases of a fold are set aside from its training cases: models, soups and
-  post-processing are chosen on them. One job predicts a model's selection and test cases, for
-  starting a process costs more than most of them. Other metrics therefore ask for all scores
-  again.
+  post-processing are chosen on them. Other metrics ask for all scores again.
+- **The job that trains a run scores its models**, with the device that it has, and the rule takes
+  the scores where they are what it would compute: starting a process costs more than most cases.
 - **Scores are taken in the voxels of the scan**: probabilities are resampled to the scan's
   spacing before they are compared with the ground truth.
 - **One inferer for evaluation and prediction** (`sliding_window`): MONAI's windows and weights,

@@ -22,7 +22,7 @@ from voxelsoup.common.text import counted
 from voxelsoup.models import devices, weight_files
 from voxelsoup.runs.divergence import Diverged, check_not_diverged
 from voxelsoup.runs.guard import HISTORY, RunGuard
-from voxelsoup.runs.record import read_record
+from voxelsoup.runs.record import read_record, read_saved
 from voxelsoup.runs.watchdog import Watchdog
 from voxelsoup.training.launch import train_together
 from voxelsoup.training.run import Job
@@ -34,11 +34,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class JobDone:
-    """What a job has trained, the device to evaluate it on, and when this attempt began."""
+    """What a job has trained, the device to evaluate it on, and when this attempt began.
+
+    ``at_once`` says whether the run was not complete before: nobody has tried to evaluate it.
+    """
 
     trained: Trained
     device: torch.device
     started: str
+    at_once: bool
 
 
 @contextmanager
@@ -65,7 +69,8 @@ def run_job(job: Job) -> Iterator[JobDone]:
 @contextmanager
 def _trained(job: Job) -> Iterator[JobDone]:
     run, resources = job.run, job.run.study.resources
-    started = provenance.now()
+    started, saved = provenance.now(), read_saved(job.states)
+    at_once = saved is None or saved.step < run.last_step
     if job.processes > 1:
         # Afterwards the run is trained: this process resumes from its last state.
         train_together(job, job.processes)
@@ -87,7 +92,7 @@ def _trained(job: Job) -> Iterator[JobDone]:
         with Watchdog(run.study.training.watchdog, end) as watchdog:
             result = train(run, device, guard, observers, watchdog=watchdog)
         guard.confirm()
-        yield JobDone(result, device, started)
+        yield JobDone(result, device, started, at_once)
         guard.finish()
 
 
