@@ -4,9 +4,9 @@ In come a model file and preprocessed cases (`voxelsoup.data.preprocessing`); ou
 case and region (`case_scores`), which every number of a study is a mean of. Begin at `score`: it
 predicts a case in windows (`sliding_window`), puts the probabilities back into the voxels of the
 scan and compares them with the ground truth (`metrics`, with `surfaces` and `lesions`).
-`postprocessing` is what is applied to a prediction, `postprocessing_search` how a fold chooses
-it, and `tensorboard` writes the scores of a run beside its curves. `run_scores` scores the models of
-a run in the job that has trained them, and `kept_scores` holds the scores until their rule asks.
+`postprocessing` is what is applied to a prediction, `postprocessing_search` how a fold chooses it,
+and `tensorboard` writes the scores of a run beside its curves. `run_scores` scores the models of a
+run in the job that has trained them, and `kept_scores` holds the scores until their rule asks.
 
 Decisions:
 
