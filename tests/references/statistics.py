@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -26,40 +25,36 @@ def all_means(folds: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
 
 def spread_given_back(folds: Sequence[NDArray[np.float64]]) -> list[NDArray[np.float64]]:
     """Rao and Wu 1988: folds with their sample variance, which resamples have too little of."""
-    total = sum(map(len, folds))
     return [
-        fold.mean()
-        + (fold - fold.mean())
-        * (fold.std(ddof=1) / fold.std(ddof=0))
-        / math.sqrt(total / (total - 1))
-        for fold in folds
+        fold.mean() + (fold - fold.mean()) * (fold.std(ddof=1) / fold.std(ddof=0)) for fold in folds
     ]
 
 
-def bca_by_enumeration(folds: Sequence[NDArray[np.float64]]) -> tuple[float, float]:
-    """Efron 1987, BCa: the interval with neither random numbers nor a jackknife.
-
-    The empirical influence of a case on the mean of all is its distance to its fold's mean.
-    """
-    means = all_means(folds)
-    observed = np.concatenate(folds).mean()
-    close = np.isclose(means, observed, rtol=0, atol=1e-12)
-    below = np.mean((means < observed) & ~close) + np.mean(close) / 2
-    influences = np.concatenate([fold - fold.mean() for fold in folds])
-    acceleration = (influences**3).sum() / (influences**2).sum() ** 1.5 / 6
-    bias = stats.norm.ppf(below)
-    ends = bias + stats.norm.ppf([0.025, 0.975])
-    levels = stats.norm.cdf(bias + ends / (1 - acceleration * ends))
-    low, high = np.quantile(means, levels)
-    return float(low), float(high)
+def widened(
+    mean: float, percentiles: Sequence[float], level: float, freedom: int
+) -> tuple[float, float]:
+    """Percentiles, of a level, as far from the mean as Student's t has them, not the normal."""
+    ratio = stats.t.isf(level / 2, freedom) / stats.norm.isf(level / 2)
+    low, high = (float(mean + ratio * (end - mean)) for end in percentiles)
+    return low, high
 
 
-def bca_of_patients(
+def interval_by_enumeration(
+    folds: Sequence[NDArray[np.float64]], level: float = 0.05
+) -> tuple[float, float]:
+    """The interval of the mean over the cases of two folds, without random numbers."""
+    mean = float(np.concatenate(folds).mean())
+    means = all_means(spread_given_back(folds))
+    percentiles = np.quantile(means, [level / 2, 1 - level / 2])
+    return widened(mean, percentiles, level, sum(map(len, folds)) - len(folds))
+
+
+def percentiles_of_patients(
     folds: Sequence[Sequence[Sequence[float]]], confidences: Sequence[float]
 ) -> list[tuple[float, float]]:
     """Intervals of the mean over all cases, with patients resampled within their fold.
 
-    By scipy's own BCa, of patients by their places; spread is not given back.
+    By scipy's own percentiles, of patients by their places; spread is not given back.
     """
     places = [np.arange(len(fold)) for fold in folds]
     sums = [np.array([sum(patient) for patient in fold]) for fold in folds]
@@ -84,7 +79,7 @@ def bca_of_patients(
             bootstrap_result=found,
             confidence_level=confidence,
             vectorized=True,
-            method="BCa",
+            method="percentile",
             rng=7,
         )
         interval = found.confidence_interval

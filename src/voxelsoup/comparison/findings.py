@@ -289,7 +289,8 @@ def write_findings(findings: Sequence[Finding], protocol: str, stem: Path) -> No
     shown["conclusion"] = frame["conclusion"]
     caption = (
         "Differences in mean Dice over the regions, first minus second, paired by test case. "
-        "Interval: BCa bootstrap, patients resampled within their fold; p: the smallest level at "
+        "Interval: percentile bootstrap widened by Student's t, patients resampled within their "
+        "fold; p: the smallest level at "
         "which it leaves out 0. The primary comparison is tested by itself at 5 %. The others are "
         "secondary: p (Holm) is adjusted for those over the same folds, and the interval is that "
         "of the level that Holm's method tests a comparison at, so that it leaves out 0 where p "
