@@ -1,5 +1,6 @@
 # One model to hand over, the proof of what it comes from, and the models at work on new scans.
 from voxelsoup.prediction.bundle_files import bundle_files
+from voxelsoup.study.study import FINAL
 
 
 rule bundle:
@@ -17,7 +18,7 @@ rule bundle:
         # The outcome of the primary comparison.
         comparisons="<results>/comparison/comparisons.csv",
     output:
-        [f"<results>/bundle/{name}" for name in bundle_files([-1] if study.final else FOLDS)],
+        [f"<results>/bundle/{name}" for name in bundle_files([FINAL] if study.final else FOLDS)],
     log:
         "<logs>/bundle.log",
     benchmark:

@@ -1,6 +1,6 @@
 # One network for all cases: the trials that the folds chose, trained on everything.
 # Its part in final/folds.json: a fold after the last one, which holds nothing out.
-FINAL = study.folds.count
+FINAL_FOLD = study.folds.count
 FINAL_STATES = f"{study.results}/.state/final"
 FINAL_START = [path.replace("fold{fold}", "final") for path in START]
 
@@ -22,7 +22,7 @@ rule final_cases:
     resources:
         **needs("final_cases"),
     params:
-        fold=FINAL,
+        fold=FINAL_FOLD,
     message:
         "Final model: its cases."
     script:
@@ -72,7 +72,7 @@ use rule stem as final_stem with:
     resources:
         **needs("final_stem"),
     params:
-        fold=FINAL,
+        fold=FINAL_FOLD,
         run=lambda wildcards: target_of_stem(),
         folder=preprocessed_folder,
         states=f"{FINAL_STATES}/stem",
@@ -104,7 +104,7 @@ use rule trial as final_trial with:
     resources:
         **needs("final_trial"),
     params:
-        fold=FINAL,
+        fold=FINAL_FOLD,
         run=lambda wildcards: target_of_trial(wildcards.trial),
         folder=preprocessed_folder,
         states=f"{FINAL_STATES}/trials/{{trial}}",
@@ -136,7 +136,7 @@ rule final_soup:
     resources:
         **needs("final_soup"),
     params:
-        fold=FINAL,
+        fold=FINAL_FOLD,
         folder=preprocessed_folder,
     message:
         "Final model: the average of its trials."
@@ -149,6 +149,7 @@ rule final:
     input:
         plan="<results>/final/plan.json",
         recipe="<results>/final/soup/recipe.json",
+        cases="<results>/cases.tsv",
         folds="<results>/final/folds.json",
         model=(
             "<results>/final/finish/model.safetensors"

@@ -21,7 +21,7 @@ rule final_targets:
     resources:
         **needs("final_targets"),
     params:
-        fold=FINAL,
+        fold=FINAL_FOLD,
         overlap=study.evaluation.overlap,
         unlabelled=FINISH.unlabelled,
         folder=preprocessed_folder,
@@ -51,7 +51,7 @@ use rule finish as final_finish with:
     resources:
         **needs("final_finish"),
     params:
-        fold=FINAL,
+        fold=FINAL_FOLD,
         rate=lambda wildcards: rate_of_final(),
         run=lambda wildcards: finish_target(study, rate_of_final()),
         folder=preprocessed_folder,

@@ -58,6 +58,23 @@ def test_a_case_counts_once_however_many_folds_have_predicted_it(tmp_path: Path)
     assert adjusted[0] == pytest.approx(2 * min(raw))
 
 
+def test_the_patients_of_a_test_set_are_resampled_not_its_visits(tmp_path: Path) -> None:
+    visits = [f"BraTS-GLI-{number // 4:05}-{number % 4:03}" for number in range(24)]
+    write_scores(tmp_path / "visits", visits)
+    write_scores(tmp_path / "cases", [f"case{number:02}" for number in range(24)])
+    of_visits, of_cases = (
+        read_test_set(tmp_path / name, [0, 1], MODELS)["Greedy Soup"]
+        for name in ("visits", "cases")
+    )
+    assert of_visits.difference is not None and of_cases.difference is not None
+    assert (of_visits.difference.patients, of_cases.difference.patients) == (6, 24)
+    scored = of_visits.means["dice"]["mean"]
+    assert (scored.patients, scored.cases) == (6, 24)
+    # The same scores.
+    assert scored.mean == of_cases.means["dice"]["mean"].mean
+    assert of_visits.difference.p != of_cases.difference.p
+
+
 def test_the_table_has_all_metrics_and_differences_of_the_others(tmp_path: Path) -> None:
     write_scores(tmp_path)
     write_test_set(read_test_set(tmp_path, [0, 1], MODELS), tmp_path / "comparison", "other (x)")

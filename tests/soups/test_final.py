@@ -11,7 +11,8 @@ import pytest
 from support.runs import SETTINGS
 from voxelsoup.common.errors import InputError
 from voxelsoup.common.files import write_json
-from voxelsoup.comparison.final import expected_scores, in_words
+from voxelsoup.comparison.final import in_words
+from voxelsoup.comparison.score_summary import means_of
 from voxelsoup.runs.final_plan import trials_of_final
 from voxelsoup.soups.candidates import Candidate
 from voxelsoup.soups.final import BEST, KEPT, all_cases, final_plan
@@ -82,14 +83,19 @@ def test_the_statement_has_the_expected_score_and_what_differs() -> None:
         ).assign(loss=0.1)
         for fold in range(2)
     ]
-    plan = {"models": [{}, {}], "folds": 2, "lr": 0.003, "because": KEPT}
-    expected, records = expected_scores(rows), [kept("a"), kept("a", "b")]
+    plan = {"models": [{"model": "a"}, {"model": "b"}], "folds": 2, "lr": 0.003, "because": KEPT}
+    expected, records = means_of(rows, {}), [kept("a"), kept("a", "b")]
     finished = " ".join(in_words(plan, 12, "train", expected, records))
     assert "2 trials" in finished and "all 12 labelled cases" in finished and "0.003" in finished
     assert "A mean Dice of 0.8000 [" in finished and "1 or 2 trials" in finished
     assert "the ensemble of its own trials" in finished
     averaged = " ".join(in_words(plan | {"lr": None}, 12, "none", expected, records[:1]))
     assert "finish" not in averaged and "from random weights" in averaged
+    # Several checkpoints of one trial are several models.
+    several = plan | {"models": [{"model": "a"}, {"model": "a/checkpoint-1"}]}
+    of_checkpoints = " ".join(in_words(several, 12, "train", expected, records))
+    assert "2 models of the study's trials" in of_checkpoints
+    assert "1 or 2 models" in of_checkpoints and "2 trials" not in of_checkpoints
 
 
 @pytest.mark.parametrize(

@@ -122,10 +122,11 @@ def evaluate_command(asked: argparse.Namespace) -> int:
         _print_problems(problems)
         return 1
     from voxelsoup.comparison.score_summary import means_of, note_on_regions, write_means
+    from voxelsoup.data.index.patients import patients_of
     from voxelsoup.evaluation.case_scores import write_rows
 
     write_rows(asked.output / SCORES, rows)
-    means = means_of([rows])
+    means = means_of([rows], patients_of(truth.cases))
     caption = _caption(given, rows["case"].nunique(), len(problems), judged_by)
     caption += note_on_regions(means)
     write_means(means, asked.output / SUMMARY, caption)

@@ -13,7 +13,7 @@ from voxelsoup.common.files import write_text
 from voxelsoup.common.text import counted, counted_range
 from voxelsoup.comparison.names import OPTIMISTIC
 from voxelsoup.comparison.pages import page
-from voxelsoup.comparison.score_summary import Means, means_of, shown_mean
+from voxelsoup.comparison.score_summary import Means, shown_mean
 from voxelsoup.comparison.tables import heading
 from voxelsoup.evaluation.case_scores import ALL_REGIONS
 from voxelsoup.study.sections.training import StemSource
@@ -24,11 +24,6 @@ STARTS: dict[StemSource, str] = {
     "checkpoint": "from the checkpoint of the study",
     "none": "from random weights",
 }
-
-
-def expected_scores(tests: Sequence[pd.DataFrame]) -> Means:
-    """Means of the test scores of the folds' own models of this kind, with 95 % intervals."""
-    return means_of(tests)
 
 
 def in_words(
@@ -43,14 +38,20 @@ def in_words(
     Args:
         cases: that it was trained on.
         stem: what its trials start from (``stem.source``).
+        expected: means of the test scores of the folds' own models of this kind.
         records: recipe.json of the folds' models that were made in the same way.
     """
     models, finished = len(plan["models"]), plan["lr"] is not None
     then = f", averaged and finished with the rate {plan['lr']:g}" if finished else " and averaged"
     folds = counted(plan["folds"], "fold")
     ingredients = [len(record["ingredients"]) for record in records]
+    # Of a trial with several checkpoints each is a model.
+    names = [one["model"] for one in plan["models"]]
+    names += [one["trial"] for record in records for one in record["ingredients"]]
+    several = any("/" in name for name in names)
+    noun, of = ("model", "the study's trials") if several else ("trial", "the study")
     differs = [
-        "the scores of all folds chose its trials, those of one fold the trials of that fold",
+        f"the scores of all folds chose its {noun}s, those of one fold the {noun}s of that fold",
         f"it was trained on all {cases} cases",
     ]
     if finished:
@@ -59,11 +60,11 @@ def in_words(
             "towards that of theirs"
         )
     return [
-        f"The final model is one network: {counted(models, 'trial')} of the study "
+        f"The final model is one network: {counted(models, noun)} of {of} "
         f"({plan['because']}), trained on all {cases} labelled cases {STARTS[stem]}{then}.",
         f"A mean Dice of {shown_mean(expected['dice'][ALL_REGIONS], 'dice')} is to be expected: "
         f"what the models made in the same way in {folds}, each of "
-        f"{counted_range(ingredients, 'trial')}, scored on the test cases of their folds.",
+        f"{counted_range(ingredients, noun)}, scored on the test cases of their folds.",
         f"The final model differs from these: {'; '.join(differs)}.",
     ]
 

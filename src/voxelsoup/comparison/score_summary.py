@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from voxelsoup.comparison.statistics import Difference, paired_difference
@@ -17,24 +20,35 @@ from voxelsoup.comparison.tables import (
     write_table,
 )
 from voxelsoup.evaluation.case_scores import ALL_REGIONS, by_case, measured_by, regions_of
+from voxelsoup.evaluation.metrics import METRICS
 
 # Metric -> region (`mean`: of all) -> mean over the cases with its 95 % interval.
 Means = dict[str, dict[str, Difference]]
 
 
-def means_of(folds: Sequence[pd.DataFrame]) -> Means:
+def means_of(folds: Sequence[pd.DataFrame], patients: Mapping[str, str]) -> Means:
     """Means of per-case scores, given as the rows of each fold, with 95 % bootstrap intervals.
 
-    Cases are resampled within their fold (``paired_difference``).
+    Patients are resampled within their fold (``paired_difference``); ``patients``: case -> patient,
+    where a case that is not named is its patient's only one. An interval ends where scores do.
     """
     regions = [ALL_REGIONS, *regions_of(pd.concat(folds))]
-    return {
-        metric: {
-            region: paired_difference([by_case(rows, metric, region).to_numpy() for rows in folds])
-            for region in regions
-        }
-        for metric in ["dice", *measured_by(folds[0])]
-    }
+
+    def mean(metric: str, region: str) -> Difference:
+        scores = [by_case(rows, metric, region) for rows in folds]
+        whose = [[patients.get(case, case) for case in fold.index] for fold in scores]
+        values = [fold.to_numpy() for fold in scores]
+        return _possible(metric, paired_difference(values, patients=whose))
+
+    metrics = ["dice", *measured_by(folds[0])]
+    return {metric: {region: mean(metric, region) for region in regions} for metric in metrics}
+
+
+def _possible(metric: str, mean: Difference) -> Difference:
+    """A mean whose interval has no scores that there are not: shares are from 0 to 1."""
+    highest = 1.0 if METRICS[metric].higher_is_better else math.inf
+    low, high = (float(np.clip(end, 0.0, highest)) for end in (mean.low, mean.high))
+    return replace(mean, low=low, high=high)
 
 
 def note_on_regions(means: Means) -> str:

@@ -14,6 +14,8 @@ from voxelsoup.comparison.names import BEST_MODEL, soup_title
 from voxelsoup.comparison.score_summary import Means, means_of, note_on_regions, shown_mean
 from voxelsoup.comparison.statistics import Difference, holm, paired_difference
 from voxelsoup.comparison.tables import heading, shown_difference, shown_p, write_table
+from voxelsoup.data.case import Case
+from voxelsoup.data.index.patients import patients_of
 from voxelsoup.evaluation.case_scores import ALL_REGIONS, by_case, measured_by, read_rows
 
 
@@ -60,14 +62,19 @@ def read_test_set(
                     "delete the file, so that the workflow scores the model again",
                 )
         rows[_title(model)] = _mean_over_folds(tables)
-    first = next(iter(rows.values()))
+    best = by_case(next(iter(rows.values())))
+    patients = patients_of(Case(str(name), {}, None) for name in best.index)
     differences = {
-        title: paired_difference([(by_case(table) - by_case(first)).to_numpy()])
+        title: paired_difference(
+            [(by_case(table) - best).to_numpy()], patients=[[patients[n] for n in best.index]]
+        )
         for title, table in list(rows.items())[1:]
     }
     adjusted = dict(zip(differences, holm([d.p for d in differences.values()]), strict=True))
     return {
-        title: OnTestSet(means_of([table]), differences.get(title), adjusted.get(title, 1.0))
+        title: OnTestSet(
+            means_of([table], patients), differences.get(title), adjusted.get(title, 1.0)
+        )
         for title, table in rows.items()
     }
 
@@ -102,9 +109,10 @@ def write_test_set(models: Mapping[str, OnTestSet], stem: Path, name: str) -> No
     means = next(iter(models.values())).means
     cases = means["dice"][ALL_REGIONS].cases
     caption = (
-        f"Test set {name}: mean over {counted(cases, 'case')} with 95 % bootstrap intervals. A "
-        "case's scores are the mean over the models of all folds. Difference: from the best single "
-        "model, in Dice points (hundredths), paired over the cases; p: Wilcoxon signed-rank test, "
+        f"Test set {name}: mean over {counted(cases, 'case')} with 95 % bootstrap intervals "
+        "(patients resampled; visits by the names of the cases). A case's scores are the mean over "
+        "the models of all folds. Difference: from the best single model, in Dice points "
+        "(hundredths), paired over the cases; p: Wilcoxon signed-rank test over the patients, "
         "adjusted for the models of the table (Holm)." + note_on_regions(means)
     )
     table, readable = pd.DataFrame(rows).set_index("model"), pd.DataFrame(shown).set_index("model")

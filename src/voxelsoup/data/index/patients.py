@@ -49,6 +49,11 @@ def patient_finder(dataset: Dataset) -> Callable[[Case], str]:
     return partial(_patient_by_visits, patterns=patterns)
 
 
+def patients_of(cases: Iterable[Case]) -> dict[str, str]:
+    """Case -> patient where no study says it: by the data set, or by visits in the names."""
+    return {case.name: _patient_by_visits(case, VISITS) for case in cases}
+
+
 def guess_pattern(names: Sequence[str]) -> str | None:
     """A pattern by which names that state no known visit look like several scans of patients.
 

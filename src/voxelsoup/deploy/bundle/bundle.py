@@ -79,7 +79,7 @@ def write_bundle(
     facts = BundleFacts(
         kind=won,
         kinds=found,
-        results=_results(results, won, folds),
+        results=_results(results, won, folds, {case.name: case.patient for case in cases}),
         cases=len(cases),
         patients=len({case.patient for case in cases}),
         order=order,
@@ -152,6 +152,7 @@ def _ingredients(results: Path, won: Kind, fold: int) -> int:
     return len(read_json(record)["ingredients"]) if record.is_file() else 1
 
 
-def _results(results: Path, won: Kind, folds: Sequence[int]) -> Means:
-    """Means over the test cases of all folds, with intervals."""
-    return means_of([read_rows(results / f"fold{n}" / won.folder / "test.csv") for n in folds])
+def _results(results: Path, won: Kind, folds: Sequence[int], patients: Mapping[str, str]) -> Means:
+    """Means over the test cases of all folds, with intervals; ``patients``: case -> patient."""
+    tests = [read_rows(results / f"fold{fold}" / won.folder / "test.csv") for fold in folds]
+    return means_of(tests, patients)

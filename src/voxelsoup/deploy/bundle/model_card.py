@@ -99,12 +99,13 @@ def _results(study: Study, facts: BundleFacts) -> str:
     scored = facts.results["dice"][ALL_REGIONS]
     lead = (
         f"Mean over {counted(scored.cases, 'test case')} of {counted(scored.folds, 'fold')}, with "
-        "95 % bootstrap intervals (cases resampled within their fold). Each case was predicted by "
-        "its own fold's model alone; the average of all folds' models was not scored, because "
+        "95 % bootstrap intervals (patients resampled within their fold). Each case was predicted "
+        "by its own fold's model alone; the average of all folds' models was not scored, because "
         "each case was seen by some of them."
     )
     if len(study.folds.numbers) == 1:
-        lead = f"Mean over {counted(scored.cases, 'test case')} with 95 % bootstrap intervals."
+        cases = counted(scored.cases, "test case")
+        lead = f"Mean over {cases} with 95 % bootstrap intervals (patients resampled)."
     if facts.final:
         lead = " ".join(facts.final)
     if study.evaluation.protocol == "published":
