@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
+from support.model_files import write_models
 from support.runs import preprocess_phantom, small_study
 from voxelsoup.common.errors import InputError
 from voxelsoup.common.files import sha256
@@ -44,23 +45,6 @@ def study_with(**changes: Any) -> Study:
     # Lesions of the noise that random weights predict take long to match.
     asked = {"evaluation": {"loss": "dice-bce"}, "metrics": {"names": ["precision", "hd95"]}}
     return small_study(**{**asked, **changes})
-
-
-def write_models(study: Study, folder: Path, seeds: list[int]) -> list[Ingredient]:
-    """Models of random weights and, where they have any, running statistics of their own."""
-    ingredients = []
-    for seed in seeds:
-        torch.manual_seed(seed)
-        model = networks.build(study.network, 4, 3)
-        weights = model.state_dict()
-        for name, value in weights.items():
-            if "running" in name:
-                weights[name] = value + torch.rand_like(value)
-        path = folder / f"{seed}.safetensors"
-        weight_files.save(path, weights, weight_files.describe(study))
-        scores = {"a": {"TC": seed / 100, LOSS: 1.0}}
-        ingredients.append(Ingredient(f"trial{seed}", path, sha256(path), scores))
-    return ingredients
 
 
 def files(ingredients: list[Ingredient]) -> list[Path]:

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from soups.test_ensemble import CPU, write_models
+import torch
 
+from support.model_files import write_models
 from support.runs import preprocess_phantom, small_study
 from voxelsoup.common.errors import InputError
 from voxelsoup.data.case import IndexedCase, Source
@@ -20,6 +21,8 @@ from voxelsoup.soups.ensemble_targets import targets_made_from, unlabelled_cases
 from voxelsoup.soups.finished import FinishedModel, chosen_rate
 from voxelsoup.study.loading import load
 from voxelsoup.study.trials import training_steps, trials
+
+CPU = torch.device("cpu")
 
 
 def tried(rate: float, dice: float | None) -> FinishedModel:

@@ -8,7 +8,7 @@ from voxelsoup.data.index.index import read_cases
 from voxelsoup.data.preprocessing.intensities import study_of_fold
 from voxelsoup.data.preprocessing.store import read_manifest
 from voxelsoup.models import devices
-from voxelsoup.soups.ensemble_targets import targets_made_from, unlabelled_cases, write_targets
+from voxelsoup.soups.ensemble_targets import unlabelled_cases, write_targets_of_fold
 from voxelsoup.soups.soup import check_alike, descending, ingredients_of_ensemble
 
 with job_log(snakemake.log[0]):
@@ -20,8 +20,14 @@ with job_log(snakemake.log[0]):
 
     device = devices.prepare(study.training.device, snakemake.threads)
     unlabelled = unlabelled_cases(read_cases(Path(given.cases)), fold) if asked.unlabelled else []
-    fingerprints = read_manifest(Path(given.manifest))
-    cases = {case: fingerprints[case] for case in [*fold["training"], *unlabelled]}
-    made_from = targets_made_from(ensemble, study, cases)
-    write_targets(descending(ensemble), made_from, study, folder, device, Path(asked.targets))
-    write_json(Path(snakemake.output[0]), {**made_from, "unlabelled": unlabelled})
+    record = write_targets_of_fold(
+        descending(ensemble),
+        study,
+        fold,
+        unlabelled,
+        read_manifest(Path(given.manifest)),
+        folder,
+        device,
+        Path(asked.targets),
+    )
+    write_json(Path(snakemake.output[0]), record)

@@ -64,6 +64,31 @@ def targets_made_from(
     }
 
 
+def write_targets_of_fold(
+    ingredients: Sequence[Ingredient],
+    study: Study,
+    fold: Mapping[str, Sequence[str]],
+    unlabelled: Sequence[str],
+    fingerprints: Mapping[str, str],
+    folder: Path,
+    device: torch.device,
+    target_folder: Path,
+) -> dict[str, Any]:
+    """`write_targets` of the cases that a fold's finish trains on.
+
+    Args:
+        unlabelled: cases that it trains on beside its training cases.
+        fingerprints: of the preprocessed cases.
+
+    Returns:
+        The record that the finish reads (``training.targets.targets_of``).
+    """
+    cases = {case: fingerprints[case] for case in [*fold["training"], *unlabelled]}
+    made_from = targets_made_from(ingredients, study, cases)
+    write_targets(ingredients, made_from, study, folder, device, target_folder)
+    return {**made_from, "unlabelled": list(unlabelled)}
+
+
 @torch.inference_mode()
 def write_targets(
     ingredients: Sequence[Ingredient],

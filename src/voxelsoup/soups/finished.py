@@ -13,7 +13,7 @@ from voxelsoup.common.errors import InputError
 from voxelsoup.common.files import read_json, sha256
 from voxelsoup.evaluation.case_scores import mean_dice
 from voxelsoup.soups.averaging import equal_parts
-from voxelsoup.soups.candidates import OWN, ranking, read_candidates
+from voxelsoup.soups.candidates import OWN, best_model, read_candidates
 from voxelsoup.soups.soup import ingredient_record
 
 
@@ -63,9 +63,9 @@ def source_of(of: str, candidates: Path, recipes: Sequence[Path]) -> dict[str, A
     """
     if recipes:
         return {"of": of, "ingredients": read_json(recipes[0])["ingredients"]}
+    model = best_model(candidates)
+    best = model.parent.relative_to(candidates.parent / "trials").as_posix()
     scores = {one.model: one.selection_score for one in read_candidates(candidates)}
-    best = ranking(scores)[0]
-    model = candidates.parent / "trials" / best / OWN
     part = equal_parts([(model, sha256(model))])[0]
     return {"of": of, "ingredients": [ingredient_record(best, part, scores[best])]}
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from voxelsoup.study.sections.elsewhere import Conversion
 from voxelsoup.study.study import Study
 
 HEADER = """# Configuration reference
@@ -64,7 +65,9 @@ def _section_of(field: FieldInfo) -> type[BaseModel] | None:
 def _table(title: str, section: type[BaseModel], values: BaseModel | None) -> str:
     lines = [f"## {title}", "", (section.__doc__ or "").strip().splitlines()[0], ""]
     lines += ["| key | value | default | meaning |", "|---|---|---|---|"]
-    for name, field in section.model_fields.items():
+    # What a file is comes before how it is converted, which sections inherit.
+    fields = section.model_fields
+    for name, field in sorted(fields.items(), key=lambda item: item[0] in Conversion.model_fields):
         # A section can have defaults of its own, as `resources.preprocess` has two threads.
         default = _default_value(field) if values is None else getattr(values, name)
         cells = [f"`{name}`", _type(field), _default_text(default), field.description or ""]

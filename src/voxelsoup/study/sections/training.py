@@ -10,15 +10,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from voxelsoup.study.sections.base import PathText, Section, Triple, only_if_not
-from voxelsoup.study.sections.elsewhere import (
-    FIRST_CONVOLUTION,
-    RENAME,
-    SAFE_ENDING,
-    UPKERN,
-    Conversion,
-    FirstConvolution,
-    Rename,
-)
+from voxelsoup.study.sections.elsewhere import SAFE_ENDING, Conversion
 
 AugmentationPreset = Literal["none", "flips-intensity", "affine-contrast", "full"]
 Axis = Literal["x", "y", "z"]
@@ -286,7 +278,7 @@ class Optimizer(Section):
         return self
 
 
-class Stem(Section):
+class Stem(Conversion):
     """The shared initialisation from which all trials of a fold are fine-tuned."""
 
     source: StemSource = Field(
@@ -303,26 +295,12 @@ class Stem(Section):
         description="Weights to fine-tune from, for `source: checkpoint`: .safetensors, .pt, .pth, "
         ".ckpt or .model, of this program or another one.",
     )
-    rename: Rename = Field({}, exclude_if=only_if_not({}), description=RENAME)
-    first_convolution: FirstConvolution | None = Field(
-        None, exclude_if=only_if_not(None), description=FIRST_CONVOLUTION
-    )
-    upkern: bool = Field(False, exclude_if=only_if_not(False), description=UPKERN)
-
-    @property
-    def conversion(self) -> Conversion:
-        """What is done to the checkpoint's tensors."""
-        return Conversion(
-            rename=self.rename, first_convolution=self.first_convolution, upkern=self.upkern
-        )
 
     @property
     def is_converted(self) -> bool:
         """Whether the checkpoint becomes another file before trials start from it."""
         named = self.checkpoint is not None
-        return named and (
-            self.conversion.changes_something or not str(self.checkpoint).endswith(SAFE_ENDING)
-        )
+        return named and (self.changes_something or not str(self.checkpoint).endswith(SAFE_ENDING))
 
     @classmethod
     def __get_pydantic_json_schema__(
@@ -346,7 +324,7 @@ class Stem(Section):
     def _checkpoint_is_given(self) -> Stem:
         if (self.source == "checkpoint") != (self.checkpoint is not None):
             raise ValueError("`checkpoint` goes with `source: checkpoint`, and only with it")
-        if self.checkpoint is None and self.conversion.changes_something:
+        if self.checkpoint is None and self.changes_something:
             raise ValueError(
                 "`rename`, `first_convolution` and `upkern` go with a `checkpoint`, only with it"
             )
