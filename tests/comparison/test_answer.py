@@ -82,6 +82,16 @@ def facts(folds: Sequence[FoldComparison], spreads: dict | None = None) -> dict[
     return dict(facts_table(folds, spreads or {}, about(folds), "One trial diverged.")[""])
 
 
+def test_the_facts_say_where_both_finished_models_are_one() -> None:
+    folds = folds_of(["Greedy Soup"])
+    assert "finish" not in facts(folds)
+    same = [replace(fold, one_finish=fold.fold != 1) for fold in folds]
+    assert facts(same)["finish"] == (
+        "In folds 0 and 2 the finished soup and the finished best single model are one model: the "
+        "soup had but one ingredient."
+    )
+
+
 # The two paragraphs
 
 

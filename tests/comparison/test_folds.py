@@ -159,6 +159,24 @@ def test_the_primary_models_have_their_titles() -> None:
     assert primary_titles(other) == ("Finished Soup", "Finished Best Model")
 
 
+@pytest.mark.parametrize(
+    ("hashes", "same"), [(("a", "a"), True), (("a", "b"), False), ((None, None), False)]
+)
+def test_both_finished_models_are_one_if_their_files_are(
+    tmp_path: Path, hashes: tuple[str | None, str | None], same: bool
+) -> None:
+    write_fold(tmp_path)
+    for recipe, digest in zip(("finished", "finished-best"), hashes, strict=True):
+        finish = {"lr": 0.1} | ({"sha256": digest} if digest else {})
+        record = {"score": 0.75, "ingredients": [{"trial": "bbbb0000"}], "finish": finish}
+        folder = created(tmp_path / "fold0/soups" / recipe)
+        (folder / "recipe.json").write_text(json.dumps(record))
+        write_rows(folder / "test.csv", scored([0.9, 0.8]))
+    recipes = ["finished", "finished-best"]
+    (fold,) = compare_study(tmp_path, {0: list(TRIALS)}, recipes, "held-out", False)
+    assert fold.one_finish is same
+
+
 def test_the_cases_of_a_fold_have_their_patients(tmp_path: Path) -> None:
     write_fold(tmp_path)
     fold = read_fold(tmp_path)

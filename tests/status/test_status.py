@@ -467,6 +467,34 @@ def test_the_score_is_the_mean_dice_of_the_best_model_so_far(
     assert study.row(study.names[2]).selection_score is None
 
 
+def test_a_finish_is_a_row_like_any_other_with_its_score_once_the_rates_were_compared(
+    tmp_path: Path, cases: tuple[Path, list[str]]
+) -> None:
+    study = Study(tmp_path, cases, soup={"finish": {"epochs": 2, "rates": RATES}})
+    names = [f"fold0/finish/{start}/{rate}" for start in ("greedy", "best") for rate in RATES]
+    assert study.names[-4:] == names
+    assert {study.row(name).state for name in names} == {"waiting"}
+    for name in names:
+        result = {"epochs": 2, "device": "cpu", "machine": provenance.machine()}
+        result |= {"started": provenance.now(), "ended": provenance.now()}
+        write_json(Path(study.known(name).folder, "run.json"), result)
+    row = study.row(names[0])
+    assert (row.state, row.epoch, row.epochs) == ("done", 2, 2)
+    assert (row.selection_score, row.detail) == (None, "")
+    tried = [
+        {"lr": rate, "selection_score": score, "taken_from": f"finish/greedy/{rate}"}
+        for rate, score in zip(RATES, (0.8, 0.9), strict=True)
+    ]
+    plain = [{key: one[key] for key in ("lr", "selection_score")} for one in tried]
+    soups = Path(study.settings.results, "fold0/soups")
+    write_json(soups / "finished/recipe.json", {"finish": {"lr": RATES[1], "tried": plain}})
+    write_json(soups / "finished-best/recipe.json", {"finish": {"lr": RATES[1], "tried": tried}})
+    rows = [study.row(name) for name in names]
+    assert [row.selection_score for row in rows] == [0.8, 0.9, 0.8, 0.9]
+    as_greedy = [f"as finish/greedy/{rate}" for rate in RATES]
+    assert [row.detail for row in rows] == ["", "chosen", as_greedy[0], f"chosen, {as_greedy[1]}"]
+
+
 def test_the_score_is_over_the_cases_in_which_a_region_is_annotated(
     tmp_path: Path, cases: tuple[Path, list[str]]
 ) -> None:

@@ -9,7 +9,7 @@ from voxelsoup.data.preprocessing.store import read_manifest
 from voxelsoup.runs.divergence import Diverged
 from voxelsoup.soups.candidates import CANDIDATES, best_model
 from voxelsoup.study.loading import load
-from voxelsoup.training.job import run_job, write_diverged, write_run
+from voxelsoup.training.job import run_job, take_over_results, write_diverged, write_run
 from voxelsoup.training.run import Job, finish_run, run_identity
 from voxelsoup.training.targets import targets_of
 
@@ -42,9 +42,19 @@ with job_log(snakemake.log[0]):
         threads=snakemake.threads,
         place="final model" if final else "",
     )
+    # A soup of one model is that model: its finish is done once, unless both are at work at once.
+    states, results = Path(asked.states).parents[1], model.parents[2]
+    others = {one.name for one in states.iterdir()} - {model.parent.parent.name}
+    taken = not final and any(
+        take_over_results(
+            job, model, f"finish/{one}/{rate}", *(at / one / str(rate) for at in (states, results))
+        )
+        for one in sorted(others)
+    )
     try:
-        with run_job(job) as done:
-            write_run(job, done, model, beside=[])
+        if not taken:
+            with run_job(job) as done:
+                write_run(job, done, model, beside=[])
     except Diverged as error:
         if final:
             raise

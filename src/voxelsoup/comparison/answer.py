@@ -182,6 +182,7 @@ def facts_table(
         "best single model": f"Chosen in each fold from {counted(most, 'model')}; mean Dice "
         f"{mean:.4f} on the test cases.",
         "ingredients": _ingredients(comparisons, primary[0]),
+        "finish": _one_finish(comparisons),
         "seed": _seeds(comparisons, spreads, primary),
         "diverged": left_out,
     }
@@ -200,6 +201,17 @@ def _ingredients(comparisons: Sequence[FoldComparison], soup: str) -> str:
         models = counted(counts[0], "model") + (" in each fold" if len(counts) > 1 else "")
     cost = ", all of which run for every prediction" if soup == ENSEMBLE and max(counts) > 1 else ""
     return f"The {in_a_sentence(soup)} is made of {models}{cost}."
+
+
+def _one_finish(comparisons: Sequence[FoldComparison]) -> str:
+    folds = [c.fold for c in comparisons if c.one_finish]
+    if not folds:
+        return ""
+    where = f"fold{'s' if len(folds) > 1 else ''} {listed(folds)}"
+    return (
+        f"In {where} the {in_a_sentence(FINISHED)} and the {in_a_sentence(FINISHED_BEST)} are one "
+        "model: the soup had but one ingredient."
+    )
 
 
 def _seeds(

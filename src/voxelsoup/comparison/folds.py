@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from voxelsoup.common.errors import InputError
 from voxelsoup.common.files import read_json, read_tsv
-from voxelsoup.comparison.names import BEST_MODEL, soup_title
+from voxelsoup.comparison.names import BEST_MODEL, FINISHED, FINISHED_BEST, soup_title
 from voxelsoup.evaluation.case_scores import by_case, mean_dice, read_rows, summary
 from voxelsoup.soups.candidates import ranking
 
@@ -30,6 +31,8 @@ class FoldComparison:
         test_scores: trial id or title of a soup -> mean Dice on the test cases.
         case_scores: trial id or title of a soup -> test case -> mean Dice over its regions.
         patients: case -> patient; a case that is not named is its patient's only one.
+        one_finish: whether the finished soup and the finished best single model are one model,
+            since the soup had but one ingredient.
     """
 
     fold: int
@@ -43,6 +46,7 @@ class FoldComparison:
     test_scores: dict[str, float]
     case_scores: dict[str, pd.Series]
     patients: Mapping[str, str] = field(default_factory=dict)
+    one_finish: bool = False
 
     @property
     def columns(self) -> dict[str, dict[str, float]]:
@@ -114,7 +118,15 @@ def compare_fold(
         test_scores={name: mean_dice(rows) for name, rows in tests.items()},
         case_scores={name: by_case(rows) for name, rows in tests.items()},
         patients=patients or {},
+        one_finish=_one_finish(records),
     )
+
+
+def _one_finish(records: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether both finished models are one file; records of before do not say."""
+    finishes = [records.get(title, {}).get("finish", {}) for title in (FINISHED, FINISHED_BEST)]
+    hashes = {finish.get("sha256") for finish in finishes}
+    return len(hashes) == 1 and hashes != {None}
 
 
 def patients_of_cases(results: Path) -> dict[str, str]:

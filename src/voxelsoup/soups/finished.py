@@ -90,7 +90,15 @@ def finished_record(
             "ensemble_share": run["settings"].get("finish", {}).get("ensemble_share", 0.0),
             "start_sha256": run["initial_sha256"],
             "model": str(chosen.folder / OWN),
-            "tried": [{"lr": model.rate, "selection_score": model.score} for model in tried],
+            "sha256": run["models"][OWN],
+            "tried": [_tried(model) for model in tried],
         },
         "models_per_prediction": 1,
     }
+
+
+def _tried(model: FinishedModel) -> dict[str, Any]:
+    # A soup of one model is that model, whose finish is done once.
+    taken = read_json(model.folder / "run.json").get("taken_from")
+    said = {"taken_from": taken} if taken else {}
+    return {"lr": model.rate, "selection_score": model.score, **said}

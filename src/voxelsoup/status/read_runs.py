@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
+from voxelsoup.common.files import read_json
 from voxelsoup.common.logs import read_error
 from voxelsoup.runs.divergence import DivergedTrial, divergence_of
 from voxelsoup.runs.final_plan import trials_of_final
@@ -25,6 +26,7 @@ from voxelsoup.runs.record import read_record, read_result
 from voxelsoup.runs.run_state import Circumstances, Queue, RunFacts
 from voxelsoup.status.slurm_jobs import ask_slurm
 from voxelsoup.study.ingredients import models_of
+from voxelsoup.study.sections.soup import FINISHED, FINISHED_BEST
 from voxelsoup.study.study import (
     FINAL,
     LONG_RUN,
@@ -52,6 +54,7 @@ class KnownRun:
         states: where its states, its lease and its record lie.
         models: folders of the models that it leaves, in ``folder``; `""` is its own.
         rungs: folders of its scores at the rungs of a halving, and its logs up to there.
+        recipe: of a finish, the file that says which one of its fold was chosen, and by what.
     """
 
     fold: int
@@ -63,6 +66,7 @@ class KnownRun:
     log: str
     models: tuple[str, ...]
     rungs: tuple[tuple[str, str], ...] = ()
+    recipe: str = ""
 
     @property
     def newest_log(self) -> str:
@@ -98,7 +102,10 @@ def known_runs(study: Study, trials: Sequence[Trial]) -> list[KnownRun]:
             found.append(KnownRun(fold, trial.id, trial, epochs, *places, models, ways))
         for run in finish_runs(study):
             places = (f"{results}/fold{fold}/{run}", f"{states}/{run}", f"{logs}/{run}.log")
-            found.append(KnownRun(fold, run, None, finish_epochs(study), *places, ("",)))
+            model = FINISHED_BEST if run.split("/")[1] == "best" else FINISHED
+            recipe = f"{results}/fold{fold}/soups/{model}/recipe.json"
+            epochs = finish_epochs(study)
+            found.append(KnownRun(fold, run, None, epochs, *places, ("",), recipe=recipe))
         if study.comparison.long_run:
             folder, log = f"{results}/fold{fold}/soups/{LONG_RUN}", f"{logs}/soups/{LONG_RUN}.log"
             places = (folder, f"{states}/{LONG_RUN}", log)
@@ -172,6 +179,20 @@ def read_losses(run: KnownRun) -> list[float]:
                 # That of the epoch in which a run diverged is NaN.
                 return [float(loss) for loss in losses if loss and loss != "nan"]
     return []
+
+
+def read_choice(run: KnownRun) -> tuple[float | None, str]:
+    """Selection score of a finish, and what became of it, in words; nothing before it is known."""
+    try:
+        finish = read_json(Path(run.recipe))["finish"]
+        rate = float(Path(run.run).name)
+        (one,) = (one for one in finish["tried"] if one["lr"] == rate)
+        chosen = ["chosen"] if finish["lr"] == rate else []
+        taken = [f"as {one['taken_from']}"] if "taken_from" in one else []
+        return one["selection_score"], ", ".join(chosen + taken)
+    except (OSError, ValueError, KeyError, TypeError):
+        # It is being written, or a version wrote it that knew less.
+        return None, ""
 
 
 class Scores:

@@ -22,7 +22,8 @@ class RunRow:
         run: ``stem``, the id of the trial, or ``finish/<model>/<learning rate>``.
         parameters: swept dotted key -> value, for the keys in which the study's trials differ.
         detail: what belongs to the state, such as ``2 of 3`` for a retry, why it is queued or
-            why it failed, in a few words; empty if there is nothing to add.
+            why it failed, or that a finish was chosen, in a few words; empty if there is nothing to
+            add.
         epoch: epochs done.
         epochs: that it is to have.
         training_loss: mean of the last epoch done.

@@ -26,6 +26,7 @@ from voxelsoup.status.read_runs import (
     Scores,
     circumstances,
     known_runs,
+    read_choice,
     read_facts,
     read_losses,
 )
@@ -103,17 +104,18 @@ class StatusReader:
     def _row(self, run: KnownRun, facts: RunFacts, around: Circumstances, curves: bool) -> RunRow:
         condition = run_condition(facts, around)
         parameters = self._parameters.get(run.run, {})
-        score = self._scores.best(run)
+        choice, remark = read_choice(run) if run.recipe and facts.done else (None, "")
+        score = self._scores.best(run) or (choice, None)
         return RunRow(
             fold=run.fold,
             run=run.run,
             parameters={key: parameters[key] for key in self.keys} if run.trial else {},
             state=condition.state,
-            detail=condition.detail,
+            detail=condition.detail or remark,
             fix=condition.failure.fix if condition.failure else "",
             epochs=run.epochs,
-            selection_score=score[0] if score else None,
-            selection_loss=score[1] if score else None,
+            selection_score=score[0],
+            selection_loss=score[1],
             losses=read_losses(run) if curves else (),
             **_of_job(around.queue.latest.get(run.name), condition),
             **(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -16,13 +18,13 @@ import torch
 
 from voxelsoup.common import provenance
 from voxelsoup.common.errors import Stopped
-from voxelsoup.common.files import sha256, write_json, write_text
+from voxelsoup.common.files import atomic_write, sha256, write_json, write_text
 from voxelsoup.common.logs import report_end
 from voxelsoup.common.text import counted
 from voxelsoup.models import devices, weight_files
 from voxelsoup.runs.divergence import Diverged, check_not_diverged
 from voxelsoup.runs.guard import HISTORY, RunGuard
-from voxelsoup.runs.record import read_record, read_saved
+from voxelsoup.runs.record import read_record, read_result, read_saved
 from voxelsoup.runs.watchdog import Watchdog
 from voxelsoup.training.launch import train_together
 from voxelsoup.training.run import Job
@@ -116,6 +118,40 @@ def write_run(job: Job, done: JobDone, model: Path, beside: list[Path]) -> None:
         "started": done.started,
     }
     write_json(model.with_name("run.json"), _record(job) | of_training)
+
+
+def take_over_results(job: Job, model: Path, name: str, states: Path, results: Path) -> bool:
+    """Write the results of another run as those of a job, if it is the same run and has ended.
+
+    It is the same if everything that its result depends on is equal (``run_identity``), among it
+    the weights that it starts from, bit for bit. The record says where the results were taken from.
+
+    Args:
+        model: where the job's own model goes.
+        name: of the other run; its states and its results lie in ``states`` and ``results``.
+
+    Returns:
+        Whether it was so.
+    """
+    record, content = read_record(states), read_result(results)
+    saved = record.saved if record is not None and record.state == "finished" else None
+    # As JSON has it.
+    if saved is None or saved.identity != json.loads(json.dumps(job.identity)):
+        return False
+    trained = results / model.name
+    if content.get("steps") != job.run.steps or not trained.is_file():
+        return False
+    if content["models"] != {model.name: sha256(trained)}:
+        return False
+    log.info("%s is the same run as %s, whose results are taken", job, name)
+    with atomic_write(model) as copy:
+        shutil.copyfile(trained, copy)
+    write_text(model.with_name(HISTORY), (results / HISTORY).read_text(encoding="utf-8"))
+    own = _record(job)
+    kept = {key: own[key] for key in ("run", "initial", "initial_sha256", "attempts", "ended")}
+    kept |= {"started": own["ended"], "taken_from": name}
+    write_json(model.with_name("run.json"), content | kept)
+    return True
 
 
 def write_diverged(job: Job, error: Diverged, model: Path, beside: list[Path]) -> None:
