@@ -67,7 +67,8 @@ NOT_OF_THE_KIND: dict[str, set[str]] = {
     },
     "final": {"soups"},
     "predictions": set(),
-    "tables": {"evaluation", "models.weight_files", "soups"},
+    # Names of cases and of their patients.
+    "tables": {"data.volumes", "evaluation", "models.weight_files", "soups"},
 }
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from voxelsoup.common.files import atomic_write, read_json, sha256, write_json
 from voxelsoup.common.logs import job_log
 from voxelsoup.comparison.final import in_words, write_expected
+from voxelsoup.comparison.folds import patients_of_cases
 from voxelsoup.comparison.score_summary import means_of
-from voxelsoup.data.index.index import read_cases
 from voxelsoup.evaluation.case_scores import read_rows
 
 with job_log(snakemake.log[0]):
@@ -16,7 +16,7 @@ with job_log(snakemake.log[0]):
     parts = read_json(Path(given.folds))["folds"].values()
     (cases,) = (part["training"] for part in parts)
     records = [read_json(Path(path)) for path in given.recipes]
-    patients = {case.name: case.patient for case in read_cases(Path(given.cases))}
+    patients = patients_of_cases(Path(given.cases).parent)
     expected = means_of([read_rows(Path(path)) for path in given.tests], patients)
     sentences = in_words(plan, len(cases), asked.stem, expected, records)
     write_expected(expected, sentences, records[0]["protocol"], Path(made_of.page))
