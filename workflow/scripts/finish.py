@@ -44,7 +44,7 @@ with job_log(snakemake.log[0]):
     )
     # A soup of one model is that model: its finish is done once, unless both are at work at once.
     states, results = Path(asked.states).parents[1], model.parents[2]
-    others = {one.name for one in states.iterdir()} - {model.parent.parent.name}
+    others = {one.name for one in states.glob("*")} - {model.parent.parent.name}
     taken = not final and any(
         take_over_results(
             job, model, f"finish/{one}/{rate}", *(at / one / str(rate) for at in (states, results))

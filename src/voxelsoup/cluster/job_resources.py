@@ -77,7 +77,7 @@ RULES = {
     "final_soup": RuleJobs("evaluation", "study"),
     "final_targets": RuleJobs("evaluation", "study", ("index", "preprocess")),
     "final_finish": RuleJobs("training", "study", ("preprocess", "final_soup", "final_targets")),
-    "final": RuleJobs("tables", "study", ("final_soup", "final_finish")),
+    "final": RuleJobs("tables", "study", ("index", "final_soup", "final_finish")),
     "basin": RuleJobs("evaluation", "fold"),
     # One per fold, model and test set.
     "test_set": RuleJobs("evaluation", "recipe", ("soup", "finished")),
