@@ -42,8 +42,8 @@ if workflow.modifier.path_modifier.replace_prefix(f"{study.results}/") != f"{stu
     )
 
 # Sections of the study with all defaults: a rule names those that its results depend on.
-# How code is compared decides no result.
-SETTINGS = study.model_dump(mode="json", exclude={"on_code_change"})
+# How code is compared and where runs are mirrored to decides no result.
+SETTINGS = study.model_dump(mode="json", exclude={"on_code_change", "tracking"})
 
 FOLDS = study.folds.numbers
 # By their ids: a sweep in another order repeats nothing that is made of its trials.

@@ -4,13 +4,18 @@ from functools import partial
 from voxelsoup.cluster.job_resources import RULES
 from voxelsoup.common.errors import Stopped
 from voxelsoup.common.logs import START_RECORD
+from voxelsoup.common.monai_import import hide_extras_from_monai
 from voxelsoup.runs import snakemake_records
 from voxelsoup.runs.invocation import note_submissions, remember_study, write_invocation
 from voxelsoup.runs.lease import Lease
 from voxelsoup.runs.snapshot import RECORD, record_beside, write_snapshot
+from voxelsoup.tracking.installed import check_installed
+from voxelsoup.tracking.observer import Observer
 
 # One Snakemake at a time; the lease of one that was killed is free at once on the same host.
 study_lease = Lease(Path(study.results, ".state"), study.recovery.lease_seconds, wait=False)
+# Mirrors the runs to the study's tracker, if it has one; no job knows of it.
+observer = Observer()
 
 
 def count_shares_of_gpus() -> None:
@@ -63,17 +68,21 @@ onstart:
 onsuccess:
     study_lease.release()
     show_findings()
+    observer.end()
 
 
 onerror:
     study_lease.release()
+    observer.end()
 
 
 def check_start(asked_for) -> None:
     """Stop before the first job if the study cannot work on this machine or with these data."""
+    hide_extras_from_monai()
     from voxelsoup.training import preflight
 
     try:
+        check_installed(study.tracking, STUDY_FILE)
         preflight.check_start(study)
         if workflow.executor_plugin.name == "slurm":
             check_cluster(asked_for)
@@ -82,8 +91,10 @@ def check_start(asked_for) -> None:
         # What a former Snakemake was waiting for.
         note_submissions(study_lease.folder, "", False)
         remember_study(Path(study.results), workflow.configfiles)
-        read_snapshot()
+        snapshot = read_snapshot()
         note_invocation()
+        if study.tracking.tool != "none":
+            observer.start(snapshot, Path(study.results, "logs"))
     except (InputError, Stopped) as error:
         raise StudyError(str(error))
 
@@ -100,12 +111,13 @@ def note_invocation() -> None:
     )
 
 
-def read_snapshot() -> None:
+def read_snapshot() -> Path:
     """Let the jobs of this start read the study as it is now, whatever becomes of its file."""
     content = study.model_dump(mode="json", exclude_unset=True)
     snapshot = write_snapshot(Path(study.results), content, workflow.configfiles)
     workflow.config_settings.configfiles = [snapshot.absolute()]
     os.environ[START_RECORD] = str(snapshot.with_name(RECORD).absolute())
+    return snapshot
 
 
 def say_once_what_is_waited_for():

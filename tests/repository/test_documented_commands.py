@@ -126,6 +126,10 @@ ELSEWHERE = {
         "tests/commands/test_soup.py::test_foreign_files_need_a_study_and_rules",
         ('"--study", "study.yaml"', '"--rename", r"^net\.="'),
     ),
+    "voxelsoup track study.yaml": Elsewhere(
+        "tests/tracking/test_mlflow_store.py::test_mirroring_again_doubles_nothing",
+        ('main(["track"',),
+    ),
     "voxelsoup verify results": Elsewhere(
         "tests/commands/test_verify.py::test_an_untouched_study_is_verified",
         ('main(["verify", "results"])',),

@@ -21,14 +21,17 @@ from voxelsoup.commands.predict import predict_command
 from voxelsoup.commands.soup import add_options as add_soup_options
 from voxelsoup.commands.soup import soup_command
 from voxelsoup.commands.status import add_options, status_command
+from voxelsoup.commands.track import track_command
 from voxelsoup.common.errors import InputError
 from voxelsoup.common.files import write_text
+from voxelsoup.common.monai_import import hide_extras_from_monai
 from voxelsoup.planning.sides import notes_on_sides
 from voxelsoup.study.ingredients import note_on_given
 from voxelsoup.study.loading import read
 from voxelsoup.study.reference import configuration_reference, schema_text
 from voxelsoup.study.study import Study, finish_runs
 from voxelsoup.study.trials import trials
+from voxelsoup.tracking.installed import check_installed
 
 if TYPE_CHECKING:
     from voxelsoup.cluster.partitions import Check
@@ -107,6 +110,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_options(status)
     status.set_defaults(command=status_command)
+    track = commands.add_parser(
+        "track", help="bring the runs of a study to its tracker, MLflow or W&B (`tracking`)"
+    )
+    track.set_defaults(command=track_command)
     predict = commands.add_parser("predict", help="segment scans with one or several models")
     add_predict_options(predict)
     predict.set_defaults(command=predict_command)
@@ -123,7 +130,7 @@ def _parser() -> argparse.ArgumentParser:
     doctor = commands.add_parser(
         "doctor", help="check, before anything is submitted, that a study will run on a cluster"
     )
-    for command in (check, listing, doctor):
+    for command in (check, listing, track, doctor):
         command.add_argument("study", type=Path, help="study file, such as config.yaml")
     doctor.add_argument(
         "--profile", type=Path, default=Path("profiles/slurm"), help="default: %(default)s"
@@ -158,9 +165,11 @@ def _parser() -> argparse.ArgumentParser:
 def _check(asked: argparse.Namespace) -> int:
     study = read(asked.study)
     found = trials(study, str(asked.study))
+    check_installed(study.tracking, str(asked.study))
     for note in notes_on_sides(study):
         print(f"note: {note}")
     # Torch and MONAI take seconds to import, and a mistake in the file is reported before.
+    hide_extras_from_monai()
     from voxelsoup.data.index.passed_over import notes_on_strays
     from voxelsoup.planning.constants import notes_on_constants
     from voxelsoup.planning.target_size import notes_on_targets

@@ -30,6 +30,7 @@ from voxelsoup.study.sections.evaluation import (
 from voxelsoup.study.sections.resources import Recovery, Resources
 from voxelsoup.study.sections.soup import Soup
 from voxelsoup.study.sections.sweep import Sweep
+from voxelsoup.study.sections.tracking import Tracking
 from voxelsoup.study.sections.training import Network, Optimizer, Stem, Training
 
 # The model of one run from random weights that gets the steps of all others.
@@ -95,6 +96,12 @@ class Study(Section):
         default_factory=Resources, description="What jobs need from the machine."
     )
     recovery: Recovery = Field(default_factory=Recovery, description="What a crash may cost.")
+    tracking: Tracking = Field(
+        default_factory=Tracking,
+        exclude_if=only_if_not(Tracking()),
+        description="A tracker that the runs are mirrored to (docs/tracking.md); short form: "
+        "`mlflow`, `wandb` or `none`.",
+    )
     final: bool = Field(
         False,
         exclude_if=only_if_not(False),
