@@ -15,7 +15,7 @@ import voxelsoup.status
 from support.documents import REPOSITORY
 
 # They take seconds to import, and a plan, a status or a list of trials needs none of them.
-HEAVY = {"torch", "monai", "pandas"}
+HEAVY = {"torch", "monai", "pandas", "mlflow", "wandb"}
 AT_THE_TOP = re.compile(
     r"^(?:from voxelsoup\S* import (?:\([^)]*\)|[^\n]*)|import voxelsoup\S*)", re.M
 )

@@ -112,6 +112,11 @@ def test_the_shipped_studies_are_valid(file: Path) -> None:
             {"postprocessing": {"replace": {"region": "WT", "by": "WTC", "below": [50]}}},
             "`postprocessing.replace.by` is `WTC`, which `regions` does not name; did you mean",
         ),
+        ({"tracking": "mlfow"}, "did you mean `mlflow`?"),
+        ({"tracking": {"address": "https://a.org"}}, "`address` goes with `tool: mlflow`"),
+        ({"tracking": {"tool": "wandb", "address": "a.org"}}, "is no address such as https"),
+        ({"tracking": {"tool": "mlflow", "address": "https://a.org:x"}}, "is no address: Port"),
+        ({"tracking": {"tool": "mlflow", "experiment": "a/b"}}, "should match pattern"),
     ],
 )
 def test_a_wrong_setting_is_named_with_its_key_and_its_fix(
@@ -308,3 +313,25 @@ def test_a_primary_question_about_models_that_the_study_does_not_make_is_refused
     primary: dict[str, str], said: str
 ) -> None:
     assert said in refused(comparison={"primary": primary})
+
+
+@pytest.mark.parametrize("address", ["https://me:s3cret@a.org", "https://a.org?key=s3cret"])
+def test_an_address_with_a_key_is_refused(address: str) -> None:
+    message = refused(tracking={"tool": "mlflow", "address": address})
+    assert "set the tracker's environment variables instead" in message
+
+
+def test_the_password_of_a_refused_address_is_not_printed() -> None:
+    message = refused(tracking={"tool": "mlflow", "address": "https://me:s3cret@a.org"})
+    assert "s3cret" not in message
+
+
+@pytest.mark.parametrize("tracking", ["wandb", {"tool": "wandb", "experiment": "tumours 1"}])
+def test_editors_accept_both_forms_of_a_tracker(tracking: Any) -> None:
+    jsonschema.validate(SMALLEST | {"tracking": tracking}, json_schema())
+    assert load(SMALLEST | {"tracking": tracking}).tracking.tool == "wandb"
+
+
+def test_a_study_without_a_tracker_is_written_down_as_before() -> None:
+    assert "tracking" not in load(SMALLEST).model_dump()
+    assert load(SMALLEST | {"tracking": "none"}) == load(SMALLEST)

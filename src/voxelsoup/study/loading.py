@@ -64,7 +64,8 @@ def _explain(problem: dict[str, Any]) -> str:
         return f"`{path}`: there is no such key{hint} (allowed: {', '.join(known)})"
     if problem["type"] == "missing":
         return f"`{path}`: is missing"
-    found = repr(problem["input"])
+    # Without the password of an address.
+    found = re.sub(r"//[^/@\s]+@", "//...@", repr(problem["input"]))
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "literal_error":
         allowed = re.findall(r"'([^']*)'", problem["ctx"]["expected"])

@@ -101,8 +101,7 @@ class WandbTracker:
                 settings=_settings(wandb, run),
             )
             for point in run.curve:
-                time = {"_timestamp": point.time, "_runtime": point.time - (run.started or 0.0)}
-                written.log({**point.values, **time}, step=point.step)
+                written.log({**point.values, "_timestamp": point.time}, step=point.step)
             written.summary.update({**run.scores, "state": run.state})
             if artefact := self._artefact(wandb, run):
                 written.log_artifact(artefact)
