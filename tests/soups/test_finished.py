@@ -10,15 +10,17 @@ import pandas as pd
 import pytest
 import torch
 
-from support.model_files import write_models
+from support.model_files import save_model, write_models
 from support.runs import preprocess_phantom, small_study
 from voxelsoup.common.errors import InputError
+from voxelsoup.common.files import sha256
 from voxelsoup.data.case import IndexedCase, Source
 from voxelsoup.data.preprocessing.store import load_case
 from voxelsoup.evaluation.score import load_model
+from voxelsoup.soups.candidates import Candidate, write_candidates
 from voxelsoup.soups.ensemble import mean_prediction
 from voxelsoup.soups.ensemble_targets import targets_made_from, unlabelled_cases, write_targets
-from voxelsoup.soups.finished import FinishedModel, chosen_rate
+from voxelsoup.soups.finished import FinishedModel, chosen_rate, source_of
 from voxelsoup.study.loading import load
 from voxelsoup.study.trials import training_steps, trials
 
@@ -42,6 +44,20 @@ def test_the_rate_with_the_highest_selection_score_is_taken_and_of_equal_ones_th
 
 def test_a_model_without_any_overlap_can_be_chosen() -> None:
     assert chosen_rate([tried(0.01, 0.0)]).rate == 0.01
+
+
+@pytest.mark.parametrize("best", ["elsewhere-other", "a/averaged-1"])
+def test_the_best_single_model_may_be_from_elsewhere_or_a_checkpoint(
+    tmp_path: Path, best: str
+) -> None:
+    listed = [Candidate("a", True, 0.7, ""), Candidate(best, True, 0.8, "")]
+    write_candidates(tmp_path / "candidates.tsv", listed)
+    model = save_model(tmp_path / "trials" / best / "model.safetensors")
+    source = source_of("best", tmp_path / "candidates.tsv", [])
+    (ingredient,) = source["ingredients"]
+    assert source["of"] == "best" and ingredient["trial"] == best
+    assert (ingredient["selection_score"], ingredient["path"]) == (0.8, str(model))
+    assert ingredient["sha256"] == sha256(model)
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     AfterValidator,
@@ -73,11 +73,23 @@ UPKERN = (
 class Conversion(Section):
     """What is done to a file's tensors before they are the network's."""
 
+    # What a text in the place of a section that inherits these settings is.
+    short_form: ClassVar[str] = ""
+
     rename: Rename = Field({}, exclude_if=only_if_not({}), description=RENAME)
     first_convolution: FirstConvolution | None = Field(
         None, exclude_if=only_if_not(None), description=FIRST_CONVOLUTION
     )
     upkern: bool = Field(False, exclude_if=only_if_not(False), description=UPKERN)
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """The section, or its short form: editors must not mark it as a mistake."""
+        section = handler.resolve_ref_schema(handler(core))
+        text = {"type": "string", "description": cls.short_form}
+        return {"title": cls.__name__, "anyOf": [section, text]}
 
     @property
     def conversion(self) -> Conversion:
@@ -95,6 +107,8 @@ class Conversion(Section):
 class GivenModel(Conversion):
     """A model that the project did not train, and that is an ingredient of soups."""
 
+    short_form: ClassVar[str] = "the path of a file of weights"
+
     file: PathText = Field(
         ..., min_length=1, description="Its weights: .safetensors, .pt, .pth, .ckpt or .model."
     )
@@ -109,15 +123,6 @@ class GivenModel(Conversion):
         "`unknown`: its scores, and those of soups with it, may be too high, which `check`, the "
         "report, the methods and the model card say.",
     )
-
-    @classmethod
-    def __get_pydantic_json_schema__(
-        cls, core: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> JsonSchemaValue:
-        """The section, or its short form: editors must not mark it as a mistake."""
-        section = handler.resolve_ref_schema(handler(core))
-        text = {"type": "string", "description": "the path of a file of weights"}
-        return {"title": "GivenModel", "anyOf": [section, text]}
 
     @model_validator(mode="before")
     @classmethod

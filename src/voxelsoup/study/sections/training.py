@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, GetJsonSchemaHandler, field_validator, model_validator
-from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema
+from pydantic import Field, field_validator, model_validator
 
 from voxelsoup.study.sections.base import PathText, Section, Triple, only_if_not
 from voxelsoup.study.sections.elsewhere import SAFE_ENDING, Conversion
@@ -281,6 +279,8 @@ class Optimizer(Section):
 class Stem(Conversion):
     """The shared initialisation from which all trials of a fold are fine-tuned."""
 
+    short_form: ClassVar[str] = "`none`, or the path of a checkpoint"
+
     source: StemSource = Field(
         "train",
         description="`train` one stem per fold; `none`: every trial starts from its own random "
@@ -301,15 +301,6 @@ class Stem(Conversion):
         """Whether the checkpoint becomes another file before trials start from it."""
         named = self.checkpoint is not None
         return named and (self.changes_something or not str(self.checkpoint).endswith(SAFE_ENDING))
-
-    @classmethod
-    def __get_pydantic_json_schema__(
-        cls, core: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> JsonSchemaValue:
-        """The section, or one of its short forms: editors must not mark them as mistakes."""
-        section = handler.resolve_ref_schema(handler(core))
-        text = {"type": "string", "description": "`none`, or the path of a checkpoint"}
-        return {"title": "Stem", "anyOf": [section, text]}
 
     @model_validator(mode="before")
     @classmethod
