@@ -43,7 +43,17 @@ wildcard_constraints:
 
 include: "rules/start.smk"
 include: "rules/functions.smk"
-include: "rules/data.smk"
+
+
+if study.part_of:
+
+    include: "rules/shared_data.smk"
+
+else:
+
+    include: "rules/data.smk"
+
+
 include: "rules/train.smk"
 
 
@@ -95,6 +105,11 @@ if study.predict.input is not None:
 
 
 include: "rules/deploy.smk"
+
+
+if configurations:
+
+    include: "rules/configurations.smk"
 
 
 rule all:

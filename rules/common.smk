@@ -18,7 +18,7 @@ if (REPOSITORY / "src").is_dir():
 from voxelsoup.cluster import job_resources, upstream_patches
 from voxelsoup.common.errors import InputError
 from voxelsoup.runs.snakemake_records import StudyError
-from voxelsoup.study.loading import load
+from voxelsoup.study.loading import contents_of_configurations, load
 from voxelsoup.study.trials import trials as trials_of
 
 # Before anything is planned.
@@ -30,6 +30,9 @@ STUDY_FILE = str(workflow.configfiles[-1]) if workflow.configfiles else "`config
 try:
     study = load(config, STUDY_FILE)
     trials = {trial.id: trial for trial in trials_of(study, STUDY_FILE)}
+    # Name -> what it is as a study of its own, as a file says it, and checked.
+    CONTENTS = contents_of_configurations(config, study, STUDY_FILE)
+    configurations = {name: load(content) for name, content in CONTENTS.items()}
 except InputError as error:
     raise StudyError(str(error))
 
@@ -79,6 +82,7 @@ PLACES = {
     study.results: "<results>",
     str(REPOSITORY): "<project>",
     study.dataset.root: "<scans>",
+    study.part_of.results if study.part_of else "": "<study>",
     study.stem.checkpoint: "<checkpoint>",
     **{one.file: f"<ingredient {one.name}>" for one in study.ingredients},
 }

@@ -17,7 +17,9 @@ def listing_of_scans() -> str:
 
 def data_root(wildcards) -> str:
     """The folder of the scans."""
-    return f"{study.results}/phantom" if PHANTOM else study.dataset.root
+    if study.dataset.layout != "phantom":
+        return study.dataset.root
+    return f"{study.part_of.results if study.part_of else study.results}/phantom"
 
 
 # halving.smk, and evaluate.smk where trials are halved

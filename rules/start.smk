@@ -38,10 +38,15 @@ OWN_NAMES = {
 }
 
 
+# A profile names the rules of a study; those of its configurations are placed likewise.
+if study.part_of:
+    upstream_patches.place_as(workflow, OWN_NAMES)
+
+
 def begin(jobs) -> None:
     """Show what is to be done and why (`-n`), or check and note that it begins."""
     if not workflow.dryrun:
-        check_start({OWN_NAMES[job.rule.name] for job in jobs})
+        check_start({snakemake_records.own_name(job) for job in jobs})
     elif "all" not in map(str, workflow.output_settings.quiet or ()):
         snakemake_records.print_plan(jobs)
 
@@ -53,6 +58,7 @@ snakemake_records.keep_records_with_results(
         on_code_change=study.on_code_change,
         rules=OWN_NAMES,
         plan_is_made=begin,
+        part_of=study.part_of.results if study.part_of else None,
     )
 )
 
@@ -83,7 +89,8 @@ def check_start(asked_for) -> None:
 
     try:
         check_installed(study.tracking, STUDY_FILE)
-        preflight.check_start(study)
+        for each in [study, *configurations.values()]:
+            preflight.check_start(each)
         if workflow.executor_plugin.name == "slurm":
             check_cluster(asked_for)
         # Kept until this process ends, also where Snakemake's own lock is switched off.

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import re
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from functools import cache
 from typing import Any
 
@@ -395,3 +395,20 @@ def _submit_again(executor: plugin.Executor, job: SubmittedJobInfo) -> None:
         f"restart job {executor.workflow.dag.jobid(job.job)} (no attempt is used up)."
     )
     executor._job_submission_executor.submit(executor.run_job, job.job)
+
+
+def place_as(workflow: Any, rules: Mapping[str, str]) -> None:
+    """Group and place rules as a profile says of others: those of a configuration as its study's.
+
+    ``rules`` are name in the workflow -> name in the profile. Snakemake (9.27.1) knows rules of a
+    profile by the names that they have in the workflow.
+    """
+    grouped, placed = workflow.group_settings, workflow.resource_settings
+    for settings, key in (
+        (grouped, "overwrite_groups"),
+        (placed, "overwrite_resources"),
+        (placed, "overwrite_threads"),
+    ):
+        said = dict(getattr(settings, key))
+        copies = {rule: said[name] for rule, name in rules.items() if name in said}
+        setattr(settings, key, said | copies)

@@ -66,7 +66,8 @@ class Records:
         on_code_change: what is done with results of other code; None: the user is asked.
         rules: name of a rule in the workflow -> the project's name of it.
         plan_is_made: called with the jobs that are to run, if there are any, before Snakemake
-            lists or starts them.
+            lists or starts them; jobs of configurations are among those of their study.
+        part_of: results of the study that this is a configuration of, if it is one.
         undecided: output -> why it is not known whether it is current.
     """
 
@@ -75,6 +76,7 @@ class Records:
     on_code_change: OnCodeChange | None
     rules: dict[str, str]
     plan_is_made: Callable[[list[Any]], None]
+    part_of: str | None = None
     undecided: dict[str, str] = field(default_factory=dict)
 
 
@@ -281,12 +283,16 @@ class Persistence(FilePersistence):
         @contextmanager
         def locked() -> Iterator[None]:
             if self.dag.workflow.is_main_process:
-                for study in {id(study): study for study in STUDIES.values()}.values():
+                studies = list({id(study): study for study in STUDIES.values()}.values())
+                to_run: dict[str, list[Any]] = {study.results: [] for study in studies}
+                for study in studies:
                     jobs = self._jobs_to_run(study)
                     self._compare_states(jobs, study)
                     refuse_undecided(study)
-                    if jobs:
-                        study.plan_is_made(jobs)
+                    to_run[study.part_of or study.results] += jobs
+                for study in studies:
+                    if to_run[study.results]:
+                        study.plan_is_made(to_run[study.results])
                     if study.on_code_change == "keep" and not self.dag.workflow.dryrun:
                         self._adopt(study)
             with lock():
@@ -336,6 +342,11 @@ def refuse_undecided(study: Records) -> None:
     )
 
 
+def own_name(job: Any) -> str:
+    """The project's own name of the rule of a job."""
+    return STUDIES[job.rule.name].rules[job.rule.name]
+
+
 def settings_of(job: Any) -> dict[str, Any]:
     """The named parameters of a job, without those that are derived from its files."""
     derived = _derived(job.rule)
@@ -350,7 +361,7 @@ def _derived(rule: Any) -> set[str]:
 
 def print_plan(jobs: list[Any]) -> None:
     """Print what the jobs of a study will do and why."""
-    planned = [Planned(STUDIES[job.rule.name].rules[job.rule.name], why(job)) for job in jobs]
+    planned = [Planned(own_name(job), why(job)) for job in jobs]
     # Apart from what programs read.
     print(f"\n{plan_table(planned)}\n", file=sys.stderr, flush=True)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -12,6 +12,9 @@ from pydantic import BaseModel, ValidationError
 from voxelsoup.common.errors import InputError
 from voxelsoup.common.files import read_text
 from voxelsoup.common.text import did_you_mean
+from voxelsoup.study import configurations
+from voxelsoup.study.configurations import FIRST
+from voxelsoup.study.merging import merged
 from voxelsoup.study.study import Study, check_across_sections
 
 
@@ -27,7 +30,40 @@ def load(config: dict[str, Any], where: str = "config.yaml") -> Study:
     except ValidationError as error:
         raise wrong_settings(error, where) from error
     check_across_sections(study, where)
+    contents_of_configurations(config, study, where)
     return study
+
+
+def contents_of_configurations(
+    config: dict[str, Any], study: Study, where: str = "config.yaml"
+) -> dict[str, dict[str, Any]]:
+    """The further configurations of a study: name -> the study that each is, as a file says it.
+
+    Args:
+        config: the study's content, as YAML gives it; ``study`` is the same, checked.
+
+    Raises:
+        InputError: if one is no study, or if its models could be averaged with another one's.
+    """
+    contents: dict[str, dict[str, Any]] = {}
+    arrays = {configurations.preprocessing_of(study): study.results}
+    models = {configurations.kind_of_models(study): FIRST}
+    for name in study.configurations:
+        content = configurations.content_of(config, study, name)
+        its_own = load(content, f"{where}, configuration `{name}`")
+        other = models.setdefault(configurations.kind_of_models(its_own), name)
+        if other != name:
+            raise InputError(
+                f"{where}, configuration `{name}`",
+                f"has the network, patch and preprocessing of configuration `{other}`",
+                "models that cannot be averaged with those of another configuration",
+                "sweep what they differ in (`sweep.grid`), or leave the configuration out",
+            )
+        source = arrays.setdefault(configurations.preprocessing_of(its_own), its_own.results)
+        if source != its_own.results:
+            content["part_of"]["preprocessed"] = source
+        contents[name] = content
+    return contents
 
 
 def read(path: Path, *further: Path) -> Study:
@@ -38,7 +74,7 @@ def read(path: Path, *further: Path) -> Study:
     """
     config: dict[str, Any] = {}
     for file in (path, *further):
-        config = _merged(config, _read_config(file))
+        config = merged(config, _read_config(file))
     return load(config, str((path, *further)[-1]))
 
 
@@ -85,15 +121,18 @@ def _dotted(path: tuple[int | str, ...]) -> str:
 def _fields_at(path: tuple[int | str, ...]) -> dict[str, Any]:
     """Names of the keys that the section at ``path`` knows."""
     section: type[BaseModel] = Study
+    named = False
     for part in path:
-        if isinstance(part, int):
+        # Places in a list, and names of a mapping's sections, stand for no key.
+        if isinstance(part, int) or named:
+            named = False
             continue
         field = section.model_fields.get(str(part))
         candidates = [] if field is None else [field.annotation, *get_args(field.annotation)]
         sections = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
         if not sections:
             return {}
-        section = sections[0]
+        section, named = sections[0], get_origin(field.annotation) is dict
     return dict(section.model_fields)
 
 
@@ -105,14 +144,3 @@ def _read_config(path: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise InputError(path, "holds no settings", "a mapping of settings", "see config.yaml")
     return config
-
-
-def _merged(config: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """Settings with others in place; mappings are merged, all else is replaced."""
-    both = dict(config)
-    for key, value in changes.items():
-        before = both.get(key)
-        if isinstance(before, dict) and isinstance(value, dict):
-            value = _merged(before, value)
-        both[key] = value
-    return both

@@ -11,6 +11,7 @@ from voxelsoup.common.errors import InputError
 from voxelsoup.common.text import did_you_mean
 from voxelsoup.study.sections.base import Name, PathText, Section, only_if_not
 from voxelsoup.study.sections.bundle import Bundle, Predict
+from voxelsoup.study.sections.configuration import Configuration, ConfigurationName, PartOf
 from voxelsoup.study.sections.data import (
     BY_REGIONS,
     Dataset,
@@ -109,6 +110,19 @@ class Study(Section):
         "greedy kept in at least half of the folds, from a stem on all cases, averaged and "
         "finished (docs/final.md). `final/model.safetensors` in the results folder is then what "
         "bundle and `predict` take.",
+    )
+    configurations: dict[ConfigurationName, Configuration] = Field(
+        {},
+        exclude_if=only_if_not({}),
+        description="Alternatives whose models cannot be averaged with each other, such as another "
+        "network, patch, spacing or normalisation: name -> the settings that differ. Each has "
+        "stems, trials, soups and finish of its own; the study itself is the configuration "
+        "`first` (docs/configurations.md).",
+    )
+    part_of: PartOf | None = Field(
+        None,
+        exclude_if=only_if_not(None),
+        description="Written by the workflow: of which study this is a configuration.",
     )
     on_code_change: Literal["keep", "redo"] | None = Field(
         None,
@@ -227,6 +241,26 @@ def check_across_sections(study: Study, where: str) -> None:
     _check_balance(study, where)
     _check_gpus(study, where)
     _check_ingredients(study, where)
+    _check_configurations(study, where)
+
+
+def _check_configurations(study: Study, where: str) -> None:
+    if not study.configurations:
+        return
+    if study.final:
+        raise InputError(
+            where,
+            "`final` with `configurations`",
+            "one configuration, whose trials are trained on all cases",
+            "leave `final` out until a configuration is chosen; then make its settings the study's",
+        )
+    if "first" in study.configurations:
+        raise InputError(
+            where,
+            "`configurations` has one that is called `first`, which the study itself is called",
+            "another name",
+            "rename it",
+        )
 
 
 def _check_ingredients(study: Study, where: str) -> None:

@@ -15,7 +15,8 @@ from voxelsoup.study.study import Study
 
 SWEPT_SECTIONS: dict[str, type[Section]] = {"optimizer": Optimizer, "training": Training}
 NOT_SWEPT = {
-    "training.patch": "the preprocessed volumes, which all trials share, are padded to it",
+    "training.patch": "the preprocessed volumes, which all trials share, are padded to it; "
+    "`configurations` may differ in it",
     "training.mirror_axes": "test-time flips follow it, and soups average models of one kind",
     "training.checkpoints": "the files of all trials have the same names",
     "training.device": "it says where a run trains, not how",
@@ -41,7 +42,7 @@ def check_sweepable(key: str, part: str, where: str) -> None:
             f"`{part}` names `{key}`",
             "settings that leave the shapes of the weights alone",
             "models of different networks cannot be averaged into one soup; "
-            "declare one study per network instead",
+            "declare each network as one of the study's `configurations`",
         )
     model = SWEPT_SECTIONS.get(section)
     if model is None or name not in model.model_fields or key in NOT_SWEPT:
