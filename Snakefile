@@ -96,6 +96,11 @@ if study.final and study.soup.finish:
     include: "rules/final_finish.smk"
 
 
+if configurations:
+
+    include: "rules/configurations.smk"
+
+
 include: "rules/compare.smk"
 
 
@@ -107,11 +112,6 @@ if study.predict.input is not None:
 include: "rules/deploy.smk"
 
 
-if configurations:
-
-    include: "rules/configurations.smk"
-
-
 rule all:
     default_target: True
     input:
@@ -120,3 +120,5 @@ rule all:
         "<results>/bundle/configs/metadata.json",
         "<results>/provenance.tsv",
         "<results>/final/recipe.json" if study.final else [],
+        # One model of each configuration.
+        [f"{each.results}/bundle/configs/metadata.json" for each in configurations.values()],

@@ -66,6 +66,7 @@ SHOWN = [f"soups/{recipe}" for recipe in SOUPS if recipe != "best"][:1] or ["bes
 
 # The report's menu sorts by name: from the answer to what it rests on.
 SECTIONS = {
+    "configurations": "0 Configurations",
     "answer": "1 Answer",
     "tables": "2 Tables",
     "figures": "3 Figures",
@@ -76,6 +77,10 @@ SECTIONS = {
     "data": "8 Data and models",
     "test_sets": "9 Test sets",
 }
+
+if study.part_of:
+    of_configuration = f"Configuration {study.part_of.configuration}"
+    SECTIONS = {key: f"{of_configuration}, {title[2:]}" for key, title in SECTIONS.items()}
 
 # What folders are called in the records of what results were made from: they may be moved.
 PLACES = {

@@ -6,7 +6,7 @@ FIGURES = ["build_up", "selection_against_test", "hyperparameters", "training_cu
 FIGURES += [f"differences_{recipe}" for recipe in RECIPES]
 
 
-if workflow.is_main_process:
+if workflow.is_main_process and not study.part_of:
     # Captions read the checked study: what Snakemake (9.27.1) hands them is the study as written,
     # without its defaults.
     from jinja2.defaults import DEFAULT_NAMESPACE
@@ -385,6 +385,7 @@ rule run_times:
 rule findings:
     """Everything that the report shows."""
     input:
+        rules.compare_configurations.output if configurations else [],
         rules.index.output,
         rules.folds.output,
         rules.compare.output,

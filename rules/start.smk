@@ -175,6 +175,11 @@ def check_cluster(asked_for) -> None:
 
 def show_findings() -> None:
     """Print the comparison and the path of the report, if they exist."""
+    over_configurations = Path(study.results, "comparison", "configurations.csv")
+    if configurations and over_configurations.exists():
+        from voxelsoup.comparison.terminal import print_configurations
+
+        print_configurations(over_configurations)
     overview = Path(study.results, "comparison", "overview.csv")
     if overview.exists():
         from voxelsoup.comparison.terminal import print_conclusions, print_overview

@@ -82,6 +82,10 @@ RULES = {
     # One per fold, model and test set.
     "test_set": RuleJobs("evaluation", "recipe", ("soup", "finished")),
     "test_sets": RuleJobs("tables", "study"),
+    "score_configurations": RuleJobs("evaluation", "fold", ("best",)),
+    "choose_configuration": RuleJobs("tables", "study", local=True),
+    "test_configurations": RuleJobs("evaluation", "fold", ("best",)),
+    "compare_configurations": RuleJobs("tables", "study", ("index",)),
     "case_slices": RuleJobs("evaluation", "study", ("folds", "preprocess")),
     "compare": RuleJobs("tables", "study", ("index",)),
     "figures": RuleJobs("tables", "study", ("index",)),

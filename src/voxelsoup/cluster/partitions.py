@@ -105,6 +105,9 @@ def _is_submitted(rule: str, study: Study) -> bool:
             study.final and study.soup.finish and study.soup.finish.ensemble_share
         ),
         "predict_batch": study.predict.input is not None,
+        "score_configurations": bool(study.configurations),
+        "test_configurations": bool(study.configurations),
+        "compare_configurations": bool(study.configurations),
         "test_set": bool(study.comparison.test_sets),
         "test_sets": bool(study.comparison.test_sets),
     }

@@ -162,8 +162,10 @@ def _run_of(job: Job) -> list[str]:
     By where its states lie, for a workflow may call the rules otherwise.
     """
     states = str(getattr(job.params, "states", ""))
-    place = states.rpartition("/.state/")[2]
-    return [place.replace("/trials/", "/")] if states else []
+    results, _, place = states.rpartition("/.state/")
+    *_, folder, name = ["", *results.split("/")]
+    configuration = f"{name}/" if folder == "configurations" else ""
+    return [configuration + place.replace("/trials/", "/")] if states else []
 
 
 GRES = re.compile(r"[\w.-]+(:[\w.-]+)?(:\d+[TGM]?)?")

@@ -26,8 +26,9 @@ from voxelsoup.common.errors import InputError
 from voxelsoup.common.files import write_text
 from voxelsoup.common.monai_import import hide_extras_from_monai
 from voxelsoup.planning.sides import notes_on_sides
+from voxelsoup.study.configurations import FIRST
 from voxelsoup.study.ingredients import note_on_given
-from voxelsoup.study.loading import read
+from voxelsoup.study.loading import read, read_with_configurations
 from voxelsoup.study.reference import configuration_reference, schema_text
 from voxelsoup.study.study import Study, finish_runs
 from voxelsoup.study.trials import trials
@@ -163,8 +164,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _check(asked: argparse.Namespace) -> int:
-    study = read(asked.study)
-    found = trials(study, str(asked.study))
+    studies = read_with_configurations(asked.study)
+    study = studies[FIRST]
     check_installed(study.tracking, str(asked.study))
     for note in notes_on_sides(study):
         print(f"note: {note}")
@@ -175,12 +176,15 @@ def _check(asked: argparse.Namespace) -> int:
     from voxelsoup.planning.target_size import notes_on_targets
     from voxelsoup.training.preflight import check_start
 
-    check_start(study)
+    for each in studies.values():
+        check_start(each)
     strays = notes_on_strays(study.dataset, Path(study.dataset.root)) if study.dataset.root else []
     given = [note] if (note := note_on_given(study)) else []
     for note in (*notes_on_constants(study), *strays, *notes_on_targets(study), *given):
         print(f"note: {note}")
-    print(f"{asked.study}: {counted_runs(study, len(found))}")
+    for name, each in studies.items():
+        of = f"configuration {name}, " if len(studies) > 1 else ""
+        print(f"{asked.study}: {of}{counted_runs(each, len(trials(each, str(asked.study))))}")
     print(f"results: {study.results}; data set: {study.dataset.root or 'phantoms, made there'}")
     return 0
 

@@ -103,6 +103,7 @@ DECIDING: dict[str, tuple[str, ...]] = {
         "training.targets",
     ),
     "final": ("soups.final",),
+    "configurations": ("soups.configuration_choice", "soups.configurations"),
     # Beside that of preprocessing.
     "predictions": (
         "data.regions",
@@ -116,6 +117,7 @@ DECIDING: dict[str, tuple[str, ...]] = {
     ),
     "tables": (
         "comparison.barriers",
+        "comparison.configurations",
         "comparison.final",
         "comparison.findings",
         "comparison.folds",

@@ -13,6 +13,11 @@ from rich.table import Table
 
 from voxelsoup.comparison.answer import answer_of, secondary_table
 from voxelsoup.comparison.barriers import FoldBarriers
+from voxelsoup.comparison.configurations import (
+    read_configurations,
+    sentence,
+    shown_configurations,
+)
 from voxelsoup.comparison.findings import read_findings
 from voxelsoup.comparison.names import OPTIMISTIC
 from voxelsoup.comparison.overview import COST, ENDS, folds_in_words, read_overview
@@ -74,6 +79,25 @@ def _terminal_rows(frame: pd.DataFrame) -> dict[str, list[str]]:
 def print_overview(path: Path, console: Console | None = None) -> None:
     """Print an overview.csv as a table."""
     (console or Console()).print(terminal_table(read_overview(Path(path))))
+
+
+def print_configurations(path: Path, console: Console | None = None) -> None:
+    """Print a configurations.csv: what is chosen, and the table."""
+    console = console or Console()
+    frame = read_configurations(path)
+    table = Table(title="Configurations", box=box.SIMPLE_HEAD, caption_justify="left")
+    table.caption = (
+        "Dice: mean over the folds on selection and test cases; difference: from the best "
+        "configuration, in Dice points with its 95 % interval"
+    )
+    shown = shown_configurations(frame)[["selection_dice", "test_dice", "difference", "networks"]]
+    table.add_column("")
+    for name in ("selection", "test", "difference", "networks"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name, cells in zip(shown.index, shown.to_numpy(), strict=True):
+        table.add_row(str(name), *map(escape, cells))
+    console.print(table)
+    console.print(sentence(frame), highlight=False, markup=False)
 
 
 def print_conclusions(path: Path, console: Console | None = None) -> None:

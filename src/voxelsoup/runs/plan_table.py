@@ -36,6 +36,9 @@ STEPS = {
     "basin": "folds to measure barriers in",
     "postprocessing": "post-processings to choose",
     "evaluate_soups": "folds to score soups of",
+    "score_configurations": "folds to score configurations of",
+    "choose_configuration": "configurations to choose from",
+    "test_configurations": "folds to test configurations on",
     "test_set": "test sets to score",
     "predict_batch": "batches of scans to predict",
 }

@@ -1,7 +1,7 @@
 """Models of several configurations beside each other: alone, and as ensembles of two or three.
 
-Their networks, patches or spacings differ, so that weights cannot be averaged. Probabilities can, in
-the voxels of the scan.
+Their networks, patches or spacings differ, so that weights cannot be averaged. Probabilities can,
+in the voxels of the scan.
 """
 
 from __future__ import annotations
@@ -131,10 +131,10 @@ class Predictor:
             scan = in_the_scan(logits, arrays, model.folder, model.study)
             costs[model.name] = {SECONDS: time.monotonic() - began, MEMORY: _peak(self.device)}
             found[model.name] = scan, arrays.geometry
-        return _on_one_grid(found), costs
+        return on_one_grid(found), costs
 
 
-def _on_one_grid(
+def on_one_grid(
     found: Mapping[str, tuple[ScanPrediction, Mapping[str, Any]]],
 ) -> dict[str, ScanPrediction]:
     """Predictions in the crops of their configurations; in the whole scan where these differ."""
@@ -149,7 +149,7 @@ def _whole(scan: ScanPrediction, geometry: Mapping[str, Any]) -> ScanPrediction:
 
     def filled(array: Any, outside: object) -> Any:
         full = np.full((*array.shape[:-3], *geometry["ras_shape"]), outside, array.dtype)
-        full[(..., *inside)] = array
+        full[(slice(None),) * (array.ndim - 3) + inside] = array
         return full
 
     return replace(

@@ -22,7 +22,6 @@ from voxelsoup.status.read_runs import KnownRun, read_end
 from voxelsoup.status.rows import RunRow
 from voxelsoup.status.study_status import StatusReader
 from voxelsoup.status.terminal import MISSING, STYLES, moment, speed
-from voxelsoup.study.study import place_of
 
 LOG_LINES = 12
 CURVE_HEIGHT = 6
@@ -121,7 +120,7 @@ def as_json(run: RunDetails) -> dict[str, Any]:
 def view(run: RunDetails, width: int) -> RenderableType:
     """One run for a terminal of a width, or as plain text."""
     row = run.row
-    called = f"{place_of(row.fold)}, {row.label}"
+    called = f"{row.place}, {row.label}"
     title = Text.assemble((called, "bold"), f"  {row.name}  ", (row.state, STYLES[row.state]))
     if row.detail:
         title.append(f"  {row.detail}", "dim" if run.failure is None else "")

@@ -12,7 +12,7 @@ import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 
@@ -24,7 +24,9 @@ from voxelsoup.runs.invocation import read_invocation
 from voxelsoup.runs.lease import is_alive, look_at
 from voxelsoup.runs.record import read_record, read_result
 from voxelsoup.runs.run_state import Circumstances, Queue, RunFacts
+from voxelsoup.status.rows import name_of_run
 from voxelsoup.status.slurm_jobs import ask_slurm
+from voxelsoup.study.configurations import FIRST
 from voxelsoup.study.ingredients import models_of
 from voxelsoup.study.sections.soup import FINISHED, FINISHED_BEST
 from voxelsoup.study.study import (
@@ -33,9 +35,8 @@ from voxelsoup.study.study import (
     Study,
     finish_epochs,
     finish_runs,
-    folder_of,
 )
-from voxelsoup.study.trials import Trial, long_run_epochs
+from voxelsoup.study.trials import Trial, long_run_epochs, trials
 
 HISTORY = "history.csv"
 # The end of a log has what ended the run, in bytes.
@@ -55,6 +56,7 @@ class KnownRun:
         models: folders of the models that it leaves, in ``folder``; `""` is its own.
         rungs: folders of its scores at the rungs of a halving, and its logs up to there.
         recipe: of a finish, the file that says which one of its fold was chosen, and by what.
+        configuration: that it is of; empty for the study's first one.
     """
 
     fold: int
@@ -67,6 +69,7 @@ class KnownRun:
     models: tuple[str, ...]
     rungs: tuple[tuple[str, str], ...] = ()
     recipe: str = ""
+    configuration: str = ""
 
     @property
     def newest_log(self) -> str:
@@ -76,11 +79,20 @@ class KnownRun:
 
     @property
     def name(self) -> str:
-        """As ``fold0/stem``."""
-        return f"{folder_of(self.fold)}/{self.run}"
+        """As ``fold0/stem``; of another configuration than the first, ``wide/fold0/stem``."""
+        return name_of_run(self.configuration, self.fold, self.run)
 
 
-def known_runs(study: Study, trials: Sequence[Trial]) -> list[KnownRun]:
+def runs_of_configurations(studies: Mapping[str, Study]) -> list[KnownRun]:
+    """All runs of a study's configurations, one after the other (``known_runs``)."""
+    return [
+        replace(run, configuration="" if name == FIRST else name)
+        for name, study in studies.items()
+        for run in known_runs(study, trials(study))
+    ]
+
+
+def known_runs(study: Study, of_study: Sequence[Trial]) -> list[KnownRun]:
     """All runs of a study: folds in order; stem, trials in the order of the study, finishes."""
     found = []
     results = study.results
@@ -90,7 +102,7 @@ def known_runs(study: Study, trials: Sequence[Trial]) -> list[KnownRun]:
         if study.stem.source == "train":
             places = (f"{results}/fold{fold}/stem", f"{states}/stem", f"{logs}/stem.log")
             found.append(KnownRun(fold, "stem", None, study.stem.epochs, *places, ("",)))
-        for trial in trials:
+        for trial in of_study:
             run = f"trials/{trial.id}"
             places = (f"{results}/fold{fold}/{run}", f"{states}/{run}", f"{logs}/{run}.log")
             models = tuple(model.partition("/")[2] for model in models_of(trial))
@@ -109,12 +121,12 @@ def known_runs(study: Study, trials: Sequence[Trial]) -> list[KnownRun]:
         if study.comparison.long_run:
             folder, log = f"{results}/fold{fold}/soups/{LONG_RUN}", f"{logs}/soups/{LONG_RUN}.log"
             places = (folder, f"{states}/{LONG_RUN}", log)
-            epochs = long_run_epochs(study, trials)
+            epochs = long_run_epochs(study, of_study)
             found.append(KnownRun(fold, LONG_RUN, None, epochs, *places, ("",)))
-    return [*found, *_runs_of_final(study, trials)] if study.final else found
+    return [*found, *_runs_of_final(study, of_study)] if study.final else found
 
 
-def _runs_of_final(study: Study, trials: Sequence[Trial]) -> list[KnownRun]:
+def _runs_of_final(study: Study, of_study: Sequence[Trial]) -> list[KnownRun]:
     """The runs of the final model: of its trials those that the folds have chosen so far."""
     results, states, logs = (f"{study.results}{part}" for part in ("", "/.state", "/logs"))
 
@@ -127,7 +139,7 @@ def _runs_of_final(study: Study, trials: Sequence[Trial]) -> list[KnownRun]:
     if study.stem.source == "train":
         found.append(known("stem", None, study.stem.epochs, "stem"))
     chosen = trials_of_final(Path(results))
-    for trial in (trial for trial in trials if trial.id in chosen):
+    for trial in (trial for trial in of_study if trial.id in chosen):
         found.append(known(trial.id, trial, trial.study.training.epochs, f"trials/{trial.id}"))
     if study.soup.finish is not None:
         found.append(known("finish", None, finish_epochs(study), "finish"))

@@ -8,10 +8,15 @@ from datetime import datetime
 from typing import Any
 
 from voxelsoup.runs.run_state import RunState
-from voxelsoup.study.study import LONG_RUN, folder_of
+from voxelsoup.study.study import LONG_RUN, folder_of, place_of
 from voxelsoup.study.trials import trial_label
 
 STEM, FINISH = "stem", "finish"
+
+
+def name_of_run(configuration: str, fold: int, run: str) -> str:
+    """What commands, logs and comments of submissions call a run."""
+    return "/".join(filter(None, (configuration, folder_of(fold), run)))
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,7 @@ class RunRow:
         hours: that all attempts have trained.
         fix: what the user can do about a run that failed.
         losses: mean training loss of every epoch done; empty unless curves are asked for.
+        configuration: that it is of; empty for the study's first one.
     """
 
     fold: int
@@ -62,11 +68,17 @@ class RunRow:
     hours: float = 0.0
     fix: str = ""
     losses: Sequence[float] = field(default=(), repr=False)
+    configuration: str = ""
 
     @property
     def name(self) -> str:
-        """Its path in commands and below the results, as ``fold0/stem`` or ``fold2/3b2a69b9``."""
-        return f"{folder_of(self.fold)}/{self.run}"
+        """Its name in commands, as ``fold0/stem``, ``fold2/3b2a69b9`` or ``wide/fold0/stem``."""
+        return name_of_run(self.configuration, self.fold, self.run)
+
+    @property
+    def place(self) -> str:
+        """Its configuration and fold for readers, as ``fold 0`` or ``wide, fold 0``."""
+        return ", ".join(filter(None, (self.configuration, place_of(self.fold))))
 
     @property
     def label(self) -> str:

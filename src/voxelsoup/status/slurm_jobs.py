@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from voxelsoup.cluster.slurm import ask
@@ -11,6 +12,8 @@ from voxelsoup.runs.run_state import Queue
 
 # The table is better late than never, and better without Slurm than late.
 PATIENCE_S = 10
+# The name of a run, behind that of its configuration if that is not the study's first.
+RUN = re.compile(r"(\w+/)?(fold\d+|final)/")
 # Job, state, partition, reason and comment, which may hold the separator.
 LAYOUT = "%A|%T|%P|%r|%k"
 
@@ -65,7 +68,7 @@ def parse_queue(printed: str) -> dict[str, SlurmJob]:
         if line.count("|") < 4:
             continue
         number, state, partition, reason, comment = line.strip().split("|", 4)
-        runs = tuple(word for word in comment.split() if word.startswith(("fold", "final/")))
+        runs = tuple(word for word in comment.split() if RUN.match(word))
         found[number] = SlurmJob(number, state, partition, reason, why_pending(reason), runs)
     return found
 

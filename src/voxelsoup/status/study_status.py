@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from voxelsoup.runs.divergence import DivergedTrial
 from voxelsoup.runs.failures import SlurmJob
 from voxelsoup.runs.invocation import read_submissions
 from voxelsoup.runs.lease import server_time
@@ -25,13 +26,15 @@ from voxelsoup.status.read_runs import (
     KnownRun,
     Scores,
     circumstances,
-    known_runs,
     read_choice,
     read_facts,
     read_losses,
+    runs_of_configurations,
 )
 from voxelsoup.status.rows import RunRow, StudyStatus
-from voxelsoup.study.loading import read
+from voxelsoup.study.configurations import FIRST
+from voxelsoup.study.loading import read_with_configurations
+from voxelsoup.study.study import Study
 from voxelsoup.study.trials import differing_keys, parameters_of, trials
 
 
@@ -40,12 +43,14 @@ class StatusReader:
 
     def __init__(self, study_file: Path) -> None:
         """Read the study; an ``InputError`` if it is not usable."""
-        self.file, self.study = study_file, read(study_file)
-        found = trials(self.study, str(study_file))
-        self.runs = known_runs(self.study, found)
+        self.file, self.studies = study_file, read_with_configurations(study_file)
+        self.study = self.studies[FIRST]
+        self.runs = runs_of_configurations(self.studies)
+        # Trials of different configurations may have the same ids, and then the same settings.
+        found = [one for study in self.studies.values() for one in trials(study, str(study_file))]
         self._parameters = parameters_of(found)
         # Swept keys in which the trials differ.
-        self.keys = differing_keys(found)
+        self.keys = differing_keys(trials(self.study, str(study_file)))
         self._scores = Scores(None if self.study.dataset.not_annotated else len(self.study.regions))
 
     def look(self, curves: bool = False) -> StudyStatus:
@@ -62,14 +67,8 @@ class StatusReader:
     ) -> tuple[StudyStatus, list[RunFacts], Circumstances]:
         folder = Path(self.study.results, ".state")
         before = server_time(folder)
-        dropped = dropped_trials(self.study)
-        diverged = {(one.fold, one.trial): one for one in diverged_at_rungs(self.study)}
-        facts = [
-            read_facts(
-                run, dropped.get(run.fold, {}).get(run.run), diverged.get((run.fold, run.run))
-            )
-            for run in runs
-        ]
+        ends = {name: _EndsAtRungs(study) for name, study in self.studies.items()}
+        facts = [read_facts(run, *ends[run.configuration or FIRST].of(run)) for run in runs]
         around = circumstances(self.study, facts, before)
         rows = [self._row(run, fact, around, curves) for run, fact in zip(runs, facts, strict=True)]
         now = datetime.now(UTC).astimezone()
@@ -117,6 +116,7 @@ class StatusReader:
             selection_score=score[0],
             selection_loss=score[1],
             losses=read_losses(run) if curves else (),
+            configuration=run.configuration,
             **_of_job(around.queue.latest.get(run.name), condition),
             **(
                 _of_record(facts.record, run, condition)
@@ -124,6 +124,19 @@ class StatusReader:
                 else _of_result(run, facts)
             ),
         )
+
+
+class _EndsAtRungs:
+    """Where the rungs of a study have ended trials."""
+
+    def __init__(self, study: Study) -> None:
+        self._dropped = dropped_trials(study)
+        self._diverged = {(one.fold, one.trial): one for one in diverged_at_rungs(study)}
+
+    def of(self, run: KnownRun) -> tuple[int | None, DivergedTrial | None]:
+        """The rung after which a run was dropped, and where it diverged."""
+        dropped = self._dropped.get(run.fold, {}).get(run.run)
+        return dropped, self._diverged.get((run.fold, run.run))
 
 
 def _of_record(record: RunRecord, run: KnownRun, condition: RunCondition) -> dict[str, Any]:

@@ -16,7 +16,6 @@ from rich.text import Text
 from voxelsoup.runs.run_state import AT_WORK, RunState
 from voxelsoup.status.filters import urgent_first
 from voxelsoup.status.rows import RunRow, StudyStatus
-from voxelsoup.study.study import place_of
 
 STYLES: dict[RunState, str] = {
     "waiting": "dim",
@@ -57,7 +56,7 @@ class Column:
 def columns_of(now: datetime) -> list[Column]:
     """All columns of the table, from left to right; times of this day are shown without date."""
     return [
-        Column("run", lambda row: f"{place_of(row.fold)}, {row.label}", 0),
+        Column("run", lambda row: f"{row.place}, {row.label}", 0),
         Column("id", lambda row: row.name, 6),
         Column("state", lambda row: row.state, 0),
         Column("epoch", lambda row: f"{row.epoch}/{row.epochs}", 1, right=True),

@@ -19,7 +19,7 @@ FIRST = "first"
 FOLDER = "configurations"
 SECTIONS = tuple(Configuration.model_fields)
 # What belongs to the study as a whole, or to the network of the first configuration.
-NOT_INHERITED = ("configurations", "ingredients", "predict", "final")
+NOT_INHERITED = ("configurations", "ingredients", "predict", "final", "tracking")
 
 
 def folder_of_configuration(results: str, name: str) -> str:
@@ -48,9 +48,12 @@ def content_of(config: dict[str, Any], study: Study, name: str) -> dict[str, Any
     for section in SECTIONS:
         changes = getattr(study.configurations[name], section)
         before = content.get(section)
-        whole = (section == "network" and "name" in changes) or not isinstance(before, dict)
-        if changes:
-            content[section] = changes if whole else merged(before, changes)
+        # Another network has other settings.
+        other = section == "network" and "name" in changes
+        if changes and isinstance(before, dict) and not other:
+            content[section] = merged(before, changes)
+        elif changes:
+            content[section] = changes
     content["results"] = folder_of_configuration(study.results, name)
     content["part_of"] = {"configuration": name, "results": study.results}
     return content

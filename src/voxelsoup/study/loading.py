@@ -34,6 +34,19 @@ def load(config: dict[str, Any], where: str = "config.yaml") -> Study:
     return study
 
 
+def load_with_configurations(
+    config: dict[str, Any], where: str = "config.yaml"
+) -> dict[str, Study]:
+    """Name -> each configuration of a study as a study; the study itself is the first.
+
+    Raises:
+        InputError: as ``load``.
+    """
+    study = load(config, where)
+    contents = contents_of_configurations(config, study, where)
+    return {FIRST: study} | {name: load(content, where) for name, content in contents.items()}
+
+
 def contents_of_configurations(
     config: dict[str, Any], study: Study, where: str = "config.yaml"
 ) -> dict[str, dict[str, Any]]:
@@ -72,10 +85,23 @@ def read(path: Path, *further: Path) -> Study:
     Raises:
         InputError: if a file is missing, is not YAML or has a wrong setting.
     """
+    return load(_read_merged(path, *further), str((path, *further)[-1]))
+
+
+def read_with_configurations(path: Path) -> dict[str, Study]:
+    """``load_with_configurations`` of a study file.
+
+    Raises:
+        InputError: as ``read``.
+    """
+    return load_with_configurations(_read_merged(path), str(path))
+
+
+def _read_merged(*paths: Path) -> dict[str, Any]:
     config: dict[str, Any] = {}
-    for file in (path, *further):
+    for file in paths:
         config = merged(config, _read_config(file))
-    return load(config, str((path, *further)[-1]))
+    return config
 
 
 def wrong_settings(error: ValidationError, where: str, *parents: str) -> InputError:
@@ -132,7 +158,8 @@ def _fields_at(path: tuple[int | str, ...]) -> dict[str, Any]:
         sections = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
         if not sections:
             return {}
-        section, named = sections[0], get_origin(field.annotation) is dict
+        section = sections[0]
+        named = field is not None and get_origin(field.annotation) is dict
     return dict(section.model_fields)
 
 
