@@ -66,6 +66,8 @@ NOT_OF_THE_KIND: dict[str, set[str]] = {
         *("data.volumes", "evaluation.lesions", "evaluation.metrics", "evaluation.surfaces"),
     },
     "final": {"soups"},
+    # Names, lists and files; the models are compared as results of their rules.
+    "configurations": {"evaluation", "soups.averaging", "soups.candidates", "soups.selection"},
     "predictions": set(),
     # Names of cases and of their patients.
     "tables": {"data.volumes", "evaluation", "models.weight_files", "soups"},

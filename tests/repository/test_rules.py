@@ -27,11 +27,14 @@ def rules_of_files() -> dict[str, str]:
 
 
 def rule_graph(
-    folder: Path, sweep: dict[str, Any], given: str = ""
+    folder: Path,
+    sweep: dict[str, Any],
+    given: str = "",
+    configurations: dict[str, Any] | None = None,
 ) -> tuple[set[str], set[tuple[str, str]]]:
     """The rules of a study with all that a study can have, and which reads whose outputs.
 
-    With an ingredient, a file that is ``given``, it has no final model.
+    With an ingredient, a file that is ``given``, it has no final model, nor with configurations.
     """
     study = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
     study |= {"sweep": sweep, "predict": {"input": "scans"}}
@@ -40,6 +43,8 @@ def rule_graph(
     if given:
         (folder / given).touch()
         study["ingredients"] = [given]
+    elif configurations:
+        study["configurations"] = configurations
     elif "halving" not in sweep:
         study["comparison"]["long_run"] = study["final"] = True
     (folder / "study.yaml").write_text(yaml.safe_dump(study))
@@ -82,7 +87,11 @@ def test_a_rule_waits_for_those_whose_outputs_it_reads(tmp_path: Path) -> None:
     halved = rule_graph(tmp_path, grid | {"halving": {"rungs": 2, "keep": 0.5}})
     # What was trained elsewhere has no part in a final model.
     given = rule_graph(tmp_path, grid, given="given.pt")
-    names, edges = names | halved[0] | given[0], edges | halved[1] | given[1]
+    # Rules of a configuration are those of the study under other names.
+    several = rule_graph(tmp_path, grid, configurations={"k5": {"network": {"kernel_size": 5}}})
+    own = {name for name in several[0] if not name.startswith("k5_")}
+    of_own = {(first, then) for first, then in several[1] if {first, then} <= own}
+    names, edges = names | halved[0] | given[0] | own, edges | halved[1] | given[1] | of_own
     # How many batches there are is not known before the scans are listed, nor which trials the
     # final model is made of before the folds have chosen them.
     known_later = {"predict_batch", "final_stem", "final_trial"}

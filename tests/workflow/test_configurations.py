@@ -125,7 +125,9 @@ def test_a_finished_study_of_configurations_plans_nothing(compared: Path) -> Non
 def test_a_further_configuration_retrains_nothing_of_a_finished_study(
     demo: Path, tmp_path: Path
 ) -> None:
-    study = write_study(tmp_path / "more.yaml", configurations={"k5": {"network": {"kernel_size": 5}}})
+    study = write_study(
+        tmp_path / "more.yaml", configurations={"k5": {"network": {"kernel_size": 5}}}
+    )
     printed = snakemake(demo, "-n", "--quiet", "rules", "--cores", "1", config=study)
     jobs = planned(printed)
     assert (jobs["k5_stem"], jobs["k5_trial"], jobs["k5_preprocess"]) == (2, 8, 1)

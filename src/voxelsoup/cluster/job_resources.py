@@ -82,9 +82,9 @@ RULES = {
     # One per fold, model and test set.
     "test_set": RuleJobs("evaluation", "recipe", ("soup", "finished")),
     "test_sets": RuleJobs("tables", "study"),
-    "score_configurations": RuleJobs("evaluation", "fold", ("best",)),
+    "score_configurations": RuleJobs("evaluation", "fold"),
     "choose_configuration": RuleJobs("tables", "study", local=True),
-    "test_configurations": RuleJobs("evaluation", "fold", ("best",)),
+    "test_configurations": RuleJobs("evaluation", "fold"),
     "compare_configurations": RuleJobs("tables", "study", ("index",)),
     "case_slices": RuleJobs("evaluation", "study", ("folds", "preprocess")),
     "compare": RuleJobs("tables", "study", ("index",)),
