@@ -1,7 +1,7 @@
 """What `make demo` takes, beside the bare sum of its training and its forward passes.
 
 `config.yaml` as shipped is run from nothing into a temporary folder. The bare sum is what torch
-alone needs for it: the seconds that the runs have trained, and for each prediction that the study makes
+alone needs for it: the seconds that the runs have trained, and for each prediction of the study
 the seconds of one, measured afterwards in one process with the study's own model and windows. The
 rest is what starting processes, reading files, scoring, tables and pages take. The last line is one
 JSON object:
@@ -59,7 +59,7 @@ def seconds_of_training(results: Path) -> float:
 def predictions(results: Path, folds: dict[str, Any]) -> int:
     """How often a model has predicted a case."""
     number = 0
-    for fold in results.glob("fold*"):
+    for fold in results.glob("fold[0-9]*"):
         parts = folds[fold.name.removeprefix("fold")]
         both = len(parts["selection"]) + len(parts["test"])
         weights = {path.read_bytes() for path in fold.glob("trials/**/model.safetensors")}
