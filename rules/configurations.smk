@@ -125,6 +125,7 @@ rule compare_configurations:
             category=SECTIONS["configurations"],
             labels={"table": "configurations"},
         ),
+        first_page="<results>/comparison/configurations.rst",
         others=expand("<results>/comparison/configurations.{format}", format=["csv", "md", "tex"]),
     log:
         "<logs>/compare_configurations.log",

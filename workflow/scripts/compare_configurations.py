@@ -4,10 +4,13 @@ from pathlib import Path
 
 from voxelsoup.common.files import read_json
 from voxelsoup.common.logs import job_log
+from voxelsoup.comparison.answer import write_answer
 from voxelsoup.comparison.configurations import (
     Compared,
     compare_configurations,
     cost_of,
+    sentence,
+    shown_configurations,
     write_configurations,
 )
 from voxelsoup.comparison.folds import patients_of_cases
@@ -51,3 +54,6 @@ with job_log(snakemake.log[0]):
     )
     stem = results / "comparison" / "configurations"
     write_configurations(frame, stem, asked.protocol, costs[0]["device"])
+    # The report begins with it.
+    table = {"Configurations, and the best ensemble of them": shown_configurations(frame)}
+    write_answer(Path(snakemake.output.first_page), None, [sentence(frame)], table)

@@ -45,11 +45,11 @@ NOT_FINISHED = (
 
 def write_answer(
     path_rst: Path,
-    path_html: Path,
+    path_html: Path | None,
     paragraphs: Sequence[str],
     tables: Mapping[str, pd.DataFrame],
 ) -> None:
-    """Write the answer for the report's first page (``path_rst``) and as a page of its own.
+    """Write an answer for the report's first page (``path_rst``), and as a page of its own.
 
     Args:
         paragraphs: plain text, of which the first is the headline.
@@ -69,6 +69,8 @@ def write_answer(
     for table in shown:
         lines += [".. raw:: html", "", *(f"   {line}" for line in table.splitlines()), ""]
     write_text(path_rst, "\n".join(lines))
+    if path_html is None:
+        return
     headline, *others = (html.escape(paragraph) for paragraph in flowing)
     content = [f'<p class="lead">{headline}</p>', *(f"<p>{text}</p>" for text in others), *shown]
     write_text(path_html, page("Answer", "\n".join(content)))

@@ -119,8 +119,8 @@ def shown_configurations(frame: pd.DataFrame) -> pd.DataFrame:
     shown = pd.DataFrame(index=frame.index)
     shown["model"] = frame["model"]
     shown["chosen"] = ["yes" if chosen else "" for chosen in frame["chosen"]]
-    for column in ("selection_dice", "test_dice"):
-        shown[column] = [f"{value:.4f}" for value in frame[column]]
+    for place in ("selection", "test"):
+        shown[f"{place} Dice"] = [f"{value:.4f}" for value in frame[f"{place}_dice"]]
     shown["after post-processing"] = [f"{v:.4f}" for v in frame["test_dice_postprocessed"]]
     ends = frame[["difference", "difference_low", "difference_high"]].itertuples(index=False)
     shown["difference"] = [

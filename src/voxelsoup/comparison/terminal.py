@@ -90,7 +90,7 @@ def print_configurations(path: Path, console: Console | None = None) -> None:
         "Dice: mean over the folds on selection and test cases; difference: from the best "
         "configuration, in Dice points with its 95 % interval"
     )
-    shown = shown_configurations(frame)[["selection_dice", "test_dice", "difference", "networks"]]
+    shown = shown_configurations(frame)[["selection Dice", "test Dice", "difference", "networks"]]
     table.add_column("")
     for name in ("selection", "test", "difference", "networks"):
         table.add_column(name, justify="right", no_wrap=True)
