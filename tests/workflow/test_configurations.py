@@ -63,9 +63,8 @@ def test_the_choice_and_the_table_rest_on_the_scores_of_all_candidates(compared:
     assert list(scores)[:4] == ["first", "wide", "coarse", "first + wide"]
     assert len(scores) == 7
     # What the configurations' own rules have scored, with the same models on the same cases.
-    for name, folder in {"first": results} | {
-        name: results / "configurations" / name for name in CONFIGURATIONS
-    }.items():
+    folders = {name: results / "configurations" / name for name in CONFIGURATIONS}
+    for name, folder in ({"first": results} | folders).items():
         own = read_rows(folder / "fold0/soups/uniform/selection.csv")
         assert scores[name] == pytest.approx(mean_dice(own), abs=1e-12)
     singles = {name: score for name, score in scores.items() if "+" not in name}
