@@ -75,7 +75,9 @@ def test_a_model_is_scored_as_the_label_maps_that_it_writes(
     summary = pd.read_csv(out / "summary.csv").set_index(["region", "metric"])
     wanted = paired_difference([rows[rows["region"] == "TC"]["dice"].to_numpy()])
     row = summary.loc[("TC", "dice")]
-    assert (row["mean"], row["low"], row["high"]) == (wanted.mean, wanted.low, wanted.high)
+    # Of few cases it would be wider than what Dice scores there are.
+    ends = max(0.0, wanted.low), min(1.0, wanted.high)
+    assert (row["mean"], row["low"], row["high"]) == (wanted.mean, *ends)
 
     again = tmp_path / "again"
     given = ("--predictions", out / "predictions", "--output", again)
