@@ -48,6 +48,8 @@ def quiet_environment() -> None:
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     os.environ["DO_NOT_TRACK"] = "true"
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    # Two lines for each run of a server.
+    os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", SECONDS_PER_REQUEST)
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", REPETITIONS)
 
