@@ -37,12 +37,14 @@ def sync(folders: list[Path], received: Received) -> None:
     """Send offline runs as a user does."""
     command = [sys.executable, "-m", "wandb", "sync", "--yes", *map(str, folders)]
     environment = os.environ | {"WANDB_BASE_URL": received.address, "WANDB_API_KEY": KEY}
-    sent = subprocess.run(command, env=environment, capture_output=True, text=True)
+    # W&B's own logs go to the working directory.
+    aside = folders[0].parents[1]
+    sent = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=aside)
     assert sent.returncode == 0, sent.stderr
 
 
 def runs_in(results: Path) -> list[Path]:
-    return sorted((results / "wandb").iterdir())
+    return sorted((results / "wandb").glob("offline-run-*"))
 
 
 @pytest.fixture(scope="module")

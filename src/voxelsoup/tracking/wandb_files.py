@@ -139,7 +139,9 @@ class WandbTracker:
 
     def _send(self, folders: list[str]) -> None:
         command = [sys.executable, "-m", "wandb", "sync", "--yes", *folders]
-        environment = os.environ | {"WANDB_BASE_URL": str(self._address)}
+        # Logs of its own go there, and not to the working directory.
+        logs = str(self._notes.parent.absolute())
+        environment = os.environ | {"WANDB_BASE_URL": str(self._address), "WANDB_DIR": logs}
         try:
             sent = subprocess.run(
                 command, env=environment, capture_output=True, text=True, timeout=SECONDS_TO_SEND
