@@ -86,6 +86,11 @@ if study.comparison.test_sets:
     include: "rules/test_sets.smk"
 
 
+if study.comparison.other_tools:
+
+    include: "rules/other_tools.smk"
+
+
 if study.final:
 
     include: "rules/final.smk"

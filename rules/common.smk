@@ -44,6 +44,9 @@ if workflow.modifier.path_modifier.replace_prefix(f"{study.results}/") != f"{stu
         "  fix: leave the prefix out, and name the folder in `results` of the module's `config`"
     )
 
+# Label maps that other tools have made: name -> folder.
+OTHER_TOOLS = study.comparison.other_tools
+
 # Sections of the study with all defaults: a rule names those that its results depend on.
 # How code is compared and where runs are mirrored to decides no result.
 SETTINGS = study.model_dump(mode="json", exclude={"on_code_change", "tracking"})
@@ -90,6 +93,7 @@ PLACES = {
     study.part_of.results if study.part_of else "": "<study>",
     study.stem.checkpoint: "<checkpoint>",
     **{one.file: f"<ingredient {one.name}>" for one in study.ingredients},
+    **{folder: f"<other tool {name}>" for name, folder in OTHER_TOOLS.items()},
 }
 
 

@@ -2,6 +2,8 @@
 
 TABLES = ["comparisons", "overview", *(f"fold{fold}" for fold in FOLDS), "hyperparameters"]
 TABLES += ["seeds", "postprocessing", "overview_postprocessed"]
+# Label maps of other tools are rows of the overview.
+SCORED_TOOLS = expand("<results>/other_tools/{tool}/scores.csv", tool=OTHER_TOOLS)
 FIGURES = ["build_up", "selection_against_test", "hyperparameters", "training_curves"]
 FIGURES += [f"differences_{recipe}" for recipe in RECIPES]
 
@@ -26,6 +28,7 @@ rule compare:
         best_postprocessed=fold_files("best/postprocessed.csv"),
         soups_postprocessed=fold_files("soups/{recipe}/postprocessed.csv", recipe=RECIPES),
         postprocessing=fold_files("postprocessing.json"),
+        other_tools=SCORED_TOOLS,
     output:
         answer=report(
             "<results>/comparison/answer.html",
@@ -396,6 +399,7 @@ rule findings:
         rules.methods.output,
         rules.run_times.output,
         rules.test_sets.output if study.comparison.test_sets else [],
+        rules.other_tools.output if OTHER_TOOLS else [],
         rules.final.output if study.final else [],
         fold_files("soups/{recipe}/recipe.json", recipe=RECIPES),
 

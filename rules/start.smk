@@ -91,6 +91,11 @@ def check_start(asked_for) -> None:
         check_installed(study.tracking, STUDY_FILE)
         for each in [study, *configurations.values()]:
             preflight.check_start(each)
+        if OTHER_TOOLS:
+            from voxelsoup.prediction.other_tools import check_other_tools
+
+            for note in check_other_tools(study, remember=True):
+                print(f"note: {note}", file=sys.stderr, flush=True)
         if workflow.executor_plugin.name == "slurm":
             check_cluster(asked_for)
         # Kept until this process ends, also where Snakemake's own lock is switched off.
@@ -182,10 +187,17 @@ def show_findings() -> None:
         print_configurations(over_configurations)
     overview = Path(study.results, "comparison", "overview.csv")
     if overview.exists():
-        from voxelsoup.comparison.terminal import print_conclusions, print_overview
+        from voxelsoup.comparison.terminal import (
+            print_conclusions,
+            print_other_tools,
+            print_overview,
+        )
 
         print_overview(overview)
         print_conclusions(overview.with_name("comparisons.csv"))
+        against = overview.with_name("other_tools.csv")
+        if OTHER_TOOLS and against.exists():
+            print_other_tools(against)
     if Path(study.results, "comparison", "basin.csv").exists():
         from voxelsoup.comparison.barriers import read_barriers
         from voxelsoup.comparison.terminal import print_barriers

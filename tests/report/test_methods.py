@@ -294,6 +294,15 @@ def test_the_primary_question_its_test_and_its_outcome_are_reported() -> None:
     assert "whether the ensemble is better than the uniform soup" in other
 
 
+def test_label_maps_of_other_tools_are_reported_as_made_elsewhere() -> None:
+    text = written(comparison={"other_tools": {"nnU-Net": "maps"}}).paragraph
+    assert "Label maps that nnU-Net had made of the same test cases were scored" in text
+    assert "how it was trained, and on which cases, is not part of this study" in text
+    both = written(comparison={"other_tools": {"nnU-Net": "maps", "monai": "others"}}).paragraph
+    assert "Label maps that nnU-Net and monai had made" in both and "how they were" in both
+    assert "Label maps" not in written().paragraph
+
+
 def test_methods_omit_what_a_study_does_not_do() -> None:
     fold = replace(FACTS, folds={0: FACTS.folds[0]})
     result = written(fold, metrics={"names": []}, postprocessing=NOTHING_TO_SEARCH)

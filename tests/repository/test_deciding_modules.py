@@ -47,6 +47,7 @@ DECIDE_NOTHING = {
     "comparison.names": "names",
     "comparison.pages": "layout of tables",
     "comparison.tables": "layout of tables",
+    "comparison.tool_rows": "scores of other tools as rows of tables, which compute with them",
     "report": "pictures and pages",
     "soups.recipes": "the list of recipes",
 }
@@ -69,6 +70,7 @@ NOT_OF_THE_KIND: dict[str, set[str]] = {
     # Names, lists and files; the models are compared as results of their rules.
     "configurations": {"evaluation", "soups.averaging", "soups.candidates", "soups.selection"},
     "predictions": set(),
+    "other tools": set(),
     # Names of cases and of their patients.
     "tables": {"data.volumes", "evaluation", "models.weight_files", "soups"},
 }

@@ -130,6 +130,9 @@ ELSEWHERE = {
         "tests/tracking/test_mlflow_store.py::test_mirroring_again_doubles_nothing",
         ('main(["track"',),
     ),
+    "voxelsoup compare small/results large/results": Elsewhere(
+        "tests/commands/test_compare.py::test_page_and_terminal_say_the_same", ('main(["compare"',)
+    ),
     "voxelsoup verify results": Elsewhere(
         "tests/commands/test_verify.py::test_an_untouched_study_is_verified",
         ('main(["verify", "results"])',),

@@ -38,7 +38,7 @@ def rule_graph(
     """
     study = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
     study |= {"sweep": sweep, "predict": {"input": "scans"}}
-    study["comparison"] = {"test_sets": {"other": "scans"}}
+    study["comparison"] = {"test_sets": {"other": "scans"}, "other_tools": {"nnU-Net": "maps"}}
     study["soup"] = {"recipes": ["greedy", "ensemble"], "ensemble_of": "greedy", "finish": {}}
     if given:
         (folder / given).touch()

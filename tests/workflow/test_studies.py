@@ -85,9 +85,15 @@ def dataset(layout: str, **settings: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def published(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A study as a BraTS 2021 team has it, with one case that was cut off on its way."""
+    """A study as a BraTS 2021 team has it, with one case that was cut off on its way, and beside
+    its models another tool, whose label maps of the test cases are the ground truth.
+    """
     folder = tmp_path_factory.mktemp("published")
     names = write_brats_2021(phantom, folder / "data")
+    (folder / "maps").mkdir()
+    for name in (names[2], names[4], names[6]):
+        (label,) = (folder / "data" / name).glob("*_seg.*")
+        (folder / "maps" / label.name.replace("_seg", "")).write_bytes(label.read_bytes())
     broken = folder / "data" / names[0] / f"{names[0]}_t1ce.nii.gz"
     broken.write_bytes(broken.read_bytes()[:500])
     entries = [
@@ -113,9 +119,33 @@ def published(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             "trials": [DIVERGES],
         },
         soup={"recipes": ["greedy"]},
+        comparison={"other_tools": {"nnU-Net": "maps"}},
     )
     (folder / "printed.txt").write_text(snakemake(folder, *PROFILE, config=study))
     return folder
+
+
+def test_label_maps_of_another_tool_stand_beside_the_models_as_what_they_are(
+    published: Path,
+) -> None:
+    results = published / "results"
+    rows = pd.read_csv(results / "comparison" / "overview.csv").set_index(["model", "region"])
+    tool = rows.loc["nnU-Net (other tool)"]
+    # The data set's own values: 4 is the enhancing tumour.
+    assert tool["dice_mean"].to_dict() == {"mean": 1, "TC": 1, "WT": 1, "ET": 1}
+    assert tool.loc["mean", ["loss_mean", "training_steps"]].isna().all()
+    assert tool.loc["mean", ["ingredients", "models_per_prediction"]].tolist() == ["–", "–"]
+    pairs = pd.read_csv(results / "comparison" / "other_tools.csv").dropna(subset="p_holm")
+    assert pairs[["first", "second"]].to_numpy().tolist() == [
+        ["Greedy Soup", "nnU-Net"],
+        ["Best Model", "nnU-Net"],
+    ]
+    (best,) = pairs[pairs["first"] == "Best Model"]["difference"]
+    assert best == pytest.approx(-tool.loc["mean", "dice_difference"])
+    printed = (published / "printed.txt").read_text()
+    assert "nnU-Net" in printed and "greedy soup and nnU-Net (" in printed
+    assert "Label maps that nnU-Net had made" in (results / "report" / "methods.md").read_text()
+    assert "other tools" in (results / "report.html").read_text()
 
 
 def test_a_given_split_passes_over_the_case_that_cannot_be_used(published: Path) -> None:
@@ -138,7 +168,7 @@ def test_every_number_of_the_published_protocol_is_marked(published: Path) -> No
         for f in (results / "figures").iterdir()
         if f.suffix != ".png" and f.stem != "training_curves"
     ]
-    assert (len(tables), len(figures)) == (33, 2 * 7)
+    assert (len(tables), len(figures)) == (37, 2 * 7)
     shown = [*tables, *figures, results / "models" / "manifest.tsv"]
     for file in shown:
         assert "optimistic" in file.read_text().lower(), file

@@ -18,6 +18,12 @@ from voxelsoup.comparison.names import BEST_MODEL, primary_titles, soup_title
 from voxelsoup.comparison.overview import overview, write_fold_table, write_overview
 from voxelsoup.comparison.postprocessing_effect import write_without_and_with
 from voxelsoup.comparison.sweep_effects import effects, seed_spreads, write_effects, write_seeds
+from voxelsoup.comparison.tool_rows import (
+    read_tools,
+    shown_as_unknown,
+    title_of,
+    with_tools,
+)
 from voxelsoup.runs.divergence import left_out
 from voxelsoup.soups.candidates import diverged_trials, models_of_folds
 from voxelsoup.study.ingredients import note_on_given
@@ -48,7 +54,11 @@ with job_log(snakemake.log[0]):
     spreads = seed_spreads(comparisons, parameters)
     steps = {soup_title(r): training_steps(study, found, r) for r in study.compared_recipes}
     steps[BEST_MODEL] = training_steps(study, found, "best")
-    frame = overview(comparisons, steps=steps)
+    scored = read_tools(results, list(study.comparison.other_tools))
+    others = {title_of(tool): rows for tool, rows in scored.items()}
+    beside = with_tools(comparisons, others)
+    frame = overview(beside, steps=steps | dict.fromkeys(others, 0))
+    frame = shown_as_unknown(frame, list(others))
 
     tables = {
         "All models on the test cases (intervals are not corrected for their number)": key_table(

@@ -86,8 +86,11 @@ RULES = {
     "choose_configuration": RuleJobs("tables", "study", local=True),
     "test_configurations": RuleJobs("evaluation", "fold"),
     "compare_configurations": RuleJobs("tables", "study", ("index",)),
+    # One per tool. It reads label maps, and computes what no GPU does.
+    "other_tool": RuleJobs("preprocess", "study", ("index", "folds")),
+    "other_tools": RuleJobs("tables", "study", ("index", "other_tool")),
     "case_slices": RuleJobs("evaluation", "study", ("folds", "preprocess")),
-    "compare": RuleJobs("tables", "study", ("index",)),
+    "compare": RuleJobs("tables", "study", ("index", "other_tool")),
     "figures": RuleJobs("tables", "study", ("index",)),
     "basins": RuleJobs("tables", "study"),
     "collect": RuleJobs("tables", "study"),

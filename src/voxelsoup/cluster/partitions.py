@@ -110,6 +110,7 @@ def _is_submitted(rule: str, study: Study) -> bool:
         "compare_configurations": bool(study.configurations),
         "test_set": bool(study.comparison.test_sets),
         "test_sets": bool(study.comparison.test_sets),
+        **dict.fromkeys(("other_tool", "other_tools"), bool(study.comparison.other_tools)),
     }
     return of_some_studies.get(rule, True) and not RULES[rule].local
 

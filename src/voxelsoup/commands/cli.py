@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 import argcomplete
 
 from voxelsoup import __version__
+from voxelsoup.commands.compare import add_options as add_compare_options
+from voxelsoup.commands.compare import compare_command
 from voxelsoup.commands.evaluate import add_options as add_evaluate_options
 from voxelsoup.commands.evaluate import evaluate_command
 from voxelsoup.commands.predict import add_options as add_predict_options
@@ -123,6 +125,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_evaluate_options(evaluate)
     evaluate.set_defaults(command=evaluate_command)
+    compare = commands.add_parser(
+        "compare", help="set studies that were tested on the same cases beside each other"
+    )
+    add_compare_options(compare)
+    compare.set_defaults(command=compare_command)
     soup = commands.add_parser(
         "soup", help="average models that exist already, by their Dice on labelled cases"
     )
@@ -178,9 +185,12 @@ def _check(asked: argparse.Namespace) -> int:
 
     for each in studies.values():
         check_start(each)
+    from voxelsoup.prediction.other_tools import check_other_tools
+
+    tools = check_other_tools(study)
     strays = notes_on_strays(study.dataset, Path(study.dataset.root)) if study.dataset.root else []
     given = [note] if (note := note_on_given(study)) else []
-    for note in (*notes_on_constants(study), *strays, *notes_on_targets(study), *given):
+    for note in (*notes_on_constants(study), *strays, *notes_on_targets(study), *given, *tools):
         print(f"note: {note}")
     for name, each in studies.items():
         of = f"configuration {name}, " if len(studies) > 1 else ""

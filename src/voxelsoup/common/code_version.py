@@ -115,6 +115,8 @@ DECIDING: dict[str, tuple[str, ...]] = {
         "prediction.ground_truth",
         "prediction.predictor",
     ),
+    # Beside those of tables.
+    "other tools": ("comparison.families", "comparison.other_tools"),
     "tables": (
         "comparison.barriers",
         "comparison.configurations",

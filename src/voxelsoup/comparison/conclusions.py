@@ -19,6 +19,7 @@ def conclusion(
     p: float,
     level: float = SIGNIFICANT,
     usual: Difference | None = None,
+    block: str = "fold",
 ) -> str:
     """One sentence, without a full stop, on what may be concluded from a difference in Dice.
 
@@ -29,6 +30,7 @@ def conclusion(
         p: its p value; of a secondary comparison, adjusted for the others.
         level: that the comparison is tested at.
         usual: the same difference with its 95 % interval, where that is another one.
+        block: what patients were resampled within.
     """
     if not difference.cases:
         return f"no case to compare {first} and {second} on"
@@ -37,7 +39,7 @@ def conclusion(
         return f"{first} and {second} score the same on {cases}"
     mean, low, high = _points(difference)
     shown = "" if level == SIGNIFICANT or math.isnan(low) else f" ({confidence(level)})"
-    evidence = ", ".join([*_shown_p(p), _cases(difference), counted(difference.folds, "fold", "1")])
+    evidence = ", ".join([*_shown_p(p), _cases(difference), counted(difference.folds, block, "1")])
     if difference.leaves_out_zero:
         # As an amount: the interval turns with its sign.
         if mean > 0:

@@ -20,6 +20,7 @@ from voxelsoup.comparison.configurations import (
 )
 from voxelsoup.comparison.findings import read_findings
 from voxelsoup.comparison.names import OPTIMISTIC
+from voxelsoup.comparison.other_tools import read_conclusions
 from voxelsoup.comparison.overview import COST, ENDS, folds_in_words, read_overview
 from voxelsoup.comparison.tables import shown_interval, spread
 from voxelsoup.evaluation.case_scores import ALL_REGIONS
@@ -117,6 +118,13 @@ def print_conclusions(path: Path, console: Console | None = None) -> None:
     protocol = str(pd.read_csv(path, dtype=str)["protocol"].iloc[0])
     for paragraph in answer_of(findings, protocol):
         console.print(paragraph, highlight=False, markup=False)
+
+
+def print_other_tools(path: Path, console: Console | None = None) -> None:
+    """Print what follows of the study's models and other tools' label maps."""
+    for found in read_conclusions(path):
+        line = f"{found[0].upper()}{found[1:]}."
+        (console or Console()).print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _table_of_secondary(texts: pd.DataFrame) -> Table:

@@ -34,6 +34,7 @@ EVENTS = "events.out.tfevents"
 PARTS = {
     "preprocessed": "arrays",
     "comparison": "tables",
+    "other_tools": "scores",
     "figures": "figures",
     "models": "models",
     "elsewhere": "models",

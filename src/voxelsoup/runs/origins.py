@@ -56,6 +56,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "postprocessing": ("scores", "post-processing"),
     "evaluate_soups": ("scores", "post-processing"),
     "test_set": ("preprocessing", "predictions", "scores"),
+    "other_tool": ("preprocessing", "scores"),
     "predict_batch": ("preprocessing", "predictions"),
     "score_configurations": ("scores", "configurations"),
     "choose_configuration": ("configurations",),
@@ -64,6 +65,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "compare": ("tables",),
     "basins": ("tables",),
     "test_sets": ("tables",),
+    "other_tools": ("tables", "other tools"),
 }
 
 

@@ -40,6 +40,7 @@ STEPS = {
     "choose_configuration": "configurations to choose from",
     "test_configurations": "folds to test configurations on",
     "test_set": "test sets to score",
+    "other_tool": "other tools to score",
     "predict_batch": "batches of scans to predict",
 }
 OTHERS = "tables, figures and pages"

@@ -17,11 +17,13 @@ from voxelsoup.report.figures.hyperparameter_effects import (
 )
 from voxelsoup.report.figures.paired_differences import paired_differences
 from voxelsoup.report.figures.selection_against_test import selection_against_test
+from voxelsoup.report.figures.study_differences import DrawnPair, study_differences
 from voxelsoup.report.figures.training_curves import training_curves
 from voxelsoup.report.figures.weight_distances import weight_distances
 
 __all__ = [
     "CaseSlice",
+    "DrawnPair",
     "HyperparameterEffects",
     "barriers",
     "build_up",
@@ -29,6 +31,7 @@ __all__ = [
     "hyperparameter_effects",
     "paired_differences",
     "selection_against_test",
+    "study_differences",
     "training_curves",
     "weight_distances",
 ]

@@ -157,6 +157,7 @@ def _values(study: Study, facts: StudyFacts, cite: Cite) -> dict[str, Any]:
         "stem_optimizer": stem_optimizer(study),
         "primary": [in_a_sentence(title) for title in primary_titles(study.primary)],
         "note_on_given": note_on_given(study),
+        "tools": list(study.comparison.other_tools),
     }
     if halving is not None:
         ends = rung_epochs(halving, study.training.epochs)

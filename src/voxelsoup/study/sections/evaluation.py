@@ -15,6 +15,8 @@ Protocol = Literal["held-out", "published"]
 MetricName = Literal["hd95", "nsd", "sensitivity", "precision", "lesion_dice", "lesion_hd95"]
 Probability = Annotated[float, Field(gt=0, lt=1)]
 CubicMillimetres = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+# As files and columns are called after it: `nnU-Net`.
+ToolName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 SomeCubicMillimetres = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -81,6 +83,15 @@ class Comparison(Section):
         "model and every recipe of every fold predict all of their cases, which no fold may have; "
         "the report has a section with all metrics, and differences paired over the cases.",
     )
+    other_tools: dict[ToolName, PathText] = Field(
+        {},
+        exclude_if=only_if_not({}),
+        description="Label maps of other tools for all test cases: name -> folder, which holds "
+        "CASE.nii.gz (or another format), CASE_0000, CASE-seg, MONAI's CASE_trans, or a folder "
+        "CASE with one of them. Their values are those of the data set's own label maps, as "
+        "`regions` has them. They are scored by the code that scores the study's models, and stand "
+        "in its tables as what they are: label maps of which nothing else is known.",
+    )
     long_run: bool = Field(
         False,
         exclude_if=only_if_not(False),
@@ -88,6 +99,21 @@ class Comparison(Section):
         "trials and finish together, the optimizer of `soup.finish` and its first rate: what the "
         "same computing time gives without any soup.",
     )
+
+    @field_validator("other_tools")
+    @classmethod
+    def _tools_are_told_apart(cls, value: dict[str, str]) -> dict[str, str]:
+        names = [name.lower() for name in value]
+        if len(set(names)) < len(names):
+            raise ValueError("two names differ in upper and lower case only")
+        if "ensemble" in names:
+            raise ValueError("`Ensemble` is what tables call the study's own: take another name")
+        empty = [name for name, folder in value.items() if not folder]
+        if empty:
+            raise ValueError(f"`{empty[0]}` names no folder")
+        if len(set(value.values())) < len(value):
+            raise ValueError("names a folder twice")
+        return value
 
 
 class Metrics(Section):
