@@ -19,6 +19,7 @@ from snakemake import common, sourcecache
 from snakemake.dag import DAG
 from snakemake.jobs import GroupJob, Job
 from snakemake.persistence import PersistenceBase
+from snakemake.rules import Rule
 from snakemake.scheduling.job_scheduler import JobScheduler
 from snakemake.workflow import Workflow
 from snakemake_interface_common.exceptions import WorkflowError
@@ -43,6 +44,7 @@ UPSTREAM: dict[Callable[..., Any], str] = {
     Workflow._prepare_dag: "ebf5bb8da7c8",
     PersistenceBase.started: "a2febaa91900",
     PersistenceBase.finished: "3f347851a55e",
+    Rule.group.fget: "e6fed1c3280c",
     plugin.get_min_job_age: "26dc8de45ece",
     plugin.get_submit_command: "8ec37eca0a8f",
     plugin.set_gres_string: "4fd3bc7c49c8",
@@ -159,3 +161,22 @@ def test_a_second_study_of_a_workflow_patches_the_plugin_no_second_time(
     upstream_patches.patch_slurm_plugin(second)
     assert [getattr(place, name) for place, name in places] == once
     assert noted == [first, second]
+
+
+@pytest.mark.parametrize(
+    ("rule", "group"), [("wide_trial", "run"), ("wide_stem", None), ("trial", "run")]
+)
+def test_rules_of_a_configuration_have_the_groups_that_a_profile_gives_the_study_s(
+    rule: str, group: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workflow = SimpleNamespace(
+        non_local_exec_or_dryrun=True,
+        group_settings=SimpleNamespace(overwrite_groups={"trial": "run"}),
+    )
+    monkeypatch.setattr(
+        upstream_patches, "IN_PROFILE", {"wide_trial": "trial", "wide_stem": "stem"}
+    )
+    found = SimpleNamespace(name=rule, workflow=workflow, _group=None)
+    assert upstream_patches._group(found) == group
+    workflow.non_local_exec_or_dryrun = False
+    assert upstream_patches._group(found) is None

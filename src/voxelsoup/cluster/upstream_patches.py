@@ -22,6 +22,7 @@ from snakemake import common, sourcecache, workflow
 from snakemake.jobs import GroupJob
 from snakemake.jobs import Job as SingleJob
 from snakemake.logging import logger
+from snakemake.rules import Rule
 from snakemake_interface_common.exceptions import WorkflowError
 from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
 
@@ -399,18 +400,32 @@ def _submit_again(executor: plugin.Executor, job: SubmittedJobInfo) -> None:
     executor._job_submission_executor.submit(executor.run_job, job.job)
 
 
+# Name of a rule in the workflow -> the name by which a profile knows it.
+IN_PROFILE: dict[str, str] = {}
+_group_of_rule = Rule.group
+
+
 def place_as(workflow: Any, rules: Mapping[str, str]) -> None:
     """Group and place rules as a profile says of others: those of a configuration as its study's.
 
-    ``rules`` are name in the workflow -> name in the profile. Snakemake (9.27.1) knows rules of a
-    profile by the names that they have in the workflow.
+    ``rules`` are name in the workflow -> name in the profile. docs/upstream/groups-of-modules.md
     """
-    grouped, placed = workflow.group_settings, workflow.resource_settings
-    for settings, key in (
-        (grouped, "overwrite_groups"),
-        (placed, "overwrite_resources"),
-        (placed, "overwrite_threads"),
-    ):
-        said = dict(getattr(settings, key))
+    placed = workflow.resource_settings
+    for key in ("overwrite_resources", "overwrite_threads"):
+        said = dict(getattr(placed, key))
         copies = {rule: said[name] for rule, name in rules.items() if name in said}
-        setattr(settings, key, said | copies)
+        setattr(placed, key, said | copies)
+    # What the profile says of groups is not known yet where rules are read.
+    IN_PROFILE.update(rules)
+    Rule.group = property(_group, _group_of_rule.fset)
+
+
+def _group(rule: Any) -> str | None:
+    group: str | None = _group_of_rule.fget(rule)
+    if group is not None or rule.name not in IN_PROFILE:
+        return group
+    if not rule.workflow.non_local_exec_or_dryrun:
+        return None
+    named = rule.workflow.group_settings.overwrite_groups
+    found: str | None = named.get(IN_PROFILE[rule.name])
+    return found
