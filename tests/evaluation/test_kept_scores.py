@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from support.runs import small_study
+from voxelsoup.evaluation import run_scores
 from voxelsoup.evaluation.case_scores import COLUMNS
 from voxelsoup.evaluation.kept_scores import KeptScores, identities_of, kept_scores
 from voxelsoup.evaluation.run_scores import score_at_once
@@ -107,6 +108,26 @@ def test_a_training_leaves_what_it_cannot_score_to_the_rule(
     (record,) = caplog.records
     assert "left to the rule `evaluate`" in record.getMessage()
     assert str(model) in record.getMessage()
+
+
+def test_scores_that_would_take_too_long_are_left_to_the_rule(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores, asked = known(tmp_path), []
+
+    def scored(model: object, cases: list[str], *_: object, **__: object) -> pd.DataFrame:
+        asked.append(cases)
+        return rows_of(*cases)
+
+    monkeypatch.setattr(run_scores, "AT_ONCE", 2)
+    monkeypatch.setattr(run_scores, "load_model", lambda *_: None)
+    monkeypatch.setattr(run_scores, "score_cases", scored)
+    run_scores.score_models([scores], FOLD, tmp_path, small_study(), torch.device("cpu"), -1)
+    assert (asked, scores.missing) == ([], ["s1", "s2", "t1"])
+    monkeypatch.setattr(run_scores.time, "monotonic", iter([0.0, 1.0, 9.0]).__next__)
+    run_scores.score_models([scores], FOLD, tmp_path, small_study(), torch.device("cpu"), 5)
+    # What was scored in time is kept.
+    assert (asked, known(tmp_path).missing) == ([["s1", "s2"]], ["t1"])
 
 
 def test_known_scores_are_written_down_without_starting_torch() -> None:

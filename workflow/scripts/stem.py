@@ -5,7 +5,8 @@ from pathlib import Path
 from voxelsoup.common.logs import job_log
 from voxelsoup.data.preprocessing.intensities import study_of_fold
 from voxelsoup.data.preprocessing.store import read_manifest
-from voxelsoup.evaluation.run_scores import score_at_once
+from voxelsoup.evaluation.run_scores import SHARE_OF_A_STEM, score_at_once
+from voxelsoup.runs.record import read_record
 from voxelsoup.study.loading import load
 from voxelsoup.training.job import run_job, write_run
 from voxelsoup.training.run import Job, run_identity, stem_run
@@ -34,5 +35,6 @@ with job_log(snakemake.log[0]):
     with run_job(job) as done:
         write_run(job, done, model, beside=[])
     if done.at_once and not final:
-        kept = Path(asked.scores)
-        score_at_once([model], kept, parts, folder, fingerprints, study, done.device)
+        kept, record = Path(asked.scores), read_record(job.states)
+        seconds = SHARE_OF_A_STEM * (record.seconds if record else 0)
+        score_at_once([model], kept, parts, folder, fingerprints, study, done.device, seconds)
