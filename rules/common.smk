@@ -108,8 +108,12 @@ def preprocessed_folder(wildcards) -> str:
 
 
 def kept_scores(wildcards, output) -> str:
-    """Where scores of a fold's models wait for their rule; by the output too: it is no setting."""
-    return f"{study.results}/.state/fold{wildcards.fold}/scores"
+    """Where scores of a fold's models wait for their rule; by the output too: it is no setting.
+
+    The final model, whose rules are those of stems and trials, has no fold that scores it.
+    """
+    place = f"fold{wildcards.fold}" if "fold" in wildcards.keys() else "final"
+    return f"{study.results}/.state/{place}/scores"
 
 
 def fold_files(pattern: str, **wildcards) -> list[str]:
