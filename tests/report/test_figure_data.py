@@ -94,13 +94,13 @@ def test_each_key_has_a_reference_of_its_own() -> None:
 
 
 def test_a_value_without_matched_trials_takes_nothing_from_the_others() -> None:
-    trials = {"b": [0.5, 0.75], "c": [0.25, 0.5], "d": [0.75, 0.5]}
+    trials = {"b": 4 * [0.5, 0.75], "c": 4 * [0.25, 0.5], "d": 4 * [0.75, 0.5]}
     parameters = {
         "b": {"optimizer.lr": 0.1, "network.deep": False},
         "c": {"optimizer.lr": 0.2, "network.deep": True},
         "d": {"optimizer.lr": 0.4, "network.deep": False},
     }
-    fold = compared({"Greedy Soup": [0.5, 0.5]}, [0.5, 0.5], trials=trials)
+    fold = compared({"Greedy Soup": 8 * [0.5]}, 8 * [0.5], trials=trials)
     means = drawn_effects([fold], parameters, {}).means
     rates = means[means["key"] == "optimizer.lr"].set_index("value")
     assert math.isnan(rates.loc["0.2", "low"])
@@ -108,6 +108,14 @@ def test_a_value_without_matched_trials_takes_nothing_from_the_others() -> None:
     low, high = rates.loc["0.4", ["low", "high"]]
     assert low + high == pytest.approx(2 * 0.625, rel=1e-9)
     assert 0.375 <= low < 0.625 < high <= 0.875
+
+
+def test_an_interval_is_drawn_within_what_dice_can_be() -> None:
+    trials = {"b": [0.5, 0.75], "d": [0.75, 0.5]}
+    parameters = {"b": {"optimizer.lr": 0.1}, "d": {"optimizer.lr": 0.4}}
+    fold = compared({"Greedy Soup": [0.5, 0.5]}, [0.5, 0.5], trials=trials)
+    rates = drawn_effects([fold], parameters, {}).means.set_index("value")
+    assert rates.loc["0.4", ["low", "high"]].tolist() == [0.0, 1.0]
 
 
 def test_effects_of_a_study_without_sweep_are_empty() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import pandas as pd
 
 from voxelsoup.comparison.findings import Parameters, difference_of, scores_of_model
@@ -61,7 +62,9 @@ def drawn_effects(
             low = high = math.nan
             reference = effect.mean if effect.value == effect.reference else reference
         else:
-            low, high = reference + effect.difference.low, reference + effect.difference.high
+            # Of a few cases the interval says nothing, and would be drawn beyond what Dice can be.
+            ends = effect.difference.low, effect.difference.high
+            low, high = np.clip(reference + np.array(ends), 0, 1).tolist()
         means.append(
             {
                 "key": effect.key,
