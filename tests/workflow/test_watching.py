@@ -117,13 +117,17 @@ def test_a_log_begins_with_the_runs_name_and_has_a_line_per_epoch(watched: Watch
     assert len(logs) == FOLDS * (1 + TRIALS)
     for log in logs:
         fold = log.relative_to(watched.results / "logs").parts[0].removeprefix("fold")
-        first, *epochs = lines_of(log)
+        first, *others = lines_of(log)
         run = r"stem|trial [0-9a-f]{8} \((schedule-free|schedule constant), seed [01]\)"
         batch = "batch 2, patch 32 × 32 × 32"
         threads = r"on cpu with (one thread|\d threads)"
         what = rf"fold {fold}, ({run}), {threads}: [36] epochs of 20 steps, {batch}, .*"
         assert re.fullmatch(what, first), first
-        assert len(epochs) == (STEM_EPOCHS if log.stem == "stem" else EPOCHS)
+        trained = STEM_EPOCHS if log.stem == "stem" else EPOCHS
+        epochs, scores = others[:trained], others[trained:]
+        # Then the run's models are scored.
+        assert re.fullmatch(r".*model\.safetensors: scores of \d+ cases", scores[0])
+        assert all(re.fullmatch(r".*: (scores of \d+ cases|mean Dice .*)", s) for s in scores)
         for line in epochs:
             assert re.fullmatch(
                 r"epoch [ \d]*\d of \d+   loss \d\.\d{4}   lr \d\.\d\de[-+]\d\d   +\d+\.\d s   "
