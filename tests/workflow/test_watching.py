@@ -125,8 +125,8 @@ def test_a_log_begins_with_the_runs_name_and_has_a_line_per_epoch(watched: Watch
         assert re.fullmatch(what, first), first
         trained = STEM_EPOCHS if log.stem == "stem" else EPOCHS
         epochs, scores = others[:trained], others[trained:]
-        # Then the run's models are scored.
-        assert re.fullmatch(r".*model\.safetensors: scores of \d+ cases", scores[0])
+        # Then the run's models are scored; a stem's, where that keeps its trials waiting, elsewhere.
+        assert scores or log.stem == "stem"
         assert all(re.fullmatch(r".*: (scores of \d+ cases|mean Dice .*)", s) for s in scores)
         for line in epochs:
             assert re.fullmatch(
