@@ -125,7 +125,7 @@ def test_a_log_begins_with_the_runs_name_and_has_a_line_per_epoch(watched: Watch
         assert re.fullmatch(what, first), first
         trained = STEM_EPOCHS if log.stem == "stem" else EPOCHS
         epochs, scores = others[:trained], others[trained:]
-        # Then the run's models are scored; a stem's, where that keeps its trials waiting, elsewhere.
+        # Then the run's models are scored; a stem's elsewhere, if its trials would wait for that.
         assert scores or log.stem == "stem"
         assert all(re.fullmatch(r".*: (scores of \d+ cases|mean Dice .*)", s) for s in scores)
         for line in epochs:
