@@ -40,7 +40,7 @@ OWN_NAMES = {
 
 # A profile names the rules of a study; those of its configurations are placed likewise.
 if study.part_of:
-    upstream_patches.place_as(workflow, OWN_NAMES)
+    upstream_patches.place_configuration(workflow, study.part_of.configuration, OWN_NAMES)
 
 
 def begin(jobs) -> None:

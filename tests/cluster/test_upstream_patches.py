@@ -180,3 +180,21 @@ def test_rules_of_a_configuration_have_the_groups_that_a_profile_gives_the_study
     assert upstream_patches._group(found) == group
     workflow.non_local_exec_or_dryrun = False
     assert upstream_patches._group(found) is None
+
+
+def test_a_run_is_named_behind_its_configuration_wherever_its_results_lie(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(upstream_patches, "CONFIGURATION_OF", {"wide_trial": "wide"})
+
+    def name(rule: str, states: str) -> list[str]:
+        found = SimpleNamespace(
+            rule=SimpleNamespace(name=rule), params=SimpleNamespace(states=states)
+        )
+        return upstream_patches._run_of(found)
+
+    place = "/.state/fold0/trials/0a1b2c3d"
+    assert name("wide_trial", f"out/configurations/wide{place}") == ["wide/fold0/0a1b2c3d"]
+    # A study whose own results lie in a folder of that name has one configuration.
+    assert name("trial", f"out/configurations/mine{place}") == ["fold0/0a1b2c3d"]
+    assert name("best", "") == []

@@ -56,10 +56,13 @@ def test_each_row_has_its_means_and_its_difference_from_the_best_configuration(
     assert table["difference"].tolist()[:1] == pytest.approx([-0.01])
     assert math.isnan(table.loc["wide", "difference"])
     gains = [0.0, 0.01, -0.01, 0.02]
-    by_hand = model_difference([pd.Series(gains).to_numpy()] * 2)
     row = table.loc["first + wide"]
-    ends = row["difference"], row["difference_low"], row["difference_high"], row["p"]
-    assert ends == pytest.approx((by_hand.mean, by_hand.low, by_hand.high, by_hand.p))
+    by_hand = model_difference([pd.Series(gains).to_numpy()] * 2, 1 - row["level"])
+    ends = row["difference"], row["difference_low"], row["difference_high"]
+    assert ends == pytest.approx((by_hand.mean, by_hand.low, by_hand.high), nan_ok=True)
+    # That of first is the smallest there is: it is tested first, at half the level.
+    assert table["level"].dropna().tolist() == [0.025, 0.05]
+    assert row["p_holm"] == pytest.approx(by_hand.p_interval)
     assert table["chosen"].tolist() == [False, False, True]
     assert (row["networks"], row["folds"], row["cases"]) == (2, 2, 8)
 
@@ -72,7 +75,7 @@ def test_cases_of_one_patient_are_one_patient() -> None:
         models, "first", ("first",), dict(zip(names, "aabb", strict=True))
     ).loc["first + wide"]
     assert alone["difference"] == twins["difference"]
-    assert alone["p"] != twins["p"]
+    assert alone["p_holm"] != twins["p_holm"]
 
 
 def test_an_ensemble_costs_the_seconds_of_all_and_the_memory_of_the_largest() -> None:

@@ -70,6 +70,7 @@ NOT_OF_THE_KIND: dict[str, set[str]] = {
     # Names, lists and files; the models are compared as results of their rules.
     "configurations": {"evaluation", "soups.averaging", "soups.candidates", "soups.selection"},
     "predictions": set(),
+    "pairs": set(),
     "other tools": set(),
     # Names of cases and of their patients.
     "tables": {"data.volumes", "evaluation", "models.weight_files", "soups"},

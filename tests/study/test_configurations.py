@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from support.studies import TINY
 from voxelsoup.common.errors import InputError
+from voxelsoup.data.preprocessing.store import end_sharing, share_arrays
 from voxelsoup.study.configurations import handed_over
 from voxelsoup.study.loading import contents_of_configurations, load, load_with_configurations
 from voxelsoup.study.study import Study
@@ -108,3 +110,26 @@ def test_a_swept_network_is_refused_with_the_key_that_is_meant() -> None:
 )
 def test_a_configuration_hands_over_one_network(soup: dict[str, Any], model: str) -> None:
     assert handed_over(load(copy.deepcopy(TINY) | {"soup": soup})) == model
+
+
+def test_arrays_are_shared_by_a_link_that_never_writes_to_the_other_s(tmp_path: Path) -> None:
+    first, own = tmp_path / "results/preprocessed", tmp_path / "results/configurations/a"
+    first.mkdir(parents=True)
+    (first / "case.json").write_text("of the first")
+    folder = own / "preprocessed"
+    folder.mkdir(parents=True)
+    (folder / "case.json").write_text("of settings before")
+    for _ in range(2):
+        share_arrays(folder, first)
+        assert (folder / "case.json").read_text() == "of the first"
+    (tmp_path / "results").rename(tmp_path / "moved")
+    moved = tmp_path / "moved/configurations/a/preprocessed"
+    assert (moved / "case.json").read_text() == "of the first"
+    # The configuration is edited and preprocesses by itself.
+    for _ in range(2):
+        end_sharing(moved)
+        moved.mkdir(exist_ok=True)
+    (moved / "case.json").write_text("its own")
+    assert (tmp_path / "moved/preprocessed/case.json").read_text() == "of the first"
+    end_sharing(moved)
+    assert (moved / "case.json").read_text() == "its own"

@@ -160,13 +160,14 @@ def name_runs_in_comments() -> None:
 def _run_of(job: Job) -> list[str]:
     """The run that a job trains, by the name that the status gives it.
 
-    By where its states lie, for a workflow may call the rules otherwise.
+    By where its states lie, for a workflow may call the rules otherwise; behind the name of the
+    configuration that it is of, if that is not the study's first one.
     """
     states = str(getattr(job.params, "states", ""))
-    results, _, place = states.rpartition("/.state/")
-    *_, folder, name = ["", *results.split("/")]
-    configuration = f"{name}/" if folder == "configurations" else ""
-    return [configuration + place.replace("/trials/", "/")] if states else []
+    place = states.rpartition("/.state/")[2].replace("/trials/", "/")
+    configuration = CONFIGURATION_OF.get(job.rule.name)
+    name = place if configuration is None else f"{configuration}/{place}"
+    return [name] if states else []
 
 
 GRES = re.compile(r"[\w.-]+(:[\w.-]+)?(:\d+[TGM]?)?")
@@ -402,11 +403,13 @@ def _submit_again(executor: plugin.Executor, job: SubmittedJobInfo) -> None:
 
 # Name of a rule in the workflow -> the name by which a profile knows it.
 IN_PROFILE: dict[str, str] = {}
+# Name of a rule in the workflow -> the configuration that it is of.
+CONFIGURATION_OF: dict[str, str] = {}
 _group_of_rule = Rule.group
 
 
-def place_as(workflow: Any, rules: Mapping[str, str]) -> None:
-    """Group and place rules as a profile says of others: those of a configuration as its study's.
+def place_configuration(workflow: Any, configuration: str, rules: Mapping[str, str]) -> None:
+    """Group and place the rules of a configuration as a profile says of its study's.
 
     ``rules`` are name in the workflow -> name in the profile. docs/upstream/groups-of-modules.md
     """
@@ -417,6 +420,7 @@ def place_as(workflow: Any, rules: Mapping[str, str]) -> None:
         setattr(placed, key, said | copies)
     # What the profile says of groups is not known yet where rules are read.
     IN_PROFILE.update(rules)
+    CONFIGURATION_OF.update(dict.fromkeys(rules, configuration))
     Rule.group = property(_group, _group_of_rule.fset)
 
 

@@ -116,7 +116,8 @@ DECIDING: dict[str, tuple[str, ...]] = {
         "prediction.predictor",
     ),
     # Beside those of tables.
-    "other tools": ("comparison.families", "comparison.other_tools"),
+    "pairs": ("comparison.families",),
+    "other tools": ("comparison.other_tools",),
     "tables": (
         "comparison.barriers",
         "comparison.configurations",

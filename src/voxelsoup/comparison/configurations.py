@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -12,9 +12,9 @@ from typing import Any
 import pandas as pd
 
 from voxelsoup.common.text import counted, listed
-from voxelsoup.comparison.statistics import Difference, holm, model_difference
+from voxelsoup.comparison.families import JudgedPair, judge, shown_level
 from voxelsoup.comparison.tables import UNKNOWN, shown_interval, shown_p, write_table
-from voxelsoup.evaluation.case_scores import by_case, mean_dice, region_means
+from voxelsoup.evaluation.case_scores import mean_dice, region_means
 from voxelsoup.soups.configuration_choice import Names, title_of
 
 
@@ -43,6 +43,18 @@ class Compared:
         return title_of(self.names)
 
 
+@dataclass(frozen=True)
+class _Fold:
+    """The test cases of a fold, as ``families`` compares pairs on them."""
+
+    rows: Mapping[str, pd.DataFrame]
+    patients: Mapping[str, str]
+
+    def patients_of(self, cases: Iterable[str]) -> list[str]:
+        """The patient of each of some cases; one that is not named is its patient's only one."""
+        return [self.patients.get(case, case) for case in cases]
+
+
 def cost_of(folds: Sequence[Mapping[str, Any]], names: Names) -> tuple[float, float]:
     """Seconds and MB of a prediction by models one after the other, from folds' ``costs.json``."""
     seconds = fmean(sum(fold[name]["seconds"] for name in names) for fold in folds)
@@ -60,18 +72,15 @@ def compare_configurations(
 
     Returns:
         Index ``configuration``; ``model``, ``chosen``, ``selection_dice``, ``test_dice`` and its
-        means over the folds in each region, ``test_dice_postprocessed``, the difference with its
-        95 % interval and p value (as they are, and Holm's), ``networks``, ``seconds_per_case``,
-        ``memory_mb``, ``folds``, ``cases``.
+        means over the folds in each region, ``test_dice_postprocessed``, the difference with the
+        interval of the ``level`` that Holm's method tests it at, ``p_holm``, ``networks``,
+        ``seconds_per_case``, ``memory_mb``, ``folds``, ``cases``.
     """
-    reference = next(one for one in compared if one.names == (best,))
-    differences = {
-        one.title: _difference(one, reference, patients) for one in compared if one is not reference
-    }
-    adjusted = dict(zip(differences, holm([d.p for d in differences.values()]), strict=True))
+    judged = _against_the_best(compared, best, patients)
     rows = []
     for one in compared:
-        difference = differences.get(one.title)
+        pair = judged.get(one.title)
+        difference = pair.difference if pair else None
         regions = [region_means(rows) for rows in one.rows.values()]
         rows.append(
             {
@@ -88,8 +97,8 @@ def compare_configurations(
                 "difference": difference.mean if difference else math.nan,
                 "difference_low": difference.low if difference else math.nan,
                 "difference_high": difference.high if difference else math.nan,
-                "p": difference.p if difference else math.nan,
-                "p_holm": adjusted.get(one.title, math.nan),
+                "level": pair.level if pair else math.nan,
+                "p_holm": pair.p if pair else math.nan,
                 "networks": len(one.names),
                 "seconds_per_case": one.seconds,
                 "memory_mb": one.memory_mb,
@@ -100,13 +109,17 @@ def compare_configurations(
     return pd.DataFrame(rows).set_index("configuration")
 
 
-def _difference(one: Compared, other: Compared, patients: Mapping[str, str]) -> Difference:
-    folds, whose = [], []
-    for fold, rows in one.rows.items():
-        difference = by_case(rows) - by_case(other.rows[fold])
-        folds.append(difference.to_numpy())
-        whose.append([patients.get(str(case), str(case)) for case in difference.index])
-    return model_difference(folds, patients=whose)
+def _against_the_best(
+    compared: Sequence[Compared], best: str, patients: Mapping[str, str]
+) -> dict[str, JudgedPair]:
+    """Title -> its difference from the best configuration, corrected for the others."""
+    folds = [
+        _Fold({one.title: one.rows[fold] for one in compared}, patients)
+        for fold in compared[0].rows
+    ]
+    titles = [one.title for one in compared if one.title != best]
+    pairs = judge([(title, best) for title in titles], folds, {t: t for t in [*titles, best]})
+    return dict(zip(titles, pairs, strict=True))
 
 
 def read_configurations(path: Path) -> pd.DataFrame:
@@ -126,6 +139,10 @@ def shown_configurations(frame: pd.DataFrame) -> pd.DataFrame:
     shown["difference"] = [
         UNKNOWN if math.isnan(mean) else shown_interval(mean, low, high) for mean, low, high in ends
     ]
+    shown["interval"] = [
+        UNKNOWN if math.isnan(level) else shown_level(low, level)
+        for low, level in zip(frame["difference_low"], frame["level"], strict=True)
+    ]
     shown["p (Holm)"] = [shown_p(p) for p in frame["p_holm"]]
     shown["networks"] = [str(number) for number in frame["networks"]]
     shown["s per case"] = [f"{value:.2f}" for value in frame["seconds_per_case"]]
@@ -140,9 +157,11 @@ def write_configurations(frame: pd.DataFrame, stem: Path, protocol: str, device:
         f"{counted(int(frame['cases'].iloc[0]), 'test case')}. Configurations and the best "
         "ensemble of two or three of them are chosen by their mean Dice on selection cases and "
         "scored once on test cases. Difference: from the best configuration, mean over all test "
-        "cases in Dice points (hundredths), with a 95 % bootstrap interval of patients within "
-        "folds. Cost of one prediction: networks that run one after the other, seconds (median of "
-        f"the selection cases) and most memory, on {device}."
+        "cases in Dice points (hundredths), with the bootstrap interval (patients resampled within "
+        "their fold) of the level that Holm's method tests it at; p (Holm): corrected for the "
+        "number of rows. No interval: fewer than six patients differ. Cost of one prediction: "
+        "networks that run one after the other, seconds (median of the selection cases) and most "
+        f"memory, on {device}."
     )
     write_table(frame, shown_configurations(frame), stem, caption, protocol == "published")
 

@@ -89,7 +89,7 @@ def print_configurations(path: Path, console: Console | None = None) -> None:
     table = Table(title="Configurations", box=box.SIMPLE_HEAD, caption_justify="left")
     table.caption = (
         "Dice: mean over the folds on selection and test cases; difference: from the best "
-        "configuration, in Dice points with its 95 % interval"
+        "configuration, in Dice points, with the interval of the level that Holm's method tests at"
     )
     shown = shown_configurations(frame)[["selection Dice", "test Dice", "difference", "networks"]]
     table.add_column("")

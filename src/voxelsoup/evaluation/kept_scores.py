@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from voxelsoup.common.code_version import module_hashes
-from voxelsoup.common.files import json_sha256, sha256
+from voxelsoup.common.files import json_sha256, sha256, writable
 from voxelsoup.evaluation.case_scores import COLUMNS
 from voxelsoup.study.study import Study
 
@@ -48,9 +48,14 @@ class KeptScores:
         return sorted(self.identities.keys() - self._rows.keys())
 
     def keep(self, rows: pd.DataFrame) -> None:
-        """Keep the rows of whole cases (``case_scores``)."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a", encoding="utf-8") as stream:
+        """Keep the rows of whole cases (``case_scores``).
+
+        Raises:
+            InputError: if they cannot be written.
+        """
+        with writable(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        with writable(self.path), self.path.open("a", encoding="utf-8") as stream:
             for case, of_case in rows.groupby("case", sort=False):
                 known = of_case.to_dict("records")
                 self._rows[str(case)] = known

@@ -61,11 +61,11 @@ KINDS: dict[str, tuple[str, ...]] = {
     "score_configurations": ("scores", "configurations"),
     "choose_configuration": ("configurations",),
     "test_configurations": ("scores", "post-processing", "configurations"),
-    "compare_configurations": ("tables",),
+    "compare_configurations": ("tables", "pairs"),
     "compare": ("tables",),
     "basins": ("tables",),
     "test_sets": ("tables",),
-    "other_tools": ("tables", "other tools"),
+    "other_tools": ("tables", "pairs", "other tools"),
 }
 
 

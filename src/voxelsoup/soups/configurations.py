@@ -66,9 +66,8 @@ class ConfigurationModel:
 
 @dataclass(frozen=True)
 class Cost:
-    """What one prediction takes: medians over the cases; memory is NaN where it is unknown."""
+    """What one prediction takes: the median time and the most memory, NaN where it is unknown."""
 
-    networks: int
     seconds: float
     memory_mb: float
 
@@ -220,7 +219,7 @@ def _dice_of(rows: Rows) -> CaseScore:
 
 def _cost(of_cases: Mapping[str, CaseScore], cases: Sequence[str]) -> Cost:
     seconds = median(of_cases[case][SECONDS] for case in cases)
-    return Cost(1, seconds, max(of_cases[case][MEMORY] for case in cases))
+    return Cost(seconds, max(of_cases[case][MEMORY] for case in cases))
 
 
 def _key(models: Sequence[ConfigurationModel], names: Names) -> str:

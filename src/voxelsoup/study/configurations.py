@@ -27,11 +27,6 @@ def folder_of_configuration(results: str, name: str) -> str:
     return results if name == FIRST else f"{results}/{FOLDER}/{name}"
 
 
-def names_of(study: Study) -> list[str]:
-    """The names of a study's configurations, the first one's too; just that one if it has none."""
-    return [FIRST, *study.configurations]
-
-
 def content_of(config: dict[str, Any], study: Study, name: str) -> dict[str, Any]:
     """The study that a configuration is, as a study file would say it.
 

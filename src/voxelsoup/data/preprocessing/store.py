@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,3 +90,20 @@ def read_manifest(path: Path) -> dict[str, str]:
     """Read what ``preprocess_all`` listed: case -> fingerprint."""
     lines = path.read_text(encoding="utf-8").splitlines()[1:]
     return dict(line.split("\t") for line in lines)
+
+
+def share_arrays(folder: Path, of: Path) -> None:
+    """Let a folder of preprocessed cases be that of a configuration that preprocesses alike.
+
+    What it held before were arrays of other settings. The link is relative: results may be moved.
+    """
+    if folder.is_dir() and not folder.is_symlink():
+        shutil.rmtree(folder)
+    folder.unlink(missing_ok=True)
+    folder.symlink_to(os.path.relpath(of, folder.parent), target_is_directory=True)
+
+
+def end_sharing(folder: Path) -> None:
+    """Let a folder that is a link to another one's arrays be its own: those are not to change."""
+    if folder.is_symlink():
+        folder.unlink()
