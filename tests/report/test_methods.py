@@ -39,7 +39,7 @@ FACTS = StudyFacts(
     folds={0: FoldSize(14, 6, 10), 1: FoldSize(15, 5, 10)},
     parameter_count=12_345,
     devices=["cpu"],
-    commits=["0123abc"],
+    sources=["commit 0123abc"],
 )
 
 

@@ -46,7 +46,7 @@ with job_log(snakemake.log[0]):
         },
         parameter_count=runs[0]["parameter_count"],
         devices=list(dict.fromkeys(run["device"] for run in runs)),
-        commits=list(dict.fromkeys(run["commit"][:12] for run in runs)),
+        sources=list(dict.fromkeys(provenance.in_words(run["commit"]) for run in runs)),
         not_annotated=not_annotated,
         diverged=left_out(diverged, trial_labels(trials(study))),
         models=sum(len(trials_of(models)) for models in trained.values()) if diverged else None,
@@ -70,6 +70,6 @@ with job_log(snakemake.log[0]):
     files = {
         Path(name).name: sha256(Path(name)) for name in (made_of.study, given.cases, given.folds)
     }
-    report = provenance.versions() | {"commit": provenance.commit(Path(__file__).parent)}
+    report = provenance.versions() | {"commit": provenance.source()}
     table = provenance_table(runs, models, files, {k: report[k] for k in ("voxelsoup", "commit")})
     write_text_table(table, Path(made_of.provenance).with_suffix(""), CAPTION)

@@ -14,6 +14,7 @@ from snakemake_interface_common.exceptions import WorkflowError
 from voxelsoup.cluster.job_resources import RULES
 from voxelsoup.common.errors import InputError
 from voxelsoup.common.files import read_text
+from voxelsoup.common.installation import shipped_profile
 from voxelsoup.common.text import did_you_mean
 
 # Resources that decide where a job runs; a profile that overrides them decides by itself.
@@ -124,11 +125,16 @@ def overridden_rules(by_rule: Any, defaults: Any) -> frozenset[str]:
 
 
 def _file_of(profile: Path) -> Path:
-    """The file that Snakemake would read: names are those of folders in its own places."""
+    """The file that Snakemake would read, as `voxelsoup run` starts it.
+
+    Names are those of folders in its own places, and of the profiles that come with the workflow.
+    """
     from snakemake.cli import get_profile_dir
 
     found = get_profile_dir(str(profile))
-    return profile / "config.yaml" if found is None else Path(found[1])
+    if found is not None:
+        return Path(found[1])
+    return (shipped_profile(str(profile)) or profile) / "config.yaml"
 
 
 def _read_profile(file: Path) -> dict[str, Any]:

@@ -5,8 +5,9 @@ to fix something. The work itself is Snakemake's; commands prepare it, look at i
 results.
 
 Begin with ``cli``: the parser, and the short commands. The longer ones have modules of their own:
-``index``, ``trials``, ``status``, ``prune``, ``predict`` and ``verify``; those that consist of one
-call lie with what they call (``planning.init``, ``cluster.doctor``, ``deploy.export``).
+``run``, ``index``, ``trials``, ``status``, ``prune``, ``predict`` and ``verify``; those that
+consist of one call lie with what they call (``planning.init``, ``cluster.doctor``,
+``deploy.export``).
 
 Decisions:
 

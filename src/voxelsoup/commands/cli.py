@@ -20,6 +20,15 @@ from voxelsoup.commands.evaluate import add_options as add_evaluate_options
 from voxelsoup.commands.evaluate import evaluate_command
 from voxelsoup.commands.predict import add_options as add_predict_options
 from voxelsoup.commands.predict import predict_command
+from voxelsoup.commands.run import (
+    add_demo_options,
+    add_eject_options,
+    add_run_options,
+    demo_command,
+    eject_command,
+    run_command,
+    split,
+)
 from voxelsoup.commands.soup import add_options as add_soup_options
 from voxelsoup.commands.soup import soup_command
 from voxelsoup.commands.status import add_options, status_command
@@ -52,7 +61,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     # A shell asks for completions with a variable; otherwise this does nothing.
     argcomplete.autocomplete(parser)
-    asked, others = parser.parse_known_args(arguments)
+    own, passed = split(sys.argv[1:] if arguments is None else arguments)
+    asked, others = parser.parse_known_args(own)
+    if "for_snakemake" in asked:
+        asked.for_snakemake, others = [*others, *passed], []
     # argparse takes words that stand behind an option for strangers: `status STUDY --json RUN`.
     if others and ("targets" not in asked or any(word.startswith("-") for word in others)):
         parser.error(f"unrecognized arguments: {' '.join(others)}")
@@ -76,6 +88,21 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="voxelsoup", description=__doc__, epilog=COMPLETION)
     parser.add_argument("--version", action="version", version=f"voxelsoup {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    demo = commands.add_parser(
+        "demo", help="run the study as shipped, on generated scans, in the working directory"
+    )
+    add_demo_options(demo)
+    demo.set_defaults(command=demo_command)
+    run = commands.add_parser(
+        "run", help="run a study, or resume it: Snakemake with the workflow that is installed"
+    )
+    add_run_options(run)
+    run.set_defaults(command=run_command)
+    eject = commands.add_parser(
+        "eject", help="write the workflow into a folder, for those who want to change it"
+    )
+    add_eject_options(eject)
+    eject.set_defaults(command=eject_command)
     check = commands.add_parser(
         "check", help="check a study: its data set, network and initial weights"
     )

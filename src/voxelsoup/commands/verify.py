@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from voxelsoup.common.errors import InputError
 from voxelsoup.common.files import sha256
+from voxelsoup.common.machine import usable_cores
 from voxelsoup.common.text import counted
 from voxelsoup.data.index.check_cache import files_of, hash_files
 from voxelsoup.data.index.index import read_cases
@@ -69,7 +69,7 @@ def verify(results: Path, data: Path | None = None) -> list[Problem]:
     with _bar() as bar:
         task = bar.add_task("", total=len(entries))
         paths = [results / entry.file for entry in others]
-        hashes = hashes_of(paths, os.cpu_count() or 1, lambda: bar.advance(task))
+        hashes = hashes_of(paths, usable_cores(), lambda: bar.advance(task))
         found = {(e.part, e.file): digest for e, digest in zip(others, hashes, strict=True)}
         for name, digest in _scans(results, scans, data):
             found[SCANS, name] = digest

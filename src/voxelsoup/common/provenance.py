@@ -13,7 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import voxelsoup
+from voxelsoup.common.installation import LIBRARY, hash_of_installation, is_checkout
 
+# What stands before a hash in place of a commit.
+HASHED = "sha256:"
 # The project, in the files that it writes; what it wrote under its former name is still read.
 NAME, FORMER_NAME = "voxelsoup", "segsoup"
 
@@ -42,8 +45,23 @@ def versions() -> dict[str, str]:
     return found
 
 
-def commit(folder: Path) -> str:
-    """The git commit of the checkout at ``folder``; `-dirty` if files differ from it."""
+def source() -> str:
+    """Which voxelsoup this is: the checkout's commit, or the hash of an installation's files.
+
+    A commit has `-dirty` behind it if files differ from it. What is installed has none, even where
+    it lies within another project's checkout: it is `sha256:` and the hash over all of its files.
+    """
+    return _commit(LIBRARY) if is_checkout() else f"{HASHED}{hash_of_installation()}"
+
+
+def in_words(source: str) -> str:
+    """A ``source`` for readers, shortened: `commit 0123456789ab`."""
+    if source.startswith(HASHED):
+        return f"installed files with SHA-256 {source.removeprefix(HASHED)[:12]}"
+    return f"commit {source[:12]}"
+
+
+def _commit(folder: Path) -> str:
     command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40"]
     try:
         # A tag would hide the commit itself.

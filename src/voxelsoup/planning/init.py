@@ -98,6 +98,24 @@ def ask_on_terminal(meaning: Meaning) -> str | None:
             return keys[int(answer) - 1]
 
 
+def next_steps(output: Path, in_checkout: bool) -> dict[str, str]:
+    """What to do with a study that was written: command -> what it is for.
+
+    ``in_checkout``: whether the working directory has the workflow's own Snakefile.
+    """
+    configfile = "" if output == Path("config.yaml") else f" --configfile {output}"
+    plan, run = f"voxelsoup run {output} -n", f"voxelsoup run {output}"
+    if in_checkout:
+        plan = f"snakemake -n{configfile}"
+        run = f"snakemake --profile profiles/local{configfile}"
+    return {
+        f"voxelsoup index {output}": "check every case",
+        f"voxelsoup check {output}": "check the study",
+        plan: "see the plan",
+        run: "run it",
+    }
+
+
 def print_first_study(folder: Path, output: Path, force: bool, labels: str | None = None) -> None:
     """Write a first study (``write_first_study``), and print what to do with it.
 
@@ -113,13 +131,7 @@ def print_first_study(folder: Path, output: Path, force: bool, labels: str | Non
     console.print(Text(f"{output} is written: a study of {folder}, with the reasons in comments."))
     for warning in warnings:
         console.print(Text.assemble(("note: ", "yellow"), warning))
-    configfile = "" if output == Path("config.yaml") else f" --configfile {output}"
-    steps = {
-        f"voxelsoup index {output}": "check every case",
-        f"voxelsoup check {output}": "check the study",
-        f"snakemake -n{configfile}": "see the plan",
-        f"snakemake --profile profiles/local{configfile}": "run it",
-    }
+    steps = next_steps(output, in_checkout=Path("Snakefile").is_file())
     width = max(map(len, steps))
     console.print("Next:")
     for command, purpose in steps.items():

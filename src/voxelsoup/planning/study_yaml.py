@@ -11,6 +11,8 @@ from typing import Any
 
 import yaml
 
+from voxelsoup.common.installation import workflow_folder
+
 MODELINE = "yaml-language-server: $schema="
 SCHEMA = Path("schema/study.schema.json")
 WIDTH = 100
@@ -45,7 +47,7 @@ def schema_line(output: Path) -> list[str]:
 
     A path relative to the file inside of a checkout, an absolute one elsewhere.
     """
-    for root in (Path.cwd(), Path(__file__).resolve().parents[3]):
+    for root in (Path.cwd(), workflow_folder()):
         schema = (root / SCHEMA).resolve()
         if schema.is_file():
             folder = output.resolve().parent

@@ -195,7 +195,7 @@ def _record(job: Job) -> dict[str, Any]:
         "threads": job.threads,
         "machine": provenance.machine(),
         "versions": provenance.versions(),
-        "commit": provenance.commit(Path(__file__).parent),
+        "commit": provenance.source(),
         "attempts": [asdict(attempt) for attempt in record.attempts] if record else [],
         "ended": provenance.now(),
     }

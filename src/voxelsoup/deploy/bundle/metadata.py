@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from voxelsoup.common import provenance
@@ -101,7 +100,7 @@ def metadata(
         "voxelsoup": {
             "sha256": dict(hashes),
             "licence": asked.licence,
-            "commit": provenance.commit(Path(__file__).parent),
+            "commit": provenance.source(),
             "kind": facts.kind.title,
             "selection_scores": {kind.title: kind.score for kind in facts.kinds},
             "protocol": study.evaluation.protocol,

@@ -58,7 +58,7 @@ class StudyFacts:
     folds: Mapping[int, FoldSize]
     parameter_count: int | None = None
     devices: Sequence[str] = ()
-    commits: Sequence[str] = ()
+    sources: Sequence[str] = ()
     not_annotated: Sequence[str] = ()
     diverged: str = ""
     models: int | None = None
