@@ -11,6 +11,10 @@ __version__ = "0.1.0"
 # and from themselves: on a shared machine a training step took twice as long.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
+# Read likewise: what torch has not written for an Apple GPU is computed on the CPU, with a warning,
+# in place of an error.
+os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
+
 # The jobs of a study start MONAI dozens of times.
 if START_RECORD in os.environ:
     hide_extras_from_monai()

@@ -1,13 +1,14 @@
-"""Free memory: that of the machine, or what a job's control groups leave of it."""
+"""Free memory and cores: those of the machine, or what a job's control groups leave of them."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import psutil
 import pytest
 
-from voxelsoup.common.machine import available_memory
+from voxelsoup.common.machine import available_memory, usable_cores
 
 MB = 2**20
 
@@ -55,3 +56,36 @@ def test_available_memory_without_groups_is_the_machine_s() -> None:
     free = psutil.virtual_memory().available
     assert abs(available_memory(nowhere, nowhere) - free) < 0.2 * free
     assert 0 < available_memory() < psutil.virtual_memory().total
+
+
+def limit_time(folder: Path, quota: str, version: int) -> None:
+    """Files of a control group with a quota per 100 ms, as the kernel shows them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if version == 2:
+        (folder / "cpu.max").write_text(f"{quota} 100000\n")
+    else:
+        (folder / "cpu.cfs_quota_us").write_text(f"{'-1' if quota == 'max' else quota}\n")
+        (folder / "cpu.cfs_period_us").write_text("100000\n")
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_cores_are_as_many_as_a_container_gets_time_for(
+    tmp_path: Path, version: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(16)))
+    top = tmp_path / "cgroup" if version == 2 else tmp_path / "cgroup" / "cpu"
+    line = "0::/pod/container" if version == 2 else "4:cpu,cpuacct:/pod/container"
+    (tmp_path / "self").write_text(f"{line}\n")
+    seen = tmp_path / "self", tmp_path / "cgroup"
+    assert usable_cores(*seen) == 16
+    limit_time(top / "pod" / "container", "max", version)
+    assert usable_cores(*seen) == 16
+    limit_time(top / "pod", "350000", version)
+    assert usable_cores(*seen) == 4
+    limit_time(top / "pod" / "container", "50000", version)
+    assert usable_cores(*seen) == 1
+
+
+def test_cores_without_groups_are_those_of_the_process() -> None:
+    nowhere = Path("/none")
+    assert usable_cores(nowhere, nowhere) == len(os.sched_getaffinity(0))

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from voxelsoup.common.errors import InputError
 from voxelsoup.models import devices
 from voxelsoup.models.devices import claim, claim_all
 
@@ -94,3 +95,22 @@ def test_automatic_precision_is_what_the_device_has() -> None:
     assert devices.precision_on(cpu, "float16") == "float16"
     with devices.autocast(cpu, "auto"):
         assert not torch.is_autocast_enabled("cpu")
+
+
+@pytest.mark.skipif(torch.backends.mps.is_available(), reason="this is a Mac with a GPU")
+def test_an_apple_gpu_that_is_not_there_is_refused_with_the_fix() -> None:
+    with pytest.raises(InputError, match=r"--device: is `mps`.*\n.*\n  fix: set it to `cpu`"):
+        devices.prepare("mps", 1, "--device")
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (MemoryError(), True),
+        (torch.OutOfMemoryError("CUDA out of memory"), True),
+        (RuntimeError("MPS backend out of memory (MPS allocated: 8 GB, max allowed: 9 GB)"), True),
+        (RuntimeError("shapes do not match"), False),
+    ],
+)
+def test_too_little_memory_is_known_by_what_is_raised(error: Exception, expected: bool) -> None:
+    assert devices.ran_out_of_memory(error) is expected

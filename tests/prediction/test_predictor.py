@@ -17,6 +17,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from references.prediction import probabilities_by_monai
 from support.model_files import lively, save_model
@@ -81,6 +83,25 @@ def test_probabilities_are_those_of_monai_and_labels_follow_from_them(
         "probabilities.nii.gz",
         "oracle.npy",
     }
+
+
+class Single(TorchDispatchMode):
+    """Refuses operations on tensors of double precision, which Apple's GPUs do not have."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        tensors = [one for one in tree_leaves((args, kwargs, found)) if torch.is_tensor(one)]
+        assert not any(tensor.dtype == torch.float64 for tensor in tensors), func
+        return found
+
+
+def test_nothing_is_computed_in_double_precision(model: ModelFile, tmp_path: Path) -> None:
+    channels = write_scan(tmp_path / "A", affine=affine_of("LPS", (1, 1, 2)))
+    order = label_order(model.description.regions)
+    settings = PredictionSettings([model], order, window_batch=2, flips=True)
+    with Single():
+        Predictor(settings, CPU, tmp_path).predict(channels, tmp_path / "labels.nii.gz")
+    assert set(np.unique(voxels(tmp_path / "labels.nii.gz"))) == {0, 1, 2, 3}
 
 
 def test_several_models_and_mirror_images_are_averaged_in_probability(

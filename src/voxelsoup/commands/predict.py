@@ -103,9 +103,20 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         help="files of a case of one shape that their headers place elsewhere: take them voxel by "
         "voxel, with the header of the first one (otherwise refused)",
     )
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda", "mps"),
+        default="auto",
+        help="auto: a CUDA GPU if there is one, else the CPU; mps: the GPU of an Apple computer "
+        "(untested: compare the label maps with those of --device cpu)",
+    )
     parser.add_argument("--precision", choices=get_args(PrecisionName), default="float32")
-    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all)")
+    parser.add_argument(
+        "--threads",
+        type=int,
+        metavar="N",
+        help="CPU threads (default: the cores that this process may use)",
+    )
     parser.add_argument(
         "--window-batch",
         type=int,

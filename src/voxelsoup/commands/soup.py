@@ -94,7 +94,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--channels", metavar="NAMES", help="what CASES calls the models' channels, in their order"
     )
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all)")
+    parser.add_argument(
+        "--threads",
+        type=int,
+        metavar="N",
+        help="CPU threads (default: the cores that this process may use)",
+    )
 
 
 def soup_command(asked: argparse.Namespace) -> int:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,11 +21,37 @@ FILES = {
 }
 
 
-def usable_cores() -> int:
-    """CPU cores that this process may use."""
+def usable_cores(
+    groups: Path = Path("/proc/self/cgroup"), mount: Path = Path("/sys/fs/cgroup")
+) -> int:
+    """CPU cores that this process may use, or fewer where it gets less time than these have.
+
+    Containers are held to a share of the time of all cores, through control groups (cgroups).
+    ``groups`` and ``mount``: see cgroups(7).
+    """
     # macOS has no such function.
     affinity: Callable[[int], set[int]] | None = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    shares = [
+        share
+        for group, kind in _groups(groups, mount, ("", "cpu"))
+        if (share := _share_of_time(group, kind)) is not None
+    ]
+    return max(1, min([cores, *(math.ceil(share) for share in shares)]))
+
+
+def _share_of_time(group: Path, kind: str) -> float | None:
+    """How many cores' time a group may take; None if that is not limited."""
+    try:
+        if kind:
+            names = ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+            quota, period = ((group / name).read_text().strip() for name in names)
+        else:
+            quota, period = (group / "cpu.max").read_text().split()
+    except (OSError, ValueError):
+        return None
+    # `max` or -1: no limit.
+    return int(quota) / int(period) if quota.isdecimal() and int(period) > 0 else None
 
 
 def in_processes(
@@ -52,24 +79,26 @@ def available_memory(
     this process counts; a group's cache of files is freed before anything is killed.
     ``groups`` and ``mount``: see cgroups(7).
     """
-    return min([psutil.virtual_memory().available, *_left(groups, mount)])
+    around = _groups(groups, mount, FILES)
+    left = (number for group, kind in around for number in _left_in(group, *FILES[kind]))
+    return min([psutil.virtual_memory().available, *left])
 
 
-def _left(groups: Path, mount: Path) -> Iterator[int]:
-    """Bytes that each group around the process has left."""
+def _groups(groups: Path, mount: Path, kinds: Collection[str]) -> Iterator[tuple[Path, str]]:
+    """The groups around the process, and the kind of each: "" of version 2, else a controller's."""
     try:
         lines = groups.read_text().splitlines()
     except OSError:
         return
     for line in lines:
         _, controllers, place = line.split(":", 2)
-        for kind, names in FILES.items():
+        for kind in kinds:
             if kind in controllers.split(","):
                 top = mount / kind
                 own = top / place.lstrip("/")
                 # In a container the groups above its own are not to be seen.
                 for group in (own, *own.parents):
-                    yield from _left_in(group, *names)
+                    yield group, kind
                     if group == top:
                         break
 

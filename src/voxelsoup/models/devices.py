@@ -44,7 +44,8 @@ def prepare(
     """Choose the device and make torch deterministic on it.
 
     Args:
-        device: `auto`, `cpu` or `cuda`.
+        device: `auto`, `cpu`, `cuda`, or `mps` for the GPU of an Apple computer, which nobody has
+            tried yet, so that `auto` does not choose it.
         threads: CPU threads of this process; sums are split by them, so that results are
             bit-identical for the same number only.
         where: the key or option that says so, for messages.
@@ -54,6 +55,8 @@ def prepare(
     Raises:
         InputError: if a GPU is asked for and there is none.
     """
+    if device == "mps":
+        _check_mps(where)
     torch.set_num_threads(threads)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
@@ -67,12 +70,32 @@ def prepare(
             "a machine with a GPU and its driver",
             "set it to `auto` or `cpu`, or run the job on a GPU node",
         )
+    if device == "mps":
+        return torch.device("mps")
     if device == "cpu" or not torch.cuda.is_available():
         keep_freed_memory(True)
         return torch.device("cpu")
     if gpu is None:
         gpu = _free_gpu(runs_per_gpu)
     return torch.device("cuda", gpu)
+
+
+def _check_mps(where: str) -> None:
+    if not torch.backends.mps.is_available():
+        raise InputError(
+            where,
+            "is `mps`, and torch sees no GPU of an Apple computer here",
+            "a Mac with Apple silicon, and torch's own build for it",
+            "set it to `cpu`, or to `auto`",
+        )
+
+
+def ran_out_of_memory(error: Exception) -> bool:
+    """Whether this is what Python or torch raise where memory is too small for the work."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    # Torch has no class of its own for Apple's.
+    return isinstance(error, RuntimeError) and "MPS backend out of memory" in str(error)
 
 
 @contextmanager
@@ -224,8 +247,8 @@ def _lock(name: str, kind: int) -> int | None:
 
 
 def name(device: torch.device) -> str:
-    """The name of the device: the GPU's model, or `cpu`."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    """The name of the device: the GPU's model, `mps` or `cpu`."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def precision_on(device: torch.device, precision: str) -> str:

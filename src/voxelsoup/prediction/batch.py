@@ -26,6 +26,7 @@ from voxelsoup.data.case import Case
 from voxelsoup.data.index.check_cache import files_of, hash_files
 from voxelsoup.data.index.checks import UNLABELLED, Expected, check_case, without_absent
 from voxelsoup.data.layouts.case_names import FORMER_RECORDS, RECORDS
+from voxelsoup.models import devices
 from voxelsoup.prediction.outcomes import CaseOutcome, Outcome, files_of_prediction
 from voxelsoup.prediction.predictor import PredictionSettings, Predictor
 from voxelsoup.prediction.scans import record_of, refuse_other_inputs
@@ -113,9 +114,14 @@ def predict_cases(
             problem = None
             try:
                 result, notes = _predict(case, predictor, output, scans, progress)
-            except (InputError, MemoryError, torch.OutOfMemoryError) as error:
+            except (InputError, MemoryError, RuntimeError) as error:
                 result = "bad"
-                problem = error if isinstance(error, InputError) else _too_large(case, error)
+                if isinstance(error, InputError):
+                    problem = error
+                elif devices.ran_out_of_memory(error):
+                    problem = _too_large(case, error)
+                else:
+                    raise
             seconds = time.monotonic() - began
             outcomes.append(CaseOutcome(case.name, result, seconds, problem, notes))
             progress.finished(outcomes[-1])
