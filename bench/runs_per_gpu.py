@@ -30,9 +30,11 @@ from rich.table import Table
 REPOSITORY = Path(__file__).parents[1]
 sys.path[:0] = [str(REPOSITORY / "src"), str(REPOSITORY)]
 
-AT_ONCE = {"cuda": (1, 2, 4), "cpu": (1, 2)}
+from bench.machine import TINY, device_kind, keep_result  # noqa: E402
+
+AT_ONCE = {"cuda": (1, 2, 4), "cpu": (1,) if TINY else (1, 2)}
 # Measured after all runs have warmed up, for as long as all of them train.
-SECONDS = {"cuda": 30.0, "cpu": 20.0}
+SECONDS = {"cuda": 10.0, "cpu": 1.0 if TINY else 20.0}
 LONGEST_START = 240.0
 
 # A small network at a patch that leaves a large card idle for most of a step; on CPUs a tiny one.
@@ -167,42 +169,47 @@ def _epochs_between(ends: list[float], began: float, ended: float) -> float:
     return (len(inside) - 1) / (inside[-1] - inside[0])
 
 
+def figures_of(found: dict[int, dict[str, float]], device: str, kind: str) -> dict[str, Any]:
+    """What is known after so many numbers of runs at once."""
+    rates = {count: one["patches_per_s"] for count, one in found.items()}
+    figures = {
+        "device": device,
+        "patches_per_s": {str(count): round(rate, 3) for count, rate in rates.items()},
+        "vs_alone": {str(count): round(rate / rates[1], 3) for count, rate in rates.items()},
+        "best": max(rates, key=lambda count: rates[count]),
+    }
+    if kind == "cuda":
+        figures["memory_mb"] = {str(n): round(one["memory_mb"]) for n, one in found.items()}
+    return figures
+
+
 def main() -> None:
     """Measure, keep and print."""
     import torch
-    from bench.machine import keep_result
 
     from voxelsoup.common.machine import usable_cores
 
-    kind = "cuda" if torch.cuda.is_available() else "cpu"
+    kind = device_kind()
     device = torch.cuda.get_device_name(0) if kind == "cuda" else "cpu"
     # A thread for each on CPUs, where threads of one run would take the place of another one.
     threads = usable_cores() if kind == "cuda" else 1
     console = Console()
     if kind == "cpu":
         console.print("No GPU here: processes that share the cores, which says nothing about GPUs.")
+    found: dict[int, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as name:
         data = prepare(Path(name), kind)
-        found = {count: measure(count, data, kind, threads) for count in AT_ONCE[kind]}
-    alone = found[1]["patches_per_s"]
+        for count in AT_ONCE[kind]:
+            found[count] = measure(count, data, kind, threads)
+            figures = figures_of(found, device, kind)
+            keep_result("runs_per_gpu_gpu" if kind == "cuda" else "runs_per_gpu_cpu", figures)
     table = Table(title=f"Runs at once on {device}")
     for column in ("runs", "patches per second, all", "over one run", "GPU memory (MB)"):
         table.add_column(column, justify="right")
-    for count, one in found.items():
-        memory = f"{one['memory_mb']:.0f}" if kind == "cuda" else "-"
-        rate = one["patches_per_s"]
-        table.add_row(str(count), f"{rate:.2f}", f"{rate / alone:.2f}", memory)
+    for number, rate in figures["patches_per_s"].items():
+        memory = str(figures["memory_mb"][number]) if kind == "cuda" else "-"
+        table.add_row(number, f"{rate:.2f}", f"{figures['vs_alone'][number]:.2f}", memory)
     console.print(table)
-    rates = {count: one["patches_per_s"] for count, one in found.items()}
-    figures = {
-        "device": device,
-        "patches_per_s": {str(count): round(rate, 3) for count, rate in rates.items()},
-        "vs_alone": {str(count): round(rate / alone, 3) for count, rate in rates.items()},
-        "best": max(rates, key=lambda count: rates[count]),
-    }
-    if kind == "cuda":
-        figures["memory_mb"] = {str(n): round(one["memory_mb"]) for n, one in found.items()}
-    keep_result("runs_per_gpu_gpu" if kind == "cuda" else "runs_per_gpu_cpu", figures)
     print(json.dumps(figures))
 
 

@@ -3,8 +3,10 @@
 On a GPU: MedNeXt-S, B, M and L at the patch and batch of the published study (2 x 4 x 128 x 160 x
 112). On a CPU: the network of config.yaml and MedNeXt-S, at small patches, float32. Each way
 trains the same network in a process of its own, by turns; on a CPU the fastest step counts. The
-large networks take minutes each: `python bench/train_step.py S` takes the named ones alone, and
-keeps no file.
+large networks take minutes each: `python bench/train_step.py S` takes the named ones alone. After
+each way the figures so far are written, the most important ways first, for `bench/gpu.sh` gives it
+two minutes. `python bench/train_step.py depthwise` measures the convolutions alone, and adds them
+to the figures that are there.
 
     ours        voxelsoup's step as it is: precision auto, channels_last auto, schedule-free AdamW
     contiguous  the same with channels_last: false, where auto means true (CPU only)
@@ -36,6 +38,7 @@ the first one.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import resource
@@ -58,7 +61,7 @@ REPOSITORY = Path(__file__).parents[1]
 sys.path[:0] = [str(REPOSITORY / "src"), str(REPOSITORY)]
 
 from bench.input import REGIONS, monai, write_case  # noqa: E402
-from bench.machine import keep_result  # noqa: E402
+from bench.machine import RESULTS, TINY, device_kind, keep_result  # noqa: E402
 
 from voxelsoup.models import devices, networks  # noqa: E402
 from voxelsoup.models.losses import DiceBCELoss  # noqa: E402
@@ -70,8 +73,9 @@ from voxelsoup.training.run import Run  # noqa: E402
 
 CORES = 2
 BATCH, CHANNELS = 2, 4
-GPU = torch.cuda.is_available()
-DEVICE = torch.device("cuda" if GPU else "cpu")
+DEVICE = torch.device(device_kind())
+GPU = DEVICE.type == "cuda"
+NAME = "train_step_gpu" if GPU else "train_step_cpu"
 DEMO = {
     "size": "free",
     "arguments": {
@@ -82,10 +86,11 @@ DEMO = {
 }  # fmt: skip
 SIZES = {size: {"size": size, "kernel_size": 3, "deep_supervision": True} for size in "SBML"}
 NETWORKS: dict[str, dict[str, Any]] = SIZES if GPU else {"demo": DEMO, "S": SIZES["S"]}
-PATCH = [128, 160, 112] if GPU else [32, 32, 32]
+PATCH = [128, 160, 112] if GPU else [16, 16, 16] if TINY else [32, 32, 32]
 VARIANTS = ("channels_last", "compiled") if GPU else ("contiguous",)
-WAYS = ("ours", *VARIANTS, "plain", "published", "nnunet")
-WARM_UP, STEPS, ROUNDS = (3, 10, 1) if GPU else (1, 5, 2)
+# The ways that the aims are about first.
+WAYS = ("ours", "published", "nnunet", *(() if TINY else (*VARIANTS, "plain")))
+WARM_UP, STEPS, ROUNDS = (1, 1, 1) if TINY else (3, 10, 1) if GPU else (1, 5, 2)
 # Of the data sheets: bfloat16 without sparsity, and memory, per second.
 PEAKS = {"H200": (989e12, 4.8e12), "H100": (989e12, 3.35e12), "A100": (312e12, 2.04e12)}
 
@@ -318,7 +323,7 @@ def fastest(work: Callable[[], Any], times: int = 7) -> float:
 
 def depthwise_sizes() -> Iterator[tuple[int, list[int]]]:
     """Channels and sides of MedNeXt's stages at the patch."""
-    for level in range(5 if GPU else 3):
+    for level in range(5 if GPU else 1 if TINY else 3):
         yield 32 * 2**level, [side // 2**level for side in PATCH]
 
 
@@ -356,14 +361,16 @@ def depthwise(bandwidth: float) -> list[dict[str, Any]]:
     return rows
 
 
-def of_network(network: str, folder: Path, peak: tuple[float, float]) -> dict[str, Any]:
-    """All figures of a network."""
-    rounds = [{way: figures_of(way, network, folder) for way in WAYS} for _ in range(ROUNDS)]
-    seconds: dict[str, dict[str, float]] = {}
-    for way in WAYS:
-        had = [turn[way] for turn in rounds if turn[way] is not None]
-        if had:
-            seconds[way] = {key: min(one[key] for one in had if one) for key in had[0] or {}}
+Rounds = dict[str, dict[str, list[dict[str, float]]]]
+
+
+def of_network(found: dict[str, list[dict[str, float]]], peak: tuple[float, float]) -> Any:
+    """All figures of a network, of the ways that were measured."""
+    seconds = {
+        way: {key: min(one[key] for one in turns if one) for key in turns[0] or {}}
+        for way, turns in found.items()
+        if any(turns)
+    }
     ours = seconds["ours"]
 
     def over(way: str, key: str) -> float | None:
@@ -384,12 +391,10 @@ def of_network(network: str, folder: Path, peak: tuple[float, float]) -> dict[st
     }
 
 
-def measure(folder: Path, chosen: Sequence[str]) -> dict[str, Any]:
-    """All figures."""
-    write_case(folder)
-    peak = peaks()
-    found = {network: of_network(network, folder, peak) for network in chosen}
-    first = next(iter(found.values()))
+def figures_so_far(found: Rounds, peak: tuple[float, float]) -> dict[str, Any]:
+    """All figures; those of the first network at the top."""
+    networks_found = {name: of_network(ways, peak) for name, ways in found.items()}
+    first = next(iter(networks_found.values()))
     keys = ("vs_published", "vs_plain", "vs_nnunet", "share_of_peak", "share_of_bandwidth")
     return {
         "device": devices.name(DEVICE),
@@ -398,9 +403,35 @@ def measure(folder: Path, chosen: Sequence[str]) -> dict[str, Any]:
         "batch": BATCH,
         "peak_tflops": round(peak[0] / 1e12, 3),
         "peak_gb_per_second": round(peak[1] / 1e9, 1),
-        "networks": found,
-        "depthwise": depthwise(peak[1]),
+        "networks": networks_found,
+        "depthwise": [],
     }
+
+
+def measure(folder: Path, chosen: Sequence[str]) -> dict[str, Any]:
+    """All figures but those of the depthwise convolutions, kept after each way."""
+    write_case(folder)
+    peak, result = peaks(), {}
+    found: Rounds = {}
+    for turn, network in itertools.product(range(ROUNDS), chosen):
+        for way in WAYS:
+            figures = figures_of(way, network, folder)
+            if turn == 0:
+                found.setdefault(network, {})[way] = []
+            found[network][way] += [figures] if figures else []
+            result = figures_so_far(found, peak)
+            keep_result(NAME, result)
+    return result
+
+
+def measure_depthwise() -> dict[str, Any]:
+    """The figures that are there, with the depthwise convolutions."""
+    kept = RESULTS / f"{NAME}.json"
+    before = json.loads(kept.read_text())["figures"] if kept.exists() else {}
+    result = {"device": devices.name(DEVICE), "networks": {}, **before}
+    result["depthwise"] = depthwise(peaks()[1])
+    keep_result(NAME, result)
+    return result
 
 
 def show(result: dict[str, Any]) -> None:
@@ -430,12 +461,15 @@ def main() -> None:
     if sys.argv[1:2] == ["--one"]:
         run_one(sys.argv[2], sys.argv[3], Path(sys.argv[4]))
         return
-    chosen = sys.argv[1:]
-    with tempfile.TemporaryDirectory() as name:
-        result = measure(Path(name), chosen or list(NETWORKS))
+    chosen = sys.argv[1:] or [*NETWORKS, "depthwise"]
+    networks_chosen = [name for name in chosen if name != "depthwise"]
+    result: dict[str, Any] = {}
+    if networks_chosen:
+        with tempfile.TemporaryDirectory() as name:
+            result = measure(Path(name), networks_chosen)
+    if "depthwise" in chosen:
+        result = measure_depthwise()
     show(result)
-    if not chosen:
-        keep_result("train_step_gpu" if GPU else "train_step_cpu", result)
     print(json.dumps(result))
 
 

@@ -40,6 +40,23 @@ STEP = {
 # As the scripts print them, by the file that they are kept in.
 MADE_UP: dict[str, dict[str, Any]] = {
     "evaluate": {"pair": "glioma_cheap", **PAIR, "other": {"hippocampus_mednext": PAIR}},
+    "gpu_evaluate": {
+        "device": "Some GPU",
+        "vs_monai": 1.2,
+        "seconds": {"bfloat16": 0.5, "float32": 1.0},
+        "seconds_monai": {"bfloat16": 0.6, "float32": 1.3},
+        "seconds_forward": {"bfloat16": 0.4, "float32": 0.9},
+    },
+    "gpu_input": {
+        "device": "Some GPU",
+        "patches_per_second": 20.0,
+        "crops_per_second": 50.0,
+        "memory_passes": 12.5,
+    },
+    "gpu_smoke": {
+        "device": "Some GPU",
+        "checks": {"resume": {"passed": True}, "sharing": {"passed": False}},
+    },
     "predict": {
         "vs_monai": 1.04,
         "seconds_windows": 2.0,
@@ -84,6 +101,10 @@ MADE_UP: dict[str, dict[str, Any]] = {
     },
 }
 SENTENCES = {
+    "gpu_evaluate": "MONAI's inferer takes 1.2 times as long as voxelsoup for a case on Some GPU.",
+    "gpu_input": "20.0 augmented patches per second reach Some GPU; augmenting a batch takes 12.5 "
+    "passes over its memory.",
+    "gpu_smoke": "2 checks on Some GPU: failed: sharing.",
     "evaluate": "glioma, cheap network: voxelsoup takes 1.2 times the floor and MONAI 1.9; hippo",
     "predict": "voxelsoup takes 1.2 times the floor and MONAI 1.3; an ensemble of five models",
     "preprocess": "voxelsoup takes 2.0 times the floor, published procedure 12.2 and gzip alone",
@@ -135,6 +156,9 @@ def test_speed_page_states_and_draws_the_results(name: str, made_up: Path) -> No
     assert SENTENCES[name] in page
     assert f"`bench/results/{name}.json`, by `python bench/" in page
     assert "Some processor, 2 cores (load 0.5); torch 9.8.7; 2031-02-03." in page
+    if name == "gpu_smoke":
+        # Passed or failed: nothing to draw.
+        return
     picture = made_up / "images" / f"speed-{name.replace('_', '-')}.svg"
     assert f"(images/{picture.name})" in page
     assert "times the floor)" in words(picture) and "floor: " in words(picture)
@@ -149,7 +173,7 @@ def test_speed_page_states_which_aims_were_reached(made_up: Path) -> None:
     assert "over voxelsoup's: glioma, cheap network | at least 2 | 1.5 | **not reached** |" in page
     assert "input and all, over voxelsoup's: MedNeXt-S | at least 3 | 3.5 | reached |" in page
     assert "input and all, over voxelsoup's: MedNeXt-L | at least 3 | not measured | |" in page
-    assert page.count("No aim was set.") == 2
+    assert page.count("No aim was set.") == 4
 
 
 def test_speed_page_names_missing_measurements_and_their_commands(tmp_path: Path) -> None:
@@ -159,10 +183,10 @@ def test_speed_page_names_missing_measurements_and_their_commands(tmp_path: Path
     write_page(tmp_path / "nothing", tmp_path)
     page = (tmp_path / "speed.md").read_text()
     assert not old.exists() and "images/" not in page
-    assert page.count("Not measured: no GPU was available.") == 2
-    for name in ("train_step", "runs_per_gpu"):
+    assert page.count("Not measured: no GPU was available.") == 5
+    for name, result in (("train_step", "train_step_gpu"), ("gpu_smoke", "gpu_smoke")):
         there = f"`python bench/{name}.py` on a machine with a GPU writes"
-        assert f"{there} `bench/results/{name}_gpu.json`" in page
+        assert f"{there} `bench/results/{result}.json`" in page
     assert "**Not measured yet.** `python bench/evaluate.py` writes" in page
 
 
