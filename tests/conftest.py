@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ from hypothesis import settings
 from playwright.sync_api import Browser, sync_playwright
 
 from support import slurm
+from support.halving import run_halved
+from support.installation import Installation, install
 from support.shared_folders import made_once
 from support.workflows import REPOSITORY, on_a_terminal
 from voxelsoup.data.layouts.phantom import write_phantom
@@ -87,6 +90,18 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / "printed.txt").write_text(printed)
 
     return made_once(tmp_path_factory, "demo", run)
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Installation:
+    """The wheel of this checkout, installed read-only for another user."""
+    return Installation(made_once(tmp_path_factory, "installed", install))
+
+
+@pytest.fixture(scope="session")
+def halved(tmp_path_factory: pytest.TempPathFactory, installed: Installation) -> Path:
+    """A halved study of five trials, run from the wheel; for reading and planning only."""
+    return made_once(tmp_path_factory, "halved", partial(run_halved, installed=installed))
 
 
 @pytest.fixture(scope="session")

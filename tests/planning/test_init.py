@@ -15,6 +15,7 @@ import pytest
 from support.scans import label_with, write_nnunet
 from voxelsoup.commands.cli import main
 from voxelsoup.common.errors import InputError
+from voxelsoup.planning.init import next_steps
 from voxelsoup.study.loading import load, read
 from voxelsoup.study.sections.data import Accept
 
@@ -31,6 +32,20 @@ def test_init_proposes_a_study_for_the_phantom(phantom_folder: Path, tmp_path: P
     assert study.preprocess.spacing is None
     assert max(study.training.patch) <= 32
     assert main(["index", str(file)]) == 0
+
+
+@pytest.mark.parametrize(
+    ("output", "in_checkout", "run"),
+    [
+        ("config.yaml", True, "snakemake --profile profiles/local"),
+        ("study.yaml", True, "snakemake --profile profiles/local --configfile study.yaml"),
+        ("study.yaml", False, "voxelsoup run study.yaml"),
+    ],
+)
+def test_the_next_steps_are_those_of_a_checkout_or_of_an_installation(
+    output: str, in_checkout: bool, run: str
+) -> None:
+    assert run in next_steps(Path(output), in_checkout)
 
 
 def test_init_does_not_replace_an_existing_file(

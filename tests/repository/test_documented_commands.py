@@ -69,7 +69,34 @@ DOCTOR = Elsewhere(
 )
 ON_CODE_CHANGE = "tests/workflow/test_origins.py::"
 ON_CODE_CHANGE += "test_changed_code_stops_the_start_until_the_user_has_decided"
+INSTALLED = "tests/workflow/test_installed.py::"
 ELSEWHERE = {
+    "pip wheel --no-deps --wheel-dir dist .": Elsewhere(
+        INSTALLED + "test_the_wheel_carries_the_workflow_of_the_checkout",
+        ('"wheel"', '"--no-deps"'),
+        through=(
+            "tests/conftest.py::installed",
+            "tests/support/installation.py::install",
+            "tests/support/installation.py::wheel_of",
+        ),
+    ),
+    "pip install dist/voxelsoup-*.whl": Elsewhere(
+        INSTALLED + "test_the_library_is_the_installed_one_and_read_only",
+        ('"install", "--no-deps", wheel',),
+        through=(
+            "tests/conftest.py::installed",
+            "tests/support/installation.py::install",
+        ),
+    ),
+    "voxelsoup demo": Elsewhere(
+        INSTALLED + "test_the_demo_prepares_its_scans_in_a_folder_of_the_user_s",
+        ('"voxelsoup", "demo"',),
+    ),
+    "voxelsoup run study.yaml": Elsewhere(
+        INSTALLED + "test_run_is_the_snakemake_of_the_study",
+        ('"voxelsoup", "run", "study.yaml"',),
+        through=("tests/conftest.py::halved", "tests/support/halving.py::run_halved"),
+    ),
     "snakemake --profile profiles/local --config on_code_change=keep": Elsewhere(
         ON_CODE_CHANGE, ('"--config", "on_code_change=keep"',)
     ),
@@ -366,9 +393,9 @@ def test_commands_stand_in_blocks_for_a_shell() -> None:
         if block.language == "text"
         for found in programs.finditer(block.text)
     ]
-    # They need an account or a container, and the pages say so.
+    # They need an account, a container or the network, and the pages say so.
     assert "pip install synapseclient" in hidden and "synapse login" in hidden
-    assert len(hidden) == 3
+    assert len(hidden) == 5
 
 
 def test_commands_within_sentences_exist(capsys: pytest.CaptureFixture[str]) -> None:

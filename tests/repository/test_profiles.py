@@ -166,3 +166,7 @@ def test_a_profile_is_found_as_snakemake_finds_it(
     by_name, by_file = read_site(Path("our-cluster")), read_site(SLURM / "config.yaml")
     assert by_name.partition_file == own / "partitions.yaml"
     assert by_file.partition_file == SLURM / "partitions.yaml"
+    # The profile that comes with the workflow, unless Snakemake knows one of this name.
+    assert read_site(Path("slurm")).partition_file == SLURM / "partitions.yaml"
+    shutil.copytree(SLURM, tmp_path / "slurm")
+    assert read_site(Path("slurm")).partition_file == Path("slurm/partitions.yaml")

@@ -21,6 +21,7 @@ NEEDED = (
     "Makefile",
     "config.yaml",
     "pyproject.toml",
+    "build_backend.py",
     "requirements.txt",
     "requirements-test.txt",
 )

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from support.halving import DIVERGES, GRID, HALVED, TRAINING, write_halved
 from support.runs import preprocess_phantom, small_study
 from support.studies import copy_data, epochs_trained, run_locally, start_locally, write_tiny
 from support.workflows import planned
@@ -46,27 +47,8 @@ def test_a_run_continued_from_its_rung_is_bit_identical_to_an_uninterrupted_one(
     assert states_of_rung(tmp_path / "new", 1, rung.last_step) == tmp_path / "new"
 
 
-GRID = {"optimizer.lr": [0.01, 0.02], "training.seed": [0, 1]}
-# A fifth trial diverges before it has a score.
-DIVERGES = {"trials": [{"optimizer.lr": 1e30}]}
-HALVED = {"halving": {"rungs": 3, "keep": 0.4}}
-TRAINING = {"epochs": 8, "steps_per_epoch": 5}
 # Epochs at the end of the rungs.
 ENDS = [1, 3, 8]
-
-
-@pytest.fixture(scope="module")
-def halved(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A halved study of five trials, run into its report; for reading and planning only."""
-    folder = tmp_path_factory.mktemp("halved")
-    sweep = {"grid": GRID} | DIVERGES | HALVED
-    write_tiny(folder, stem={"epochs": 2}, training=TRAINING, sweep=sweep)
-    plan = run_locally(folder, "-n", "--quiet", "rules")
-    # What follows a rung is not known yet: the plan names the rungs and what waits for them.
-    assert planned(plan)["rung"] == 5 and planned(plan)["halve"] == 2
-    assert "2 of 5 trials continue, to epoch 3" in run_locally(folder, "-n")
-    run_locally(folder)
-    return folder
 
 
 def kept(folder: Path, rung: int) -> list[str]:
@@ -138,8 +120,7 @@ def test_a_new_trial_starts_with_the_first_rung(halved: Path) -> None:
     grid = GRID | {"training.seed": [0, 1, 2]}
     before = (halved / "study.yaml").read_text()
     try:
-        sweep = {"grid": grid} | DIVERGES | HALVED
-        write_tiny(halved, stem={"epochs": 2}, training=TRAINING, sweep=sweep)
+        write_halved(halved, {"grid": grid} | DIVERGES | HALVED)
         plan = planned(run_locally(halved, "-n", "--quiet", "rules"))
     finally:
         (halved / "study.yaml").write_text(before)
@@ -150,7 +131,7 @@ def test_a_new_trial_starts_with_the_first_rung(halved: Path) -> None:
 def test_without_halving_dropped_trials_continue(halved: Path) -> None:
     before = (halved / "study.yaml").read_text()
     try:
-        write_tiny(halved, stem={"epochs": 2}, training=TRAINING, sweep={"grid": GRID})
+        write_halved(halved, {"grid": GRID})
         printed = run_locally(halved, "-n")
     finally:
         (halved / "study.yaml").write_text(before)
@@ -162,7 +143,7 @@ def test_a_finalist_is_bit_identical_to_a_run_without_halving(halved: Path, tmp_
     (finalist,) = kept(halved, 2)
     model = f"results/fold0/trials/{finalist}/model.safetensors"
     copy_data(halved, tmp_path)
-    write_tiny(tmp_path, stem={"epochs": 2}, training=TRAINING, sweep={"grid": GRID})
+    write_halved(tmp_path, {"grid": GRID})
     run_locally(tmp_path, model)
     assert sha256(tmp_path / model) == sha256(halved / model)
 
