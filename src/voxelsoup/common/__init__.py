@@ -9,7 +9,9 @@ It knows nothing of studies, scans or models, and imports neither torch nor pand
   written. A refusal of the file system becomes an ``InputError`` with its fix.
 - ``logs``: the log of a job, in which a user's mistake is one message without a traceback.
 - ``text``: numbers, lists and near misses in sentences.
-- ``provenance``: versions, commit and machine, to reproduce a result.
+- ``provenance``: versions, commit (or hash of what is installed) and machine, to reproduce results.
+- ``installation``: where the workflow of this library lies, in a checkout or in the wheel, and what
+  starts its Snakemake; ``workflow_files``: which files it consists of.
 - ``machine``: cores and memory that this process may take, of a cluster's job or a container too.
 
 Decision: outputs are complete or absent. A job that dies late must not leave half a file, so that
