@@ -10,6 +10,7 @@ import zipfile
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 from support.documents import REPOSITORY
 from support.halving import AS_RUN, PROCESS
@@ -63,14 +64,26 @@ def test_the_demo_prepares_its_scans_in_a_folder_of_the_user_s(installed: Instal
     assert again["trial"] == 8 and "preprocess" not in again
 
 
-def test_run_is_the_snakemake_of_the_study(halved: Path, installed: Installation) -> None:
+@pytest.fixture
+def finished(halved: Path, installed: Installation, request: pytest.FixtureRequest) -> Path:
+    """A folder of the user's with the finished study, in which its results can be read."""
+    folder = installed.folder(request.node.name)
+    (folder / "study.yaml").write_bytes((halved / AS_RUN).read_bytes())
+    (folder / "results").symlink_to(halved / "results")
+    return folder
+
+
+def test_run_is_the_snakemake_of_the_study(
+    halved: Path, finished: Path, installed: Installation
+) -> None:
     # The same process: signals and the exit code are its own.
     started = read_json(halved / "results/.state/snakemake.json")
     assert started["process"] == int((halved / PROCESS).read_text())
     assert (halved / "results" / "report.html").is_file()
     assert (halved / ".snakemake").is_dir()
-    assert "Nothing to be done" in installed.run(halved, "voxelsoup", "run", AS_RUN, "-n")
-    missing = installed.run(halved, "voxelsoup", "run", AS_RUN, "nothing.txt", "-n", code=1)
+    again = "run", "study.yaml", "-n"
+    assert "Nothing to be done" in installed.run(finished, "voxelsoup", *again)
+    missing = installed.run(finished, "voxelsoup", *again, "nothing.txt", code=1)
     assert "MissingRuleException" in missing
 
 
@@ -84,17 +97,16 @@ def test_results_name_the_installed_files(halved: Path, installed: Installation)
 
 
 def test_an_ejected_workflow_runs_with_plain_snakemake(
-    halved: Path, installed: Installation
+    finished: Path, installed: Installation
 ) -> None:
-    mine = installed.home / "mine"
-    installed.run(installed.home, "voxelsoup", "eject", str(mine))
-    plain = ["-m", "snakemake", "--snakefile", f"{mine}/Snakefile", "--configfile", AS_RUN]
-    plain += ["--profile", f"{mine}/profiles/local", "-n"]
-    assert "Nothing to be done" in installed.run(halved, "python", *plain)
+    installed.run(finished, "voxelsoup", "eject", "mine")
+    plain = ["-m", "snakemake", "--snakefile", "mine/Snakefile", "--configfile", "study.yaml"]
+    plain += ["--profile", "mine/profiles/local", "-n"]
+    assert "Nothing to be done" in installed.run(finished, "python", *plain)
     # The user, who does not own the installation, changes it.
-    program = "open('Snakefile', 'a').write('\\n\\nrule own:\\n    shell: \"true\"\\n')"
-    installed.run(mine, "python", "-c", program)
-    assert planned(installed.run(halved, "python", *plain, "own"))["own"] == 1
+    program = "open('mine/Snakefile', 'a').write('\\n\\nrule own:\\n    shell: \"true\"\\n')"
+    installed.run(finished, "python", "-c", program)
+    assert planned(installed.run(finished, "python", *plain, "own"))["own"] == 1
 
 
 def test_the_installed_workflow_is_a_module_of_another_one(
