@@ -37,7 +37,7 @@ REPOSITORY = Path(__file__).parents[1]
 sys.path.insert(0, str(REPOSITORY / "src"))
 
 FOLDS = 3
-RECIPES = ["greedy", "uniform", "learned", "hierarchical", "ensemble"]
+RECIPES = ["greedy", "uniform", "ensemble"]
 # Not a recipe of the project: the stem is its anchor.
 STOCK = "model-stock"
 RESAMPLES = 10_000

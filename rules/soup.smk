@@ -1,11 +1,5 @@
 # Trials averaged into one model, and the ensemble that this replaces.
 from voxelsoup.study.ingredients import averaged_already
-from voxelsoup.study.trials import trial_groups
-
-# What the learned recipe depends on in addition to the models and the evaluation.
-LEARNED = SETTINGS["soup"]["learned"] | {
-    key: SETTINGS["training"][key] for key in ("batch_size", "foreground_share", "seed")
-}
 
 # The soup whose ingredients the ensemble has, if it has not all.
 INGREDIENTS_OF_ENSEMBLE = (
@@ -42,10 +36,6 @@ rule soup:
     params:
         evaluation=SETTINGS["evaluation"],
         race=study.soup.race,
-        learned=lambda wildcards: LEARNED if wildcards.recipe == "learned" else None,
-        groups=lambda wildcards: (
-            trial_groups(study, TRIALS) if wildcards.recipe == "hierarchical" else None
-        ),
         folder=preprocessed_folder,
         # Case scores of candidate soups, shared by all recipes and `basin`.
         cache=f"{study.results}/.state/fold{{fold}}/candidates.jsonl",

@@ -65,6 +65,11 @@ def test_prune_keeps_everything_that_the_study_names(study: Path, capsys) -> Non
         assert files_of(study.parent) == before
 
 
+def test_soups_of_recipes_that_were_removed_are_listed(study: Path, capsys) -> None:
+    finish_others(study.parent / "results", 0, ("learned",))
+    assert "soup learned of fold 0" in pruned(capsys, study)
+
+
 def test_the_finish_and_the_long_run_of_a_former_study_are_listed(study: Path, capsys) -> None:
     results, before = study.parent / "results", files_of(study.parent / "results")
     finished = {

@@ -10,6 +10,9 @@ import pytest
 from voxelsoup.common import code_version
 from voxelsoup.common.code_version import (
     DECIDING,
+    REMOVED,
+    SAME_NUMBERS,
+    as_of_now,
     changed_modules,
     check_started_with,
     hash_of_code,
@@ -56,6 +59,15 @@ def test_changed_modules_are_named_by_their_last_parts() -> None:
     before = {"models.losses": "1", "training.train": "2", "training.affine": "3"}
     now = {"models.losses": "9", "training.train": "2", "training.epochs": "3"}
     assert changed_modules(before, now) == ["affine", "epochs", "losses"]
+
+
+def test_results_of_code_that_changed_no_number_are_those_of_today() -> None:
+    now = module_hashes(DECIDING)
+    before = now | {module: next(iter(known)) for module, known in SAME_NUMBERS.items()}
+    before |= dict.fromkeys(REMOVED, "any")
+    assert before != now and as_of_now(before) == now
+    assert changed_modules(before, now) == []
+    assert changed_modules(before | {"soups.scorer": "other"}, now) == ["scorer"]
 
 
 def test_a_job_with_other_code_than_its_start_is_refused(

@@ -141,8 +141,8 @@ def test_a_soup_of_the_best_model_alone_does_not_hide_it(tmp_path):
 
 
 def test_every_recipe_has_a_colour_and_a_shape_of_its_own(tmp_path):
-    kinds = [*(f"{name} Soup" for name in ("Greedy", "Uniform", "Hierarchical", "Learned"))]
-    kinds += ["Best Single", "Ensemble"]
+    kinds = [*(f"{name} Soup" for name in ("Greedy", "Uniform", "Finished"))]
+    kinds += ["Finished Best Single", "Long Run", "Ensemble"]
     assert len(set(SOUP_COLOURS)) == len(set(SOUP_MARKERS)) == len(kinds)
     # Those of the trials and of the best model are taken.
     assert not {GREY, BLUE} & set(SOUP_COLOURS)

@@ -95,7 +95,6 @@ def test_references_are_numbered_as_cited_and_every_one_of_them_is_cited() -> No
     ("changes", "cited"),
     [
         ({}, {"soups"}),
-        ({"soup": {"recipes": ["hierarchical"]}}, {"hierarchical"}),
         ({"soup": {"recipes": ["ensemble"]}}, set()),
         ({"optimizer": {"name": "radam", "schedule": "constant"}}, {"radam", "soups"}),
         ({"optimizer": {"schedule": "schedule-free"}}, {"adamw", "schedule-free", "soups"}),
@@ -253,8 +252,6 @@ def test_a_setting_that_only_some_trials_name_is_no_base_setting() -> None:
     sweep = {"grid": {}, "trials": [{"optimizer.lr": 0.5}, {"training.loss": "dice"}]}
     text = written(sweep=sweep, stem={"source": "none"}).paragraph
     assert "learning rate 0.01" not in text and "The loss was" not in text
-    grouped = written(sweep=sweep, soup={"recipes": ["hierarchical"]}).paragraph
-    assert "groups of trials that agreed in learning rate" in grouped
 
 
 def test_statistics_secondary_metrics_and_postprocessing_are_reported() -> None:
@@ -329,7 +326,7 @@ CHOICES: dict[str, list[dict[str, Any]]] = {
     ],
     "soup": [
         {"recipes": ["best"]},
-        {"recipes": ["greedy", "uniform", "hierarchical", "learned", "ensemble"], "race": 0.05},
+        {"recipes": ["greedy", "uniform", "ensemble"], "race": 0.05},
         {"recipes": ["ensemble"], "weights": ["raw"]},
         {"recipes": ["greedy"], "finish": {"unlabelled": True}},
         {"recipes": ["greedy"], "finish": {"of": "best", "ensemble_share": 0, "rates": [0.1]}},

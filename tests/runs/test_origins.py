@@ -103,6 +103,9 @@ def test_code_that_was_kept_is_taken_for_that_of_the_results() -> None:
     assert MADE.is_by(MADE.code or {}) and not MADE.is_by(other)
     assert MADE.keeping(other).is_by(other) and MADE.keeping(other).is_by(MADE.code or {})
     assert changed_code(MADE.code, other) == "code changed: losses"
+    with_former = replace(MADE, code=(MADE.code or {}) | {"soups.recipes.learned": "33"})
+    assert with_former.is_by(MADE.code or {}) and not with_former.is_by(other)
+    assert with_former.keeping(other).is_by(other)
     assert "did not write down its code" in changed_code(None, other)
 
 

@@ -119,12 +119,8 @@ def test_only_ingredients_go_into_soups(tmp_path: Path) -> None:
     trials = write_fold(tmp_path)
     path = tmp_path / "fold0" / "candidates.tsv"
     write_candidates(path, list_candidates(trials, MODELS, {"bbbb0000"}))
-    (ingredient,) = ingredients_of_fold(path, {"bbbb0000": "group"})
-    assert (ingredient.trial, ingredient.sha256, ingredient.group) == (
-        "bbbb0000",
-        "second",
-        "group",
-    )
+    (ingredient,) = ingredients_of_fold(path)
+    assert (ingredient.trial, ingredient.sha256) == ("bbbb0000", "second")
     assert ingredient.score == pytest.approx(0.25)
     assert ingredient.name == "bbbb0000"
     ingredient.path.unlink()

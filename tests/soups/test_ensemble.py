@@ -229,7 +229,7 @@ def test_the_record_of_an_ensemble_has_a_soups_form_and_the_cost(
     assert 0 < seconds["one_model"] <= seconds["ensemble"]
     # All that a soup's record says, but for its choices.
     soup = recipe_record("uniform", made_of(models, scores_of(scored.rows)), Selected(), 1.0)
-    assert soup.keys() - record.keys() == {"decisions", "wasted_inferences", "gradient_steps"}
+    assert soup.keys() - record.keys() == {"decisions", "wasted_inferences"}
     assert soup["ingredients"][0].keys() == record["ingredients"][0].keys()
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,7 @@ from voxelsoup.common.files import sha256
 from voxelsoup.evaluation.case_scores import LOSS, CaseScore, Scores, mean_score
 from voxelsoup.models import weight_files
 from voxelsoup.models.weight_files import Weights
-from voxelsoup.soups.recipes import best, greedy, hierarchical, uniform
+from voxelsoup.soups.recipes import best, greedy, uniform
 from voxelsoup.soups.selection import Cache, Selection
 from voxelsoup.soups.soup import (
     Ingredient,
@@ -58,28 +57,19 @@ class MadeUp:
         self.asked += 1
         return made_up_dice(self.weights, case)
 
-    def gradient(self, weights: Weights, cases: Sequence[str], step: int) -> Weights:
-        """Of the mean loss over the cases, by torch itself."""
-        parameter = weights["w"].double().requires_grad_()
-        targets = torch.from_numpy(TARGETS[[CASES.index(case) for case in cases]])
-        (-torch.exp(-(parameter - targets).abs()).mean()).backward()
-        assert parameter.grad is not None
-        return {"w": parameter.grad}
-
 
 def all_scores(weights: torch.Tensor) -> Scores:
     return {case: made_up_dice(weights, case) for case in CASES}
 
 
-def write(folder: Path, models: list[list[float]], groups: int = 1) -> list[Ingredient]:
+def write(folder: Path, models: list[list[float]]) -> list[Ingredient]:
     found = []
     for number, row in enumerate(models):
         path = folder / f"{number}.safetensors"
         weights = {"w": torch.tensor(row), "steps": torch.tensor([7 + number])}
         weight_files.save(path, weights, DESCRIPTION)
         scores = all_scores(weights["w"])
-        group = f"group{number % groups}"
-        found.append(Ingredient(f"trial{number}", path, sha256(path), scores, group))
+        found.append(Ingredient(f"trial{number}", path, sha256(path), scores))
     return found
 
 
@@ -157,37 +147,11 @@ def test_best_needs_no_inference(tmp_path: Path) -> None:
     assert selection.inferences == 0
 
 
-def test_hierarchical_is_greedy_over_the_soups_of_groups(tmp_path: Path) -> None:
-    random = np.random.default_rng(5)
-    for attempt in range(8):
-        folder = tmp_path / str(attempt)
-        folder.mkdir()
-        models = random.normal(0, 0.7, (6, 3)).astype(np.float32).tolist()
-        ingredients = write(folder, models, groups=2)
-        result = hierarchical(ingredients, selection_with())
-        soups = []
-        for group in ("group0", "group1"):
-            members = [i for i in ingredients if i.group == group]
-            kept = plain_greedy(members)
-            weights = [
-                weight_files.load(i.path)[0]["w"].double() for i in members if i.trial in kept
-            ]
-            average = (sum(weights) / len(weights)).float()
-            soups.append((mean_score(all_scores(average)), average, kept))
-        soups.sort(key=lambda soup: -soup[0])
-        both = (soups[0][1].double() + soups[1][1].double()) / 2
-        improves = mean_score(all_scores(both.float())) > soups[0][0]
-        expected = both if improves else soups[0][1].double()
-        torch.testing.assert_close(result.weights["w"].double(), expected, rtol=1e-6, atol=1e-6)
-        assert set(result.trials) == {t for _, _, kept in soups[: 1 + improves] for t in kept}
-        assert sum(part.weight for part in result.parts) == pytest.approx(1)
-
-
-@pytest.mark.parametrize("recipe", [greedy, uniform, hierarchical])
+@pytest.mark.parametrize("recipe", [greedy, uniform])
 def test_a_soup_rebuilt_from_its_recipe_alone_is_bit_identical(tmp_path: Path, recipe) -> None:
     models = np.random.default_rng(3).normal(0, 0.5, (5, 3)).astype(np.float32).tolist()
     selection = selection_with()
-    result: SoupResult = recipe(write(tmp_path, models, groups=2), selection)
+    result: SoupResult = recipe(write(tmp_path, models), selection)
     record = json.loads(json.dumps(recipe_record(recipe.__name__, result, selection, 1.0)))
     again = rebuild(record)
     assert again.keys() == result.weights.keys()
@@ -202,6 +166,17 @@ def test_a_recipe_whose_ingredient_changed_is_refused(tmp_path: Path) -> None:
     record = recipe_record("uniform", result, selection, 1.0)
     write(tmp_path, [[1.5, 2, 3]])
     with pytest.raises(InputError, match="has changed"):
+        rebuild(record)
+
+
+def test_a_record_with_weights_per_block_is_refused_not_rebuilt_without_them(
+    tmp_path: Path,
+) -> None:
+    selection = selection_with()
+    result = uniform(write(tmp_path, [[1.0, 2, 3], [0, 0, 0]]), selection)
+    record = recipe_record("uniform", result, selection, 1.0)
+    record["ingredients"][0]["blocks"] = {"w": 0.9}
+    with pytest.raises(InputError, match="weights per block, of the recipe `learned`"):
         rebuild(record)
 
 

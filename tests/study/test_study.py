@@ -12,7 +12,7 @@ import yaml
 
 from support.runs import small_study
 from voxelsoup.common.errors import InputError
-from voxelsoup.study.loading import load, read
+from voxelsoup.study.loading import load, read, read_of_results
 from voxelsoup.study.reference import json_schema
 from voxelsoup.study.sections.evaluation import primary_model
 from voxelsoup.study.study import Study
@@ -123,6 +123,39 @@ def test_a_wrong_setting_is_named_with_its_key_and_its_fix(
     changes: dict[str, Any], said: str
 ) -> None:
     assert said in refused(**changes)
+
+
+@pytest.mark.parametrize(
+    ("soup", "said"),
+    [
+        ({"recipes": ["greedy", "learned"]}, "`recipes` names `learned`: the recipes"),
+        ({"ensemble_of": "hierarchical"}, "`ensemble_of` names `hierarchical`: the"),
+        ({"finish": {"of": "learned"}}, "`finish.of` names `learned`: the"),
+        ({"learned": {"per": "block"}}, "`learned` is a setting of such a recipe: the"),
+        ({"group_by": ["optimizer.lr"]}, "`group_by` is a setting of such a recipe: the"),
+    ],
+)
+def test_a_removed_recipe_is_refused_once_with_the_reason_and_the_fix(
+    soup: dict[str, Any], said: str
+) -> None:
+    message = refused(soup=soup)
+    assert "1 setting(s) are wrong\n  - `soup`: " in message and said in message
+    assert "they gained nothing over `greedy` (docs/souping.md)" in message
+    assert "take them out, or name `greedy`" in message
+
+
+def test_the_unused_settings_of_removed_recipes_in_a_complete_study_say_nothing() -> None:
+    unused = {"group_by": None, "learned": {"per": "model", "steps": 40, "lr": 0.1}}
+    assert load(SMALLEST | {"soup": unused}) == load(SMALLEST)
+
+
+def test_results_of_a_study_with_removed_recipes_are_read_without_them(tmp_path: Path) -> None:
+    file, soup = tmp_path / "study.yaml", {"recipes": ["learned", "greedy"], "group_by": ["x"]}
+    file.write_text(yaml.safe_dump(SMALLEST | {"soup": soup}))
+    assert read_of_results(file).soup.recipes == ["greedy"]
+    file.write_text(yaml.safe_dump(SMALLEST | {"soup": {"recipes": ["learned"]}}))
+    with pytest.raises(InputError, match="`recipes` names `learned`"):
+        read_of_results(file)
 
 
 def test_all_mistakes_are_reported_at_once() -> None:
@@ -299,8 +332,8 @@ def test_the_primary_question_has_a_default_that_changes_no_study() -> None:
 @pytest.mark.parametrize(
     ("primary", "said"),
     [
-        ({"model": "learned"}, "`learned`, which this study does not make"),
-        ({"model": "learned"}, "one of greedy, uniform"),
+        ({"model": "finished"}, "`finished`, which this study does not make"),
+        ({"model": "finished"}, "one of greedy, uniform"),
         ({"model": "gredy"}, "did you mean `greedy`?"),
         ({"model": "best"}, "`comparison.primary.model` is `best`, which"),
         ({"against": "ensemble"}, "`comparison.primary.against` is `ensemble`"),

@@ -19,7 +19,6 @@ from voxelsoup.common.errors import InputError
 from voxelsoup.study.loading import load
 from voxelsoup.study.study import Study
 from voxelsoup.study.trials import (
-    group_keys,
     model_labels,
     parameters_of,
     readable,
@@ -389,7 +388,6 @@ def test_trials_with_other_keys_have_the_values_of_their_own_study() -> None:
     last = found[-1].id
     labels = model_labels(of_study, [last, f"{last}/raw-1"])
     assert labels == {last: "lr 0.3, loss dice", f"{last}/raw-1": "lr 0.3, loss dice, raw-1"}
-    assert group_keys(of_study, found) == ["optimizer.lr"]
 
 
 BOTH = {"optimizer.lr": [0.1]}
@@ -446,12 +444,6 @@ def test_keys_that_cannot_be_swept_are_refused_with_the_reason(
     with pytest.raises(InputError) as refused:
         trials(study(sweep=sweep))
     assert re.search(said, str(refused.value), re.S), refused.value
-
-
-def test_a_group_of_a_key_without_sweep_is_refused() -> None:
-    soup = {"group_by": ["optimizer.lr", "training.loss"]}
-    with pytest.raises(InputError, match=r"group_by` names `training.loss`, which the sweep does"):
-        trials(study({"optimizer.lr": [0.1, 0.2]}, soup=soup))
 
 
 @pytest.mark.parametrize(

@@ -286,12 +286,12 @@ def write_with_ensemble(
         training=TRAINING,
         stem="none",
         sweep={"grid": {"optimizer.lr": [0.01, 0.02, 0.03]}},
-        soup={"recipes": recipes, "learned": {"per": "block", "steps": 3}, **soup},
+        soup={"recipes": recipes, **soup},
         **({"comparison": {"long_run": True}, "final": True} if long_run else {}),
     )
 
 
-SOUPS = ["greedy", "uniform", "hierarchical", "learned"]
+SOUPS = ["greedy", "uniform"]
 ALL_RECIPES = [*SOUPS, "ensemble"]
 FINISHED = ["finished", "finished-best", "long-run"]
 ENSEMBLE = Path("results/fold0/soups/ensemble")
@@ -422,7 +422,7 @@ def test_the_ensemble_and_its_cost_are_shown_beside_the_soups(with_ensemble: Pat
     page = (results / "report.html").read_text()
     assert '{"result": "ensemble, fold 0"}' in page
     assert "averages the probabilities of the models instead of their weights" in page
-    assert "a <em>soup</em> (greedy, uniform, hierarchical, learned)" in page
+    assert "a <em>soup</em> (greedy, uniform)" in page
     assert "<!-- Ensemble -->" in (results / "figures/selection_against_test.svg").read_text()
     again = snakemake(with_ensemble, *PROFILE, config=with_ensemble / "study.yaml")
     assert "Nothing to be done" in again
@@ -447,7 +447,7 @@ AGAIN |= dict.fromkeys(("final_plan", "final_soup", "final_targets", "final_fini
         # Soups are made again from the scores that they were made by.
         (
             {"metrics": {"surface_tolerance": 2.0}},
-            {"evaluate": 3, "candidates": 1, "best": 1, "soup": 4, "basin": 1, **SCORED, **AGAIN},
+            {"evaluate": 3, "candidates": 1, "best": 1, "soup": 2, "basin": 1, **SCORED, **AGAIN},
         ),
         ({"postprocessing": {"thresholds": [0.2, 0.5]}}, SCORED),
     ],

@@ -19,7 +19,7 @@ with job_log(snakemake.log[0]):
     asked, given, made_of = snakemake.params, snakemake.input, snakemake.output
     folder = Path(asked.folder)
     study, fold = study_of_fold(snakemake.config, Path(given.folds), number, folder)
-    ingredients = ingredients_of_fold(Path(given.candidates), asked.groups, study)
+    ingredients = ingredients_of_fold(Path(given.candidates), study)
     description = check_alike(ingredients)
 
     device = devices.prepare(study.training.device, snakemake.threads)
@@ -30,7 +30,7 @@ with job_log(snakemake.log[0]):
     context = scoring_context(study, fold, read_manifest(Path(given.manifest)))
     cache = Cache(Path(asked.cache), context)
     selection = Selection(fold["selection"], scorers, cache, study.soup.race)
-    made = recipe_of(snakemake.wildcards.recipe, study.soup)(ingredients, selection)
+    made = recipe_of(snakemake.wildcards.recipe)(ingredients, selection)
 
     check_unchanged(made.parts)
     weights = scorers[0].batch_norm_re_estimated(made.weights)

@@ -88,7 +88,7 @@ def compare_command(asked: argparse.Namespace) -> int:
 
 def _opened(target: Path) -> tuple[Path, Study]:
     """The results folder of a target, and its study."""
-    from voxelsoup.study.loading import read
+    from voxelsoup.study.loading import read, read_of_results
 
     if target.is_file():
         study = read(target)
@@ -99,7 +99,7 @@ def _opened(target: Path) -> tuple[Path, Study]:
         )
     files = _study_files(target)
     try:
-        return target, read(*files)
+        return target, read_of_results(*files)
     except InputError as error:
         raise InputError(
             target,

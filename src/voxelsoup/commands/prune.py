@@ -21,6 +21,7 @@ from voxelsoup.runs.lease import Lease, LeaseTaken, server_time
 from voxelsoup.runs.run_state import condition_by_states
 from voxelsoup.study.ingredients import given_models
 from voxelsoup.study.loading import read
+from voxelsoup.study.sections.removed_recipes import REMOVED
 from voxelsoup.study.sections.soup import FINISHED, FINISHED_BEST, RecipeName
 from voxelsoup.study.study import LONG_RUN, Study
 from voxelsoup.study.trials import trials
@@ -33,7 +34,7 @@ ABOUT = r"(?:[-.].*)?"
 STEM = re.compile(rf"stem{ABOUT}")
 TRIAL = re.compile(rf"([0-9a-f]{{8}}){ABOUT}")
 # The longer name first: the shorter one begins it.
-COMPARED = "|".join([*get_args(RecipeName), FINISHED_BEST, FINISHED, LONG_RUN])
+COMPARED = "|".join([*get_args(RecipeName), *REMOVED, FINISHED_BEST, FINISHED, LONG_RUN])
 RECIPE = re.compile(rf"({COMPARED}){ABOUT}")
 FIGURE = re.compile(rf"differences_({COMPARED})\..*")
 # The runs of the finishes of a fold, and what they train towards.

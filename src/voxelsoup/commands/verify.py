@@ -17,7 +17,7 @@ from voxelsoup.data.index.check_cache import files_of, hash_files
 from voxelsoup.data.index.index import read_cases
 from voxelsoup.deploy.file_manifest import MANIFEST, SCANS, hashes_of, read_entries
 from voxelsoup.prediction.bundle_files import METADATA, changed_files
-from voxelsoup.study.loading import read
+from voxelsoup.study.loading import read_of_results
 
 STUDY = Path("report", "study.yaml")
 CHANGED, MISSING = "changed", "missing"
@@ -99,7 +99,7 @@ def _scans(results: Path, scans: Sequence[str], data: Path | None) -> Iterator[t
 
 
 def _data_root(results: Path) -> Path:
-    dataset = read(results / STUDY).dataset
+    dataset = read_of_results(results / STUDY).dataset
     if dataset.root is None or dataset.layout == "phantom":
         return results / "phantom"
     return Path(dataset.root)

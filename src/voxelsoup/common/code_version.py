@@ -84,8 +84,6 @@ DECIDING: dict[str, tuple[str, ...]] = {
         "soups.ensemble",
         "soups.recipes.best",
         "soups.recipes.greedy",
-        "soups.recipes.hierarchical",
-        "soups.recipes.learned",
         "soups.recipes.uniform",
         "soups.scorer",
         "soups.selection",
@@ -132,6 +130,24 @@ DECIDING: dict[str, tuple[str, ...]] = {
         "comparison.test_sets",
     ),
 }
+
+# Changes that left every number as it was: results of both versions are current.
+# Module -> hash of the code before -> hash of the code after.
+SAME_NUMBERS: dict[str, dict[str, str]] = {
+    # The recipes `hierarchical` and `learned` left, with what only they used.
+    "soups.averaging": {"a412938609d966ab": "84ceb33bdb801270"},
+    "soups.scorer": {"0cccb861c3bc03ec": "7bebba9a1192b240"},
+    "soups.selection": {"64a0e2df583aee3d": "ad12071cc1147bcf"},
+    "soups.soup": {"df33c115799c52da": "c0e21b2545ecb446"},
+}
+# Modules that are gone: no study can ask for what they made.
+REMOVED = ("soups.recipes.hierarchical", "soups.recipes.learned")
+
+
+def as_of_now(code: dict[str, str]) -> dict[str, str]:
+    """Module -> hash as results have it, in terms of the code that computes the same today."""
+    kept = {module: digest for module, digest in code.items() if module not in REMOVED}
+    return {m: SAME_NUMBERS.get(m, {}).get(digest, digest) for m, digest in kept.items()}
 
 
 def module_hashes(kinds: Iterable[str], source: Path = SOURCE) -> dict[str, str]:
@@ -198,6 +214,7 @@ def hash_of_code(text: str) -> str:
 
 def changed_modules(before: dict[str, str], now: dict[str, str]) -> list[str]:
     """Modules that differ, by the last part of their names; those of one side alone too."""
+    before = as_of_now(before)
     differ = [name for name in {**before, **now} if before.get(name) != now.get(name)]
     return sorted({name.rpartition(".")[2] for name in differ})
 

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from voxelsoup.prediction.bundle_files import METADATA, bundle_metrics
 from voxelsoup.runs.invocation import recorded_studies
-from voxelsoup.study.loading import read, wrong_settings
+from voxelsoup.study.loading import read_of_results, wrong_settings
 from voxelsoup.study.sections.evaluation import Metrics
 from voxelsoup.study.study import Study
 
@@ -53,10 +53,10 @@ def study_of(model: Path) -> StudyOfModel | None:
                 except ValidationError as error:
                     raise wrong_settings(error, str(folder / METADATA), "metrics") from error
         if (folder / COMPLETE_STUDY).is_file():
-            return _known(read(folder / COMPLETE_STUDY), folder / COMPLETE_STUDY)
+            return _known(read_of_results(folder / COMPLETE_STUDY), folder / COMPLETE_STUDY)
         for files in reversed(recorded_studies(folder)):
             if all(file.is_file() for file in files):
-                return _known(read(*files), files[-1])
+                return _known(read_of_results(*files), files[-1])
     return None
 
 

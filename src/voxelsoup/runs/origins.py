@@ -15,7 +15,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from voxelsoup.common.code_version import changed_modules, module_hashes
+from voxelsoup.common.code_version import as_of_now, changed_modules, module_hashes
 from voxelsoup.common.files import json_sha256, write_text
 
 ORIGINS = Path(".state", "origins")
@@ -100,7 +100,8 @@ class Origin:
 
     def is_by(self, code: dict[str, str]) -> bool:
         """Whether its numbers are those of this version of the code, or were declared to be."""
-        return self.code == code or code in self.kept
+        known = [*([] if self.code is None else [self.code]), *self.kept]
+        return code in map(as_of_now, known)
 
     def keeping(self, code: dict[str, str]) -> Origin:
         """The same, declared current for a version of the code."""

@@ -10,10 +10,8 @@ measures whether models can be averaged at all.
 Decisions:
 
 - **A recipe is a function** from ingredients and a `Selection` to a weighted average (files and
-  weights): a module of `recipes` and an entry in its table. `learned` takes the gradient of the
-  loss at the average once a step; the slope along each ingredient is a dot product with its file,
-  so that it holds one ingredient at a time. It learns on each half of the selection cases and
-  asks the other half whether that pays.
+  weights): a module of `recipes` and an entry in its table. What gained nothing over `greedy` left
+  (`docs/souping.md` has the figures).
 - **No case is evaluated twice for a soup.** `selection` takes the single models' scores from
   their evaluation, keeps those of candidates by what they are made of
   (`.state/fold{k}/candidates.jsonl`, which all recipes of a fold share), and drops a candidate as

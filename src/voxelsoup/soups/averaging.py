@@ -6,9 +6,8 @@ comes down to, and enough to make the soup again, bit-identical.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -23,27 +22,14 @@ class WeightedModel:
 
     Attributes:
         weight: its share of the average; all shares sum to 1.
-        blocks: its share of single blocks of the network, where they differ (see ``block_of``);
-            those of a block sum to 1 too.
     """
 
     path: Path
     sha256: str
     weight: float
-    blocks: Mapping[str, float] = field(default_factory=dict)
-
-    def share(self, name: str) -> float:
-        """Its share of the average of one of the network's tensors."""
-        return self.blocks.get(block_of(name), self.weight)
 
 
 WeightedAverage = Sequence[WeightedModel]
-
-
-def block_of(name: str) -> str:
-    """The block that a tensor belongs to: `enc_stages.1` for `enc_stages.1.0.conv1.weight`."""
-    match = re.match(r"[^.]+(\.\d+)?", name)
-    return match.group() if match else name
 
 
 def equal_parts(files: Sequence[tuple[Path, str]]) -> list[WeightedModel]:
@@ -62,10 +48,9 @@ class RunningSum:
         self._sums: Weights = {}
         self._kept: Weights = {}
 
-    def add(self, path: Path, share: Callable[[str], float] | None = None) -> None:
-        """Add one model file, each tensor times the share that its name has (1 by default)."""
+    def add(self, path: Path, factor: float = 1.0) -> None:
+        """Add one model file times a factor."""
         for name, value in weight_files.stream(path):
-            factor = 1.0 if share is None else share(name)
             if not value.is_floating_point():
                 self._kept.setdefault(name, value.clone())
             elif name in self._sums:
@@ -105,10 +90,10 @@ def average(parts: WeightedAverage) -> Weights:
     that model, bit-identical.
     """
     total = RunningSum()
-    if len({part.weight for part in parts}) == 1 and not any(part.blocks for part in parts):
+    if len({part.weight for part in parts}) == 1:
         for part in parts:
             total.add(part.path)
         return total.average_with()
     for part in parts:
-        total.add(part.path, part.share)
+        total.add(part.path, part.weight)
     return total.total()

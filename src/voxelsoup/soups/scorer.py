@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from voxelsoup.evaluation.case_scores import CaseScore, case_score
 from voxelsoup.evaluation.score import score_case
-from voxelsoup.models import devices, networks, weight_files
-from voxelsoup.models.losses import make_loss
+from voxelsoup.models import networks, weight_files
 from voxelsoup.study.study import Study
 from voxelsoup.training.batch_norm import estimate_batch_norm
-from voxelsoup.training.patches import PatchSource, batches
+from voxelsoup.training.patches import PatchSource
 from voxelsoup.training.run import NOT_ANNOTATED
 
 
@@ -42,33 +40,6 @@ class WeightsScorer:
     def score(self, case: str) -> CaseScore:
         """Dice per region on one case, and the loss."""
         return case_score(score_case(self.model, case, self.folder, self.study, self.device))
-
-    def gradient(
-        self, weights: weight_files.Weights, cases: Sequence[str], step: int
-    ) -> weight_files.Weights:
-        """The evaluation loss' gradient by the weights, on the batch of patches of a step.
-
-        Running statistics are those of the weights given, for estimating them again costs more than
-        the step.
-        """
-        self.model.load_state_dict(weights)
-        training = self.study.training.model_copy(update={"augmentation": "none", "workers": 0})
-        study = self.study.model_copy(update={"training": training})
-        source = PatchSource.of(study, cases, self.folder, (training.seed,))
-        ((images, regions),) = batches(source, step, step + 1, self.device)
-        # Small gradients would vanish in float16 without a scaler.
-        chosen = devices.precision_on(self.device, training.precision)
-        precision = "float32" if chosen == "float16" else chosen
-        with devices.autocast(self.device, precision):
-            logits = self.model(images)
-        self.model.zero_grad(set_to_none=True)
-        loss = make_loss(study.evaluation.loss, some_unknown=study.some_unknown(cases))
-        loss(logits.float(), regions).backward()
-        return {
-            name: parameter.grad.cpu()
-            for name, parameter in self.model.named_parameters()
-            if parameter.grad is not None
-        }
 
     def batch_norm_re_estimated(self, weights: weight_files.Weights) -> weight_files.Weights:
         """Weights as they are to be saved: with running statistics of their own."""

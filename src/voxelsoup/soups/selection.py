@@ -50,9 +50,6 @@ class Scorer(Protocol):
     def score(self, case: str) -> CaseScore:
         """Dice per region on one case, and the loss."""
 
-    def gradient(self, weights: Weights, cases: Sequence[str], step: int) -> Weights:
-        """Gradient of the loss by some weights, on that batch of the cases' patches."""
-
 
 @dataclass(frozen=True)
 class CandidateSoup:
@@ -69,7 +66,7 @@ class CandidateSoup:
     @property
     def key(self) -> str:
         """Hash of the files and their weights, in order."""
-        identity = [[p.sha256, p.weight, *([p.blocks] if p.blocks else [])] for p in self.parts]
+        identity = [[part.sha256, part.weight] for part in self.parts]
         return hashlib.sha256(json.dumps(identity).encode()).hexdigest()
 
 
@@ -155,10 +152,6 @@ class Selection:
         """
         self.cases, self.scorers, self.cache, self.race = list(cases), scorers, cache, race
         self.inferences = 0
-
-    def on(self, cases: Sequence[str]) -> Selection:
-        """The same over some of the cases; what they cost is counted there."""
-        return Selection(cases, self.scorers, self.cache, self.race)
 
     def score_all(self, candidate: CandidateSoup) -> Outcome:
         """The scores of all cases, whatever they are."""

@@ -9,7 +9,7 @@ which is enough to make the soup again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -32,7 +32,6 @@ class Ingredient:
 
     Attributes:
         scores: what its evaluation gave on the selection cases.
-        group: what it shares with others of its kind; for ``hierarchical``.
         name: what logs call it; empty: its trial.
     """
 
@@ -40,7 +39,6 @@ class Ingredient:
     path: Path
     sha256: str
     scores: Scores
-    group: str = ""
     name: str = ""
 
     @property
@@ -51,10 +49,9 @@ class Ingredient:
 
 @dataclass(frozen=True)
 class Decision:
-    """What became of one ingredient, or of one group of them.
+    """What became of one ingredient.
 
     Attributes:
-        trial: its trial, or the group.
         candidate_score: selection score of the soup with it (None where none was taken to the
             end).
         at_most: what that could have been at most, where it was stopped.
@@ -101,7 +98,6 @@ class SoupResult:
     decisions: list[Decision]
     scores: Scores
     wasted: int = 0
-    gradient_steps: int = 0
 
     @property
     def score(self) -> float:
@@ -114,14 +110,11 @@ class SoupResult:
         return average(self.parts)
 
 
-def ingredients_of_fold(
-    path: Path, groups: Mapping[str, str] | None = None, study: Study | None = None
-) -> list[Ingredient]:
+def ingredients_of_fold(path: Path, study: Study | None = None) -> list[Ingredient]:
     """What may go into the soups of a fold, with the case scores of each.
 
     Args:
         path: the fold's list; the trials lie beside it.
-        groups: trial -> what it shares with others of its kind.
         study: gives the ingredients their names.
 
     Raises:
@@ -132,11 +125,10 @@ def ingredients_of_fold(
     found = []
     for candidate in listed:
         folder = path.parent / "trials" / candidate.model
-        group = groups[candidate.model.partition("/")[0]] if groups else ""
         scores = scores_of(read_rows(folder / "selection.csv"))
         name = named(candidate.model, labels)
         model = _present(folder / OWN)
-        found.append(Ingredient(candidate.model, model, candidate.sha256, scores, group, name))
+        found.append(Ingredient(candidate.model, model, candidate.sha256, scores, name))
     return found
 
 
@@ -216,7 +208,6 @@ def ingredient_record(trial: str, part: WeightedModel, score: float) -> dict[str
     return {
         "trial": trial,
         "weight": part.weight,
-        **({"blocks": dict(part.blocks)} if part.blocks else {}),
         "selection_score": score,
         "sha256": part.sha256,
         "path": str(part.path),
@@ -238,7 +229,6 @@ def recipe_record(
         "decisions": [asdict(decision) for decision in soup.decisions],
         "case_inferences": selection.inferences,
         "wasted_inferences": soup.wasted,
-        "gradient_steps": soup.gradient_steps,
         "seconds": round(seconds, 1),
     }
 
@@ -247,10 +237,18 @@ def rebuild(record: dict[str, Any], folder: Path = Path()) -> Weights:
     """Make a soup again from its ``recipe.json`` alone, bit-identical; paths count from ``folder``.
 
     Raises:
-        InputError: if an ingredient is missing or is not the file that it was.
+        InputError: if an ingredient is missing or is not the file that it was, or if the record is
+            of an earlier version's recipe with a weight per block of the network.
     """
+    if any("blocks" in one for one in record["ingredients"]):
+        raise InputError(
+            "recipe.json",
+            "has weights per block, of the recipe `learned`, which was removed",
+            "one weight per ingredient",
+            "take the model.safetensors beside it",
+        )
     parts = [
-        WeightedModel(folder / one["path"], one["sha256"], one["weight"], one.get("blocks", {}))
+        WeightedModel(folder / one["path"], one["sha256"], one["weight"])
         for one in record["ingredients"]
     ]
     check_unchanged(parts)

@@ -15,6 +15,7 @@ from voxelsoup.common.text import did_you_mean
 from voxelsoup.study import configurations
 from voxelsoup.study.configurations import FIRST
 from voxelsoup.study.merging import merged
+from voxelsoup.study.sections.removed_recipes import without_removed
 from voxelsoup.study.study import Study, check_across_sections
 
 
@@ -86,6 +87,18 @@ def read(path: Path, *further: Path) -> Study:
         InputError: if a file is missing, is not YAML or has a wrong setting.
     """
     return load(_read_merged(path, *further), str((path, *further)[-1]))
+
+
+def read_of_results(path: Path, *further: Path) -> Study:
+    """Read the study that results were made from, those of earlier versions too.
+
+    Soups of recipes that were removed since are left out.
+
+    Raises:
+        InputError: as ``read``.
+    """
+    content = without_removed(_read_merged(path, *further))
+    return load(content, str((path, *further)[-1]))
 
 
 def read_with_configurations(path: Path) -> dict[str, Study]:

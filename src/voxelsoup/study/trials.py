@@ -11,7 +11,6 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from voxelsoup.common.errors import InputError
 from voxelsoup.common.files import json_sha256
 from voxelsoup.study.combinations import Combination, combinations
 from voxelsoup.study.halving import check_halving, share_of_epochs
@@ -49,8 +48,7 @@ def trials(study: Study, where: str = "config.yaml") -> list[Trial]:
 
     Raises:
         InputError: if a key cannot be swept, a value is not allowed for its key, an exclusion
-            matches nothing, `soup.group_by` names a key that is not swept, or the trials cannot be
-            halved as `sweep.halving` asks.
+            matches nothing, or the trials cannot be halved as `sweep.halving` asks.
     """
     sections = _Sections(study, where)
     of_settings: dict[str, dict[str, Trial]] = {}
@@ -60,7 +58,6 @@ def trials(study: Study, where: str = "config.yaml") -> list[Trial]:
             trial = Trial(trial_id(combination), combination, own)
             of_settings.setdefault(settings, {}).setdefault(trial.id, trial)
     found = [_one_of(list(alike.values()), Path(study.results)) for alike in of_settings.values()]
-    _check_groups(study, found, where)
     if study.sweep.halving:
         check_halving(study.sweep.halving, found, where)
     return found
@@ -95,11 +92,6 @@ def parameters_of(found: Sequence[Trial]) -> dict[str, dict[str, Any]]:
     return {trial.id: {key: setting(trial.study, key) for key in keys} for trial in found}
 
 
-def group_keys(study: Study, found: Sequence[Trial]) -> list[str]:
-    """The keys in which the trials of a group of the hierarchical recipe agree."""
-    return study.soup.group_by or swept_keys(found)[:1]
-
-
 def differing_keys(found: Sequence[Trial]) -> list[str]:
     """The swept keys that have more than one value: what distinguishes the trials of a study."""
     values = list(parameters_of(found).values())
@@ -111,15 +103,6 @@ def short_keys(keys: Iterable[str]) -> dict[str, str]:
     keys = list(keys)
     last = {key: key.rpartition(".")[2] for key in keys}
     return {key: key if list(last.values()).count(last[key]) > 1 else last[key] for key in keys}
-
-
-def trial_groups(study: Study, found: Sequence[Trial]) -> dict[str, str]:
-    """Trial id -> what the trial shares with the others of its group (`soup.group_by`)."""
-    keys = group_keys(study, found)
-    return {
-        trial: readable({key: values[key] for key in keys})
-        for trial, values in parameters_of(found).items()
-    }
 
 
 def trial_label(parameters: Mapping[str, Any], keys: Sequence[str]) -> str:
@@ -216,18 +199,6 @@ class _Sections:
                 raise wrong_settings(error, where, name) from error
             self._known[text] = section.model_dump_json(), section
         return self._known[text]
-
-
-def _check_groups(study: Study, found: Sequence[Trial], where: str) -> None:
-    keys = swept_keys(found)
-    unknown = [key for key in study.soup.group_by or [] if key not in keys]
-    if unknown:
-        raise InputError(
-            where,
-            f"`soup.group_by` names `{unknown[0]}`, which the sweep does not",
-            f"one of {', '.join(keys)}" if keys else "no `soup.group_by` where nothing is swept",
-            "name a swept key, or leave `soup.group_by` out",
-        )
 
 
 def long_run_epochs(study: Study, trials: Sequence[Trial]) -> int:

@@ -22,7 +22,7 @@ from voxelsoup.study.halving import rung_epochs, share_of_epochs, trials_at_rung
 from voxelsoup.study.ingredients import ingredients_of, note_on_given
 from voxelsoup.study.study import Study
 from voxelsoup.study.sweepable import SEED
-from voxelsoup.study.trials import blocks, group_keys, swept_keys
+from voxelsoup.study.trials import blocks, swept_keys
 from voxelsoup.study.trials import trials as trials_of
 from voxelsoup.training.run import stem_optimizer
 
@@ -153,7 +153,6 @@ def _values(study: Study, facts: StudyFacts, cite: Cite) -> dict[str, Any]:
         "models": len(trials) * folds,
         "rungs": [],
         "candidates": sum(len(ingredients_of(trial)) for trial in trials),
-        "group_keys": group_keys(study, trials),
         "stem_optimizer": stem_optimizer(study),
         "primary": [in_a_sentence(title) for title in primary_titles(study.primary)],
         "note_on_given": note_on_given(study),

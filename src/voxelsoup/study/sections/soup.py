@@ -2,37 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from voxelsoup.study.sections.base import Section, only_if_not
+from voxelsoup.study.sections.removed_recipes import check_removed, without_unused_settings
 from voxelsoup.study.sections.training import Optimizer, ScheduleName
 
 WeightsKind = Literal["averaged", "raw"]
 # Recipes that choose ingredients and average them.
-SoupName = Literal["greedy", "uniform", "hierarchical", "learned"]
+SoupName = Literal["greedy", "uniform"]
 RecipeName = Literal[SoupName, "best", "ensemble"]
 # A model trained on for a while: one of the soups, and the best single model.
 FINISHED, FINISHED_BEST = "finished", "finished-best"
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-
-
-class Learned(Section):
-    """How the `learned` recipe finds its mixing weights."""
-
-    per: Literal["model", "block"] = Field(
-        "model",
-        description="One mixing weight per ingredient for the entire `model`, or for each `block` "
-        "of the network.",
-    )
-    steps: int = Field(
-        40,
-        ge=1,
-        description="Steps of Adam, each on a batch of patches of the selection cases (patch "
-        "size, batch size and share of foreground are those of the training).",
-    )
-    lr: float = Field(0.1, gt=0, description="Learning rate of the weights' logits.")
 
 
 class FinishOptimizer(Optimizer):
@@ -122,10 +106,7 @@ class Soup(Section):
         min_length=1,
         description="`greedy`: best first, an ingredient is kept if it strictly improves the "
         "selection Dice of the average (Wortsman et al. 2022); `uniform`: the average "
-        "of all; `hierarchical`: greedy within groups of similar trials, then across "
-        "the groups (Sanjeev et al. 2024); `learned`: mixing weights learned on the "
-        "selection cases by gradient descent, kept only if they pay on cases that "
-        "they were not learned on; `best`: the best single model; `ensemble`: not a "
+        "of all; `best`: the best single model; `ensemble`: not a "
         "soup but what soups replace, the mean of the probabilities of all "
         "ingredients, each of which is run on every case.",
     )
@@ -141,12 +122,6 @@ class Soup(Section):
         "evaluate; `raw`, those at which gradients are taken, which are worse alone "
         "and often better in soups. Other schedules have one kind only.",
     )
-    group_by: list[str] | None = Field(
-        None,
-        description="Swept keys in which the trials of a group of `hierarchical` agree; by "
-        "default the first key that the sweep names.",
-    )
-    learned: Learned = Field(default_factory=Learned, description="See below.")
     race: float | None = Field(
         None,
         gt=0,
@@ -185,6 +160,14 @@ class Soup(Section):
         description="Equally spaced points on the straight line between two models at which the "
         "loss is measured; odd, so that their average is one of them.",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_recipe_was_removed(cls, value: Any) -> Any:
+        """One message on a removed recipe, before what it makes wrong of single settings."""
+        settings = without_unused_settings(value)
+        check_removed(settings)
+        return settings
 
     @field_validator("recipes", "weights")
     @classmethod
