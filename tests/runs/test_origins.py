@@ -98,6 +98,15 @@ def test_files_that_were_copied_in_part_are_outdated(tmp_path: Path) -> None:
     assert why_outdated(made, MADE, results) == "model has 3 bytes instead of 5"
 
 
+def test_settings_of_removed_recipes_change_no_page_of_a_study_that_did_not_use_them() -> None:
+    unused = {"group_by": None, "learned": {"per": "model", "steps": 40, "lr": 0.1}}
+    now = replace(MADE, settings={"study": {"soup": {"race": None}}})
+    before = replace(MADE, settings={"study": {"soup": {"race": None, **unused}}})
+    assert why_outdated(before, now, "results") is None
+    used = replace(MADE, settings={"study": {"soup": {"race": None, "group_by": ["a"]}}})
+    assert "`study.soup.group_by`" in str(why_outdated(used, now, "results"))
+
+
 def test_code_that_was_kept_is_taken_for_that_of_the_results() -> None:
     other = {"models.losses": "12", "training.train": "22"}
     assert MADE.is_by(MADE.code or {}) and not MADE.is_by(other)

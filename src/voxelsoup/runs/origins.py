@@ -17,6 +17,7 @@ from typing import Any
 
 from voxelsoup.common.code_version import as_of_now, changed_modules, module_hashes
 from voxelsoup.common.files import json_sha256, write_text
+from voxelsoup.study.sections.removed_recipes import without_unused_settings
 
 ORIGINS = Path(".state", "origins")
 # Inputs and settings lie below these wherever the study lies.
@@ -195,7 +196,7 @@ def why_outdated(before: Origin, now: Origin, results: str) -> str | None:
     """
     if not before.finished:
         return "interrupted before they were complete"
-    changes = list(differences(before.settings, now.settings))
+    changes = list(differences(_settings_of_today(before.settings), now.settings))
     if SCANS in (key for key, _, _ in changes):
         return "the scans changed"
     if changes:
@@ -214,6 +215,14 @@ def why_outdated(before: Origin, now: Origin, results: str) -> str | None:
         if found != size:
             return f"{name.removeprefix(f'{RESULTS}/')} has {found} bytes instead of {size}"
     return None
+
+
+def _settings_of_today(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings as results have them, without those that had no effect and were removed."""
+    study = settings.get("study")
+    if not isinstance(study, dict) or "soup" not in study:
+        return settings
+    return settings | {"study": study | {"soup": without_unused_settings(study["soup"])}}
 
 
 def changed_code(before: dict[str, str] | None, now: dict[str, str]) -> str:
