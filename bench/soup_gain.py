@@ -44,8 +44,8 @@ RESAMPLES = 10_000
 POINTS = 100
 # What the shipped examples do not say, the same for all folds and seeds.
 STUDIES: dict[str, dict[str, Any]] = {
-    "hippocampus": {"soup": {"finish": {"rates": [0.01, 0.003]}}},
-    "acdc": {"soup": {"finish": {"rates": [0.003, 0.001], "epochs": 4}}},
+    "hippocampus": {"soup": {"finish": {"rates": [0.01], "epochs": 21}}},
+    "acdc": {"soup": {"finish": {"rates": [0.002], "epochs": 9}}},
 }
 # Nothing that decides between models.
 FIXED = {"postprocessing": {"thresholds": [0.5], "smallest_components": [0]}}

@@ -43,6 +43,7 @@ rule manifest:
     input:
         rules.report.output,
         rules.bundle.output,
+        [f"{each.results}/bundle/configs/metadata.json" for each in configurations.values()],
     output:
         "<results>/provenance.tsv",
     log:
@@ -56,8 +57,10 @@ rule manifest:
     resources:
         **needs("manifest"),
     params:
+        **({"configurations": list(configurations)} if configurations else {}),
         results=results_folder,
         folds=FOLDS,
+        # Where there are some: other studies are listed as they always were.
     message:
         "Manifest: hashes of all files of the study."
     script:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,9 @@ import pytest
 from support.studies import run_locally, write_tiny
 from support.workflows import planned, snakemake, write_study
 from voxelsoup.commands.cli import main
+from voxelsoup.commands.verify import Problem, verify
 from voxelsoup.comparison.configurations import read_configurations
+from voxelsoup.deploy.file_manifest import MANIFEST, SCANS, entries_of, write_manifest
 from voxelsoup.evaluation.case_scores import mean_dice, read_rows
 
 # Another network, and arrays of other voxels in another crop.
@@ -114,6 +117,26 @@ def test_the_ensemble_is_the_mean_of_probabilities_in_the_scan(compared: Path) -
         both = true.sum() + predicted.sum()
         dice = 2 * (true & predicted).sum() / both if both else 1.0
         assert found[region] == pytest.approx(dice)
+
+
+def test_a_changed_model_of_a_further_configuration_is_noticed(
+    compared: Path, tmp_path: Path
+) -> None:
+    results = tmp_path / "results"
+    shutil.copytree(compared / "results", results)
+    # The study was not run to its report, which says where its scans are.
+    found = entries_of(results, [0], 1, list(CONFIGURATIONS))
+    entries = [entry for entry in found if entry.part != SCANS]
+    write_manifest(results / MANIFEST, entries)
+    parts = {entry.file: entry.part for entry in entries}
+    model = "configurations/wide/fold0/soups/uniform/model.safetensors"
+    assert parts[model] == "models"
+    assert parts["configurations/fold0/test.csv"] == "scores"
+    assert parts["configurations/chosen.json"] == "data"
+    assert verify(results) == []
+    with (results / model).open("ab") as stream:
+        stream.write(b"x")
+    assert verify(results) == [Problem("models", model, "changed")]
 
 
 def test_a_finished_study_of_configurations_plans_nothing(compared: Path) -> None:

@@ -6,5 +6,7 @@ from voxelsoup.common.logs import job_log
 from voxelsoup.deploy.file_manifest import entries_of, write_manifest
 
 with job_log(snakemake.log[0]):
-    entries = entries_of(Path(snakemake.params.results), snakemake.params.folds, snakemake.threads)
+    asked = snakemake.params
+    further = asked.get("configurations", [])
+    entries = entries_of(Path(asked.results), asked.folds, snakemake.threads, further)
     write_manifest(Path(snakemake.output[0]), entries)

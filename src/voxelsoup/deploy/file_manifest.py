@@ -21,9 +21,12 @@ from voxelsoup.data.preprocessing.store import read_manifest
 from voxelsoup.prediction.bundle_files import METADATA, bundle_hashes, collected_models
 from voxelsoup.runs.final_plan import trials_of_final
 from voxelsoup.soups.candidates import CANDIDATES, OWN, read_candidates, read_diverged, trials_of
+from voxelsoup.study.configurations import FOLDER
 from voxelsoup.study.study import FINAL, folder_of
 
 MANIFEST = "provenance.tsv"
+# What the configurations' comparison chose, in their common folder.
+CHOSEN = "chosen.json"
 COLUMNS = ["part", "file", "sha256"]
 SCANS = "scans"
 # Files directly in the results folder; no others there belong to the study.
@@ -59,8 +62,26 @@ class HashedFile:
     sha256: str
 
 
-def list_files(results: Path, folds: Sequence[int]) -> list[str]:
-    """The files of a study below its results folder, sorted; none of trials that it has left."""
+def list_files(
+    results: Path, folds: Sequence[int], configurations: Sequence[str] = ()
+) -> list[str]:
+    """The files of a study below its results folder, sorted; none of trials that it has left.
+
+    ``configurations``: names of its further ones, each with its files in a folder of its own.
+    """
+    found = _of_configuration(results, folds)
+    if configurations:
+        beside = results / FOLDER
+        of_folds = (name for name in _walk(beside) if _fold_of(Path(name).parts[0]) in folds)
+        found += [f"{FOLDER}/{name}" for name in of_folds]
+        found += [f"{FOLDER}/{CHOSEN}"]
+    for name in configurations:
+        own = _of_configuration(results / FOLDER / name, folds)
+        found += [f"{FOLDER}/{name}/{file}" for file in own]
+    return sorted(found)
+
+
+def _of_configuration(results: Path, folds: Sequence[int]) -> list[str]:
     kept = {}
     for fold in folds:
         of_fold = results / f"fold{fold}" / CANDIDATES
@@ -68,7 +89,7 @@ def list_files(results: Path, folds: Sequence[int]) -> list[str]:
         kept[fold] = {*trials_of(models), *read_diverged(of_fold)}
     kept[FINAL] = set(trials_of_final(results))
     cases = set(read_manifest(results / "preprocessed.tsv"))
-    return sorted(name for name in _walk(results) if _belongs(name, kept, cases))
+    return [name for name in _walk(results) if _belongs(name, kept, cases)]
 
 
 def _walk(results: Path) -> Iterator[str]:
@@ -103,7 +124,11 @@ def _fold_of(folder: str) -> int | None:
 
 def part_of(name: str) -> str:
     """Which part of the study a file below the results folder is."""
-    first, last = Path(name).parts[0], Path(name).name
+    parts = Path(name).parts
+    if parts[0] == FOLDER:
+        of_study = parts[1] == CHOSEN or _fold_of(parts[1]) is not None
+        return part_of(str(Path(*parts[1 if of_study else 2 :])))
+    first, last = parts[0], parts[-1]
     if first in PARTS:
         return PARTS[first]
     if _fold_of(first) is None or first == last:
@@ -113,13 +138,20 @@ def part_of(name: str) -> str:
     return "scores" if Path(name).suffix == ".csv" else "records"
 
 
-def recorded_hashes(results: Path, folds: Sequence[int]) -> dict[str, str]:
+def recorded_hashes(
+    results: Path, folds: Sequence[int], configurations: Sequence[str] = ()
+) -> dict[str, str]:
     """File below the results folder -> SHA-256 that was taken when it was written."""
     recorded: dict[str, str] = {}
+    for name in configurations:
+        own = recorded_hashes(results / FOLDER / name, folds)
+        recorded |= {f"{FOLDER}/{name}/{file}": digest for file, digest in own.items()}
     for fold in folds:
         for candidate in read_candidates(results / f"fold{fold}" / CANDIDATES):
             recorded[f"fold{fold}/trials/{candidate.model}/{OWN}"] = candidate.sha256
-    rows = collected_models(results / "models" / "manifest.tsv")
+    collected = results / "models" / "manifest.tsv"
+    # A further configuration has none.
+    rows = collected_models(collected) if collected.exists() else []
     recorded |= {f"models/{row['path']}": row["sha256"] for row in rows}
     if (results / "bundle" / METADATA).is_file():
         hashes = bundle_hashes(results / "bundle")
@@ -127,12 +159,18 @@ def recorded_hashes(results: Path, folds: Sequence[int]) -> dict[str, str]:
     return {name: digest for name, digest in recorded.items() if digest}
 
 
-def entries_of(results: Path, folds: Sequence[int], workers: int) -> list[HashedFile]:
-    """The manifest of a finished study; ``workers`` threads hash what has no recorded hash."""
+def entries_of(
+    results: Path, folds: Sequence[int], workers: int, configurations: Sequence[str] = ()
+) -> list[HashedFile]:
+    """The manifest of a finished study; ``workers`` threads hash what has no recorded hash.
+
+    ``configurations`` as of ``list_files``.
+    """
     scans = [
         HashedFile(SCANS, case.name, case.sha256) for case in read_cases(results / "cases.tsv")
     ]
-    names, known = list_files(results, folds), recorded_hashes(results, folds)
+    names = list_files(results, folds, configurations)
+    known = recorded_hashes(results, folds, configurations)
     unknown = [name for name in names if name not in known]
     paths = [results / name for name in unknown]
     known |= dict(zip(unknown, hashes_of(paths, workers), strict=True))
