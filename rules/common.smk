@@ -138,4 +138,38 @@ def needs(rule: str) -> dict:
     def resource(name: str):
         return lambda wildcards, attempt: asked(attempt)[name]
 
-    return {name: resource(name) for name in asked(1)}
+    asks_for = {name: resource(name) for name in asked(1)}
+    # A study that names a model has chosen; no resource is made of None.
+    if rule in OF_RUNS and "gpu_model" not in asks_for:
+        asks_for["gpu_model"] = lambda wildcards: larger_model(rule, wildcards)
+    return asks_for
+
+
+# Rules that train a run, and that which scores it on the same card -> where its record is.
+OF_RUNS = {
+    "stem": "fold{fold}/stem",
+    "rung": "fold{fold}/trials/{trial}",
+    "trial": "fold{fold}/trials/{trial}",
+    "evaluate": "fold{fold}/trials/{trial}",
+    "finish": "fold{fold}/finish/{start}/{rate}",
+    "long_run": "fold{fold}/long-run",
+    "final_stem": "final/stem",
+    "final_trial": "final/trials/{trial}",
+    "final_finish": "final/finish",
+}
+
+
+def larger_model(rule: str, wildcards):
+    """A GPU model with more memory than those on which a run was out of it, or None."""
+    file = getattr(workflow.executor_settings, "partition_config", None)
+    place = Path(study.results, ".state", OF_RUNS[rule].format(**wildcards))
+    if not file or study.resources.training.gpu == 0 or not place.is_dir():
+        return None
+    # Snakemake takes one model for all jobs of a group, of which this may be one of several.
+    groups, sizes = workflow.group_settings.overwrite_groups, workflow.group_settings.group_components
+    if sizes.get(groups.get(rule, rule), 1) > 1:
+        return None
+    from voxelsoup.cluster.profile import Site
+    from voxelsoup.runs.larger_card import larger_card
+
+    return larger_card(place, Site(Path(file)))

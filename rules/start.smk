@@ -5,6 +5,8 @@ from voxelsoup.cluster.job_resources import RULES
 from voxelsoup.common.errors import Stopped
 from voxelsoup.common.logs import START_RECORD
 from voxelsoup.common.monai_import import hide_extras_from_monai
+from voxelsoup.planning.card_fit import fit_here, refuse
+from voxelsoup.planning.training_memory import CannotCount
 from voxelsoup.runs import snakemake_records
 from voxelsoup.runs.invocation import note_submissions, remember_study, write_invocation
 from voxelsoup.runs.lease import Lease
@@ -98,6 +100,8 @@ def check_start(asked_for) -> None:
                 print(f"note: {note}", file=sys.stderr, flush=True)
         if workflow.executor_plugin.name == "slurm":
             check_cluster(asked_for)
+        else:
+            check_gpu_memory(asked_for, fit_here)
         # Kept until this process ends, also where Snakemake's own lock is switched off.
         study_lease.acquire(say_once_what_is_waited_for())
         # What a former Snakemake was waiting for.
@@ -151,6 +155,7 @@ def check_cluster(asked_for) -> None:
     if not workflow.executor_settings.partition_config:
         return
     from voxelsoup.cluster.associations import refuse_too_long
+    from voxelsoup.cluster.gpu_memory import fit_on_site
     from voxelsoup.cluster.partitions import refuse_unservable
     from voxelsoup.cluster.profile import Site, check_rules, overridden_rules, text_of
 
@@ -176,6 +181,23 @@ def check_cluster(asked_for) -> None:
     )
     refuse_unservable(study, site, asked_for)
     refuse_too_long(study, site, asked_for)
+    check_gpu_memory(asked_for, partial(fit_on_site, site=site))
+
+
+def check_gpu_memory(asked_for, compare) -> None:
+    """Warn of trainings that need more memory than their GPU has; refuse them far above it.
+
+    ``compare`` takes a study and its trials and says what they need and get.
+    """
+    if not any(RULES[rule].needs == "training" for rule in asked_for if rule in RULES):
+        return
+    for each in [study, *configurations.values()]:
+        try:
+            notes = refuse(compare(each, trials_of(each, STUDY_FILE)))
+        except CannotCount as error:
+            notes = [str(error)]
+        for note in notes:
+            print(f"note: {note}", file=sys.stderr, flush=True)
 
 
 def show_findings() -> None:

@@ -12,6 +12,8 @@ Begin with ``job_resources``: its table ``RULES`` says of every rule which part 
 - ``partitions``: where each submission will go, or that no partition serves it.
 - ``doctor``: all checks in order, for ``voxelsoup doctor``; ``node_probe`` runs on a node and
   reports whether files travel, torch imports and GPUs are seen.
+- ``gpu_memory``: the cards that trainings get, and whether their memory is enough;
+  ``memory_probe`` has a training measured on one.
 - ``associations``: your account and QOS, and what they limit.
 - ``submissions``: jobs handed to Slurm, and what becomes of those that it refuses;
   ``submission_errors`` tells what passes from what can never be accepted, by Slurm's words.

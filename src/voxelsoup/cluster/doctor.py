@@ -19,6 +19,8 @@ from snakemake_interface_common.exceptions import WorkflowError
 
 from voxelsoup.cluster import node_probe
 from voxelsoup.cluster.associations import check_associations
+from voxelsoup.cluster.gpu_memory import check_gpu_memory
+from voxelsoup.cluster.memory_probe import check_measured_memory
 from voxelsoup.cluster.partitions import (
     Check,
     Submission,
@@ -32,17 +34,24 @@ from voxelsoup.cluster.slurm import ask, no_commands, read_nodes
 from voxelsoup.cluster.submission_errors import EXTRA
 from voxelsoup.common.errors import InputError
 from voxelsoup.study.study import Study
+from voxelsoup.study.trials import trials
 
 COMMANDS = ("sbatch", "srun", "squeue", "sinfo", "scontrol", "scancel")
 
 
 def examine(
-    study: Study, site: Site, results: Path, seconds: float, jobs: bool = True
+    study: Study,
+    site: Site,
+    results: Path,
+    seconds: float,
+    jobs: bool = True,
+    probe: bool = False,
 ) -> Iterator[Check]:
     """All checks, cheap ones first; ends where the following ones would make no sense.
 
     With ``jobs``, a small job runs on each partition that the study uses, and waits so many
-    ``seconds`` for a free node.
+    ``seconds`` for a free node. With ``probe``, the largest training is measured on those with
+    GPUs.
     """
     commands = check_commands()
     yield commands
@@ -62,6 +71,7 @@ def examine(
     yield from check_associations(site, planned)
     yield from check_partitions(site, nodes)
     yield from check_requests(study, site, nodes)
+    yield from check_gpu_memory(study, trials(study), site)
     for rule in sorted(site.overridden):
         yield Check(f"{rule}: not judged, the profile sets its resources itself")
     for name, submission in _first_served(planned, list(partitions.values())).items():
@@ -69,6 +79,11 @@ def examine(
             yield check_acceptance(site, name, submission)
             if jobs:
                 yield from check_node(site, name, submission, results, seconds)
+            if probe and submission.resources["gpu"]:
+                options = [*_options(site, name), *_gpu_option(submission, 1)]
+                yield from check_measured_memory(
+                    study, trials(study), name, options, results, seconds
+                )
 
 
 def check_commands() -> Check:

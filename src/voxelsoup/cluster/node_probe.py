@@ -43,25 +43,44 @@ def ask_node(options: list[str], folder: Path, seconds: float) -> Answer:
     Raises:
         InputError: if no node is free in time, or the probe does not run there.
     """
-    probe = [sys.executable, "-m", "voxelsoup.cluster.node_probe", str(folder.absolute())]
-    job = ["--job-name=voxelsoup-doctor", "--ntasks=1", "--nodes=1", "--mem=2000", "--time=2"]
-    command = ["srun", *options, *job, f"--immediate={seconds:.0f}", *probe]
+    command = [sys.executable, "-m", "voxelsoup.cluster.node_probe", str(folder.absolute())]
+    report = run_on_node(options, command, seconds)
+    return Answer(**report | {"gpus": tuple(report["gpus"])})
+
+
+def run_on_node(
+    options: list[str], command: list[str], seconds: float, mem_mb: int = 2000, minutes: int = 2
+) -> dict[str, Any]:
+    """Run a command as a job with srun's ``options``, and wait for the JSON that it prints last.
+
+    It waits so many seconds for a free node, and takes so many ``minutes`` at most.
+
+    Raises:
+        InputError: if no node is free in time, or the command does not run there.
+    """
+    job = ["--job-name=voxelsoup-doctor", "--ntasks=1", "--nodes=1"]
+    job += [f"--mem={mem_mb}", f"--time={minutes}", f"--immediate={seconds:.0f}"]
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL
+        ["srun", *options, *job, *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        stdin=subprocess.DEVNULL,
     )
+    patience = seconds + max(WORK_S, 60 * minutes)
     try:
-        printed, errors = process.communicate(timeout=seconds + WORK_S)
+        printed, errors = process.communicate(timeout=patience)
     except subprocess.TimeoutExpired:
         # On SIGTERM srun takes its job back; killed, it would leave it in the queue.
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.communicate(timeout=10)
         process.kill()
-        raise _no_answer(seconds + WORK_S) from None
+        raise _no_answer(patience) from None
     if process.returncode != 0:
         raise _no_answer(seconds) if "busy" in errors else _refused(errors)
     report: dict[str, Any] = json.loads(printed.strip().splitlines()[-1])
-    return Answer(**report | {"gpus": tuple(report["gpus"])})
+    return report
 
 
 def _no_answer(seconds: float) -> InputError:

@@ -18,6 +18,7 @@ from voxelsoup.commands.compare import add_options as add_compare_options
 from voxelsoup.commands.compare import compare_command
 from voxelsoup.commands.evaluate import add_options as add_evaluate_options
 from voxelsoup.commands.evaluate import evaluate_command
+from voxelsoup.commands.gpu_memory import card_to_plan_for, report_gpu_memory
 from voxelsoup.commands.predict import add_options as add_predict_options
 from voxelsoup.commands.predict import predict_command
 from voxelsoup.commands.run import (
@@ -52,6 +53,7 @@ COMPLETION = (
     "Completion of commands and options in bash, for this session: "
     'eval "$(register-python-argcomplete voxelsoup)"'
 )
+PROFILE = "profile of the cluster whose GPUs are meant; by default those of this machine"
 # As shells count it: 128 and the number of the signal.
 INTERRUPTED = 128 + signal.SIGINT
 
@@ -106,6 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser(
         "check", help="check a study: its data set, network and initial weights"
     )
+    check.add_argument("--profile", type=Path, help=PROFILE)
     check.set_defaults(command=_check)
     listing = commands.add_parser(
         "trials", help="list the trials of a study: ids, settings, what is new, running and done"
@@ -134,6 +137,7 @@ def _parser() -> argparse.ArgumentParser:
         help="what the label values mean, where the data set does not say: gli, ped-2024, values "
         "(one region each), ...",
     )
+    init.add_argument("--profile", type=Path, help=PROFILE)
     init.set_defaults(command=_init)
     status = commands.add_parser(
         "status", help="show what every run of a study is doing, while it runs and after"
@@ -174,6 +178,11 @@ def _parser() -> argparse.ArgumentParser:
         "--seconds", type=float, default=60, help="how long to wait for a free node (default: 60)"
     )
     doctor.add_argument("--no-jobs", action="store_true", help="run no small jobs on the nodes")
+    doctor.add_argument(
+        "--probe",
+        action="store_true",
+        help="measure on a node of each GPU partition what the largest training takes",
+    )
     doctor.set_defaults(command=_doctor)
     export = commands.add_parser(
         "export", help="write a model as ONNX or TorchScript, for runtimes without MONAI"
@@ -219,6 +228,8 @@ def _check(asked: argparse.Namespace) -> int:
     given = [note] if (note := note_on_given(study)) else []
     for note in (*notes_on_constants(study), *strays, *notes_on_targets(study), *given, *tools):
         print(f"note: {note}")
+    for each in studies.values():
+        report_gpu_memory(each, trials(each, str(asked.study)), asked.profile)
     for name, each in studies.items():
         of = f"configuration {name}, " if len(studies) > 1 else ""
         print(f"{asked.study}: {of}{counted_runs(each, len(trials(each, str(asked.study))))}")
@@ -257,7 +268,8 @@ def _index(asked: argparse.Namespace) -> int:
 def _init(asked: argparse.Namespace) -> int:
     from voxelsoup.planning.init import print_first_study
 
-    print_first_study(asked.path, asked.output, asked.force, asked.labels)
+    card = card_to_plan_for(asked.profile)
+    print_first_study(asked.path, asked.output, asked.force, asked.labels, card)
     return 0
 
 
@@ -276,7 +288,10 @@ def _doctor(asked: argparse.Namespace) -> int:
 
     site = read_site(asked.profile)
     failed = False
-    for check in examine(study, site, Path(study.results), asked.seconds, not asked.no_jobs):
+    checks = examine(
+        study, site, Path(study.results), asked.seconds, not asked.no_jobs, asked.probe
+    )
+    for check in checks:
         failed |= check.problem is not None
         _print_check(check)
     return 1 if failed else 0

@@ -97,7 +97,8 @@ class ErrorDescription:
 
 def describe(error: BaseException) -> ErrorDescription:
     """An exception as data."""
-    fix = error.fix if isinstance(error, InputError) else ""
+    # Others may have been given one (``training.out_of_memory``).
+    fix = getattr(error, "fix", "")
     message = f"{error.where}: {error.found}" if isinstance(error, InputError) else str(error)
     kind = type(error).__name__
     return ErrorDescription(kind, message or kind, _place(error), fix)

@@ -251,6 +251,12 @@ def name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
+def memory(device: torch.device) -> int | None:
+    """Bytes that a GPU has; None for a CPU."""
+    on_gpu = device.type == "cuda"
+    return int(torch.cuda.get_device_properties(device).total_memory) if on_gpu else None
+
+
 def precision_on(device: torch.device, precision: str) -> str:
     """What `auto` means on a device; all others are what they say."""
     if precision != "auto":

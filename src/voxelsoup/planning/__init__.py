@@ -13,6 +13,9 @@ Begin with ``init.write_first_study``, which takes the steps in order:
   follow nnU-Net's rules as far as they fit this workflow; each function says where it departs.
 - ``topology``: a network planned per axis, for thick slices and volumes of few voxels.
 - ``constants``: smallest lesion, surface tolerance and penalty distance by voxels and regions.
+- ``training_memory``: what a training needs of a GPU, counted by a process of its own; ``card_fit``
+  compares it with a card, ``propose_for_card`` adapts patch and batch to one.
+- ``small_study``: the study for CPUs alone, after the examples.
 - ``study_yaml``: settings and reasons as YAML that people read and change.
 
 The proposal is loaded like any other study before it is written: what ``init`` writes passes

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from voxelsoup.common.errors import InputError
 from voxelsoup.common.files import write_text
+from voxelsoup.common.graphics_cards import Card
 from voxelsoup.common.machine import usable_cores
 from voxelsoup.data.index.passed_over import notes_on_strays
 from voxelsoup.data.layouts import find_cases
@@ -16,6 +17,8 @@ from voxelsoup.data.layouts.detect import guess
 from voxelsoup.planning.fingerprint import take_fingerprint
 from voxelsoup.planning.label_meaning import Meaning, meaning_of
 from voxelsoup.planning.proposal import propose
+from voxelsoup.planning.propose_for_card import propose_for_card
+from voxelsoup.planning.small_study import make_small
 from voxelsoup.planning.study_yaml import schema_line, study_text
 from voxelsoup.study.loading import load
 
@@ -24,12 +27,18 @@ Ask = Callable[[Meaning], str | None]
 
 
 def write_first_study(
-    folder: Path, output: Path, force: bool, labels: str | None = None, ask: Ask | None = None
+    folder: Path,
+    output: Path,
+    force: bool,
+    labels: str | None = None,
+    ask: Ask | None = None,
+    card: Card | None = None,
 ) -> list[str]:
     """Propose a study for a data set, whose layout is guessed, and write it with the reasons.
 
     Args:
         labels: what the label values mean (``--labels``), which overrules all else.
+        card: that the study is to be trained on; None: on CPUs alone.
         ask: asks where several meanings are possible; without it they are left open in the file.
 
     Returns:
@@ -54,7 +63,12 @@ def write_first_study(
     meaning = meaning_of(found, names, holders, labels)
     if meaning.choices and ask is not None and (labels := ask(meaning)):
         meaning = meaning_of(found, names, holders, labels)
-    proposal = propose(found, fingerprint, meaning)
+    stand_in = {"regions": {"open": [1]}} if meaning.choices else {}
+    if card is None:
+        proposal = propose(found, fingerprint, meaning)
+        make_small(proposal, fingerprint, usable_cores())
+    else:
+        proposal = propose_for_card(found, fingerprint, meaning, card, stand_in)
     proposal.warnings += notes_on_strays(found.dataset, found.root, cases)
     heading = [
         *schema_line(output),
@@ -63,7 +77,6 @@ def write_first_study(
         "docs/configuration.md.",
     ]
     text = study_text(proposal.study, proposal.reasons, heading, proposal.choices)
-    stand_in = {"regions": {"open": [1]}} if meaning.choices else {}
     load(proposal.study | stand_in, f"the study proposed for {folder}")
     write_text(output, text)
     if meaning.choices:
@@ -116,7 +129,9 @@ def next_steps(output: Path, in_checkout: bool) -> dict[str, str]:
     }
 
 
-def print_first_study(folder: Path, output: Path, force: bool, labels: str | None = None) -> None:
+def print_first_study(
+    folder: Path, output: Path, force: bool, labels: str | None = None, card: Card | None = None
+) -> None:
     """Write a first study (``write_first_study``), and print what to do with it.
 
     On a terminal it asks for what is left open.
@@ -126,7 +141,7 @@ def print_first_study(folder: Path, output: Path, force: bool, labels: str | Non
 
     on_terminal = sys.stdin.isatty() and sys.stdout.isatty()
     ask = ask_on_terminal if on_terminal else None
-    warnings = write_first_study(folder, output, force, labels, ask)
+    warnings = write_first_study(folder, output, force, labels, ask, card)
     console = Console(highlight=False, soft_wrap=True)
     console.print(Text(f"{output} is written: a study of {folder}, with the reasons in comments."))
     for warning in warnings:

@@ -65,10 +65,17 @@ class Proposal:
     choices: dict[str, list[str]] = field(default_factory=dict)
 
 
-def propose(guess: Guess, fingerprint: Fingerprint, meaning: Meaning) -> Proposal:
-    """Propose a complete study; raises InputError if no label map can be read.
+def propose(
+    guess: Guess,
+    fingerprint: Fingerprint,
+    meaning: Meaning,
+    budget: int = PATCH_VOXELS,
+    batch: int = BATCH,
+) -> Proposal:
+    """Propose a complete study for a graphics card; raises InputError if no label map can be read.
 
-    Its regions are empty where the meaning of the label values is open.
+    Its regions are empty where the meaning of the label values is open. ``budget`` are the voxels
+    of the largest patch, of which a step takes a ``batch``.
     """
     if not fingerprint.values:
         raise InputError(
@@ -83,7 +90,7 @@ def propose(guess: Guess, fingerprint: Fingerprint, meaning: Meaning) -> Proposa
     _add_folds(proposal, guess, fingerprint)
     _add_metrics(proposal, guess, fingerprint)
     _add_preprocess(proposal, guess, fingerprint)
-    _add_training(proposal, fingerprint)
+    _add_training(proposal, fingerprint, budget, batch)
     _add_sweep(proposal)
     _add_resources(proposal, guess, fingerprint)
     return proposal
@@ -350,10 +357,10 @@ def propose_patch(
     patch = _nearest(shape, divisors_of(shape))
     while math.prod(patch) > budget:
         factors = divisors_of(patch)
-        longest = max(
-            (axis for axis in range(3) if patch[axis] > factors[axis]),
-            key=lambda axis: patch[axis] / shape[axis],
-        )
+        longer = [axis for axis in range(3) if patch[axis] > factors[axis]]
+        if not longer:
+            break
+        longest = max(longer, key=lambda axis: patch[axis] / shape[axis])
         shorter = [side - factors[axis] * (axis == longest) for axis, side in enumerate(patch)]
         # A shorter side may be halved less often, and is shortened by less then.
         patch[longest] -= divisors_of(shorter)[longest]
@@ -375,7 +382,9 @@ class PlannedNetwork:
     reason: str
 
 
-def propose_network(spacing: Sequence[float], shape: Sequence[float]) -> PlannedNetwork:
+def propose_network(
+    spacing: Sequence[float], shape: Sequence[float], budget: int = PATCH_VOXELS
+) -> PlannedNetwork:
     """A network and a patch for volumes of a spacing in mm and of median sides in voxels (x, y, z).
 
     MedNeXt halves all axes alike. Where voxels are at least twice as long along one axis as along
@@ -391,8 +400,10 @@ def propose_network(spacing: Sequence[float], shape: Sequence[float]) -> Planned
             "The smallest published MedNeXt, meant for a GPU; for CPUs alone take the network of "
             "examples/hippocampus.yaml."
         )
-        return PlannedNetwork(mednext, propose_patch(shape, lambda _: divisors), divisors, why)
-    patch = propose_patch(shape, lambda sides: plan_topology(spacing, sides).divisors)
+        return PlannedNetwork(
+            mednext, propose_patch(shape, lambda _: divisors, budget), divisors, why
+        )
+    patch = propose_patch(shape, lambda sides: plan_topology(spacing, sides).divisors, budget)
     topology = plan_topology(spacing, patch)
     halved = listed(f"{axis} by {n}" for axis, n in zip("xyz", topology.divisors, strict=True))
     why = (
@@ -416,23 +427,30 @@ def _unlike_axes(spacing: Sequence[float], shape: Sequence[float], divisor: int)
     return ""
 
 
-def _add_training(proposal: Proposal, fingerprint: Fingerprint) -> None:
+def spacing_and_shape(
+    proposal: Proposal, fingerprint: Fingerprint
+) -> tuple[list[float], list[float]]:
+    """Spacing in mm and median sides in voxels (x, y, z) of the preprocessed volumes."""
     chosen = proposal.study["preprocess"]["spacing"]
-    shape = _median_shape(fingerprint, chosen)
     own = np.median([case.spacing for case in fingerprint.labelled], axis=0).tolist()
-    network = propose_network(chosen or own, shape)
-    voxels = BATCH * math.prod(network.patch)
+    return chosen or own, _median_shape(fingerprint, chosen)
+
+
+def _add_training(proposal: Proposal, fingerprint: Fingerprint, budget: int, batch: int) -> None:
+    spacing, shape = spacing_and_shape(proposal, fingerprint)
+    network = propose_network(spacing, shape, budget)
+    voxels = batch * math.prod(network.patch)
     proposal.study["network"] = network.settings
     proposal.study["training"] = {
         "patch": network.patch,
-        "batch_size": BATCH,
+        "batch_size": batch,
         "epochs": 50,
         "steps_per_epoch": 250,
         "augmentation": "full",
         "precision": "bfloat16",
         "workers": 3,
     }
-    thick = across_slices("nearest", chosen or own, chosen or own)
+    thick = across_slices("nearest", spacing, spacing)
     if thick is not None:
         axis = "xyz"[thick.axis]
         proposal.study["training"]["rotate_about"] = [axis]
@@ -442,7 +460,7 @@ def _add_training(proposal: Proposal, fingerprint: Fingerprint) -> None:
     _add_mirror_axes(proposal)
     proposal.reasons |= {
         "network": network.reason,
-        "training.patch": _about_patch(shape, network, len(fingerprint.contents)),
+        "training.patch": _about_patch(shape, network, len(fingerprint.contents), budget),
         "training.batch_size": f"As nnU-Net; {_millions(voxels)} voxels a step. If a GPU's "
         "memory is too small, use a smaller patch.",
         "training.epochs": "Of a trial, which is fine-tuned from the stem "
@@ -517,13 +535,15 @@ def _filled_up(patch: Sequence[int], factors: Sequence[int]) -> list[int]:
     return [factor * -(-side // factor) for side, factor in zip(patch, factors, strict=True)]
 
 
-def _about_patch(shape: Sequence[float], network: PlannedNetwork, cases: int) -> str:
+def _about_patch(shape: Sequence[float], network: PlannedNetwork, cases: int, budget: int) -> str:
     sides, looked = times([round(side) for side in shape]), counted(cases, "case")
     begin = f"Median shape after preprocessing {sides} ({looked})"
     nearest = _nearest(shape, network.divisors)
     multiples = f"multiples of {times(network.divisors)}, by which the network shrinks its input"
     if network.patch == nearest:
         return f"{begin}: the nearest {multiples}."
+    if math.prod(nearest) > budget and budget < PATCH_VOXELS:
+        return f"{begin}, scaled down to what the GPU's memory holds, in {multiples}."
     if math.prod(nearest) > PATCH_VOXELS:
         return f"{begin}, scaled down to at most 128³ voxels in {multiples}."
     return f"{begin}: the smallest that the network takes, in {multiples}."

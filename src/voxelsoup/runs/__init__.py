@@ -16,6 +16,7 @@ record and ends the run when it is asked to. Below it:
   only module here that needs torch.
 - ``divergence``: what is known of runs whose numbers became NaN or infinite.
 - ``record``: the run's one small file, ``status.json``. Results never depend on it.
+- ``larger_card``: where a run goes whose GPU's memory was not enough.
 - ``signals``: requests to end, noted until the next step.
 - ``watchdog``: ends a process in which no step ends any more, and writes down where it stood.
 - ``rungs``: what a successive halving leaves on disk.

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from voxelsoup.common.errors import ErrorDescription
-from voxelsoup.runs.record import DIVERGED, Attempt
+from voxelsoup.runs.record import DIVERGED, OUT_OF_GPU_MEMORY, Attempt
 
 # An attempt that was asked to end so shortly before its limit ended because of it, in seconds.
 NEAR_LIMIT = 120.0
 PENDING = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT", "RESV_DEL_HOLD")
 BEGUN = ("RUNNING", "COMPLETING", "CONFIGURING", "STAGE_OUT", "SUSPENDED", "STOPPED")
 
+GPU_MEMORY = "out of memory on the GPU"
 GPU_MEMORY_FIX = (
     "lower `training.patch` or `training.batch_size`, set `training.precision: bfloat16`, or ask "
     "for a GPU with more memory (`resources.training.gpu_model`)"
@@ -127,9 +128,12 @@ def end_by_error(error: ErrorDescription | None) -> Failure | None:
         return Failure("diverged", error.fix, error.message)
     if error.kind in LOST:
         return Failure(*LOST[error.kind], error.message)
+    if error.kind == OUT_OF_GPU_MEMORY:
+        return Failure(GPU_MEMORY, error.fix or GPU_MEMORY_FIX, error.message)
     message = error.message.lower()
+    # Libraries below torch have no error of their own for it.
     if "out of memory" in message and ("cuda" in message or "gpu" in message):
-        return Failure("out of memory on the GPU", GPU_MEMORY_FIX, error.message)
+        return Failure(GPU_MEMORY, GPU_MEMORY_FIX, error.message)
     no_memory = (
         "can't allocate memory", "cannot allocate memory", "main memory is full",
         "killed by signal: killed",

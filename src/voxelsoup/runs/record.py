@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 RECORD = "status.json"
 # What an attempt's end is called whose numbers were NaN or infinite twice.
 DIVERGED = "Diverged"
+# torch.OutOfMemoryError, also under its former name torch.cuda.OutOfMemoryError: on a GPU alone.
+OUT_OF_GPU_MEMORY = "OutOfMemoryError"
 # Earlier versions kept a part of the record in a file of its own.
 SAVED_BEFORE = "progress.json"
 Doing = Literal["running", "saving", "finished", "stopped"]
@@ -50,6 +52,7 @@ class Attempt:
         time_limit: when Slurm will end its job, where Slurm says so.
         device: model of the GPU, or ``cpu``; None until it is chosen.
         gpu_index: number of the GPU on its host.
+        gpu_memory: bytes that the GPU has.
         started_over: why the states that were there are of no use, if they are not.
         from_step: optimizer steps of the state that it resumed from; 0 at the beginning.
         first_step: when its first step was done.
@@ -68,6 +71,7 @@ class Attempt:
     time_limit: str | None = None
     device: str | None = None
     gpu_index: str | None = None
+    gpu_memory: int | None = None
     started_over: str | None = None
     from_step: int = 0
     first_step: str | None = None
@@ -81,6 +85,11 @@ class Attempt:
     def diverged(self) -> bool:
         """Whether it ended because the run did (``divergence.Diverged``)."""
         return self.stop is not None and self.stop.kind == DIVERGED
+
+    @property
+    def ran_out_of_gpu_memory(self) -> bool:
+        """Whether it ended with torch's own error for a GPU whose memory is full."""
+        return self.stop is not None and self.stop.kind == OUT_OF_GPU_MEMORY
 
     @property
     def gpu(self) -> str | None:
@@ -174,9 +183,10 @@ class Recorder:
         self.record.attempts.append(attempt)
         self._write()
 
-    def trains_on(self, device: str, index: int | None) -> None:
-        """Say which device was chosen: its model, and its number among those in sight of a GPU."""
+    def trains_on(self, device: str, index: int | None, memory: int | None = None) -> None:
+        """Say which device was chosen: its model, and of a GPU its number in sight and memory."""
         self.attempt.device = device
+        self.attempt.gpu_memory = memory
         self.attempt.gpu_index = None if index is None else _index_on_host(index)
         self._write()
 

@@ -11,7 +11,9 @@ training in the order to open them.
 Aside from that path: ``data_workers`` reads patches in further processes; ``launch`` starts a
 process for each GPU of a run, ``data_parallel`` is what they do together and ``peers`` what they
 know of each other; ``batch_norm`` re-estimates running statistics; ``epochs`` measures the pace and
-``tensorboard`` shows it; ``preflight`` refuses before the first job what could not be trained.
+``tensorboard`` shows it; ``memory`` counts what a training needs of a GPU, ``measured_memory``
+measures it there, and ``out_of_memory`` says what to change where it was not enough; ``preflight``
+refuses before the first job what could not be trained.
 
 Decisions:
 

@@ -27,6 +27,7 @@ from voxelsoup.runs.guard import HISTORY, RunGuard
 from voxelsoup.runs.record import read_record, read_result, read_saved
 from voxelsoup.runs.watchdog import Watchdog
 from voxelsoup.training.launch import train_together
+from voxelsoup.training.out_of_memory import explained
 from voxelsoup.training.run import Job
 from voxelsoup.training.tensorboard import TrainingEvents
 from voxelsoup.training.train import Trained, train
@@ -82,7 +83,7 @@ def _trained(job: Job) -> Iterator[JobDone]:
         device = devices.prepare(
             run.study.training.device, job.threads, runs_per_gpu=resources.runs_per_gpu
         )
-        guard.recorder.trains_on(devices.name(device), device.index)
+        guard.recorder.trains_on(devices.name(device), device.index, devices.memory(device))
 
         def end(reason: Stopped) -> None:
             guard.ends_now(reason)
@@ -91,7 +92,8 @@ def _trained(job: Job) -> Iterator[JobDone]:
         where = f"{devices.name(device)} with {counted(job.threads, 'thread')}"
         log.info("%s, on %s: %s", job, where, run)
         observers = [TrainingEvents(job.events)] if job.events else []
-        with Watchdog(run.study.training.watchdog, end) as watchdog:
+        watched = Watchdog(run.study.training.watchdog, end)
+        with explained(run, device), watched as watchdog:
             result = train(run, device, guard, observers, watchdog=watchdog)
         guard.confirm()
         yield JobDone(result, device, started, at_once)

@@ -30,6 +30,7 @@ from voxelsoup.runs.watchdog import Watchdog
 from voxelsoup.study.loading import load
 from voxelsoup.study.sections.training import Optimizer
 from voxelsoup.training.data_parallel import Ranks, joined
+from voxelsoup.training.out_of_memory import explained
 from voxelsoup.training.peers import Peers, ProcessLost, read_report, write_report
 from voxelsoup.training.run import Job, Run
 from voxelsoup.training.targets import EnsembleTargets
@@ -305,13 +306,14 @@ def _train_share(folder: Path, rank: int, count: int) -> None:
         gpu = gpus[rank] if gpus else None
         device = devices.prepare("cuda" if gpus else "cpu", threads, gpu=gpu)
         if guard:
-            guard.recorder.trains_on(devices.name(device), device.index)
+            guard.recorder.trains_on(devices.name(device), device.index, devices.memory(device))
             log.info("%s, %d processes on %s: %s", job, count, devices.name(device), run)
         asked.check()
         observers = [TrainingEvents(job.events)] if guard and job.events else []
         with _ends_with(peers), joined(rank, count, device) as ranks:
             checkpointer = SharedCheckpointer(ranks, job.states, asked, guard, parent)
-            train(run, device, checkpointer, observers, ranks, watchdog)
+            with explained(run, device):
+                train(run, device, checkpointer, observers, ranks, watchdog)
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
-from voxelsoup.study.sections.base import Section
+from voxelsoup.study.sections.base import Section, only_if_not
 
 
 class Needs(Section):
@@ -60,6 +60,12 @@ class Resources(Section):
         description="Trials, with their scores, that share one GPU. Small runs leave a large card "
         "partly idle; its memory has to hold all of them. On one machine only; on "
         "Slurm the site decides (docs/cluster.md).",
+    )
+    accept_gpu_memory: bool = Field(
+        False,
+        exclude_if=only_if_not(False),
+        description="Start trainings that are estimated to need more than 1.3 times the memory of "
+        "the GPU that they would get, which is refused otherwise (docs/memory.md).",
     )
 
 
