@@ -77,10 +77,12 @@ def test_a_healthy_cluster_is_reported_line_by_line(place: Path, capsys) -> None
     assert "attempt 1 gpu-short (1 GPU, 1 CPU, 2000 MB, 2 min)" in runs
     assert "attempt 2 gpu-long (1 GPU, 1 CPU, 4000 MB, 4 min)" in runs
     assert all(line.startswith("ok    ") for line in lines)
+    (memory,) = [line for line in lines if "GPU memory: a training of MedNeXt" in line]
+    assert "a100 (partition gpu-short) has 37.3 GiB" in memory
 
 
 def test_a_node_of_each_partition_is_looked_at(place: Path, capsys, cluster: slurm.Cluster) -> None:
-    code, printed = examine(capsys, write_study(place))
+    code, printed = examine(capsys, write_study(place), "--probe")
     # Either node of the short partition: the first one may still be busy with another test's job.
     for partition, node in (("cpu", "cpu1"), ("gpu-short", "gpu-a[12]"), ("gpu-long", "gpu-b1")):
         begin = rf"^ok    partition {partition}: "
@@ -89,7 +91,10 @@ def test_a_node_of_each_partition_is_looked_at(place: Path, capsys, cluster: slu
     assert printed.count(f" imports torch {torch.__version__}\n") == 3
     # The GPUs of the test cluster are fake, and the doctor is not fooled by them.
     assert code == 1
-    assert printed.count("fails") == printed.count("torch sees no GPU") == 2
+    assert printed.count("torch sees no GPU: ") == 2
+    # Nor can anything be measured on them.
+    assert printed.count("torch sees no GPU there, so that nothing was measured") == 2
+    assert printed.count("fails") == 4
     why = "is a CPU build" if torch.version.cuda is None else "no GPU driver"
     assert why in printed
     assert "Slurm handed out CUDA_VISIBLE_DEVICES=0" in printed

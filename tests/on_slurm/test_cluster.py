@@ -7,13 +7,18 @@ import signal
 import time
 from pathlib import Path
 
+import torch
+
 from support import slurm
-from support.disturbed_studies import EPOCHS, Disturbed
-from support.studies import STEM_STATES, TARGET, epochs_trained, wait_for_epoch
+from support.disturbed_studies import EPOCHS, RESOURCES, Disturbed
+from support.studies import STEM_STATES, TARGET, epochs_trained, wait_for_epoch, write_tiny
 from voxelsoup.cluster.partitions import choose, submissions
 from voxelsoup.cluster.profile import read_site
-from voxelsoup.runs.record import read_record
+from voxelsoup.common.graphics_cards import GB
+from voxelsoup.runs.lease import Owner
+from voxelsoup.runs.record import Recorder, read_record
 from voxelsoup.study.loading import read
+from voxelsoup.study.trials import trials
 
 
 def test_a_study_runs_through_the_partitions(
@@ -24,6 +29,8 @@ def test_a_study_runs_through_the_partitions(
     study.folder = tmp_path / "whole"
     study.folder.mkdir()
     study.states = study.folder / STEM_STATES
+    too_large, _ = trials(read(write_tiny(study.folder, resources=RESOURCES)))
+    run_out_of_memory(study.folder / "results/.state/fold0/trials" / too_large.id)
     study.start(TARGET)
     study.ends_well()
     study.is_complete()
@@ -36,7 +43,11 @@ def test_a_study_runs_through_the_partitions(
     expected = [data, stem, run, run, soup, scores, table]
     jobs = study.jobs()
     assert [job.state for job in jobs] == ["COMPLETED"] * len(expected)
-    assert [job.partition for job in jobs] == [choose(s, site.partitions()) for s in expected]
+    partitions = [choose(submission, site.partitions()) for submission in expected]
+    assert [job.partition for job in jobs[:2]] == partitions[:2]
+    # The trial that a small card has been too small for goes to the large one, with its scores.
+    assert sorted(job.partition for job in jobs[2:4]) == ["gpu-long", "gpu-short"]
+    assert [job.partition for job in jobs[4:]] == partitions[4:]
     limits = [f"{submission.resources['runtime']}:00" for submission in expected]
     assert [job.time_limit for job in jobs][:-1] == limits[:-1]
     memory = [f"{submission.resources['mem_mb']}M" for submission in expected]
@@ -46,7 +57,11 @@ def test_a_study_runs_through_the_partitions(
     runs = [study.states, *sorted((study.folder / "results/.state/fold0/trials").iterdir())]
     records = [record for states in runs if (record := read_record(states))]
     assert len(records) == len(runs)
-    (of_stem, *of_trials) = [record.attempts[0] for record in records]
+    (of_stem, *of_trials) = [record.attempts[-1] for record in records]
+    (large,) = [job for job in jobs if job.partition == "gpu-long"]
+    record = read_record(study.states.parent / "trials" / too_large.id)
+    assert record is not None and len(record.attempts) == 2
+    assert record.attempts[-1].owner.job == str(large.id)
     assert of_stem.owner.job == str(jobs[1].id)
     assert {attempt.owner.job for attempt in of_trials} == {str(jobs[2].id), str(jobs[3].id)}
     assert all(attempt.visible_gpus in ("0", "1") for attempt in (of_stem, *of_trials))
@@ -55,6 +70,14 @@ def test_a_study_runs_through_the_partitions(
     # One that began after the other's end may have been handed out the same GPU.
     if jobs[2].node == jobs[3].node and second.started < first.ended:
         assert first.visible_gpus != second.visible_gpus
+
+
+def run_out_of_memory(states: Path) -> None:
+    """Note an attempt of a run that did not fit into the memory of a small card."""
+    recorder = Recorder(states, Owner.this_process(), steps=1)
+    recorder.start()
+    recorder.trains_on("NVIDIA A100", 0, memory=40 * GB)
+    recorder.ended(torch.OutOfMemoryError("CUDA out of memory."))
 
 
 def test_a_job_that_fails_is_retried_on_the_next_partition(study: Disturbed) -> None:

@@ -130,6 +130,9 @@ def test_a_gpu_is_counted_without_one() -> None:
     # Group normalisation, which is computed in float32 there.
     shape = shape_of("MedNeXt", precision="bfloat16")
     assert training_memory(shape).activations > training_memory(shape, gpu=False).activations
+    # As it is when blocks are computed again.
+    again = shape.with_training(gradient_checkpointing=True)
+    assert training_memory(again).tensors < training_memory(shape).tensors
 
 
 def test_several_gpus_share_the_patches_but_not_the_loss() -> None:

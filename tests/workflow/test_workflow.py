@@ -364,6 +364,21 @@ def test_a_checkpoint_that_does_not_fit_stops_before_any_job(tmp_path: Path) -> 
     assert not (tmp_path / "results" / "logs").exists()
 
 
+def test_a_training_far_above_the_cards_memory_stops_before_any_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver = tmp_path / "bin" / "nvidia-smi"
+    driver.parent.mkdir()
+    driver.write_text("#!/bin/sh\necho 'Toy, 64'\n")
+    driver.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{driver.parent}:{os.environ['PATH']}")
+    study = write_study(tmp_path / "study.yaml")
+    printed = snakemake(tmp_path, "--cores", "1", config=study, succeeds=False)
+    assert "times the 0.06 GiB of Toy (this machine)" in printed
+    assert "`resources.accept_gpu_memory: true` starts it nevertheless" in printed
+    assert not (tmp_path / "results" / "logs").exists()
+
+
 def test_a_bad_case_is_named_and_finished_work_is_kept(demo: Path, tmp_path: Path) -> None:
     phantom = tmp_path / "data"
     subprocess.run(["cp", "-r", str(demo / "results" / "phantom"), str(phantom)], check=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,7 +12,13 @@ from typing import Any
 from voxelsoup.cluster import node_probe
 from voxelsoup.cluster.partitions import Check
 from voxelsoup.common.errors import InputError
-from voxelsoup.planning.training_memory import MemoryNeed, TrainingShape, gib, largest_need
+from voxelsoup.planning.training_memory import (
+    MemoryNeed,
+    TrainingShape,
+    gib,
+    largest_need,
+    without_extras,
+)
 from voxelsoup.study.study import Study
 from voxelsoup.study.trials import Trial
 
@@ -54,7 +59,7 @@ def _on_node(
         folder.mkdir(parents=True)
         asked = folder / "training.json"
         asked.write_text(json.dumps(shape.as_json()), encoding="utf-8")
-        command = [sys.executable, "-m", MODULE, str(asked.absolute())]
+        command = without_extras(MODULE, str(asked.absolute()))
         return node_probe.run_on_node(options, command, seconds, mem_mb, MINUTES)
     except OSError as error:
         raise InputError(

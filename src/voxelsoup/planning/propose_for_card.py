@@ -54,7 +54,7 @@ def propose_for_card(
             if _voxels(smaller) >= _voxels(proposal):
                 break
             proposal, found = smaller, _fit(smaller, stand_in, card)
-        batch = _batch(proposal, fingerprint, found)
+        batch = _batch(proposal, fingerprint, found) if budget == PATCH_VOXELS else BATCH
         if batch > BATCH:
             larger = propose(guess, fingerprint, meaning, budget, batch)
             fits = _fit(larger, stand_in, card)
@@ -86,11 +86,10 @@ def _room(found: CardFit, memory: int) -> float:
 def _batch(proposal: Proposal, fingerprint: Fingerprint, found: CardFit) -> int:
     """The largest batch that a card holds, where the patch covers a usual case."""
     _, shape = spacing_and_shape(proposal, fingerprint)
-    patch, card = proposal.study["training"]["patch"], found.card
-    covers = all(side >= 0.9 * usual for side, usual in zip(patch, shape, strict=True))
-    if card is None or card.memory is None or not covers:
+    card = found.card
+    if card is None or card.memory is None or math.prod(shape) > PATCH_VOXELS:
         return BATCH
-    of_data = SHARE_OF_DATA * math.prod(shape) * len(fingerprint.labelled) / math.prod(patch)
+    of_data = SHARE_OF_DATA * math.prod(shape) * len(fingerprint.labelled) / _voxels(proposal)
     return max(BATCH, min(LARGEST_BATCH, int(of_data), int(BATCH * _room(found, card.memory))))
 
 

@@ -10,15 +10,17 @@ import hashlib
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from voxelsoup.common.code_version import hash_of_code
+from voxelsoup.common.code_version import SOURCE, hash_of_code
 from voxelsoup.common.errors import InputError
 from voxelsoup.common.files import read_json, write_json
 from voxelsoup.common.provenance import versions
@@ -40,6 +42,8 @@ DECIDING = (
 COUNTING = ("training/memory.py", "models/networks.py", "models/mednext.py", "models/losses.py")
 # Smaller patches that are looked at, each from the one before.
 TRIES = 4
+# Where a traceback ends with what was wrong; messages may have more lines.
+ERROR = re.compile(r"[\w.]*(Error|Exception)\b")
 WORDS = {
     "weights": "weights",
     "gradients": "gradients",
@@ -197,17 +201,27 @@ def estimate(shapes: Sequence[TrainingShape]) -> list[MemoryNeed]:
     return [need for need in kept if need is not None]
 
 
+def without_extras(module: str, *arguments: str) -> list[str]:
+    """The command that runs a module's ``main`` without what MONAI imports for other parts."""
+    program = (
+        "from voxelsoup.common.monai_import import hide_extras_from_monai; "
+        f"hide_extras_from_monai(); from {module} import main; main()"
+    )
+    return [sys.executable, "-c", program, *arguments]
+
+
 def _count(shapes: Iterable[TrainingShape]) -> list[MemoryNeed]:
-    command = [sys.executable, "-m", "voxelsoup.training.memory"]
+    command = without_extras("voxelsoup.training.memory")
     asked = json.dumps([shape.as_json() for shape in shapes])
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     done = subprocess.run(command, input=asked, capture_output=True, text=True, env=environment)
     if done.returncode != 0:
-        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        lines = done.stderr.strip().splitlines()
+        errors = [line for line in lines if ERROR.match(line)] or lines
         raise CannotCount(
             "the memory that a training needs",
-            f"could not be counted: {lines[-1]}",
-            f"{' '.join(command)} to answer",
+            f"could not be counted: {(errors or [f'exit code {done.returncode}'])[-1]}",
+            "the process of `voxelsoup.training.memory` to answer",
             "report it with the study; trainings do not depend on it",
         )
     answers = json.loads(done.stdout.splitlines()[-1])
@@ -219,15 +233,18 @@ def _count(shapes: Iterable[TrainingShape]) -> list[MemoryNeed]:
 
 def _file(shape: TrainingShape) -> Path:
     """Where the answer for a training is kept: named by all that it depends on."""
-    import voxelsoup
-
-    source = Path(voxelsoup.__file__).parent
-    code = [hash_of_code((source / name).read_text(encoding="utf-8")) for name in COUNTING]
-    packages = {name: versions()[name] for name in ("torch", "monai", "schedulefree")}
-    identity = json.dumps([shape.as_json(), code, packages], sort_keys=True)
+    identity = json.dumps([shape.as_json(), *_counted_with()], sort_keys=True)
     digest = hashlib.sha256(identity.encode()).hexdigest()[:24]
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
     return cache / "voxelsoup" / "memory" / f"{digest}.json"
+
+
+@cache
+def _counted_with() -> tuple[list[str], dict[str, str]]:
+    """The code and the packages that an answer depends on."""
+    code = [hash_of_code((SOURCE / name).read_text(encoding="utf-8")) for name in COUNTING]
+    found = versions()
+    return code, {name: found[name] for name in ("torch", "monai", "schedulefree")}
 
 
 def _read(file: Path) -> MemoryNeed | None:

@@ -1,7 +1,7 @@
 """What a training takes of a card's memory, measured there for ``voxelsoup doctor --probe``.
 
-``python -m voxelsoup.training.measured_memory FILE`` takes two steps of the training that a file
-describes, on random patches, and reports as JSON what torch's allocator has handed out.
+``main`` takes two steps of the training that a file describes, on random patches, and reports as
+JSON what torch's allocator has handed out.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from typing import Any
 import torch
 
 from voxelsoup.common.errors import InputError
-from voxelsoup.common.monai_import import hide_extras_from_monai
 from voxelsoup.models import devices, networks
 from voxelsoup.models.losses import training_loss
 from voxelsoup.planning.training_memory import TrainingShape
@@ -79,10 +78,5 @@ def measure(shape: TrainingShape) -> dict[str, Any]:
 
 def main() -> None:
     """Measure the training that the file describes, and print what was found."""
-    hide_extras_from_monai()
     shape = TrainingShape.from_json(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
     print(json.dumps(measure(shape)))
-
-
-if __name__ == "__main__":
-    main()

@@ -7,8 +7,7 @@ and counts the storages that are alive; autograd frees them as in a real step. T
 allocator hands out it adds what it cannot see: copies that the kernels of convolutions make of
 their inputs. tests/training/test_memory.py compares it with the allocator.
 
-``python -m voxelsoup.training.memory`` is the process of its own that ``planning.training_memory``
-starts, which needs no torch.
+``main`` is the process of its own that ``planning.training_memory`` starts, which needs no torch.
 """
 
 from __future__ import annotations
@@ -16,11 +15,12 @@ from __future__ import annotations
 import json
 import sys
 import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
+from monai.networks.blocks.mednext_block import MedNeXtBlock
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional
@@ -29,7 +29,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from voxelsoup.common.errors import InputError
-from voxelsoup.common.monai_import import hide_extras_from_monai
 from voxelsoup.models import devices, networks
 from voxelsoup.models.losses import stages_of, training_loss
 from voxelsoup.planning.training_memory import MemoryNeed, TrainingShape
@@ -93,6 +92,10 @@ class _Step:
         networks.check_outputs(outline, shape.channels, shape.regions, shape.training.patch)
         self.model = self._without_contents(outline).train()
         if shape.training.gradient_checkpointing:
+            # In the backward pass, in which blocks are computed again, no mode is active.
+            for block in self.model.modules():
+                if isinstance(block, MedNeXtBlock):
+                    vars(block)["forward"] = _AsOnGpu(gpu).within(block.forward)
             networks.checkpoint_gradients(self.model)
 
     def run(self) -> None:
@@ -109,7 +112,7 @@ class _Step:
             self.counted.add(list(self.model.parameters()) + list(self.model.buffers()), "weights")
             self.counted.add([images, regions], "batch")
             images = networks.to_memory_format(images, chosen)
-            with self._autocast():
+            with self._autocast(), _AsOnGpu(self.gpu):
                 logits = self.model(images)
             if shape.processes > 1:
                 # The loss is that of all logits, gathered from all GPUs.
@@ -118,14 +121,12 @@ class _Step:
             self.counted.kind = "working"
             loss.backward()
 
-    @contextmanager
-    def _autocast(self) -> Iterator[None]:
+    def _autocast(self) -> AbstractContextManager[object]:
         """Automatic mixed precision as the device has it."""
         precision = self.shape.training.precision
         if precision == "auto":
             precision = "bfloat16" if self.gpu else "float32"
-        with devices.autocast(torch.device("cpu"), precision), _AsOnGpu(self.gpu):
-            yield
+        return devices.autocast(torch.device("cpu"), precision)
 
     def _without_contents(self, model: nn.Module) -> nn.Module:
         """The model with weights on the device that take no memory; shared ones stay shared."""
@@ -235,6 +236,15 @@ class _AsOnGpu(TorchFunctionMode):
             args, kwargs = tree_map_only(torch.Tensor, _in_float32, (args, kwargs or {}))
         return function(*args, **kwargs or {})
 
+    def within(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """A function that is always called within this mode."""
+
+        def called(*args: Any) -> Any:
+            with self:
+                return function(*args)
+
+        return called
+
 
 def _in_float32(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.float() if tensor.dtype in devices.PRECISIONS.values() else tensor
@@ -266,7 +276,6 @@ def optimizer_memory(shape: TrainingShape) -> tuple[float, float]:
 
 def main() -> None:
     """Answer for every training that is asked about on standard input, as JSON."""
-    hide_extras_from_monai()
     answers: list[dict[str, Any]] = []
     for asked in json.load(sys.stdin):
         try:
@@ -274,7 +283,3 @@ def main() -> None:
         except InputError as error:
             answers.append({"error": error.as_record()})
     print(json.dumps(answers))
-
-
-if __name__ == "__main__":
-    main()
