@@ -43,7 +43,6 @@ NETWORKS = {
         arguments={"channels": [16, 32, 64], "strides": [2, 2], "num_res_units": 2},
     ),
     "SegResNet": Network(name="SegResNet", arguments={"init_filters": 8}),
-    "VNet": Network(name="VNet"),
     "UNETR": Network(
         name="UNETR",
         arguments={
