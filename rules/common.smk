@@ -166,7 +166,10 @@ def larger_model(rule: str, wildcards):
     if not file or study.resources.training.gpu == 0 or not place.is_dir():
         return None
     # Snakemake takes one model for all jobs of a group, of which this may be one of several.
-    groups, sizes = workflow.group_settings.overwrite_groups, workflow.group_settings.group_components
+    groups, sizes = (
+        workflow.group_settings.overwrite_groups,
+        workflow.group_settings.group_components,
+    )
     if sizes.get(groups.get(rule, rule), 1) > 1:
         return None
     from voxelsoup.cluster.profile import Site
