@@ -82,7 +82,7 @@ def examine(
             if probe and submission.resources["gpu"]:
                 options = [*_options(site, name), *_gpu_option(submission, 1)]
                 yield from check_measured_memory(
-                    study, trials(study), name, options, results, seconds
+                    study, trials(study), name, submission, options, results, seconds
                 )
 
 

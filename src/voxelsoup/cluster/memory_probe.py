@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from voxelsoup.cluster import node_probe
-from voxelsoup.cluster.partitions import Check
+from voxelsoup.cluster.partitions import Check, Submission
 from voxelsoup.common.errors import InputError
 from voxelsoup.planning.training_memory import (
     MemoryNeed,
@@ -31,18 +31,20 @@ def check_measured_memory(
     study: Study,
     trials: Sequence[Trial],
     partition: str,
+    submission: Submission,
     options: list[str],
     results: Path,
     seconds: float,
 ) -> Iterator[Check]:
     """Train two steps of the study's largest training on a partition, and compare the estimate.
 
-    ``options`` are those of ``srun`` with a GPU; ``seconds`` are waited for a free node.
+    ``submission`` is what the study will submit there; ``options`` are those of ``srun`` with a
+    GPU. So many ``seconds`` are waited for a free node.
     """
     what = f"partition {partition}: a training is measured on its GPU"
     try:
         shape, need = largest_need(study, trials)
-        report = _on_node(shape, options, study.resources.training.mem_mb, results, seconds)
+        report = _on_node(shape, options, submission, results, seconds)
     except InputError as error:
         where = f"partition {partition}"
         yield Check(what, InputError(where, error.found, error.expected, error.fix))
@@ -51,7 +53,11 @@ def check_measured_memory(
 
 
 def _on_node(
-    shape: TrainingShape, options: list[str], mem_mb: int, results: Path, seconds: float
+    shape: TrainingShape,
+    options: list[str],
+    submission: Submission,
+    results: Path,
+    seconds: float,
 ) -> dict[str, Any]:
     new = not results.exists()
     folder = results / f".doctor-{uuid.uuid4().hex}"
@@ -60,7 +66,9 @@ def _on_node(
         asked = folder / "training.json"
         asked.write_text(json.dumps(shape.as_json()), encoding="utf-8")
         command = without_extras(MODULE, str(asked.absolute()))
-        return node_probe.run_on_node(options, command, seconds, mem_mb, MINUTES)
+        mem_mb = int(submission.resources["mem_mb"])
+        minutes = min(MINUTES, int(submission.resources["runtime"]))
+        return node_probe.run_on_node(options, command, seconds, mem_mb, minutes)
     except OSError as error:
         raise InputError(
             results,
