@@ -140,7 +140,7 @@ def needs(rule: str) -> dict:
 
     asks_for = {name: resource(name) for name in asked(1)}
     # A study that names a model has chosen; no resource is made of None.
-    if rule in OF_RUNS and "gpu_model" not in asks_for:
+    if OF_RUNS.get(rule) and "gpu_model" not in asks_for:
         asks_for["gpu_model"] = lambda wildcards: larger_model(rule, wildcards)
     return asks_for
 

@@ -189,7 +189,7 @@ def check_gpu_memory(asked_for, compare) -> None:
 
     ``compare`` takes a study and its trials and says what they need and get.
     """
-    if not any(RULES[rule].needs == "training" for rule in asked_for if rule in RULES):
+    if not any(RULES[name].needs == "training" for name in asked_for if name in RULES):
         return
     for each in [study, *configurations.values()]:
         try:
