@@ -10,15 +10,14 @@ from pathlib import Path
 import torch
 
 from support import slurm
-from support.disturbed_studies import EPOCHS, RESOURCES, Disturbed
-from support.studies import STEM_STATES, TARGET, epochs_trained, wait_for_epoch, write_tiny
+from support.disturbed_studies import EPOCHS, Disturbed
+from support.studies import STEM_STATES, TARGET, epochs_trained, wait_for_epoch
 from voxelsoup.cluster.partitions import choose, submissions
 from voxelsoup.cluster.profile import read_site
 from voxelsoup.common.graphics_cards import GB
 from voxelsoup.runs.lease import Owner
 from voxelsoup.runs.record import Recorder, read_record
 from voxelsoup.study.loading import read
-from voxelsoup.study.trials import trials
 
 
 def test_a_study_runs_through_the_partitions(
@@ -29,8 +28,7 @@ def test_a_study_runs_through_the_partitions(
     study.folder = tmp_path / "whole"
     study.folder.mkdir()
     study.states = study.folder / STEM_STATES
-    too_large, _ = trials(read(write_tiny(study.folder, resources=RESOURCES)))
-    run_out_of_memory(study.folder / "results/.state/fold0/trials" / too_large.id)
+    run_out_of_memory(study.states)
     study.start(TARGET)
     study.ends_well()
     study.is_complete()
@@ -44,10 +42,10 @@ def test_a_study_runs_through_the_partitions(
     jobs = study.jobs()
     assert [job.state for job in jobs] == ["COMPLETED"] * len(expected)
     partitions = [choose(submission, site.partitions()) for submission in expected]
-    assert [job.partition for job in jobs[:2]] == partitions[:2]
-    # The trial that a small card has been too small for goes to the large one, with its scores.
-    assert sorted(job.partition for job in jobs[2:4]) == ["gpu-long", "gpu-short"]
-    assert [job.partition for job in jobs[4:]] == partitions[4:]
+    # The stem, for which a small card has been too small, goes to the large one.
+    assert partitions[1] == "gpu-short"
+    partitions[1] = "gpu-long"
+    assert [job.partition for job in jobs] == partitions
     limits = [f"{submission.resources['runtime']}:00" for submission in expected]
     assert [job.time_limit for job in jobs][:-1] == limits[:-1]
     memory = [f"{submission.resources['mem_mb']}M" for submission in expected]
@@ -58,10 +56,7 @@ def test_a_study_runs_through_the_partitions(
     records = [record for states in runs if (record := read_record(states))]
     assert len(records) == len(runs)
     (of_stem, *of_trials) = [record.attempts[-1] for record in records]
-    (large,) = [job for job in jobs if job.partition == "gpu-long"]
-    record = read_record(study.states.parent / "trials" / too_large.id)
-    assert record is not None and len(record.attempts) == 2
-    assert record.attempts[-1].owner.job == str(large.id)
+    assert len(records[0].attempts) == 2
     assert of_stem.owner.job == str(jobs[1].id)
     assert {attempt.owner.job for attempt in of_trials} == {str(jobs[2].id), str(jobs[3].id)}
     assert all(attempt.visible_gpus in ("0", "1") for attempt in (of_stem, *of_trials))
