@@ -1,5 +1,6 @@
 # voxelsoup: from one declared study to one model. Each chapter is a file in rules/.
 import os
+import re
 
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
@@ -38,7 +39,7 @@ wildcard_constraints:
     rung=r"\d+",
     given="|".join(one.name for one in study.ingredients) or r"(?!)",
     # An ensemble has its own rule; without any soup nothing may match.
-    recipe="|".join(study.soup.averaging_recipes) or r"(?!)",
+    recipe="|".join(map(re.escape, study.soup.averaging_recipes)) or r"(?!)",
 
 
 include: "rules/start.smk"

@@ -11,6 +11,7 @@ from voxelsoup.runs import snakemake_records
 from voxelsoup.runs.invocation import note_submissions, remember_study, write_invocation
 from voxelsoup.runs.lease import Lease
 from voxelsoup.runs.snapshot import RECORD, record_beside, write_snapshot
+from voxelsoup.study.plug_ins import records_of
 from voxelsoup.tracking.installed import check_installed
 from voxelsoup.tracking.observer import Observer
 
@@ -56,6 +57,7 @@ def begin(jobs) -> None:
 snakemake_records.keep_records_with_results(
     snakemake_records.Records(
         results=study.results,
+        network=study.network.name,
         places={str(path): name for path, name in PLACES.items() if path},
         on_code_change=study.on_code_change,
         rules=OWN_NAMES,
@@ -87,12 +89,14 @@ onerror:
 def check_start(asked_for) -> None:
     """Stop before the first job if the study cannot work on this machine or with these data."""
     hide_extras_from_monai()
+    from voxelsoup.soups.preflight import check_recipes_and_metrics
     from voxelsoup.training import preflight
 
     try:
         check_installed(study.tracking, STUDY_FILE)
         for each in [study, *configurations.values()]:
             preflight.check_start(each)
+            check_recipes_and_metrics(each)
         if OTHER_TOOLS:
             from voxelsoup.prediction.other_tools import check_other_tools
 
@@ -130,7 +134,8 @@ def note_invocation() -> None:
 def read_snapshot() -> Path:
     """Let the jobs of this start read the study as it is now, whatever becomes of its file."""
     content = study.model_dump(mode="json", exclude_unset=True)
-    snapshot = write_snapshot(Path(study.results), content, workflow.configfiles)
+    plug_ins = records_of(study, *configurations.values())
+    snapshot = write_snapshot(Path(study.results), content, workflow.configfiles, plug_ins)
     workflow.config_settings.configfiles = [snapshot.absolute()]
     os.environ[START_RECORD] = str(snapshot.with_name(RECORD).absolute())
     return snapshot

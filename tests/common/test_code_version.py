@@ -39,8 +39,15 @@ def loss(x: float, power: int = 2) -> float:
         CODE.replace("scale: float", "scale: int"),
         CODE.replace("from typing import Any", "from collections.abc import Iterator"),
         CODE.replace("scale * x**power", "(scale\n        * (x ** power))"),
+        CODE.replace(
+            "import Any", "import Any\nfrom voxelsoup.common.plug_ins import uses_plug_in"
+        ),
+        CODE.replace("    return", '    if uses_plug_in("losses", x):\n        x += 1\n    return'),
     ],
-    ids=["docstring", "comment", "annotations", "type of a variable", "imported types", "layout"],
+    ids=[
+        *("docstring", "comment", "annotations", "type of a variable", "imported types", "layout"),
+        *("how plug-ins are found", "what is done with plug-ins alone"),
+    ],
 )
 def test_what_is_said_about_code_is_no_part_of_it(reworded: str) -> None:
     assert reworded != CODE
@@ -59,6 +66,7 @@ def test_changed_modules_are_named_by_their_last_parts() -> None:
     before = {"models.losses": "1", "training.train": "2", "training.affine": "3"}
     now = {"models.losses": "9", "training.train": "2", "training.epochs": "3"}
     assert changed_modules(before, now) == ["affine", "epochs", "losses"]
+    assert changed_modules({"plug-in a.b": "1"}, {"plug-in a.b": "2"}) == ["plug-in a.b"]
 
 
 def test_results_of_code_that_changed_no_number_are_those_of_today() -> None:

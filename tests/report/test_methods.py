@@ -6,11 +6,12 @@ import itertools
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import yaml
 
+from voxelsoup.common.plug_ins import BUILT_IN
 from voxelsoup.common.provenance import FORMER_NAME, NAME
 from voxelsoup.common.text import counted, counted_range, listed, magnitude
 from voxelsoup.report.methods.methods import (
@@ -22,7 +23,6 @@ from voxelsoup.report.methods.methods import (
 )
 from voxelsoup.report.methods.words import WORKS
 from voxelsoup.study.loading import load
-from voxelsoup.study.sections.data import Layout
 
 REPOSITORY = Path(__file__).parents[2]
 VERSIONS = {
@@ -122,7 +122,7 @@ def test_methods_cite_only_methods_that_the_study_uses(
     assert {name for name, work in WORKS.items() if work in references} == cited | always
 
 
-@pytest.mark.parametrize("layout", get_args(Layout))
+@pytest.mark.parametrize("layout", BUILT_IN["layouts"])
 def test_methods_describe_every_layout(layout: str) -> None:
     dataset = {"layout": layout} if layout == "phantom" else {"layout": layout, "root": "scans"}
     assert "with 4 input channels" in written(dataset=dataset).paragraph

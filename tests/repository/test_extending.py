@@ -1,4 +1,4 @@
-"""The pages on adding a layout, a recipe and a metric: followed block by block, for real."""
+"""The pages on plug-ins: followed block by block, with packages that pip installs for real."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ import numpy as np
 import pytest
 
 from support.documents import Copy, blocks_of
+from support.plug_in_package import pip_install
 from voxelsoup.data.volumes.volume import write_volume
 
 
 def follow(page: str, copy: Copy) -> list[str]:
-    """Do what a page says, from top to bottom; returns what its commands printed."""
+    """Do what a page says, from top to bottom; returns what its commands printed.
+
+    Packages go into a folder of their own, not into the environment of the tests.
+    """
     printed = []
     for block in blocks_of(page):
         if block.title:
@@ -20,7 +24,11 @@ def follow(page: str, copy: Copy) -> list[str]:
         elif block.language == "python":
             printed.append(copy.python(block.text))
         else:
-            printed += [copy.shell(command) for command in block.commands]
+            for command in block.commands:
+                if command.startswith("pip install "):
+                    pip_install(copy.folder / command.rpartition(" ")[2], copy.packages)
+                else:
+                    printed.append(copy.shell(command))
     return printed
 
 
@@ -52,10 +60,9 @@ def test_the_layout_of_the_page_reads_a_folder(copy: Copy) -> None:
     name = f"ct{LABELLED}.nii.gz"
     unlabelled = copy.folder / "pairs" / "images" / name
     aside = unlabelled.rename(copy.folder / name)
-    _, listed = follow("docs/new-layout.md", copy)
+    (listed,) = follow("docs/new-layout.md", copy)
     assert "layout pairs" in listed
     assert f"{LABELLED} cases" in listed
-    assert "`pairs`" in (copy.folder / "docs/configuration.md").read_text()
     aside.rename(unlabelled)
     asked = """
 import sys
@@ -104,3 +111,19 @@ for prediction, truth in ((mask, ~mask), (~mask, mask), (~mask, ~mask)):
     print(scores["volume_difference"])
 """
     assert copy.python(asked).split() == ["1.0", "1.0", "0.0"]
+
+
+def test_the_network_and_the_loss_of_the_page_are_what_a_study_takes(copy: Copy) -> None:
+    follow("docs/plug-ins.md", copy)
+    pip_install(copy.folder / "my-tools", copy.packages)
+    asked = """
+from voxelsoup.models.networks import check_outputs, outline
+from voxelsoup.models.plug_ins import check_loss
+from voxelsoup.study.sections.training import Network
+
+network = outline(Network(name="tiny-net", arguments={"width": 2}), 4, 3)
+check_outputs(network, 4, 3, [8, 8, 8])
+check_loss("tversky", 3, some_unknown=False)
+print("both")
+"""
+    assert copy.python(asked).split() == ["both"]

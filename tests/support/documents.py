@@ -34,7 +34,7 @@ class Block:
 
     Attributes:
         language: as it stands behind the fence.
-        title: the file that it is, or changes; "" for none.
+        title: the file that it is; "" for none.
         text: its lines.
     """
 
@@ -71,7 +71,7 @@ class Copy:
     """A copy of the repository that a page can be followed in, with its compiled modules."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.folder, self.packages = folder, folder / "packages"
         folder.mkdir(exist_ok=True)
         for name in NEEDED:
             shutil.copy(REPOSITORY / name, folder / name)
@@ -82,24 +82,17 @@ class Copy:
         (folder / ".venv").symlink_to(sys.prefix)
 
     def apply(self, block: Block) -> None:
-        """Write the file that a block is, or change the one that it is a difference to."""
+        """Write the file that a block is."""
         path = self.folder / block.title
-        if block.language != "diff":
-            path.write_text(block.text)
-            return
-        lines = block.text.splitlines()
-        before = "".join(f"{line[1:]}\n" for line in lines if line[:1] in ("-", " ", ""))
-        after = "".join(f"{line[1:]}\n" for line in lines if line[:1] in ("+", " ", ""))
-        text = path.read_text()
-        assert text.count(before) == 1, f"{block.title} has not once:\n{before}"
-        path.write_text(text.replace(before, after))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(block.text)
 
     def environment(self) -> dict[str, str]:
         """The variables of a shell that has activated the environment."""
         programs = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
         return os.environ | {
             "PATH": programs,
-            "PYTHONPATH": str(self.folder / "src"),
+            "PYTHONPATH": os.pathsep.join([str(self.folder / "src"), str(self.packages)]),
             "COLUMNS": "120",
             "HOME": str(self.folder),
         }

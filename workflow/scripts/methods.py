@@ -17,6 +17,7 @@ from voxelsoup.report.methods.methods import FoldSize, StudyFacts, methods, tria
 from voxelsoup.report.provenance import CAPTION, provenance_table
 from voxelsoup.runs.divergence import left_out
 from voxelsoup.soups.candidates import diverged_trials, models_of_folds, runs_of_folds, trials_of
+from voxelsoup.study import plug_ins
 from voxelsoup.study.ingredients import only_trained
 from voxelsoup.study.loading import load
 from voxelsoup.study.trials import trial_labels, trials
@@ -51,6 +52,7 @@ with job_log(snakemake.log[0]):
         diverged=left_out(diverged, trial_labels(trials(study))),
         models=sum(len(trials_of(models)) for models in trained.values()) if diverged else None,
         answer=primary_answer(Path(given.comparisons)),
+        plug_ins=plug_ins.in_words(study),
     )
     written = methods(study, versions, facts)
     write_section(
@@ -71,5 +73,6 @@ with job_log(snakemake.log[0]):
         Path(name).name: sha256(Path(name)) for name in (made_of.study, given.cases, given.folds)
     }
     report = provenance.versions() | {"commit": provenance.source()}
-    table = provenance_table(runs, models, files, {k: report[k] for k in ("voxelsoup", "commit")})
+    made_with = {name: report[name] for name in ("voxelsoup", "commit")}
+    table = provenance_table(runs, models, files, made_with, plug_ins.records_of(study))
     write_text_table(table, Path(made_of.provenance).with_suffix(""), CAPTION)

@@ -217,10 +217,12 @@ def _check(asked: argparse.Namespace) -> int:
     from voxelsoup.data.index.passed_over import notes_on_strays
     from voxelsoup.planning.constants import notes_on_constants
     from voxelsoup.planning.target_size import notes_on_targets
+    from voxelsoup.soups.preflight import check_recipes_and_metrics
     from voxelsoup.training.preflight import check_start
 
     for each in studies.values():
         check_start(each)
+        check_recipes_and_metrics(each)
     from voxelsoup.prediction.other_tools import check_other_tools
 
     tools = check_other_tools(study)

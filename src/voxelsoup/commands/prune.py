@@ -12,17 +12,17 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
 
 from voxelsoup.common.errors import InputError
 from voxelsoup.common.files import writable
+from voxelsoup.common.plug_ins import BUILT_IN
 from voxelsoup.runs.invocation import recorded_studies
 from voxelsoup.runs.lease import Lease, LeaseTaken, server_time
 from voxelsoup.runs.run_state import condition_by_states
 from voxelsoup.study.ingredients import given_models
 from voxelsoup.study.loading import read
 from voxelsoup.study.sections.removed_recipes import REMOVED
-from voxelsoup.study.sections.soup import FINISHED, FINISHED_BEST, RecipeName
+from voxelsoup.study.sections.soup import FINISHED, FINISHED_BEST
 from voxelsoup.study.study import LONG_RUN, Study
 from voxelsoup.study.trials import trials
 
@@ -34,7 +34,7 @@ ABOUT = r"(?:[-.].*)?"
 STEM = re.compile(rf"stem{ABOUT}")
 TRIAL = re.compile(rf"([0-9a-f]{{8}}){ABOUT}")
 # The longer name first: the shorter one begins it.
-COMPARED = "|".join([*get_args(RecipeName), *REMOVED, FINISHED_BEST, FINISHED, LONG_RUN])
+COMPARED = "|".join([*BUILT_IN["recipes"], *REMOVED, FINISHED_BEST, FINISHED, LONG_RUN])
 RECIPE = re.compile(rf"({COMPARED}){ABOUT}")
 FIGURE = re.compile(rf"differences_({COMPARED})\..*")
 # The runs of the finishes of a fold, and what they train towards.

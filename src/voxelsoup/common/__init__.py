@@ -12,6 +12,8 @@ It knows nothing of studies, scans or models, and imports neither torch nor pand
 - ``provenance``: versions, commit (or hash of what is installed) and machine, to reproduce results.
 - ``installation``: where the workflow of this library lies, in a checkout or in the wheel, and what
   starts its Snakemake; ``workflow_files``: which files it consists of.
+- ``plug_ins``: what other packages offer to studies, found without importing them, and the hashes
+  of its source.
 - ``machine``: cores and memory that this process may take, of a cluster's job or a container too.
 
 Decision: outputs are complete or absent. A job that dies late must not leave half a file, so that

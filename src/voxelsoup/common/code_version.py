@@ -18,6 +18,8 @@ from voxelsoup.common.errors import CodeChanged
 from voxelsoup.common.files import read_json
 
 SOURCE = Path(voxelsoup.__file__).parent
+# Its `uses_plug_in` guards what only studies with plug-ins do, whose own source is compared.
+PLUG_INS = "voxelsoup.common.plug_ins"
 
 # Kind of result -> the modules that decide its numbers. A test compares them with what the scripts
 # of the rules import, and lists what decides none.
@@ -213,10 +215,13 @@ def hash_of_code(text: str) -> str:
 
 
 def changed_modules(before: dict[str, str], now: dict[str, str]) -> list[str]:
-    """Modules that differ, by the last part of their names; those of one side alone too."""
+    """Modules that differ, by the last part of their names; those of one side alone too.
+
+    Those of plug-ins have all of their names.
+    """
     before = as_of_now(before)
     differ = [name for name in {**before, **now} if before.get(name) != now.get(name)]
-    return sorted({name.rpartition(".")[2] for name in differ})
+    return sorted({name if " " in name else name.rpartition(".")[2] for name in differ})
 
 
 def _plain(tree: ast.Module) -> ast.Module:
@@ -248,13 +253,15 @@ class _Plain(ast.NodeTransformer):
         return node
 
     def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.AST | None:
-        """Types change no number."""
-        return None if node.module in ("__future__", "typing", "collections.abc") else node
+        """Types change no number, nor does how plug-ins are found."""
+        left_out = ("__future__", "typing", "collections.abc", PLUG_INS)
+        return None if node.module in left_out else node
 
     def visit_If(self, node: ast.If) -> ast.AST | None:
-        """Nor do imports for a type checker."""
-        checked = isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
-        return None if checked else self.generic_visit(node)
+        """Nor do imports for a type checker, nor, without plug-ins, what is done with them."""
+        test = node.test.func if isinstance(node.test, ast.Call) else node.test
+        left_out = isinstance(test, ast.Name) and test.id in ("TYPE_CHECKING", "uses_plug_in")
+        return None if left_out else self.generic_visit(node)
 
 
 def _tokens(node: object) -> Iterator[str]:

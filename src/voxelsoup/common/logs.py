@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 
+from voxelsoup.common import plug_ins
 from voxelsoup.common.code_version import check_started_with
 from voxelsoup.common.errors import EXIT_STOPPED, ErrorDescription, InputError, Stopped, describe
 from voxelsoup.common.files import read_json, write_json
@@ -35,6 +36,7 @@ def job_log(path: str | Path) -> Iterator[None]:
         try:
             if START_RECORD in os.environ:
                 check_started_with(Path(os.environ[START_RECORD]))
+                plug_ins.check_started_with(Path(os.environ[START_RECORD]))
             yield
         except Exception as error:
             if not isinstance(error, InputError | Stopped):

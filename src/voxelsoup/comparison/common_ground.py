@@ -24,6 +24,7 @@ from voxelsoup.comparison.scored_study import ScoredStudy
 from voxelsoup.data.preprocessing.store import load_ground_truth
 from voxelsoup.data.regions import label_table, to_regions
 from voxelsoup.evaluation.metrics import METRICS
+from voxelsoup.evaluation.own_metrics import register
 
 NAMED = 5
 # Metric -> settings of `metrics` that decide what it is.
@@ -284,6 +285,7 @@ def _metrics(studies: Sequence[ScoredStudy]) -> tuple[list[str], list[str]]:
     """Dice and the metrics that are defined alike, and what is said of the others."""
     common, differ = ["dice"], []
     scored = {study.name: study.study.scored_metrics for study in studies}
+    register(name for metrics in scored.values() for name in metrics.names)
     for name in METRICS:
         has = {study: name in metrics.names for study, metrics in scored.items()}
         if name == "dice" or not any(has.values()):

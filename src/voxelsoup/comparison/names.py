@@ -24,7 +24,9 @@ OPTIMISTIC = "optimistic: chosen and scored on the same cases"
 
 def soup_title(recipe: str) -> str:
     """``greedy`` -> ``Greedy Soup``; what is no soup, as the ensemble, has a title of its own."""
-    return NO_SOUPS.get(recipe, f"{recipe.replace('-', ' ').title()} Soup")
+    # Dotted paths of recipes of other packages stay as they are.
+    name = recipe if "." in recipe else recipe.replace("-", " ").title()
+    return NO_SOUPS.get(recipe, f"{name} Soup")
 
 
 def primary_titles(primary: Primary) -> tuple[str, str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from voxelsoup.common.plug_ins import uses_plug_in
 from voxelsoup.comparison.statistics import Difference, paired_difference
 from voxelsoup.comparison.tables import (
     OVER_CASES,
@@ -46,6 +47,9 @@ def means_of(folds: Sequence[pd.DataFrame], patients: Mapping[str, str]) -> Mean
 
 def _possible(metric: str, mean: Difference) -> Difference:
     """A mean whose interval has no scores that there are not: shares are from 0 to 1."""
+    if uses_plug_in("metrics", metric):
+        # What range it has is not known.
+        return mean
     highest = 1.0 if METRICS[metric].higher_is_better else math.inf
     low, high = (float(np.clip(end, 0.0, highest)) for end in (mean.low, mean.high))
     return replace(mean, low=low, high=high)

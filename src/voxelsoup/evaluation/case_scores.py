@@ -17,6 +17,7 @@ import pandas as pd
 from voxelsoup.common.errors import InputError
 from voxelsoup.common.files import write_text
 from voxelsoup.evaluation.metrics import METRICS
+from voxelsoup.evaluation.own_metrics import register
 
 COLUMNS = ["case", "region", "dice", "loss"]
 LABEL_MAP_COLUMNS = COLUMNS[:-1]
@@ -41,17 +42,11 @@ def read_rows(path: Path, of_label_maps: bool = False) -> pd.DataFrame:
     Raises:
         InputError: if the file is missing, has other columns or has no rows.
     """
-    numbers = ["loss", *METRICS]
     try:
-        # Case names may look like numbers or like missing values, and must stay what they are.
-        rows = pd.read_csv(
-            path,
-            dtype={"case": str, "region": str},
-            keep_default_na=False,
-            na_values={name: ["nan", ""] for name in numbers},
-            float_precision="round_trip",
-        )
-        rows = rows.astype({name: "float64" for name in rows.columns if name in numbers})
+        rows = _read(path)
+        if register(name for name in rows.columns if name not in COLUMNS):
+            # Its numbers were read as words.
+            rows = _read(path)
     except (OSError, ValueError, KeyError) as error:
         raise _unusable(path, str(error)) from error
     first = LABEL_MAP_COLUMNS if of_label_maps else COLUMNS
@@ -60,8 +55,22 @@ def read_rows(path: Path, of_label_maps: bool = False) -> pd.DataFrame:
     return rows
 
 
+def _read(path: Path) -> pd.DataFrame:
+    numbers = ["loss", *METRICS]
+    # Case names may look like numbers or like missing values, and must stay what they are.
+    rows = pd.read_csv(
+        path,
+        dtype={"case": str, "region": str},
+        keep_default_na=False,
+        na_values={name: ["nan", ""] for name in numbers},
+        float_precision="round_trip",
+    )
+    return rows.astype({name: "float64" for name in rows.columns if name in numbers})
+
+
 def write_rows(path: Path, rows: pd.DataFrame) -> None:
     """Write the per-case scores of one model with full precision, atomically."""
+    register(name for name in rows.columns if name not in COLUMNS)
     columns = (COLUMNS if LOSS in rows else LABEL_MAP_COLUMNS) + measured_by(rows)
     write_text(path, rows[columns].to_csv(index=False, na_rep="nan", lineterminator="\n"))
 
@@ -76,8 +85,8 @@ def _unusable(path: Path, found: str) -> InputError:
         path,
         f"cannot be used as per-case scores: {found}",
         f"a CSV file with the columns {', '.join(COLUMNS)}, perhaps some of "
-        f"{', '.join(name for name in METRICS if name not in COLUMNS)}, and a row per case "
-        "and region",
+        f"{', '.join(name for name in METRICS if name not in COLUMNS)} or of a package that is "
+        "installed here, and a row per case and region",
         "delete the file, so that the workflow evaluates the model again",
     )
 

@@ -16,6 +16,7 @@ import pandas as pd
 
 from voxelsoup.common.code_version import module_hashes
 from voxelsoup.common.files import json_sha256, sha256, writable
+from voxelsoup.common.plug_ins import code_of
 from voxelsoup.evaluation.case_scores import COLUMNS
 from voxelsoup.study.study import Study
 
@@ -127,8 +128,11 @@ def identities_of(
         "intensities": content["preprocess"].get("intensities"),
         "patch": content["training"]["patch"],
         "precision": content["training"]["precision"],
-        "code": module_hashes(["scores"]),
+        "code": module_hashes(["scores"])
+        | code_of("networks", study.network.name)
+        | code_of("losses", study.evaluation.loss),
     }
+    of_metrics = code_of("metrics", *study.metrics.names)
     metrics = study.scored_metrics.model_dump(mode="json")
     return {
         case: json_sha256(
@@ -137,6 +141,8 @@ def identities_of(
                 "case": fingerprints[case],
                 "not_annotated": study.not_annotated_in(case),
                 "metrics": metrics if case in measured else None,
+                # Only where there are any: other identities stay what they were.
+                **({"code of metrics": of_metrics} if of_metrics and case in measured else {}),
             }
         )
         for case in sorted(cases)

@@ -10,6 +10,7 @@ from functools import cached_property, partial
 
 import numpy as np
 
+from voxelsoup.common.plug_ins import uses_plug_in
 from voxelsoup.evaluation.lesions import Lesions, match_lesions
 from voxelsoup.evaluation.surfaces import (
     ROUNDING,
@@ -69,6 +70,10 @@ class Scoring:
     penalty: float | None = BRATS_PENALTY
 
     def __post_init__(self) -> None:
+        if uses_plug_in("metrics", *self.metrics):
+            from voxelsoup.evaluation.own_metrics import register
+
+            register(self.metrics)
         if unknown := set(self.metrics) - set(METRICS):
             raise ValueError(f"unknown metrics: {', '.join(sorted(unknown))}")
 
@@ -147,6 +152,10 @@ def _score_region(
         "lesion_dice": lambda: region.lesions.dice,
         "lesion_hd95": lambda: region.lesions.hd95,
     }
+    if uses_plug_in("metrics", *scoring.metrics):
+        from voxelsoup.evaluation.own_metrics import columns_of
+
+        columns |= columns_of(scoring.metrics, prediction, truth, spacing, scoring.penalty)
     return {name: columns[name]() for name in METRICS if name == "dice" or name in scoring.metrics}
 
 

@@ -9,6 +9,7 @@ from monai.losses import DeepSupervisionLoss, DiceFocalLoss, DiceLoss, FocalLoss
 from torch import nn
 from torch.nn.modules.loss import _Loss
 
+from voxelsoup.common.plug_ins import uses_plug_in
 from voxelsoup.data.regions import UNKNOWN
 from voxelsoup.study.sections.training import LossName, Training
 
@@ -73,6 +74,10 @@ def make_loss(name: LossName, over: str = "sample", some_unknown: bool = False) 
     ``some_unknown``: targets may be ``UNKNOWN`` in places.
     """
     batch = over == "batch"
+    if uses_plug_in("losses", name):
+        from voxelsoup.models import plug_ins
+
+        return plug_ins.make_loss(name, batch, some_unknown)
     if some_unknown:
         return LossWhereKnown(name, batch)
     if name == "dice-bce":

@@ -1,4 +1,4 @@
-"""Segmentation networks, all of them MONAI's, built from the study's description."""
+"""Segmentation networks, MONAI's or another package's, built from the study's description."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from voxelsoup.common.errors import InputError
+from voxelsoup.common.plug_ins import uses_plug_in
 from voxelsoup.models.losses import stages_of
 from voxelsoup.models.mednext import with_strides
 from voxelsoup.study.sections.training import Network
@@ -33,6 +34,10 @@ def build(network: Network, channels: int, regions: int) -> nn.Module:
     Raises:
         InputError: if MONAI has no such network, or does not take these arguments.
     """
+    if uses_plug_in("networks", network.name):
+        from voxelsoup.models import plug_ins
+
+        return plug_ins.build_network(network, channels, regions)
     factory, arguments = _call(network, channels, regions)
     try:
         return factory(**arguments)
@@ -53,6 +58,10 @@ def _mednext(network: Network) -> str:
 
 def as_monai_config(network: Network, channels: int, regions: int) -> dict[str, Any]:
     """The network as MONAI's configuration files name it; raises as ``build``."""
+    if uses_plug_in("networks", network.name):
+        from voxelsoup.models import plug_ins
+
+        return plug_ins.as_monai_config(network, channels, regions)
     factory, arguments = _call(network, channels, regions)
     target = f"monai.networks.nets.{_mednext(network) or network.name}"
     if factory is with_strides:

@@ -18,6 +18,7 @@ from torch import nn
 
 from voxelsoup.common.errors import InputError
 from voxelsoup.common.files import atomic_write, write_text
+from voxelsoup.common.plug_ins import find, is_plug_in
 from voxelsoup.common.provenance import FORMER_NAME, NAME
 from voxelsoup.study.study import Study
 
@@ -28,6 +29,8 @@ NAMED = 3
 
 # One key only: safetensors writes several in random order, and files would differ by it.
 METADATA_KEY, FORMER_KEY = NAME, FORMER_NAME
+# In a description: the package that the network is of, where that is not MONAI.
+NETWORK_FROM = "network_from"
 # What is in the place of the weights of a run that diverged: no program takes it for weights.
 NO_WEIGHTS = f"{NAME}: no weights, the training of this run diverged"
 
@@ -44,7 +47,19 @@ def describe(study: Study) -> dict[str, Any]:
         "patch": settings["training"]["patch"],
         # Only where some are left out: other files say what they always said.
         **({} if mirrored is None else {"mirror_axes": mirrored}),
+        **_package_of(study.network.name),
     }
+
+
+def _package_of(network: str) -> dict[str, Any]:
+    """From where a network of another package is, without its version: averages of models that
+    were made with several versions are asked about elsewhere.
+    """
+    if not is_plug_in("networks", network):
+        return {}
+    plug_in = find("networks", network)
+    package = plug_in.distribution.name if plug_in.distribution else None
+    return {NETWORK_FROM: {"object": plug_in.path, "package": package}}
 
 
 def save(path: Path, weights: Weights, description: dict[str, Any]) -> str:

@@ -12,6 +12,7 @@ import torch
 from pydantic import BaseModel, ValidationError
 from torch import nn
 
+from voxelsoup.common import plug_ins
 from voxelsoup.common.errors import InputError
 from voxelsoup.common.files import read_json, sha256
 from voxelsoup.data.regions import LabelOrder, check_label_order
@@ -274,6 +275,7 @@ def _described(path: Path, digest: str, postprocessing: Path | None) -> ModelFil
             "a model file of a voxelsoup study",
             "name a model of the study's results, or a bundle",
         )
+    _check_network_is_here(path, stated)
     try:
         description = Description.model_validate(stated)
     except ValidationError as error:
@@ -285,6 +287,32 @@ def _described(path: Path, digest: str, postprocessing: Path | None) -> ModelFil
     empty = {n: torch.empty(shape, device="meta") for n, (shape, _) in shapes.items()}
     weight_files.check_fit(network, empty, path)
     return ModelFile(path, digest, description, postprocessing)
+
+
+def _check_network_is_here(path: Path, stated: Mapping[str, Any]) -> None:
+    """Refuse a model whose network is of a package that is not installed here."""
+    origin = stated.get(weight_files.NETWORK_FROM)
+    if origin is None:
+        return
+    name, package = stated["network"]["name"], origin["package"]
+    needed = f"{package or 'the package of ' + origin['object']}, which has {origin['object']}"
+    try:
+        found = plug_ins.find("networks", name)
+    except plug_ins.UnknownPlugIn as error:
+        raise InputError(
+            path,
+            f"its network `{name}` is of another package, which is not installed here",
+            needed,
+            (f"pip install {package}" if package else "put its folder on PYTHONPATH")
+            + " (metadata.json of its bundle, or provenance.csv of its study, has the version)",
+        ) from error
+    if found.path != origin["object"]:
+        raise InputError(
+            path,
+            f"its network `{name}` is another one here: {found.of_package}",
+            needed,
+            "predict in an environment with that package and without the other one",
+        )
 
 
 def _check_constants(description: Description, path: Path) -> None:

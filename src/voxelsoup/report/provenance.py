@@ -8,6 +8,8 @@ from typing import Any
 
 import pandas as pd
 
+from voxelsoup.common.plug_ins import ONE, RECORDED, in_words
+
 COLUMNS = ["part", "name", "value"]
 CAPTION = (
     "What the study was made with and from. Versions, commits and machines are those that the "
@@ -21,6 +23,7 @@ def provenance_table(
     models: pd.DataFrame,
     files: Mapping[str, str],
     report: Mapping[str, str],
+    plug_ins: Sequence[Mapping[str, Any]] = (),
 ) -> pd.DataFrame:
     """Everything that identifies a study.
 
@@ -29,6 +32,8 @@ def provenance_table(
         models: manifest of the models, with ``fold``, ``trial``, ``kind`` and ``sha256``.
         files: name of a file -> its SHA-256.
         report: name -> version of what the comparison was made with.
+        plug_ins: records of what the study uses of other packages, as they are now; of networks and
+            losses those count that the trainings recorded.
 
     Returns:
         Index ``part`` and ``name``; column ``value``.
@@ -38,6 +43,7 @@ def provenance_table(
         ("software", name, _all(run["versions"].get(name) for run in runs)) for name in packages
     ]
     rows.append(("software", "commit", _all(run["commit"] for run in runs)))
+    rows += _plug_ins(runs, plug_ins)
     rows += [("report", name, version) for name, version in report.items()]
     rows += [("file", name, digest) for name, digest in files.items()]
     rows += _fingerprints(runs)
@@ -47,6 +53,18 @@ def provenance_table(
         for model in models.itertuples()
     ]
     return pd.DataFrame(rows, columns=COLUMNS).set_index(COLUMNS[:2])
+
+
+def _plug_ins(
+    runs: Sequence[Mapping[str, Any]], plug_ins: Sequence[Mapping[str, Any]]
+) -> list[tuple[str, str, str]]:
+    found: dict[str, list[str]] = {}
+    trained = [one for run in runs for one in run.get(RECORDED, ())]
+    recorded = {(one["kind"], one["name"]) for one in trained}
+    others = [one for one in plug_ins if (one["kind"], one["name"]) not in recorded]
+    for one in [*trained, *others]:
+        found.setdefault(f"{ONE[one['kind']]} {one['name']}", []).append(in_words(one))
+    return [("plug-in", name, _all(values)) for name, values in found.items()]
 
 
 def _all(values: Iterable[str | None]) -> str:

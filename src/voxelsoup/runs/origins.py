@@ -17,6 +17,7 @@ from typing import Any
 
 from voxelsoup.common.code_version import as_of_now, changed_modules, module_hashes
 from voxelsoup.common.files import json_sha256, write_text
+from voxelsoup.common.plug_ins import code_of
 from voxelsoup.study.sections.removed_recipes import without_unused_settings
 
 ORIGINS = Path(".state", "origins")
@@ -232,7 +233,39 @@ def changed_code(before: dict[str, str] | None, now: dict[str, str]) -> str:
     return f"code changed: {', '.join(changed_modules(before, now))}"
 
 
+# Kinds of results whose numbers a network decides.
+OF_NETWORKS = {"training", "conversion", "scores", "predictions"}
+
+
+def code_of_plug_ins(
+    rule: str, settings: Mapping[str, Any], network: str, recipe: str | None
+) -> dict[str, str]:
+    """Module -> hash of the plug-ins that decide what a job writes.
+
+    Args:
+        settings: of the job, as its origin has them.
+        network: of the study.
+        recipe: of the soup that the job makes, if it makes one.
+
+    Raises:
+        UnknownPlugIn: if one is not to be found.
+    """
+    found = code_of("networks", network) if OF_NETWORKS & set(KINDS.get(rule, ())) else {}
+    for section, key, kind in (
+        ("training", "loss", "losses"),
+        ("evaluation", "loss", "losses"),
+        ("dataset", "layout", "layouts"),
+    ):
+        values = settings.get(section)
+        if isinstance(values, Mapping) and key in values:
+            found |= code_of(kind, values[key])
+    metrics = settings.get("metrics")
+    if isinstance(metrics, Mapping):
+        found |= code_of("metrics", *metrics.get("names", ()))
+    return found | (code_of("recipes", recipe) if rule == "soup" and recipe else {})
+
+
 @cache
-def code_of(rule: str) -> dict[str, str]:
+def code_of_rule(rule: str) -> dict[str, str]:
     """Module -> hash of the code that decides the numbers of a rule."""
     return module_hashes(KINDS.get(rule, ()))

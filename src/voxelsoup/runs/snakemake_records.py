@@ -32,7 +32,8 @@ from voxelsoup.common.text import counted
 from voxelsoup.runs.origins import (
     Origin,
     changed_code,
-    code_of,
+    code_of_plug_ins,
+    code_of_rule,
     path_of_origin,
     placed,
     read_origin,
@@ -42,6 +43,7 @@ from voxelsoup.runs.origins import (
 )
 from voxelsoup.runs.plan_table import FOLLOWS, Planned, plan_table
 from voxelsoup.runs.record import read_saved
+from voxelsoup.study.plug_ins import code_of_training
 
 OnCodeChange = Literal["keep", "redo"]
 NAMED_AT_ONCE = 5
@@ -62,6 +64,7 @@ class Records:
 
     Attributes:
         results: their folder, as jobs name it.
+        network: name of the network.
         places: folders -> what they are called in origins.
         on_code_change: what is done with results of other code; None: the user is asked.
         rules: name of a rule in the workflow -> the project's name of it.
@@ -72,6 +75,7 @@ class Records:
     """
 
     results: str
+    network: str
     places: dict[str, str]
     on_code_change: OnCodeChange | None
     rules: dict[str, str]
@@ -240,9 +244,9 @@ class Persistence(FilePersistence):
             settings |= others
             section = "stem" if rule == "stem" else "training"
             settings[section] = {"epochs": epochs, **settings.get(section, {})}
-        return Origin(
-            rule, placed(settings, study.places), self._inputs(job, study), dict(code_of(rule))
-        )
+        recipe = dict(job.wildcards.items()).get("recipe") if job.wildcards else None
+        code = code_of_rule(rule) | code_of_plug_ins(rule, settings, study.network, recipe)
+        return Origin(rule, placed(settings, study.places), self._inputs(job, study), code)
 
     def _inputs(self, job: Any, study: Records) -> dict[str, str]:
         made = {
@@ -309,9 +313,10 @@ class Persistence(FilePersistence):
         """Runs that are to continue from a state of other code are undecided too."""
         if study.on_code_change is not None:
             return
-        # As the identity of a run has it, whichever rule trains it.
-        code = code_of("trial")
         for job in (job for job in jobs if hasattr(job.params, "states")):
+            # As the identity of a run has it, whichever rule trains it.
+            loss = self.now(job).settings["training"]["loss"]
+            code = code_of_rule("trial") | code_of_training(study.network, loss)
             saved = read_saved(job.params.states)
             if saved and saved.identity.get("code") != code:
                 study.undecided[job.params.states] = changed_code(saved.identity.get("code"), code)

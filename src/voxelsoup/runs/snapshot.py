@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +19,7 @@ import yaml
 from voxelsoup.common import provenance
 from voxelsoup.common.code_version import version
 from voxelsoup.common.files import read_json, sha256, write_json, write_text
+from voxelsoup.common.plug_ins import RECORDED
 
 STARTS = Path(".state", "starts")
 RECORD = "start.json"
@@ -43,8 +44,15 @@ class Start:
         return [path for path, digest in self.files.items() if _digest(Path(path)) != digest]
 
 
-def write_snapshot(results: Path, study: dict[str, Any], files: Iterable[str | Path]) -> Path:
+def write_snapshot(
+    results: Path,
+    study: dict[str, Any],
+    files: Iterable[str | Path],
+    plug_ins: Sequence[dict[str, Any]] = (),
+) -> Path:
     """Write down a study that starts now; returns the file that its jobs are to read.
+
+    ``plug_ins`` are the records of what it uses of other packages.
 
     Raises:
         InputError: if it cannot be written.
@@ -59,6 +67,7 @@ def write_snapshot(results: Path, study: dict[str, Any], files: Iterable[str | P
         "time": provenance.now(),
         "files": {str(file): _digest(file) for file in paths},
         "code": version(),
+        **({RECORDED: list(plug_ins)} if plug_ins else {}),
     }
     write_json(folder / RECORD, content)
     for old in sorted(folder.parent.iterdir())[:-KEPT]:

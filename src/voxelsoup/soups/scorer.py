@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from voxelsoup.common.plug_ins import code_of, uses_plug_in
 from voxelsoup.evaluation.case_scores import CaseScore, case_score
 from voxelsoup.evaluation.score import score_case
 from voxelsoup.models import networks, weight_files
@@ -64,4 +65,8 @@ def scoring_context(study: Study, fold: dict[str, list[str]], fingerprints: dict
         # What running statistics are taken from.
         "training": {case: fingerprints[case] for case in sorted(fold["training"])},
     }
+    if uses_plug_in("networks", study.network.name):
+        context["code of the network"] = code_of("networks", study.network.name)
+    if uses_plug_in("losses", study.evaluation.loss):
+        context["code of the loss"] = code_of("losses", study.evaluation.loss)
     return hashlib.sha256(json.dumps(context, sort_keys=True).encode()).hexdigest()

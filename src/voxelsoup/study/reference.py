@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from voxelsoup.study.sections.elsewhere import Conversion
+from voxelsoup.study.sections.plug_in_name import NameOf
 from voxelsoup.study.study import Study
 
 HEADER = """# Configuration reference
@@ -82,7 +83,8 @@ def _type(field: FieldInfo) -> str:
         for name, sign in (("gt", ">"), ("ge", "≥"), ("lt", "<"), ("le", "≤"))
         if getattr(rule, name, None) is not None
     ]
-    return ", ".join([_type_text(field.annotation), *limits])
+    named = [str(rule) for rule in field.metadata if isinstance(rule, NameOf)]
+    return ", ".join([*(named or [_type_text(field.annotation)]), *limits])
 
 
 def _type_text(annotation: Any) -> str:
@@ -92,7 +94,9 @@ def _type_text(annotation: Any) -> str:
     if origin in (typing.Union, types.UnionType):
         return " or ".join(_type_text(part) for part in get_args(annotation))
     if origin is typing.Annotated:
-        return _type_text(get_args(annotation)[0])
+        inner, *rules = get_args(annotation)
+        named = [str(rule) for rule in rules if isinstance(rule, NameOf)]
+        return named[0] if named else _type_text(inner)
     if origin is list:
         return f"list of {_type_text(get_args(annotation)[0])}"
     if origin is dict:

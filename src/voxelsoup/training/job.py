@@ -20,12 +20,14 @@ from voxelsoup.common import provenance
 from voxelsoup.common.errors import Stopped
 from voxelsoup.common.files import atomic_write, sha256, write_json, write_text
 from voxelsoup.common.logs import report_end
+from voxelsoup.common.plug_ins import RECORDED
 from voxelsoup.common.text import counted
 from voxelsoup.models import devices, weight_files
 from voxelsoup.runs.divergence import Diverged, check_not_diverged
 from voxelsoup.runs.guard import HISTORY, RunGuard
 from voxelsoup.runs.record import read_record, read_result, read_saved
 from voxelsoup.runs.watchdog import Watchdog
+from voxelsoup.study.plug_ins import records_of_training
 from voxelsoup.training.launch import train_together
 from voxelsoup.training.out_of_memory import explained
 from voxelsoup.training.run import Job
@@ -198,6 +200,7 @@ def _record(job: Job) -> dict[str, Any]:
         "machine": provenance.machine(),
         "versions": provenance.versions(),
         "commit": provenance.source(),
+        **({RECORDED: used} if (used := records_of_training(run.study)) else {}),
         "attempts": [asdict(attempt) for attempt in record.attempts] if record else [],
         "ended": provenance.now(),
     }

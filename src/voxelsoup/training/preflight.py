@@ -7,13 +7,16 @@ from pathlib import Path
 from torch import nn
 
 from voxelsoup.common.errors import InputError
+from voxelsoup.common.plug_ins import is_plug_in
 from voxelsoup.data.index.folder_hash import check_root
 from voxelsoup.data.index.not_annotated import check_patterns
-from voxelsoup.data.layouts import find_cases
+from voxelsoup.data.layouts import find_cases, reader_of
 from voxelsoup.data.regions import check_label_order
 from voxelsoup.models import weight_files
 from voxelsoup.models.conversion import converted, read_converted, target_of
 from voxelsoup.models.networks import check_outputs, outline
+from voxelsoup.models.plug_ins import check_loss, check_network_name
+from voxelsoup.study.plug_ins import losses_of
 from voxelsoup.study.sections.training import Network
 from voxelsoup.study.study import Study
 from voxelsoup.training.data_parallel import check_network
@@ -26,6 +29,7 @@ def check_start(study: Study) -> None:
         InputError: with the first thing that is wrong.
     """
     check_root(study.dataset)
+    reader_of(study.dataset.layout)
     _check_not_annotated(study)
     _check_named_files(study)
     _check_test_sets(study)
@@ -33,10 +37,15 @@ def check_start(study: Study) -> None:
         check_label_order(study.predict.label_order, study.regions, "predict.label_order")
     channels, regions = len(study.dataset.channels), len(study.regions)
     _check_deep_supervision(study.network)
+    check_network_name(study.network.name)
     model = outline(study.network, channels, regions)
     check_network(model, study.resources.training.gpu)
     _check_weights(study, model)
     check_outputs(model, channels, regions, study.training.patch)
+    some_unknown = study.dataset.ignore_label is not None or bool(study.dataset.not_annotated)
+    for loss in losses_of(study):
+        if is_plug_in("losses", loss):
+            check_loss(loss, regions, some_unknown)
 
 
 def _check_weights(study: Study, model: nn.Module) -> None:

@@ -12,6 +12,7 @@ from voxelsoup.common.provenance import data_fingerprint, hash_of_weights
 from voxelsoup.common.text import counted, times
 from voxelsoup.data.preprocessing.intensities import with_intensities
 from voxelsoup.study.ingredients import checkpoint_steps
+from voxelsoup.study.plug_ins import code_of_training
 from voxelsoup.study.sections.soup import Finish, WeightsKind
 from voxelsoup.study.sections.training import Optimizer
 from voxelsoup.study.study import Study, finish_epochs
@@ -179,7 +180,8 @@ def run_identity(run: Run, fingerprints: dict[str, str]) -> dict[str, Any]:
         "initial": hash_of_weights(run.initial) if run.initial else None,
         "data": data_fingerprint(fingerprints, run.cases),
         "seed": list(run.seed),
-        "code": module_hashes(["training"]),
+        "code": module_hashes(["training"])
+        | code_of_training(run.study.network.name, run.study.training.loss),
         **({"targets": run.targets.sha256} if run.targets else {}),
     }
 

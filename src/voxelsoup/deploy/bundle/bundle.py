@@ -35,6 +35,7 @@ from voxelsoup.prediction.bundle_files import (
 from voxelsoup.prediction.model_files import MODEL, POSTPROCESSING, ModelFile, open_models
 from voxelsoup.report.cases import accepted_in_words
 from voxelsoup.soups.candidates import CANDIDATES, ranking, read_candidates
+from voxelsoup.study.plug_ins import network_record
 from voxelsoup.study.study import FINAL, Study, folder_of
 
 log = logging.getLogger(__name__)
@@ -89,6 +90,7 @@ def write_bundle(
         accepted=accepted_in_words(cases),
         not_annotated=not_annotated_in_words(cases, study.dataset.not_annotated, study.regions),
         answer=answer,
+        network=network_record(study.network),
     )
     with atomic_folder(folder) as bundle:
         write_json(bundle / INFERENCE, inference)

@@ -12,6 +12,7 @@ from voxelsoup.comparison.score_summary import Means
 from voxelsoup.data.regions import LabelOrder
 from voxelsoup.deploy.winner import Kind
 from voxelsoup.evaluation.case_scores import ALL_REGIONS
+from voxelsoup.models import weight_files
 from voxelsoup.prediction.model_files import Description
 from voxelsoup.study.sections.training import ALL_AXES
 from voxelsoup.study.study import Study
@@ -42,6 +43,7 @@ class BundleFacts:
         final: what the final model is and what score is to be expected of it, in sentences; empty
             if the study has none, so that the bundle holds the models of the folds.
         answer: what the primary comparison of the study concludes; empty if it is not known.
+        network: the record of the network, if it is of another package (``PlugIn.record``).
     """
 
     kind: Kind
@@ -56,6 +58,7 @@ class BundleFacts:
     not_annotated: Sequence[str] = ()
     final: Sequence[str] = ()
     answer: str = ""
+    network: Mapping[str, Any] | None = None
 
 
 def metadata(
@@ -66,6 +69,8 @@ def metadata(
     packages = {name: versions[name] for name in PACKAGES} | TESTED_WITH
     if not facts.runs_with_monai_alone:
         packages["voxelsoup"] = versions["voxelsoup"]
+    if facts.network is not None:
+        packages[facts.network["package"] or facts.network["object"]] = facts.network["version"]
     channels, regions = listed(description.channels), listed(description.regions)
     mirrored = description.mirror_axes
     return {
@@ -109,6 +114,7 @@ def metadata(
             "label_order": facts.order,
             # Bundles of models that were mirrored along all axes say what they always said.
             **({} if len(mirrored) == len(ALL_AXES) else {"mirror_axes": mirrored}),
+            **({} if facts.network is None else {weight_files.NETWORK_FROM: facts.network}),
             "metrics": study.scored_metrics.model_dump(mode="json"),
         },
     }

@@ -7,6 +7,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
+from voxelsoup.common.plug_ins import in_words
 from voxelsoup.common.text import counted, listed
 from voxelsoup.comparison.names import OPTIMISTIC, in_a_sentence, primary_titles
 from voxelsoup.comparison.score_summary import Means, note_on_regions, shown_mean
@@ -64,6 +65,8 @@ def _how_to_run(
             "MONAI, nibabel, pytorch-ignite, fire, safetensors and voxelsoup, whose resampling the "
             "configuration names"
         )
+    if facts.network is not None:
+        needed += f"; needed as well is the package of the network ({in_words(facts.network)})"
     written = "label map" if facts.order else "file of masks, one per region,"
     asked = f"--every-window --overlap {overlap:g}"
     return f"""With {needed}:

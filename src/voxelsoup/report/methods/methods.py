@@ -15,6 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, pass_context
 from jinja2.runtime import Context
 
 from voxelsoup.common import text
+from voxelsoup.common.plug_ins import is_plug_in
 from voxelsoup.common.provenance import FORMER_NAME, NAME
 from voxelsoup.comparison.names import in_a_sentence, primary_titles, soup_title
 from voxelsoup.report.methods.words import CITED_VALUES, Citations, setting_name, value_name
@@ -51,6 +52,7 @@ class StudyFacts:
         diverged: a sentence about the runs that diverged; empty if none did.
         models: models of trials that were trained to their end; None if none diverged.
         answer: what the primary comparison concludes; empty if it is not known.
+        plug_ins: what the study uses of other packages, in words.
     """
 
     cases: int
@@ -63,6 +65,7 @@ class StudyFacts:
     diverged: str = ""
     models: int | None = None
     answer: str = ""
+    plug_ins: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -144,6 +147,7 @@ def _values(study: Study, facts: StudyFacts, cite: Cite) -> dict[str, Any]:
     trials, halving, folds = trials_of(study), study.sweep.halving, len(facts.folds)
     values = {
         "study": study,
+        "network_of_package": is_plug_in("networks", study.network.name),
         "cite": cite,
         "trials": trials,
         "swept": swept_keys(trials),

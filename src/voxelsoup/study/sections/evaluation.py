@@ -8,11 +8,12 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from voxelsoup.study.sections.base import Name, PathText, Section, only_if_not
+from voxelsoup.study.sections.plug_in_name import NameOf
 from voxelsoup.study.sections.soup import FINISHED
 from voxelsoup.study.sections.training import LossName
 
 Protocol = Literal["held-out", "published"]
-MetricName = Literal["hd95", "nsd", "sensitivity", "precision", "lesion_dice", "lesion_hd95"]
+MetricName = Annotated[str, NameOf("metrics")]
 Probability = Annotated[float, Field(gt=0, lt=1)]
 CubicMillimetres = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 # As files and columns are called after it: `nnU-Net`.
@@ -123,7 +124,8 @@ class Metrics(Section):
         ["hd95", "nsd", "sensitivity", "precision", "lesion_dice", "lesion_hd95"],
         description="`hd95`: 95th percentile of the Hausdorff distance in mm; `nsd`: normalised "
         "surface Dice; `sensitivity`; `precision`; `lesion_dice`, `lesion_hd95`: "
-        "lesion by lesion, as the BraTS challenges have scored since 2023.",
+        "lesion by lesion, as the BraTS challenges have scored since 2023; or a metric of "
+        "another package (docs/plug-ins.md).",
     )
     surface_tolerance: float = Field(
         1.0, gt=0, description="Distance in mm up to which `nsd` counts two surfaces as the same."

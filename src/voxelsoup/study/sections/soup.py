@@ -7,13 +7,14 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from voxelsoup.study.sections.base import Section, only_if_not
+from voxelsoup.study.sections.plug_in_name import NameOf
 from voxelsoup.study.sections.removed_recipes import check_removed, without_unused_settings
 from voxelsoup.study.sections.training import Optimizer, ScheduleName
 
 WeightsKind = Literal["averaged", "raw"]
-# Recipes that choose ingredients and average them.
-SoupName = Literal["greedy", "uniform"]
-RecipeName = Literal[SoupName, "best", "ensemble"]
+# How ingredients are chosen and averaged; all but those of `NO_SOUPS` make a soup.
+RecipeName = Annotated[str, NameOf("recipes")]
+NO_SOUPS = ("best", "ensemble")
 # A model trained on for a while: one of the soups, and the best single model.
 FINISHED, FINISHED_BEST = "finished", "finished-best"
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -35,7 +36,7 @@ class Finish(Section):
     medical image segmentation, Journal of Medical Imaging 2022.
     """
 
-    of: Literal[SoupName, "best"] = Field(
+    of: Annotated[str, NameOf("recipes", without=("ensemble",))] = Field(
         "greedy",
         description="The soup that is trained on; `best` is the best single model alone. Beside a "
         "soup the best single model is always finished in the same way, as a control.",
@@ -108,9 +109,10 @@ class Soup(Section):
         "selection Dice of the average (Wortsman et al. 2022); `uniform`: the average "
         "of all; `best`: the best single model; `ensemble`: not a "
         "soup but what soups replace, the mean of the probabilities of all "
-        "ingredients, each of which is run on every case.",
+        "ingredients, each of which is run on every case; or a recipe of another package "
+        "(docs/plug-ins.md).",
     )
-    ensemble_of: Literal["all", SoupName] = Field(
+    ensemble_of: Annotated[str, NameOf("recipes", also=("all",), without=NO_SOUPS)] = Field(
         "all",
         description="Models of the `ensemble`: `all` ingredients, or those that another of the "
         "study's `recipes` kept.",

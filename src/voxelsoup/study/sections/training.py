@@ -9,11 +9,12 @@ from pydantic import Field, field_validator, model_validator
 
 from voxelsoup.study.sections.base import PathText, Section, Triple, only_if_not
 from voxelsoup.study.sections.elsewhere import SAFE_ENDING, Conversion
+from voxelsoup.study.sections.plug_in_name import NameOf
 
 AugmentationPreset = Literal["none", "flips-intensity", "affine-contrast", "full"]
 Axis = Literal["x", "y", "z"]
 StemSource = Literal["train", "none", "checkpoint"]
-LossName = Literal["dice", "dice-bce", "dice-focal"]
+LossName = Annotated[str, NameOf("losses")]
 ScheduleName = Literal[
     "schedule-free",
     "constant",
@@ -31,10 +32,10 @@ PrecisionName = Literal["float32", "bfloat16", "float16", "auto"]
 class Network(Section):
     """The network; the shapes of its weights are the same in all runs of a study."""
 
-    name: str = Field(
+    name: Annotated[str, NameOf("networks")] = Field(
         "MedNeXt",
-        description="Class in `monai.networks.nets`; MedNeXt also takes `size`, `kernel_size` and "
-        "`deep_supervision`.",
+        description="Class in `monai.networks.nets`, or a network of another package "
+        "(docs/plug-ins.md); MedNeXt also takes `size`, `kernel_size` and `deep_supervision`.",
     )
     size: Literal["S", "B", "M", "L", "free"] = Field(
         "S",
@@ -150,8 +151,8 @@ class Training(Section):
     )
     loss: LossName = Field(
         "dice-bce",
-        description="Loss on the regions' sigmoid outputs: Dice, Dice + binary cross-entropy, or "
-        "Dice + focal.",
+        description="Loss on the regions' sigmoid outputs: Dice, Dice + binary cross-entropy, "
+        "Dice + focal, or a loss of another package (docs/plug-ins.md).",
     )
     loss_over: Literal["batch", "sample"] = Field(
         "batch", description="Dice over the whole batch at once, or per sample and then averaged."
