@@ -263,6 +263,10 @@ def fitting(shape: TrainingShape, limit: float) -> list[tuple[str, MemoryNeed]]:
         What to set, in words, and what it needs then.
     """
     variants = _sparing(shape)
+    # All that is known to be asked for, in one process.
+    with suppress(InputError):
+        first = _scaled_to(shape, (shape.network.divisors or 3 * [16]), limit)
+        estimate([*variants.values(), *([first] if first else [])])
     smaller = _smaller(shape, limit)
     if smaller is not None:
         variants[_size_in_words(smaller)] = smaller
@@ -305,16 +309,21 @@ def _smaller(shape: TrainingShape, limit: float) -> TrainingShape | None:
 
 def _fits_with(shape: TrainingShape, divisors: Sequence[int], limit: float) -> TrainingShape | None:
     for _ in range(TRIES):
-        need = estimate([shape])[0]
-        if need.total <= limit:
+        if estimate([shape])[0].total <= limit:
             return shape
-        by_voxels = need.batch + need.activations + need.working
-        room = limit - (need.total - by_voxels)
-        smaller = _scaled_down(shape, divisors, room / by_voxels) if room > 0 else None
+        smaller = _scaled_to(shape, divisors, limit)
         if smaller is None:
             return None
         shape = smaller
     return None
+
+
+def _scaled_to(shape: TrainingShape, divisors: Sequence[int], limit: float) -> TrainingShape | None:
+    """A smaller training that should fit, if memory is in proportion to voxels."""
+    need = estimate([shape])[0]
+    by_voxels = need.batch + need.activations + need.working
+    room = limit - (need.total - by_voxels)
+    return _scaled_down(shape, divisors, room / by_voxels) if room > 0 else None
 
 
 def _scaled_down(
