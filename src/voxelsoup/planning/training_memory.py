@@ -24,6 +24,7 @@ from voxelsoup.common.code_version import SOURCE, hash_of_code
 from voxelsoup.common.errors import InputError
 from voxelsoup.common.files import read_json, write_json
 from voxelsoup.common.provenance import versions
+from voxelsoup.study.plug_ins import code_of_training
 from voxelsoup.study.sections.training import Network, Optimizer, Training
 from voxelsoup.study.study import Study
 from voxelsoup.study.trials import Trial
@@ -233,7 +234,9 @@ def _count(shapes: Iterable[TrainingShape]) -> list[MemoryNeed]:
 
 def _file(shape: TrainingShape) -> Path:
     """Where the answer for a training is kept: named by all that it depends on."""
-    identity = json.dumps([shape.as_json(), *_counted_with()], sort_keys=True)
+    of_packages = code_of_training(shape.network.name, shape.training.loss)
+    counted = [shape.as_json(), *_counted_with(), *([of_packages] if of_packages else [])]
+    identity = json.dumps(counted, sort_keys=True)
     digest = hashlib.sha256(identity.encode()).hexdigest()[:24]
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
     return cache / "voxelsoup" / "memory" / f"{digest}.json"
