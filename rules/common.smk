@@ -48,8 +48,8 @@ if workflow.modifier.path_modifier.replace_prefix(f"{study.results}/") != f"{stu
 OTHER_TOOLS = study.comparison.other_tools
 
 # Sections of the study with all defaults: a rule names those that its results depend on.
-# How code is compared and where runs are mirrored to decides no result.
-SETTINGS = study.model_dump(mode="json", exclude={"on_code_change", "tracking"})
+# How code is compared, where runs are mirrored to and who hears of the end decides no result.
+SETTINGS = study.model_dump(mode="json", exclude={"on_code_change", "tracking", "notify"})
 
 FOLDS = study.folds.numbers
 # By their ids: a sweep in another order repeats nothing that is made of its trials.

@@ -10,7 +10,7 @@ from voxelsoup.planning.training_memory import CannotCount
 from voxelsoup.runs import snakemake_records
 from voxelsoup.runs.invocation import note_submissions, remember_study, write_invocation
 from voxelsoup.runs.lease import Lease
-from voxelsoup.runs.snapshot import RECORD, record_beside, write_snapshot
+from voxelsoup.runs.snapshot import RECORD, record_beside, sources, write_snapshot
 from voxelsoup.study.plug_ins import records_of
 from voxelsoup.tracking.installed import check_installed
 from voxelsoup.tracking.observer import Observer
@@ -110,7 +110,7 @@ def check_start(asked_for) -> None:
         study_lease.acquire(say_once_what_is_waited_for())
         # What a former Snakemake was waiting for.
         note_submissions(study_lease.folder, "", False)
-        remember_study(Path(study.results), workflow.configfiles)
+        remember_study(Path(study.results), sources(workflow.configfiles))
         snapshot = read_snapshot()
         note_invocation()
         if study.tracking.tool != "none":

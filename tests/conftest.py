@@ -35,6 +35,7 @@ LONGEST = (
     "workflow/test_workflow.py",
     "workflow/test_studies.py",
     "on_slurm/test_interrupted_runs.py",
+    "on_slurm/test_submitted_studies.py",
     "on_slurm/test_submissions.py",
     "on_slurm/test_status_on_slurm.py",
     "workflow/test_recovery.py",

@@ -6,6 +6,7 @@ A workflow of seconds takes the place of a study: same plugin, same patches.
 from __future__ import annotations
 
 import copy
+import math
 import re
 import signal
 import subprocess
@@ -20,7 +21,11 @@ import pytest
 
 from support import slurm
 from support.studies import REPOSITORY, TINY, wait_for
-from voxelsoup.cluster.associations import check_associations, refuse_too_long
+from voxelsoup.cluster.associations import (
+    check_associations,
+    limits_of_jobs,
+    refuse_too_long,
+)
 from voxelsoup.cluster.partitions import Submission
 from voxelsoup.cluster.profile import Site
 from voxelsoup.cluster.submission_errors import classify
@@ -338,6 +343,7 @@ def test_limits_of_account_and_qos_are_shown_and_a_job_that_is_too_long_is_refus
         # The limit of a QOS comes before that of an account.
         here.run("sacctmgr", "-i", "modify", "qos", "normal", "set", "MaxWall=12")
         taken_by_qos = start_check(runtime=11)
+        of_all_jobs = limits_of_jobs(Site(Path("partitions.yaml")))
     finally:
         here.limit(MaxSubmitJobs=-1, MaxJobs=-1, MaxWall=-1)
         here.run("sacctmgr", "-i", "modify", "qos", "normal", "set", "MaxWall=-1")
@@ -347,6 +353,11 @@ def test_limits_of_account_and_qos_are_shown_and_a_job_that_is_too_long_is_refus
     assert "2 jobs may wait or run at a time (`jobs` in the profile: 4; the rest waits)" in limited
     assert "1 jobs may run at a time, a job may take 10 min" in limited
     assert "at most 10 min" in too_long
+    # What a head job and the jobs beside it have to keep to.
+    assert [(one.submitted, one.running, one.runtime) for one in of_all_jobs] == [
+        (2, 1, 10),
+        (math.inf, math.inf, 12),
+    ]
 
 
 @pytest.mark.parametrize("wrong", [{"account": "tset"}, {"qos": "nromal"}])

@@ -122,6 +122,12 @@ ELSEWHERE = {
     "snakemake --profile profiles/slurm --configfile brats.yaml": ON_SLURM,
     "voxelsoup doctor --profile profiles/slurm study.yaml": DOCTOR,
     "voxelsoup doctor --profile profiles/slurm brats.yaml": DOCTOR,
+    "voxelsoup submit study.yaml --profile profiles/slurm": Elsewhere(
+        "tests/on_slurm/test_submitted_studies.py::"
+        "test_a_submitted_study_is_handed_over_survives_its_node_and_is_stopped",
+        ('self.voxelsoup("submit", "--profile"',),
+        through=("tests/on_slurm/test_submitted_studies.py::submit",),
+    ),
     "tensorboard --logdir results": Elsewhere(
         "tests/workflow/test_watching.py::test_tensorboard_names_the_runs_by_their_folders",
         ('"--logdir", "results"',),

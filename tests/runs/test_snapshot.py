@@ -9,7 +9,14 @@ import yaml
 
 from support.workflows import REPOSITORY
 from voxelsoup.common.code_version import check_started_with
-from voxelsoup.runs.snapshot import KEPT, STARTS, last_start, record_beside, write_snapshot
+from voxelsoup.runs.snapshot import (
+    KEPT,
+    STARTS,
+    last_start,
+    record_beside,
+    write_copy,
+    write_snapshot,
+)
 from voxelsoup.study.loading import load, read
 
 STUDIES = [REPOSITORY / "config.yaml", *sorted((REPOSITORY / "examples").glob("*.yaml"))]
@@ -56,3 +63,13 @@ def test_the_last_starts_are_kept(tmp_path: Path) -> None:
     snapshot = write_snapshot(tmp_path, {}, [])
     kept = sorted((tmp_path / STARTS).iterdir())
     assert len(kept) == KEPT and kept[-1] == snapshot.parent
+
+
+def test_a_copy_of_a_copy_knows_the_users_file(tmp_path: Path) -> None:
+    file = tmp_path / "study.yaml"
+    file.write_text("a: 1\n")
+    copy = write_copy(tmp_path / "submitted", {"a": 1}, [file])
+    file.write_text("a: 2\n")
+    write_snapshot(tmp_path / "results", {"a": 1}, [copy])
+    start = last_start(tmp_path / "results")
+    assert start is not None and start.edited_since() == [str(file)]

@@ -52,7 +52,7 @@ from voxelsoup.runs.signals import Interrupted
 from voxelsoup.runs.snapshot import write_snapshot
 from voxelsoup.status import terminal
 from voxelsoup.status.filters import checked
-from voxelsoup.status.rows import RunRow, StudyStatus
+from voxelsoup.status.rows import HeadJob, RunRow, StudyStatus
 from voxelsoup.status.slurm_jobs import parse_queue, why_pending
 from voxelsoup.status.study_status import StatusReader
 from voxelsoup.study.trials import trials
@@ -780,6 +780,25 @@ def test_the_summary_counts_runs_and_predicts_the_end() -> None:
     assert terminal.summary(status) == (
         f"1 of 5 done, 2 running, 1 waiting, 1 failed · 212 GPU hours · ends about {end:%a %H:%M}"
     )
+
+
+@pytest.mark.parametrize(
+    ("state", "node", "detail", "line"),
+    [
+        ("RUNNING", "c1", "", "running on c1 since {since}; follow it: tail -F results/head.log"),
+        ("PENDING", "", "others come first", "pending (others come first); follow it: tail -F "),
+        ("stopped", "", "", "stopped; log: results/head.log"),
+    ],
+)
+def test_a_submitted_study_says_where_its_snakemake_runs(
+    state: str, node: str, detail: str, line: str
+) -> None:
+    since = datetime.now(UTC).astimezone() if node else None
+    log = str(Path("results/head.log").absolute())
+    status = status_of(ROWS, head=HeadJob("4711", state, node, since, detail, log))
+    expected = f"head job 4711: {line.format(since=f'{since:%H:%M}' if since else '')}"
+    assert terminal.head_line(status).startswith(expected)
+    assert terminal.plain_table(status, ROWS).splitlines()[1] == terminal.head_line(status)
 
 
 def test_runs_on_several_gpus_take_the_hours_of_all(

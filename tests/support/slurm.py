@@ -106,6 +106,7 @@ EnforcePartLimits=ALL
 MinJobAge=3600
 CompleteWait=0
 JobRequeue=0
+MailProg={folder}/bin/mail
 MpiDefault=none
 JobAcctGatherType=jobacct_gather/linux
 JobAcctGatherFrequency=task=1
@@ -202,6 +203,21 @@ class Cluster:
         rows = [line.split("|", 7) for line in printed.splitlines()]
         return [Job(int(row[0]), *row[1:]) for row in rows if comment in row[7]]
 
+    def start_now(self, number: int) -> None:
+        """Let a job begin that was put back into the queue; Slurm may have it wait two minutes.
+
+        One that has begun meanwhile is no error.
+        """
+        command = ["scontrol", "update", f"JobId={number}", "StartTime=now"]
+        result = subprocess.run(command, env=self.environment, capture_output=True, text=True)
+        begun = "no longer pending" in result.stderr
+        assert result.returncode == 0 or begun, result.stderr
+
+    def mails(self) -> list[str]:
+        """What Slurm has mailed: its subject and the address of each."""
+        file = self.folder / "mails.txt"
+        return file.read_text().splitlines() if file.exists() else []
+
     def cancel(self, job: Job, *options: str) -> None:
         """End a job that waits or runs; one that ended by itself meanwhile is no error."""
         command = ["scancel", *options, str(job.id)]
@@ -238,10 +254,10 @@ class Cluster:
         self._kill_jobs_on(node)
 
     def start_node(self, node: str) -> None:
-        """Bring a node (back) up and wait until it takes jobs."""
+        """Bring a node (back) up and wait until it takes jobs, or has taken one that waited."""
         (self.folder / "spool" / node).mkdir(parents=True, exist_ok=True)
         self.run("slurmd", "-N", node)
-        self.wait_for(node, "idle")
+        self.wait_for(node, "idle", "mixed", "allocated")
 
     def kill_controller(self) -> None:
         """Lose the controller; what runs on the nodes runs on."""
@@ -256,11 +272,11 @@ class Cluster:
         """Bring the controller (back) up, with what it had saved of its jobs."""
         self.run("slurmctld", "-i")
 
-    def wait_for(self, node: str, state: str, seconds: float = 60) -> None:
-        """Wait until the controller sees a node in a state."""
+    def wait_for(self, node: str, *states: str, seconds: float = 60) -> None:
+        """Wait until the controller sees a node in one of some states."""
         end = time.monotonic() + seconds
-        while self.node_state(node) != state:
-            assert time.monotonic() < end, f"{node} is {self.node_state(node)}, not {state}"
+        while (state := self.node_state(node)) not in states:
+            assert time.monotonic() < end, f"{node} is {state}, not {' or '.join(states)}"
             time.sleep(0.2)
 
     def write_profile(self, folder: Path, **changes: object) -> Path:
@@ -448,6 +464,9 @@ def _write_files(folder: Path, port: int, accounting: bool) -> None:
         daemon = folder / "slurmdbd.conf"
         daemon.write_text(DATABASE_DAEMON.format(**places, database_port=port + DATABASE))
         daemon.chmod(0o600)
+    mail = folder / "bin" / "mail"
+    mail.write_text(f'#!/bin/sh\necho "$@" >> {folder}/mails.txt\n')
+    mail.chmod(0o755)
     # The plugin's job step drops SLURM_CONF before its srun, which would look for /etc/slurm.
     wrapper = folder / "bin" / "srun"
     real = shutil.which("srun")

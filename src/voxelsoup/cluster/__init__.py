@@ -17,6 +17,8 @@ Begin with ``job_resources``: its table ``RULES`` says of every rule which part 
 - ``associations``: your account and QOS, and what they limit.
 - ``submissions``: jobs handed to Slurm, and what becomes of those that it refuses;
   ``submission_errors`` tells what passes from what can never be accepted, by Slurm's words.
+- ``head_job``: the job in which a submitted study's own Snakemake runs, as Slurm sees it;
+  ``head_placement``: its partition and time, and how many jobs may be submitted beside it.
 - ``upstream_patches``: what Snakemake and its Slurm plugin lack, all of it in this module.
 
 Decisions:
@@ -34,6 +36,9 @@ Decisions:
   controller that is away, a full disk, preemption. What can never be accepted ends the study:
   what runs is finished (a training of hours is worth more than a quick end), and nothing more is
   submitted.
+- **The head job of a study is one job all the time**: it hands over by putting itself back into the
+  queue. So it keeps its number and its one place within the limit of submitted jobs, and a
+  hand-over is the same as the death of its node.
 - **Patches are for one version of upstream**, which ``pyproject.toml`` requires.
 - Only this package, the rules and the scripts know Snakemake: its Slurm plugin decides where
   a job will run, and ``partitions``, ``profile`` and ``doctor`` ask it.

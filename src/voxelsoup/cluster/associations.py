@@ -99,6 +99,23 @@ def check_associations(site: Site, planned: list[list[Submission]]) -> Iterator[
         yield _check_run_times(usable, site, planned)
 
 
+def limits_of_jobs(site: Site) -> list[Limits]:
+    """The limits that hold for all jobs of this site's account and QOS; none without accounting.
+
+    Those of one among several QOS or partitions hold for some jobs only, and are left out.
+
+    Raises:
+        InputError: if the accounting does not answer.
+    """
+    user = getpass.getuser()
+    found = _ask_associations(user) if _limits_are_enforced() else []
+    account = site.account or (_ask_default_account(user) if found else None)
+    usable = [one for one in found if one.account == account and not one.partition]
+    names = {one.qos_of_jobs(site) for one in usable}
+    known = [_ask_qos(qos[0]) for qos in sorted(names) if len(qos) == 1]
+    return [*(one.limits for one in usable), *known]
+
+
 def refuse_too_long(study: Study, site: Site, rules: Collection[str]) -> None:
     """Stop before the first submission if a job asks for more time than account and QOS allow.
 

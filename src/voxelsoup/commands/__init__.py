@@ -8,6 +8,7 @@ Begin with ``cli``: the parser, and the short commands. The longer ones have mod
 ``run``, ``index``, ``trials``, ``status``, ``prune``, ``predict`` and ``verify``; those that
 consist of one call lie with what they call (``planning.init``, ``cluster.doctor``,
 ``deploy.export``).
+``submit`` starts a study in a job of its own, in which ``head`` runs; ``stop`` ends both.
 
 Decisions:
 

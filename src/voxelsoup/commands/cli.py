@@ -33,6 +33,8 @@ from voxelsoup.commands.run import (
 from voxelsoup.commands.soup import add_options as add_soup_options
 from voxelsoup.commands.soup import soup_command
 from voxelsoup.commands.status import add_options, status_command
+from voxelsoup.commands.submit import HELP as SUBMIT_HELP
+from voxelsoup.commands.submit import add_options as add_submit_options
 from voxelsoup.commands.track import track_command
 from voxelsoup.common.errors import InputError
 from voxelsoup.common.files import write_text
@@ -144,6 +146,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_options(status)
     status.set_defaults(command=status_command)
+    submit = commands.add_parser("submit", help=SUBMIT_HELP)
+    add_submit_options(submit)
+    submit.set_defaults(command=_submit)
+    stop = commands.add_parser(
+        "stop", help="end a submitted study, and its jobs once they have saved their states"
+    )
+    stop.set_defaults(command=_stop)
     track = commands.add_parser(
         "track", help="bring the runs of a study to its tracker, MLflow or W&B (`tracking`)"
     )
@@ -169,7 +178,7 @@ def _parser() -> argparse.ArgumentParser:
     doctor = commands.add_parser(
         "doctor", help="check, before anything is submitted, that a study will run on a cluster"
     )
-    for command in (check, listing, track, doctor):
+    for command in (check, listing, stop, track, doctor):
         command.add_argument("study", type=Path, help="study file, such as config.yaml")
     doctor.add_argument(
         "--profile", type=Path, default=Path("profiles/slurm"), help="default: %(default)s"
@@ -237,6 +246,22 @@ def _check(asked: argparse.Namespace) -> int:
         print(f"{asked.study}: {of}{counted_runs(each, len(trials(each, str(asked.study))))}")
     print(f"results: {study.results}; data set: {study.dataset.root or 'phantoms, made there'}")
     return 0
+
+
+def _submit(asked: argparse.Namespace) -> int:
+    from voxelsoup.commands.submit import refuse_a_second, submit
+
+    study = read(asked.study)
+    # Before what takes seconds.
+    refuse_a_second(asked.study, study)
+    _check(asked)
+    return submit(asked, study)
+
+
+def _stop(asked: argparse.Namespace) -> int:
+    from voxelsoup.commands.stop import stop
+
+    return stop(asked.study, read(asked.study))
 
 
 def counted_runs(study: Study, trials: int) -> str:

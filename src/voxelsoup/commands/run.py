@@ -55,7 +55,7 @@ def _add_snakemake_options(parser: argparse.ArgumentParser) -> None:
 
 def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """Arguments before a bare `--`, and from it on those that are Snakemake's alone."""
-    if SEPARATOR not in arguments or arguments[0] not in ("run", "demo"):
+    if SEPARATOR not in arguments or arguments[0] not in ("run", "demo", "submit"):
         return list(arguments), []
     place = list(arguments).index(SEPARATOR)
     return list(arguments[:place]), list(arguments[place:])

@@ -170,7 +170,8 @@ class _AllRuns:
 
     def refreshed(self, console: Console) -> RenderableType:
         status, rows = self._look()
-        fitting = max(1, console.height - LINES_AROUND)
+        around = LINES_AROUND + (status.head is not None)
+        fitting = max(1, console.height - around)
         most = min(self.asked.limit or fitting, fitting)
         return self._table(status, rows, console.width, most)
 
@@ -223,7 +224,9 @@ def _watch_in_place(
 
 def _status_json(status: StudyStatus, rows: list[RunRow]) -> str:
     counts = Counter(row.state for row in status.rows)
-    return _json(vars(status) | {"counts": counts, "rows": [_row_json(row) for row in rows]})
+    head = None if status.head is None else vars(status.head)
+    shown = {"counts": counts, "rows": [_row_json(row) for row in rows], "head": head}
+    return _json(vars(status) | shown)
 
 
 def _row_json(row: RunRow) -> dict[str, Any]:

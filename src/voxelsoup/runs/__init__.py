@@ -22,6 +22,7 @@ record and ends the run when it is asked to. Below it:
 - ``rungs``: what a successive halving leaves on disk.
 - ``invocation``: how Snakemake was started, and the study files of a results folder.
 - ``snapshot``: the study as it was when it was started, which all of its jobs read.
+- ``submission``: the head job of a submitted study, and the study as it was then.
 - ``origins``: what results were made from; ``snakemake_records`` lets Snakemake decide by them what
   is current, and ``plan_table`` shows what will be done and why.
 

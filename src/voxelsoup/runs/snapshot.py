@@ -59,20 +59,51 @@ def write_snapshot(
     """
     now = datetime.now(UTC)
     folder = results / STARTS / f"{now:%Y%m%dT%H%M%S}-{os.getpid()}"
+    path = write_copy(folder, study, files, plug_ins)
+    for old in sorted(folder.parent.iterdir())[:-KEPT]:
+        shutil.rmtree(old, ignore_errors=True)
+    return path
+
+
+def write_copy(
+    folder: Path,
+    study: dict[str, Any],
+    files: Iterable[str | Path],
+    plug_ins: Sequence[dict[str, Any]] = (),
+) -> Path:
+    """Write a study and what it was read from into a folder; returns its file there.
+
+    ``plug_ins`` are the records of what it uses of other packages.
+
+    Raises:
+        InputError: if it cannot be written.
+    """
     paths = [Path(file).absolute() for file in files]
     # Named as the user's file: messages of jobs begin with it.
     path = folder / (paths[-1].name if paths else "study.yaml")
     write_text(path, yaml.safe_dump(study, sort_keys=False, allow_unicode=True))
     content = {
         "time": provenance.now(),
-        "files": {str(file): _digest(file) for file in paths},
+        "files": sources(paths),
         "code": version(),
         **({RECORDED: list(plug_ins)} if plug_ins else {}),
     }
     write_json(folder / RECORD, content)
-    for old in sorted(folder.parent.iterdir())[:-KEPT]:
-        shutil.rmtree(old, ignore_errors=True)
     return path
+
+
+def sources(files: Iterable[str | Path]) -> dict[str, str]:
+    """What a study is read from: file -> SHA-256 of what it contained.
+
+    Of a copy, these are the files that it was made from.
+    """
+    paths = [Path(file).absolute() for file in files]
+    record = record_beside(paths[-1]) if paths else None
+    try:
+        copied: dict[str, str] = read_json(record)["files"] if record else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        copied = {}
+    return copied or {str(path): _digest(path) for path in paths}
 
 
 def record_beside(study_file: Path) -> Path | None:

@@ -19,6 +19,7 @@ from markupsafe import Markup
 from voxelsoup.common.files import write_text
 from voxelsoup.runs.run_state import AT_WORK, RunState
 from voxelsoup.status.rows import RunRow, StudyStatus
+from voxelsoup.status.terminal import head_line
 from voxelsoup.study.trials import short_keys, shown
 
 TEMPLATES = "templates"
@@ -50,6 +51,7 @@ def write_page(status: StudyStatus, path: Path, refresh_seconds: float) -> None:
     environment.filters |= {"curve": curve, "moment": _moment, "shown": shown}
     page = environment.get_template("page.html").render(
         status=status,
+        head=head_line(status),
         refresh_seconds=refresh_seconds,
         counts={state: status.count(state) for state in get_args(RunState)},
         at_work=status.count(*AT_WORK),

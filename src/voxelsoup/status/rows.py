@@ -90,6 +90,31 @@ class RunRow:
 
 
 @dataclass(frozen=True)
+class HeadJob:
+    """The Slurm job in which a study's Snakemake runs, if it was submitted.
+
+    Attributes:
+        state: Slurm's word, or what became of the study: done, failed or stopped.
+        node: where it runs; empty while it waits.
+        since: when it began to run, this time.
+        detail: why it waits, in words.
+        log: what Snakemake prints.
+    """
+
+    job: str
+    state: str
+    node: str
+    since: datetime | None
+    detail: str
+    log: str
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it waits or runs."""
+        return self.state.isupper()
+
+
+@dataclass(frozen=True)
 class StudyStatus:
     """All runs of a study at one moment.
 
@@ -101,6 +126,7 @@ class StudyStatus:
         estimated_end: when all runs will be done, at the present pace; None if nothing runs.
         note: why nothing is submitted, and what could not be found out, such as from a Slurm
             controller that does not answer.
+        head: the study's head job; None if it was not submitted.
     """
 
     study: str
@@ -111,6 +137,7 @@ class StudyStatus:
     hours: float
     estimated_end: datetime | None = None
     note: str = ""
+    head: HeadJob | None = None
 
     def count(self, *states: RunState) -> int:
         """Number of runs in any of these states."""

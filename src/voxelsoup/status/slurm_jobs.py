@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from pathlib import Path
 
+from voxelsoup.cluster.head_job import state_of
 from voxelsoup.cluster.slurm import ask
 from voxelsoup.common.errors import InputError
 from voxelsoup.runs.failures import SlurmJob
 from voxelsoup.runs.run_state import Queue
+from voxelsoup.runs.submission import read_submission
+from voxelsoup.status.rows import HeadJob
 
 # The table is better late than never, and better without Slurm than late.
 PATIENCE_S = 10
@@ -59,6 +63,29 @@ def ask_slurm(names: list[str], numbers: Iterable[str]) -> Queue:
     for job in sorted(jobs.values(), key=lambda job: _order(job.id)):
         latest |= dict.fromkeys(job.runs, job)
     return Queue(jobs, latest)
+
+
+def head_job(results: Path) -> tuple[HeadJob | None, str]:
+    """The head job of a study, if it was submitted, and what could not be found out about it."""
+    submission = read_submission(results)
+    if submission is None:
+        return None, ""
+    of_end = HeadJob(submission.job, submission.end or "ended", "", None, "", submission.log)
+    if submission.end is not None:
+        return of_end, ""
+    try:
+        found = state_of(submission.job)
+    except InputError as error:
+        return None, f"Slurm was not asked about head job {submission.job}: {error.found}"
+    if found is None or not found.is_open:
+        return of_end, ""
+    runs = found.state != "PENDING"
+    detail = "" if runs else why_pending(found.reason)
+    since = found.since if runs else None
+    return (
+        HeadJob(submission.job, found.state, found.node, since, detail, submission.log),
+        "",
+    )
 
 
 def parse_queue(printed: str) -> dict[str, SlurmJob]:

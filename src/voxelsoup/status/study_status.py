@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from voxelsoup.status.read_runs import (
     runs_of_configurations,
 )
 from voxelsoup.status.rows import RunRow, StudyStatus
+from voxelsoup.status.slurm_jobs import head_job
 from voxelsoup.study.configurations import FIRST
 from voxelsoup.study.loading import read_with_configurations
 from voxelsoup.study.study import Study
@@ -70,11 +72,15 @@ class StatusReader:
         ends = {name: _EndsAtRungs(study) for name, study in self.studies.items()}
         facts = [read_facts(run, *ends[run.configuration or FIRST].of(run)) for run in runs]
         around = circumstances(self.study, facts, before)
+        head, unknown = head_job(Path(self.study.results))
+        # Between two starts of a head job no Snakemake lives, and yet failed runs are repeated.
+        lives = around.snakemake_lives or (head is not None and head.is_open)
+        around = replace(around, snakemake_lives=lives)
         rows = [self._row(run, fact, around, curves) for run, fact in zip(runs, facts, strict=True)]
         now = datetime.now(UTC).astimezone()
         gpus_per_run = max(1, self.study.resources.training.gpu)
         refused = read_submissions(folder, around.snakemake_lives)
-        note = "; ".join(filter(None, (refused, around.queue.note, self._edited())))
+        note = "; ".join(filter(None, (refused, around.queue.note or unknown, self._edited())))
         if not Path(self.study.results).is_dir():
             note = f"there is no folder {self.study.results} here yet"
         status = StudyStatus(
@@ -86,6 +92,7 @@ class StatusReader:
             hours=sum(row.hours for row in rows),
             estimated_end=_end_of_study(rows, now),
             note=note,
+            head=head,
         )
         return status, facts, around
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -119,6 +120,29 @@ def summary(status: StudyStatus) -> str:
     return line
 
 
+def head_line(status: StudyStatus) -> str:
+    """The study's head job in a line, with the command that follows its log; empty without one."""
+    head = status.head
+    if head is None:
+        return ""
+    if not head.is_open:
+        return f"head job {head.job}: {head.state}; log: {short_path(head.log)}"
+    parts = [
+        head.state.lower(),
+        head.detail and f"({head.detail})",
+        head.node and f"on {head.node}",
+    ]
+    parts.append(f"since {moment(head.since, status.at)}" if head.since else "")
+    doing = " ".join(filter(None, parts))
+    return f"head job {head.job}: {doing}; follow it: tail -F {short_path(head.log)}"
+
+
+def short_path(path: str) -> str:
+    """A path as one would type it here."""
+    relative = os.path.relpath(path)
+    return path if relative.startswith("..") else relative
+
+
 def plain_table(status: StudyStatus, rows: Sequence[RunRow]) -> str:
     """All columns of rows, as text for a file or another program; quick for thousands."""
     columns = columns_of(status.at)
@@ -132,7 +156,7 @@ def plain_table(status: StudyStatus, rows: Sequence[RunRow]) -> str:
             for cell, width, column in zip(line, widths, columns, strict=True)
         )
         lines.append((" " * GAP).join(padded).rstrip())
-    head = [summary(status), *([status.note] if status.note else []), ""]
+    head = [*filter(None, (summary(status), head_line(status), status.note)), ""]
     return "\n".join([*head, *lines])
 
 
@@ -165,7 +189,8 @@ def table(
     return Group(*parts)
 
 
-# Lines of the terminal that are not rows: summary, where and when, a note, space, head, hidden.
+# Lines of the terminal that are not rows: summary, where and when, a note, space, head, hidden; and
+# one for the head job of a study that was submitted.
 LINES_AROUND = 7
 
 
@@ -174,6 +199,8 @@ def _head(status: StudyStatus, refresh_seconds: float | None) -> list[Text]:
     origin = f"{status.study} · {status.results} · {status.at:%a %d %b %H:%M:%S}{often}"
     shorten: Any = {"no_wrap": True, "overflow": "ellipsis"}
     lines = [Text(summary(status), "bold"), Text(origin, "dim", **shorten)]
+    if status.head is not None:
+        lines.append(Text(head_line(status), "dim", **shorten))
     if status.note:
         lines.append(Text(status.note, "yellow", **shorten))
     return lines

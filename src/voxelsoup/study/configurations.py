@@ -19,7 +19,7 @@ FIRST = "first"
 FOLDER = "configurations"
 SECTIONS = tuple(Configuration.model_fields)
 # What belongs to the study as a whole, or to the network of the first configuration.
-NOT_INHERITED = ("configurations", "ingredients", "predict", "final", "tracking")
+NOT_INHERITED = ("configurations", "ingredients", "predict", "final", "tracking", "notify")
 
 
 def folder_of_configuration(results: str, name: str) -> str:

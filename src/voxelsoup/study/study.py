@@ -28,6 +28,7 @@ from voxelsoup.study.sections.evaluation import (
     Primary,
     primary_model,
 )
+from voxelsoup.study.sections.notify import Notify
 from voxelsoup.study.sections.resources import Recovery, Resources
 from voxelsoup.study.sections.soup import Soup
 from voxelsoup.study.sections.sweep import Sweep
@@ -102,6 +103,11 @@ class Study(Section):
         exclude_if=only_if_not(Tracking()),
         description="A tracker that the runs are mirrored to (docs/tracking.md); short form: "
         "`mlflow`, `wandb` or `none`.",
+    )
+    notify: Notify = Field(
+        default_factory=Notify,
+        exclude_if=only_if_not(Notify()),
+        description="Who hears that a study has ended that was started by `voxelsoup submit`.",
     )
     final: bool = Field(
         False,
