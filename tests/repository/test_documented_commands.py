@@ -180,8 +180,10 @@ ELSEWHERE = {
     ),
 }
 
-# Pages that change the code: a test follows them block by block.
+# Pages on packages of one's own: a test follows them block by block.
 FOLLOWED = {
+    "docs/plug-ins.md": "tests/repository/test_extending.py::"
+    "test_the_network_and_the_loss_of_the_page_are_what_a_study_takes",
     "docs/new-layout.md": "tests/repository/test_extending.py::"
     "test_the_layout_of_the_page_reads_a_folder",
     "docs/new-recipe.md": "tests/repository/test_extending.py::"
@@ -391,7 +393,7 @@ def test_commands_stand_in_blocks_for_a_shell() -> None:
     for name in NAMES:
         outside = re.sub(r"^```.*?^```$", "", (REPOSITORY / name).read_text(), flags=re.M | re.S)
         assert not indented.search(outside), name
-    assert {block.language for block in blocks} <= {"sh", "python", "yaml", "diff", "text"}
+    assert {block.language for block in blocks} <= {"sh", "python", "yaml", "toml", "text"}
     programs = re.compile(r"^(voxelsoup|snakemake|make|python|pip|synapse|mkdocs)\b.*", re.M)
     hidden = [
         found[0]
