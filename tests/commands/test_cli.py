@@ -49,7 +49,7 @@ def test_version_names_the_installed_one(capsys: pytest.CaptureFixture[str]) -> 
 @pytest.mark.parametrize(
     ("line", "offered"),
     [
-        ("voxelsoup st", ["status"]),
+        ("voxelsoup st", ["status", "stop"]),
         ("voxelsoup status --so", ["--sort"]),
         ("voxelsoup pr", ["predict", "prune"]),
     ],
