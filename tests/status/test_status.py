@@ -557,14 +557,13 @@ def test_a_trial_that_the_study_goes_on_without_is_shown_as_diverged(
 
 def test_a_defect_is_reported_with_its_line(study: Study) -> None:
     stem = study.names[0]
-    study.settings = study.settings.model_copy(
-        update={"training": study.settings.training.model_copy(update={"loss": "no such loss"})}
-    )
+    training = study.settings.training.model_copy(update={"precision": "no such precision"})
+    study.settings = study.settings.model_copy(update={"training": training})
     with pytest.raises(KeyError):
         study.train(stem)
     row = study.row(stem)
     assert row.state == "failed"
-    assert re.match(r"error at losses\.py line \d+: ", row.detail)
+    assert re.match(r"error at devices\.py line \d+: ", row.detail)
 
 
 def ended(error: BaseException, **changes: Any) -> Attempt:

@@ -12,12 +12,12 @@ from typing import Any
 from voxelsoup.cluster import node_probe
 from voxelsoup.cluster.partitions import Check, Submission
 from voxelsoup.common.errors import InputError
+from voxelsoup.common.separate_process import without_extras
 from voxelsoup.planning.training_memory import (
     MemoryNeed,
     TrainingShape,
     gib,
     largest_need,
-    without_extras,
 )
 from voxelsoup.study.study import Study
 from voxelsoup.study.trials import Trial

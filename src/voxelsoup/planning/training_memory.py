@@ -6,13 +6,8 @@ waits for it once. Answers are kept in the user's cache, by all that they depend
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
-import os
-import re
-import subprocess
-import sys
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -24,6 +19,7 @@ from voxelsoup.common.code_version import SOURCE, hash_of_code
 from voxelsoup.common.errors import InputError
 from voxelsoup.common.files import read_json, write_json
 from voxelsoup.common.provenance import versions
+from voxelsoup.common.separate_process import NoAnswer, ask, kept_at
 from voxelsoup.study.plug_ins import code_of_training
 from voxelsoup.study.sections.training import Network, Optimizer, Training
 from voxelsoup.study.study import Study
@@ -43,8 +39,6 @@ DECIDING = (
 COUNTING = ("training/memory.py", "models/networks.py", "models/mednext.py", "models/losses.py")
 # Smaller patches that are looked at, each from the one before.
 TRIES = 4
-# Where a traceback ends with what was wrong; messages may have more lines.
-ERROR = re.compile(r"[\w.]*(Error|Exception)\b")
 WORDS = {
     "weights": "weights",
     "gradients": "gradients",
@@ -202,30 +196,16 @@ def estimate(shapes: Sequence[TrainingShape]) -> list[MemoryNeed]:
     return [need for need in kept if need is not None]
 
 
-def without_extras(module: str, *arguments: str) -> list[str]:
-    """The command that runs a module's ``main`` without what MONAI imports for other parts."""
-    program = (
-        "from voxelsoup.common.monai_import import hide_extras_from_monai; "
-        f"hide_extras_from_monai(); from {module} import main; main()"
-    )
-    return [sys.executable, "-c", program, *arguments]
-
-
 def _count(shapes: Iterable[TrainingShape]) -> list[MemoryNeed]:
-    command = without_extras("voxelsoup.training.memory")
-    asked = json.dumps([shape.as_json() for shape in shapes])
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    done = subprocess.run(command, input=asked, capture_output=True, text=True, env=environment)
-    if done.returncode != 0:
-        lines = done.stderr.strip().splitlines()
-        errors = [line for line in lines if ERROR.match(line)] or lines
+    try:
+        answers = ask("voxelsoup.training.memory", [shape.as_json() for shape in shapes])
+    except NoAnswer as error:
         raise CannotCount(
             "the memory that a training needs",
-            f"could not be counted: {(errors or [f'exit code {done.returncode}'])[-1]}",
+            f"could not be counted: {error}",
             "the process of `voxelsoup.training.memory` to answer",
             "report it with the study; trainings do not depend on it",
-        )
-    answers = json.loads(done.stdout.splitlines()[-1])
+        ) from error
     for answer in answers:
         if "error" in answer:
             raise InputError.from_record(answer["error"])
@@ -236,10 +216,7 @@ def _file(shape: TrainingShape) -> Path:
     """Where the answer for a training is kept: named by all that it depends on."""
     of_packages = code_of_training(shape.network.name, shape.training.loss)
     counted = [shape.as_json(), *_counted_with(), *([of_packages] if of_packages else [])]
-    identity = json.dumps(counted, sort_keys=True)
-    digest = hashlib.sha256(identity.encode()).hexdigest()[:24]
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    return cache / "voxelsoup" / "memory" / f"{digest}.json"
+    return kept_at("memory", counted)
 
 
 @cache

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from voxelsoup.common.plug_ins import is_plug_in
-from voxelsoup.evaluation.own_metrics import check_metric
-from voxelsoup.soups.recipes import recipe_of
 from voxelsoup.study.study import Study
 
 
@@ -14,9 +12,16 @@ def check_recipes_and_metrics(study: Study) -> None:
     Raises:
         InputError: with the first thing that is wrong.
     """
-    for recipe in study.soup.averaging_recipes:
-        if is_plug_in("recipes", recipe):
+    recipes = [name for name in study.soup.averaging_recipes if is_plug_in("recipes", name)]
+    metrics = [name for name in study.metrics.names if is_plug_in("metrics", name)]
+    # These take seconds to import.
+    if recipes:
+        from voxelsoup.soups.recipes import recipe_of
+
+        for recipe in recipes:
             recipe_of(recipe)
-    for metric in study.metrics.names:
-        if is_plug_in("metrics", metric):
+    if metrics:
+        from voxelsoup.evaluation.own_metrics import check_metric
+
+        for metric in metrics:
             check_metric(metric)

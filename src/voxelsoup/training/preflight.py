@@ -1,25 +1,29 @@
-"""What can be known to be wrong before the first job starts."""
+"""What can be known to be wrong before the first job starts; needs no torch."""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
-from torch import nn
-
+from voxelsoup.common.code_version import SOURCE, hash_of_code
 from voxelsoup.common.errors import InputError
-from voxelsoup.common.plug_ins import is_plug_in
+from voxelsoup.common.files import write_json
+from voxelsoup.common.plug_ins import code_of, is_plug_in
+from voxelsoup.common.provenance import versions
+from voxelsoup.common.separate_process import NoAnswer, ask, kept_at
 from voxelsoup.data.index.folder_hash import check_root
 from voxelsoup.data.index.not_annotated import check_patterns
 from voxelsoup.data.layouts import find_cases, reader_of
 from voxelsoup.data.regions import check_label_order
-from voxelsoup.models import weight_files
-from voxelsoup.models.conversion import converted, read_converted, target_of
-from voxelsoup.models.networks import check_outputs, outline
-from voxelsoup.models.plug_ins import check_loss, check_network_name
 from voxelsoup.study.plug_ins import losses_of
 from voxelsoup.study.sections.training import Network
 from voxelsoup.study.study import Study
-from voxelsoup.training.data_parallel import check_network
+
+# The code that checks networks and losses, beside what `versions` names.
+CHECKING = (
+    "training/network_check.py", "models/networks.py", "models/mednext.py", "models/losses.py",
+    "models/plug_ins.py",
+)  # fmt: skip
 
 
 def check_start(study: Study) -> None:
@@ -35,39 +39,57 @@ def check_start(study: Study) -> None:
     _check_test_sets(study)
     if study.predict.label_order is not None:
         check_label_order(study.predict.label_order, study.regions, "predict.label_order")
-    channels, regions = len(study.dataset.channels), len(study.regions)
     _check_deep_supervision(study.network)
-    check_network_name(study.network.name)
-    model = outline(study.network, channels, regions)
-    check_network(model, study.resources.training.gpu)
-    _check_weights(study, model)
-    check_outputs(model, channels, regions, study.training.patch)
-    some_unknown = study.dataset.ignore_label is not None or bool(study.dataset.not_annotated)
-    for loss in losses_of(study):
-        if is_plug_in("losses", loss):
-            check_loss(loss, regions, some_unknown)
+    _check_network(study)
 
 
-def _check_weights(study: Study, model: nn.Module) -> None:
-    """Refuse weights from elsewhere that are not the network's, with what would make them so."""
-    target = target_of(study)
-    if study.stem.checkpoint is not None:
-        path = Path(study.stem.checkpoint)
-        if study.stem.is_converted:
-            read_converted(path, study.stem.conversion, target)
-        else:
-            weights, _ = weight_files.load(path)
-            if not _fit(model, weights):
-                # Its message names what would help.
-                converted(weights, study.stem.conversion, target, path)
-            weight_files.check_fit(model, weights, path)
-    for given in study.ingredients:
-        read_converted(Path(given.file), given.conversion, target)
+def _check_network(study: Study) -> None:
+    """Check network, losses and weights from elsewhere (``network_check``); once what is right."""
+    kept = _kept(study)
+    if kept is not None and kept.exists():
+        return
+    try:
+        answer = ask(
+            "voxelsoup.training.network_check", study.model_dump(mode="json", exclude_unset=True)
+        )
+    except NoAnswer as error:
+        raise InputError(
+            "network",
+            f"could not be checked: {error}",
+            "torch and MONAI, which build it",
+            "correct the installation (`voxelsoup doctor`), or report it with the study",
+        ) from error
+    if answer is not None:
+        raise InputError.from_record(answer)
+    if kept is not None:
+        # Without a place to keep it, it is checked again next time.
+        with suppress(InputError, OSError):
+            write_json(kept, {"network": study.network.name})
 
 
-def _fit(model: nn.Module, weights: weight_files.Weights) -> bool:
-    found = weight_files.shapes_of_weights(weights)
-    return not weight_files.misfits(weight_files.shapes_of(model), found)
+def _kept(study: Study) -> Path | None:
+    """What is there once a network was right: named by all that this depends on.
+
+    None: weights from elsewhere are read each time.
+    """
+    if study.stem.checkpoint is not None or study.ingredients:
+        return None
+    found = versions()
+    losses = [loss for loss in losses_of(study) if is_plug_in("losses", loss)]
+    content = study.model_dump(mode="json", include={"network": True, "training": {"patch"}})
+    code = [hash_of_code((SOURCE / name).read_text(encoding="utf-8")) for name in CHECKING]
+    identity = [
+        content,
+        len(study.dataset.channels),
+        len(study.regions),
+        study.resources.training.gpu > 1,
+        study.dataset.ignore_label is not None or bool(study.dataset.not_annotated),
+        losses,
+        code_of("networks", study.network.name) | code_of("losses", *losses),
+        code,
+        {name: found[name] for name in ("torch", "monai")},
+    ]
+    return kept_at("networks", identity)
 
 
 def _check_not_annotated(study: Study) -> None:
