@@ -35,14 +35,15 @@ REPOSITORY = Path(__file__).parents[1]
 sys.path[:0] = [str(REPOSITORY / "src"), str(REPOSITORY)]
 
 from bench.machine import TINY, device_kind, keep_result  # noqa: E402
+from bench.phantoms import prepare_phantoms  # noqa: E402
 
 from voxelsoup.models import devices, weight_files  # noqa: E402
 from voxelsoup.runs.resume_state import State, newest_state, save_state  # noqa: E402
 from voxelsoup.study.loading import load  # noqa: E402
 from voxelsoup.study.study import Study  # noqa: E402
 from voxelsoup.study.trials import trials  # noqa: E402
-from voxelsoup.training.run import trial_run  # noqa: E402
-from voxelsoup.training.train import Trained, train  # noqa: E402
+from voxelsoup.training.run import Run, trial_run  # noqa: E402
+from voxelsoup.training.train import Trained, initial_model, train  # noqa: E402
 
 SHAPE = [20, 20, 20] if TINY else [72, 80, 64]
 PATCH = [16, 16, 16] if TINY else [48, 48, 48]
@@ -101,28 +102,6 @@ def study_of(**training: Any) -> Study:
     return load(content)
 
 
-def prepare_data(folder: Path) -> None:
-    """Phantoms, preprocessed."""
-    from voxelsoup.data.index.index import index_cases
-    from voxelsoup.data.layouts.phantom import write_phantom
-    from voxelsoup.data.preprocessing.preprocess import preprocess_all
-    from voxelsoup.study.sections.data import Phantom
-
-    study, raw, data = study_of(), folder / "raw", folder / "data"
-    data.mkdir()
-    write_phantom(raw, Phantom(cases=CASES, shape=SHAPE))
-    found, _ = index_cases(study.dataset, study.regions, raw, workers=1)
-    preprocess_all(
-        found,
-        root=raw,
-        settings=study.preprocess,
-        patch=study.training.patch,
-        folder=data,
-        manifest=folder / "manifest.tsv",
-        workers=1,
-    )
-
-
 class InTheMiddle:
     """A checkpointer that saves after a step, and resumes from there if it has."""
 
@@ -150,25 +129,33 @@ class StoppedHere(Exception):
     """The run was stopped."""
 
 
-def trained(place: Place, checkpointer: Any = None, **training: Any) -> Trained:
+def run_of(place: Place, **training: Any) -> Run:
     """A run on the phantoms."""
     trial = trials(study_of(**training))[0]
-    run = trial_run(trial, 0, place.cases, place.data, initial=None)
-    return train(run, place.device, checkpointer)
+    return trial_run(trial, 0, place.cases, place.data, initial=None)
+
+
+def trained(place: Place, checkpointer: Any = None, **training: Any) -> Trained:
+    """What such a run leaves behind."""
+    return train(run_of(place, **training), place.device, checkpointer)
 
 
 def check_epoch(place: Place, **training: Any) -> dict[str, Any]:
     """One epoch: finite losses (train ends on others), and weights that moved."""
-    began = time.monotonic()
     # What was compiled for another precision is not asked about it by older versions of torch.
     torch.compiler.reset()
+    cuda = place.device.type == "cuda"
+    if cuda:
+        torch.cuda.reset_peak_memory_stats()
+    start = initial_model(run_of(place, **training), torch.device("cpu")).state_dict()
+    began = time.monotonic()
     result = trained(place, **training)
     taken = time.monotonic() - began
     loss = float(result.history["training_loss"].iloc[-1])
-    moved = max(float(tensor.abs().max()) for tensor in result.weights.values())
+    moved = max(float((start[name] - one).abs().max()) for name, one in result.weights.items())
     if not (0 < loss < 100 and moved > 0):
-        raise NotAlike(f"loss {loss}, largest weight {moved}")
-    memory = torch.cuda.max_memory_allocated() / 1e6 if place.device.type == "cuda" else None
+        raise NotAlike(f"loss {loss}, and no weight moved by more than {moved}")
+    memory = torch.cuda.max_memory_allocated() / 1e6 if cuda else None
     return {"training_loss": loss, "run_seconds": round(taken, 2), "peak_mb": memory}
 
 
@@ -235,6 +222,7 @@ def check_prediction(place: Place) -> dict[str, Any]:
     import nibabel
     import numpy as np
 
+    from voxelsoup.data.case import Source
     from voxelsoup.prediction.model_files import open_models
     from voxelsoup.prediction.predictor import PredictionSettings, Predictor, order_of
 
@@ -242,13 +230,14 @@ def check_prediction(place: Place) -> dict[str, Any]:
     order = order_of(models, {"WT": 2, "TC": 1, "ET": 3}, "--label-order")
     scan = sorted(path for path in (place.folder / "raw").iterdir() if path.is_dir())[0]
     channels = {
-        channel: next(scan.glob(f"*{channel}.nii.gz")) for channel in models[0].description.channels
+        channel: Source(next(scan.glob(f"*{channel}.nii.gz")))
+        for channel in models[0].description.channels
     }
     labels, probabilities = [], []
     for device in (place.device, torch.device("cpu")):
         outputs = [place.folder / f"{device.type}-{kind}.nii.gz" for kind in ("labels", "p")]
         predictor = Predictor(PredictionSettings(models, order), device, place.folder)
-        predictor.predict(sources(channels), outputs[0], outputs[1])
+        predictor.predict(channels, outputs[0], outputs[1])
         labels.append(np.asarray(nibabel.load(outputs[0]).dataobj))
         probabilities.append(np.asarray(nibabel.load(outputs[1]).dataobj))
     return refuse_large(
@@ -257,13 +246,6 @@ def check_prediction(place: Place) -> dict[str, Any]:
             "probability": float(np.abs(probabilities[0] - probabilities[1]).max()),
         }
     )
-
-
-def sources(channels: dict[str, Path]) -> dict[str, Any]:
-    """Channels as the predictor reads them."""
-    from voxelsoup.data.case import Source
-
-    return {channel: Source(path) for channel, path in channels.items()}
 
 
 def check_sharing(place: Place) -> dict[str, Any]:
@@ -322,7 +304,7 @@ def main() -> None:
     outcomes: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as name:
         place = Place(device, Path(name))
-        prepare_data(place.folder)
+        prepare_phantoms(study_of(), place.folder, CASES, SHAPE)
         for check, work in CHECKS.items():
             outcomes[check] = outcome_of(work, place)
             keep_result("gpu_smoke", {"device": devices.name(device), "checks": outcomes})

@@ -111,29 +111,6 @@ def train_until_stopped(folder: Path, data: Path, name: str, kind: str, threads:
     train(run, device, Clock(folder, name))
 
 
-def prepare(folder: Path, kind: str) -> Path:
-    """Phantom cases, preprocessed."""
-    from voxelsoup.data.index.index import index_cases
-    from voxelsoup.data.layouts.phantom import write_phantom
-    from voxelsoup.data.preprocessing.preprocess import preprocess_all
-    from voxelsoup.study.sections.data import Phantom
-
-    study, raw, data = study_for(kind), folder / "raw", folder / "data"
-    data.mkdir()
-    write_phantom(raw, Phantom(cases=4, shape=[96, 96, 80] if kind == "cuda" else [48, 48, 40]))
-    found, _ = index_cases(study.dataset, study.regions, raw, workers=1)
-    preprocess_all(
-        found,
-        root=raw,
-        settings=study.preprocess,
-        patch=study.training.patch,
-        folder=data,
-        manifest=folder / "manifest.tsv",
-        workers=1,
-    )
-    return data
-
-
 def measure(count: int, data: Path, kind: str, threads: int) -> dict[str, float]:
     """So many runs at once: their common rate while all of them train."""
     study = study_for(kind)
@@ -186,6 +163,7 @@ def figures_of(found: dict[int, dict[str, float]], device: str, kind: str) -> di
 def main() -> None:
     """Measure, keep and print."""
     import torch
+    from bench.phantoms import prepare_phantoms
 
     from voxelsoup.common.machine import usable_cores
 
@@ -198,7 +176,8 @@ def main() -> None:
         console.print("No GPU here: processes that share the cores, which says nothing about GPUs.")
     found: dict[int, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as name:
-        data = prepare(Path(name), kind)
+        shape = [96, 96, 80] if kind == "cuda" else [48, 48, 40]
+        data = prepare_phantoms(study_for(kind), Path(name), 4, shape)
         for count in AT_ONCE[kind]:
             found[count] = measure(count, data, kind, threads)
             figures = figures_of(found, device, kind)

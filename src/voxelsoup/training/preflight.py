@@ -22,7 +22,7 @@ from voxelsoup.study.study import Study
 # The code that checks networks and losses, beside what `versions` names.
 CHECKING = (
     "training/network_check.py", "models/networks.py", "models/mednext.py", "models/losses.py",
-    "models/plug_ins.py",
+    "models/plug_ins.py", "training/data_parallel.py",
 )  # fmt: skip
 
 
