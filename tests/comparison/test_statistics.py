@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -696,12 +696,17 @@ def additive(settings: dict[str, dict[str, object]], effects: dict[object, float
     }
 
 
+def by_case(folds: Mapping[int, NDArray[np.float64]]) -> Difference:
+    """Each case is a patient's only one."""
+    return paired_difference(list(folds.values()))
+
+
 GAINS = {0.1: 0.0, 0.2: 0.01, 0.4: 0.03, "dice": 0.0, "focal": -0.05}
 
 
 def test_effect_recovers_what_a_value_adds() -> None:
     trials = grid([0.1, 0.2, 0.4], ["dice", "focal"])
-    effects = marginal_effects(additive(trials, GAINS), trials)
+    effects = marginal_effects(additive(trials, GAINS), trials, by_case)
     assert [(effect.key, effect.value, effect.reference) for effect in effects] == [
         ("optimizer.lr", 0.1, 0.1),
         ("optimizer.lr", 0.2, 0.1),
@@ -733,14 +738,14 @@ def test_a_case_is_compared_by_its_mean_over_the_pairs() -> None:
             "0.2focal": np.array([0.9, 0.9]),
         }
     }
-    (_, effect) = effects_of("optimizer.lr", 0.1, scores, trials)
+    (_, effect) = effects_of("optimizer.lr", 0.1, scores, trials, by_case)
     assert effect.difference == paired_difference([np.array([(0.1 + 0.4) / 2, -0.1])])
 
 
 def test_effect_compares_only_trials_that_agree_in_all_other_keys() -> None:
     trials = grid([0.1, 0.2], ["dice", "focal"])
     del trials["0.1focal"]
-    effects = marginal_effects(additive(trials, GAINS), trials)
+    effects = marginal_effects(additive(trials, GAINS), trials, by_case)
     rate = next(effect for effect in effects if effect.value == 0.2)
     # The means are of unlike trials, of which half have the worse loss: -0.015.
     assert rate.pairs == 1 and rate.trials == 2
@@ -751,7 +756,7 @@ def test_effect_compares_only_trials_that_agree_in_all_other_keys() -> None:
 def test_effect_without_matched_trials_is_nan() -> None:
     trials = grid([0.1, 0.2], ["dice", "focal"])
     del trials["0.1focal"], trials["0.2dice"]
-    effects = marginal_effects(additive(trials, GAINS), trials)
+    effects = marginal_effects(additive(trials, GAINS), trials, by_case)
     assert [effect.difference for effect in effects] == [None] * 4
 
 
@@ -759,7 +764,7 @@ def test_a_trial_without_scores_is_left_out_where_they_are_missing() -> None:
     trials = grid([0.1, 0.2], ["dice", "focal"])
     scores = additive(trials, GAINS)
     del scores[0]["0.2dice"], scores[0]["0.2focal"], scores[1]["0.2focal"]
-    effects = marginal_effects(scores, trials)
+    effects = marginal_effects(scores, trials, by_case)
     rate = next(effect for effect in effects if effect.value == 0.2)
     assert rate.trials == rate.pairs == 1
     assert rate.difference is not None
@@ -776,24 +781,24 @@ def test_any_value_can_be_the_reference_and_comes_first() -> None:
             "step": np.array([0.3, 0.3]),
         }
     }
-    effects = effects_of(key, "schedule-free", scores, trials)
+    effects = effects_of(key, "schedule-free", scores, trials, by_case)
     assert [effect.value for effect in effects] == ["schedule-free", "cosine", "step"]
     assert effects[1].difference == paired_difference([np.array([-0.1, -0.2])])
-    assert effects_of(key, "none", scores, trials)[0].difference is None
+    assert effects_of(key, "none", scores, trials, by_case)[0].difference is None
 
 
 def test_effect_compares_values_that_are_lists_by_their_elements() -> None:
     key = "optimizer.betas"
     trials = {"a": {key: [0.9, 0.99]}, "b": {key: [0.9, 0.999]}, "c": {key: [0.9, 0.99]}}
     scores = {0: {trial: np.array([0.5, 0.6]) for trial in trials}}
-    first, second = marginal_effects(scores, trials)
+    first, second = marginal_effects(scores, trials, by_case)
     assert (first.value, first.trials) == ([0.9, 0.99], 2)
     assert (second.value, second.trials, second.pairs) == ([0.9, 0.999], 1, 2)
 
 
 def test_a_key_with_one_value_has_no_effect() -> None:
     trials = {"a": {"optimizer.lr": 0.1, "training.seed": 0}}
-    assert marginal_effects({0: {"a": np.array([0.5, 0.6])}}, trials) == []
+    assert marginal_effects({0: {"a": np.array([0.5, 0.6])}}, trials, by_case) == []
 
 
 # Published numbers

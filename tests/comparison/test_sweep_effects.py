@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import statistics
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,12 @@ from support.compared_folds import (
 from voxelsoup.comparison.findings import difference_of
 from voxelsoup.comparison.folds import FoldComparison
 from voxelsoup.comparison.names import OPTIMISTIC
-from voxelsoup.comparison.statistics import SeedSpread, holm, paired_difference
+from voxelsoup.comparison.statistics import (
+    SeedSpread,
+    holm,
+    model_difference,
+    paired_difference,
+)
 from voxelsoup.comparison.sweep_effects import (
     effects,
     seed_spreads,
@@ -110,8 +116,8 @@ def test_effects_are_written_beside_the_reference(tmp_path: Path, protocol: str)
     assert frame["mean"].tolist() == [e.mean for e in found]
     compared_ones = [e.difference for e in found if e.difference]
     assert frame["difference"].dropna().tolist() == [d.mean for d in compared_ones]
-    assert frame["p"].dropna().tolist() == [d.p for d in compared_ones]
-    assert frame["p_holm"].dropna().tolist() == holm([d.p for d in compared_ones])
+    assert frame["p"].dropna().tolist() == [d.p_interval for d in compared_ones]
+    assert frame["p_holm"].dropna().tolist() == holm([d.p_interval for d in compared_ones])
     assert frame["low"].isna().tolist() == [True, False, True, False]
 
     cells = markdown_cells(tmp_path / "hyperparameters.md")
@@ -155,6 +161,20 @@ def test_effects_table_says_that_nothing_is_swept(
     assert len(csv_cells(tmp_path / "hyperparameters.csv")) == 1
     assert len(html_cells(tmp_path / "hyperparameters.html")) == 1
     assert len(latex_cells(tmp_path / "hyperparameters.tex")) == 1
+
+
+def test_the_interval_of_an_effect_resamples_patients() -> None:
+    patients = {f"case{number:02}": f"patient{number % 6}" for number in range(12)}
+    parameters = {"00000000": {"optimizer.lr": 0.1}, "00000001": {"optimizer.lr": 0.2}}
+    gains = np.array([0.01, 0.02, 0.03, -0.01, 0.04, 0.02] * 2)
+    scores = {"00000000": np.full(12, 0.5), "00000001": 0.5 + gains}
+    fold = replace(compared({}, np.full(12, 0.5), trials=scores), patients=patients)
+    (_, of_patients) = effects([fold], parameters)
+    (_, of_cases) = effects([replace(fold, patients={})], parameters)
+    assert of_patients.difference == model_difference([gains], patients=[list(patients.values())])
+    assert of_cases.difference == model_difference([gains])
+    # Each patient's two cases tell the same: there are six observations and not twelve.
+    assert of_patients.difference.low < of_cases.difference.low
 
 
 def test_a_value_without_matched_trials_has_no_difference(tmp_path: Path) -> None:

@@ -70,17 +70,23 @@ def test_effects_are_drawn_from_the_mean_of_the_reference() -> None:
     assert reference["mean"] == pytest.approx(mean, rel=1e-12)
     assert math.isnan(reference["low"]) and math.isnan(reference["high"])
     assert other["mean"] == pytest.approx(mean - 0.25, rel=1e-12)
+    # Five cases differ, of which there is no interval.
+    assert math.isnan(other["low"]) and math.isnan(other["high"])
+    often = [
+        compared({}, BEST[fold] * 2, fold, trials={OTHER_TRIAL: OTHER[fold] * 2}) for fold in BEST
+    ]
+    other = drawn_effects(often, PARAMETERS, {}).means.iloc[1]
     assert [other["low"], other["high"]] == pytest.approx([mean - 0.25] * 2, rel=1e-9)
 
 
 def test_each_key_has_a_reference_of_its_own() -> None:
-    trials = {"b": [0.5, 0.75], "c": [0.25, 0.5], "d": [0.125, 0.375]}
+    trials = {"b": 3 * [0.5, 0.75], "c": 3 * [0.25, 0.5], "d": 3 * [0.125, 0.375]}
     parameters = {
         "b": {"optimizer.lr": 0.1, "network.deep": False},
         "c": {"optimizer.lr": 0.2, "network.deep": False},
         "d": {"optimizer.lr": 0.2, "network.deep": True},
     }
-    fold = compared({"Greedy Soup": [0.5, 0.5]}, [0.5, 0.5], trials=trials)
+    fold = compared({"Greedy Soup": 6 * [0.5]}, 6 * [0.5], trials=trials)
     means = drawn_effects([fold], parameters, {}).means
     assert list(zip(means["key"], means["value"], means["reference"], strict=True)) == [
         ("optimizer.lr", "0.1", True),
@@ -111,9 +117,9 @@ def test_a_value_without_matched_trials_takes_nothing_from_the_others() -> None:
 
 
 def test_an_interval_is_drawn_within_what_dice_can_be() -> None:
-    trials = {"b": [0.5, 0.75], "d": [0.75, 0.5]}
+    trials = {"b": 3 * [0.0, 1.0], "d": 3 * [1.0, 0.0]}
     parameters = {"b": {"optimizer.lr": 0.1}, "d": {"optimizer.lr": 0.4}}
-    fold = compared({"Greedy Soup": [0.5, 0.5]}, [0.5, 0.5], trials=trials)
+    fold = compared({"Greedy Soup": 6 * [0.5]}, 6 * [0.5], trials=trials)
     rates = drawn_effects([fold], parameters, {}).means.set_index("value")
     assert rates.loc["0.4", ["low", "high"]].tolist() == [0.0, 1.0]
 

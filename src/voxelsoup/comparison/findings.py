@@ -177,10 +177,10 @@ def difference_of(
     """The difference in mean Dice of two of the compared models, first minus second."""
     folds = {c.fold: scores_of_model(c, first) - scores_of_model(c, second) for c in comparisons}
     arrays = {fold: np.asarray(scores, dtype=np.float64) for fold, scores in folds.items()}
-    return _by_patients(comparisons, confidence, arrays)
+    return difference_by_patients(comparisons, confidence, arrays)
 
 
-def _by_patients(
+def difference_by_patients(
     comparisons: Sequence[FoldComparison],
     confidence: float,
     folds: Mapping[int, NDArray[np.float64]],
@@ -236,7 +236,7 @@ def _difference_of_schedules(
     comparisons: Sequence[FoldComparison],
     confidence: float,
 ) -> Difference:
-    measure = partial(_by_patients, comparisons, confidence)
+    measure = partial(difference_by_patients, comparisons, confidence)
     effects = effects_of(SCHEDULE, schedule, trial_scores(comparisons), parameters, measure)
     (effect,) = [effect for effect in effects if effect.value == SCHEDULE_FREE]
     # No two trials alike in the rest: nothing to compare.

@@ -77,6 +77,10 @@ class Difference:
         return self.low > 0 or self.high < 0
 
 
+# Fold -> differences of its cases, to the difference of all of them.
+Measure = Callable[[Mapping[int, NDArray[np.float64]]], Difference]
+
+
 def smallest_p(unequal: int) -> float:
     """What so many patients can show at most: how often all of them favour one model by chance."""
     return min(1.0, max(SMALLEST_P, 2 * 0.5**unequal))
@@ -423,11 +427,11 @@ class Effect:
     difference: Difference | None
 
 
-def marginal_effects(case_scores: CaseScores, settings: Settings) -> list[Effect]:
+def marginal_effects(case_scores: CaseScores, settings: Settings, measure: Measure) -> list[Effect]:
     """The effects of all swept keys that have several values, each beside its first value.
 
-    Keys and values keep the order in which they are met; values are compared by their JSON text.
-    Trials without scores are left out.
+    ``measure`` is that of `effects_of`. Keys and values keep the order in which they are met;
+    values are compared by their JSON text. Trials without scores are left out.
     """
     scored = _scored(case_scores, settings)
     keys = dict.fromkeys(key for trial in scored.values() for key in trial)
@@ -435,12 +439,8 @@ def marginal_effects(case_scores: CaseScores, settings: Settings) -> list[Effect
     for key in keys:
         values = [trial[key] for trial in scored.values() if key in trial]
         if len({_text(value) for value in values}) > 1:
-            effects += effects_of(key, values[0], case_scores, scored)
+            effects += effects_of(key, values[0], case_scores, scored, measure)
     return effects
-
-
-def _of_single_cases(folds: Mapping[int, NDArray[np.float64]]) -> Difference:
-    return paired_difference(list(folds.values()))
 
 
 def effects_of(
@@ -448,11 +448,12 @@ def effects_of(
     reference: Any,
     case_scores: CaseScores,
     settings: Settings,
-    measure: Callable[[Mapping[int, NDArray[np.float64]]], Difference] = _of_single_cases,
+    measure: Measure,
 ) -> list[Effect]:
     """The effects of all values of one swept key beside a reference value, which comes first.
 
-    ``measure`` makes a difference of those of the cases of each fold.
+    ``measure`` makes a difference of those of the cases of each fold, in the order of
+    ``case_scores``.
 
     ``effects_of("optimizer.schedule", "schedule-free", ...)`` sets each scheduled baseline beside
     schedule-free. A grid need not be complete: a difference is of matched trials only, so that
@@ -514,7 +515,7 @@ def _defined_mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
 def _matched_difference(
     case_scores: CaseScores,
     pairs: Sequence[tuple[str, str]],
-    measure: Callable[[Mapping[int, NDArray[np.float64]]], Difference],
+    measure: Measure,
 ) -> Difference | None:
     folds = {}
     for fold, scores in case_scores.items():

@@ -5,14 +5,27 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
-from voxelsoup.comparison.findings import Parameters, difference_of, trial_scores
+from voxelsoup.comparison.findings import (
+    Parameters,
+    difference_by_patients,
+    difference_of,
+    trial_scores,
+)
 from voxelsoup.comparison.folds import FoldComparison
 from voxelsoup.comparison.names import POINTS, in_a_sentence, protocol_mark
-from voxelsoup.comparison.statistics import Effect, SeedSpread, holm, marginal_effects, seed_spread
+from voxelsoup.comparison.statistics import (
+    SIGNIFICANT,
+    Effect,
+    SeedSpread,
+    holm,
+    marginal_effects,
+    seed_spread,
+)
 from voxelsoup.comparison.tables import shown_difference, shown_p, write_table
 
 SEED = "training.seed"
@@ -22,7 +35,8 @@ EFFECT_COLUMNS += ["p_holm", "protocol"]
 
 def effects(comparisons: Sequence[FoldComparison], parameters: Parameters) -> list[Effect]:
     """What each value of each hyperparameter does; a seed is none and has a table of its own."""
-    found = marginal_effects(trial_scores(comparisons), parameters)
+    measure = partial(difference_by_patients, comparisons, 1 - SIGNIFICANT)
+    found = marginal_effects(trial_scores(comparisons), parameters, measure)
     return [effect for effect in found if effect.key != SEED]
 
 
@@ -31,7 +45,7 @@ def write_effects(effects: Sequence[Effect], protocol: str, stem: Path, left_out
 
     ``left_out`` is a sentence about the trials that diverged.
     """
-    adjusted = iter(holm([effect.difference.p for effect in effects if effect.difference]))
+    adjusted = iter(holm([effect.difference.p_interval for effect in effects if effect.difference]))
     frame = pd.DataFrame(
         [
             {
@@ -43,7 +57,7 @@ def write_effects(effects: Sequence[Effect], protocol: str, stem: Path, left_out
                 "difference": getattr(effect.difference, "mean", math.nan),
                 "low": getattr(effect.difference, "low", math.nan),
                 "high": getattr(effect.difference, "high", math.nan),
-                "p": getattr(effect.difference, "p", math.nan),
+                "p": getattr(effect.difference, "p_interval", math.nan),
                 "p_holm": next(adjusted) if effect.difference else math.nan,
                 "protocol": protocol_mark(protocol),
             }
@@ -61,7 +75,8 @@ def write_effects(effects: Sequence[Effect], protocol: str, stem: Path, left_out
     caption = (
         "Marginal effects on the mean Dice on the test cases: each value of a swept key against "
         "the key's first value, over pairs of trials that agree in all other keys, paired by case. "
-        "p (Holm): adjusted for all rows."
+        "Interval: 95 %, patients resampled within their fold; p: the smallest level at which it "
+        "leaves out 0; p (Holm): adjusted for all rows."
     )
     if not effects:
         caption = "No hyperparameter is swept."
