@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,23 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from support.scored_studies import FOLDS, REGIONS, STUDY, patient_of, write_scored, write_truth
+from support.scored_studies import (
+    FOLDS,
+    REGIONS,
+    STUDY,
+    patient_of,
+    write_configurations,
+    write_scored,
+    write_truth,
+)
 from voxelsoup.commands.cli import main
 from voxelsoup.commands.compare import names_of
 from voxelsoup.common.files import read_json, write_json
 from voxelsoup.comparison.statistics import holm, model_difference
+from voxelsoup.comparison.study_entries import entry_of
 from voxelsoup.evaluation.case_scores import by_case, read_rows, write_rows
 from voxelsoup.runs.origins import Origin, path_of_origin, write_origin
+from voxelsoup.study.loading import read_with_configurations
 
 # A study that measures more, and searches for post-processing.
 MORE: dict[str, Any] = {"metrics": {"names": ["hd95", "nsd"]}, "postprocessing": {}}
@@ -365,3 +376,116 @@ def test_studies_are_called_by_what_tells_their_folders_apart(
     folders: list[str], names: list[str]
 ) -> None:
     assert names_of(list(map(Path, folders))) == names
+
+
+def test_a_study_of_configurations_stands_there_by_the_ensemble_that_was_chosen(
+    folder: Path,
+) -> None:
+    write_configurations(folder / "one")
+    two = write_scored(folder / "two", 0.7, seed=9)
+    assert main(["compare", str(folder / "one" / "results"), str(two)]) == 0
+    about, singles = (part.iloc[0] for _, part in table(folder).groupby("compared", sort=False))
+    called = about[["first", "first_model", "first_configuration", "second"]].tolist()
+    assert called == ["one (first + wide)", "Ensemble", "first + wide", "two"]
+    assert singles[["first", "first_configuration"]].tolist() == ["one (wide)", "wide"]
+    assert pd.isna(about["second_configuration"])
+    files = (folder / "one/results/configurations").glob("fold*/test.csv")
+    dice = pd.concat([by_case(read_rows(path)) for path in files])
+    assert about["first_mean"] == pytest.approx(dice.mean(), abs=1e-12)
+    page = (folder / "compared" / "comparison.html").read_text()
+    assert "nsemble of one (first + wide) " in page and "best single model of one (wide)" in page
+    assert "the best of the study by its selection cases" in page
+
+
+@pytest.mark.parametrize("chosen", ["wide", "first"])
+def test_a_study_of_configurations_stands_there_by_the_single_one_that_was_chosen(
+    chosen: str, folder: Path
+) -> None:
+    file = write_configurations(folder / "one", (chosen,))
+    results = file.parent / "results"
+    entry = entry_of(results, read_with_configurations(file), "")
+    own = {"wide": results / "configurations" / "wide", "first": results}[chosen]
+    assert entry.configuration == chosen and entry.chosen and entry.own_results == own
+    places = [(model.results, model.folder, model.configuration) for model in entry.models]
+    assert places == [(own, "soups/greedy", chosen), (own, "best", chosen)]
+
+
+def test_configurations_of_one_study_are_compared_by_name_or_by_folder(folder: Path) -> None:
+    file = write_configurations(folder / "one")
+    results = file.parent / "results"
+    wide = results / "configurations" / "wide"
+    assert main(["compare", str(wide), f"{file}:first", f"{results}:first+wide"]) == 0
+    frame = table(folder).dropna(subset="p")
+    about, singles = "models that the studies are about", "best single models"
+    assert frame[["first", "second", "compared"]].to_numpy().tolist() == [
+        ["one (wide)", "one (first)", about],
+        ["one (wide)", "one (first + wide)", about],
+        ["one (first)", "one (first + wide)", about],
+        # The ensemble's is that of the best configuration, which is there already.
+        ["one (wide)", "one (first)", singles],
+    ]
+    files = wide.glob("fold*/soups/greedy/test.csv")
+    dice = pd.concat([by_case(read_rows(path)) for path in files])
+    assert frame["first_mean"].iloc[0] == pytest.approx(dice.mean(), abs=1e-12)
+
+
+# What is asked of a study of configurations, behind its results -> what the refusal says.
+REFUSED = {
+    ":wild": "has no configuration `wild`; did you mean `wide`?",
+    ":first+wild": "has no configuration `first+wild`",
+    "/configurations/wide:first": "names a configuration of the configuration wide",
+    "/configurations": "is no results folder whose study is known",
+    ":wide": "names the configuration wide of the results in",
+}
+
+
+@pytest.mark.parametrize("asked", REFUSED)
+def test_configurations_that_there_are_none_of_are_refused_with_those_that_there_are(
+    asked: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = write_configurations(folder / "one", ("wide",)).parent / "results"
+    said = refusal(capsys, f"{results}{asked}", results)
+    assert REFUSED[asked] in said
+    plain = write_scored(folder / "two")
+    assert "no name of a configuration" in refusal(capsys, results, f"{plain}:wide")
+
+
+def test_a_study_that_has_not_chosen_among_its_configurations_is_refused_with_the_fix(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, two = write_configurations(folder / "one"), write_scored(folder / "two")
+    results = one.parent / "results"
+    record = read_json(results / "configurations" / "chosen.json")
+    (results / "configurations" / "chosen.json").unlink()
+    said = refusal(capsys, one, two)
+    assert "configurations/chosen.json is missing" in said and f"{results}:wide" in said
+    assert entry_of(results, read_with_configurations(one), "wide").names == ("wide",)
+    # Another one since.
+    record["selection_dice"] = {"first": 0.7, "old": 0.7, "first + old": 0.7}
+    write_json(results / "configurations" / "chosen.json", record)
+    assert "has chosen among the configurations first and old" in refusal(capsys, one, two)
+
+
+def test_scores_of_a_configuration_that_are_older_than_its_study_are_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, two = write_configurations(folder / "one"), write_scored(folder / "two")
+    wide = one.parent / "results" / "configurations" / "wide"
+    # As jobs of a configuration write it, beside results of its own.
+    Path(path_of_origin(wide, "folds.json")).parent.mkdir(parents=True)
+    folds = origin(one, "folds.json")
+    copied = Origin("folds", {}, {"<study>/folds.json": folds.id}, {})
+    write_origin(path_of_origin(wide, "folds.json"), copied)
+    soup = Origin("soup", {}, {"<results>/folds.json": copied.id}, {})
+    place = "fold0/soups/greedy/model.safetensors"
+    Path(path_of_origin(wide, place)).parent.mkdir(parents=True)
+    write_origin(path_of_origin(wide, place), soup)
+    origin(
+        one,
+        "configurations/fold0/test.csv",
+        inputs={f"<results>/configurations/wide/{place}": soup.id},
+    )
+    write_origin(path_of_origin(wide, place), replace(soup, settings={"seed": 1}))
+    assert "wide/fold0/soups/greedy/model.safetensors has changed" in refusal(capsys, one, two)
+    origin(one, "folds.json", settings={"seed": 1})
+    assert "folds.json has changed since" in refusal(capsys, f"{one}:wide", two)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from voxelsoup.common.errors import InputError
 from voxelsoup.common.text import counted, listed
+from voxelsoup.study.configurations import FIRST, FOLDER, SEPARATOR
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from voxelsoup.comparison.between_studies import Family
     from voxelsoup.comparison.common_ground import CommonGround
     from voxelsoup.comparison.scored_study import ScoredStudy
+    from voxelsoup.comparison.study_entries import StudyEntry
     from voxelsoup.report.figures import DrawnPair
     from voxelsoup.study.study import Study
 
@@ -32,7 +34,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "targets",
         nargs="+",
         metavar="STUDY",
-        help="two or more studies: results folders, or study files",
+        help="two or more studies: results folders, or study files; STUDY:NAME is its "
+        "configuration NAME, and without it the best of its configurations is compared",
     )
     parser.add_argument(
         "--output",
@@ -57,8 +60,6 @@ def compare_command(asked: argparse.Namespace) -> int:
         InputError: if a study cannot be read or is not finished, or the studies differ in what they
             were scored on.
     """
-    found = [_opened(Path(target)) for target in asked.targets]
-    _check_different([results for results, _ in found])
     from voxelsoup.comparison.between_studies import (
         caption_of,
         compare_studies,
@@ -68,41 +69,77 @@ def compare_command(asked: argparse.Namespace) -> int:
     from voxelsoup.comparison.common_ground import common_ground, refuse_differences
     from voxelsoup.comparison.scored_study import read_study_scores
 
-    names = names_of([results for results, _ in found])
-    studies = [
-        read_study_scores(name, results, study)
-        for name, (results, study) in zip(names, found, strict=True)
-    ]
+    entries = [_opened(target) for target in asked.targets]
+    _check_different(entries)
+    names = names_of([entry.results for entry in entries])
+    studies = [read_study_scores(name, one) for name, one in zip(names, entries, strict=True)]
     ground = common_ground(studies)
     if not asked.common:
         refuse_differences(studies, ground)
     families = compare_studies(studies, ground)
     frame = comparison_frame(families, ground, studies[0].protocol)
     notes = [*(f"Not in common: {line}." for line in ground.differ), *notes_on_code(studies)]
-    caption = caption_of(studies, ground)
+    caption = caption_of(studies, ground, families)
     _write(asked.output, studies, families, frame, notes, caption)
     _print(families, ground, notes)
     print(f"{asked.output / PAGE}: table and figure; {asked.output / TABLE}: every digit")
     return 0
 
 
-def _opened(target: Path) -> tuple[Path, Study]:
-    """The results folder of a target, and its study."""
-    from voxelsoup.study.loading import read, read_of_results
+def _opened(asked: str) -> StudyEntry:
+    """What a target names: a study, or one of its configurations."""
+    from voxelsoup.comparison.study_entries import entry_of
+    from voxelsoup.study.loading import read_with_configurations
 
+    target, configuration = _parted(asked)
     if target.is_file():
-        study = read(target)
-        return Path(study.results), study
+        configurations = read_with_configurations(target)
+        return entry_of(Path(configurations[FIRST].results), configurations, configuration)
     if not target.is_dir():
         raise InputError(
-            target, "no such file or folder", "a results folder or a study file", "check the path"
+            asked, "no such file or folder", "a results folder or a study file", "check the path"
         )
-    files = _study_files(target)
+    return entry_of(target, _configurations_in(target), configuration)
+
+
+def _parted(asked: str) -> tuple[Path, str]:
+    """The study that a target names, and its configuration; that may be named by its folder too."""
+    target, configuration = Path(asked), ""
+    if not target.exists():
+        before, _, after = asked.rpartition(SEPARATOR)
+        if before and Path(before).exists():
+            target, configuration = Path(before), after
+    folder = target.resolve()
+    if folder.parent.name != FOLDER or not _study_files(study := folder.parents[1]):
+        return target, configuration
+    if configuration:
+        raise InputError(
+            asked,
+            f"names a configuration of the configuration {folder.name}",
+            "a study and one of its configurations",
+            f"name {target}, or {study}{SEPARATOR}{configuration}",
+        )
+    return study, folder.name
+
+
+def _configurations_in(results: Path) -> dict[str, Study]:
+    """Name -> each configuration of the study that a results folder is of."""
+    from voxelsoup.study.loading import read_of_results_with_configurations
+
+    files = _study_files(results)
+    if not files:
+        raise InputError(
+            results,
+            "is no results folder whose study is known: it has no report/study.yaml, and names no "
+            "study file that is still there",
+            "a results folder, or a study file",
+            "name the study file, or run the study to its end",
+        )
     try:
-        return target, read_of_results(*files)
+        return read_of_results_with_configurations(*files)
     except InputError as error:
         raise InputError(
-            target,
+            results,
             f"was made from a study that this version cannot read\n{error}",
             "a study that this version reads (docs/renamed.md says what was renamed)",
             "correct a copy of the study's file and name that, with `results` set to this folder",
@@ -110,7 +147,10 @@ def _opened(target: Path) -> tuple[Path, Study]:
 
 
 def _study_files(results: Path) -> Sequence[Path]:
-    """The files of the study that a results folder is of: the complete one, or the last started."""
+    """The files of the study that a results folder is of: the complete one, or the last started.
+
+    None of another folder.
+    """
     from voxelsoup.prediction.study_of_model import COMPLETE_STUDY
     from voxelsoup.runs.invocation import recorded_studies
 
@@ -119,38 +159,40 @@ def _study_files(results: Path) -> Sequence[Path]:
     for files in reversed(recorded_studies(results)):
         if all(file.is_file() for file in files):
             return files
+    return []
+
+
+def _check_different(entries: Sequence[StudyEntry]) -> None:
+    """Refuse what has nothing to be compared with, or is there twice."""
+    named = [(entry.results.resolve(), entry.configuration) for entry in entries]
+    if len({*named}) == len(named) > 1:
+        return
+    twice = next((one for one in named if named.count(one) > 1), None)
+    others = [name for entry in entries for name in entry.configurations if entry.names]
+    also = f", or another configuration of it ({listed(dict.fromkeys(others))})" if others else ""
+    results, configuration = twice or ("", "")
+    of = f"the configuration {configuration} of " if configuration else ""
     raise InputError(
-        results,
-        "is no results folder whose study is known: it has no report/study.yaml, and names no "
-        "study file that is still there",
-        "a results folder, or a study file",
-        "name the study file, or run the study to its end",
+        "voxelsoup compare",
+        f"names {of}the results in {results} twice" if twice else "names one study",
+        "two or more studies, each with results of its own, or configurations of one",
+        f"name another study{also}",
     )
-
-
-def _check_different(folders: Sequence[Path]) -> None:
-    resolved = [folder.resolve() for folder in folders]
-    if len({*resolved}) < max(2, len(folders)):
-        twice = next((f for f in resolved if resolved.count(f) > 1), None)
-        raise InputError(
-            "voxelsoup compare",
-            f"names the results in {twice} twice" if twice else "names one study",
-            "two or more studies, each with results of its own",
-            "name another study",
-        )
 
 
 def names_of(folders: Sequence[Path]) -> list[str]:
     """What studies are called beside each other: the shortest ends of paths that tell them apart.
 
-    ``results`` at the end says nothing, and is left out where the rest tells them apart.
+    ``results`` at the end says nothing, and is left out where the rest tells them apart. A folder
+    may be there several times, for several configurations.
     """
     parts = [folder.resolve().parts[1:] for folder in folders]
+    different = len({*parts})
     without = [path[:-1] if path[-1:] == (USUAL,) and len(path) > 1 else path for path in parts]
     for paths in (without, parts):
         for length in range(1, max(map(len, paths)) + 1):
             names = ["/".join(path[-length:]) for path in paths]
-            if len({*names}) == len(names):
+            if len({*names}) == different:
                 return names
     return list(map(str, folders))
 

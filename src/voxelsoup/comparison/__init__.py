@@ -7,8 +7,9 @@ Begin at `workflow/scripts/compare.py`: `folds` reads what each fold has, `stati
 `findings` makes the comparisons that every study makes, and `answer` writes the paragraphs that
 the report begins with. `overview`, `sweep_effects`, `postprocessing_effect` and `barriers` are
 the other tables; `tables` and `pages` write any of them, `terminal` prints them, and `names` has
-what models are called. `scored_study`, `common_ground` and `between_studies` set finished studies
-beside each other (`voxelsoup compare`), and `families` judges their pairs.
+what models are called. `study_entries`, `scored_study`, `common_ground` and `between_studies` set
+finished studies, or configurations of them, beside each other (`voxelsoup compare`), and `families`
+judges their pairs.
 
 Decisions:
 

@@ -20,12 +20,13 @@ from voxelsoup.comparison.families import (
     shown_level,
     shown_pairs,
 )
-from voxelsoup.comparison.names import BEST_MODEL, in_a_sentence, protocol_mark
-from voxelsoup.comparison.scored_study import ScoredStudy
+from voxelsoup.comparison.names import in_a_sentence, protocol_mark
+from voxelsoup.comparison.scored_study import ScoredModel, ScoredStudy
 from voxelsoup.comparison.tables import shown_difference, shown_interval, shown_p
 
 # What of each study is compared.
 MODELS, SINGLES = "models that the studies are about", "best single models"
+SIDES = ("first", "second")
 WITHOUT, WITH = "without", "with"
 POSTPROCESSED = "Dice after post-processing, difference [95 %]"
 
@@ -36,39 +37,46 @@ class Family:
 
     Attributes:
         kind: ``MODELS`` or ``SINGLES``.
-        models: study -> what its model is called (``Greedy Soup``).
+        models: study -> its model of the kind.
         blocks: per-case scores, by study.
         postprocessed: the same after post-processing; empty where they cannot be compared.
         pairs: by mean Dice over the regions, in the order of the studies.
     """
 
     kind: str
-    models: dict[str, str]
+    models: dict[str, ScoredModel]
     blocks: list[Block]
     postprocessed: list[Block]
     pairs: list[JudgedPair]
 
     def called(self, study: str) -> str:
         """``greedy soup of first``."""
-        return f"{in_a_sentence(self.models[study])} of {study}"
+        return self.models[study].called
 
 
 def compare_studies(studies: Sequence[ScoredStudy], ground: CommonGround) -> list[Family]:
-    """Compare the models that the studies are about, and their best single models."""
-    return [_family(kind, place, studies, ground) for place, kind in enumerate((MODELS, SINGLES))]
+    """Compare the models that the studies are about, and their best single models.
+
+    A model that several have is there once: an ensemble of configurations has the best single model
+    of the best one.
+    """
+    both = [_family(kind, place, studies, ground) for place, kind in enumerate((MODELS, SINGLES))]
+    return [family for family in both if family.pairs]
 
 
 def _family(kind: str, place: int, studies: Sequence[ScoredStudy], ground: CommonGround) -> Family:
-    models = {study.name: study.titles[place] for study in studies}
-    blocks = ground.blocks_of({s.name: s.rows[models[s.name]] for s in studies})
+    models = {study.name: study.models[place] for study in studies}
+    blocks = ground.blocks_of({name: one.rows for name, one in models.items()})
     after = (
-        ground.blocks_of({s.name: s.postprocessed[models[s.name]] for s in studies})
+        ground.blocks_of({name: one.after for name, one in models.items()})
         if ground.postprocessing
         else []
     )
-    named = {study: f"{in_a_sentence(title)} of {study}" for study, title in models.items()}
+    named = {study: one.called for study, one in models.items()}
     block = "combined fold" if ground.tested_in_others else "fold"
-    pairs = judge(list(combinations(models, 2)), blocks, named, block)
+    once = {one.model.place: study for study, one in reversed(models.items())}
+    different = [study for study in models if study in once.values()]
+    pairs = judge(list(combinations(different, 2)), blocks, named, block)
     return Family(kind, models, blocks, after, pairs)
 
 
@@ -78,8 +86,10 @@ def comparison_frame(
     """All comparisons with every digit: a row per pair, metric and region.
 
     Returns:
-        ``compared`` (the kind of models), ``first`` and ``second`` (studies), ``first_model`` and
-        ``second_model``, ``postprocessing``, what ``pair_rows`` has, ``protocol``.
+        ``compared`` (the kind of models), ``first`` and ``second`` (studies, with the configuration
+        of each one's model), ``first_model`` and ``second_model``, ``first_configuration`` and
+        ``second_configuration`` (empty in a study without any), ``postprocessing``, what
+        ``pair_rows`` has, ``protocol``.
     """
     rows = []
     for family in families:
@@ -91,13 +101,20 @@ def comparison_frame(
                 ground.regions,
                 tested=processed == WITHOUT,
             ):
-                pair = {"compared": family.kind, "first": row["first"], "second": row["second"]}
-                models = {
-                    f"{side}_model": family.models[str(row[side])] for side in ("first", "second")
-                }
-                kind = {**pair, **models, "postprocessing": processed}
-                rows.append({**kind, **row, "protocol": protocol_mark(protocol)})
+                kind = {"compared": family.kind, **_sides(family, row), "postprocessing": processed}
+                numbers = {name: row[name] for name in row if name not in SIDES}
+                rows.append({**kind, **numbers, "protocol": protocol_mark(protocol)})
     return pd.DataFrame(rows).set_index("compared")
+
+
+def _sides(family: Family, row: Mapping[str, Any]) -> dict[str, str]:
+    """Which models a row compares."""
+    models = {side: family.models[str(row[side])] for side in SIDES}
+    return {
+        **{side: one.label for side, one in models.items()},
+        **{f"{side}_model": one.model.title for side, one in models.items()},
+        **{f"{side}_configuration": one.model.configuration for side, one in models.items()},
+    }
 
 
 def shown_comparison(frame: pd.DataFrame) -> pd.DataFrame:
@@ -118,7 +135,7 @@ def shown_comparison(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _models(row: Mapping[Any, Any]) -> str:
-    first, second = (in_a_sentence(str(row[f"{side}_model"])) for side in ("first", "second"))
+    first, second = (in_a_sentence(str(row[f"{side}_model"])) for side in SIDES)
     return first if first == second else f"{first} – {second}"
 
 
@@ -128,7 +145,9 @@ def sentences_of(families: Sequence[Family]) -> list[str]:
     return [f"{sentence[0].upper()}{sentence[1:]}." for sentence in found]
 
 
-def caption_of(studies: Sequence[ScoredStudy], ground: CommonGround) -> str:
+def caption_of(
+    studies: Sequence[ScoredStudy], ground: CommonGround, families: Sequence[Family]
+) -> str:
     """What the table is, what is corrected, and what is not compared."""
     moved = ground.tested_in_others
     within = "the folds that tested them in each study, combined" if moved else "their fold"
@@ -139,7 +158,7 @@ def caption_of(studies: Sequence[ScoredStudy], ground: CommonGround) -> str:
         "Dice: mean over the cases. Interval: percentile bootstrap widened by Student's t, "
         "patients resampled within "
         f"{within}. The mean Dice over the regions is what is tested: "
-        + _correction(len(studies))
+        + _correction(families)
         + " All other intervals are 95 % intervals and not corrected. No interval: fewer than six "
         "patients differ."
     )
@@ -148,15 +167,18 @@ def caption_of(studies: Sequence[ScoredStudy], ground: CommonGround) -> str:
     return text
 
 
-def _correction(studies: int) -> str:
-    if studies == 2:
+def _correction(families: Sequence[Family]) -> str:
+    singles = any(family.kind == SINGLES for family in families)
+    if all(len(family.pairs) == 1 for family in families):
+        best = ", and their best single models at 5 %" if singles else ""
         return (
-            "the models that the studies are about at 5 %, and their best single models at 5 %; "
+            f"the models that the studies are about at 5 %{best}; "
             "p is the smallest level at which the interval leaves out 0."
         )
+    best = ", and apart from them for all pairs of the best single models" if singles else ""
     return (
-        "p (Holm) is adjusted for all pairs of the models that the studies are about, and apart "
-        "from them for all pairs of the best single models; the interval is that of the level that "
+        f"p (Holm) is adjusted for all pairs of the models that the studies are about{best}; "
+        "the interval is that of the level that "
         "Holm's method tests a pair at, and leaves out 0 where p (Holm) is below 0.05."
     )
 
@@ -199,8 +221,20 @@ def terminal_rows(families: Sequence[Family]) -> list[list[str]]:
 
 def facts_of(studies: Sequence[ScoredStudy]) -> dict[str, str]:
     """Study -> where its results lie and which models are compared."""
-    return {
-        study.name: f"{study.results}: {in_a_sentence(study.titles[0])}, which the study is about "
-        f"(comparison.primary), and {in_a_sentence(BEST_MODEL)} of each fold."
-        for study in studies
-    }
+    return {study.name: f"{study.entry.results}: {_fact_of(study)}" for study in studies}
+
+
+def _fact_of(study: ScoredStudy) -> str:
+    about, best = study.models
+    model = in_a_sentence(about.model.title)
+    single = f"{in_a_sentence(best.model.title)} of each fold"
+    if not study.entry.names:
+        return f"{model}, which the study is about (comparison.primary), and {single}."
+    by = ", the best of the study by its selection cases" if study.entry.chosen else ""
+    if study.entry.is_ensemble:
+        parts = listed(study.entry.names)
+        single += f" of {best.model.configuration}, the best configuration alone"
+        return f"{model} of the configurations {parts}{by}, and {single}."
+    return (
+        f"{model}, which its configuration {about.model.configuration} is about{by}, and {single}."
+    )

@@ -244,8 +244,8 @@ def _annotated(
     for study in studies:
         pairs = {
             pair
-            for table in study.rows.values()
-            for pair in zip(table["case"], table["region"], strict=True)
+            for one in study.models
+            for pair in zip(one.rows["case"], one.rows["region"], strict=True)
         }
         found.append({(c, r) for c, r in pairs if c in names and r in wanted})
     everywhere = set.intersection(*found)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from voxelsoup.common.errors import InputError
 from voxelsoup.common.files import read_json
 from voxelsoup.common.text import listed
-from voxelsoup.comparison.names import BEST_MODEL, primary_titles
+from voxelsoup.comparison.names import in_a_sentence
+from voxelsoup.comparison.study_entries import CHOSEN, ComparedModel, StudyEntry
 from voxelsoup.data.case import IndexedCase
 from voxelsoup.data.index.index import read_cases
 from voxelsoup.evaluation.case_scores import read_rows
@@ -24,10 +24,13 @@ from voxelsoup.runs.origins import (
     path_of_origin,
     read_origin,
 )
+from voxelsoup.study.configurations import FOLDER
 from voxelsoup.study.study import Study
 
 # What is read of each compared model: without and with post-processing.
 TEST, POSTPROCESSED = "test.csv", "postprocessed.csv"
+# What origins of a configuration call the results of its study.
+STUDY = "<study>"
 # The scores of all compared models but an ensemble are written by one job.
 SCORED_BY, POSTPROCESSING = "best/test.csv", "postprocessing.json"
 # Sections of a study that scores depend on beside what they were made from.
@@ -41,29 +44,55 @@ FINISH_IT = (
 
 
 @dataclass(frozen=True)
+class ScoredModel:
+    """A model of every fold, with its per-case scores of all test cases.
+
+    Attributes:
+        label: the study, and the configuration if it has any: ``brats (wide)``.
+        after: the scores after post-processing.
+    """
+
+    model: ComparedModel
+    label: str
+    rows: pd.DataFrame
+    after: pd.DataFrame
+
+    @property
+    def called(self) -> str:
+        """``greedy soup of brats (wide)``."""
+        return f"{in_a_sentence(self.model.title)} of {self.label}"
+
+
+@dataclass(frozen=True)
 class ScoredStudy:
     """A study whose compared models were scored on the test cases of all of its folds.
 
     Attributes:
-        name: what it is called beside others.
+        name: what it is called beside others, with the configuration that it stands there by.
+        results: that hold its preprocessed cases.
         tested_in: test case -> its fold.
-        titles: the two models that are compared with those of other studies: the one that the
-            study is about (``comparison.primary``), and the best single model.
-        rows: title -> per-case scores of all test cases.
-        postprocessed: the same after post-processing.
+        models: those that are compared with other studies': the one that the study, or the
+            configuration, is about (``comparison.primary``), and the best single model.
         cases: name -> the case as it was indexed.
         code: module -> hash of the code that scored; None if it was not written down.
     """
 
     name: str
-    results: Path
-    study: Study
+    entry: StudyEntry
     tested_in: Mapping[str, int]
-    titles: tuple[str, str]
-    rows: Mapping[str, pd.DataFrame]
-    postprocessed: Mapping[str, pd.DataFrame]
+    models: tuple[ScoredModel, ScoredModel]
     cases: Mapping[str, IndexedCase]
     code: Mapping[str, str] | None
+
+    @property
+    def study(self) -> Study:
+        """What it is scored by."""
+        return self.entry.study
+
+    @property
+    def results(self) -> Path:
+        """The folder that has its folds and its preprocessed cases."""
+        return self.entry.own_results
 
     @property
     def protocol(self) -> str:
@@ -71,53 +100,65 @@ class ScoredStudy:
         return self.study.evaluation.protocol
 
 
-def read_study_scores(name: str, results: Path, study: Study) -> ScoredStudy:
+def labelled(study: str, configuration: str) -> str:
+    """What a study is called beside others: ``brats (wide)``."""
+    return f"{study} ({configuration})" if configuration else study
+
+
+def read_study_scores(name: str, entry: StudyEntry) -> ScoredStudy:
     """Read the scores of a study's compared models from its results folder.
+
+    Args:
+        name: of the study, without the configuration.
 
     Raises:
         InputError: naming what is missing of an unfinished study, or what its scores no longer
             fit; or if a file cannot be read.
     """
-    primary = str(study.primary.model)
-    folders = {primary_titles(study.primary)[0]: f"soups/{primary}", BEST_MODEL: "best"}
-    _check_complete(results, study, folders.values())
+    # Cases and folds are the study's, whichever configuration it is.
+    results, study = entry.results, entry.study
+    _check_complete(entry)
     tested = _test_cases(results, study)
     cases = {case.name: case for case in read_cases(results / "cases.tsv")}
     _check_indexed(results, tested, cases)
-    code = _check_current(results, study)
-    titles = list(folders)
+    code = _check_current(entry)
+    about, best = (
+        ScoredModel(
+            model,
+            labelled(name, model.configuration),
+            _rows(model, TEST, tested),
+            _rows(model, POSTPROCESSED, tested),
+        )
+        for model in entry.models
+    )
     return ScoredStudy(
-        name=name,
-        results=results,
-        study=study,
-        tested_in={case: fold for fold, cases in tested.items() for case in cases},
-        titles=(titles[0], titles[-1]),
-        rows={title: _rows(results, folder, TEST, tested) for title, folder in folders.items()},
-        postprocessed={
-            title: _rows(results, folder, POSTPROCESSED, tested)
-            for title, folder in folders.items()
-        },
-        cases=cases,
-        code=code,
+        labelled(name, entry.configuration),
+        entry,
+        {case: fold for fold, cases in tested.items() for case in cases},
+        (about, best),
+        cases,
+        code,
     )
 
 
-def _check_complete(results: Path, study: Study, folders: Any) -> None:
+def _check_complete(entry: StudyEntry) -> None:
     """Refuse a study that has not come to its end, with what it lacks."""
-    wanted = ["cases.tsv", "folds.json"]
+    wanted = [entry.results / name for name in ("cases.tsv", "folds.json")]
     wanted += [
-        f"fold{fold}/{folder}/{name}"
-        for fold in study.folds.numbers
-        for folder in folders
+        model.file(fold, name)
+        for fold in entry.study.folds.numbers
+        for model in dict.fromkeys(entry.models)
         for name in (TEST, POSTPROCESSED)
     ]
-    missing = [name for name in wanted if not (results / name).is_file()]
+    missing = [
+        str(path.relative_to(entry.results)) for path in dict.fromkeys(wanted) if not path.is_file()
+    ]
     if missing:
         shown = listed(
             [*missing[:NAMED], *[f"{len(missing) - NAMED} more"] * (len(missing) > NAMED)]
         )
         raise InputError(
-            results,
+            entry.results,
             f"is not finished: {shown} {'is' if len(missing) == 1 else 'are'} missing",
             "the scores of the compared models in every fold of the study",
             FINISH_IT,
@@ -153,13 +194,11 @@ def _check_indexed(
         )
 
 
-def _rows(
-    results: Path, folder: str, name: str, tested: Mapping[int, Sequence[str]]
-) -> pd.DataFrame:
+def _rows(model: ComparedModel, name: str, tested: Mapping[int, Sequence[str]]) -> pd.DataFrame:
     """The per-case scores of a model, of the test cases of all folds."""
     parts = []
     for fold, cases in tested.items():
-        path = results / f"fold{fold}" / folder / name
+        path = model.file(fold, name)
         rows = read_rows(path)
         if {*rows["case"]} != {*cases}:
             raise InputError(
@@ -172,34 +211,52 @@ def _rows(
     return pd.concat(parts, ignore_index=True)
 
 
-def _check_current(results: Path, study: Study) -> dict[str, str] | None:
+def _check_current(entry: StudyEntry) -> dict[str, str] | None:
     """Refuse scores that are older than what they were made from; returns the code that scored.
 
     What was written by versions of voxelsoup that kept no origins cannot be checked.
     """
     code: dict[str, str] | None = None
-    for fold in study.folds.numbers:
-        # An ensemble has a job of its own.
-        for name in (SCORED_BY, POSTPROCESSING, f"soups/{study.primary.model}/recipe.json"):
-            output = f"fold{fold}/{name}"
-            origin = read_origin(path_of_origin(results, output))
-            why = "" if origin is None else _why_outdated(origin, results, study)
-            if why:
-                raise InputError(
-                    results / output,
-                    f"is no longer what the study is: {why}",
-                    "results of the study as it is now",
-                    FINISH_IT,
-                )
-            if origin is not None and name == SCORED_BY:
-                code = origin.code
+    for results, output in _outputs(entry):
+        origin = read_origin(path_of_origin(results, output))
+        why = "" if origin is None else _why_outdated(origin, results, entry)
+        if why:
+            raise InputError(
+                results / output,
+                f"is no longer what the study is: {why}",
+                "results of the study as it is now",
+                FINISH_IT,
+            )
+        if origin is not None and output.endswith(TEST):
+            code = origin.code
     return None if code is None else {name: code[name] for name in MEASURING if name in code}
 
 
-def _why_outdated(origin: Origin, results: Path, study: Study) -> str:
+def _outputs(entry: StudyEntry) -> Iterator[tuple[Path, str]]:
+    """What the compared scores come from: results folder, and first output of a job in it."""
+    about, best = entry.models
+    by_choice = entry.chosen or entry.is_ensemble
+    if by_choice:
+        yield entry.results, CHOSEN
+    if entry.names:
+        # A copy of the study's, by which the configuration was scored.
+        yield best.results, "folds.json"
+    for fold in entry.study.folds.numbers:
+        if by_choice:
+            yield entry.results, f"{FOLDER}/fold{fold}/selection.csv"
+        for name in (SCORED_BY, POSTPROCESSING):
+            yield best.results, f"fold{fold}/{name}"
+        if entry.is_ensemble:
+            yield entry.results, f"{FOLDER}/fold{fold}/{TEST}"
+        else:
+            # An ensemble of one study's trials has a job of its own.
+            yield about.results, f"fold{fold}/{about.folder}/recipe.json"
+
+
+def _why_outdated(origin: Origin, results: Path, entry: StudyEntry) -> str:
     if not origin.finished:
         return "its job was interrupted"
-    now = study.model_dump(mode="json", include=set(SECTIONS))
+    now = entry.study.model_dump(mode="json", include=set(SECTIONS))
     sections = [name for name in SECTIONS if name in origin.settings]
     changes = list(
         differences({n: origin.settings[n] for n in sections}, {n: now[n] for n in sections})
@@ -207,8 +264,21 @@ def _why_outdated(origin: Origin, results: Path, study: Study) -> str:
     if changes:
         return in_words(changes)
     for name, made in origin.inputs.items():
-        place = name.removeprefix(f"{RESULTS}/")
-        before = read_origin(path_of_origin(results, place)) if place != name else None
+        before = _origin_of_input(name, results, entry)
         if before is not None and before.id != made:
-            return f"{place} has changed since"
+            return f"{name.partition('/')[2]} has changed since"
     return ""
+
+
+def _origin_of_input(name: str, results: Path, entry: StudyEntry) -> Origin | None:
+    """What an input, as origins in ``results`` call it, was made from; None if it is not known."""
+    where, _, place = name.partition("/")
+    if where not in (RESULTS, STUDY):
+        return None
+    folder = results if where == RESULTS else entry.results
+    first, _, rest = place.partition("/")
+    configuration, _, below = rest.partition("/")
+    if first == FOLDER and configuration in entry.configurations:
+        # Each configuration keeps the origins of its own results.
+        folder, place = folder / FOLDER / configuration, below
+    return read_origin(path_of_origin(folder, place))

@@ -17,6 +17,8 @@ from voxelsoup.study.study import Study
 # What the study's own settings are called beside its configurations.
 FIRST = "first"
 FOLDER = "configurations"
+# Between a study and one of its configurations, where a command names both.
+SEPARATOR = ":"
 SECTIONS = tuple(Configuration.model_fields)
 # What belongs to the study as a whole, or to the network of the first configuration.
 NOT_INHERITED = ("configurations", "ingredients", "predict", "final", "tracking", "notify")

@@ -101,6 +101,16 @@ def read_of_results(path: Path, *further: Path) -> Study:
     return load(content, str((path, *further)[-1]))
 
 
+def read_of_results_with_configurations(path: Path, *further: Path) -> dict[str, Study]:
+    """``read_of_results``: name -> each configuration; the study itself is the first.
+
+    Raises:
+        InputError: as ``read``.
+    """
+    content = without_removed(_read_merged(path, *further))
+    return load_with_configurations(content, str((path, *further)[-1]))
+
+
 def read_with_configurations(path: Path) -> dict[str, Study]:
     """``load_with_configurations`` of a study file.
 
