@@ -57,16 +57,24 @@ def seconds_of_training(results: Path) -> float:
 
 def predictions(results: Path, folds: dict[str, Any]) -> int:
     """How often a model has predicted a case."""
+    from voxelsoup.evaluation.postprocessing import Postprocessing, unchanged
+
     number = 0
     for fold in results.glob("fold[0-9]*"):
         parts = folds[fold.name.removeprefix("fold")]
-        both = len(parts["selection"]) + len(parts["test"])
-        weights = {path.read_bytes() for path in fold.glob("trials/**/model.safetensors")}
-        number += both * (len(weights) + 1)
+        selection, test = len(parts["selection"]), len(parts["test"])
+        trials = {path.read_bytes() for path in fold.glob("trials/**/model.safetensors")}
+        number += (selection + test) * (len(trials) + 1)
         records = [*fold.glob("soups/*/recipe.json"), fold / "basin.json"]
         number += sum(json.loads(path.read_text())["case_inferences"] for path in records)
-        # Post-processing on selection cases, then the scores on test cases.
-        number += both * len(list(fold.glob("soups/*/model.safetensors"))) + both
+        # Post-processing on selection cases, then scores on test cases: those of a trial's weights
+        # are known, but for what post-processing changes.
+        files = [fold / "best/model.safetensors", *fold.glob("soups/*/model.safetensors")]
+        compared = {path.read_bytes() for path in files}
+        chosen = json.loads((fold / "postprocessing.json").read_text())["postprocessing"]
+        changes = Postprocessing.from_record(chosen) != unchanged(list(chosen["regions"]))
+        scored = compared if changes else compared - trials
+        number += selection * len(compared) + test * len(scored)
     return number
 
 

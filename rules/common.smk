@@ -116,6 +116,11 @@ def kept_scores(wildcards, output) -> str:
     return f"{study.results}/.state/{place}/scores"
 
 
+def list_of_fold(wildcards, output) -> str:
+    """The list of a fold's models; by the output too: it is no setting."""
+    return f"{study.results}/fold{wildcards.fold}/candidates.tsv"
+
+
 def fold_files(pattern: str, **wildcards) -> list[str]:
     """One file name per fold and combination of the wildcards."""
     return expand(f"<results>/fold{{fold}}/{pattern}", fold=FOLDS, **wildcards)

@@ -178,6 +178,8 @@ rule evaluate_soups:
         evaluation=SETTINGS["evaluation"],
         metrics=SETTINGS["metrics"],
         folder=preprocessed_folder,
+        # Whose scores are known; no input, for the models are made from it.
+        candidates=list_of_fold,
     message:
         "Scores of the compared models of fold {wildcards.fold}."
     script:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import logging
 import subprocess
 import sys
@@ -130,9 +131,11 @@ def test_scores_that_would_take_too_long_are_left_to_the_rule(
     assert (asked, known(tmp_path).missing) == ([["s1", "s2"]], ["t1"])
 
 
-def test_known_scores_are_written_down_without_starting_torch() -> None:
-    script = Path(__file__).parents[2] / "workflow/scripts/evaluate.py"
-    imports = [line for line in script.read_text().splitlines() if line.startswith("from ")]
+@pytest.mark.parametrize("rule", ["evaluate", "evaluate_soups", "postprocessing"])
+def test_known_scores_are_written_down_without_starting_torch(rule: str) -> None:
+    script = Path(__file__).parents[2] / f"workflow/scripts/{rule}.py"
+    tree = ast.parse(script.read_text())
+    imports = [ast.unparse(node) for node in tree.body if isinstance(node, ast.ImportFrom)]
     code = "\n".join([*imports, "import sys", "print({'torch', 'monai'} & sys.modules.keys())"])
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "set()"

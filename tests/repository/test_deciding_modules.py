@@ -53,6 +53,7 @@ DECIDE_NOTHING = {
     "comparison.tables": "layout of tables",
     "comparison.tool_rows": "scores of other tools as rows of tables, which compute with them",
     "report": "pictures and pages",
+    "soups.compared_scores": "which scores are known",
     "soups.recipes": "the list of recipes",
 }
 # Kind -> what its rules import for parts that do not decide its numbers, or that are compared as
@@ -63,7 +64,8 @@ NOT_OF_THE_KIND: dict[str, set[str]] = {
     "conversion": {"data.regions", "models.losses"},
     # Its job scores what it has trained; the scores are those of `evaluate`.
     "training": {"data.preprocessing.geometry", "data.preprocessing.resample", "evaluation"},
-    "scores": {"evaluation.postprocessing"},
+    # The list that names the weights whose scores are known.
+    "scores": {"evaluation.postprocessing", "soups.candidates"},
     "post-processing": {"soups.scorer", "training"},
     "soups": {"evaluation.lesions", "evaluation.metrics", "evaluation.surfaces"},
     # Names of cases and of their patients; what a finish trains with is compared with its run.

@@ -105,6 +105,24 @@ def score_before_and_after(
     return pd.DataFrame(before, columns=columns), pd.DataFrame(after, columns=columns)
 
 
+def score_after(
+    model: nn.Module,
+    cases: Iterable[str],
+    folder: Path,
+    study: Study,
+    device: torch.device,
+    postprocessing: Postprocessing,
+) -> pd.DataFrame:
+    """Score a model by all metrics with post-processing, where its other scores are known."""
+
+    def score(scan: ScanPrediction) -> Rows:
+        return scan.rows(study, scoring_of(study.scored_metrics), postprocessing)
+
+    scored = _score_each(score, model, cases, folder, study, device)
+    rows = [row for of_case in scored for row in of_case]
+    return pd.DataFrame(rows, columns=[*COLUMNS, *study.metrics.names])
+
+
 def _score_each(
     score: Callable[[ScanPrediction], Scored],
     model: nn.Module,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
@@ -122,6 +122,31 @@ def read_origin(path: str) -> Origin | None:
             return Origin(**json.load(stream))
     except (OSError, ValueError, TypeError):
         return None
+
+
+def was_made_by(
+    results: str | Path,
+    output: str,
+    code: dict[str, str],
+    settings: Mapping[str, Any],
+    inputs: Iterable[str],
+) -> bool:
+    """Whether an output is what a job with this code and these settings would make of its inputs.
+
+    Args:
+        output: the first of the job that made it; as ``inputs``, below the results.
+        settings: those that are asked about; the job may have others.
+    """
+    origin = read_origin(path_of_origin(results, output))
+    if origin is None or not origin.finished or not origin.is_by(code):
+        return False
+    if any(origin.settings.get(name) != value for name, value in settings.items()):
+        return False
+    now = {name: read_origin(path_of_origin(results, name)) for name in inputs}
+    return all(
+        source is not None and origin.inputs.get(f"{RESULTS}/{name}") == source.id
+        for name, source in now.items()
+    )
 
 
 def write_origin(path: str, origin: Origin) -> None:

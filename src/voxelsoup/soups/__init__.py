@@ -17,6 +17,16 @@ Decisions:
   (`.state/fold{k}/candidates.jsonl`, which all recipes of a fold share), and drops a candidate as
   soon as perfect scores on all remaining cases could not make it win: the outcome is that of
   evaluating everything.
+- **Weights are known by their hash, and so are their scores.** What is compared at the end and has
+  the weights of a trial (the best single model, a soup of one ingredient) takes the trial's scores
+  (`compared_scores`). The same weights predict a case again only
+  - where its probabilities are needed, which nobody keeps: to try post-processing on selection
+    cases, for test cases that it changes, for the ensemble, whose time is measured by the way (that
+    of a single model differs from it in the last digits), for configurations side by side
+    (`configurations`: on selection cases with times, on test cases, and to choose the
+    post-processing of an ensemble that is not known before), and for pictures of cases;
+  - in rules whose jobs may run at the same time: `finished` and `finished-best` of a soup of one
+    ingredient, and the models on further test sets, which each leave label maps.
 - **Memory does not depend on the number of models.** `averaging` holds one float64 sum and reads
   one file at a time.
 - **A soup can be rebuilt from its record** (`soup.rebuild`), bit-identical but for running
