@@ -13,6 +13,7 @@ from hypothesis import settings
 from playwright.sync_api import Browser, sync_playwright
 
 from support import slurm
+from support.forked import SEARCHED
 from support.halving import run_halved
 from support.installation import Installation, install
 from support.shared_folders import made_once
@@ -68,8 +69,10 @@ def searched_folders() -> Iterator[None]:
     """Processes that tests start have no pytorch-ignite, like those of users: it starts slowly."""
     with pytest.MonkeyPatch.context() as patch:
         # Of this very checkout, also where another one is installed.
-        searched = (TESTS / "support" / "without_ignite", TESTS.parent / "src")
+        searched = (SEARCHED, TESTS.parent / "src")
         patch.setenv("PYTHONPATH", os.pathsep.join(map(str, searched)))
+        # And compile this checkout's modules once.
+        patch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
         yield
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from support.forked import from_one_that_imported_them
 from voxelsoup.cluster import job_resources
 from voxelsoup.common.errors import InputError
 from voxelsoup.data.layouts.phantom import write_phantom
@@ -27,11 +28,11 @@ def study_with(**resources: dict[str, Any]) -> Study:
     return load(config | {"resources": resources})
 
 
-def snakemake(folder: Path, *arguments: str, environment: dict[str, str] | None = None) -> str:
+def snakemake(folder: Path, *arguments: str, **changes: str) -> str:
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(REPOSITORY / "Snakefile")]
-    result = subprocess.run(
-        [*command, *arguments], cwd=folder, capture_output=True, text=True, env=environment
-    )
+    environment = from_one_that_imported_them() | changes
+    streams = {"capture_output": True, "text": True, "env": environment}
+    result = subprocess.run([*command, *arguments], cwd=folder, **streams)
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout + result.stderr
 
@@ -134,8 +135,7 @@ def test_only_a_job_of_the_index_walks_the_data_folder(
     # As a cluster's executor starts a job on a node.
     job = ["--mode", "remote", "--target-jobs", f"{rule}:", "--allowed-rules", rule, "--force"]
     options = ["--cores", "1", "--nolock", "--ignore-incomplete", "--configfile", "study.yaml"]
-    environment = os.environ | {"PYTHONPATH": searched}
-    snakemake(indexed, f"results/{output}", *job, *options, environment=environment)
+    snakemake(indexed, f"results/{output}", *job, *options, PYTHONPATH=searched)
     assert (tmp_path / "walked").exists() == walks
 
 

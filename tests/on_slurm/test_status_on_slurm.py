@@ -125,6 +125,8 @@ def test_status_distinguishes_waiting_running_failed_and_killed_runs(
         assert rows[trial]["state"] == "queued"
         assert rows[trial]["detail"] in ("waits for free resources", "others come first")
         assert (rows[trial]["job"], rows[trial]["host"]) == (str(jobs[trial].id), None)
+        # It would train to the end of this test.
+        cluster.cancel(jobs[trial])
 
     record = read_record(study.states_of(killed))
     assert record is not None

@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
+from functools import cache
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -37,16 +39,25 @@ def elements(path: Path, tag: str, kind: str) -> list[ElementTree.Element]:
     return [element for element in found if element.get("class") == kind]
 
 
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    """All figures of each size, each drawn once, in a folder of its own."""
+    folder = tmp_path_factory.mktemp("drawn")
+
+    @cache
+    def draw(name, size):
+        file = folder / "-".join(map(str, size)) / name / "first.svg"
+        drawings(*size)[name](file)
+        return file
+
+    return draw
+
+
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", NAMES)
-def test_figures_are_written_in_three_formats_and_repeat(tmp_path, size, name):
-    first, second = tmp_path / "first.svg", tmp_path / "again" / "first.svg"
-    drawings(*size)[name](first)
-    drawings(*size)[name](second)
-    for kind in (".svg", ".png", ".html"):
-        once, twice = first.with_suffix(kind), second.with_suffix(kind)
-        assert once.read_bytes() == twice.read_bytes()
-    assert sorted(file.name for file in second.parent.iterdir()) == [
+def test_figures_are_written_in_three_formats(drawn, size, name):
+    first = drawn(name, size)
+    assert sorted(file.name for file in first.parent.iterdir()) == [
         "first.html",
         "first.png",
         "first.svg",
@@ -60,24 +71,25 @@ def test_figures_are_written_in_three_formats_and_repeat(tmp_path, size, name):
     assert not any("optimistic" in word for word in words(first))
 
 
-def test_a_fresh_process_writes_the_same_bytes(tmp_path):
+def test_a_fresh_process_writes_the_same_bytes(drawn, tmp_path):
     code = (
         "import sys; from pathlib import Path; from support import invented_figures\n"
-        "for name, drawing in invented_figures.drawings(2, 4).items():\n"
-        "    drawing(Path(sys.argv[1]) / f'{name}.svg')\n"
+        f"for size in {SIZES}:\n"
+        "    for name, drawing in invented_figures.drawings(*size).items():\n"
+        "        drawing(Path(sys.argv[1], '-'.join(map(str, size)), name, 'first.svg'))\n"
     )
     subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "there")],
+        [sys.executable, "-c", code, str(tmp_path)],
         check=True,
         cwd=Path(__file__).parents[1],
         timeout=300,
     )
-    for name, drawing in drawings(2, 4).items():
-        drawing(tmp_path / "here" / f"{name}.svg")
-    here = {file.name: file.read_bytes() for file in (tmp_path / "here").iterdir()}
-    there = {file.name: file.read_bytes() for file in (tmp_path / "there").iterdir()}
-    assert len(here) == 3 * len(NAMES)
-    assert here == there
+    for name, size in product(NAMES, SIZES):
+        first = drawn(name, size)
+        there = tmp_path / first.relative_to(first.parents[2])
+        for kind in (".svg", ".png", ".html"):
+            once, again = first.with_suffix(kind), there.with_suffix(kind)
+            assert once.read_bytes() == again.read_bytes(), again
 
 
 def test_files_name_no_date_and_no_version(tmp_path):
@@ -88,19 +100,17 @@ def test_files_name_no_date_and_no_version(tmp_path):
         assert b"dc:date" not in file.read_bytes()
 
 
-def test_axes_name_their_units(tmp_path):
-    for name, drawing in drawings(2, 4).items():
-        drawing(tmp_path / f"{name}.svg")
-    assert "training loss (no unit)" in words(tmp_path / "curves.svg")
-    assert "epoch (trials continue the stem)" in words(tmp_path / "curves.svg")
-    assert "mean test Dice (0 to 1)" in words(tmp_path / "points.svg")
-    assert "mean selection Dice (0 to 1)" in words(tmp_path / "build_up.svg")
-    assert "from the best model (0) to the other (1)" in words(tmp_path / "barriers.svg")
-    assert "loss on selection cases (no unit)" in words(tmp_path / "barriers.svg")
-    assert "distance of the weights" in words(tmp_path / "distances.svg")
-    assert "(Dice points; 1 is 0.01 Dice)" in words(tmp_path / "differences.svg")
-    assert "mean test Dice (0 to 1)" in words(tmp_path / "effects.svg")
-    assert "5 mm" in words(tmp_path / "slices.svg")
+def test_axes_name_their_units(drawn):
+    assert "training loss (no unit)" in words(drawn("curves", (2, 4)))
+    assert "epoch (trials continue the stem)" in words(drawn("curves", (2, 4)))
+    assert "mean test Dice (0 to 1)" in words(drawn("points", (2, 4)))
+    assert "mean selection Dice (0 to 1)" in words(drawn("build_up", (2, 4)))
+    assert "from the best model (0) to the other (1)" in words(drawn("barriers", (2, 4)))
+    assert "loss on selection cases (no unit)" in words(drawn("barriers", (2, 4)))
+    assert "distance of the weights" in words(drawn("distances", (2, 4)))
+    assert "(Dice points; 1 is 0.01 Dice)" in words(drawn("differences", (2, 4)))
+    assert "mean test Dice (0 to 1)" in words(drawn("effects", (2, 4)))
+    assert "5 mm" in words(drawn("slices", (2, 4)))
 
 
 def test_published_protocol_is_marked(tmp_path):

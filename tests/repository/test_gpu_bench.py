@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import pytest
 
 from support.documents import REPOSITORY
+from support.forked import from_one_that_imported_them
 
 SCRIPT = REPOSITORY / "bench/gpu.sh"
 PARTS = ["smoke", "train_step", "depthwise", "input", "evaluate", "runs_per_gpu"]
@@ -20,7 +20,7 @@ PARTS = ["smoke", "train_step", "depthwise", "input", "evaluate", "runs_per_gpu"
 
 def run(*options: str | Path, **more: str) -> subprocess.CompletedProcess[str]:
     """Call the script with this Python."""
-    environment = os.environ | {"PYTHON": sys.executable} | more
+    environment = from_one_that_imported_them() | {"PYTHON": sys.executable} | more
     command = ["bash", str(SCRIPT), *map(str, options)]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 

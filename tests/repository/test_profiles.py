@@ -13,6 +13,7 @@ import pytest
 import yaml
 from snakemake.profiles import ProfileConfigFileParser
 
+from support.forked import from_one_that_imported_them
 from voxelsoup.cluster.job_resources import RULES
 from voxelsoup.cluster.partitions import choose, submissions
 from voxelsoup.cluster.profile import read_site
@@ -28,7 +29,8 @@ def plan(folder: Path, profile: Path, study: Path, *arguments: str) -> str:
     """What a dry run prints."""
     command = [sys.executable, "-m", "snakemake", "-n", "--profile", str(profile)]
     command += ["--snakefile", str(REPOSITORY / "Snakefile"), "--configfile", str(study)]
-    result = subprocess.run([*command, *arguments], cwd=folder, capture_output=True, text=True)
+    streams = {"capture_output": True, "text": True, "env": from_one_that_imported_them()}
+    result = subprocess.run([*command, *arguments], cwd=folder, **streams)
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout + result.stderr
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from support.forked import from_one_that_imported_them
 from voxelsoup.cluster.job_resources import RULES
 
 REPOSITORY = Path(__file__).parents[2]
@@ -50,7 +51,8 @@ def rule_graph(
     (folder / "study.yaml").write_text(yaml.safe_dump(study))
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(REPOSITORY / "Snakefile")]
     command += ["all", "predict", "--configfile", "study.yaml", "--rulegraph"]
-    result = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    environment = from_one_that_imported_them()
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment)
     assert result.returncode == 0, result.stderr
     numbers = dict(re.findall(r'(\d+)\[label = "(\w+)"', result.stdout))
     arrows = re.findall(r"(\d+) -> (\d+)", result.stdout)

@@ -10,7 +10,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, get_args
 
@@ -19,6 +20,7 @@ import pandas as pd
 import pytest
 import torch
 
+from support.run_ends import fork_server, train_again
 from support.runs import preprocess_phantom, small_run, small_study
 from support.studies import epochs_trained, wait_for, wait_for_epoch
 from voxelsoup.common.errors import InputError
@@ -41,6 +43,15 @@ HERE = Path(__file__).parents[1]
 def cases(phantom_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     folder = tmp_path_factory.mktemp("preprocessed")
     return folder, preprocess_phantom(phantom_folder, folder)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Tiny tensors take longer on several threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 class Disturbed(RunGuard):
@@ -245,43 +256,22 @@ def test_the_state_of_another_run_is_not_used(
     assert reasons == [None, "`settings.optimizer.lr` was 0.01 and is 0.02"]
 
 
-TRAIN_AGAIN = """
-import sys
-from pathlib import Path
-sys.path[:0] = [sys.argv[1]]
-from support.runs import small_run, small_study
-from voxelsoup.models import weight_files
-from voxelsoup.runs.guard import RunGuard
-from voxelsoup.common.logs import job_log
-from voxelsoup.training.train import train
-import torch
-folder, states, target = map(Path, sys.argv[2:5])
-names = sorted(path.name.removesuffix(".json") for path in folder.glob("*.json"))
-study = small_study(
-    training={"epochs": 4, "steps_per_epoch": 10}, recovery={"save_minutes": 1e-5}
-)
-run = small_run(study, folder, names)
-with job_log(states / "log"), RunGuard(
-    states, {"settings": run.settings()}, run.steps, study.recovery
-) as guard:
-    trained = train(run, torch.device("cpu"), guard)
-    guard.confirm()
-    weight_files.save(target, trained.weights, {})
-    guard.finish()
-"""
+def start(cases: tuple[Path, list[str]], states: Path, target: Path) -> BaseProcess:
+    process = fork_server().Process(target=train_again, args=(cases[0], states, target))
+    process.start()
+    return process
 
 
-def start(cases: tuple[Path, list[str]], states: Path, target: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", TRAIN_AGAIN, HERE, cases[0], states, target]
-    environment = os.environ | {"PYTHONPATH": str(HERE.parent / "src")}
-    return subprocess.Popen(list(map(str, command)), text=True, env=environment)
+def exit_code(process: BaseProcess) -> int | None:
+    process.join()
+    return process.exitcode
 
 
 @pytest.fixture(scope="module")
 def calm(cases: tuple[Path, list[str]], tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """The model that comes out when nothing happens."""
     folder = tmp_path_factory.mktemp("calm")
-    assert start(cases, folder / "states", folder / "model.safetensors").wait() == 0
+    assert exit_code(start(cases, folder / "states", folder / "model.safetensors")) == 0
     return (folder / "model.safetensors").read_bytes()
 
 
@@ -297,9 +287,9 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bytes(
             )
         )
         process.kill()
-        process.wait()
+        process.join()
     assert not target.exists()
-    assert start(cases, states, target).wait() == 0
+    assert exit_code(start(cases, states, target)) == 0
     assert target.read_bytes() == calm
     # Finished runs keep one state, from which they can be prolonged.
     assert len(list(states.glob("*.state"))) == 1
@@ -312,12 +302,13 @@ def test_a_second_copy_takes_over_and_the_first_stops(
     first = start(cases, states, tmp_path / "first.safetensors")
     wait_for_epoch(states, 1)
     # Held still until the second one is there, however long that takes to start.
-    first.send_signal(signal.SIGSTOP)
+    assert first.pid is not None
+    os.kill(first.pid, signal.SIGSTOP)
     second = start(cases, states, target)
     wait_for(lambda: list(states.glob("*.wanted")))
-    first.send_signal(signal.SIGCONT)
-    assert second.wait() == 0
-    assert first.wait() == 75
+    os.kill(first.pid, signal.SIGCONT)
+    assert exit_code(second) == 0
+    assert exit_code(first) == 75
     assert not (tmp_path / "first.safetensors").exists()
     assert target.read_bytes() == calm
     assert epochs_trained(states) == [1, 2, 3, 4]

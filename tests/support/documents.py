@@ -10,6 +10,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from support.forked import SEARCHED, from_one_that_imported_them
+
 REPOSITORY = Path(__file__).parents[2]
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 NAMES = [str(page.relative_to(REPOSITORY)) for page in PAGES]
@@ -90,11 +92,14 @@ class Copy:
     def environment(self) -> dict[str, str]:
         """The variables of a shell that has activated the environment."""
         programs = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-        return os.environ | {
+        searched = (self.folder / "src", self.packages, SEARCHED)
+        return from_one_that_imported_them() | {
             "PATH": programs,
-            "PYTHONPATH": os.pathsep.join([str(self.folder / "src"), str(self.packages)]),
+            "PYTHONPATH": os.pathsep.join(map(str, searched)),
             "COLUMNS": "120",
             "HOME": str(self.folder),
+            # What is known of networks is known of any copy.
+            "XDG_CACHE_HOME": os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache")),
         }
 
     def run(self, *command: str) -> str:

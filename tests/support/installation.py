@@ -11,12 +11,11 @@ from pathlib import Path
 from sysconfig import get_path
 
 from support.documents import REPOSITORY
+from support.forked import SEARCHED
 
 NOBODY = 65534
 # Of capabilities(7): reads what others may not read, and writes nothing.
 CAP_DAC_READ_SEARCH = 2
-# Processes that tests start have no pytorch-ignite, like those of users.
-SEARCHED = REPOSITORY / "tests" / "support" / "without_ignite"
 
 
 def sources(folder: Path) -> Path:

@@ -25,9 +25,12 @@ import pytest
 
 from support.runs import small_run, small_study
 from voxelsoup.common.logs import job_log
+from voxelsoup.models import weight_files
+from voxelsoup.runs.guard import RunGuard
 from voxelsoup.runs.record import read_record
 from voxelsoup.training.job import run_job
 from voxelsoup.training.run import Job, Run
+from voxelsoup.training.train import train
 
 # A run that nothing ends.
 ENDLESS = {"epochs": 10**6, "steps_per_epoch": 5, "batch_size": 2}
@@ -90,7 +93,7 @@ def end_of_run(end: str, workers: int, ranks: int, cases: Path, folder: Path) ->
     """
     run = _run(end, workers, ranks, cases, folder)
     printed, states = folder / "printed.txt", folder / "states"
-    process = _fork_server().Process(target=train_job, args=(run, folder, printed))
+    process = fork_server().Process(target=train_job, args=(run, folder, printed))
     process.start()
     assert process.pid is not None
     of_itself = end in ("error", "NaN")
@@ -113,10 +116,11 @@ def end_of_run(end: str, workers: int, ranks: int, cases: Path, folder: Path) ->
 
 
 @cache
-def _fork_server() -> ForkServerContext:
+def fork_server() -> ForkServerContext:
     """A process that has imported everything once, from which others are forked."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
+    # The second one is imported with the first step of an optimizer.
+    context.set_forkserver_preload([__name__, "torch._dynamo"])
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
         forkserver.ensure_running()
@@ -153,6 +157,25 @@ def train_job(run: Run, folder: Path, printed: Path) -> None:
         job = Job(run, 0, "trial", "trial", {}, identity, folder / "states", None, log, 2)
         with run_job(job):
             pass
+
+
+def train_again(cases: Path, states: Path, target: Path) -> None:
+    """Train a short run as a job does, with states at every chance, and write its model."""
+    import torch
+
+    torch.set_num_threads(1)
+    often = {"save_minutes": 1e-5}
+    study = small_study(training={"epochs": 4, "steps_per_epoch": 10}, recovery=often)
+    run = small_run(study, cases, sorted(path.stem for path in cases.glob("*.json")))
+    identity = {"settings": run.settings()}
+    with (
+        job_log(states / "log"),
+        RunGuard(states, identity, run.steps, study.recovery) as guard,
+    ):
+        trained = train(run, torch.device("cpu"), guard)
+        guard.confirm()
+        weight_files.save(target, trained.weights, {})
+        guard.finish()
 
 
 def _disturb(end: str, process: int, ranks: int) -> None:

@@ -67,6 +67,16 @@ SITE = {
     "max-status-checks-per-second": 1,
 }
 
+# The plugin puts each further query about jobs without news off for ten seconds more, up to three
+# minutes. Here a job's end is noticed soon, however long it has taken.
+SNAKEMAKE = """
+from snakemake.cli import main
+from snakemake_executor_plugin_slurm import Executor
+
+Executor.next_seconds_between_status_checks = property(lambda own: 2, lambda own, seconds: None)
+main()
+"""
+
 GRES = """\
 NodeName=gpu-a[1-2] Name=gpu Type=a100 File={folder}/dev/nvidia[0-1]
 NodeName=gpu-b1 Name=gpu Type=h100 File={folder}/dev/nvidia0
@@ -294,7 +304,7 @@ class Cluster:
     ) -> subprocess.Popen[str]:
         """Start Snakemake on this cluster; what it prints goes to printed.txt beside its work."""
         # The study stands last: its option would take file names that follow it for studies too.
-        command = [sys.executable, "-m", "snakemake", "--profile", str(profile), *arguments]
+        command = [sys.executable, "-c", SNAKEMAKE, "--profile", str(profile), *arguments]
         command += ["--snakefile", str(REPOSITORY / "Snakefile"), "--configfile", str(study)]
         with (working_folder / "printed.txt").open("a") as printed:
             return subprocess.Popen(

@@ -8,12 +8,13 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from support.forked import from_one_that_imported_them
 from voxelsoup.runs.record import read_record
 
 REPOSITORY = Path(__file__).parents[2]
@@ -34,7 +35,7 @@ TINY: dict[str, Any] = {
     "training": {"patch": [16, 16, 16], "batch_size": 1, "epochs": 5, "steps_per_epoch": 20},
     "optimizer": {"lr": 0.02},
     # Long enough to be caught at work.
-    "stem": {"epochs": 40},
+    "stem": {"epochs": 20},
     "sweep": {"grid": {"optimizer.lr": [0.01, 0.02]}},
     "soup": {"recipes": ["greedy"]},
     "recovery": {"save_minutes": 0.02},
@@ -54,21 +55,23 @@ def write_tiny(folder: Path, **changes: dict[str, Any]) -> Path:
     return file
 
 
-def start_locally(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+def start_locally(
+    folder: Path, *arguments: str, environment: Mapping[str, str] = os.environ
+) -> subprocess.Popen[str]:
     """Start Snakemake with the local profile on ``study.yaml``; it prints to printed.txt."""
     command = [sys.executable, "-m", "snakemake", "--profile", str(LOCAL_PROFILE), *arguments]
     command += ["--snakefile", str(REPOSITORY / "Snakefile"), "--configfile", "study.yaml"]
     with (folder / "printed.txt").open("a") as printed:
-        return subprocess.Popen(
-            command, cwd=folder, stdout=printed, stderr=subprocess.STDOUT, text=True, env=os.environ
-        )
+        streams = {"stdout": printed, "stderr": subprocess.STDOUT}
+        return subprocess.Popen(command, cwd=folder, text=True, env=environment, **streams)
 
 
 def run_locally(folder: Path, *arguments: str) -> str:
     """Run Snakemake to its good end, and return what it printed this time."""
     printed = folder / "printed.txt"
     before = printed.stat().st_size if printed.exists() else 0
-    code = start_locally(folder, *arguments).wait()
+    environment = from_one_that_imported_them()
+    code = start_locally(folder, *arguments, environment=environment).wait()
     with printed.open() as stream:
         stream.seek(before)
         text = stream.read()

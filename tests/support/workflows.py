@@ -14,8 +14,11 @@ from pathlib import Path
 
 import yaml
 
+from support.forked import from_one_that_imported_them
+
 REPOSITORY = Path(__file__).parents[2]
 COLUMNS = 120
+SNAKEMAKE = "from snakemake.cli import main; main()"
 
 
 def snakemake(folder: Path, *arguments: str, config: Path | None = None, succeeds: bool = True):
@@ -27,7 +30,7 @@ def snakemake(folder: Path, *arguments: str, config: Path | None = None, succeed
         cwd=folder,
         capture_output=True,
         text=True,
-        env=os.environ | {"COLUMNS": str(COLUMNS)},
+        env=from_one_that_imported_them() | {"COLUMNS": str(COLUMNS)},
     )
     printed = result.stdout + result.stderr
     assert (result.returncode == 0) == succeeds, printed[-6000:]
@@ -37,11 +40,12 @@ def snakemake(folder: Path, *arguments: str, config: Path | None = None, succeed
 def on_a_terminal(folder: Path, config: Path, *arguments: str) -> tuple[int, str]:
     """Run Snakemake under a pseudo-terminal; returns its exit code and what is to be read."""
     profile = REPOSITORY / "profiles" / "local"
-    command = [sys.executable, "-m", "snakemake", *arguments, "--profile", str(profile)]
+    # Its jobs are forked, itself is not.
+    command = [sys.executable, "-c", SNAKEMAKE, *arguments, "--profile", str(profile)]
     command += ["--snakefile", str(REPOSITORY / "Snakefile"), "--configfile", str(config)]
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, COLUMNS, 0, 0))
-    environment = os.environ | {"TERM": "xterm-256color"}
+    environment = from_one_that_imported_them() | {"TERM": "xterm-256color"}
     streams = {"stdin": theirs, "stdout": theirs, "stderr": theirs}
     process = subprocess.Popen(command, cwd=folder, env=environment, **streams)
     os.close(theirs)

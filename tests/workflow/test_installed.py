@@ -16,7 +16,7 @@ from support.documents import REPOSITORY
 from support.halving import AS_RUN, PROCESS
 from support.installation import Installation, archive_of, wheel_of
 from support.workflows import planned
-from voxelsoup.common.files import read_json
+from voxelsoup.common.files import read_json, sha256
 from voxelsoup.common.workflow_files import FOLDER, workflow_files
 
 
@@ -54,11 +54,17 @@ def test_the_library_is_the_installed_one_and_read_only(installed: Installation)
     assert "PermissionError" in installed.run(folder, "python", "-c", program, code=1)
 
 
-def test_the_demo_prepares_its_scans_in_a_folder_of_the_user_s(installed: Installation) -> None:
+def test_the_demo_prepares_its_scans_in_a_folder_of_the_user_s(
+    demo: Path, installed: Installation
+) -> None:
     folder = installed.folder("demo")
     printed = installed.run(folder, "voxelsoup", "demo", "--until", "preprocess", "--cores", "2")
     assert len((folder / "results/preprocessed.tsv").read_text().splitlines()) == 31, printed
     assert {path.name for path in folder.iterdir()} == {".snakemake", "config.yaml", "results"}
+    arrays = [path.relative_to(folder) for path in (folder / "results/preprocessed").glob("*.npy")]
+    assert len(arrays) >= 30
+    for array in arrays:
+        assert sha256(folder / array) == sha256(demo / array), array
     # The same study, and nothing of it again.
     again = planned(installed.run(folder, "voxelsoup", "demo", "-n", "--quiet", "rules"))
     assert again["trial"] == 8 and "preprocess" not in again

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import threading
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from support.forked import SEARCHED, from_one_that_imported_them
 from support.studies import write_tiny
 from support.workflows import REPOSITORY, planned
 
@@ -38,7 +38,8 @@ def plan(folder: Path, snakefile: str, module: str = "", use: str = "", succeeds
     lines = f'module seg:\n    snakefile: "{snakefile}"\n    config: config\n{module}\n{use}\n'
     (folder / "Snakefile").write_text(f'configfile: "study.yaml"\n{lines}')
     # The library of the checkout is found by itself, except from a URL.
-    environment = os.environ | ({} if ":" in snakefile else {"PYTHONPATH": ""})
+    alone = {} if ":" in snakefile else {"PYTHONPATH": str(SEARCHED)}
+    environment = from_one_that_imported_them() | alone
     command = [sys.executable, "-m", "snakemake", "-n", "--cores", "1", "--quiet", "rules"]
     streams = {"capture_output": True, "text": True}
     result = subprocess.run(command, cwd=folder, env=environment, **streams)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from support.forked import SEARCHED, from_one_that_imported_them
 from support.studies import write_tiny
 from support.workflows import REPOSITORY, planned
 from voxelsoup.common.files import write_json
@@ -64,7 +64,8 @@ def plan(folder: Path, *arguments: str, project: Path = REPOSITORY, succeeds: bo
         cwd=folder,
         capture_output=True,
         text=True,
-        env=os.environ | {"PYTHONPATH": ""},
+        # The library of the checkout is found by itself.
+        env=from_one_that_imported_them() | {"PYTHONPATH": str(SEARCHED)},
     )
     printed = result.stdout + result.stderr
     assert (result.returncode == 0) == succeeds, printed[-6000:]
@@ -97,8 +98,8 @@ def test_results_are_done_from_another_folder_and_by_their_absolute_path(
 
 
 def test_a_changed_setting_is_found_in_copied_results_and_named(study: Path) -> None:
-    write_tiny(study, stem={"epochs": 41})
-    assert table(plan(study))["stems to train"] == (1, "`stem.epochs` 40 -> 41")
+    write_tiny(study, stem={"epochs": 21})
+    assert table(plan(study))["stems to train"] == (1, "`stem.epochs` 20 -> 21")
     write_tiny(study, metrics={"surface_tolerance": 2.0})
     rows = table(plan(study))
     assert rows["trials to score"] == (2, "`metrics.surface_tolerance` 1.0 -> 2.0")
@@ -167,6 +168,6 @@ def test_results_of_versions_without_origins_are_adopted_on_demand(study: Path) 
 
 def test_a_plan_writes_nothing(study: Path) -> None:
     files = {path: path.stat().st_mtime_ns for path in (study / "results").rglob("*")}
-    write_tiny(study, stem={"epochs": 41})
+    write_tiny(study, stem={"epochs": 21})
     plan(study)
     assert files == {path: path.stat().st_mtime_ns for path in (study / "results").rglob("*")}

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from support.forked import SEARCHED, from_one_that_imported_them
 from support.plug_in_package import pip_install, write_package
 from support.workflows import REPOSITORY
 from voxelsoup.data.layouts.phantom import write_phantom
@@ -62,7 +63,9 @@ class Ran:
 
     def run(self, command: list[str], succeeds: bool, installed: bool) -> str:
         path = [str(REPOSITORY / "src"), *[str(self.packages)] * installed]
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(path), "COLUMNS": "120"}
+        path.append(str(SEARCHED))
+        changes = {"PYTHONPATH": os.pathsep.join(path), "COLUMNS": "120"}
+        environment = from_one_that_imported_them() | changes
         result = subprocess.run(
             command, cwd=self.folder, env=environment, capture_output=True, text=True
         )
