@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ import pytest
 import torch
 import yaml
 
+from support.run_ends import fork_server
 from support.runs import SETTINGS, preprocess_phantom
 from support.studies import wait_for
 from voxelsoup.commands.cli import main
@@ -241,34 +243,25 @@ def test_a_failed_run_waits_for_its_next_attempt_as_long_as_there_is_one(study: 
     assert study.row(name).state == "failed"
 
 
-TRAIN = """
-import json, sys
-from pathlib import Path
-sys.path.insert(0, sys.argv[1])
-from status.test_status import Study
-prepared = Path(sys.argv[3])
-names = sorted(path.name.removesuffix(".json") for path in prepared.glob("*.json"))
-study = Study(Path(sys.argv[2]), (prepared, names), **json.loads(sys.argv[4]))
-study.train(sys.argv[5])
-"""
+def train_for_ever(folder: Path, prepared: Path, settings: dict[str, Any], name: str) -> None:
+    """Train a run of a study with these settings on cases that are prepared."""
+    names = sorted(path.name.removesuffix(".json") for path in prepared.glob("*.json"))
+    Study(folder, (prepared, names), **settings).train(name)
 
 
 @contextmanager
 def training(
     study: Study, lease_seconds: float = 60, name: str = "fold0/stem"
-) -> Iterator[subprocess.Popen[str]]:
+) -> Iterator[BaseProcess]:
     """A run, trained by a process of its own for ever; the study as that process sees it."""
     endless = {
         "stem": {"epochs": 100_000},
         "training": SETTINGS["training"] | {"epochs": 100_000},
         "recovery": {"lease_seconds": lease_seconds},
     }
-    arguments = [HERE, study.folder, study.cases[0], json.dumps(endless), name]
-    process = subprocess.Popen(
-        [sys.executable, "-c", TRAIN, *map(str, arguments)],
-        env=os.environ | {"PYTHONPATH": str(HERE.parent / "src")},
-        text=True,
-    )
+    arguments = (study.folder, study.cases[0], endless, name)
+    process = fork_server().Process(target=train_for_ever, args=arguments)
+    process.start()
     try:
         wait_for(lambda: (record := read_record(study.states(name))) and record.epoch > 1)
         study.reader = StatusReader(study.file)
@@ -276,7 +269,7 @@ def training(
         yield process
     finally:
         process.kill()
-        process.wait()
+        process.join()
 
 
 def test_a_killed_run_is_lost_at_once_where_its_process_can_be_seen(study: Study) -> None:
@@ -286,7 +279,7 @@ def test_a_killed_run_is_lost_at_once_where_its_process_can_be_seen(study: Study
         assert row.estimated_end is not None
         assert row.estimated_end > datetime.now(UTC) + timedelta(seconds=10)
         process.kill()
-        process.wait()
+        process.join()
         row = study.row("fold0/stem")
         assert row.state == "lost"
         assert row.detail == f"died: process {process.pid} on {socket.gethostname()}"
@@ -346,7 +339,8 @@ def test_a_stopped_process_is_lost_in_every_command(
         assert set(answers(study, name, capsys).values()) == {False}
         # The successor has had the lease meanwhile: what was stopped ends and writes nothing more.
         os.kill(process.pid, signal.SIGCONT)
-        assert process.wait(60) == 75
+        process.join(60)
+        assert process.exitcode == 75
 
 
 def test_a_run_elsewhere_is_judged_by_its_heartbeat_alone(study: Study) -> None:

@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 import torch
 
-from support.forked import from_one_that_imported_them
 from support.runs import preprocess_phantom, small_run, small_study
 from support.studies import epochs_trained, wait_for_epoch
 from voxelsoup.common.errors import InputError
@@ -104,14 +103,6 @@ def assert_close(one: Trained, other: Trained, tolerance: float) -> None:
         torch.testing.assert_close(value, other.weights[name], rtol=0, atol=tolerance)
 
 
-@pytest.fixture
-def quick_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Processes of a run that nobody kills do without imports of their own."""
-    for name, value in from_one_that_imported_them().items():
-        monkeypatch.setenv(name, value)
-
-
-@pytest.mark.usefixtures("quick_start")
 def test_two_processes_train_the_same_weights_as_one(folder: Path, tmp_path: Path) -> None:
     optimizer = {"name": "sgd", "lr": 0.1}
     run = run_with(folder, optimizer, batch_size=4, augmentation="full")
@@ -214,7 +205,6 @@ def test_a_successor_in_one_process_takes_over_from_two(
     assert_close(trained, undisturbed, tolerance=1e-5)
 
 
-@pytest.mark.usefixtures("quick_start")
 def test_a_run_that_diverges_ends_with_one_message(folder: Path, tmp_path: Path) -> None:
     run = run_with(folder, {"name": "sgd", "schedule": "constant", "lr": 1e30}, gradient_clip=None)
     with pytest.raises(Diverged, match=r"lower `optimizer\.lr`") as ended:
