@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from support.studies import copy_data, epochs_trained
+from support.studies import epochs_trained
 from support.workflows import REPOSITORY, planned, snakemake, write_study
 from voxelsoup.commands.cli import main
 from voxelsoup.common.files import sha256
@@ -96,9 +96,11 @@ def test_repeated_trials_are_bit_identical(demo: Path, tmp_path: Path) -> None:
     # One of each schedule, with all its ingredients, and the scores of one. The data are prepared
     # again in test_installed, stems trained again in test_recovery, and soups made again from their
     # recipes in test_studies.
-    copy_data(demo, tmp_path)
-    for part in ("fold0/stem", ".state/fold0/stem"):
-        shutil.copytree(demo / "results" / part, tmp_path / "results" / part)
+    shutil.copytree(demo, tmp_path, dirs_exist_ok=True)
+    shutil.rmtree(tmp_path / FOLD / "trials")
+    for part in (tmp_path / "results/.state/fold0").iterdir():
+        if part.is_dir() and part.name != "stem":
+            shutil.rmtree(part)
     compared = (trials_of(demo)[0], trials_of(demo)[-1])
     names = [f"{FOLD}/trials/{compared[0]}/test.csv"]
     for trial in compared:
