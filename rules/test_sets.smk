@@ -2,6 +2,7 @@
 from voxelsoup.data.index.folder_hash import list_scans
 
 TEST_SETS = study.comparison.test_sets
+TEST_SET_LAYOUTS = study.comparison.test_set_layouts
 # The models that are compared, the ensemble among them.
 TESTED = COMPARED + [f"soups/{recipe}" for recipe in RECIPES if recipe not in MODELS]
 
@@ -31,6 +32,11 @@ rule test_set:
     params:
         # Only where there are any: scores of other studies stay as they are.
         **({"not_annotated": study.dataset.not_annotated} if study.dataset.not_annotated else {}),
+        **(
+            {"layout": lambda wildcards: TEST_SET_LAYOUTS.get(wildcards.test_set)}
+            if TEST_SET_LAYOUTS
+            else {}
+        ),
         # No output, which Snakemake would delete before each attempt: finished label maps are kept.
         predictions=f"{study.results}/test_sets/{{test_set}}/fold{{fold}}/{{model}}/predictions",
         scans=lambda wildcards: TEST_SETS[wildcards.test_set],

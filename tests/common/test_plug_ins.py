@@ -15,17 +15,22 @@ import pandas as pd
 import pytest
 
 from support.plug_in_package import ENTRY_POINTS, forget, write_installed, write_package
+from voxelsoup.commands.cli import main
 from voxelsoup.common import plug_ins
 from voxelsoup.common.errors import CodeChanged, InputError
 from voxelsoup.common.plug_ins import UnknownPlugIn, code_of, find
 from voxelsoup.comparison.score_summary import means_of
 from voxelsoup.data.layouts import find_cases, reader_of
+from voxelsoup.data.layouts.detect import guess
 from voxelsoup.evaluation.case_scores import read_rows, write_rows
 from voxelsoup.evaluation.metrics import Scoring, score_regions
 from voxelsoup.evaluation.own_metrics import check_metric
 from voxelsoup.models.plug_ins import build_network, check_loss, check_network_name, make_loss
+from voxelsoup.prediction.ground_truth import labelled_scans
+from voxelsoup.prediction.scans import find_scans
+from voxelsoup.runs.origins import code_of_plug_ins
 from voxelsoup.soups.recipes import recipe_of
-from voxelsoup.study.loading import load
+from voxelsoup.study.loading import load, read
 from voxelsoup.study.plug_ins import records_of
 from voxelsoup.study.reference import json_schema
 from voxelsoup.study.sections.data import Dataset
@@ -254,6 +259,100 @@ def test_scores_of_a_metric_are_read_back_and_their_interval_has_any_range(packa
     read = read_rows(packages / "test.csv")
     assert read["volume_difference"].tolist() == rows["volume_difference"].tolist()
     assert means_of([read], {})["volume_difference"]["WT"].low < 0
+
+
+NAMES = ["t1n", "t1c", "t2w", "t2f"]
+
+
+@pytest.mark.parametrize("layout", ["folders", "acme_tools.layouts.find_cases", "brats"])
+def test_scans_and_ground_truth_beside_the_data_set_have_the_layout_that_is_named(
+    layout: str, packages: Path, phantom_folder: Path
+) -> None:
+    cases = find_scans(str(phantom_folder), NAMES, layout=layout)
+    assert len(cases) == 6 and list(cases[0].channels) == NAMES
+    assert cases[0].label is None
+    assert len(labelled_scans(str(phantom_folder), NAMES, layout=layout).cases) == 6
+
+
+def test_the_layout_of_a_package_may_be_given_a_list_of_cases(packages: Path) -> None:
+    listing = packages / "list.txt"
+    listing.write_text("a b")
+    (packages / "bad.py").write_text(
+        "from voxelsoup.data.case import Case, Source\n"
+        "from pathlib import Path\n"
+        "def listed(dataset, root):\n"
+        "    names = Path(dataset.file).read_text().split()\n"
+        "    return [Case(n, {'ct': Source(root / n)}, None) for n in names]\n"
+    )
+    cases = find_scans(str(listing), ["ct"], layout="bad.listed")
+    assert [str(case.channels["ct"]) for case in cases] == [f"{packages}/a", f"{packages}/b"]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--layout", "folder"], "did you mean `folders`?"),
+        (["--layout", "phantom"], "a layout of an installed package (folders of acme-tools 1.2)"),
+        (["--layout", "folders"], "no channels are named"),
+        (["--layout", "decathlon"], "holds no data set in the layout `decathlon`"),
+        (["--channels", "ct"], "is given without a layout of another package"),
+    ],
+)
+def test_init_and_index_refuse_a_layout_that_is_not_there(
+    options: list[str],
+    said: str,
+    packages: Path,
+    phantom_folder: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for command in ("init", "index"):
+        assert main([command, str(phantom_folder), *options]) == 1
+        assert said in capsys.readouterr().err
+
+
+def test_init_and_index_read_the_layout_of_a_package(
+    packages: Path, phantom_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    named = ["--layout", "folders", "--channels", ",".join(NAMES)]
+    assert main(["index", str(phantom_folder), *named]) == 0
+    shown = capsys.readouterr().out
+    assert "layout folders" in shown and f"init {phantom_folder} {' '.join(named)}" in shown
+    file = packages / "study.yaml"
+    assert main(["init", str(phantom_folder), *named, "--output", str(file)]) == 0
+    assert (read(file).dataset.layout, read(file).dataset.channels) == ("folders", NAMES)
+
+
+def test_what_no_layout_of_the_project_reads_is_refused_with_those_of_packages(
+    packages: Path,
+) -> None:
+    with pytest.raises(InputError, match=r"another package \(--layout\): folders of acme-tools 1"):
+        guess(packages)
+
+
+def test_layouts_of_test_sets_and_of_scans_to_predict_are_plug_ins_of_a_study(
+    packages: Path,
+) -> None:
+    others = {
+        "dataset": {"layout": "brats", "root": "scans", "channels": ["t1n"]},
+        "comparison": {
+            "test_sets": {"clinic": "a", "other": "b"},
+            "test_set_layouts": {"clinic": "acme_tools.layouts.find_cases"},
+        },
+        "predict": {"layout": "folders"},
+    }
+    records = records_of(load(STUDY | others))
+    names = [one["name"] for one in records if one["kind"] == "layouts"]
+    assert names == ["folders", "acme_tools.layouts.find_cases"]
+    settings = {"layout": "folders"}
+    code = code_of_plug_ins("test_set", settings, network="MedNeXt", recipe=None)
+    assert "plug-in acme_tools.layouts" in code
+    predicted = code_of_plug_ins("predict_batch", {"predict": settings}, "MedNeXt", None)
+    assert predicted == code
+    message = refused(comparison={"test_sets": {"clinic": "a"}, "test_set_layouts": {"clinc": "x"}})
+    assert "`comparison.test_set_layouts.clinc`: Input should be 'brats', 'decathlon'" in message
+    assert "(folders of acme-tools 1.2)" in message
+    wrong = {"test_sets": {"clinic": "a"}, "test_set_layouts": {"clinc": "folders"}}
+    assert "which is no test set; did you mean `clinic`?" in refused(comparison=wrong)
 
 
 def test_the_code_is_that_of_the_module_and_of_what_it_imports_of_its_package(

@@ -15,7 +15,7 @@ from support.checks import nonempty
 from voxelsoup.commands.cli import main
 from voxelsoup.common.errors import InputError
 from voxelsoup.data.index.index import index_cases
-from voxelsoup.data.layouts.detect import Guess
+from voxelsoup.data.layouts.detect import Guess, guess
 from voxelsoup.data.layouts.label_names import parse_labels
 from voxelsoup.data.regions import check_label_order, label_order
 from voxelsoup.planning.brats_labels import NUMBERINGS
@@ -244,7 +244,8 @@ def test_an_open_choice_is_asked_for_on_a_terminal(ped_folder: Path, tmp_path: P
         return asked[0][1]
 
     file = tmp_path / "study.yaml"
-    assert not any("open" in w for w in write_first_study(ped_folder, file, False, ask=second))
+    warnings = write_first_study(guess(ped_folder), file, False, ask=second)
+    assert not any("open" in warning for warning in warnings)
     assert asked == [["ped-2024", "ped-2023", "values"]]
     assert read(file).regions == {"TC": [1, 3], "WT": [1, 2, 3], "ET": [3]}
 

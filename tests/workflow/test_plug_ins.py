@@ -31,14 +31,16 @@ STUDY = {
     "stem": {"epochs": 1},
     "sweep": {"grid": {"training.loss": ["dice", "tversky"]}},
     "soup": {"recipes": ["greedy", RECIPE], "barrier_cases": 1},
+    "comparison": {"test_sets": {"clinic": "clinic"}, "test_set_layouts": {"clinic": "folders"}},
     "postprocessing": {"thresholds": [0.5], "smallest_components": [0]},
 }
 
 
 # Tables, methods and bundle; without figures and the report, which know no kind of plug-in.
+ON_TEST_SET = "results/test_sets/clinic/fold0/best/scores.csv"
 TARGETS = [
-    f"results/{name}"
-    for name in ("comparison/overview.csv", "report/provenance.csv", "bundle/docs/README.md")
+    *(f"results/{name}" for name in ("comparison/overview.csv", "report/provenance.csv")),
+    *("results/bundle/docs/README.md", ON_TEST_SET),
 ]
 
 
@@ -80,6 +82,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
     write_package(folder / "source")
     pip_install(folder / "source", folder / "packages")
     write_phantom(folder / "scans", Phantom(cases=8, shape=[24, 28, 24]))
+    write_phantom(folder / "clinic", Phantom(cases=4, shape=[24, 28, 24]))
     (folder / "study.yaml").write_text(yaml.safe_dump(STUDY))
     study = Ran(folder, folder / "packages")
     study.snakemake(*TARGETS, "--quiet", "rules")
@@ -96,6 +99,12 @@ def test_its_soup_and_its_metric_stand_in_the_tables_as_the_others_do(ran: Ran) 
     scores = pd.read_csv(ran.results / f"fold0/soups/{RECIPE}/test.csv")
     assert list(scores.columns) == ["case", "region", "dice", "loss", "hd95", "volume_difference"]
     assert scores["volume_difference"].ge(0).all()
+
+
+def test_a_test_set_is_read_by_the_layout_that_the_study_names(ran: Ran) -> None:
+    assert len(set(pd.read_csv(ran.folder / ON_TEST_SET)["case"])) == 4
+    origin = ON_TEST_SET.replace("results", "results/.state/origins")
+    assert "plug-in acme_tools.layouts" in (ran.folder / f"{origin}.json").read_text()
 
 
 def test_provenance_and_methods_name_package_version_and_hash(ran: Ran) -> None:

@@ -46,7 +46,8 @@ def folder(tmp_path: Path) -> Path:
 
 def test_batches_write_good_cases_and_the_last_step_names_the_bad_ones(folder: Path) -> None:
     models = ["0.safetensors", "1.safetensors"]
-    study = write_study(folder, input="scans", models=models, cases_per_job=2, overlap=0.25)
+    given = {"input": "scans", "layout": "brats", "models": models}
+    study = write_study(folder, **given, cases_per_job=2, overlap=0.25)
     printed = snakemake(folder, "--cores", "2", "predict", config=study, succeeds=False)
     assert f"{CASES[1]}: scans/{CASES[1]}/{CASES[1]}-t2w.nii.gz: cannot be read" in printed
     assert "Finished jobid" in printed and "Traceback" not in printed

@@ -17,7 +17,7 @@ with job_log(snakemake.log[0]):
     predict = study.predict
     models = open_models([Path(model) for model in snakemake.input.models])
     channels = models[0].description.channels
-    cases = find_scans(asked.scans, channels, predict.channels)
+    cases = find_scans(asked.scans, channels, predict.channels, layout=predict.layout)
     settings = PredictionSettings(
         models,
         order_of(models, predict.label_order, "predict.label_order"),

@@ -28,7 +28,8 @@ def predict_and_score(study: Study, asked: Any) -> tuple[pd.DataFrame, dict[str,
         InputError: if the test set as a whole cannot be used.
     """
     models = open_models([Path(snakemake.input[0]).parent])
-    truth = labelled_scans(asked.scans, study.dataset.channels)
+    layout = study.comparison.test_set_layouts.get(snakemake.wildcards.test_set)
+    truth = labelled_scans(asked.scans, study.dataset.channels, layout=layout)
     regions = dict(study.regions)
     values = RegionValues(
         regions_of_truth(regions, truth.regions, asked.scans),

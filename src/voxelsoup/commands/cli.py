@@ -16,6 +16,7 @@ import argcomplete
 from voxelsoup import __version__
 from voxelsoup.commands.compare import add_options as add_compare_options
 from voxelsoup.commands.compare import compare_command
+from voxelsoup.commands.data_set import add_layout_options, channels_of
 from voxelsoup.commands.evaluate import add_options as add_evaluate_options
 from voxelsoup.commands.evaluate import evaluate_command
 from voxelsoup.commands.gpu_memory import card_to_plan_for, report_gpu_memory
@@ -125,10 +126,12 @@ def _parser() -> argparse.ArgumentParser:
         "index", help="show what a folder of scans or a study's data set holds, and check it"
     )
     index.add_argument("path", type=Path, help="folder of a data set, or study file")
+    add_layout_options(index)
     index.add_argument("--json", action="store_true", help="print one JSON object instead")
     index.set_defaults(command=_index)
     init = commands.add_parser("init", help="propose a study for a folder of scans")
     init.add_argument("path", type=Path, help="folder of a data set")
+    add_layout_options(init)
     init.add_argument(
         "--output", type=Path, default=Path("config.yaml"), help="default: %(default)s"
     )
@@ -289,14 +292,16 @@ def _trials(asked: argparse.Namespace) -> int:
 def _index(asked: argparse.Namespace) -> int:
     from voxelsoup.commands.index import print_index
 
-    return print_index(asked.path, asked.json)
+    return print_index(asked.path, asked.json, asked.layout, channels_of(asked))
 
 
 def _init(asked: argparse.Namespace) -> int:
+    from voxelsoup.data.layouts.detect import guess
     from voxelsoup.planning.init import print_first_study
 
     card = card_to_plan_for(asked.profile)
-    print_first_study(asked.path, asked.output, asked.force, asked.labels, card)
+    found = guess(asked.path, asked.layout, channels_of(asked))
+    print_first_study(found, asked.output, asked.force, asked.labels, card)
     return 0
 
 

@@ -103,7 +103,7 @@ def evaluate_command(asked: argparse.Namespace) -> int:
     else:
         called = asked.channels.split(",") if asked.channels else None
         channels = files[0].description.channels
-        truth = labelled_scans(given, channels, called, asked.labels, print_remark)
+        truth = labelled_scans(given, channels, called, asked.labels, print_remark, asked.layout)
     values = _values(asked, judged_by, truth, given)
     if asked.predictions is not None:
         pairs, problems = _existing(asked.predictions, truth)
@@ -162,6 +162,13 @@ def _check_arguments(asked: argparse.Namespace, models: Sequence[str], given: st
             "names no model" if not models else "has an empty argument",
             "MODEL [MODEL ...] SCANS, or SCANS --predictions FOLDER",
             "name at least one model and then the labelled scans, or the label maps to score",
+        )
+    if asked.layout is not None and asked.predictions is not None:
+        raise InputError(
+            "--layout",
+            "is given with --predictions, which reads no channels",
+            "label maps alone",
+            "name the folder of the label maps in place of the data set, and leave --layout out",
         )
     there = [asked.output / name for name in (SCORES, f"{SUMMARY}.csv", LEFT_OUT)]
     found = next((path for path in there if path.exists()), None)

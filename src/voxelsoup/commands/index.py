@@ -18,6 +18,7 @@ from rich.text import Text
 
 from voxelsoup.common.errors import BadCases, InputError
 from voxelsoup.common.machine import usable_cores
+from voxelsoup.common.plug_ins import is_plug_in
 from voxelsoup.common.text import counted
 from voxelsoup.data.balance import kinds_of_cases
 from voxelsoup.data.case import Case
@@ -108,13 +109,23 @@ class Listing:
         return dict(sorted(counts.items()))
 
 
-def list_index(path: Path) -> Listing:
-    """Find and check all cases of a data set: of a folder, whose layout is guessed, or of a study.
+def list_index(path: Path, layout: str | None = None, channels: Sequence[str] = ()) -> Listing:
+    """Find and check all cases of a data set: of a folder, or of a study.
+
+    Args:
+        layout, channels: of a folder, as for ``detect.guess``.
 
     Raises:
         InputError: if nothing is found there, or the study cannot be read.
     """
     if path.suffix.lower() in STUDY_FILES:
+        if layout is not None:
+            raise InputError(
+                "--layout",
+                f"is given for the study {path}, which names its layout",
+                "a data set without a study",
+                "leave it out, or correct `dataset.layout`",
+            )
         study = read(path)
         root = Path(study.dataset.root or "")
         if study.dataset.layout == "phantom":
@@ -123,7 +134,7 @@ def list_index(path: Path) -> Listing:
         labels_of = _regions_of_labels(study.regions)
         listing = _listing(study.dataset, study.regions, root, labels_of, None)
         return replace(listing, folds=_problem_with_folds(study, listing))
-    found = guess(path)
+    found = guess(path, layout, channels)
     # Shown as usable, with the keys that make them so: no study has refused them yet.
     dataset = found.dataset.model_copy(update={"accept": ACCEPTABLE})
     return _listing(dataset, ANY_LABEL, found.root, found.labels.named, found)
@@ -189,13 +200,15 @@ def _check_phantom(root: Path) -> None:
         )
 
 
-def print_index(path: Path, as_json: bool) -> int:
+def print_index(
+    path: Path, as_json: bool, layout: str | None = None, channels: Sequence[str] = ()
+) -> int:
     """Show what the data set of a folder or a study file holds; returns the exit code.
 
     Raises:
         InputError: as ``list_index``.
     """
-    listing = list_index(path)
+    listing = list_index(path, layout, channels)
     if as_json:
         fingerprint = take_fingerprint(listing.cases, usable_cores())
         print(json.dumps(_json(listing, fingerprint), indent=2))
@@ -332,8 +345,11 @@ def _print_next(console: Console, listing: Listing, path: Path) -> None:
         )
         console.print()
     first = "" if meaning else "Once a case with labels can be used, "
+    named = listing.dataset.layout if is_plug_in("layouts", listing.dataset.layout) else None
+    options = f" --layout {named} --channels {','.join(listing.dataset.channels)}" if named else ""
     console.print(
-        f"{first}voxelsoup init {escape(str(path))} proposes a complete study.", soft_wrap=True
+        f"{first}voxelsoup init {escape(str(path))}{options} proposes a complete study.",
+        soft_wrap=True,
     )
 
 

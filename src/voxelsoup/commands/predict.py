@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
+from voxelsoup.commands.data_set import LAYOUT
 from voxelsoup.common.errors import InputError
 from voxelsoup.common.text import counted, listed
 from voxelsoup.study.sections.training import ALL_AXES, PrecisionName
@@ -86,6 +87,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         help="what INPUT calls the model's channels, or their numbers in it from 0, in the model's "
         "order (default: names and synonyms are matched)",
     )
+    parser.add_argument("--layout", metavar="NAME", help=LAYOUT)
     parser.add_argument(
         "--missing",
         choices=("zeros",),
@@ -141,7 +143,8 @@ def predict_command(asked: argparse.Namespace) -> int:
 
     files = open_models([Path(model) for model in models])
     called = asked.channels.split(",") if asked.channels else None
-    cases = find_scans(given, files[0].description.channels, called, print_remark)
+    channels = files[0].description.channels
+    cases = find_scans(given, channels, called, print_remark, layout=asked.layout)
     outputs = OutputSettings(Path(output), asked.probabilities, asked.naming, asked.overwrite)
     outcomes = predict_with(files, cases, outputs, asked)
     return _conclude(outcomes, outputs.folder)

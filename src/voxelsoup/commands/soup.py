@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from voxelsoup.commands.data_set import LAYOUT
 from voxelsoup.commands.predict import print_remark
 from voxelsoup.common.errors import InputError
 from voxelsoup.common.text import counted
@@ -93,6 +94,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--channels", metavar="NAMES", help="what CASES calls the models' channels, in their order"
     )
+    parser.add_argument("--layout", metavar="NAME", help=LAYOUT)
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument(
         "--threads",
@@ -225,7 +227,8 @@ def _ground_truth(asked: argparse.Namespace, study: Study) -> GroundTruth:
     from voxelsoup.prediction.ground_truth import labelled_scans
 
     called = asked.channels.split(",") if asked.channels else None
-    return labelled_scans(asked.select, study.dataset.channels, called, asked.labels, print_remark)
+    channels = study.dataset.channels
+    return labelled_scans(asked.select, channels, called, asked.labels, print_remark, asked.layout)
 
 
 def _with_regions_of(truth: GroundTruth, asked: argparse.Namespace, study: Study) -> Study:

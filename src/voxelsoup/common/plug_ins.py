@@ -233,12 +233,17 @@ def find(kind: str, name: str) -> PlugIn:
 def unknown(kind: str, name: str, built_in: Sequence[str]) -> str:
     """What may be named instead of an unknown name, in words that begin as pydantic's own do."""
     own = ", ".join(f"'{name}'" for name in built_in)
-    others = [f"{name} of {found[0].package}" for name, found in offered(kind).items()]
-    installed = listed(others, "or") if others else "none is installed"
+    installed = in_packages(kind) or "none is installed"
     return (
         f"Input should be {own}, a {ONE[kind]} of an installed package ({installed}), or a dotted "
         f"path (my_package.my_module.thing){did_you_mean(name, [*built_in, *offered(kind)])}"
     )
+
+
+def in_packages(kind: str) -> str:
+    """What installed packages offer, in words; nothing if they offer nothing of the kind."""
+    found = [f"{name} of {found[0].package}" for name, found in offered(kind).items()]
+    return listed(found, "or") if found else ""
 
 
 def in_words(record: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ from voxelsoup.common.graphics_cards import Card
 from voxelsoup.common.machine import usable_cores
 from voxelsoup.data.index.passed_over import notes_on_strays
 from voxelsoup.data.layouts import find_cases
-from voxelsoup.data.layouts.detect import guess
+from voxelsoup.data.layouts.detect import Guess
 from voxelsoup.planning.fingerprint import take_fingerprint
 from voxelsoup.planning.label_meaning import Meaning, meaning_of
 from voxelsoup.planning.proposal import propose
@@ -27,14 +27,14 @@ Ask = Callable[[Meaning], str | None]
 
 
 def write_first_study(
-    folder: Path,
+    found: Guess,
     output: Path,
     force: bool,
     labels: str | None = None,
     ask: Ask | None = None,
     card: Card | None = None,
 ) -> list[str]:
-    """Propose a study for a data set, whose layout is guessed, and write it with the reasons.
+    """Propose a study for a data set, and write it with the reasons.
 
     Args:
         labels: what the label values mean (``--labels``), which overrules all else.
@@ -45,7 +45,7 @@ def write_first_study(
         What needs attention before training, in words.
 
     Raises:
-        InputError: if the file is there and ``force`` is not set, nothing is found in the folder,
+        InputError: if the file is there and ``force`` is not set, the data set has no cases,
             nothing is labelled, or ``labels`` is no meaning.
     """
     if output.exists() and not force:
@@ -56,7 +56,6 @@ def write_first_study(
             f"take another name, such as `--output {_free_name(output)}`, or replace the file with "
             "`--force`",
         )
-    found = guess(folder)
     cases = find_cases(found.dataset, found.root)
     fingerprint = take_fingerprint(cases, usable_cores())
     names, holders = [case.name for case in fingerprint.labelled], fingerprint.holders
@@ -77,7 +76,7 @@ def write_first_study(
         "docs/configuration.md.",
     ]
     text = study_text(proposal.study, proposal.reasons, heading, proposal.choices)
-    load(proposal.study | stand_in, f"the study proposed for {folder}")
+    load(proposal.study | stand_in, f"the study proposed for {found.root}")
     write_text(output, text)
     if meaning.choices:
         keys = ", ".join(meaning.choices)
@@ -130,7 +129,7 @@ def next_steps(output: Path, in_checkout: bool) -> dict[str, str]:
 
 
 def print_first_study(
-    folder: Path, output: Path, force: bool, labels: str | None = None, card: Card | None = None
+    found: Guess, output: Path, force: bool, labels: str | None = None, card: Card | None = None
 ) -> None:
     """Write a first study (``write_first_study``), and print what to do with it.
 
@@ -141,9 +140,10 @@ def print_first_study(
 
     on_terminal = sys.stdin.isatty() and sys.stdout.isatty()
     ask = ask_on_terminal if on_terminal else None
-    warnings = write_first_study(folder, output, force, labels, ask, card)
+    warnings = write_first_study(found, output, force, labels, ask, card)
     console = Console(highlight=False, soft_wrap=True)
-    console.print(Text(f"{output} is written: a study of {folder}, with the reasons in comments."))
+    said = f"{output} is written: a study of {found.root}, with the reasons in comments."
+    console.print(Text(said))
     for warning in warnings:
         console.print(Text.assemble(("note: ", "yellow"), warning))
     steps = next_steps(output, in_checkout=Path("Snakefile").is_file())

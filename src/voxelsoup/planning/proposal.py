@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from voxelsoup.common.errors import InputError
+from voxelsoup.common.plug_ins import is_plug_in
 from voxelsoup.common.text import counted, listed, times
 from voxelsoup.data.balance import has_column
 from voxelsoup.data.case import Case
@@ -152,6 +153,8 @@ def _about_channels(guess: Guess) -> str:
     if guess.called:
         pairs = (f"{new} is {old!r}" for new, old in guess.called.items())
         return f"In the order of dataset.json: {listed(pairs)}."
+    if is_plug_in("layouts", guess.dataset.layout):
+        return "As they were named (`--channels`)."
     origin = {
         "brats": "The ends of the file names that the cases share.",
         "table": "The columns of the table.",

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from voxelsoup.common.errors import InputError
+from voxelsoup.common.plug_ins import is_plug_in
 from voxelsoup.data.case import Case, Source
 from voxelsoup.data.layouts import find_cases
 from voxelsoup.data.layouts.case_names import check_case_names
@@ -54,21 +55,23 @@ def labelled_scans(
     called: Sequence[str] | None = None,
     labels: Path | None = None,
     report: Callable[[str], None] = log.warning,
+    layout: str | None = None,
 ) -> GroundTruth:
     """The cases of an input (``find_scans``) whose label maps are known.
 
     Args:
         labels: a folder of label maps named after the cases, where the input has none of its own.
         report: called with each thing that was assumed or left out, in words.
+        layout: of the input; by default it is found out, among the project's own.
 
     Raises:
         InputError: as ``find_scans``, and if no case has a label map.
     """
-    cases = find_scans(given, channels, called, report, with_labels=True)
+    cases = find_scans(given, channels, called, report, with_labels=True, layout=layout)
     if labels is not None:
         found = label_maps_in(labels, [case.name for case in cases])
         cases = [replace(case, label=found.get(case.name, case.label)) for case in cases]
-    return _checked(cases, described_labels(Path(given)), given)
+    return _checked(cases, described_labels(Path(given), layout), given)
 
 
 def label_maps(given: str) -> GroundTruth:
@@ -87,11 +90,15 @@ def label_maps(given: str) -> GroundTruth:
     return _checked(find_cases(found.dataset, found.root), found.labels, given)
 
 
-def described_labels(folder: Path) -> LabelNames:
-    """What a data set says of its label values; nothing where it has no description."""
-    if not any((folder / name).is_file() for name in DESCRIPTIONS):
+def described_labels(folder: Path, layout: str | None = None) -> LabelNames:
+    """What a data set says of its label values; nothing where it has no description.
+
+    Layouts of other packages say nothing of them.
+    """
+    of_package = layout is not None and is_plug_in("layouts", layout)
+    if of_package or not any((folder / name).is_file() for name in DESCRIPTIONS):
         return LabelNames()
-    return guess(folder).labels
+    return guess(folder, layout).labels
 
 
 def regions_of_truth(

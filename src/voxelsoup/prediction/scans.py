@@ -9,6 +9,7 @@ from pathlib import Path
 
 from voxelsoup.common.errors import InputError
 from voxelsoup.common.files import read_json
+from voxelsoup.common.plug_ins import is_plug_in
 from voxelsoup.common.text import listed
 from voxelsoup.data.case import Case, Source
 from voxelsoup.data.index.check_cache import Signature, files_of, hash_files, signature_of
@@ -41,6 +42,7 @@ def find_scans(
     called: Sequence[str] | None = None,
     report: Callable[[str], None] = log.warning,
     with_labels: bool = False,
+    layout: str | None = None,
 ) -> list[Case]:
     """The cases of an input, sorted by name; no voxel is read.
 
@@ -51,6 +53,7 @@ def find_scans(
             default, names are matched (``channel_names.match_channels``).
         report: called with each thing that was assumed or left out, in words.
         with_labels: keep the label maps, as an evaluation needs them; else they are left out.
+        layout: of the input; by default it is found out, among the project's own.
 
     Returns:
         Cases with the model's channels; one that cannot be used as it is has a ``problem``.
@@ -60,7 +63,9 @@ def find_scans(
             number, or two cases would be written to one file.
     """
     path, stated = Path(given), _stated(channels, called)
-    if path.is_dir():
+    if layout is not None:
+        cases = _of_data_set(guess(path, layout, channels), channels, stated)
+    elif path.is_dir():
         cases = _in_folder(path, channels, stated, report)
     elif path.is_file() and path.suffix.lower() in LISTS:
         cases = find_cases(_listing(path, channels, stated), path.parent)
@@ -144,7 +149,14 @@ def _in_folder(
         if volumes:
             return plain_folder.read(volumes)
         raise
-    if found.dataset.layout in NAMED:
+    return _of_data_set(found, channels, stated)
+
+
+def _of_data_set(
+    found: Guess, channels: Sequence[str], stated: Mapping[str, int | str]
+) -> list[Case]:
+    layout = found.dataset.layout
+    if layout in NAMED or is_plug_in("layouts", layout):
         named = {"channels": [*channels], "channel_names": dict(stated) or None}
         return find_cases(found.dataset.model_copy(update=named), found.root)
     return _numbered(found, channels, stated)

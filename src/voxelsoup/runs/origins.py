@@ -280,10 +280,14 @@ def code_of_plug_ins(
         ("training", "loss", "losses"),
         ("evaluation", "loss", "losses"),
         ("dataset", "layout", "layouts"),
+        ("predict", "layout", "layouts"),
     ):
         values = settings.get(section)
         if isinstance(values, Mapping) and key in values:
             found |= code_of(kind, values[key])
+    if settings.get("layout"):
+        # Of a test set, or of scans to predict.
+        found |= code_of("layouts", settings["layout"])
     metrics = settings.get("metrics")
     if isinstance(metrics, Mapping):
         found |= code_of("metrics", *metrics.get("names", ()))

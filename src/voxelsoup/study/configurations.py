@@ -38,8 +38,8 @@ def content_of(config: dict[str, Any], study: Study, name: str) -> dict[str, Any
     """
     content = {key: deepcopy(config[key]) for key in config if key not in NOT_INHERITED}
     comparison = dict(content.get("comparison") or {})
-    comparison.pop("test_sets", None)
-    comparison.pop("other_tools", None)
+    for key in ("test_sets", "test_set_layouts", "other_tools"):
+        comparison.pop(key, None)
     if "comparison" in content:
         content["comparison"] = comparison
     for section in SECTIONS:

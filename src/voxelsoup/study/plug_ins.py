@@ -17,6 +17,12 @@ def losses_of(study: Study) -> list[str]:
     return list(dict.fromkeys([study.training.loss, study.evaluation.loss, *trained]))
 
 
+def layouts_of(study: Study) -> list[str]:
+    """The layouts that a study names, each once: of its data set, and of other scans."""
+    others = [study.predict.layout, *study.comparison.test_set_layouts.values()]
+    return list(dict.fromkeys([study.dataset.layout, *filter(None, others)]))
+
+
 def plug_ins_of(study: Study) -> list[PlugIn]:
     """All plug-ins of a study; nothing is imported."""
     return [find(kind, name) for kind, name in _names(study) if is_plug_in(kind, name)]
@@ -51,7 +57,7 @@ def code_of_training(network: str, loss: str) -> dict[str, str]:
 
 
 def _names(study: Study) -> Iterator[tuple[str, str]]:
-    yield "layouts", study.dataset.layout
+    yield from (("layouts", layout) for layout in layouts_of(study))
     yield "networks", study.network.name
     yield from (("losses", loss) for loss in losses_of(study))
     yield from (("metrics", metric) for metric in study.metrics.names)

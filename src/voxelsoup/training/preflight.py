@@ -15,7 +15,7 @@ from voxelsoup.data.index.folder_hash import check_root
 from voxelsoup.data.index.not_annotated import check_patterns
 from voxelsoup.data.layouts import find_cases, reader_of
 from voxelsoup.data.regions import check_label_order
-from voxelsoup.study.plug_ins import losses_of
+from voxelsoup.study.plug_ins import layouts_of, losses_of
 from voxelsoup.study.sections.training import Network
 from voxelsoup.study.study import Study
 
@@ -33,7 +33,8 @@ def check_start(study: Study) -> None:
         InputError: with the first thing that is wrong.
     """
     check_root(study.dataset)
-    reader_of(study.dataset.layout)
+    for layout in layouts_of(study):
+        reader_of(layout)
     _check_not_annotated(study)
     _check_named_files(study)
     _check_test_sets(study)
@@ -103,7 +104,10 @@ def _check_not_annotated(study: Study) -> None:
 
 def _check_test_sets(study: Study) -> None:
     for name, folder in study.comparison.test_sets.items():
-        if not Path(folder).is_dir():
+        layout = study.comparison.test_set_layouts.get(name)
+        # The layout of another package may be given the file that lists its cases.
+        listing = layout is not None and is_plug_in("layouts", layout) and Path(folder).is_file()
+        if not Path(folder).is_dir() and not listing:
             raise InputError(
                 f"comparison.test_sets.{name}",
                 f"there is no folder {folder} (looked for at {Path(folder).absolute()})",

@@ -6,6 +6,7 @@ Only names and descriptions are looked at; no volume is opened.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from voxelsoup.common.errors import InputError
+from voxelsoup.common.plug_ins import UnknownPlugIn, in_packages, is_plug_in
 from voxelsoup.common.text import listed
 from voxelsoup.data.layouts import brats
 from voxelsoup.data.layouts.channel_names import clean_names, names_in_order
@@ -28,7 +30,7 @@ from voxelsoup.data.layouts.table import (
     numbered_lines,
 )
 from voxelsoup.study.loading import wrong_settings
-from voxelsoup.study.sections.data import Dataset, Layout
+from voxelsoup.study.sections.data import OTHER_LAYOUTS, Dataset, Layout
 
 # In the order that the network sees them: BraTS 2023 and later, 2018 to 2021, and the names of the
 # TCGA collections.
@@ -73,18 +75,28 @@ class Guess:
         return Path(self.dataset.root or "")
 
 
-def guess(folder: Path) -> Guess:
+def guess(folder: Path, layout: str | None = None, channels: Sequence[str] = ()) -> Guess:
     """Find out which data set a folder holds, itself or in a folder below.
 
-    Raises InputError if there is no such folder, or it holds no known data set or several.
+    Args:
+        layout: which it is said to have; by default, one of the project's own is detected.
+        channels: the study's names of them, where the layout is another package's: its reader is
+            asked for them. It may also be given the file that lists its cases.
+
+    Raises:
+        InputError: if there is no such folder or layout, or it holds no known data set or several.
     """
+    if layout is not None:
+        _check_name(layout)
+        if is_plug_in("layouts", layout):
+            return _of_package(folder, layout, channels)
     if not folder.is_dir():
         raise InputError(
             folder, "no such folder", "the folder of a data set, or a study file", "check the path"
         )
     level = [folder]
     for _ in range(DEEPEST):
-        found = [guessed for inner in level if (guessed := _guess_here(inner))]
+        found = [guessed for inner in level if (guessed := _guess_here(inner, layout))]
         if len(found) == 1:
             return found[0]
         if found:
@@ -95,18 +107,66 @@ def guess(folder: Path) -> Guess:
                 "name one of these folders",
             )
         level = [path for inner in level for path in _visible(inner) if path.is_dir()]
-    raise InputError(
+    raise _nothing_known(folder, layout)
+
+
+def _nothing_known(folder: Path, layout: str | None) -> InputError:
+    if layout is not None:
+        return InputError(
+            folder,
+            f"holds no data set in the layout `{layout}`; {_seen(folder)}",
+            LAYOUTS[layout],
+            "name the folder that holds this, or another layout",
+        )
+    further = in_packages("layouts")
+    return InputError(
         folder,
         f"holds no data set that voxelsoup knows; {_seen(folder)}",
         "one of\n" + "\n".join(f"    {layout}: {form}" for layout, form in LAYOUTS.items()),
-        "name the folder that holds these, or list the files in a cases.csv (docs/data.md)",
+        "name the folder that holds these, or list the files in a cases.csv (docs/data.md)"
+        + (f"; or name a layout of another package (--layout): {further}" if further else ""),
     )
 
 
-def _guess_here(folder: Path) -> Guess | None:
+def _guess_here(folder: Path, layout: str | None) -> Guess | None:
     # From the most particular to the one that any folder of volumes resembles.
-    guesses = (guess_nnunet, guess_datalist, guess_decathlon, guess_table, guess_brats)
-    return next((found for one in guesses if (found := one(folder))), None)
+    guesses = {
+        "nnunet": guess_nnunet,
+        "monai": guess_datalist,
+        "decathlon": guess_decathlon,
+        "table": guess_table,
+        "brats": guess_brats,
+    }
+    tried = guesses.values() if layout is None else [guesses[layout]]
+    return next((found for one in tried if (found := one(folder))), None)
+
+
+def _check_name(layout: str) -> None:
+    try:
+        OTHER_LAYOUTS.check(layout)
+    except UnknownPlugIn as error:
+        raise InputError(
+            "--layout",
+            f"`{layout}`: {error}",
+            "a layout of voxelsoup's own, or of another package",
+            "correct it (docs/data.md, docs/plug-ins.md)",
+        ) from error
+
+
+def _of_package(place: Path, layout: str, channels: Sequence[str]) -> Guess:
+    """A data set in the layout of another package, which alone can say what it holds."""
+    if not place.exists():
+        raise InputError(place, "there is no such file or folder", "a data set", "check the path")
+    if not channels:
+        raise InputError(
+            place,
+            f"has the layout `{layout}` of another package, and no channels are named",
+            "the channels of its cases, in the order that the network is to have them",
+            "name them: --channels t1,flair",
+        )
+    file = str(place) if place.is_file() else None
+    root = place.parent if place.is_file() else place
+    return Guess(_dataset(layout, root, list(channels), file))
 
 
 def guess_nnunet(root: Path) -> Guess | None:

@@ -6,7 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from voxelsoup.study.sections.base import Name, PathText, Section
+from voxelsoup.study.sections.base import Name, PathText, Section, only_if_not
+from voxelsoup.study.sections.data import LayoutOfOthers
 
 
 class Bundle(Section):
@@ -39,6 +40,12 @@ class Predict(Section):
         None,
         description="Folder of scans, with or without label maps, in any layout; null: nothing is "
         "predicted. Relative paths count from the working directory.",
+    )
+    layout: LayoutOfOthers | None = Field(
+        None,
+        exclude_if=only_if_not(None),
+        description="Layout of `input`, as in `dataset.layout`; null: it is found out, among those "
+        "of docs/data.md. One of another package has to be named.",
     )
     output: PathText | None = Field(
         None,

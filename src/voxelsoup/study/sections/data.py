@@ -14,6 +14,9 @@ from voxelsoup.study.sections.base import Name, PathText, Section, Spacing, Trip
 from voxelsoup.study.sections.plug_in_name import NameOf
 
 Layout = Annotated[str, NameOf("layouts")]
+# Of scans beside the data set, which the workflow does not generate.
+OTHER_LAYOUTS = NameOf("layouts", without=("phantom",))
+LayoutOfOthers = Annotated[str, OTHER_LAYOUTS]
 # What switches patterns of patients off.
 NO_PATTERN = "none"
 # What balances folds by regions; other entries of `folds.balance` are columns of a table.

@@ -7,7 +7,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from voxelsoup.common.text import did_you_mean
 from voxelsoup.study.sections.base import Name, PathText, Section, only_if_not
+from voxelsoup.study.sections.data import LayoutOfOthers
 from voxelsoup.study.sections.plug_in_name import NameOf
 from voxelsoup.study.sections.soup import FINISHED
 from voxelsoup.study.sections.training import LossName
@@ -84,6 +86,13 @@ class Comparison(Section):
         "model and every recipe of every fold predict all of their cases, which no fold may have; "
         "the report has a section with all metrics, and differences paired over the cases.",
     )
+    test_set_layouts: dict[Name, LayoutOfOthers] = Field(
+        {},
+        exclude_if=only_if_not({}),
+        description="Layouts of test sets, as in `dataset.layout`: name of the test set -> layout. "
+        "Of those that are not named here it is found out, among those of docs/data.md; one of "
+        "another package has to be named.",
+    )
     other_tools: dict[ToolName, PathText] = Field(
         {},
         exclude_if=only_if_not({}),
@@ -100,6 +109,14 @@ class Comparison(Section):
         "trials and finish together, the optimizer of `soup.finish` and its first rate: what the "
         "same computing time gives without any soup.",
     )
+
+    @model_validator(mode="after")
+    def _layouts_are_of_test_sets(self) -> Comparison:
+        for name in self.test_set_layouts:
+            if name not in self.test_sets:
+                hint = did_you_mean(name, self.test_sets)
+                raise ValueError(f"`test_set_layouts` names `{name}`, which is no test set{hint}")
+        return self
 
     @field_validator("other_tools")
     @classmethod
