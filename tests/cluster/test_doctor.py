@@ -7,6 +7,8 @@ import os
 import re
 import subprocess
 import sys
+from argparse import Namespace
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,13 @@ import yaml
 
 from support import slurm
 from voxelsoup.cluster.doctor import check_extra
-from voxelsoup.cluster.partitions import refuse_unservable
+from voxelsoup.cluster.partitions import Submission, refuse_unservable
 from voxelsoup.cluster.profile import Site, read_site
 from voxelsoup.cluster.slurm import Node, ask, parse_nodes
+from voxelsoup.cluster.submission_probe import COMMANDS
+from voxelsoup.cluster.submitting_nodes import check_from_node, parse_alloc_nodes
 from voxelsoup.commands.cli import main
+from voxelsoup.commands.submit import submit
 from voxelsoup.common.errors import InputError
 from voxelsoup.study.loading import read
 
@@ -77,6 +82,8 @@ def test_a_healthy_cluster_is_reported_line_by_line(place: Path, capsys) -> None
     assert "attempt 1 gpu-short (1 GPU, 1 CPU, 2000 MB, 2 min)" in runs
     assert "attempt 2 gpu-long (1 GPU, 1 CPU, 4000 MB, 4 min)" in runs
     assert all(line.startswith("ok    ") for line in lines)
+    assert "ok    voxelsoup submit: the head job, in partition cpu, 60 min\n" in printed
+    assert "the head job, in partition cpu, may submit to gpu-short, gpu-long, cpu\n" in printed
     (memory,) = [line for line in lines if "GPU memory: a training of MedNeXt" in line]
     assert "a100 (partition gpu-short) has 37.3 GiB" in memory
 
@@ -95,6 +102,10 @@ def test_a_node_of_each_partition_is_looked_at(place: Path, capsys, cluster: slu
     # Nor can anything be measured on them.
     assert printed.count("torch sees no GPU there, so that nothing was measured") == 2
     assert printed.count("fails") == 4
+    # A node has Slurm's commands, and its controller takes jobs from there.
+    assert f"ok    voxelsoup submit: a node of cpu has {', '.join(COMMANDS)} (cpu1)\n" in printed
+    for partition in ("gpu-short", "gpu-long", "cpu"):
+        assert f"Slurm would take a job for partition {partition} from cpu1\n" in printed
     why = "is a CPU build" if torch.version.cuda is None else "no GPU driver"
     assert why in printed
     assert "Slurm handed out CUDA_VISIBLE_DEVICES=0" in printed
@@ -285,6 +296,53 @@ def test_an_squeue_that_forgets_too_early_is_found_out(place: Path, capsys, clus
     code, printed = examine(capsys, write_study(place), "--no-jobs")
     assert code == 1
     assert "squeue forgets ended jobs after 3600 s" in printed
+
+
+@pytest.fixture
+def closed(place: Path, cluster: slurm.Cluster) -> Iterator[Path]:
+    """A place whose cluster takes jobs for gpu-short from two login nodes alone."""
+    change = ("scontrol", "update", "PartitionName=gpu-short")
+    cluster.run(*change, "AllocNodes=login[1-2]")
+    yield place
+    cluster.run(*change, "AllocNodes=ALL")
+
+
+def test_compute_nodes_that_may_not_submit_are_reported_and_no_head_job_goes_there(
+    closed: Path, capsys
+) -> None:
+    study = write_study(closed)
+    code, printed = examine(capsys, study, "--no-jobs")
+    host = os.uname().nodename.partition(".")[0]
+    assert "note  voxelsoup submit: the head job, in partition cpu, may submit to" in printed
+    said = f"{host} is not in its AllocNodes (login[1-2])"
+    assert f"may submit to partition gpu-short: {said}" in printed
+    # Nor does Slurm take jobs from this very host, which is a matter of the study itself.
+    assert code == 1 and printed.count("fails") == 1
+    with pytest.raises(InputError, match=r"is not in its AllocNodes \(login\[1-2\]\)") as caught:
+        asked = Namespace(study=Path(study), profile=Path("profile"), runtime=None)
+        submit(asked, read(asked.study))
+    assert "start Snakemake on a login node instead" in caught.value.fix
+    assert not (closed / "results").exists()
+
+
+def test_what_slurm_says_to_a_node_is_reported(closed: Path, capsys) -> None:
+    site = read_site(Path("profile"))
+    head = Submission("head job", 1, {"cpus_per_task": 1, "mem_mb": 100, "runtime": 1, "gpu": 0})
+    used = {"cpu": head, "gpu-short": head}
+    commands, cpu, gpu = check_from_node(site, "cpu", used, seconds=30)
+    assert (commands.problem, cpu.problem) == (None, None)
+    assert gpu.problem is not None and not gpu.required
+    assert "a job for partition gpu-short: allocation failure: Access/permission" in str(
+        gpu.problem
+    )
+
+
+def test_alloc_nodes_are_read_as_scontrol_prints_them() -> None:
+    printed = (
+        "PartitionName=cpu AllowGroups=ALL AllocNodes=ALL Default=YES TRES=cpu=8,mem=8000M\n"
+        "PartitionName=gpu AllocNodes=login[1-2],x State=UP\n"
+    )
+    assert parse_alloc_nodes(printed) == {"cpu": "ALL", "gpu": "login[1-2],x"}
 
 
 def test_without_a_controller_there_is_one_answer(place: Path, capsys, monkeypatch) -> None:

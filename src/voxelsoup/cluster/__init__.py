@@ -17,6 +17,9 @@ Begin with ``job_resources``: its table ``RULES`` says of every rule which part 
 - ``associations``: your account and QOS, and what they limit.
 - ``submissions``: jobs handed to Slurm, and what becomes of those that it refuses;
   ``submission_errors`` tells what passes from what can never be accepted, by Slurm's words.
+- ``acceptance``: whether the controller would take a job.
+- ``submitting_nodes``: whether it takes jobs from compute nodes, for a study's head job;
+  ``submission_probe`` asks from one.
 - ``head_job``: the job in which a submitted study's own Snakemake runs, as Slurm sees it;
   ``head_placement``: its partition and time, and how many jobs may be submitted beside it.
 - ``upstream_patches``: what Snakemake and its Slurm plugin lack, all of it in this module.

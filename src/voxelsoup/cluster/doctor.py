@@ -5,7 +5,6 @@ Every check says what it looked at, and the problem if there is one.
 
 from __future__ import annotations
 
-import shlex
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from snakemake_executor_plugin_slurm.validation import validate_slurm_extra
 from snakemake_interface_common.exceptions import WorkflowError
 
 from voxelsoup.cluster import node_probe
+from voxelsoup.cluster.acceptance import check_acceptance, gpu_option, options_of
 from voxelsoup.cluster.associations import check_associations
 from voxelsoup.cluster.gpu_memory import check_gpu_memory
 from voxelsoup.cluster.memory_probe import check_measured_memory
@@ -32,6 +32,7 @@ from voxelsoup.cluster.partitions import (
 from voxelsoup.cluster.profile import Site
 from voxelsoup.cluster.slurm import ask, no_commands, read_nodes
 from voxelsoup.cluster.submission_errors import EXTRA
+from voxelsoup.cluster.submitting_nodes import check_submitting
 from voxelsoup.common.errors import InputError
 from voxelsoup.study.study import Study
 from voxelsoup.study.trials import trials
@@ -51,7 +52,7 @@ def examine(
 
     With ``jobs``, a small job runs on each partition that the study uses, and waits so many
     ``seconds`` for a free node. With ``probe``, the largest training is measured on those with
-    GPUs.
+    GPUs, and Slurm is asked from a node whether it takes jobs of it.
     """
     commands = check_commands()
     yield commands
@@ -74,16 +75,18 @@ def examine(
     yield from check_gpu_memory(study, trials(study), site)
     for rule in sorted(site.overridden):
         yield Check(f"{rule}: not judged, the profile sets its resources itself")
-    for name, submission in _first_served(planned, list(partitions.values())).items():
-        if any(node.partition == name for node in nodes):
-            yield check_acceptance(site, name, submission)
-            if jobs:
-                yield from check_node(site, name, submission, results, seconds)
-            if probe and submission.resources["gpu"]:
-                options = [*_options(site, name), *_gpu_option(submission, 1)]
-                yield from check_measured_memory(
-                    study, trials(study), name, submission, options, results, seconds
-                )
+    first = _first_served(planned, list(partitions.values()))
+    used = {name: first[name] for name in first if any(node.partition == name for node in nodes)}
+    for name, submission in used.items():
+        yield check_acceptance(site, name, submission)
+        if jobs:
+            yield from check_node(site, name, submission, results, seconds)
+        if probe and submission.resources["gpu"]:
+            options = [*options_of(site, name), *gpu_option(submission, 1)]
+            yield from check_measured_memory(
+                study, trials(study), name, submission, options, results, seconds
+            )
+    yield from check_submitting(site, used, seconds if jobs or probe else None, probe)
 
 
 def check_commands() -> Check:
@@ -150,42 +153,6 @@ def _first_served(
     return first
 
 
-def _options(site: Site, partition: str) -> list[str]:
-    options = [f"--partition={partition}"]
-    options += [f"--account={site.account}"] if site.account else []
-    options += [f"--qos={site.qos}"] if site.qos else []
-    return options + shlex.split(site.extra)
-
-
-def check_acceptance(site: Site, partition: str, submission: Submission) -> Check:
-    """Whether the controller itself would take a job, with this account and QOS."""
-    asked = submission.resources
-    options = [*_options(site, partition), f"--mem={asked['mem_mb']}", f"--time={asked['runtime']}"]
-    options.append(f"--cpus-per-task={submission.threads}")
-    options += _gpu_option(submission, int(asked["gpu"]))
-    what = f"partition {partition}: the controller would take {submission}"
-    try:
-        answer = ask("sbatch", "--test-only", *options, "--wrap=true")
-    except InputError as error:
-        return Check(what, error)
-    if answer.returncode == 0:
-        return Check(what)
-    problem = InputError(
-        f"partition {partition}",
-        f"sbatch would refuse {submission}: {answer.stderr.strip()}",
-        "a job that the controller takes",
-        "correct account and QOS in the profile, or ask the cluster's administrators",
-    )
-    return Check(what, problem)
-
-
-def _gpu_option(submission: Submission, count: int) -> list[str]:
-    if not submission.resources["gpu"]:
-        return []
-    model = submission.resources.get("gpu_model")
-    return [f"--gpus={model}:{count}" if model else f"--gpus={count}"]
-
-
 def check_node(
     site: Site, partition: str, submission: Submission, results: Path, seconds: float
 ) -> Iterator[Check]:
@@ -196,7 +163,7 @@ def check_node(
     try:
         folder.mkdir(parents=True)
         (folder / node_probe.FROM_HERE).write_text(folder.name)
-        options = [*_options(site, partition), *_gpu_option(submission, 1)]
+        options = [*options_of(site, partition), *gpu_option(submission, 1)]
         answer = node_probe.ask_node(options, folder, seconds)
         travelled = node_probe.wait_for_file(folder / node_probe.FROM_NODE, site.latency_s)
     except OSError as error:

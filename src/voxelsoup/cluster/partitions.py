@@ -33,10 +33,16 @@ SILENT = logging.Logger("silent", level=logging.CRITICAL + 1)
 
 @dataclass(frozen=True)
 class Check:
-    """The outcome of one check."""
+    """The outcome of one check.
+
+    Attributes:
+        required: whether the study cannot run with the problem; otherwise it stands in the way of
+            one way to run it.
+    """
 
     what: str
     problem: InputError | None = None
+    required: bool = True
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,11 @@ class Submission:
     name: str
     attempt: int
     resources: Request
+
+    @property
+    def rules(self) -> list[str]:
+        """The rules whose jobs it runs."""
+        return self.name.partition(" (")[0].split(", ")
 
     @property
     def threads(self) -> int:

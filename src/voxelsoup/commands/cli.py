@@ -193,7 +193,8 @@ def _parser() -> argparse.ArgumentParser:
     doctor.add_argument(
         "--probe",
         action="store_true",
-        help="measure on a node of each GPU partition what the largest training takes",
+        help="measure on a node of each GPU partition what the largest training takes, and ask "
+        "from a node whether Slurm takes jobs of it (`voxelsoup submit`)",
     )
     doctor.set_defaults(command=_doctor)
     export = commands.add_parser(
@@ -324,7 +325,7 @@ def _doctor(asked: argparse.Namespace) -> int:
         study, site, Path(study.results), asked.seconds, not asked.no_jobs, asked.probe
     )
     for check in checks:
-        failed |= check.problem is not None
+        failed |= check.problem is not None and check.required
         _print_check(check)
     return 1 if failed else 0
 
@@ -357,7 +358,8 @@ def _print_check(check: Check) -> None:
     from rich.text import Text
 
     problem = check.problem
-    mark = Text("ok   ", "green") if problem is None else Text("fails", "bold red")
+    refused = Text("fails", "bold red") if check.required else Text("note ", "yellow")
+    mark = Text("ok   ", "green") if problem is None else refused
     lines = Text.assemble(mark, " ", check.what)
     if problem is not None:
         lines.append(f"\n        {problem.where}: {problem.found}")

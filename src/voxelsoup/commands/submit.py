@@ -66,11 +66,13 @@ def submit(asked: argparse.Namespace, study: Study) -> int:
     from voxelsoup.cluster.job_resources import RULES
     from voxelsoup.cluster.partitions import refuse_unservable
     from voxelsoup.cluster.profile import read_site
+    from voxelsoup.cluster.submitting_nodes import partitions_of, refuse_excluded_nodes
 
     site = read_site(asked.profile)
     refuse_unservable(study, site, RULES)
     refuse_too_long(study, site, RULES)
     placement = place_head(site, asked.runtime)
+    refuse_excluded_nodes(placement.partition, partitions_of(study, site))
     results, log = Path(study.results), Path(study.results, LOG).absolute()
     make_folder(log.parent)
     content = study.model_dump(mode="json", exclude_unset=True)
