@@ -146,7 +146,7 @@ def needs(rule: str) -> dict:
     asks_for = {name: resource(name) for name in asked(1)}
     # A study that names a model has chosen; no resource is made of None.
     if OF_RUNS.get(rule) and "gpu_model" not in asks_for:
-        asks_for["gpu_model"] = lambda wildcards: larger_model(rule, wildcards)
+        asks_for["gpu_model"] = lambda wildcards, attempt: larger_model(rule, wildcards, attempt)
     return asks_for
 
 
@@ -164,20 +164,51 @@ OF_RUNS = {
 }
 
 
-def larger_model(rule: str, wildcards):
-    """A GPU model with more memory than those on which a run was out of it, or None."""
+def site_of_gpus():
+    """The site whose partitions have GPUs, with its groups; None where no partitions are described.
+
+    Inside a submission, where nothing is submitted, there is none either.
+    """
     file = getattr(workflow.executor_settings, "partition_config", None)
-    place = Path(study.results, ".state", OF_RUNS[rule].format(**wildcards))
-    if not file or study.resources.training.gpu == 0 or not place.is_dir():
-        return None
-    # Snakemake takes one model for all jobs of a group, of which this may be one of several.
-    groups, sizes = (
-        workflow.group_settings.overwrite_groups,
-        workflow.group_settings.group_components,
-    )
-    if sizes.get(groups.get(rule, rule), 1) > 1:
+    if not file:
         return None
     from voxelsoup.cluster.profile import Site
+
+    groups = workflow.group_settings
+    named, sizes = dict(groups.overwrite_groups), dict(groups.group_components)
+    return Site(Path(file), groups=named, components=sizes)
+
+
+def larger_model(rule: str, wildcards, attempt: int):
+    """A GPU model with more memory than those on which a run was out of it, or None."""
+    place = Path(study.results, ".state", OF_RUNS[rule].format(**wildcards))
+    if study.resources.training.gpu == 0 or not place.is_dir() or (site := site_of_gpus()) is None:
+        return None
     from voxelsoup.runs.larger_card import larger_card
 
-    return larger_card(place, Site(Path(file)))
+    return larger_card(place, study, site, rule, attempt)
+
+
+def may_get_larger_card(job) -> bool:
+    """Whether the next attempt of a training may get a GPU with more memory."""
+    if workflow.executor_plugin.name == "local":
+        # The job has seen all GPUs of this machine.
+        return False
+    site = site_of_gpus()
+    if site is None:
+        return True
+    from voxelsoup.runs.larger_card import may_get_larger_card
+
+    return may_get_larger_card(
+        Path(job.params.states), study, site, OWN_NAMES[job.rule.name], job.attempt + 1
+    )
+
+
+def largest_model(models) -> str:
+    """That of some GPU models which has the most memory."""
+    site = site_of_gpus()
+    if site is None:
+        return max(models)
+    from voxelsoup.runs.larger_card import largest_model
+
+    return largest_model(models, site)

@@ -62,6 +62,7 @@ snakemake_records.keep_records_with_results(
         on_code_change=study.on_code_change,
         rules=OWN_NAMES,
         plan_is_made=begin,
+        may_get_larger_card=may_get_larger_card,
         part_of=study.part_of.results if study.part_of else None,
     )
 )
@@ -157,6 +158,7 @@ def check_cluster(asked_for) -> None:
     from voxelsoup.cluster import upstream_patches
 
     upstream_patches.patch_slurm_plugin(partial(note_submissions, study_lease.folder))
+    upstream_patches.agree_on_models_of_groups(largest_model)
     if not workflow.executor_settings.partition_config:
         return
     from voxelsoup.cluster.associations import refuse_too_long

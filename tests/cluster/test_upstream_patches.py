@@ -17,8 +17,10 @@ import snakemake.api  # noqa: F401
 import snakemake_executor_plugin_slurm as plugin
 from snakemake import common, sourcecache
 from snakemake.dag import DAG
+from snakemake.iocontainers import ResourceList
 from snakemake.jobs import GroupJob, Job
 from snakemake.persistence import PersistenceBase
+from snakemake.resources import GroupResources
 from snakemake.rules import Rule
 from snakemake.scheduling.job_scheduler import JobScheduler
 from snakemake.workflow import Workflow
@@ -39,6 +41,8 @@ UPSTREAM: dict[Callable[..., Any], str] = {
     Job.postprocess: "6c242cdd6b93",
     Job.restart_times.fget: "deb703b85c55",
     GroupJob.restart_times.fget: "f22e23d0a931",
+    GroupJob.resources.fget: "41c39303115a",
+    GroupResources._is_string_resource: "81661ef2eeb0",
     GroupJob.postprocess: "f3d4263cdda8",
     DAG.update_needrun: "2cc7fc071416",
     Workflow._prepare_dag: "ebf5bb8da7c8",
@@ -122,6 +126,25 @@ def test_gres_options_take_every_name_that_slurm_has(
 def test_gres_options_refuse_what_a_shell_would_take_apart(resources: dict[str, Any]) -> None:
     with pytest.raises(WorkflowError, match="Invalid"):
         upstream_patches.gres_options(job(**resources))
+
+
+def asking(model: str | None) -> SimpleNamespace:
+    """A job of a group that may ask for a GPU model."""
+    asked = {"gpu": 1, "runtime": 5} | ({"gpu_model": model} if model else {})
+    found = SimpleNamespace(rule=SimpleNamespace(resources={"gpu_model": None}))
+    found.resources = found._resources = ResourceList(fromdict=asked)
+    return found
+
+
+def test_jobs_of_a_group_ask_for_the_largest_gpu_model_that_one_of_them_asks_for() -> None:
+    jobs = [asking(model) for model in (None, "a100", "h100", None)]
+    upstream_patches.agree_on_model(jobs, lambda models: models[-1])
+    merged = GroupResources._merge_resource_dict([dict(job._resources.items()) for job in jobs])
+    assert merged == {"gpu": 1, "runtime": 5, "gpu_model": "h100"}
+    for model in (None, "a100"):
+        jobs = [asking(model), asking(model)]
+        upstream_patches.agree_on_model(jobs, lambda models: "never")
+        assert jobs[0]._resources is jobs[0].resources
 
 
 def run_of(rule: str, **params: Any) -> SimpleNamespace:

@@ -17,7 +17,7 @@ import termios
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -33,7 +33,7 @@ from support.runs import SETTINGS, preprocess_phantom
 from support.studies import wait_for
 from voxelsoup.commands.cli import main
 from voxelsoup.common import provenance
-from voxelsoup.common.errors import InputError, describe
+from voxelsoup.common.errors import NO_LARGER_CARD, ErrorDescription, InputError, describe
 from voxelsoup.common.files import read_json, writable, write_json, write_text
 from voxelsoup.common.logs import job_log
 from voxelsoup.evaluation.case_scores import mean_dice, read_rows, write_rows
@@ -222,6 +222,12 @@ def test_a_failed_run_waits_for_its_next_attempt_as_long_as_there_is_one(study: 
         "waiting",
         "out of memory on the GPU; attempt 2 of 2 follows",
     )
+    # Until it is known that there is no larger card.
+    log = Path(study.known(name).newest_log)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    write_json(log.with_suffix(".error.json"), asdict(ErrorDescription(NO_LARGER_CARD, "full")))
+    assert study.row(name).state == "failed"
+    log.with_suffix(".error.json").unlink()
     seen: list[RunRow] = []
 
     def look_and_fail(guard: RunGuard) -> None:

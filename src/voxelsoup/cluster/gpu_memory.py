@@ -19,6 +19,8 @@ from voxelsoup.study.trials import Trial
 
 # Beside `partitions`, where the Slurm plugin looks at nothing: model or partition -> MB.
 KEY = "gpu_memory_mb"
+# The card of a partition that names no models: no job can ask for it.
+UNNAMED = "its GPU"
 # Rules of which a training is one per job.
 TRAININGS = {"stem", "trial", "final_trial"}
 
@@ -41,7 +43,7 @@ def _cards(partition: Partition, stated: dict[str, int]) -> Iterator[Card]:
         return
     where = f"partition {partition.name}"
     of_partition = stated.get(partition.name)
-    for model in partition.limits.available_gpu_models or ["its GPU"]:
+    for model in partition.limits.available_gpu_models or [UNNAMED]:
         given = stated.get(model, of_partition)
         memory = memory_of_model(model) if given is None else given * MIB
         yield Card(model, memory, where)
@@ -73,7 +75,7 @@ def card_of_trainings(study: Study, site: Site) -> Card | None:
     chosen = {
         choose(attempts[0], partitions)
         for attempts in submissions(study, site)
-        if TRAININGS & set(attempts[0].name.partition(" (")[0].split(", "))
+        if TRAININGS & set(attempts[0].rules)
     }
     cards = cards_of_site(site, needs.gpu_model)
     there = [card for card in cards if card.where in {f"partition {name}" for name in chosen}]

@@ -19,6 +19,7 @@ from typing import Any
 import snakemake.api  # noqa: F401
 import snakemake_executor_plugin_slurm as plugin
 from snakemake import common, sourcecache, workflow
+from snakemake.iocontainers import ResourceList
 from snakemake.jobs import GroupJob
 from snakemake.jobs import Job as SingleJob
 from snakemake.logging import logger
@@ -32,6 +33,8 @@ from voxelsoup.common.errors import InputError
 
 Job = Any
 Note = Callable[[str, bool], None]
+# The resource by which a job asks for a GPU model.
+MODEL = "gpu_model"
 # What Slurm calls a job that has not ended, when it is asked about one that was preempted.
 OPEN = ("PENDING", "REQUEUED", "RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED")
 
@@ -171,7 +174,7 @@ def _run_of(job: Job) -> list[str]:
 
 
 GRES = re.compile(r"[\w.-]+(:[\w.-]+)?(:\d+[TGM]?)?")
-MODEL = re.compile(r"[\w.-]+")
+MODEL_NAME = re.compile(r"[\w.-]+")
 
 
 def take_hyphens_in_gres() -> None:
@@ -191,7 +194,7 @@ def gres_options(job: Job) -> str:
     gres, model = job.resources.get("gres"), job.resources.get("gpu_model")
     if gres and not GRES.fullmatch(gres):
         raise WorkflowError(f"Invalid GRES format: {gres} (expected, for example, gpu:a100:2)")
-    if model and not MODEL.fullmatch(model):
+    if model and not MODEL_NAME.fullmatch(model):
         raise WorkflowError(f"Invalid GPU model format: {model} (expected, for example, a100)")
     options = f" --gres={gres}" if gres else ""
     if model:
@@ -213,6 +216,36 @@ def report_errors_of_groups() -> None:
         log_error(self, msg, *rest, **options)
 
     GroupJob.log_error = with_reason
+
+
+def agree_on_models_of_groups(largest: Callable[[list[str]], str]) -> None:
+    """Let all jobs of a group have the largest GPU model that one of them asks for.
+
+    Snakemake refuses groups whose jobs ask for different ones, or some for none: after one of
+    several trainings ran out of memory, only its own job asks. docs/upstream/models-of-groups.md
+    """
+    if hasattr(GroupJob, "largest_model"):
+        # As above.
+        return
+    GroupJob.largest_model = staticmethod(largest)
+    resources = GroupJob.resources.fget
+
+    def agreed(self: GroupJob) -> Any:
+        if self._resources is None:
+            agree_on_model(list(self.jobs), largest)
+        return resources(self)
+
+    GroupJob.resources = property(agreed)
+
+
+def agree_on_model(jobs: list[Job], largest: Callable[[list[str]], str]) -> None:
+    """Give jobs the largest GPU model that one of them asks for, if they do not agree."""
+    asked = {job.resources.get(MODEL) for job in jobs if MODEL in job.rule.resources}
+    if len(asked) < 2:
+        return
+    model = largest(sorted(asked - {None}))
+    for job in jobs:
+        job._resources = ResourceList(fromdict=dict(job.resources.items()) | {MODEL: model})
 
 
 class _HeldBack:

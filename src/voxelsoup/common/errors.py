@@ -46,8 +46,18 @@ class CodeChanged(InputError):
     """The code was changed under a running study."""
 
 
+class GpuMemoryFull(InputError):
+    """A training did not fit into the memory of its GPU; another attempt may find more of it."""
+
+
+class CardTooSmall(GpuMemoryFull):
+    """A training did not fit although it had its GPU for itself: it needs a larger one."""
+
+
+# What `CardTooSmall` is once it is known that there is no larger one.
+NO_LARGER_CARD = "NoLargerCard"
 # Errors by their names, as they are written down, that another attempt would end with too.
-FINAL = (CodeChanged.__name__, "Diverged")
+FINAL = (CodeChanged.__name__, "Diverged", NO_LARGER_CARD)
 
 
 class Stopped(Exception):

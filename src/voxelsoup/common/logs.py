@@ -8,7 +8,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from voxelsoup.common import plug_ins
@@ -71,6 +71,14 @@ def read_error(log: str | Path) -> ErrorDescription | None:
         return ErrorDescription(**read_json(_error_file(log)))
     except (OSError, ValueError, TypeError):
         return None
+
+
+def rename_error(log: str | Path, kind: str) -> None:
+    """Say of what ended the last attempt of a job that it was of another kind, as is known now."""
+    error = read_error(log)
+    if error is not None:
+        with suppress(InputError, OSError):
+            write_json(_error_file(log), asdict(replace(error, kind=kind)))
 
 
 @contextmanager

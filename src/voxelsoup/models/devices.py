@@ -29,6 +29,9 @@ PRECISIONS = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 # Numbers from which on a piece of work is worth a thread: below, threads wait for Python's lock.
 PARALLEL_ABOVE = 500_000
 
+# Bytes of a GPU that a process takes at most beside its tensors: CUDA itself and its libraries.
+OWN_CONTEXT = 2**30
+
 # Of glibc's malloc.h, and its defaults.
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 TRIM_THRESHOLD, MMAP_MAX = 128 * 1024, 65536
@@ -255,6 +258,19 @@ def memory(device: torch.device) -> int | None:
     """Bytes that a GPU has; None for a CPU."""
     on_gpu = device.type == "cuda"
     return int(torch.cuda.get_device_properties(device).total_memory) if on_gpu else None
+
+
+def is_alone(device: torch.device) -> bool:
+    """Whether no other process has memory of a GPU to speak of, and none in sight has more.
+
+    Only then is a training that did not fit too large for any GPU that it may get here.
+    """
+    if device.type != "cuda":
+        return True
+    free, total = torch.cuda.mem_get_info(device)
+    others = total - free - torch.cuda.memory_reserved(device)
+    in_sight = [memory(torch.device("cuda", n)) or 0 for n in range(torch.cuda.device_count())]
+    return others < OWN_CONTEXT and max(in_sight) <= (memory(device) or 0)
 
 
 def precision_on(device: torch.device, precision: str) -> str:

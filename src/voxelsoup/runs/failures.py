@@ -128,7 +128,7 @@ def end_by_error(error: ErrorDescription | None) -> Failure | None:
         return Failure("diverged", error.fix, error.message)
     if error.kind in LOST:
         return Failure(*LOST[error.kind], error.message)
-    if error.kind == OUT_OF_GPU_MEMORY:
+    if error.kind in OUT_OF_GPU_MEMORY:
         return Failure(GPU_MEMORY, error.fix or GPU_MEMORY_FIX, error.message)
     message = error.message.lower()
     # Libraries below torch have no error of their own for it.

@@ -22,7 +22,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from voxelsoup.common import provenance
-from voxelsoup.common.errors import ErrorDescription, InputError, describe
+from voxelsoup.common.errors import (
+    NO_LARGER_CARD,
+    CardTooSmall,
+    ErrorDescription,
+    GpuMemoryFull,
+    InputError,
+    describe,
+)
 from voxelsoup.common.files import read_json, write_json
 from voxelsoup.runs.lease import Owner
 
@@ -31,8 +38,12 @@ log = logging.getLogger(__name__)
 RECORD = "status.json"
 # What an attempt's end is called whose numbers were NaN or infinite twice.
 DIVERGED = "Diverged"
-# torch.OutOfMemoryError, also under its former name torch.cuda.OutOfMemoryError: on a GPU alone.
-OUT_OF_GPU_MEMORY = "OutOfMemoryError"
+# torch.OutOfMemoryError, also under its former name torch.cuda.OutOfMemoryError: on a GPU alone;
+# and what jobs make of it.
+OUT_OF_GPU_MEMORY = (
+    *("OutOfMemoryError", GpuMemoryFull.__name__, CardTooSmall.__name__),
+    NO_LARGER_CARD,
+)
 # Earlier versions kept a part of the record in a file of its own.
 SAVED_BEFORE = "progress.json"
 Doing = Literal["running", "saving", "finished", "stopped"]
@@ -89,7 +100,7 @@ class Attempt:
     @property
     def ran_out_of_gpu_memory(self) -> bool:
         """Whether it ended with torch's own error for a GPU whose memory is full."""
-        return self.stop is not None and self.stop.kind == OUT_OF_GPU_MEMORY
+        return self.stop is not None and self.stop.kind in OUT_OF_GPU_MEMORY
 
     @property
     def gpu(self) -> str | None:

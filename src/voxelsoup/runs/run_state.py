@@ -57,6 +57,7 @@ class RunFacts:
         error: what ended that job.
         dropped_after: the rung of a halving after which its fold continues without it.
         diverged: where it diverged, if the study goes on without it.
+        for_good: whether its last attempt ended with an error that the next one would end with too.
     """
 
     name: str
@@ -68,6 +69,7 @@ class RunFacts:
     error: ErrorDescription | None = None
     dropped_after: int | None = None
     diverged: DivergedTrial | None = None
+    for_good: bool = False
 
     @property
     def last(self) -> Attempt | None:
@@ -205,7 +207,7 @@ def _of_newer_job(job: SlurmJob, facts: RunFacts, around: Circumstances) -> RunC
     if job.is_running:
         return _beginning(tried + 1, around)
     failure = end_of_job(job) or end_by_error(facts.error) or BEFORE_TRAINING
-    return _failed(failure, tried + 1, around)
+    return _failed(failure, tried + 1, facts, around)
 
 
 def _ended(facts: RunFacts, job: SlurmJob | None, around: Circumstances) -> RunCondition:
@@ -213,14 +215,14 @@ def _ended(facts: RunFacts, job: SlurmJob | None, around: Circumstances) -> RunC
     tried, record, lease = around.tried(facts), facts.record, facts.lease
     if lease is not None and not lease.released:
         if job is not None:
-            return _failed(end_of_job(job) or KILLED, tried, around)
+            return _failed(end_of_job(job) or KILLED, tried, facts, around)
         return RunCondition("lost", _last_sign(lease), KILLED)
     if record is not None and facts.last is not None:
         failure = end_of_attempt(facts.last, job) if record.state == "stopped" else None
     else:
         failure, tried = end_by_error(facts.error), 1
     if failure is not None:
-        return _failed(failure, tried, around)
+        return _failed(failure, tried, facts, around)
     if record is None and facts.job_began and around.snakemake_lives:
         return RunCondition("running", "starting")
     if record is not None and record.state == "finished":
@@ -229,11 +231,11 @@ def _ended(facts: RunFacts, job: SlurmJob | None, around: Circumstances) -> RunC
     return RunCondition("waiting")
 
 
-def _failed(failure: Failure, tried: int, around: Circumstances) -> RunCondition:
+def _failed(failure: Failure, tried: int, facts: RunFacts, around: Circumstances) -> RunCondition:
     """Its last attempt failed; Snakemake may give it another one."""
     if around.snakemake_lives and failure.words == PREEMPTED.words:
         return RunCondition("waiting", f"{failure.words}; it is submitted again", failure)
-    if around.snakemake_lives and tried < around.allowed:
+    if around.snakemake_lives and tried < around.allowed and not (tried and facts.for_good):
         if tried == 0:
             return RunCondition("waiting", f"earlier: {failure.words}", failure)
         again = f"attempt {tried + 1} of {around.allowed} follows"

@@ -25,9 +25,9 @@ from snakemake.io import is_flagged
 from snakemake.persistence.file import FilePersistence
 
 from voxelsoup.cluster import upstream_patches
-from voxelsoup.common.errors import FINAL
+from voxelsoup.common.errors import FINAL, NO_LARGER_CARD, CardTooSmall
 from voxelsoup.common.files import sha256
-from voxelsoup.common.logs import read_error
+from voxelsoup.common.logs import read_error, rename_error
 from voxelsoup.common.text import counted
 from voxelsoup.runs.origins import (
     Origin,
@@ -70,6 +70,7 @@ class Records:
         rules: name of a rule in the workflow -> the project's name of it.
         plan_is_made: called with the jobs that are to run, if there are any, before Snakemake
             lists or starts them; jobs of configurations are among those of their study.
+        may_get_larger_card: whether the next attempt of a job may get a GPU with more memory.
         part_of: results of the study that this is a configuration of, if it is one.
         undecided: output -> why it is not known whether it is current.
     """
@@ -80,6 +81,7 @@ class Records:
     on_code_change: OnCodeChange | None
     rules: dict[str, str]
     plan_is_made: Callable[[list[Any]], None]
+    may_get_larger_card: Callable[[Any], bool]
     part_of: str | None = None
     undecided: dict[str, str] = field(default_factory=dict)
 
@@ -120,7 +122,14 @@ def _is_of_study(job: Any) -> bool:
 def _ended_for_good(job: Any) -> bool:
     """Whether a job ended with an error that another attempt would end with too."""
     error = read_error(job.log[0]) if _is_of_study(job) and job.log else None
-    return error is not None and error.kind in FINAL
+    if error is None:
+        return False
+    if error.kind == CardTooSmall.__name__ and not STUDIES[job.rule.name].may_get_larger_card(job):
+        rename_error(job.log[0], NO_LARGER_CARD)
+        said = f"No attempt follows: no larger GPU can be had. fix: {error.fix}"
+        print(said, file=sys.stderr, flush=True)
+        return True
+    return error.kind in FINAL
 
 
 class Persistence(FilePersistence):

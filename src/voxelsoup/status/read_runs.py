@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 
+from voxelsoup.common.errors import FINAL as ENDS_FOR_GOOD
 from voxelsoup.common.files import read_json
 from voxelsoup.common.logs import read_error
 from voxelsoup.runs.divergence import DivergedTrial, divergence_of
@@ -167,7 +168,10 @@ def read_facts(
     at_rungs = dropped_after, diverged
     lease = None if over and done else look_at(run.states)
     if done or record is not None:
-        return RunFacts(run.name, run.epochs, done, record, lease, False, None, *at_rungs)
+        stopped = not done and record is not None and record.state == "stopped"
+        ended = read_error(run.newest_log) if stopped else None
+        for_good = ended is not None and ended.kind in ENDS_FOR_GOOD
+        return RunFacts(run.name, run.epochs, done, record, lease, False, None, *at_rungs, for_good)
     began, error = Path(run.newest_log).exists(), read_error(run.newest_log)
     return RunFacts(run.name, run.epochs, False, None, lease, began, error, *at_rungs)
 

@@ -29,7 +29,7 @@ from voxelsoup.runs.record import read_record, read_result, read_saved
 from voxelsoup.runs.watchdog import Watchdog
 from voxelsoup.study.plug_ins import records_of_training
 from voxelsoup.training.launch import train_together
-from voxelsoup.training.out_of_memory import explained
+from voxelsoup.training.out_of_memory import as_refusal, explained
 from voxelsoup.training.run import Job
 from voxelsoup.training.tensorboard import TrainingEvents
 from voxelsoup.training.train import Trained, train
@@ -61,6 +61,7 @@ def run_job(job: Job) -> Iterator[JobDone]:
         InputError: if the run cannot be trained with these settings.
         Diverged: if its numbers are NaN or infinite, and were again after it went back; also if an
             earlier attempt found that, at once.
+        GpuMemoryFull: if its GPU has too little memory.
         Stopped: if it was asked to end, or another copy of it took over.
     """
     try:
@@ -69,6 +70,8 @@ def run_job(job: Job) -> Iterator[JobDone]:
             yield done
     except Diverged as error:
         raise error.of_run(str(job)) from None
+    except torch.OutOfMemoryError as error:
+        raise as_refusal(error, str(job)) from error
 
 
 @contextmanager

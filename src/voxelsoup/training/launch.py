@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import torch
+
 from voxelsoup.common.errors import EXIT_STOPPED, InputError, Stopped
 from voxelsoup.common.files import read_json
 from voxelsoup.common.logs import appended_log
@@ -30,7 +32,7 @@ from voxelsoup.runs.watchdog import Watchdog
 from voxelsoup.study.loading import load
 from voxelsoup.study.sections.training import Optimizer
 from voxelsoup.training.data_parallel import Ranks, joined
-from voxelsoup.training.out_of_memory import explained
+from voxelsoup.training.out_of_memory import as_refusal, explained
 from voxelsoup.training.peers import Peers, ProcessLost, read_report, write_report
 from voxelsoup.training.run import Job, Run
 from voxelsoup.training.targets import EnsembleTargets
@@ -316,6 +318,13 @@ def _train_share(folder: Path, rank: int, count: int) -> None:
                 train(run, device, checkpointer, observers, ranks, watchdog)
 
 
+def _as_refusal(folder: Path, error: Exception) -> Exception:
+    """Torch's error for a full GPU as the job is to end with it."""
+    if not isinstance(error, torch.OutOfMemoryError):
+        return error
+    return as_refusal(error, str(_read_plan(folder / PLAN)[0]))
+
+
 @contextmanager
 def _ends_with(peers: Peers) -> Iterator[None]:
     """Where an exchange fails because of another process, end with its reason."""
@@ -357,7 +366,7 @@ def main(folder: Path) -> int | None:
     try:
         _train_share(folder, rank, count)
     except Exception as error:
-        return _ended_by(folder, rank, error)
+        return _ended_by(folder, rank, _as_refusal(folder, error))
     return None
 
 

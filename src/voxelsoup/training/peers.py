@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from voxelsoup.common.errors import InputError, Stopped
+from voxelsoup.common.errors import CardTooSmall, GpuMemoryFull, InputError, Stopped
 from voxelsoup.common.files import read_json, write_json
 from voxelsoup.runs.divergence import Diverged
 from voxelsoup.runs.lease import Owner
@@ -24,6 +24,9 @@ from voxelsoup.training.data_workers import WorkerLost
 SECONDS_TO_REPORT = 5.0
 # Reasons that the process which started the others has to know by their kind.
 KINDS: dict[str, type[Stopped]] = {kind.__name__: kind for kind in (Hung, WorkerLost)}
+REFUSALS: dict[str, type[InputError]] = {
+    kind.__name__: kind for kind in (GpuMemoryFull, CardTooSmall)
+}
 
 
 class ProcessLost(Stopped):
@@ -86,7 +89,8 @@ def write_report(folder: Path, rank: int, error: Exception) -> None:
     if isinstance(error, Diverged):
         report |= {"kind": "diverged", "text": error.__reduce__()[1]}
     elif isinstance(error, InputError):
-        report |= {"kind": "input", "text": error.__reduce__()[1]}
+        name = type(error).__name__
+        report |= {"kind": "input", "name": name, "text": error.__reduce__()[1]}
     elif isinstance(error, Stopped):
         report |= {"kind": "stopped", "name": type(error).__name__, "text": str(error)}
     write_json(folder / f"{rank}.json", report)
@@ -106,7 +110,7 @@ def read_report(folder: Path, killed: bool = False) -> Exception | None:
             if kind == "diverged":
                 return Diverged(*report["text"])
             if kind == "input":
-                return InputError(*report["text"])
+                return REFUSALS.get(report["name"], InputError)(*report["text"])
             if kind == "stopped":
                 return KINDS.get(report["name"], Stopped)(report["text"])
             return RuntimeError(report["text"])
