@@ -7,23 +7,43 @@ import signal
 import time
 from pathlib import Path
 
+import pandas as pd
+import pytest
 import torch
 
 from support import slurm
-from support.disturbed_studies import EPOCHS, Disturbed
-from support.studies import STEM_STATES, TARGET, epochs_trained, wait_for_epoch
+from support.disturbed_studies import EPOCHS, RESOURCES, Disturbed
+from support.plug_in_package import ENTRY_POINTS, write_installed, write_package
+from support.studies import (
+    STEM_STATES,
+    TABLES,
+    TARGET,
+    epochs_trained,
+    wait_for_epoch,
+    write_tiny,
+)
 from voxelsoup.cluster.partitions import choose, submissions
 from voxelsoup.cluster.profile import read_site
 from voxelsoup.common.graphics_cards import GB
 from voxelsoup.runs.lease import Owner
 from voxelsoup.runs.record import Recorder, read_record
 from voxelsoup.study.loading import read
+from voxelsoup.study.sections.evaluation import Metrics
+
+METRIC = "volume_difference"
 
 
 def test_a_study_runs_through_the_partitions(
-    cluster: slurm.Cluster, tmp_path: Path, calm: Path
+    cluster: slurm.Cluster, tmp_path: Path, calm: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = Disturbed(cluster, tmp_path, calm)
+    # One metric is of a package that the study's environment has.
+    packages = tmp_path / "packages"
+    write_package(packages)
+    write_installed(packages, "acme-tools", ENTRY_POINTS, "acme_tools")
+    searched = [str(packages), cluster.environment["PYTHONPATH"]]
+    monkeypatch.setitem(cluster.environment, "PYTHONPATH", os.pathsep.join(searched))
+    study.changes = {"metrics": {"names": [*Metrics().names, METRIC]}}
     # From the scans on, and all of it on nodes.
     study.folder = tmp_path / "whole"
     study.folder.mkdir()
@@ -31,8 +51,10 @@ def test_a_study_runs_through_the_partitions(
     run_out_of_memory(study.states)
     study.start(TARGET)
     study.ends_well()
-    study.is_complete()
-    site, declared = read_site(study.profile), read(study.folder / "study.yaml")
+    the_metric_is_a_further_column(study)
+    site = read_site(study.profile)
+    # This process does not have the package, which changes no submission.
+    declared = read(write_tiny(tmp_path, resources=RESOURCES))
     foretold = [attempts[0] for attempts in submissions(declared, site)]
     # Data, the stem, two trials with their scores, one soup, the scores of what is compared, the
     # tables. The scores of the stem, the basin, the cases looked at and the bundle are not asked
@@ -65,6 +87,21 @@ def test_a_study_runs_through_the_partitions(
     # One that began after the other's end may have been handed out the same GPU.
     if jobs[2].node == jobs[3].node and second.started < first.ended:
         assert first.visible_gpus != second.visible_gpus
+
+
+def the_metric_is_a_further_column(study: Disturbed) -> None:
+    """Nodes found the package, took its metric and wrote down its source; all else is the same."""
+    for name in TABLES:
+        found, calm = pd.read_csv(study.folder / name), pd.read_csv(study.calm / name)
+        further = [column for column in found if METRIC in column]
+        assert further and found[further].notna().any(axis=None)
+        pd.testing.assert_frame_equal(found.drop(columns=further), calm)
+    origins = [
+        path.read_text()
+        for path in study.folder.glob("results/.state/origins/fold0/**/*")
+        if path.is_file()
+    ]
+    assert any("plug-in acme_tools.metrics" in origin for origin in origins)
 
 
 def run_out_of_memory(states: Path) -> None:

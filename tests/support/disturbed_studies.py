@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from pathlib import Path
+from typing import Any
 
 from support import slurm
 from support.studies import STEM_STATES, TINY, copy_data, tables, write_tiny
@@ -33,11 +34,13 @@ class Disturbed:
         write_tiny(folder, resources=RESOURCES)
         self.profile = cluster.write_profile(folder / "profile")
         self.process: subprocess.Popen[str] | None = None
+        # Sections of the study that are others than those of the undisturbed one.
+        self.changes: dict[str, Any] = {}
 
     def start(self, target: str = STEM, **resources: dict[str, int]) -> None:
         """Start Snakemake, with some needs replaced."""
         needs = {kind: values | resources.get(kind, {}) for kind, values in RESOURCES.items()}
-        study = write_tiny(self.folder, resources=needs)
+        study = write_tiny(self.folder, resources=needs, **self.changes)
         self.process = self.cluster.snakemake(self.folder, self.profile, study, target)
 
     def jobs(self, comment: str = "") -> list[slurm.Job]:
