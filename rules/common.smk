@@ -191,6 +191,9 @@ def larger_model(rule: str, wildcards, attempt: int):
 
 def may_get_larger_card(job) -> bool:
     """Whether the next attempt of a training may get a GPU with more memory."""
+    if not workflow.is_main_process:
+        # Left to the one that has submitted it.
+        return True
     if workflow.executor_plugin.name == "local":
         # The job has seen all GPUs of this machine.
         return False
