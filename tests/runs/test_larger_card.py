@@ -146,7 +146,7 @@ def test_without_a_larger_card_a_job_that_had_its_card_for_itself_is_not_repeate
     # Snakemake asks for each member of a group, and more than once.
     for _ in range(2):
         assert snakemake_records._ended_for_good(job) is not larger_one
-    said = "No attempt follows: no larger GPU can be had. fix: set `training.patch`"
+    said = "no larger GPU can be had: Trial 1: full\n  fix: set `training.patch`"
     assert capsys.readouterr().err.count(said) == (0 if larger_one else 1)
     error = read_error(log)
     assert error is not None and (error.kind in FINAL) is not larger_one

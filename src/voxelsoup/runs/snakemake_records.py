@@ -126,8 +126,8 @@ def _ended_for_good(job: Any) -> bool:
         return False
     if error.kind == CardTooSmall.__name__ and not STUDIES[job.rule.name].may_get_larger_card(job):
         rename_error(job.log[0], NO_LARGER_CARD)
-        said = f"No attempt follows: no larger GPU can be had. fix: {error.fix}"
-        print(said, file=sys.stderr, flush=True)
+        said = f"No further attempt, for no larger GPU can be had: {error.message}"
+        print(f"{said}\n  fix: {error.fix}", file=sys.stderr, flush=True)
         return True
     return error.kind in FINAL
 
