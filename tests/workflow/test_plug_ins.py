@@ -31,6 +31,7 @@ STUDY = {
     "stem": {"epochs": 1},
     "sweep": {"grid": {"training.loss": ["dice", "tversky"]}},
     "soup": {"recipes": ["greedy", RECIPE], "barrier_cases": 1},
+    "predict": {"label_order": {"WT": 2, "TC": 1}},
     "comparison": {"test_sets": {"clinic": "clinic"}, "test_set_layouts": {"clinic": "folders"}},
     "postprocessing": {"thresholds": [0.5], "smallest_components": [0]},
 }
