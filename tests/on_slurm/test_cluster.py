@@ -12,11 +12,10 @@ import pytest
 import torch
 
 from support import slurm
-from support.disturbed_studies import EPOCHS, RESOURCES, Disturbed
+from support.disturbed_studies import EPOCHS, MODEL, RESOURCES, Disturbed
 from support.plug_in_package import ENTRY_POINTS, write_installed, write_package
 from support.studies import (
     STEM_STATES,
-    TABLES,
     TARGET,
     epochs_trained,
     wait_for_epoch,
@@ -24,6 +23,7 @@ from support.studies import (
 )
 from voxelsoup.cluster.partitions import choose, submissions
 from voxelsoup.cluster.profile import read_site
+from voxelsoup.common.files import sha256
 from voxelsoup.common.graphics_cards import GB
 from voxelsoup.runs.lease import Owner
 from voxelsoup.runs.record import Recorder, read_record
@@ -91,17 +91,13 @@ def test_a_study_runs_through_the_partitions(
 
 def the_metric_is_a_further_column(study: Disturbed) -> None:
     """Nodes found the package, took its metric and wrote down its source; all else is the same."""
-    for name in TABLES:
-        found, calm = pd.read_csv(study.folder / name), pd.read_csv(study.calm / name)
-        further = [column for column in found if METRIC in column]
-        assert further and found[further].notna().any(axis=None)
-        pd.testing.assert_frame_equal(found.drop(columns=further), calm)
-    origins = [
-        path.read_text()
-        for path in study.folder.glob("results/.state/origins/fold0/**/*")
-        if path.is_file()
-    ]
-    assert any("plug-in acme_tools.metrics" in origin for origin in origins)
+    found, calm = (pd.read_csv(folder / TARGET) for folder in (study.folder, study.calm))
+    further = [column for column in found if column.startswith(METRIC)]
+    assert found[f"{METRIC}_mean"].ge(0).all()
+    pd.testing.assert_frame_equal(found.drop(columns=further), calm, check_exact=True)
+    assert sha256(study.folder / MODEL) == sha256(study.calm / MODEL)
+    origin = study.folder / "results/.state/origins/fold0/best/test.csv.json"
+    assert "plug-in acme_tools.metrics" in origin.read_text()
 
 
 def run_out_of_memory(states: Path) -> None:
