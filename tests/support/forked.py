@@ -12,6 +12,7 @@ do.
 from __future__ import annotations
 
 import atexit
+import gc
 import importlib
 import importlib.util
 import json
@@ -98,6 +99,9 @@ def _import_packages() -> None:
         importlib.import_module(name)
     # Finds Snakemake's plug-ins, among all modules that are installed.
     importlib.import_module("snakemake.cli").get_argument_parser()
+    # Those that are forked share what is here, and need not look for garbage in it.
+    gc.collect()
+    gc.freeze()
 
 
 def _collect() -> None:
