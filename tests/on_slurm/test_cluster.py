@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import time
+from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 import pandas as pd
@@ -30,7 +33,7 @@ from voxelsoup.runs.record import Recorder, read_record
 from voxelsoup.study.loading import read
 from voxelsoup.study.sections.evaluation import Metrics
 
-METRIC = "volume_difference"
+METRIC, TRACKING = "volume_difference", {"tool": "mlflow"}
 
 
 def test_a_study_runs_through_the_partitions(
@@ -41,9 +44,12 @@ def test_a_study_runs_through_the_partitions(
     packages = tmp_path / "packages"
     write_package(packages)
     write_installed(packages, "acme-tools", ENTRY_POINTS, "acme_tools")
+    # Whatever loads the tracker is noted, here and on the nodes.
+    loaded = tmp_path / "loaded.txt"
+    (packages / "sitecustomize.py").write_text(WATCH.format(file=loaded))
     searched = [str(packages), cluster.environment["PYTHONPATH"]]
     monkeypatch.setitem(cluster.environment, "PYTHONPATH", os.pathsep.join(searched))
-    study.changes = {"metrics": {"names": [*Metrics().names, METRIC]}}
+    study.changes = {"metrics": {"names": [*Metrics().names, METRIC]}, "tracking": TRACKING}
     # From the scans on, and all of it on nodes.
     study.folder = tmp_path / "whole"
     study.folder.mkdir()
@@ -87,6 +93,37 @@ def test_a_study_runs_through_the_partitions(
     # One that began after the other's end may have been handed out the same GPU.
     if jobs[2].node == jobs[3].node and second.started < first.ended:
         assert first.visible_gpus != second.visible_gpus
+    the_tracker_has_all_runs(study)
+    places = {tuple(line.split()) for line in loaded.read_text().splitlines()}
+    assert {place for package, place in places if package == "mlflow"} == {"here"}
+    # On nodes it would have been noted too.
+    trained = {attempt.owner.job for attempt in (of_stem, *of_trials)}
+    assert trained <= {place for package, place in places if package == "torch"}
+
+
+def the_tracker_has_all_runs(study: Disturbed) -> None:
+    """The process beside Snakemake has mirrored them, a last time at the end."""
+    with closing(sqlite3.connect(study.folder / "results/mlflow/mlflow.db")) as store:
+        tracked = Counter(store.execute("SELECT name, status FROM runs").fetchall())
+    names = ["fold 0, stem", "fold 0, lr 0.01", "fold 0, lr 0.02", "fold 0, best", "fold 0, greedy"]
+    # The study is asked for its table alone, not for its report.
+    assert tracked == Counter([("whole", "SCHEDULED"), *((name, "FINISHED") for name in names)])
+
+
+# Python imports this at its start; it notes where a process loads the tracker, and torch. A mere
+# attempt to import them is none: MONAI makes some, for packages that jobs hide from it.
+WATCH = """
+import os, sys
+FILES = {{os.path.join("site-packages", name, "__init__.py"): name for name in ("mlflow", "torch")}}
+def heard(event, arguments):
+    if event == "exec":
+        path = getattr(arguments[0], "co_filename", "")
+        for file, name in FILES.items():
+            if path.endswith(os.sep + file):
+                with open("{file}", "a") as record:
+                    record.write(name + " " + os.environ.get("SLURM_JOB_ID", "here") + chr(10))
+sys.addaudithook(heard)
+"""
 
 
 def the_metric_is_a_further_column(study: Disturbed) -> None:

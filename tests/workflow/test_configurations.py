@@ -59,6 +59,21 @@ def test_each_configuration_has_runs_and_models_of_its_own(
     assert "configuration coarse, 1 trials x 1 folds" in capsys.readouterr().out
 
 
+def test_what_has_the_weights_of_a_trial_has_its_scores_without_predicting_again(
+    compared: Path,
+) -> None:
+    first = compared / "results"
+    for results in (first, *(first / "configurations" / name for name in CONFIGURATIONS)):
+        # The only trial is the best single model, and the soup.
+        (scores,) = results.glob("fold0/trials/*/test.csv")
+        for model in ("best", "soups/uniform"):
+            assert (results / "fold0" / model / "test.csv").read_bytes() == scores.read_bytes()
+        predicted = (results / "logs/fold0/evaluate_soups.log").read_text().splitlines()
+        cases = [line.split()[1] for line in predicted if "mean Dice" in line]
+        assert len(cases) == len({*cases})
+        assert all(line.endswith("after post-processing") for line in predicted)
+
+
 def test_the_choice_and_the_table_rest_on_the_scores_of_all_candidates(compared: Path) -> None:
     results = compared / "results"
     chosen = json.loads((results / "configurations/chosen.json").read_text())
