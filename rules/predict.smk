@@ -22,13 +22,13 @@ checkpoint scans:
     resources:
         **needs("scans"),
     params:
+        # Only where it is named: other lists stay as they are.
         **({"layout": study.predict.layout} if study.predict.layout else {}),
         scans=study.predict.input,
         # Sizes and dates of the scans stand for their contents, which each job hashes.
         listing=lambda wildcards: list_scans(study.predict.input),
         channels=study.dataset.channels,
         called=study.predict.channels,
-        # Only where it is named: other lists stay as they are.
         folder=PREDICTIONS,
         cases_per_job=study.predict.cases_per_job,
     message:
