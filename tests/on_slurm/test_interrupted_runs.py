@@ -49,13 +49,13 @@ def test_a_cancelled_run_resumes_as_it_began_also_if_the_study_was_edited(
 def test_after_a_killed_snakemake_the_same_command_resumes(study: Disturbed) -> None:
     study.start(TARGET)
     wait_for_epoch(study.states, 5)
+    # Held still until its successor is there, so that they are certain to meet.
+    process = study.attempts()[0].owner.process
+    os.kill(process, signal.SIGSTOP)
     assert study.process is not None
     study.process.kill()
     study.process.wait()
     (orphan,) = study.jobs("rule_stem")
-    # Held still until its successor is there, so that they are certain to meet.
-    process = study.attempts()[0].owner.process
-    os.kill(process, signal.SIGSTOP)
     study.start(TARGET)
     wait_for(lambda: list(study.states.glob("*.wanted")))
     os.kill(process, signal.SIGCONT)

@@ -13,7 +13,7 @@ from voxelsoup.runs.record import Attempt, read_record
 
 RESOURCES: dict[str, dict[str, int]] = {
     "preprocess": {"threads": 2, "mem_mb": 2000, "runtime": 5},
-    # All that the short partition gives; on busy cores a stem may take most of a minute.
+    # All that the short partition gives: a stem takes half a minute, on busy cores twice that.
     "training": {"gpu": 1, "mem_mb": 1500, "runtime": 2},
     "evaluation": {"gpu": 1, "mem_mb": 1500, "runtime": 2},
     "tables": {"mem_mb": 1000, "runtime": 5},

@@ -35,7 +35,7 @@ TINY: dict[str, Any] = {
     "training": {"patch": [16, 16, 16], "batch_size": 1, "epochs": 5, "steps_per_epoch": 20},
     "optimizer": {"lr": 0.02},
     # Long enough to be caught at work.
-    "stem": {"epochs": 20},
+    "stem": {"epochs": 40},
     "sweep": {"grid": {"optimizer.lr": [0.01, 0.02]}},
     "soup": {"recipes": ["greedy"]},
     "recovery": {"save_minutes": 0.02},

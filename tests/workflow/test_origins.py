@@ -98,8 +98,8 @@ def test_results_are_done_from_another_folder_and_by_their_absolute_path(
 
 
 def test_a_changed_setting_is_found_in_copied_results_and_named(study: Path) -> None:
-    write_tiny(study, stem={"epochs": 21})
-    assert table(plan(study))["stems to train"] == (1, "`stem.epochs` 20 -> 21")
+    write_tiny(study, stem={"epochs": 41})
+    assert table(plan(study))["stems to train"] == (1, "`stem.epochs` 40 -> 41")
     write_tiny(study, metrics={"surface_tolerance": 2.0})
     rows = table(plan(study))
     assert rows["trials to score"] == (2, "`metrics.surface_tolerance` 1.0 -> 2.0")
@@ -168,6 +168,6 @@ def test_results_of_versions_without_origins_are_adopted_on_demand(study: Path) 
 
 def test_a_plan_writes_nothing(study: Path) -> None:
     files = {path: path.stat().st_mtime_ns for path in (study / "results").rglob("*")}
-    write_tiny(study, stem={"epochs": 21})
+    write_tiny(study, stem={"epochs": 41})
     plan(study)
     assert files == {path: path.stat().st_mtime_ns for path in (study / "results").rglob("*")}
